@@ -1,0 +1,149 @@
+/* Unit test of the hash table against an array of flags, its growing and shrinking, and refused memory. */
+#include "base/map.h"
+
+#include "base/mem.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#define KEYS 5000
+
+struct item {
+    uint64_t key;
+    bool in;
+};
+
+static struct item items[KEYS];
+
+static void fill_items(void)
+{
+    for (uint64_t i = 0; i < KEYS; i++)
+        items[i] = (struct item){.key = i * 64}; /* low bits that are all the same must not matter */
+}
+
+static bool put(struct map *map, struct item *item)
+{
+    item->in = map_put(map, map_key_u64(&item->key), item);
+    return item->in;
+}
+
+static void check_each(struct map *map)
+{
+    uint32_t seen = 0, want = 0;
+    MAP_EACH(map, struct item, item)
+    {
+        assert_true(item->in);
+        seen++;
+    }
+    for (unsigned i = 0; i < KEYS; i++)
+        want += items[i].in;
+    assert_int_equal(seen, want);
+    assert_int_equal(map->count, want);
+}
+
+static void random_changes_agree_with_flags(void **state)
+{
+    (void)state;
+    size_t before = mem_in_use();
+    struct map map;
+    srand(11);
+    map_init(&map, 99);
+    fill_items();
+    for (int step = 0; step < 300000; step++) {
+        int bias = step / 50000 % 2; /* mostly growing, then mostly shrinking */
+        struct item *item = &items[rand() % KEYS];
+        assert_ptr_equal(map_get(&map, map_key_u64(&item->key)), item->in ? item : NULL);
+        if (!item->in && rand() % 4 > bias * 2) {
+            assert_true(put(&map, item));
+        } else if (rand() % 4 < 1 + bias * 2) {
+            assert_ptr_equal(map_take(&map, map_key_u64(&item->key)), item->in ? item : NULL);
+            item->in = false;
+        }
+        if (step % 10000 == 0)
+            check_each(&map);
+    }
+    check_each(&map);
+    map_fini(&map);
+    assert_int_equal(mem_in_use(), before);
+    assert_null(map_get(&map, map_key_u64(&items[0].key)));
+    assert_null(map_take(&map, map_key_u64(&items[0].key)));
+}
+
+static void an_emptied_table_is_small_again(void **state)
+{
+    (void)state;
+    size_t before = mem_in_use();
+    struct map map;
+    map_init(&map, 1);
+    fill_items();
+    for (unsigned i = 0; i < KEYS; i++)
+        assert_true(put(&map, &items[i]));
+    assert_true(mem_in_use() - before > KEYS * sizeof(struct map_entry));
+    for (unsigned i = 0; i < KEYS; i++)
+        assert_ptr_equal(map_take(&map, map_key_u64(&items[i].key)), &items[i]);
+    assert_int_equal(map.count, 0);
+    assert_true(mem_in_use() - before < 1024);
+    map_fini(&map);
+}
+
+static void keys_are_bytes_of_any_length(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"", "a", "aa", "b", "a longer name than the others, over sixteen bytes"};
+    struct map map;
+    map_init(&map, 1);
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        assert_true(map_put(&map, slice_str(names[i]), (void *)names[i]));
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        assert_ptr_equal(map_get(&map, slice_str(names[i])), names[i]);
+    assert_null(map_get(&map, slice_of("a\0", 2)));
+    assert_ptr_equal(map_get(&map, (struct slice){0}), names[0]);
+    map_fini(&map);
+}
+
+static void refused_memory_changes_nothing(void **state)
+{
+    (void)state;
+    struct map map;
+    unsigned refused = 0;
+    map_init(&map, 1);
+    fill_items();
+    for (unsigned i = 0; i < 1000; i++) {
+        mem_fail_at(1, true);
+        if (!put(&map, &items[i])) {
+            refused++;
+            assert_null(map_get(&map, map_key_u64(&items[i].key)));
+            assert_false(map_reserve(&map));
+            mem_fail_at(0, false);
+            assert_true(map_reserve(&map));
+            mem_fail_at(1, true);
+            assert_true(put(&map, &items[i])); /* reserved: needs no memory */
+        }
+        mem_fail_at(0, false);
+    }
+    assert_int_equal(refused, 9); /* the first table and eight doublings: 8 … 2048 */
+    check_each(&map);
+    mem_fail_at(1, true); /* shrinking is refused, taking is not */
+    for (unsigned i = 0; i < 1000; i++) {
+        assert_ptr_equal(map_take(&map, map_key_u64(&items[i].key)), &items[i]);
+        items[i].in = false;
+        assert_null(map_get(&map, map_key_u64(&items[i].key)));
+    }
+    mem_fail_at(0, false);
+    map_fini(&map);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(random_changes_agree_with_flags),
+        cmocka_unit_test(an_emptied_table_is_small_again),
+        cmocka_unit_test(keys_are_bytes_of_any_length),
+        cmocka_unit_test(refused_memory_changes_nothing),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,103 @@
+/* The heap behind one door. Three process-wide counters live here, the one exception to "no globals": an allocator is
+ * process-wide by nature, and the fault hook has to reach every caller. Counting uses relaxed atomics; hot paths take
+ * messages and entries from slabs (slab.c, pool.c) and seldom come here. */
+#include "base/mem.h"
+
+#include <malloc.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+static _Atomic size_t in_use;
+static _Atomic uint64_t fail_countdown; /* 0: off; 1: the next allocation fails */
+static _Atomic uint64_t failures_hit;
+static _Atomic bool fail_for_ever;
+
+static bool should_fail(void)
+{
+    uint64_t left = atomic_load_explicit(&fail_countdown, memory_order_relaxed);
+    if (__builtin_expect(left == 0, 1))
+        return false;
+    if (left > 1) {
+        atomic_store_explicit(&fail_countdown, left - 1, memory_order_relaxed);
+        return false;
+    }
+    if (!atomic_load_explicit(&fail_for_ever, memory_order_relaxed))
+        atomic_store_explicit(&fail_countdown, 0, memory_order_relaxed);
+    atomic_fetch_add_explicit(&failures_hit, 1, memory_order_relaxed);
+    return true;
+}
+
+static void *account(void *ptr)
+{
+    if (ptr)
+        atomic_fetch_add_explicit(&in_use, malloc_usable_size(ptr), memory_order_relaxed);
+    return ptr;
+}
+
+void *mem_alloc(size_t len)
+{
+    return should_fail() ? NULL : account(malloc(len ? len : 1));
+}
+
+void *mem_zalloc(size_t len)
+{
+    return should_fail() ? NULL : account(calloc(1, len ? len : 1));
+}
+
+void *mem_aligned(size_t align, size_t len)
+{
+    return should_fail() ? NULL : account(aligned_alloc(align, (len + align - 1) / align * align));
+}
+
+void *mem_realloc(void *ptr, size_t len)
+{
+    if (should_fail())
+        return NULL;
+    size_t old = ptr ? malloc_usable_size(ptr) : 0;
+    void *grown = realloc(ptr, len ? len : 1);
+    if (!grown)
+        return NULL;
+    atomic_fetch_sub_explicit(&in_use, old, memory_order_relaxed);
+    return account(grown);
+}
+
+char *mem_slicedup(struct slice s)
+{
+    char *copy = mem_alloc(s.len + 1);
+    if (!copy)
+        return NULL;
+    if (s.len)
+        memcpy(copy, s.ptr, s.len);
+    copy[s.len] = '\0';
+    return copy;
+}
+
+char *mem_strdup(const char *text)
+{
+    return mem_slicedup(slice_str(text));
+}
+
+void mem_free(void *ptr)
+{
+    if (!ptr)
+        return;
+    atomic_fetch_sub_explicit(&in_use, malloc_usable_size(ptr), memory_order_relaxed);
+    free(ptr);
+}
+
+size_t mem_in_use(void)
+{
+    return atomic_load_explicit(&in_use, memory_order_relaxed);
+}
+
+void mem_fail_at(uint64_t n, bool for_ever)
+{
+    atomic_store(&failures_hit, 0);
+    atomic_store(&fail_for_ever, for_ever);
+    atomic_store(&fail_countdown, n);
+}
+
+uint64_t mem_failures_hit(void)
+{
+    return atomic_load(&failures_hit);
+}

@@ -1,0 +1,211 @@
+/* Arguments of queues and exchanges: what is known, what is allowed, what counts as the same, and how policies join in.
+ *
+ * Texts and the order of checks follow RabbitMQ (reference queues.md 1.3). Only known keys are validated and compared;
+ * unknown keys are kept for listings and ignored otherwise.
+ */
+#include "core/core_int.h"
+
+#include <stdio.h>
+
+enum arg_check { ARG_POSITIVE, ARG_NOT_NEGATIVE, ARG_LIMIT, ARG_STRING, ARG_BOOL, ARG_PRIORITY, ARG_OVERFLOW, ARG_TYPE, ARG_ANY };
+
+struct arg_row {
+    const char *key;
+    enum arg_check check;
+    const char *policy_key; /* the same setting in a policy's definition */
+    bool minimum;           /* numeric limit: the smaller of argument and policy wins */
+    size_t offset;          /* int64 in struct queue_rules; SIZE_MAX: handled by name */
+};
+
+#define RULE(field) offsetof(struct queue_rules, field)
+
+static const struct arg_row rows[] = {
+    {"x-expires", ARG_POSITIVE, "expires", true, RULE(expires_ms)},
+    {"x-message-ttl", ARG_NOT_NEGATIVE, "message-ttl", true, RULE(message_ttl_ms)},
+    {"x-dead-letter-exchange", ARG_STRING, "dead-letter-exchange", false, SIZE_MAX},
+    {"x-dead-letter-routing-key", ARG_STRING, "dead-letter-routing-key", false, SIZE_MAX},
+    {"x-dead-letter-strategy", ARG_STRING, "dead-letter-strategy", false, SIZE_MAX},
+    {"x-max-length", ARG_NOT_NEGATIVE, "max-length", true, RULE(max_length)},
+    {"x-max-length-bytes", ARG_NOT_NEGATIVE, "max-length-bytes", true, RULE(max_length_bytes)},
+    {"x-max-priority", ARG_PRIORITY, NULL, false, SIZE_MAX},
+    {"x-overflow", ARG_OVERFLOW, "overflow", false, SIZE_MAX},
+    {"x-queue-mode", ARG_STRING, NULL, false, SIZE_MAX},
+    {"x-single-active-consumer", ARG_BOOL, NULL, false, SIZE_MAX},
+    {"x-queue-type", ARG_TYPE, NULL, false, SIZE_MAX},
+    {"x-delivery-limit", ARG_LIMIT, "delivery-limit", true, RULE(delivery_limit)},
+    {"x-consumer-timeout", ARG_POSITIVE, "consumer-timeout", true, RULE(consumer_timeout_ms)},
+};
+
+const char *const queue_arg_keys[] = {"x-expires",
+                                      "x-message-ttl",
+                                      "x-dead-letter-exchange",
+                                      "x-dead-letter-routing-key",
+                                      "x-dead-letter-strategy",
+                                      "x-max-length",
+                                      "x-max-length-bytes",
+                                      "x-max-priority",
+                                      "x-overflow",
+                                      "x-queue-mode",
+                                      "x-single-active-consumer",
+                                      "x-queue-type",
+                                      "x-delivery-limit",
+                                      NULL};
+
+const char *const exchange_arg_keys[] = {"alternate-exchange", NULL};
+
+/* Says what is wrong with a value, in RabbitMQ's words; an empty text means that it is fine. */
+static void check_value(enum arg_check check, const struct amqp_value *v, char *why, size_t len)
+{
+    why[0] = '\0';
+    switch (check) {
+    case ARG_POSITIVE:
+    case ARG_NOT_NEGATIVE:
+    case ARG_LIMIT:
+    case ARG_PRIORITY:
+        if (!amqp_value_is_int(v))
+            snprintf(why, len, "{unacceptable_type,%s}", amqp_type_name(v->type));
+        else if (check == ARG_POSITIVE && v->i == 0)
+            snprintf(why, len, "{value_zero,0}");
+        else if (v->i < 0 && !(check == ARG_LIMIT && v->i == -1))
+            snprintf(why, len, "{value_negative,%lld}", (long long)v->i);
+        else if (check == ARG_PRIORITY && v->i > 255)
+            snprintf(why, len, "{max_value_exceeded,%lld}", (long long)v->i);
+        else if (v->i > INT64_MAX / 1000000 / 2 && check != ARG_LIMIT)
+            snprintf(why, len, "{value_too_large,%lld}", (long long)v->i);
+        break;
+    case ARG_BOOL:
+        if (v->type != 't')
+            snprintf(why, len, "{unacceptable_type,%s}", amqp_type_name(v->type));
+        break;
+    case ARG_STRING:
+    case ARG_OVERFLOW:
+    case ARG_TYPE:
+        if (!amqp_value_is_str(v))
+            snprintf(why, len, "{unacceptable_type,%s}", amqp_type_name(v->type));
+        else if (check == ARG_OVERFLOW && !slice_is(v->s, "drop-head") && !slice_is(v->s, "reject-publish") &&
+                 !slice_is(v->s, "reject-publish-dlx"))
+            snprintf(why, len, "invalid_overflow");
+        else if (check == ARG_TYPE && !slice_is(v->s, "classic") && !slice_is(v->s, "quorum"))
+            snprintf(why, len, "\"unsupported queue type '%.*s'\"", SLICE_ARG(v->s));
+        break;
+    case ARG_ANY:
+        break;
+    }
+}
+
+static void take_value(const struct arg_row *row, const struct amqp_value *v, struct queue_rules *r)
+{
+    if (row->offset != SIZE_MAX) {
+        int64_t *field = (int64_t *)(void *)((char *)r + row->offset);
+        if (*field < 0 || !row->minimum || v->i < *field)
+            *field = v->i;
+        return;
+    }
+    if (strcmp(row->key, "x-dead-letter-exchange") == 0 && !r->has_dlx) {
+        r->dlx = v->s;
+        r->has_dlx = true;
+    } else if (strcmp(row->key, "x-dead-letter-routing-key") == 0 && !r->has_dlk) {
+        r->dlk = v->s;
+        r->has_dlk = true;
+    } else if (strcmp(row->key, "x-max-priority") == 0)
+        r->max_priority = (uint8_t)v->i;
+    else if (strcmp(row->key, "x-single-active-consumer") == 0)
+        r->single_active = v->i != 0;
+    else if (strcmp(row->key, "x-queue-type") == 0)
+        r->type = slice_is(v->s, "quorum") ? QUEUE_QUORUM : QUEUE_CLASSIC;
+    else if (strcmp(row->key, "x-overflow") == 0 && r->overflow == OVERFLOW_DROP_HEAD)
+        r->overflow = slice_is(v->s, "reject-publish")       ? OVERFLOW_REJECT
+                      : slice_is(v->s, "reject-publish-dlx") ? OVERFLOW_REJECT_DLX
+                                                             : OVERFLOW_DROP_HEAD;
+}
+
+static void rules_init(struct queue_rules *r)
+{
+    *r = (struct queue_rules){.message_ttl_ms = -1,
+                              .expires_ms = -1,
+                              .max_length = -1,
+                              .max_length_bytes = -1,
+                              .delivery_limit = -1,
+                              .consumer_timeout_ms = -1};
+}
+
+bool queue_args_check(struct slice args, struct slice queue, struct slice vhost, struct queue_rules *ret, char *text,
+                      size_t text_len)
+{
+    rules_init(ret);
+    char why[200];
+    struct amqp_value v;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        if (!amqp_table_find(args, rows[i].key, &v))
+            continue;
+        check_value(rows[i].check, &v, why, sizeof why);
+        if (!why[0] && strcmp(rows[i].key, "x-dead-letter-routing-key") == 0 &&
+            !amqp_table_find(args, "x-dead-letter-exchange", &(struct amqp_value){0}))
+            snprintf(why, sizeof why, "routing_key_but_no_dlx_defined");
+        if (why[0]) {
+            snprintf(text, text_len, "invalid arg '%s' for queue '%.*s' in vhost '%.*s': %s", rows[i].key,
+                     SLICE_ARG(queue), SLICE_ARG(vhost), why);
+            return false;
+        }
+        take_value(&rows[i], &v, ret);
+    }
+    return true;
+}
+
+static void add_policy(const struct policy *policy, struct queue_rules *r)
+{
+    struct amqp_value v;
+    char why[200];
+    for (size_t i = 0; policy && i < ARRAY_LEN(rows); i++) {
+        if (!rows[i].policy_key || !amqp_table_find(policy->definition, rows[i].policy_key, &v))
+            continue;
+        check_value(rows[i].check, &v, why, sizeof why);
+        if (!why[0])
+            take_value(&rows[i], &v, r);
+    }
+}
+
+/* Arguments, then policy, then operator policy: numbers take the smallest, for the rest the first that is set wins. */
+void queue_rules_resolve(struct queue *q, struct queue_rules *ret)
+{
+    char text[ERROR_TEXT_MAX];
+    enum queue_type type;
+    if (!queue_args_check(q->args, q->name, q->vhost->name, ret, text, sizeof text)) {
+        /* An older journal may hold arguments that are refused today: what is right of them counts. */
+    }
+    type = ret->type;
+    add_policy(q->policy, ret);
+    add_policy(q->operator_policy, ret);
+    ret->type = type;
+    if (type == QUEUE_QUORUM && ret->delivery_limit < 0 && !amqp_table_find(q->args, "x-delivery-limit", &(struct amqp_value){0}))
+        ret->delivery_limit = 20;
+}
+
+/* RabbitMQ's rule: a key that only one side has differs, except that x-queue-type classic is the same as absent. */
+bool args_equivalent(const char *what, struct slice name, struct slice vhost, struct slice asked, struct slice current,
+                     const char *const *keys, char *text, size_t text_len)
+{
+    for (; *keys; keys++) {
+        struct amqp_value a = {0}, c = {0};
+        bool has_a = amqp_table_find(asked, *keys, &a), has_c = amqp_table_find(current, *keys, &c);
+        if (strcmp(*keys, "x-queue-type") == 0) {
+            has_a = has_a && !(amqp_value_is_str(&a) && slice_is(a.s, "classic"));
+            has_c = has_c && !(amqp_value_is_str(&c) && slice_is(c.s, "classic"));
+        }
+        if (has_a == has_c && (!has_a || amqp_value_equal(&a, &c)))
+            continue;
+        char got[120] = "none", have[120] = "none", value[80];
+        if (has_a) {
+            amqp_value_print(&a, value, sizeof value);
+            snprintf(got, sizeof got, "the value %s of type '%s'", value, amqp_type_name(a.type));
+        }
+        if (has_c) {
+            amqp_value_print(&c, value, sizeof value);
+            snprintf(have, sizeof have, "the value %s of type '%s'", value, amqp_type_name(c.type));
+        }
+        snprintf(text, text_len, "inequivalent arg '%s' for %s '%.*s' in vhost '%.*s': received %s but current is %s", *keys,
+                 what, SLICE_ARG(name), SLICE_ARG(vhost), got, have);
+        return false;
+    }
+    return true;
+}

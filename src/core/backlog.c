@@ -1,0 +1,337 @@
+/* The entries of a queue: lanes of waiting messages, the list of unacknowledged ones, limits and expiry.
+ *
+ * Invariants:
+ *   B1  an entry is in exactly one list: a lane of its queue, the queue's unacked list, or (queue NULL) its channel alone.
+ *   B2  a lane is sorted by position; a priority queue has one lane per priority, highest served first.
+ *   B3  ready_count and ready_bytes are the sums over the lanes, unacked_count over the unacked list.
+ *   B4  a journalled entry leaves the queue only through a record: REMOVE (here, gathered into runs and written once per
+ *       tick), MOVE (dead letters) or the queue's own deletion.
+ *
+ * Seam for segments: backlog_append/backlog_head/backlog_take are the only ways to a waiting message; paging puts older
+ * parts of a lane into segments behind these calls.
+ */
+#include "core/core_int.h"
+
+#define EXPIRE_PER_SLICE 512u
+#define RANGES_MAX 4096u
+
+void backlog_init(struct queue *q)
+{
+    list_init(&q->lane.entries);
+    q->lanes = &q->lane;
+    list_init(&q->unacked);
+}
+
+/* Changes the number of lanes of an empty queue. */
+bool backlog_lanes(struct queue *q, unsigned lanes)
+{
+    CHECK(q->ready_count == 0 && q->lanes == &q->lane);
+    if (lanes <= 1)
+        return true;
+    q->lanes = mem_zalloc(lanes * sizeof *q->lanes);
+    if (!q->lanes) {
+        q->lanes = &q->lane;
+        return false;
+    }
+    for (unsigned i = 0; i < lanes; i++)
+        list_init(&q->lanes[i].entries);
+    return true;
+}
+
+static struct entry *lane_first(const struct lane *lane)
+{
+    return LIST_FIRST(&lane->entries, struct entry, link);
+}
+
+struct entry *backlog_head(struct queue *q)
+{
+    if (q->rules.max_priority == 0 || q->lanes == &q->lane)
+        return lane_first(&q->lane);
+    for (int i = q->rules.max_priority; i >= 0; i--)
+        if (q->lanes[i].count)
+            return lane_first(&q->lanes[i]);
+    return NULL;
+}
+
+wall_t backlog_deadline(const struct broker *b, const struct queue *q, const struct msg *msg)
+{
+    int64_t ttl = q->rules.message_ttl_ms;
+    if (msg->expiration_ms >= 0 && (ttl < 0 || msg->expiration_ms < ttl))
+        ttl = msg->expiration_ms;
+    return ttl < 0 ? WALL_NEVER : b->wall + ttl;
+}
+
+bool backlog_journals(const struct queue *q, const struct msg *msg)
+{
+    return q->object.journalled && (q->rules.type == QUEUE_QUORUM || (msg->flags & MSG_PERSISTENT));
+}
+
+/* The entry pool must have room (pool_reserve). Takes over one reference of msg. */
+struct entry *backlog_append(struct broker *b, struct queue *q, struct msg *msg, uint64_t position, lsn_t lsn,
+                             wall_t deadline, bool journalled)
+{
+    struct entry *e = pool_take(&b->entries);
+    if (!e)
+        return NULL;
+    unsigned lane = q->lanes == &q->lane ? 0 : msg->priority < q->rules.max_priority ? msg->priority : q->rules.max_priority;
+    *e = (struct entry){.msg = msg,
+                        .queue = q,
+                        .position = position,
+                        .lsn = lsn,
+                        .deadline = deadline,
+                        .lane = (uint8_t)lane,
+                        .flags = journalled ? ENTRY_JOURNALLED : 0};
+    if (deadline <= b->wall)
+        e->flags |= ENTRY_FRESH;
+    list_insert(&q->lanes[lane].entries, &e->link);
+    q->lanes[lane].count++;
+    q->ready_count++;
+    q->ready_bytes += msg->body_len;
+    b->totals.messages++;
+    b->totals.message_bytes += msg->body_len;
+    if (journalled)
+        b->journalled_bytes += msg_size(msg);
+    if (deadline != WALL_NEVER && lane_first(&q->lanes[lane]) == e)
+        backlog_arm(b, q);
+    return e;
+}
+
+static void leave_lane(struct entry *e)
+{
+    struct queue *q = e->queue;
+    if (q->requeue_hint == e)
+        q->requeue_hint = NULL;
+    list_remove(&e->link);
+    q->lanes[e->lane].count--;
+    q->ready_count--;
+    q->ready_bytes -= e->msg->body_len;
+}
+
+void backlog_take(struct broker *b, struct entry *e)
+{
+    struct queue *q = e->queue;
+    compact_moving(b, e);
+    leave_lane(e);
+    list_insert(&q->unacked, &e->link);
+    e->flags |= ENTRY_UNACKED;
+    q->unacked_count++;
+    q->unacked_bytes += e->msg->body_len;
+    b->totals.unacked++;
+}
+
+static void leave_unacked(struct broker *b, struct entry *e)
+{
+    list_remove(&e->link);
+    e->flags &= (uint8_t)~ENTRY_UNACKED;
+    e->queue->unacked_count--;
+    e->queue->unacked_bytes -= e->msg->body_len;
+    b->totals.unacked--;
+}
+
+/* Back to its place by position. Returned entries are usually older than all that wait; the hint makes a run of returns,
+ * ascending or descending, cost O(1) each. */
+void backlog_requeue(struct broker *b, struct entry *e)
+{
+    struct queue *q = e->queue;
+    compact_moving(b, e);
+    leave_unacked(b, e);
+    struct list *head = &q->lanes[e->lane].entries;
+    struct list *at = head->next;
+    if (q->requeue_hint && q->requeue_hint->lane == e->lane) {
+        at = &q->requeue_hint->link;
+        while (at != head && CONTAINER_OF(at, struct entry, link)->position > e->position)
+            at = at->prev;
+        at = at->next;
+    }
+    while (at != head && CONTAINER_OF(at, struct entry, link)->position < e->position)
+        at = at->next;
+    list_insert(at, &e->link);
+    q->requeue_hint = e;
+    q->lanes[e->lane].count++;
+    q->ready_count++;
+    q->ready_bytes += e->msg->body_len;
+    if (e->deadline != WALL_NEVER)
+        backlog_arm(b, q);
+}
+
+void backlog_free(struct broker *b, struct entry *e)
+{
+    if (e->queue) {
+        compact_entry_removed(b, e);
+        if (e->flags & ENTRY_UNACKED)
+            leave_unacked(b, e);
+        else
+            leave_lane(e);
+    }
+    b->totals.messages--;
+    b->totals.message_bytes -= e->msg->body_len;
+    if (e->flags & ENTRY_JOURNALLED)
+        b->journalled_bytes -= msg_size(e->msg);
+    msg_unref(&b->heap, e->msg);
+    pool_give(&b->entries, e);
+}
+
+/* ---- removals, gathered into runs ---- */
+
+static void flush_queue(struct broker *b, struct queue *q)
+{
+    if (q->removed.count)
+        (void)log_remove(b, q, &q->removed);
+    q->removed.count = 0;
+    if (q->removed.max > 64) {
+        mem_free(q->removed.runs);
+        q->removed = (struct ranges){0};
+    }
+    q->removal_dirty = false;
+    list_remove(&q->removal_link);
+}
+
+void backlog_removed(struct broker *b, struct queue *q, uint64_t position)
+{
+    if (b->recovering)
+        return;
+    struct ranges *r = &q->removed;
+    if (!q->removal_dirty) {
+        q->removal_dirty = true;
+        list_insert(&b->removals, &q->removal_link);
+    }
+    if (r->count && r->runs[r->count - 1].last + 1 == position) {
+        r->runs[r->count - 1].last = position;
+        return;
+    }
+    if (r->count && r->runs[r->count - 1].first == position + 1) {
+        r->runs[r->count - 1].first = position;
+        return;
+    }
+    if (r->count == r->max) {
+        uint32_t max = r->max ? r->max * 2 : 4;
+        struct range *grown = max <= RANGES_MAX ? mem_realloc(r->runs, max * sizeof *grown) : NULL;
+        if (grown) {
+            r->runs = grown;
+            r->max = max;
+        } else { /* full, or no memory: write what there is and go on with what we have */
+            struct range one = {position, position};
+            struct ranges last = {.runs = &one, .count = 1, .max = 1};
+            if (r->count)
+                (void)log_remove(b, q, r);
+            r->count = 0;
+            if (r->max == 0) {
+                (void)log_remove(b, q, &last);
+                return;
+            }
+        }
+    }
+    r->runs[r->count++] = (struct range){position, position};
+}
+
+void backlog_flush_removals(struct broker *b)
+{
+    while (!list_empty(&b->removals))
+        flush_queue(b, CONTAINER_OF(b->removals.next, struct queue, removal_link));
+    b->removal_epoch++;
+}
+
+void backlog_remove(struct broker *b, struct entry *e, enum reason reason)
+{
+    struct queue *q = e->queue;
+    switch (reason) {
+    case REASON_ACKED:
+        b->totals.acked++;
+        break;
+    case REASON_EXPIRED:
+        b->totals.expired++;
+        break;
+    case REASON_MAXLEN:
+    case REASON_REJECTED:
+    case REASON_DELIVERY_LIMIT:
+        b->totals.dropped++;
+        break;
+    default:
+        break;
+    }
+    if (q && (e->flags & ENTRY_JOURNALLED) && reason != REASON_MOVED)
+        backlog_removed(b, q, e->position);
+    backlog_free(b, e);
+}
+
+/* ---- limits ---- */
+
+static bool over(const struct queue *q, uint64_t count, uint64_t bytes)
+{
+    return (q->rules.max_length >= 0 && count > (uint64_t)q->rules.max_length) ||
+           (q->rules.max_length_bytes >= 0 && bytes > (uint64_t)q->rules.max_length_bytes);
+}
+
+bool backlog_would_overflow(const struct queue *q, const struct msg *msg)
+{
+    return q->rules.overflow != OVERFLOW_DROP_HEAD && over(q, q->ready_count + 1, q->ready_bytes + msg->body_len);
+}
+
+/* Drops from the head until the queue is within its limits again. */
+void backlog_limit(struct broker *b, struct queue *q)
+{
+    if (q->rules.max_length < 0 && q->rules.max_length_bytes < 0)
+        return;
+    while (q->ready_count && over(q, q->ready_count, q->ready_bytes)) {
+        struct entry *victim = NULL;
+        for (unsigned lane = 0; !victim; lane++) /* the lowest priority goes first */
+            victim = lane_first(&q->lanes[lane]);
+        dead_letter(b, victim, REASON_MAXLEN);
+    }
+}
+
+/* ---- expiry: the heads of the lanes, as RabbitMQ's classic queues do ---- */
+
+static void ttl_fired(void *arg, struct timer *timer)
+{
+    struct broker *b = arg;
+    struct queue *q = CONTAINER_OF(timer, struct queue, ttl_timer);
+    backlog_expire(b, q);
+    queue_schedule(b, q);
+}
+
+static unsigned lane_count(const struct queue *q)
+{
+    return q->lanes == &q->lane ? 1 : q->rules.max_priority + 1u;
+}
+
+void backlog_arm(struct broker *b, struct queue *q)
+{
+    wall_t next = WALL_NEVER;
+    for (unsigned i = 0; i < lane_count(q); i++) {
+        struct entry *e = lane_first(&q->lanes[i]);
+        if (e && e->deadline < next)
+            next = e->deadline;
+    }
+    if (next == WALL_NEVER) {
+        wheel_cancel(&b->wheel, &q->ttl_timer);
+        return;
+    }
+    q->ttl_timer.fire = ttl_fired;
+    int64_t wait_ms = next > b->wall ? next - b->wall : 0;
+    if (wait_ms > 365LL * 86400 * 1000)
+        wait_ms = 365LL * 86400 * 1000;
+    wheel_set(&b->wheel, &q->ttl_timer, b->now + wait_ms * NS_PER_MS);
+}
+
+/* What is due at a head goes, unless it is fresh and not looked at yet, or not durable: a delivery may still come first. */
+void backlog_expire(struct broker *b, struct queue *q)
+{
+    unsigned budget = EXPIRE_PER_SLICE;
+    bool waiting = false;
+    for (unsigned i = 0; i < lane_count(q); i++) {
+        struct entry *e;
+        while ((e = lane_first(&q->lanes[i])) && e->deadline <= b->wall && budget) {
+            if (e->lsn > b->durable || ((e->flags & ENTRY_FRESH) && queue_has_ready_consumer(b, q))) {
+                waiting = true;
+                break;
+            }
+            dead_letter(b, e, REASON_EXPIRED);
+            budget--;
+        }
+    }
+    if (waiting)
+        wheel_set(&b->wheel, &q->ttl_timer, b->now + 2 * NS_PER_MS);
+    else
+        backlog_arm(b, q);
+}

@@ -1,0 +1,479 @@
+/* The core's frame: life cycle, ports, the tick, and the table that sends each command to its handler.
+ *
+ * A tick (broker_step) has fixed phases: durable → timers → commands → dead letters → deliveries → removals →
+ * compaction → publish effects. Commands are taken round-robin over the ports in small turns, so that one loop's bulk
+ * producer does not own the tick, and the whole tick is bounded by COMMANDS_PER_TICK and BYTES_PER_TICK. Nothing here or
+ * below makes a system call, takes a lock, reads a clock or draws a random number except through what it was given.
+ */
+#include "core/core_int.h"
+
+#include <stdio.h>
+
+#include "fmt/base64.h"
+
+#define PORT_SLOTS_DEFAULT 8192u
+#define COMMANDS_PER_TURN 256u
+#define COMMANDS_PER_TICK 8192u
+#define BYTES_PER_TICK (2u * 1024 * 1024)
+#define TIMERS_PER_TICK 1024u
+#define DELIVERIES_PER_COMMAND 64u
+#define DEAD_LETTERS_PER_TICK 4096u
+
+struct command_row {
+    void (*handle)(struct broker *b, struct peer *peer, struct channel *ch, struct command *c);
+    bool needs_channel, has_msg, has_ask;
+};
+
+static const struct command_row rows[CMD_COUNT] = {
+#define COMMAND(name, handler, needs) [CMD_##name] = {.handle = do_##handler, .needs_channel = needs},
+#include "core/commands.def"
+#undef COMMAND
+};
+
+static bool command_has_ask(enum command_type type)
+{
+    switch (type) {
+    case CMD_SESSION_OPEN:
+    case CMD_LOGIN:
+    case CMD_ENTER:
+    case CMD_UPDATE_SECRET:
+    case CMD_EXCHANGE_DECLARE:
+    case CMD_EXCHANGE_DELETE:
+    case CMD_EXCHANGE_BIND:
+    case CMD_EXCHANGE_UNBIND:
+    case CMD_QUEUE_DECLARE:
+    case CMD_QUEUE_BIND:
+    case CMD_QUEUE_UNBIND:
+    case CMD_QUEUE_PURGE:
+    case CMD_QUEUE_DELETE:
+    case CMD_CONSUME:
+    case CMD_CANCEL:
+    case CMD_GET:
+    case CMD_ADMIN:
+        return true;
+    default:
+        return false;
+    }
+}
+
+/* ---- life cycle ---- */
+
+static void default_limits(struct broker_options *o)
+{
+    if (!o->port_slots)
+        o->port_slots = PORT_SLOTS_DEFAULT;
+    if (!o->message_bytes_max)
+        o->message_bytes_max = 16u << 20;
+    if (!o->channel_consumers_max)
+        o->channel_consumers_max = 1024;
+    if (!o->tx_bytes_max)
+        o->tx_bytes_max = 64u << 20;
+    if (!o->compact_bytes)
+        o->compact_bytes = 64u << 20;
+}
+
+static bool sides_make(struct broker *b)
+{
+    b->side_count = b->options.ports + 1;
+    b->sides = mem_zalloc(b->side_count * sizeof *b->sides);
+    if (!b->sides)
+        return false;
+    for (unsigned i = 0; i < b->side_count; i++) {
+        struct port_side *side = &b->sides[i];
+        bool worker = i == b->options.ports;
+        size_t slots = worker ? 256 : b->options.port_slots;
+        side->broker = b;
+        side->index = i;
+        if (!ring_init(&side->port.commands, slots, sizeof(struct command)) ||
+            !ring_init(&side->port.effects, slots, sizeof(struct effect)))
+            return false;
+    }
+    return true;
+}
+
+struct broker *broker_new(const struct broker_options *options)
+{
+    struct broker *b = mem_aligned(64, sizeof *b);
+    if (!b)
+        return NULL;
+    memset(b, 0, sizeof *b);
+    b->options = *options;
+    default_limits(&b->options);
+    b->seed = random_u64(b);
+    slab_heap_init(&b->heap);
+    pool_init(&b->entries, sizeof(struct entry));
+    pool_init(&b->consumers, sizeof(struct consumer));
+    wheel_init(&b->wheel, 0);
+    struct list *lists[] = {&b->catalogue, &b->peers, &b->pump, &b->await, &b->removals, &b->dead, &b->delayed};
+    for (size_t i = 0; i < ARRAY_LEN(lists); i++)
+        list_init(lists[i]);
+    struct map *maps[] = {&b->vhosts, &b->users, &b->queues_by_id, &b->reply_tokens};
+    for (size_t i = 0; i < ARRAY_LEN(maps); i++)
+        map_init(maps[i], b->seed + i);
+    b->next_queue_id = b->next_msg_id = b->next_ticket = b->topology_gen = b->removal_epoch = 1;
+    b->compact.cursor = &b->catalogue;
+    b->scratch.limit = 64u << 20;
+    b->capture.limit = b->options.tx_bytes_max * 2 + (16u << 20);
+    b->pieces.limit = b->capture.limit + (1u << 20);
+    b->recovering = true;
+    b->store_was_new = true;
+    if (!sides_make(b) || !login_init(b) || !buffer_reserve(&b->scratch, 4096))
+        broker_free(&b);
+    return b;
+}
+
+static void free_peers(struct broker *b)
+{
+    while (!list_empty(&b->peers)) {
+        struct peer *peer = CONTAINER_OF(b->peers.next, struct peer, link);
+        peer_release(b, peer);
+        list_remove(&peer->link);
+        slice_drop(&peer->address);
+        mem_free(peer->channels);
+        mem_free(peer);
+    }
+}
+
+static void free_catalogue(struct broker *b)
+{
+    MAP_EACH(&b->users, struct user, user)
+        user->peers = 0;
+    for (;;) {
+        struct vhost *vhost = NULL;
+        MAP_EACH(&b->vhosts, struct vhost, v)
+            vhost = v;
+        if (!vhost)
+            break;
+        vhost_delete(b, vhost);
+    }
+    for (;;) {
+        struct user *user = NULL;
+        MAP_EACH(&b->users, struct user, u)
+            user = u;
+        if (!user)
+            break;
+        user_delete(b, user);
+    }
+}
+
+static void drop_ring_contents(struct broker *b, struct port_side *side)
+{
+    struct command *c;
+    while ((c = ring_peek(&side->port.commands))) {
+        if (c->type == CMD_PUBLISH)
+            msg_unref(&b->heap, c->msg);
+        else if (command_has_ask(c->type))
+            mem_free(c->ask);
+        ring_pop(&side->port.commands);
+    }
+    ring_publish(&side->port.effects);
+    struct effect *e;
+    while ((e = ring_peek(&side->port.effects))) {
+        if (e->msg)
+            msg_unref(&b->heap, e->msg);
+        if (e->type != EFF_CONFIRM && e->type != EFF_NACK && e->type != EFF_GET_OK)
+            mem_free(e->answer);
+        ring_pop(&side->port.effects);
+    }
+    while (side->overflow_first < side->overflow_count) {
+        e = &side->overflow[side->overflow_first++];
+        if (e->msg)
+            msg_unref(&b->heap, e->msg);
+        if (e->type != EFF_CONFIRM && e->type != EFF_NACK && e->type != EFF_GET_OK)
+            mem_free(e->answer);
+    }
+}
+
+void broker_free(struct broker **broker)
+{
+    struct broker *b = *broker;
+    *broker = NULL;
+    if (!b)
+        return;
+    b->recovering = true; /* nothing is journalled any more */
+    b->options.log = (struct core_log){0};
+    free_peers(b);
+    free_catalogue(b);
+    for (unsigned i = 0; b->sides && i < b->side_count; i++) {
+        struct port_side *side = &b->sides[i];
+        if (side->port.commands.slots && side->port.effects.slots)
+            drop_ring_contents(b, side);
+        ring_fini(&side->port.commands);
+        ring_fini(&side->port.effects);
+        mem_free(side->peers);
+        mem_free(side->overflow);
+    }
+    mem_free(b->sides);
+    route_fini(&b->route);
+    mem_free(b->targets);
+    login_fini(b);
+    struct map *maps[] = {&b->vhosts, &b->users, &b->queues_by_id, &b->reply_tokens};
+    for (size_t i = 0; i < ARRAY_LEN(maps); i++)
+        map_fini(maps[i]);
+    buffer_fini(&b->scratch);
+    buffer_fini(&b->capture);
+    buffer_fini(&b->pieces);
+    pool_fini(&b->entries);
+    pool_fini(&b->consumers);
+    slab_heap_fini(&b->heap);
+    mem_free(b);
+}
+
+struct port *broker_port(struct broker *b, unsigned i)
+{
+    CHECK(i < b->side_count);
+    return &b->sides[i].port;
+}
+
+struct slab_heap *broker_heap(struct broker *b)
+{
+    return &b->heap;
+}
+
+void broker_totals(const struct broker *b, struct broker_totals *ret)
+{
+    *ret = b->totals;
+}
+
+/* ---- the tick ---- */
+
+struct peer *peer_of(struct broker *b, struct port_side *side, uint32_t number)
+{
+    (void)b;
+    return number < side->peer_max ? side->peers[number] : NULL;
+}
+
+struct channel *channel_of(struct peer *peer, uint16_t number)
+{
+    return number < peer->channel_max ? peer->channels[number] : NULL;
+}
+
+static void discard(struct broker *b, struct command *c)
+{
+    if (c->type == CMD_PUBLISH)
+        msg_unref(&b->heap, c->msg);
+}
+
+/* A failed peer or channel is deaf until it is closed. */
+static void dispatch(struct broker *b, struct port_side *side, struct command *c)
+{
+    CHECK(c->type > CMD_NONE && c->type < CMD_COUNT);
+    const struct command_row *row = &rows[c->type];
+    struct peer *peer = peer_of(b, side, c->session);
+    struct channel *ch = NULL;
+    struct ask *ask = command_has_ask(c->type) ? c->ask : NULL;
+    if (!peer && (c->type == CMD_ADMIN || c->type == CMD_DRAIN)) {
+        struct command open = {.type = CMD_SESSION_OPEN, .session = c->session};
+        open.number = side->index;
+        do_session_open(b, NULL, NULL, &open);
+        peer = peer_of(b, side, c->session);
+    }
+    bool deaf = peer && peer->state == PEER_FAILED && c->type != CMD_SESSION_CLOSE;
+    if (!peer && c->type != CMD_SESSION_OPEN && c->type != CMD_VERIFIED && c->type != CMD_ALARM)
+        deaf = true;
+    if (!deaf && row->needs_channel) {
+        ch = channel_of(peer, c->channel);
+        deaf = !ch || ch->failed;
+    }
+    if (deaf)
+        discard(b, c);
+    else {
+        if (c->type == CMD_SESSION_OPEN)
+            c->number = side->index;
+        row->handle(b, peer, ch, c);
+    }
+    mem_free(ask);
+}
+
+static bool may_take(struct broker *b, struct port_side *side)
+{
+    return side->overflow_first == side->overflow_count && b->options.log.room(b->options.log.self) &&
+           b->dead_count < DEAD_LETTERS_PER_TICK;
+}
+
+static unsigned take_turn(struct broker *b, struct port_side *side, uint64_t *bytes)
+{
+    unsigned taken = 0;
+    while (taken < COMMANDS_PER_TURN && may_take(b, side)) {
+        struct command *slot = ring_peek(&side->port.commands);
+        if (!slot)
+            break;
+        struct command c = *slot;
+        if (c.type == CMD_PUBLISH)
+            *bytes += msg_size(c.msg);
+        ring_pop(&side->port.commands);
+        dispatch(b, side, &c);
+        if (b->dead_count)
+            (void)dead_letter_run(b, 256);
+        if (!list_empty(&b->pump))
+            pump_all(b, DELIVERIES_PER_COMMAND);
+        b->compact.commands++;
+        taken++;
+    }
+    return taken;
+}
+
+/* Returns true when commands are left that could be taken now. */
+static bool take_commands(struct broker *b)
+{
+    uint64_t bytes = 0;
+    unsigned total = 0, idle = 0;
+    while (idle < b->side_count && total < COMMANDS_PER_TICK && bytes < BYTES_PER_TICK) {
+        unsigned taken = take_turn(b, &b->sides[b->turn], &bytes);
+        b->turn = (b->turn + 1) % b->side_count;
+        total += taken;
+        idle = taken ? 0 : idle + 1;
+    }
+    for (unsigned i = 0; i < b->side_count; i++)
+        if (!ring_empty(&b->sides[i].port.commands) && may_take(b, &b->sides[i]))
+            return true;
+    return false;
+}
+
+bool broker_step(struct broker *b, mono_t now, wall_t wall, lsn_t durable)
+{
+    b->now = now;
+    b->wall = wall;
+    for (unsigned i = 0; i < b->side_count; i++)
+        effect_flush(&b->sides[i]);
+    if (durable > b->durable) {
+        b->durable = durable;
+        durable_advanced(b);
+    }
+    if (b->stalled)
+        durable_advanced(b);
+    b->stalled = false;
+    pump_all(b, (unsigned)b->options.port_slots / 4);
+    bool more = wheel_turn(&b->wheel, now, b, TIMERS_PER_TICK) == TIMERS_PER_TICK;
+    more |= take_commands(b);
+    more |= dead_letter_run(b, DEAD_LETTERS_PER_TICK);
+    pump_all(b, (unsigned)b->options.port_slots / 4);
+    more |= !list_empty(&b->pump);
+    more |= dead_letter_run(b, DEAD_LETTERS_PER_TICK);
+    backlog_flush_removals(b);
+    more |= compact_turn(b);
+    slab_heap_drain(&b->heap);
+    for (unsigned i = 0; i < b->side_count; i++)
+        if (ring_dirty(&b->sides[i].port.effects))
+            ring_publish(&b->sides[i].port.effects);
+    return more && b->options.log.room(b->options.log.self);
+}
+
+mono_t broker_next_due(const struct broker *b)
+{
+    mono_t due = wheel_next(&b->wheel);
+    for (unsigned i = 0; i < b->side_count; i++) {
+        const struct port_side *side = &b->sides[i];
+        if ((b->stalled || side->overflow_first < side->overflow_count) && b->now + NS_PER_MS < due)
+            due = b->now + NS_PER_MS; /* the other side drains its ring in its own time: look again soon, never spin */
+    }
+    return due;
+}
+
+/* ---- small tools of the core ---- */
+
+uint64_t random_u64(struct broker *b)
+{
+    uint64_t v = 0;
+    b->options.random(b->options.random_arg, &v, sizeof v);
+    return v;
+}
+
+void random_name(struct broker *b, const char *prefix, char *ret, size_t len)
+{
+    uint8_t raw[16];
+    char text[BASE64_LEN(sizeof raw) + 1];
+    b->options.random(b->options.random_arg, raw, sizeof raw);
+    base64_url_encode(slice_of(raw, sizeof raw), text);
+    snprintf(ret, len, "%s%s", prefix, text);
+}
+
+bool buffer_reserve(struct buffer *buffer, size_t more)
+{
+    if (more > buffer->limit - buffer->len)
+        return false;
+    size_t need = buffer->len + more;
+    if (need <= buffer->max)
+        return true;
+    size_t max = buffer->max ? buffer->max : 1024;
+    while (max < need)
+        max *= 2;
+    uint8_t *bytes = mem_realloc(buffer->bytes, max);
+    if (!bytes)
+        return false;
+    buffer->bytes = bytes;
+    buffer->max = max;
+    return true;
+}
+
+void buffer_put(struct buffer *buffer, const void *bytes, size_t len)
+{
+    CHECK(len <= buffer->max - buffer->len);
+    memcpy(buffer->bytes + buffer->len, bytes, len);
+    buffer->len += len;
+}
+
+void buffer_fini(struct buffer *buffer)
+{
+    mem_free(buffer->bytes);
+    *buffer = (struct buffer){.limit = buffer->limit};
+}
+
+void object_add(struct broker *b, struct object *object, enum object_kind kind, bool journalled)
+{
+    object->kind = kind;
+    object->journalled = journalled;
+    list_insert(&b->catalogue, &object->link);
+    b->topology_gen++;
+}
+
+void object_remove(struct broker *b, struct object *object)
+{
+    compact_object_removed(b, object);
+    list_remove(&object->link);
+    b->topology_gen++;
+}
+
+bool slice_keep(struct slice *ret, struct slice from)
+{
+    if (from.len == 0) {
+        *ret = (struct slice){0};
+        return true;
+    }
+    uint8_t *copy = mem_alloc(from.len);
+    if (!copy)
+        return false;
+    memcpy(copy, from.ptr, from.len);
+    *ret = slice_of(copy, from.len);
+    return true;
+}
+
+void slice_drop(struct slice *owned)
+{
+    mem_free((void *)(uintptr_t)owned->ptr);
+    *owned = (struct slice){0};
+}
+
+struct ask *ask_new(struct slice name, struct slice other, struct slice key, struct slice args)
+{
+    struct slice *parts[] = {&name, &other, &key, &args};
+    size_t len = 0;
+    for (size_t i = 0; i < ARRAY_LEN(parts); i++)
+        len += parts[i]->len;
+    struct ask *ask = mem_alloc(sizeof *ask + len);
+    if (!ask)
+        return NULL;
+    *ask = (struct ask){0};
+    uint8_t *at = ask->bytes;
+    for (size_t i = 0; i < ARRAY_LEN(parts); i++) {
+        if (parts[i]->len)
+            memcpy(at, parts[i]->ptr, parts[i]->len);
+        parts[i]->ptr = at;
+        at += parts[i]->len;
+    }
+    ask->name = name;
+    ask->other = other;
+    ask->key = key;
+    ask->args = args;
+    return ask;
+}

@@ -1,0 +1,203 @@
+/* broker: the core: all broker state behind commands in, effects out. Deterministic, one writer, no I/O.
+ *
+ * Life cycle: broker_new → broker_replay … → broker_replayed → broker_step again and again → broker_free.
+ * Everything here is called on the core thread only, except what is said of ports: a port is a pair of bounded rings,
+ * commands from one network loop (or the worker, or the control socket) to the core, effects back.
+ *
+ * Ownership: the producer of a command gives the core its msg reference and its ask; the consumer of an effect gets the
+ * msg reference and the answer and frees them (msg_unref, mem_free).
+ *
+ * Until durable: answers and confirms are emitted at once with the lsn they depend on, and whoever owns the connection
+ * holds them until broker_durable passes it, in order within a channel. Deliveries and GET_OK are emitted only for what
+ * is durable, so they carry lsn 0 and are held only behind an earlier held answer of their channel.
+ */
+#ifndef MILLRACE_CORE_BROKER_H
+#define MILLRACE_CORE_BROKER_H
+
+#include "base/errors.h"
+#include "base/ring.h"
+#include "base/types.h"
+#include "core/message.h"
+
+enum command_type {
+    CMD_NONE,
+#define COMMAND(name, handler, needs_channel) CMD_##name,
+#include "core/commands.def"
+#undef COMMAND
+    CMD_COUNT
+};
+
+enum ask_flag {
+    ASK_PASSIVE = 1 << 0,
+    ASK_DURABLE = 1 << 1,
+    ASK_AUTO_DELETE = 1 << 2,
+    ASK_EXCLUSIVE = 1 << 3,
+    ASK_INTERNAL = 1 << 4,
+    ASK_IF_UNUSED = 1 << 5,
+    ASK_IF_EMPTY = 1 << 6,
+    ASK_NO_ACK = 1 << 7,
+    ASK_NO_LOCAL = 1 << 8,
+    ASK_GLOBAL = 1 << 9,
+    ASK_REQUEUE = 1 << 10,
+    ASK_MULTIPLE = 1 << 11,
+    ASK_REJECT = 1 << 12,    /* the nack came as basic.reject */
+    ASK_LOOPBACK = 1 << 13,  /* the peer's address is 127.0.0.0/8 or ::1 */
+    ASK_CAN_BLOCK = 1 << 14, /* the client understands connection.blocked */
+    ASK_CAN_CANCEL = 1 << 15, /* … consumer cancel notifications */
+    ASK_VERIFY_OK = 1 << 16,
+    ASK_NO_WAIT = 1 << 17,   /* the engine will not show the answer; it is emitted all the same */
+    ASK_INTERNAL_ADMIN = 1 << 18, /* the control socket: skips permission checks */
+};
+
+/* Operands of a cold command: one block made by ask_new, freed by the core. Slices point into the block. */
+struct ask {
+    struct slice name, other, key;
+    struct slice args; /* an AMQP table's content (without its length), validated by the sender */
+    uint64_t number;
+    uint32_t flags; /* enum ask_flag */
+    uint8_t bytes[];
+};
+
+/* Copies the slices into one block. NULL: no memory. Any thread. */
+MUST_USE struct ask *ask_new(struct slice name, struct slice other, struct slice key, struct slice args);
+
+struct command {
+    uint8_t type; /* enum command_type */
+    uint16_t channel;
+    uint32_t session; /* chosen by the port's owner, unique within the port until SESSION_CLOSED comes back */
+    uint32_t flags;   /* enum ask_flag, for commands without an ask */
+    uint32_t origin;  /* opaque: comes back in the effects that this command causes (AMQP: class << 16 | method) */
+    uint64_t number;
+    union {
+        struct msg *msg;
+        struct ask *ask;
+    };
+};
+
+enum effect_type {
+    EFF_NONE,
+    EFF_ANSWER,         /* the command of `origin` is done; answer may be NULL when there is nothing to say */
+    EFF_ERROR,          /* answer: code and text. The channel (soft codes) or session (hard codes) has failed: the core
+                           ignores it until CHANNEL_CLOSE or SESSION_CLOSE. channel 0 with a soft code: login refused etc. */
+    EFF_CONFIRM,        /* publishes up to `number` of the channel are taken care of once lsn is durable; bytes: their size.
+                           flags EFFECT_SILENT: the channel is not in confirm mode, only the bytes count */
+    EFF_NACK,           /* the one publish `number` was refused (overflow=reject-publish); bytes as above */
+    EFF_RETURN,         /* msg, answer: code and text; before the confirm of the same publish */
+    EFF_DELIVER,        /* msg, number delivery tag (dense per channel from 1), consumer, flags EFFECT_REDELIVERED */
+    EFF_GET_OK,         /* msg, number delivery tag, count messages left, flags EFFECT_REDELIVERED */
+    EFF_GET_EMPTY,
+    EFF_CONSUMER_GONE,  /* consumer: its queue was deleted or it lost its right; only if the session asked CAN_CANCEL */
+    EFF_BLOCKED,        /* stop reading this session: answer text is the reason; the session has published */
+    EFF_UNBLOCKED,
+    EFF_CHANNEL_CLOSED, /* last effect of the channel */
+    EFF_SESSION_CLOSED, /* last effect of the session: the number may be used again */
+    EFF_SESSION_KICK,   /* the core wants this session closed: answer code and text (CONNECTION_FORCED) */
+    EFF_VERIFY,         /* to the worker's port: number ticket, answer: secret and stored verifier */
+    EFF_ROW,            /* admin listings: answer.fields */
+};
+
+enum effect_flag { EFFECT_REDELIVERED = 1, EFFECT_SILENT = 2, EFFECT_NO_ACK = 4 };
+
+/* What a cold effect says: one block, freed by the receiver with mem_free. Slices point into the block. */
+struct answer {
+    enum error_code code; /* ERR_NONE for success */
+    struct slice text;    /* error text without the code's name; reason */
+    struct slice name;    /* queue name, consumer tag, … */
+    uint64_t number, number2;
+    struct slice fields; /* EFF_ROW: key str8, value str32, repeated. EFF_VERIFY: secret str32, verifier str32 */
+    uint8_t bytes[];
+};
+
+struct effect {
+    uint8_t type;  /* enum effect_type */
+    uint8_t flags; /* enum effect_flag */
+    uint16_t channel;
+    uint32_t session;
+    uint32_t origin;
+    uint32_t consumer; /* id from CONSUME's answer */
+    lsn_t lsn;         /* hold until durable; 0: nothing to wait for */
+    uint64_t number;
+    union {
+        uint64_t bytes; /* EFF_CONFIRM, EFF_NACK */
+        uint64_t count; /* EFF_GET_OK */
+        struct answer *answer;
+    };
+    struct msg *msg;
+};
+
+/* What a delivery costs of a session's credit; the engine returns the same sum by CMD_CREDIT once the bytes have left. */
+static inline size_t delivery_cost(const struct msg *msg)
+{
+    return msg_size(msg) + 64;
+}
+#define SESSION_CREDIT_BYTES (256 * 1024) /* a session's credit at its opening */
+
+/* One loop's (or worker's) pair of rings. */
+struct port {
+    struct ring commands; /* of struct command; produced by the loop */
+    struct ring effects;  /* of struct effect; consumed by the loop */
+};
+
+/* The journal as the core sees it (main/ fills it from journal/). All on the core thread. */
+struct core_log {
+    void *self;
+    bool (*room)(void *self);
+    bool (*reserve)(void *self, size_t bytes, unsigned count);
+    lsn_t (*append)(void *self, const struct slice *parts, unsigned count);
+    void (*trim)(void *self, lsn_t upto);
+    uint64_t (*live_bytes)(void *self); /* bytes that a restart would read */
+};
+#define CORE_RECORD_BYTES_MAX (512u * 1024)
+
+enum alarm { ALARM_MEMORY = 1, ALARM_DISK = 2 };
+
+struct broker_options {
+    struct core_log log;
+    void (*random)(void *arg, void *ret, size_t len);
+    void *random_arg;
+    unsigned ports;        /* network loops + control; the worker's port comes after them */
+    size_t port_slots;     /* 0: 8192 */
+    uint64_t message_bytes_max; /* 0: 16 MiB */
+    unsigned channel_consumers_max; /* 0: 1024 */
+    uint64_t tx_bytes_max; /* 0: 64 MiB */
+    uint64_t compact_bytes; /* 0: 64 MiB: the journal is compacted when it is longer than this and twice what is alive */
+    uint64_t compact_every; /* tests: force a compaction every n commands; 0: off */
+    int64_t consumer_timeout_ms; /* 0: off */
+    struct slice default_user, default_pass, default_vhost; /* made when the store is new; empty: guest guest / */
+    bool guest_loopback_only;
+};
+
+struct broker;
+
+MUST_USE struct broker *broker_new(const struct broker_options *options);
+void broker_free(struct broker **broker);
+
+/* Recovery: every record of the journal in order, then broker_replayed once. 0, or -EILSEQ with a sentence in why. */
+MUST_USE int broker_replay(struct broker *broker, lsn_t lsn, struct slice record, char *why, size_t why_len);
+/* Settles what replay left open (redelivered marks, expired while down, default objects in a new store). now as in step. */
+MUST_USE int broker_replayed(struct broker *broker, mono_t now, wall_t wall, char *why, size_t why_len);
+
+/* Port i: 0 … ports-1 are the loops', `ports` is the worker's. The rings live as long as the broker. */
+struct port *broker_port(struct broker *broker, unsigned i);
+
+/* One tick: fires timers, takes commands from all ports round-robin by bytes (at most about a millisecond's worth),
+ * decides deliveries up to durable. Publishes the effects. Returns true when work is left that needs no new input. */
+bool broker_step(struct broker *broker, mono_t now, wall_t wall, lsn_t durable);
+
+/* When broker_step must be called next even if nothing arrives; MONO_NEVER. */
+mono_t broker_next_due(const struct broker *broker);
+
+/* Asserts every invariant of the broker's state (I8, I10, accounts). Slow; tests and debug commands. */
+void broker_check(struct broker *broker);
+
+/* The core thread's slab heap: for main's wiring when loop and core share a thread (the loop then uses it as its own). */
+struct slab_heap *broker_heap(struct broker *broker);
+
+struct broker_totals {
+    uint64_t published, routed, delivered, acked, redelivered, returned, dropped, expired, dead_lettered, rejected;
+    uint64_t messages, message_bytes, unacked, queues, exchanges, bindings, consumers, channels, sessions, vhosts, users;
+    uint64_t compactions;
+};
+void broker_totals(const struct broker *broker, struct broker_totals *ret);
+
+#endif

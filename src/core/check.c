@@ -1,0 +1,91 @@
+/* broker_check: every invariant of the core's state, asserted (I8, I10, B1–B4, the counters). Slow; for tests and the
+ * operator's `check`. */
+#include "core/core_int.h"
+
+static void check_lane(const struct queue *q, unsigned lane, uint64_t *count, uint64_t *bytes)
+{
+    uint64_t n = 0, last = 0;
+    LIST_EACH(&q->lanes[lane].entries, node, after) {
+        const struct entry *e = CONTAINER_OF(node, struct entry, link);
+        CHECK(e->queue == q && e->lane == lane && !(e->flags & ENTRY_UNACKED));
+        CHECK(e->msg && atomic_load(&e->msg->refs) > 0);
+        CHECK(e->position > last && e->position < q->next_position);
+        CHECK(!(e->flags & ENTRY_JOURNALLED) || q->object.journalled);
+        last = e->position;
+        n++;
+        *bytes += e->msg->body_len;
+    }
+    CHECK(n == q->lanes[lane].count);
+    *count += n;
+}
+
+static uint64_t check_queue(struct broker *b, const struct queue *q)
+{
+    uint64_t count = 0, bytes = 0, unacked = 0;
+    unsigned lanes = q->lanes == &q->lane ? 1 : q->rules.max_priority + 1u;
+    for (unsigned i = 0; i < lanes; i++)
+        check_lane(q, i, &count, &bytes);
+    CHECK(count == q->ready_count && bytes == q->ready_bytes);
+    LIST_EACH(&q->unacked, node, after) {
+        const struct entry *e = CONTAINER_OF(node, struct entry, link);
+        CHECK(e->queue == q && (e->flags & ENTRY_UNACKED) && e->position < q->next_position);
+        unacked++;
+    }
+    CHECK(unacked == q->unacked_count);
+    uint32_t consumers = 0;
+    LIST_EACH(&q->consumers, node, after) {
+        const struct consumer *consumer = CONTAINER_OF(node, struct consumer, queue_link);
+        CHECK(consumer->queue == q && !consumer->channel->failed);
+        consumers++;
+    }
+    CHECK(consumers == q->consumer_count);
+    CHECK(q->hidden || queue_find(q->vhost, q->name) == q);
+    CHECK(map_get(&b->queues_by_id, map_key_u64(&q->id)) == q);
+    return count + unacked;
+}
+
+static void check_binding(const struct binding *binding)
+{
+    struct vhost *vhost = binding->source->vhost;
+    CHECK(exchange_find(vhost, binding->source->name) == binding->source);
+    CHECK(map_get(&vhost->bindings, binding->identity) == binding);
+    CHECK((binding->queue != NULL) != (binding->exchange != NULL));
+}
+
+static void check_channel(const struct channel *ch)
+{
+    uint32_t live = 0, counted = 0;
+    uint64_t last = 0;
+    for (uint32_t i = ch->unacked.first; i < ch->unacked.end; i++) {
+        const struct unacked *u = &ch->unacked.items[i];
+        CHECK(u->tag > last && u->tag <= ch->next_tag);
+        last = u->tag;
+        live += u->entry != NULL;
+        counted += u->entry && u->counted;
+    }
+    for (uint32_t i = 0; i < ch->tx_ack_count; i++)
+        counted += ch->tx_acks[i].item.counted;
+    CHECK(live == ch->unacked.live && counted == ch->global_unacked);
+}
+
+void broker_check(struct broker *b)
+{
+    uint64_t messages = 0, queues = 0;
+    LIST_EACH(&b->catalogue, node, after) {
+        struct object *object = CONTAINER_OF(node, struct object, link);
+        if (object->kind == OBJ_QUEUE) {
+            messages += check_queue(b, CONTAINER_OF(object, struct queue, object));
+            queues += !CONTAINER_OF(object, struct queue, object)->hidden;
+        } else if (object->kind == OBJ_BINDING)
+            check_binding(CONTAINER_OF(object, struct binding, object));
+    }
+    CHECK(queues == b->totals.queues);
+    CHECK(messages <= b->totals.messages); /* the rest is held unacknowledged from queues that are gone */
+    CHECK(b->entries.objects == b->totals.messages);
+    LIST_EACH(&b->peers, node, after) {
+        struct peer *peer = CONTAINER_OF(node, struct peer, link);
+        for (uint32_t i = 0; i < peer->channel_max; i++)
+            if (peer->channels[i])
+                check_channel(peer->channels[i]);
+    }
+}

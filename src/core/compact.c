@@ -1,0 +1,197 @@
+/* First compaction: what is alive is appended again, in slices, then one CHECKPOINT, and when that is durable the journal
+ * is trimmed to where the snapshot began.
+ *
+ *   IDLE ─▶ CATALOGUE (objects in creation order) ─▶ MESSAGES (queue by queue) ─▶ SYNC (checkpoint on its way) ─▶ IDLE
+ *
+ * Work goes on meanwhile; each object is written as of its own moment, and replay is idempotent: *_PUT twice is one,
+ * ENQUEUE is known by (queue, position), REMOVE of what is not there is nothing. What must hold at the checkpoint:
+ *   K1  every journalled object alive has a *_PUT at or after `first`: it was written here, or was made after `first`.
+ *   K2  every journalled entry alive has an ENQUEUE at or after `first` and after its queue's QUEUE_PUT: it was written
+ *       here, or its own record is younger than the end of the catalogue.
+ *   K3  no entry is missed while it moves between lists: an entry that moves and is not written yet is written then.
+ */
+#include "core/core_int.h"
+
+#define SLICE_BYTES (256u * 1024)
+#define SLICE_OBJECTS 512u
+
+static bool wanted(struct broker *b)
+{
+    struct compact *k = &b->compact;
+    if (b->options.compact_every && k->commands >= b->options.compact_every)
+        return true;
+    uint64_t live = b->options.log.live_bytes(b->options.log.self);
+    return live > b->options.compact_bytes && live / 2 > b->journalled_bytes;
+}
+
+void compact_start(struct broker *b)
+{
+    struct compact *k = &b->compact;
+    if (k->phase != COMPACT_IDLE)
+        return;
+    backlog_flush_removals(b);
+    k->phase = COMPACT_CATALOGUE;
+    k->first = b->appended + 1;
+    k->cursor = b->catalogue.next;
+    k->commands = 0;
+    k->queue = NULL;
+    k->entry = NULL;
+    k->gen++;
+    k->body_gen++;
+}
+
+static void write_entry(struct broker *b, struct entry *e)
+{
+    struct compact *k = &b->compact;
+    struct msg *msg = e->msg;
+    bool body = msg->id == 0 || msg->mark != k->body_gen;
+    struct target t = {.queue = e->queue,
+                       .position = e->position,
+                       .deadline = e->deadline,
+                       .returns = e->returns,
+                       .redelivered = (e->flags & ENTRY_REDELIVERED) != 0};
+    (void)log_enqueue(b, msg, &t, 1, NULL, true, body);
+    msg->mark = k->body_gen;
+    e->snap_gen = k->gen;
+}
+
+static bool needs_writing(const struct broker *b, const struct entry *e)
+{
+    return (e->flags & ENTRY_JOURNALLED) && e->snap_gen != b->compact.gen && e->lsn < b->compact.catalogue_end;
+}
+
+void compact_moving(struct broker *b, struct entry *e)
+{
+    if (b->compact.phase != COMPACT_MESSAGES)
+        return;
+    if (needs_writing(b, e) && log_reserve(b, log_enqueue_bytes(e->msg, 1), 1))
+        write_entry(b, e);
+    compact_entry_removed(b, e);
+}
+
+void compact_entry_removed(struct broker *b, struct entry *e)
+{
+    struct compact *k = &b->compact;
+    if (k->entry == e)
+        k->entry = CONTAINER_OF(e->link.next, struct entry, link);
+}
+
+void compact_object_removed(struct broker *b, struct object *object)
+{
+    if (b->compact.cursor == &object->link)
+        b->compact.cursor = object->link.next;
+}
+
+void compact_queue_removed(struct broker *b, struct queue *q)
+{
+    if (b->compact.queue == q) {
+        b->compact.queue = NULL;
+        b->compact.entry = NULL;
+    }
+}
+
+/* One slice of the catalogue; false: no memory or no room, try again later. */
+static bool catalogue_slice(struct broker *b)
+{
+    struct compact *k = &b->compact;
+    for (unsigned n = 0; n < SLICE_OBJECTS && k->cursor != &b->catalogue; n++) {
+        struct object *object = CONTAINER_OF(k->cursor, struct object, link);
+        if (object->journalled && !log_object_reserve(b, object))
+            return false;
+        (void)log_object(b, object);
+        k->cursor = k->cursor->next;
+    }
+    if (k->cursor == &b->catalogue) {
+        k->phase = COMPACT_MESSAGES;
+        k->catalogue_end = b->appended + 1;
+        k->cursor = b->catalogue.next;
+    }
+    return true;
+}
+
+static struct list *lane_list(struct queue *q, unsigned lane)
+{
+    unsigned lanes = q->lanes == &q->lane ? 1 : q->rules.max_priority + 1u;
+    return lane < lanes ? &q->lanes[lane].entries : lane == lanes ? &q->unacked : NULL;
+}
+
+/* Writes entries of k->queue until the slice is full (false) or the queue is done (true). */
+static bool queue_slice(struct broker *b, size_t *bytes)
+{
+    struct compact *k = &b->compact;
+    struct list *list;
+    while ((list = lane_list(k->queue, k->lane))) {
+        struct list *at = k->entry ? &k->entry->link : list->next;
+        while (at != list) {
+            struct entry *e = CONTAINER_OF(at, struct entry, link);
+            k->entry = e;
+            if (*bytes >= SLICE_BYTES)
+                return false;
+            if (needs_writing(b, e)) {
+                if (!log_reserve(b, log_enqueue_bytes(e->msg, 1), 1)) {
+                    *bytes = SLICE_BYTES;
+                    return false;
+                }
+                write_entry(b, e);
+                *bytes += msg_size(e->msg);
+            } else
+                *bytes += 8;
+            at = at->next;
+        }
+        k->entry = NULL;
+        k->lane++;
+    }
+    return true;
+}
+
+static void messages_slice(struct broker *b)
+{
+    struct compact *k = &b->compact;
+    size_t bytes = 0;
+    while (bytes < SLICE_BYTES) {
+        if (!k->queue) {
+            if (k->cursor == &b->catalogue)
+                break;
+            struct object *object = CONTAINER_OF(k->cursor, struct object, link);
+            k->cursor = k->cursor->next;
+            bytes += 16;
+            if (object->kind != OBJ_QUEUE || !object->journalled)
+                continue;
+            k->queue = CONTAINER_OF(object, struct queue, object);
+            k->lane = 0;
+            k->entry = NULL;
+        }
+        if (queue_slice(b, &bytes))
+            k->queue = NULL;
+    }
+    if (!k->queue && k->cursor == &b->catalogue && log_reserve(b, 64, 1)) {
+        k->ckpt = log_checkpoint(b, k->first);
+        k->phase = COMPACT_SYNC;
+    }
+}
+
+bool compact_turn(struct broker *b)
+{
+    struct compact *k = &b->compact;
+    if (b->recovering || b->stopping || (k->phase != COMPACT_IDLE && !b->options.log.room(b->options.log.self)))
+        return false;
+    switch (k->phase) {
+    case COMPACT_IDLE:
+        if (wanted(b))
+            compact_start(b);
+        return k->phase != COMPACT_IDLE;
+    case COMPACT_CATALOGUE:
+        return catalogue_slice(b);
+    case COMPACT_MESSAGES:
+        messages_slice(b);
+        return k->phase == COMPACT_MESSAGES;
+    case COMPACT_SYNC:
+        if (b->durable >= k->ckpt) {
+            b->options.log.trim(b->options.log.self, k->first);
+            b->totals.compactions++;
+            k->phase = COMPACT_IDLE;
+        }
+        return false;
+    }
+    return false;
+}

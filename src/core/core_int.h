@@ -1,0 +1,624 @@
+/* core_int: the structures that the files of core/ share. Nobody outside core/ includes this.
+ *
+ * Everything here belongs to the core thread. Object graph:
+ *
+ *   broker ─ vhost ─ exchange ─ binding ─▶ queue | exchange          user ─ permission ─▶ vhost
+ *          │       └ queue ─ entry ─▶ msg         policy ─▶ vhost
+ *          │              └ consumer
+ *          └ port ─ peer ─ channel ─ unacked ─▶ entry
+ *
+ * Names: a "peer" is a session as the core sees it. An "entry" is one message in one queue. "Journalled" means that the
+ * thing has records in the journal and survives a restart.
+ */
+#ifndef MILLRACE_CORE_CORE_INT_H
+#define MILLRACE_CORE_CORE_INT_H
+
+#include "base/check.h"
+#include "base/list.h"
+#include "base/map.h"
+#include "base/mem.h"
+#include "base/pool.h"
+#include "base/reader.h"
+#include "base/wheel.h"
+#include "base/writer.h"
+#include "core/broker.h"
+#include "fmt/amqp_props.h"
+#include "fmt/amqp_table.h"
+
+#define NAME_MAX_BYTES 255
+#define ERROR_TEXT_MAX 512
+#define LSN_CAPTURED UINT64_MAX /* entry of a transaction whose record is still being built */
+
+enum object_kind { OBJ_VHOST, OBJ_USER, OBJ_PERMISSION, OBJ_TOPIC_PERMISSION, OBJ_POLICY, OBJ_EXCHANGE, OBJ_QUEUE, OBJ_BINDING };
+
+/* First member of everything in the catalogue. The list keeps creation order, so that a snapshot written in this order
+ * never names what it has not defined. */
+struct object {
+    struct list link;
+    enum object_kind kind;
+    bool journalled;
+};
+
+/* ---- access ---- */
+
+struct pattern { /* one permission regex; matching is bounded by PCRE2's match limits */
+    struct slice text;
+    void *code; /* pcre2_code *, NULL: matches nothing (empty) */
+};
+
+enum verb { VERB_CONFIGURE, VERB_WRITE, VERB_READ, VERB_COUNT };
+
+struct user {
+    struct object object;
+    struct slice name, verifier, tags;
+    struct list permissions;
+    uint32_t peers;
+};
+
+struct permission {
+    struct object object;
+    struct list user_link;
+    struct user *user;
+    struct vhost *vhost;
+    struct slice exchange; /* topic permissions only */
+    bool topic;
+    struct pattern patterns[VERB_COUNT];
+};
+
+/* ---- topology ---- */
+
+struct vhost {
+    struct object object;
+    struct slice name, default_queue_type;
+    struct map exchanges, queues, bindings;
+    struct list policies;
+    struct queue *delays; /* hidden queue that holds delayed messages; NULL until needed */
+    bool deleting;
+};
+
+enum apply_to { APPLY_ALL = 0, APPLY_QUEUES, APPLY_CLASSIC, APPLY_QUORUM, APPLY_STREAMS, APPLY_EXCHANGES };
+
+struct policy {
+    struct object object;
+    struct list vhost_link;
+    struct vhost *vhost;
+    struct slice name, definition; /* definition: table content */
+    struct pattern pattern;
+    int64_t priority;
+    enum apply_to apply_to;
+    bool operator_policy;
+};
+
+struct binding;
+struct exchange;
+struct route;
+
+struct exchange_type {
+    const char *name;
+    bool (*index_add)(struct exchange *x, struct binding *binding);
+    void (*index_remove)(struct exchange *x, struct binding *binding);
+    /* Collects the targets of bindings that match. */
+    void (*match)(struct broker *b, struct exchange *x, struct slice key, struct slice headers, struct route *route);
+};
+
+struct exchange {
+    struct object object;
+    struct vhost *vhost;
+    struct slice name, args, alternate; /* alternate: effective name, may be empty */
+    struct slice alternate_own;         /* copy when it comes from a policy */
+    const struct exchange_type *type;
+    bool durable, auto_delete, internal, delayed, was_bound;
+    struct list sources; /* bindings whose source this is */
+    struct list targets; /* bindings whose destination this is */
+    struct map keys;     /* direct: key → struct key_bucket */
+    struct topic *topic;
+    struct hashring *hashring;
+    struct policy *policy, *operator_policy;
+    uint64_t route_mark;
+    uint32_t binding_count;
+};
+
+struct binding {
+    struct object object;
+    struct exchange *source;
+    struct queue *queue;       /* destination, or */
+    struct exchange *exchange; /* this */
+    struct list source_link, target_link;
+    struct list bucket_link;
+    struct slice identity; /* source, kind, destination, key, args: the key in vhost->bindings */
+    struct slice key, args;
+};
+
+/* Where a message goes; each queue once. */
+struct route {
+    struct queue **queues;
+    uint32_t count, max;
+    bool failed; /* no memory */
+    struct exchange *seen_bindings; /* scratch of the walk */
+    uint32_t matched; /* destinations found by the exchange now visited */
+    struct exchange **todo;
+    uint32_t todo_count, todo_max;
+};
+
+/* ---- queues ---- */
+
+enum overflow { OVERFLOW_DROP_HEAD, OVERFLOW_REJECT, OVERFLOW_REJECT_DLX };
+enum queue_type { QUEUE_CLASSIC, QUEUE_QUORUM };
+enum reason { REASON_ACKED, REASON_EXPIRED, REASON_MAXLEN, REASON_REJECTED, REASON_DELIVERY_LIMIT, REASON_PURGED, REASON_MOVED, REASON_COUNT };
+
+/* What governs a queue: arguments, policy and operator policy together. -1: not set. */
+struct queue_rules {
+    int64_t message_ttl_ms, expires_ms, max_length, max_length_bytes, delivery_limit, consumer_timeout_ms;
+    struct slice dlx, dlk; /* point into the queue's arguments or its policies */
+    bool has_dlx, has_dlk, single_active;
+    uint8_t max_priority;
+    enum overflow overflow;
+    enum queue_type type;
+};
+
+enum entry_flag {
+    ENTRY_JOURNALLED = 1,
+    ENTRY_REDELIVERED = 2,
+    ENTRY_FRESH = 4,   /* ttl 0: may go to a consumer that is ready now, else it expires */
+    ENTRY_UNACKED = 8, /* in queue->unacked, owned by a channel; else in a lane */
+    ENTRY_TX = 16,     /* acknowledged inside an open transaction */
+};
+
+/* One message in one queue: 72 bytes. */
+struct entry {
+    struct list link; /* lane or queue->unacked */
+    struct msg *msg;
+    struct queue *queue; /* NULL: the queue was deleted while the entry was unacked */
+    uint64_t position;
+    lsn_t lsn; /* deliverable when durable; 0 for memory */
+    wall_t deadline;
+    uint32_t returns; /* how often it came back to the queue */
+    uint16_t snap_gen;
+    uint8_t lane;
+    uint8_t flags;
+};
+
+struct lane {
+    struct list entries; /* by position */
+    uint64_t count;
+};
+
+struct ranges { /* positions to be journalled as removed, as runs */
+    struct range {
+        uint64_t first, last;
+    } *runs;
+    uint32_t count, max;
+};
+
+struct queue {
+    struct object object;
+    struct vhost *vhost;
+    struct slice name, args;
+    uint64_t id;
+    bool durable, auto_delete, exclusive, had_consumer, hidden, deleting;
+    bool pumping;   /* on b->pump */
+    bool awaiting;  /* on b->await */
+    bool removal_dirty;
+    struct peer *owner; /* exclusive queues */
+    struct queue_rules rules;
+    struct policy *policy, *operator_policy;
+    struct lane *lanes; /* max_priority + 1; &lane when there is one */
+    struct lane lane;
+    struct entry *requeue_hint;
+    struct list unacked;
+    uint64_t next_position, ready_count, ready_bytes, unacked_count, unacked_bytes;
+    uint64_t delivered_upto; /* positions below it may have been delivered */
+    uint64_t mark;           /* journalled delivered mark; delivery at or beyond it needs a new MARK first */
+    uint64_t mark_safe;      /* the mark that is known to be durable */
+    lsn_t mark_lsn;
+    struct list consumers, ready; /* all; those that can take a message, by priority */
+    uint32_t consumer_count;
+    struct consumer *exclusive_consumer, *active;
+    struct list targets; /* bindings to this queue */
+    struct list pump_link, removal_link, owner_link;
+    struct ranges removed;
+    struct timer ttl_timer, expires_timer;
+    uint64_t route_mark;
+    mono_t used_at;
+    struct replay_queue *replay; /* during recovery only */
+};
+
+/* ---- clients ---- */
+
+struct consumer {
+    struct channel *channel;
+    struct queue *queue; /* NULL for the direct reply-to pseudo consumer */
+    struct slice tag, args;
+    uint32_t id;
+    int32_t priority;
+    uint32_t prefetch, unacked;
+    bool no_ack, exclusive, ready;
+    struct list queue_link, ready_link /* queue->ready or channel->parked */, channel_link;
+    struct timer timeout;
+};
+
+struct unacked {
+    uint64_t tag;
+    struct entry *entry; /* NULL: a hole */
+    struct consumer *consumer; /* NULL: basic.get, or cancelled since */
+    mono_t since;
+    bool counted; /* against the channel's global prefetch */
+};
+
+/* Unacknowledged deliveries of a channel by ascending tag, with holes squeezed out when they are half. */
+struct unacked_list {
+    struct unacked *items;
+    uint32_t first, end, max, live;
+};
+
+enum channel_mode { MODE_PLAIN, MODE_CONFIRM, MODE_TX };
+
+struct tx_publish {
+    struct list link;
+    struct msg *msg;
+    uint64_t *queue_ids;
+    uint32_t queue_count;
+    uint32_t origin;
+};
+
+struct tx_ack {
+    struct unacked item;
+    bool ack, requeue, reject;
+};
+
+struct channel {
+    struct peer *peer;
+    uint16_t number;
+    bool failed, blocked_get;
+    enum channel_mode mode;
+    uint64_t next_tag, publish_seq;
+    struct unacked_list unacked;
+    uint32_t prefetch, global_prefetch, global_unacked;
+    uint32_t next_consumer, consumer_count;
+    struct list consumers, parked;
+    struct slice last_queue; /* name of the queue declared last; owned */
+    struct consumer *reply_consumer;
+    char reply_token[32];
+    /* transaction */
+    struct list tx_publishes;
+    struct tx_ack *tx_acks;
+    uint32_t tx_ack_count, tx_ack_max;
+    uint64_t tx_bytes;
+    /* caches of the publish path, valid while the broker's topology generation stands */
+    struct exchange *cached_exchange;
+    uint64_t cached_gen;
+    struct slice cached_name;
+    uint8_t cached_bytes[NAME_MAX_BYTES];
+};
+
+enum peer_state { PEER_NEW, PEER_LOGGED_IN, PEER_ENTERED, PEER_FAILED };
+
+struct peer {
+    struct port_side *side;
+    uint32_t number;
+    enum peer_state state;
+    uint32_t flags; /* enum ask_flag of SESSION_OPEN */
+    bool publisher, blocked, lost, kicked;
+    struct user *user;
+    struct vhost *vhost;
+    int64_t credit;
+    struct channel **channels;
+    uint32_t channel_max, channel_count;
+    struct list owned; /* exclusive queues */
+    struct list link;  /* b->peers */
+    uint64_t removal_epoch; /* == b->removal_epoch: has acks that are not journalled yet */
+    uint64_t login_ticket;
+    uint32_t login_origin;
+    struct slice address, protocol; /* owned, one block */
+};
+
+struct port_side {
+    struct broker *broker;
+    struct port port;
+    unsigned index;
+    struct peer **peers;
+    uint32_t peer_max;
+    struct effect *overflow;
+    uint32_t overflow_count, overflow_first, overflow_max;
+};
+
+struct login; /* session.c */
+
+/* ---- compaction ---- */
+
+enum compact_phase { COMPACT_IDLE, COMPACT_CATALOGUE, COMPACT_MESSAGES, COMPACT_SYNC };
+
+struct compact {
+    enum compact_phase phase;
+    lsn_t first, catalogue_end, ckpt;
+    struct list *cursor;  /* next object of the catalogue */
+    struct queue *queue;  /* being written */
+    unsigned lane;        /* its lane; beyond the last: unacked */
+    struct entry *entry;  /* next entry; NULL: lane not begun */
+    uint16_t gen;
+    uint64_t body_gen;
+    uint64_t commands;
+};
+
+struct target { /* one queue that a message goes to, as journalled */
+    struct queue *queue;
+    uint64_t position;
+    wall_t deadline;
+    uint32_t returns;
+    bool redelivered;
+};
+
+struct buffer { /* a growing byte buffer with a maximum */
+    uint8_t *bytes;
+    size_t len, max, limit;
+};
+
+struct broker {
+    struct broker_options options;
+    struct slab_heap heap;
+    struct pool entries, consumers, bindings;
+    struct wheel wheel;
+    mono_t now;
+    wall_t wall;
+    lsn_t appended, durable;
+    uint64_t seed;
+
+    struct port_side *sides; /* options.ports + 1 */
+    unsigned side_count, turn;
+
+    struct list catalogue;
+    struct map vhosts, users, queues_by_id;
+    struct list peers;
+    struct map reply_tokens; /* token → consumer */
+    uint64_t topology_gen;   /* grows whenever a name may resolve or be allowed differently */
+    uint64_t route_gen;
+    struct route route; /* scratch of the publish path */
+    struct target *targets; /* the same */
+    uint32_t target_max;
+    bool stalled; /* a delivery found its port full */
+
+    struct list pump, await; /* queues with something to deliver; waiting for durable */
+    struct list removals;    /* queues with removed ranges to be journalled */
+    uint64_t removal_epoch;
+    struct list delayed; /* struct delayed: messages that wait for their time */
+    struct list dead; /* struct dead_letter waiting to be routed */
+    uint64_t dead_count;
+
+    uint64_t next_queue_id, next_msg_id, next_ticket;
+    unsigned alarms;
+    bool recovering, stopping, store_was_new;
+
+    struct buffer scratch; /* record heads */
+    struct buffer capture; /* sub-records of the transaction being committed */
+    bool capturing;
+    bool pieces_open; /* replay */
+    struct buffer pieces;
+
+    struct compact compact;
+    struct login *login;
+    struct map *shared; /* replay: message id → msg of the snapshot */
+    struct broker_totals totals;
+    uint64_t journalled_bytes; /* of live entries: what a compaction would write */
+};
+
+/* broker.c */
+uint64_t random_u64(struct broker *b);
+void random_name(struct broker *b, const char *prefix, char *ret, size_t len); /* prefix + 22 characters */
+MUST_USE bool buffer_reserve(struct buffer *buffer, size_t more);
+void buffer_put(struct buffer *buffer, const void *bytes, size_t len); /* room is reserved */
+void buffer_fini(struct buffer *buffer);
+void object_add(struct broker *b, struct object *object, enum object_kind kind, bool journalled);
+void object_remove(struct broker *b, struct object *object);
+MUST_USE bool slice_keep(struct slice *ret, struct slice from); /* owned copy; empty needs no memory */
+void slice_drop(struct slice *owned);
+struct peer *peer_of(struct broker *b, struct port_side *side, uint32_t number);
+struct channel *channel_of(struct peer *peer, uint16_t number);
+
+/* effects.c */
+struct effect *effect_push(struct broker *b, struct peer *peer, enum effect_type type, uint16_t channel);
+void effect_flush(struct port_side *side);
+bool port_has_room(struct port_side *side); /* for deliveries */
+MUST_USE struct answer *answer_new(struct slice text, struct slice name, struct slice fields);
+void answer_ok(struct broker *b, struct peer *peer, const struct command *c, lsn_t lsn, struct slice name, uint64_t number,
+               uint64_t number2);
+/* Reports and fails the channel (soft codes) or the peer (hard codes). */
+void fail(struct broker *b, struct peer *peer, uint16_t channel, uint32_t origin, enum error_code code, const char *format,
+          ...) __attribute__((format(printf, 6, 7)));
+void kick(struct broker *b, struct peer *peer, const char *text);
+void no_memory(struct broker *b, struct peer *peer, uint16_t channel, uint32_t origin);
+
+/* access.c */
+bool authorise(struct broker *b, struct user *user, struct vhost *vhost, enum verb verb, struct slice name);
+bool authorise_topic(struct broker *b, struct user *user, struct exchange *x, enum verb verb, struct slice key);
+/* authorise, and the refusal when it says no. kind: "queue", "exchange". */
+bool allowed(struct broker *b, struct peer *peer, const struct command *c, enum verb verb, const char *kind, struct slice name);
+bool may_enter(struct user *user, struct vhost *vhost);
+struct user *user_find(struct broker *b, struct slice name);
+MUST_USE bool user_put(struct broker *b, struct slice name, struct slice verifier, struct slice tags, bool journalled);
+void user_delete(struct broker *b, struct user *user);
+MUST_USE bool permission_put(struct broker *b, struct user *user, struct vhost *vhost, struct slice configure,
+                             struct slice write, struct slice read, char *text, size_t text_len);
+MUST_USE bool topic_permission_put(struct broker *b, struct user *user, struct vhost *vhost, struct slice exchange,
+                                   struct slice write, struct slice read, char *text, size_t text_len);
+struct permission *permission_find(struct user *user, struct vhost *vhost, const struct slice *topic_exchange);
+void permission_delete(struct broker *b, struct permission *permission);
+MUST_USE bool pattern_make(struct pattern *ret, struct slice text, char *error, size_t error_len);
+void pattern_drop(struct pattern *pattern);
+bool pattern_matches(const struct pattern *pattern, struct slice subject);
+
+/* vhost.c (with policies) */
+struct vhost *vhost_find(struct broker *b, struct slice name);
+MUST_USE struct vhost *vhost_put(struct broker *b, struct slice name, struct slice default_queue_type);
+void vhost_delete(struct broker *b, struct vhost *vhost);
+MUST_USE bool policy_put(struct broker *b, struct vhost *vhost, struct slice name, struct slice pattern,
+                         enum apply_to apply_to, int64_t priority, struct slice definition, bool operator_policy, char *text,
+                         size_t text_len);
+struct policy *policy_find(struct vhost *vhost, struct slice name, bool operator_policy);
+void policy_delete(struct broker *b, struct policy *policy);
+void policy_apply_queue(struct broker *b, struct queue *q);
+void policy_apply_exchange(struct broker *b, struct exchange *x);
+bool apply_to_parse(struct slice text, enum apply_to *ret);
+const char *apply_to_name(enum apply_to apply_to);
+
+/* args.c */
+MUST_USE bool queue_args_check(struct slice args, struct slice queue, struct slice vhost, struct queue_rules *ret,
+                               char *text, size_t text_len);
+void queue_rules_resolve(struct queue *q, struct queue_rules *ret);
+MUST_USE bool args_equivalent(const char *what, struct slice name, struct slice vhost, struct slice asked,
+                              struct slice current, const char *const *keys, char *text, size_t text_len);
+extern const char *const queue_arg_keys[];
+extern const char *const exchange_arg_keys[];
+
+/* exchange.c */
+struct exchange *exchange_find(struct vhost *vhost, struct slice name);
+const struct exchange_type *exchange_type_find(struct slice name);
+MUST_USE struct exchange *exchange_make(struct broker *b, struct vhost *vhost, struct slice name,
+                                        const struct exchange_type *type, bool delayed, bool durable, bool auto_delete,
+                                        bool internal, struct slice args);
+void exchange_delete(struct broker *b, struct exchange *x);
+MUST_USE bool binding_make(struct broker *b, struct exchange *source, struct queue *queue, struct exchange *exchange,
+                           struct slice key, struct slice args, bool *ret_new);
+struct binding *binding_find(struct vhost *vhost, struct exchange *source, struct queue *queue, struct exchange *exchange,
+                             struct slice key, struct slice args);
+/* may_delete: an auto-delete source that lost its last binding goes too. */
+void binding_delete(struct broker *b, struct binding *binding, bool may_delete);
+bool exchange_make_defaults(struct broker *b, struct vhost *vhost);
+
+/* route.c */
+MUST_USE bool route_message(struct broker *b, struct exchange *x, const struct msg *msg, struct slice headers,
+                            struct route *route);
+bool route_add(struct broker *b, struct route *route, struct queue *q);
+void route_target(struct broker *b, struct route *route, struct binding *binding);
+void route_fini(struct route *route);
+
+/* queue.c */
+struct queue *queue_find(struct vhost *vhost, struct slice name);
+MUST_USE struct queue *queue_make(struct broker *b, struct vhost *vhost, struct slice name, bool durable, bool exclusive,
+                                  bool auto_delete, struct slice args, struct peer *owner, uint64_t id);
+void queue_delete(struct broker *b, struct queue *q, lsn_t *ret_lsn);
+uint64_t queue_purge(struct broker *b, struct queue *q);
+void queue_used(struct broker *b, struct queue *q);
+void queue_rules_changed(struct broker *b, struct queue *q);
+bool queue_locked(const struct queue *q, const struct peer *peer);
+
+/* backlog.c: entries in a queue */
+void backlog_init(struct queue *q);
+MUST_USE bool backlog_lanes(struct queue *q, unsigned lanes);
+struct entry *backlog_append(struct broker *b, struct queue *q, struct msg *msg, uint64_t position, lsn_t lsn,
+                             wall_t deadline, bool journalled);
+struct entry *backlog_head(struct queue *q);
+void backlog_take(struct broker *b, struct entry *entry); /* lane → unacked list */
+void backlog_requeue(struct broker *b, struct entry *entry); /* unacked list → lane, in its place */
+/* The entry leaves the queue for good: its removal is journalled (not for REASON_MOVED) and it is freed. */
+void backlog_remove(struct broker *b, struct entry *entry, enum reason reason);
+void backlog_free(struct broker *b, struct entry *entry);
+void backlog_removed(struct broker *b, struct queue *q, uint64_t position);
+void backlog_flush_removals(struct broker *b);
+void backlog_limit(struct broker *b, struct queue *q); /* drop-head */
+bool backlog_would_overflow(const struct queue *q, const struct msg *msg);
+void backlog_expire(struct broker *b, struct queue *q);
+void backlog_arm(struct broker *b, struct queue *q);
+wall_t backlog_deadline(const struct broker *b, const struct queue *q, const struct msg *msg);
+bool backlog_journals(const struct queue *q, const struct msg *msg);
+
+/* publish.c */
+enum enqueue_result { ENQUEUE_OK, ENQUEUE_REJECTED, ENQUEUE_NO_MEMORY };
+/* Journals msg for the routed queues (removing `from` in the same record when given) and enqueues it. */
+enum enqueue_result enqueue_routed(struct broker *b, struct msg *msg, const struct route *route, struct entry *from,
+                                   lsn_t *ret_lsn);
+void publish_now(struct broker *b, struct channel *ch, struct msg *msg, struct queue **queues, uint32_t count,
+                 uint32_t origin, uint64_t seq, uint64_t bytes);
+struct slice msg_headers(const struct msg *msg); /* content of the header table, or empty */
+/* The same message with other properties; refs 1. NULL: no memory. */
+MUST_USE struct msg *msg_with_props(struct broker *b, const struct msg *msg, const struct amqp_props *props);
+void return_msg(struct broker *b, struct channel *ch, struct msg *msg, uint32_t origin);
+
+/* deadletter.c */
+void dead_letter(struct broker *b, struct entry *entry, enum reason reason); /* the entry is in a lane or unacked */
+void dead_letter_msg(struct broker *b, struct queue *q, struct msg *msg, enum reason reason); /* never was in the queue */
+bool dead_letter_run(struct broker *b, unsigned max); /* true: more is left */
+
+/* delay.c */
+bool delay_publish(struct broker *b, struct exchange *x, struct msg *msg, int64_t delay_ms, lsn_t *ret_lsn);
+bool delay_of(const struct msg *msg, int64_t *ret_ms);
+bool delay_queue_make(struct broker *b, struct vhost *vhost, uint64_t id);
+void delay_entry_recovered(struct broker *b, struct queue *q, struct entry *entry);
+void delay_drop_all(struct broker *b, struct queue *q);
+
+/* deliver.c */
+void queue_schedule(struct broker *b, struct queue *q);
+void pump_all(struct broker *b, unsigned budget);
+void durable_advanced(struct broker *b);
+void consumer_remove(struct broker *b, struct consumer *consumer);
+void consumers_unpark(struct broker *b, struct channel *ch);
+void consumer_gone(struct broker *b, struct consumer *consumer); /* tell the client and remove */
+bool queue_has_ready_consumer(struct broker *b, struct queue *q);
+struct msg *msg_for_delivery(struct broker *b, struct queue *q, struct entry *entry); /* a reference; NULL: no memory */
+
+/* channel.c */
+void channel_release(struct broker *b, struct channel *ch); /* consumers, unacked, transaction; the channel stays */
+void channel_free(struct broker *b, struct channel *ch);
+MUST_USE bool unacked_reserve(struct unacked_list *list);
+void unacked_push(struct unacked_list *list, struct unacked item);
+struct unacked *unacked_find(struct unacked_list *list, uint64_t tag);
+void unacked_drop(struct unacked_list *list, struct unacked *item);
+void settle(struct broker *b, struct channel *ch, struct unacked item, bool ack, bool requeue, bool reject);
+
+/* tx.c */
+void tx_publish(struct broker *b, struct channel *ch, struct msg *msg, const struct route *route, uint32_t origin);
+MUST_USE bool tx_ack(struct broker *b, struct channel *ch, struct unacked item, bool ack, bool requeue, bool reject);
+void tx_drop(struct broker *b, struct channel *ch, bool restore);
+
+/* session.c */
+MUST_USE bool login_init(struct broker *b);
+void login_fini(struct broker *b);
+void peer_release(struct broker *b, struct peer *peer); /* channels, owned queues; the peer stays */
+void alarms_apply(struct broker *b, struct peer *peer);
+
+/* reply.c: direct reply-to */
+#define REPLY_TO "amq.rabbitmq.reply-to"
+bool reply_is_name(struct slice name);
+bool reply_alive(struct broker *b, struct slice name);
+bool reply_publish(struct broker *b, struct channel *ch, struct msg *msg, bool *ret_delivered);
+struct msg *reply_rewrite(struct broker *b, struct channel *ch, struct msg *msg); /* NULL: failed and reported */
+void reply_consume(struct broker *b, struct channel *ch, const struct command *c);
+void reply_forget(struct broker *b, struct channel *ch);
+
+/* replay.c */
+void replay_queue_drop(struct broker *b, struct queue *q);
+
+/* records.c: writing the journal */
+MUST_USE bool log_reserve(struct broker *b, size_t bytes, unsigned records);
+lsn_t log_record(struct broker *b, const struct slice *parts, unsigned count); /* cuts oversize records into pieces */
+MUST_USE bool log_capture_begin(struct broker *b);
+lsn_t log_capture_end(struct broker *b);
+lsn_t log_object(struct broker *b, const struct object *object); /* *_PUT of any catalogue object; 0: not journalled */
+lsn_t log_object_gone(struct broker *b, const struct object *object);
+MUST_USE bool log_object_reserve(struct broker *b, const struct object *object);
+size_t log_enqueue_bytes(const struct msg *msg, uint32_t targets);
+lsn_t log_enqueue(struct broker *b, const struct msg *msg, const struct target *targets, uint32_t count,
+                  const struct entry *from, bool snapshot, bool body);
+lsn_t log_remove(struct broker *b, const struct queue *q, const struct ranges *ranges);
+lsn_t log_return(struct broker *b, const struct entry *entry);
+void mark_cover(struct broker *b, struct queue *q, uint64_t position); /* journals a new mark when position needs one */
+lsn_t log_mark(struct broker *b, const struct queue *q, uint64_t mark);
+lsn_t log_checkpoint(struct broker *b, lsn_t first);
+
+/* compact.c */
+bool compact_turn(struct broker *b); /* true: work is left */
+void compact_start(struct broker *b);
+void compact_moving(struct broker *b, struct entry *entry); /* before an entry changes lists */
+void compact_object_removed(struct broker *b, struct object *object);
+void compact_entry_removed(struct broker *b, struct entry *entry);
+void compact_queue_removed(struct broker *b, struct queue *q);
+
+/* admin.c */
+void do_admin_op(struct broker *b, struct peer *peer, const struct command *c);
+
+/* commands: one handler per row of commands.def */
+#define COMMAND(name, handler, needs_channel)                                                                          \
+    void do_##handler(struct broker *b, struct peer *peer, struct channel *ch, struct command *c);
+#include "core/commands.def"
+#undef COMMAND
+
+#endif

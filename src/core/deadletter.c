@@ -1,0 +1,255 @@
+/* Dead letters: a message that is rejected, expired, pushed out or returned too often goes to its queue's dead-letter
+ * exchange, with RabbitMQ's headers (reference queues.md 1.5).
+ *
+ * A message to be dead-lettered leaves its lane at once and waits in b->dead; dead_letter_run routes it. Removal from
+ * the old queue and arrival in the new ones are one journal record (MOVE), so a crash in between repeats nothing and
+ * loses nothing: before the record the message is still in the old queue. A message that has been in a queue for the
+ * same reason before, with no rejection on the way, is dropped: that is a cycle.
+ */
+#include "core/core_int.h"
+
+static const char *const reason_names[REASON_COUNT] = {[REASON_EXPIRED] = "expired",
+                                                       [REASON_MAXLEN] = "maxlen",
+                                                       [REASON_REJECTED] = "rejected",
+                                                       [REASON_DELIVERY_LIMIT] = "delivery_limit"};
+
+struct dead_letter {
+    struct list link;
+    struct entry *entry; /* in its queue's unacked list; NULL: the message never was in the queue */
+    struct msg *msg;     /* own reference */
+    struct queue *queue;
+    enum reason reason;
+};
+
+static void push(struct broker *b, struct queue *q, struct entry *e, struct msg *msg, enum reason reason)
+{
+    struct dead_letter *d = mem_alloc(sizeof *d);
+    if (!d) { /* without memory a dead letter is dropped, as if there were no exchange for it */
+        if (e)
+            backlog_remove(b, e, reason);
+        return;
+    }
+    *d = (struct dead_letter){.entry = e, .msg = msg_ref(msg), .queue = q, .reason = reason};
+    list_insert(&b->dead, &d->link);
+    b->dead_count++;
+}
+
+void dead_letter(struct broker *b, struct entry *e, enum reason reason)
+{
+    struct queue *q = e->queue;
+    if (!q || !q->rules.has_dlx || q->deleting) {
+        backlog_remove(b, e, reason);
+        return;
+    }
+    if (!(e->flags & ENTRY_UNACKED))
+        backlog_take(b, e);
+    push(b, q, e, e->msg, reason);
+}
+
+void dead_letter_msg(struct broker *b, struct queue *q, struct msg *msg, enum reason reason)
+{
+    if (q->rules.has_dlx)
+        push(b, q, NULL, msg, reason);
+}
+
+/* ---- x-death ---- */
+
+static bool death_is(struct slice table, struct slice queue, const char *reason)
+{
+    struct amqp_value v;
+    return amqp_table_find(table, "queue", &v) && amqp_value_is_str(&v) && slice_equal(v.s, queue) &&
+           amqp_table_find(table, "reason", &v) && amqp_value_is_str(&v) && slice_is(v.s, reason);
+}
+
+/* Would this be the same round again? True when the queue stands in x-death for a reason other than rejection and nothing
+ * in the cycle was rejected. */
+static bool is_cycle(struct slice deaths, struct slice queue, enum reason reason)
+{
+    struct amqp_value element, v;
+    struct reader r = reader_of(deaths);
+    bool seen = false;
+    if (reason == REASON_REJECTED)
+        return false;
+    while (!seen && amqp_array_next(&r, &element)) {
+        if (element.type != 'F')
+            continue;
+        if (amqp_table_find(element.s, "reason", &v) && amqp_value_is_str(&v) && slice_is(v.s, "rejected"))
+            return false;
+        seen = amqp_table_find(element.s, "queue", &v) && amqp_value_is_str(&v) && slice_equal(v.s, queue);
+    }
+    return seen;
+}
+
+static void write_keys(struct writer *w, const struct msg *msg, struct slice headers)
+{
+    struct amqp_value cc, element;
+    size_t mark = amqp_open(w, "routing-keys", 'A');
+    amqp_put_element_str(w, msg_key(msg));
+    if (amqp_table_find(headers, "CC", &cc) && cc.type == 'A') {
+        struct reader r = reader_of(cc.s);
+        while (amqp_array_next(&r, &element))
+            if (amqp_value_is_str(&element))
+                amqp_put_element_str(w, element.s);
+    }
+    amqp_close(w, mark);
+}
+
+/* The newest death first: the old one of the same queue and reason with its count raised, or a new one. */
+static void write_deaths(struct broker *b, struct writer *w, const struct msg *msg, struct slice headers,
+                         const struct amqp_props *props, struct slice old, struct slice queue, const char *reason)
+{
+    struct amqp_value element, v;
+    struct slice same = {0};
+    bool found = false;
+    struct reader r = reader_of(old);
+    while (amqp_array_next(&r, &element))
+        if (element.type == 'F' && death_is(element.s, queue, reason)) {
+            same = element.s;
+            found = true;
+        }
+    size_t array = amqp_open(w, "x-death", 'A');
+    size_t table = amqp_open_element(w, 'F');
+    if (found) {
+        struct reader t = reader_of(same);
+        struct amqp_field field;
+        while (amqp_table_next(&t, &field)) {
+            if (slice_is(field.name, "count") && amqp_value_is_int(&field.value))
+                amqp_put_long(w, "count", field.value.i + 1);
+            else
+                amqp_put_field(w, field.name, &field.value);
+        }
+    } else {
+        amqp_put_long(w, "count", 1);
+        amqp_put_str(w, "reason", slice_str(reason));
+        amqp_put_str(w, "queue", queue);
+        amqp_put_time(w, "time", (uint64_t)(b->wall / 1000));
+        amqp_put_str(w, "exchange", msg_exchange(msg));
+        write_keys(w, msg, headers);
+        if (props->present & AMQP_EXPIRATION)
+            amqp_put_str(w, "original-expiration", props->expiration);
+    }
+    amqp_close(w, table);
+    r = reader_of(old);
+    while (amqp_array_next(&r, &element))
+        if (element.type == 'F' && !death_is(element.s, queue, reason)) {
+            size_t mark = amqp_open_element(w, 'F');
+            writer_slice_put(w, element.s);
+            amqp_close(w, mark);
+        }
+    amqp_close(w, array);
+    (void)v;
+}
+
+static bool has(struct slice headers, const char *name)
+{
+    return amqp_table_find(headers, name, &(struct amqp_value){0});
+}
+
+static void write_headers(struct broker *b, struct writer *w, const struct msg *msg, const struct amqp_props *props,
+                          struct slice deaths, struct slice queue, const char *reason, bool keep_cc)
+{
+    struct slice old = props->headers;
+    struct reader r = reader_of(old);
+    struct amqp_field field;
+    static const char *const last[] = {"x-last-death-reason", "x-last-death-queue", "x-last-death-exchange"};
+    write_deaths(b, w, msg, old, props, deaths, queue, reason);
+    while (amqp_table_next(&r, &field)) {
+        bool skip = slice_is(field.name, "x-death") || (!keep_cc && slice_is(field.name, "CC"));
+        for (size_t i = 0; i < ARRAY_LEN(last); i++)
+            skip |= slice_is(field.name, last[i]);
+        if (!skip)
+            amqp_put_field(w, field.name, &field.value);
+    }
+    if (!has(old, "x-first-death-reason")) {
+        amqp_put_str(w, "x-first-death-reason", slice_str(reason));
+        amqp_put_str(w, "x-first-death-queue", queue);
+        amqp_put_str(w, "x-first-death-exchange", msg_exchange(msg));
+    }
+    amqp_put_str(w, last[0], slice_str(reason));
+    amqp_put_str(w, last[1], queue);
+    amqp_put_str(w, last[2], msg_exchange(msg));
+}
+
+/* The message as it goes to the dead-letter exchange: new headers, no expiration, perhaps another routing key. */
+static struct msg *make(struct broker *b, const struct dead_letter *d, const struct amqp_props *old, struct slice deaths)
+{
+    const struct queue_rules *rules = &d->queue->rules;
+    struct slice key = rules->has_dlk ? rules->dlk : msg_key(d->msg);
+    size_t max = old->headers.len + 2 * deaths.len + 6 * NAME_MAX_BYTES + 1024 + old->expiration.len;
+    uint8_t *raw = mem_alloc(2 * max + 1024 + amqp_props_len_max(old));
+    if (!raw)
+        return NULL;
+    struct writer w = writer_of(raw, max);
+    struct amqp_props props = *old;
+    write_headers(b, &w, d->msg, old, deaths, d->queue->name, reason_names[d->reason], !rules->has_dlk);
+    CHECK(writer_ok(&w));
+    props.headers = writer_slice(&w);
+    props.present = (uint16_t)((props.present | AMQP_HEADERS) & ~AMQP_EXPIRATION);
+    struct writer out = writer_of(raw + max, max + 1024 + amqp_props_len_max(old));
+    amqp_props_write(&out, &props);
+    CHECK(writer_ok(&out));
+    struct msg *msg = msg_new(&b->heap, rules->dlx, key, writer_slice(&out), d->msg->body_len);
+    if (msg) {
+        msg->flags = (uint8_t)((d->msg->flags & ~MSG_MANDATORY) | MSG_HAS_HEADERS);
+        msg->priority = d->msg->priority;
+        if (d->msg->body_len)
+            memcpy(msg_body_room(msg), msg_body(d->msg).ptr, d->msg->body_len);
+    }
+    mem_free(raw);
+    return msg;
+}
+
+/* Cycle rule: a queue that the message died in before is no target. */
+static void drop_cycles(struct broker *b, struct slice deaths, enum reason reason)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < b->route.count; i++)
+        if (!is_cycle(deaths, b->route.queues[i]->name, reason))
+            b->route.queues[kept++] = b->route.queues[i];
+    b->route.count = kept;
+}
+
+static void deliver_dead(struct broker *b, struct dead_letter *d)
+{
+    struct exchange *x = exchange_find(d->queue->vhost, d->queue->rules.dlx);
+    struct amqp_props props;
+    struct amqp_value v;
+    struct msg *msg = NULL;
+    lsn_t lsn;
+    if (x && amqp_props_parse(msg_props(d->msg), &props)) {
+        struct slice deaths = {0};
+        if (amqp_table_find(props.headers, "x-death", &v) && v.type == 'A')
+            deaths = v.s;
+        msg = make(b, d, &props, deaths);
+        if (msg && route_message(b, x, msg, msg_headers(msg), &b->route)) {
+            struct slice died = {0};
+            if (amqp_table_find(msg_headers(msg), "x-death", &v) && v.type == 'A')
+                died = v.s;
+            drop_cycles(b, died, d->reason);
+            if (b->route.count && enqueue_routed(b, msg, &b->route, d->entry, &lsn) != ENQUEUE_NO_MEMORY) {
+                b->totals.dead_lettered++;
+                if (d->entry)
+                    backlog_remove(b, d->entry, REASON_MOVED);
+                d->entry = NULL;
+            }
+        }
+    }
+    if (d->entry)
+        backlog_remove(b, d->entry, d->reason); /* nowhere to go */
+    if (msg)
+        msg_unref(&b->heap, msg);
+}
+
+bool dead_letter_run(struct broker *b, unsigned max)
+{
+    bool force = max == UINT32_MAX; /* a queue is going, or the broker: the journal takes an overdraft */
+    while (!list_empty(&b->dead) && max-- && (force || b->options.log.room(b->options.log.self))) {
+        struct dead_letter *d = CONTAINER_OF(b->dead.next, struct dead_letter, link);
+        list_remove(&d->link);
+        b->dead_count--;
+        deliver_dead(b, d);
+        msg_unref(&b->heap, d->msg);
+        mem_free(d);
+    }
+    return !list_empty(&b->dead);
+}

@@ -1,0 +1,160 @@
+/* What the core says: effects into the ports' rings, answers, and the one way a channel or a peer fails.
+ *
+ * A ring that is full sends effects to the port's overflow list, in order; while that list is not empty the core takes
+ * no command from this port and decides no delivery to it, so the list is bounded by what one command can cause.
+ * When memory for an effect is refused, its peer is lost: it is kicked as soon as there is room to say so.
+ */
+#include "core/core_int.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+static struct effect *overflow_slot(struct port_side *side)
+{
+    if (side->overflow_first == side->overflow_count)
+        side->overflow_first = side->overflow_count = 0;
+    if (side->overflow_count == side->overflow_max) {
+        uint32_t max = side->overflow_max ? side->overflow_max * 2 : 64;
+        struct effect *grown = mem_realloc(side->overflow, max * sizeof *grown);
+        if (!grown)
+            return NULL;
+        side->overflow = grown;
+        side->overflow_max = max;
+    }
+    return &side->overflow[side->overflow_count++];
+}
+
+/* Never NULL: without memory the effect goes nowhere and the peer is marked lost. */
+struct effect *effect_push(struct broker *b, struct peer *peer, enum effect_type type, uint16_t channel)
+{
+    static _Thread_local struct effect sink; /* written, never read */
+    struct port_side *side = peer->side;
+    struct effect *e = NULL;
+    if (side->overflow_first == side->overflow_count)
+        e = ring_push(&side->port.effects);
+    if (!e)
+        e = overflow_slot(side);
+    if (!e) {
+        peer->lost = true;
+        e = &sink;
+    }
+    (void)b;
+    *e = (struct effect){.type = (uint8_t)type, .channel = channel, .session = peer->number};
+    return e;
+}
+
+static void kick_lost(struct port_side *side)
+{
+    for (uint32_t i = 0; i < side->peer_max; i++)
+        if (side->peers[i] && side->peers[i]->lost && !side->peers[i]->kicked)
+            kick(side->broker, side->peers[i], "out of memory");
+}
+
+void effect_flush(struct port_side *side)
+{
+    if (side->overflow_first == side->overflow_count)
+        return;
+    while (side->overflow_first < side->overflow_count) {
+        struct effect *slot = ring_push(&side->port.effects);
+        if (!slot)
+            return;
+        *slot = side->overflow[side->overflow_first++];
+    }
+    mem_free(side->overflow);
+    side->overflow = NULL;
+    side->overflow_first = side->overflow_count = side->overflow_max = 0;
+    kick_lost(side);
+    durable_advanced(side->broker); /* deliveries to this port may go on */
+}
+
+bool port_has_room(struct port_side *side)
+{
+    return side->overflow_first == side->overflow_count && ring_room(&side->port.effects) > 0;
+}
+
+struct answer *answer_new(struct slice text, struct slice name, struct slice fields)
+{
+    struct slice *parts[] = {&text, &name, &fields};
+    struct answer *answer = mem_alloc(sizeof *answer + text.len + name.len + fields.len);
+    if (!answer)
+        return NULL;
+    *answer = (struct answer){0};
+    uint8_t *at = answer->bytes;
+    for (size_t i = 0; i < ARRAY_LEN(parts); i++) {
+        if (parts[i]->len)
+            memcpy(at, parts[i]->ptr, parts[i]->len);
+        parts[i]->ptr = at;
+        at += parts[i]->len;
+    }
+    answer->text = text;
+    answer->name = name;
+    answer->fields = fields;
+    return answer;
+}
+
+void answer_ok(struct broker *b, struct peer *peer, const struct command *c, lsn_t lsn, struct slice name,
+               uint64_t number, uint64_t number2)
+{
+    struct answer *answer = NULL;
+    if (name.len || number || number2) {
+        answer = answer_new((struct slice){0}, name, (struct slice){0});
+        if (!answer) {
+            no_memory(b, peer, c->channel, c->origin);
+            return;
+        }
+        answer->number = number;
+        answer->number2 = number2;
+    }
+    struct effect *e = effect_push(b, peer, EFF_ANSWER, c->channel);
+    e->origin = c->origin;
+    e->lsn = lsn;
+    e->answer = answer;
+}
+
+static void push_error(struct broker *b, struct peer *peer, enum effect_type type, uint16_t channel, uint32_t origin,
+                       enum error_code code, const char *text)
+{
+    struct answer *answer = answer_new(slice_str(text), (struct slice){0}, (struct slice){0});
+    if (answer)
+        answer->code = code;
+    struct effect *e = effect_push(b, peer, answer ? type : EFF_SESSION_KICK, answer ? channel : 0);
+    e->origin = origin;
+    e->answer = answer;
+    if (!answer) {
+        peer->kicked = true;
+        peer->state = PEER_FAILED;
+    }
+}
+
+void fail(struct broker *b, struct peer *peer, uint16_t channel, uint32_t origin, enum error_code code,
+          const char *format, ...)
+{
+    char text[ERROR_TEXT_MAX];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    struct channel *ch = channel ? channel_of(peer, channel) : NULL;
+    push_error(b, peer, EFF_ERROR, channel, origin, code, text);
+    if (error_row(code)->hard || !ch) {
+        if (error_row(code)->hard)
+            peer->state = PEER_FAILED;
+        return;
+    }
+    ch->failed = true;
+    channel_release(b, ch);
+}
+
+void kick(struct broker *b, struct peer *peer, const char *text)
+{
+    if (peer->kicked)
+        return;
+    peer->kicked = true;
+    peer->state = PEER_FAILED;
+    push_error(b, peer, EFF_SESSION_KICK, 0, 0, ERR_CONNECTION_FORCED, text);
+}
+
+void no_memory(struct broker *b, struct peer *peer, uint16_t channel, uint32_t origin)
+{
+    fail(b, peer, channel, origin, ERR_RESOURCE_ERROR, "out of memory");
+}

@@ -1,0 +1,403 @@
+/* Queues as objects: making, finding, locking, expiring, purging, deleting; their commands.
+ *
+ * A queue that is durable and not exclusive is journalled. An exclusive queue lives and dies with its connection. What
+ * governs a queue (rules) is computed from its arguments and policies whenever one of them changes.
+ */
+#include "core/core_int.h"
+
+#include <stdio.h>
+
+static const char locked_text[] = "cannot obtain exclusive access to locked queue '%.*s' in vhost '%.*s'. It could be "
+                                  "originally declared on another connection or the exclusive property value does not "
+                                  "match that of the original declaration.";
+
+struct queue *queue_find(struct vhost *vhost, struct slice name)
+{
+    return map_get(&vhost->queues, name);
+}
+
+bool queue_locked(const struct queue *q, const struct peer *peer)
+{
+    return q->exclusive && q->owner != peer;
+}
+
+static void expires_fired(void *arg, struct timer *timer)
+{
+    struct broker *b = arg;
+    struct queue *q = CONTAINER_OF(timer, struct queue, expires_timer);
+    mono_t due = q->used_at + q->rules.expires_ms * NS_PER_MS;
+    if (q->rules.expires_ms < 0)
+        return;
+    if (q->consumer_count || due > b->now) {
+        wheel_set(&b->wheel, &q->expires_timer, q->consumer_count ? b->now + q->rules.expires_ms * NS_PER_MS : due);
+        return;
+    }
+    queue_delete(b, q, NULL);
+}
+
+/* The queue's time without use starts anew. */
+void queue_used(struct broker *b, struct queue *q)
+{
+    q->used_at = b->now;
+    if (q->rules.expires_ms >= 0 && !timer_is_set(&q->expires_timer))
+        wheel_set(&b->wheel, &q->expires_timer, b->now + q->rules.expires_ms * NS_PER_MS);
+}
+
+void queue_rules_changed(struct broker *b, struct queue *q)
+{
+    queue_rules_resolve(q, &q->rules);
+    if (b->recovering)
+        return;
+    wheel_cancel(&b->wheel, &q->expires_timer);
+    queue_used(b, q);
+    backlog_limit(b, q);
+}
+
+struct queue *queue_make(struct broker *b, struct vhost *vhost, struct slice name, bool durable, bool exclusive,
+                         bool auto_delete, struct slice args, struct peer *owner, uint64_t id)
+{
+    struct queue *q = mem_zalloc(sizeof *q);
+    if (!q)
+        return NULL;
+    q->vhost = vhost;
+    q->id = id ? id : b->next_queue_id;
+    q->hidden = name.len == 0;
+    backlog_init(q);
+    if (!slice_keep(&q->name, name) || !slice_keep(&q->args, args) || !map_reserve(&vhost->queues) ||
+        !map_reserve(&b->queues_by_id))
+        goto failed;
+    queue_rules_resolve(q, &q->rules);
+    if (!backlog_lanes(q, q->rules.max_priority + 1u))
+        goto failed;
+    struct list *lists[] = {&q->consumers, &q->ready, &q->targets, &q->pump_link, &q->removal_link, &q->owner_link};
+    for (size_t i = 0; i < ARRAY_LEN(lists); i++)
+        list_init(lists[i]);
+    timer_init(&q->ttl_timer, NULL);
+    timer_init(&q->expires_timer, expires_fired);
+    q->durable = durable;
+    q->exclusive = exclusive;
+    q->auto_delete = auto_delete;
+    q->owner = owner;
+    q->next_position = 1;
+    if (!q->hidden)
+        CHECK(map_put(&vhost->queues, q->name, q));
+    CHECK(map_put(&b->queues_by_id, map_key_u64(&q->id), q));
+    if (q->id >= b->next_queue_id)
+        b->next_queue_id = q->id + 1;
+    if (owner)
+        list_insert(&owner->owned, &q->owner_link);
+    object_add(b, &q->object, OBJ_QUEUE, durable && !exclusive);
+    b->totals.queues += !q->hidden;
+    if (!q->hidden)
+        policy_apply_queue(b, q);
+    return q;
+failed:
+    slice_drop(&q->name);
+    slice_drop(&q->args);
+    mem_free(q);
+    return NULL;
+}
+
+static void drop_entries(struct broker *b, struct queue *q)
+{
+    struct entry *e;
+    if (q->hidden)
+        delay_drop_all(b, q);
+    while ((e = backlog_head(q)))
+        backlog_free(b, e);
+    while ((e = LIST_FIRST(&q->unacked, struct entry, link))) {
+        /* The channel still holds it and will free it when it is settled. */
+        compact_entry_removed(b, e);
+        list_remove(&e->link);
+        q->unacked_count--;
+        b->totals.unacked--;
+        e->queue = NULL;
+        e->flags &= (uint8_t)~(ENTRY_UNACKED | ENTRY_JOURNALLED);
+        if (!b->recovering && q->object.journalled)
+            b->journalled_bytes -= backlog_journals(q, e->msg) ? msg_size(e->msg) : 0;
+    }
+}
+
+/* Consumers are told, bindings go, messages are gone at once for everybody; one record in the journal. */
+void queue_delete(struct broker *b, struct queue *q, lsn_t *ret_lsn)
+{
+    if (q->deleting)
+        return;
+    q->deleting = true;
+    while (b->dead_count && dead_letter_run(b, UINT32_MAX))
+        ;
+    lsn_t lsn = 0;
+    if (log_object_reserve(b, &q->object))
+        lsn = log_object_gone(b, &q->object);
+    if (ret_lsn)
+        *ret_lsn = lsn;
+    while (!list_empty(&q->consumers))
+        consumer_gone(b, CONTAINER_OF(q->consumers.next, struct consumer, queue_link));
+    while (!list_empty(&q->targets))
+        binding_delete(b, CONTAINER_OF(q->targets.next, struct binding, target_link), true);
+    drop_entries(b, q);
+    replay_queue_drop(b, q);
+    compact_queue_removed(b, q);
+    wheel_cancel(&b->wheel, &q->ttl_timer);
+    wheel_cancel(&b->wheel, &q->expires_timer);
+    list_remove(&q->pump_link);
+    list_remove(&q->removal_link);
+    list_remove(&q->owner_link);
+    if (q->hidden)
+        q->vhost->delays = NULL;
+    else
+        map_take(&q->vhost->queues, q->name);
+    map_take(&b->queues_by_id, map_key_u64(&q->id));
+    object_remove(b, &q->object);
+    b->totals.queues -= !q->hidden;
+    if (q->lanes != &q->lane)
+        mem_free(q->lanes);
+    mem_free(q->removed.runs);
+    slice_drop(&q->name);
+    slice_drop(&q->args);
+    mem_free(q);
+}
+
+uint64_t queue_purge(struct broker *b, struct queue *q)
+{
+    uint64_t purged = q->ready_count;
+    struct entry *e;
+    while ((e = backlog_head(q)))
+        backlog_remove(b, e, REASON_PURGED);
+    return purged;
+}
+
+/* ---- commands ---- */
+
+static void fail_locked(struct broker *b, struct peer *peer, struct command *c, struct slice name)
+{
+    fail(b, peer, c->channel, c->origin, ERR_RESOURCE_LOCKED, locked_text, SLICE_ARG(name), SLICE_ARG(peer->vhost->name));
+}
+
+static void fail_no_queue(struct broker *b, struct peer *peer, struct command *c, struct slice name)
+{
+    fail(b, peer, c->channel, c->origin, ERR_NOT_FOUND, "no queue '%.*s' in vhost '%.*s'", SLICE_ARG(name),
+         SLICE_ARG(peer->vhost->name));
+}
+
+/* The queue a command names; an empty name is the one declared last on the channel. False: reported. */
+static bool resolve_name(struct broker *b, struct channel *ch, struct command *c, struct slice *ret)
+{
+    *ret = c->ask->name;
+    if (ret->len)
+        return true;
+    *ret = ch->last_queue;
+    if (ret->len)
+        return true;
+    fail(b, ch->peer, c->channel, c->origin, ERR_NOT_FOUND, "no previously declared queue");
+    return false;
+}
+
+static bool remember_queue(struct channel *ch, struct slice name)
+{
+    struct slice kept;
+    if (slice_equal(ch->last_queue, name))
+        return true;
+    if (!slice_keep(&kept, name))
+        return false;
+    slice_drop(&ch->last_queue);
+    ch->last_queue = kept;
+    return true;
+}
+
+static void declared(struct broker *b, struct channel *ch, struct command *c, struct queue *q, lsn_t lsn)
+{
+    if (!remember_queue(ch, q->name)) {
+        no_memory(b, ch->peer, c->channel, c->origin);
+        return;
+    }
+    answer_ok(b, ch->peer, c, lsn, q->name, q->ready_count, q->consumer_count);
+}
+
+static void declare_passive(struct broker *b, struct channel *ch, struct command *c)
+{
+    struct slice name;
+    if (!resolve_name(b, ch, c, &name))
+        return;
+    struct queue *q = queue_find(ch->peer->vhost, name);
+    if (!q)
+        fail_no_queue(b, ch->peer, c, name);
+    else if (queue_locked(q, ch->peer))
+        fail_locked(b, ch->peer, c, name);
+    else {
+        queue_used(b, q);
+        declared(b, ch, c, q, 0);
+    }
+}
+
+static bool same_flag(struct broker *b, struct peer *peer, struct command *c, struct slice name, const char *what, bool asked,
+                      bool current)
+{
+    if (asked == current)
+        return true;
+    fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED,
+         "inequivalent arg '%s' for queue '%.*s' in vhost '%.*s': received '%s' but current is '%s'", what, SLICE_ARG(name),
+         SLICE_ARG(peer->vhost->name), asked ? "true" : "false", current ? "true" : "false");
+    return false;
+}
+
+static bool equivalent(struct broker *b, struct peer *peer, struct command *c, struct queue *q)
+{
+    uint32_t flags = c->ask->flags;
+    char text[ERROR_TEXT_MAX];
+    if (queue_locked(q, peer) || ((flags & ASK_EXCLUSIVE) != 0) != q->exclusive) {
+        fail_locked(b, peer, c, q->name);
+        return false;
+    }
+    if (!same_flag(b, peer, c, q->name, "durable", (flags & ASK_DURABLE) && !(flags & ASK_EXCLUSIVE), q->durable) ||
+        !same_flag(b, peer, c, q->name, "auto_delete", flags & ASK_AUTO_DELETE, q->auto_delete))
+        return false;
+    if (args_equivalent("queue", q->name, q->vhost->name, c->ask->args, q->args, queue_arg_keys, text, sizeof text))
+        return true;
+    fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "%s", text);
+    return false;
+}
+
+/* A quorum queue is durable, shared and lives until it is deleted. */
+static bool quorum_allowed(struct broker *b, struct peer *peer, struct command *c, struct slice name,
+                           const struct queue_rules *rules)
+{
+    const char *what = NULL;
+    if (rules->type != QUEUE_QUORUM)
+        return true;
+    if (!(c->ask->flags & ASK_DURABLE))
+        what = "non-durable";
+    else if (c->ask->flags & ASK_EXCLUSIVE)
+        what = "exclusive-owner";
+    else if (c->ask->flags & ASK_AUTO_DELETE)
+        what = "auto-delete";
+    if (what)
+        fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "invalid property '%s' for queue '%.*s' in vhost '%.*s'", what,
+             SLICE_ARG(name), SLICE_ARG(peer->vhost->name));
+    return !what;
+}
+
+static bool dlx_allowed(struct broker *b, struct peer *peer, struct command *c, struct slice name)
+{
+    struct amqp_value v;
+    if (!amqp_table_find(c->ask->args, "x-dead-letter-exchange", &v))
+        return true;
+    if (!amqp_value_is_str(&v)) {
+        fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED,
+             "invalid type '%s' for arg 'x-dead-letter-exchange' in queue '%.*s' in vhost '%.*s'", amqp_type_name(v.type),
+             SLICE_ARG(name), SLICE_ARG(peer->vhost->name));
+        return false;
+    }
+    return allowed(b, peer, c, VERB_READ, "queue", name) && allowed(b, peer, c, VERB_WRITE, "exchange", v.s);
+}
+
+static void declare_new(struct broker *b, struct channel *ch, struct command *c, struct slice name, bool generated)
+{
+    struct peer *peer = ch->peer;
+    uint32_t flags = c->ask->flags;
+    struct queue_rules rules;
+    char text[ERROR_TEXT_MAX];
+    if (!generated && slice_starts(name, "amq.")) {
+        fail(b, peer, c->channel, c->origin, ERR_ACCESS_REFUSED, "queue name '%.*s' contains reserved prefix 'amq.*'", SLICE_ARG(name));
+        return;
+    }
+    if (!dlx_allowed(b, peer, c, name))
+        return;
+    if (!queue_args_check(c->ask->args, name, peer->vhost->name, &rules, text, sizeof text)) {
+        fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "%s", text);
+        return;
+    }
+    if (!quorum_allowed(b, peer, c, name, &rules))
+        return;
+    bool exclusive = flags & ASK_EXCLUSIVE;
+    struct queue *q = NULL;
+    if (log_reserve(b, name.len + c->ask->args.len + 1024, 1))
+        q = queue_make(b, peer->vhost, name, (flags & ASK_DURABLE) && !exclusive, exclusive, flags & ASK_AUTO_DELETE,
+                       c->ask->args, exclusive ? peer : NULL, 0);
+    if (!q) {
+        no_memory(b, peer, c->channel, c->origin);
+        return;
+    }
+    declared(b, ch, c, q, log_object(b, &q->object));
+}
+
+void do_queue_declare(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
+{
+    char generated[64];
+    struct slice name = c->ask->name;
+    if (reply_is_name(name)) { /* is somebody listening on this direct reply address? */
+        if (slice_is(name, REPLY_TO) || reply_alive(b, name))
+            answer_ok(b, peer, c, 0, name, 0, 1);
+        else
+            fail_no_queue(b, peer, c, name);
+        return;
+    }
+    if (c->ask->flags & ASK_PASSIVE) {
+        declare_passive(b, ch, c);
+        return;
+    }
+    if (name.len == 0) {
+        random_name(b, "amq.gen-", generated, sizeof generated);
+        name = slice_str(generated);
+    }
+    if (!allowed(b, peer, c, VERB_CONFIGURE, "queue", name))
+        return;
+    struct queue *q = queue_find(peer->vhost, name);
+    if (!q)
+        declare_new(b, ch, c, name, c->ask->name.len == 0);
+    else if (equivalent(b, peer, c, q)) {
+        queue_used(b, q);
+        declared(b, ch, c, q, 0);
+    }
+}
+
+void do_queue_purge(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
+{
+    struct slice name;
+    if (!resolve_name(b, ch, c, &name) || !allowed(b, peer, c, VERB_READ, "queue", name))
+        return;
+    struct queue *q = queue_find(peer->vhost, name);
+    if (!q)
+        fail_no_queue(b, peer, c, name);
+    else if (queue_locked(q, peer))
+        fail_locked(b, peer, c, name);
+    else {
+        uint64_t purged = queue_purge(b, q);
+        backlog_flush_removals(b);
+        answer_ok(b, peer, c, q->object.journalled && purged ? b->appended : 0, (struct slice){0}, purged, 0);
+    }
+}
+
+void do_queue_delete(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
+{
+    struct slice name;
+    if (!resolve_name(b, ch, c, &name) || !allowed(b, peer, c, VERB_CONFIGURE, "queue", name))
+        return;
+    struct queue *q = queue_find(peer->vhost, name);
+    uint32_t flags = c->ask->flags;
+    lsn_t lsn = 0;
+    uint64_t count = q ? q->ready_count : 0;
+    if (q && queue_locked(q, peer)) {
+        fail_locked(b, peer, c, name);
+        return;
+    }
+    if (q && q->rules.type == QUEUE_QUORUM && (flags & (ASK_IF_UNUSED | ASK_IF_EMPTY))) {
+        fail(b, peer, c->channel, c->origin, ERR_NOT_IMPLEMENTED,
+             "cannot delete queue '%.*s' in vhost '%.*s'. queue.delete operations with %s flag set are not supported by quorum queues",
+             SLICE_ARG(name), SLICE_ARG(peer->vhost->name), flags & ASK_IF_UNUSED ? "if-unused" : "if-empty");
+        return;
+    }
+    if (q && (flags & ASK_IF_UNUSED) && q->consumer_count) {
+        fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "queue '%.*s' in vhost '%.*s' in use", SLICE_ARG(name),
+             SLICE_ARG(peer->vhost->name));
+        return;
+    }
+    if (q && (flags & ASK_IF_EMPTY) && q->ready_count) {
+        fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "queue '%.*s' in vhost '%.*s' not empty", SLICE_ARG(name),
+             SLICE_ARG(peer->vhost->name));
+        return;
+    }
+    if (q)
+        queue_delete(b, q, &lsn);
+    answer_ok(b, peer, c, lsn, (struct slice){0}, count, 0);
+}

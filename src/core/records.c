@@ -1,0 +1,514 @@
+/* Writing the core's journal records (records.def), and printing them.
+ *
+ * A head is built in b->scratch, bodies are handed on as slices: the journal makes the one copy. A record larger than
+ * CORE_RECORD_BYTES_MAX is cut: PIECE … PIECE COMMIT, contiguous in lsn order, effective with the COMMIT. While a
+ * transaction is committed (b->capturing) records are gathered in b->capture and become one TX record.
+ */
+#include "core/records.h"
+
+#include <stdio.h>
+
+#include "core/core_int.h"
+
+#define PIECE_BYTES (CORE_RECORD_BYTES_MAX - 16u)
+#define SCRATCH_HEAD 4096u
+#define SCRATCH_BODY_MAX (256u * 1024)
+
+/* ---- append ---- */
+
+static unsigned piece_count(size_t bytes)
+{
+    return (unsigned)(bytes / PIECE_BYTES) + 1;
+}
+
+bool log_reserve(struct broker *b, size_t bytes, unsigned records)
+{
+    b->scratch.len = 0;
+    size_t head = SCRATCH_HEAD + 64u * (size_t)records + (bytes < SCRATCH_BODY_MAX ? bytes : SCRATCH_BODY_MAX);
+    if (!buffer_reserve(&b->scratch, head))
+        return false;
+    if (b->recovering)
+        return true;
+    if (b->capturing && !buffer_reserve(&b->capture, bytes + 8u * records))
+        return false;
+    size_t all = bytes + b->capture.len + 64u * records;
+    return b->options.log.reserve(b->options.log.self, all + 16u * piece_count(all), records + piece_count(all));
+}
+
+static lsn_t append(struct broker *b, const struct slice *parts, unsigned count, size_t len)
+{
+    if (!b->options.log.reserve(b->options.log.self, len, 1))
+        return 0;
+    b->appended = b->options.log.append(b->options.log.self, parts, count);
+    return b->appended;
+}
+
+/* Cuts parts into pieces. */
+static lsn_t append_pieces(struct broker *b, const struct slice *parts, unsigned count, size_t len)
+{
+    lsn_t lsn = 0;
+    unsigned part = 0;
+    size_t within = 0;
+    while (len > 0) {
+        struct slice out[16];
+        size_t room = len < PIECE_BYTES ? len : PIECE_BYTES;
+        uint8_t type = room == len ? REC_COMMIT : REC_PIECE;
+        unsigned n = 1;
+        size_t took = 0;
+        out[0] = slice_of(&type, 1);
+        while (took < room && n < ARRAY_LEN(out)) {
+            CHECK(part < count);
+            size_t left = parts[part].len - within;
+            size_t take = left < room - took ? left : room - took;
+            if (take)
+                out[n++] = slice_of(parts[part].ptr + within, take);
+            took += take;
+            within += take;
+            if (within == parts[part].len) {
+                part++;
+                within = 0;
+            }
+        }
+        CHECK(took == room);
+        len -= room;
+        lsn = append(b, out, n, room + 1);
+    }
+    return lsn;
+}
+
+lsn_t log_record(struct broker *b, const struct slice *parts, unsigned count)
+{
+    size_t len = 0;
+    for (unsigned i = 0; i < count; i++)
+        len += parts[i].len;
+    if (b->recovering)
+        return 0;
+    if (b->capturing) {
+        uint32_t be = htobe32((uint32_t)len);
+        if (!buffer_reserve(&b->capture, len + sizeof be))
+            return LSN_CAPTURED;
+        buffer_put(&b->capture, &be, sizeof be);
+        for (unsigned i = 0; i < count; i++)
+            buffer_put(&b->capture, parts[i].ptr, parts[i].len);
+        return LSN_CAPTURED;
+    }
+    return len <= CORE_RECORD_BYTES_MAX ? append(b, parts, count, len) : append_pieces(b, parts, count, len);
+}
+
+bool log_capture_begin(struct broker *b)
+{
+    CHECK(!b->capturing);
+    b->capture.len = 0;
+    if (!log_reserve(b, 1024, 1))
+        return false;
+    b->capturing = true;
+    return true;
+}
+
+/* Entries and marks that were waiting for the record's lsn stand in queues that are scheduled: all on b->pump. */
+static void give_lsn(struct broker *b, lsn_t lsn)
+{
+    LIST_EACH(&b->pump, node, after) {
+        struct queue *q = CONTAINER_OF(node, struct queue, pump_link);
+        unsigned lanes = q->lanes == &q->lane ? 1 : q->rules.max_priority + 1u;
+        if (q->mark_lsn == LSN_CAPTURED)
+            q->mark_lsn = lsn;
+        for (unsigned i = 0; i < lanes; i++)
+            for (struct list *at = q->lanes[i].entries.prev; at != &q->lanes[i].entries; at = at->prev) {
+                struct entry *e = CONTAINER_OF(at, struct entry, link);
+                if (e->lsn != LSN_CAPTURED && e->returns == 0)
+                    break;
+                if (e->lsn == LSN_CAPTURED)
+                    e->lsn = lsn;
+            }
+    }
+}
+
+lsn_t log_capture_end(struct broker *b)
+{
+    CHECK(b->capturing);
+    b->capturing = false;
+    lsn_t lsn = 0;
+    if (b->capture.len && !b->recovering) {
+        uint8_t type = REC_TX;
+        struct slice parts[] = {slice_of(&type, 1), slice_of(b->capture.bytes, b->capture.len)};
+        lsn = log_record(b, parts, 2);
+    }
+    give_lsn(b, lsn);
+    b->capture.len = 0;
+    if (b->capture.max > 1u << 20)
+        buffer_fini(&b->capture);
+    return lsn;
+}
+
+/* ---- heads ---- */
+
+static struct writer head(struct broker *b, enum record_type type)
+{
+    struct writer w = writer_of(b->scratch.bytes, b->scratch.max);
+    writer_u8(&w, (uint8_t)type);
+    return w;
+}
+
+static lsn_t write_head(struct broker *b, const struct writer *w)
+{
+    CHECK(writer_ok(w));
+    struct slice part = writer_slice(w);
+    return log_record(b, &part, 1);
+}
+
+static size_t object_bytes(const struct object *object)
+{
+    size_t len = 2048;
+    switch (object->kind) {
+    case OBJ_USER:
+        len += CONTAINER_OF(object, struct user, object)->verifier.len + CONTAINER_OF(object, struct user, object)->tags.len;
+        break;
+    case OBJ_PERMISSION:
+    case OBJ_TOPIC_PERMISSION:
+        for (int v = 0; v < VERB_COUNT; v++)
+            len += CONTAINER_OF(object, struct permission, object)->patterns[v].text.len;
+        break;
+    case OBJ_POLICY:
+        len += CONTAINER_OF(object, struct policy, object)->definition.len +
+               CONTAINER_OF(object, struct policy, object)->pattern.text.len;
+        break;
+    case OBJ_EXCHANGE:
+        len += CONTAINER_OF(object, struct exchange, object)->args.len;
+        break;
+    case OBJ_QUEUE:
+        len += CONTAINER_OF(object, struct queue, object)->args.len;
+        break;
+    case OBJ_BINDING:
+        len += CONTAINER_OF(object, struct binding, object)->args.len;
+        break;
+    case OBJ_VHOST:
+        break;
+    }
+    return len;
+}
+
+bool log_object_reserve(struct broker *b, const struct object *object)
+{
+    size_t bytes = object_bytes(object);
+    return log_reserve(b, bytes, 1) && buffer_reserve(&b->scratch, bytes);
+}
+
+static void put_binding(struct writer *w, const struct binding *binding)
+{
+    writer_str8(w, binding->source->vhost->name);
+    writer_str8(w, binding->source->name);
+    writer_u8(w, binding->queue ? 'q' : 'x');
+    writer_str8(w, binding->queue ? binding->queue->name : binding->exchange->name);
+    writer_str8(w, binding->key);
+    writer_str32(w, binding->args);
+}
+
+static void put_permission_key(struct writer *w, const struct permission *p)
+{
+    writer_str8(w, p->user->name);
+    writer_str8(w, p->vhost->name);
+    writer_u8(w, p->topic);
+    writer_str8(w, p->exchange);
+}
+
+static void put_queue(struct writer *w, const struct queue *q)
+{
+    writer_varint(w, q->id);
+    writer_str8(w, q->vhost->name);
+    writer_str8(w, q->name);
+    writer_u8(w, (uint8_t)((q->durable ? 1 : 0) | (q->auto_delete ? 2 : 0) | (q->hidden ? 4 : 0)));
+    writer_varint(w, q->next_position);
+    writer_varint(w, q->mark);
+    writer_str32(w, q->args);
+}
+
+lsn_t log_object(struct broker *b, const struct object *object)
+{
+    static const uint8_t put_types[] = {[OBJ_VHOST] = REC_VHOST_PUT,           [OBJ_USER] = REC_USER_PUT,
+                                        [OBJ_PERMISSION] = REC_PERMISSION_PUT, [OBJ_TOPIC_PERMISSION] = REC_PERMISSION_PUT,
+                                        [OBJ_POLICY] = REC_POLICY_PUT,         [OBJ_EXCHANGE] = REC_EXCHANGE_PUT,
+                                        [OBJ_QUEUE] = REC_QUEUE_PUT,           [OBJ_BINDING] = REC_BINDING_PUT};
+    if (!object->journalled || b->recovering || !log_object_reserve(b, object))
+        return 0;
+    struct writer w = head(b, put_types[object->kind]);
+    switch (object->kind) {
+    case OBJ_VHOST: {
+        const struct vhost *vhost = CONTAINER_OF(object, struct vhost, object);
+        writer_str8(&w, vhost->name);
+        writer_str8(&w, vhost->default_queue_type);
+        break;
+    }
+    case OBJ_USER: {
+        const struct user *user = CONTAINER_OF(object, struct user, object);
+        writer_str8(&w, user->name);
+        writer_str32(&w, user->verifier);
+        writer_str32(&w, user->tags);
+        break;
+    }
+    case OBJ_PERMISSION:
+    case OBJ_TOPIC_PERMISSION: {
+        const struct permission *p = CONTAINER_OF(object, struct permission, object);
+        put_permission_key(&w, p);
+        for (int v = 0; v < VERB_COUNT; v++)
+            writer_str32(&w, p->patterns[v].text);
+        break;
+    }
+    case OBJ_POLICY: {
+        const struct policy *p = CONTAINER_OF(object, struct policy, object);
+        writer_str8(&w, p->vhost->name);
+        writer_str8(&w, p->name);
+        writer_u8(&w, p->operator_policy);
+        writer_u8(&w, (uint8_t)p->apply_to);
+        writer_u64(&w, (uint64_t)p->priority);
+        writer_str32(&w, p->pattern.text);
+        writer_str32(&w, p->definition);
+        break;
+    }
+    case OBJ_EXCHANGE: {
+        const struct exchange *x = CONTAINER_OF(object, struct exchange, object);
+        writer_str8(&w, x->vhost->name);
+        writer_str8(&w, x->name);
+        writer_str8(&w, slice_str(x->type->name));
+        writer_u8(&w, (uint8_t)((x->auto_delete ? 2 : 0) | (x->internal ? 4 : 0) | (x->delayed ? 8 : 0)));
+        writer_str32(&w, x->args);
+        break;
+    }
+    case OBJ_QUEUE:
+        put_queue(&w, CONTAINER_OF(object, struct queue, object));
+        break;
+    case OBJ_BINDING:
+        put_binding(&w, CONTAINER_OF(object, struct binding, object));
+        break;
+    }
+    return write_head(b, &w);
+}
+
+lsn_t log_object_gone(struct broker *b, const struct object *object)
+{
+    if (!object->journalled || b->recovering || !log_object_reserve(b, object))
+        return 0;
+    struct writer w;
+    switch (object->kind) {
+    case OBJ_VHOST:
+        w = head(b, REC_VHOST_DELETE);
+        writer_str8(&w, CONTAINER_OF(object, struct vhost, object)->name);
+        break;
+    case OBJ_USER:
+        w = head(b, REC_USER_DELETE);
+        writer_str8(&w, CONTAINER_OF(object, struct user, object)->name);
+        break;
+    case OBJ_PERMISSION:
+    case OBJ_TOPIC_PERMISSION:
+        w = head(b, REC_PERMISSION_DELETE);
+        put_permission_key(&w, CONTAINER_OF(object, struct permission, object));
+        break;
+    case OBJ_POLICY: {
+        const struct policy *p = CONTAINER_OF(object, struct policy, object);
+        w = head(b, REC_POLICY_DELETE);
+        writer_str8(&w, p->vhost->name);
+        writer_str8(&w, p->name);
+        writer_u8(&w, p->operator_policy);
+        break;
+    }
+    case OBJ_EXCHANGE:
+        w = head(b, REC_EXCHANGE_DELETE);
+        writer_str8(&w, CONTAINER_OF(object, struct exchange, object)->vhost->name);
+        writer_str8(&w, CONTAINER_OF(object, struct exchange, object)->name);
+        break;
+    case OBJ_QUEUE:
+        w = head(b, REC_QUEUE_DELETE);
+        writer_varint(&w, CONTAINER_OF(object, struct queue, object)->id);
+        break;
+    case OBJ_BINDING:
+        w = head(b, REC_BINDING_DELETE);
+        put_binding(&w, CONTAINER_OF(object, struct binding, object));
+        break;
+    default:
+        return 0;
+    }
+    return write_head(b, &w);
+}
+
+/* ---- messages ---- */
+
+size_t log_enqueue_bytes(const struct msg *msg, uint32_t targets)
+{
+    return 96 + 48 * (size_t)targets + msg_size(msg);
+}
+
+static void put_target(struct writer *w, const struct target *t)
+{
+    writer_varint(w, t->queue->id);
+    writer_varint(w, t->position);
+    writer_varint(w, t->deadline == WALL_NEVER ? 0 : (uint64_t)t->deadline + 1);
+    writer_varint(w, (uint64_t)t->returns << 1 | t->redelivered);
+}
+
+/* Only targets that are journalled are written. from: moved from there. body: with the message, else a reference to the
+ * message id that this snapshot wrote before. */
+lsn_t log_enqueue(struct broker *b, const struct msg *msg, const struct target *targets, uint32_t count,
+                  const struct entry *from, bool snapshot, bool body)
+{
+    if (b->recovering)
+        return 0;
+    struct writer w = head(b, REC_ENQUEUE);
+    uint32_t written = 0;
+    for (uint32_t i = 0; i < count; i++)
+        written += backlog_journals(targets[i].queue, msg);
+    body = body && written;
+    writer_u8(&w, (uint8_t)((snapshot ? ENQ_SNAPSHOT : 0) | (body ? ENQ_BODY : 0) | (from ? ENQ_MOVE : 0)));
+    writer_varint(&w, msg->id);
+    if (from) {
+        writer_varint(&w, from->queue->id);
+        writer_varint(&w, from->position);
+    }
+    writer_varint(&w, written);
+    for (uint32_t i = 0; i < count; i++)
+        if (backlog_journals(targets[i].queue, msg))
+            put_target(&w, &targets[i]);
+    if (body) {
+        writer_u8(&w, msg->flags);
+        writer_u8(&w, msg->priority);
+        writer_varint(&w, (uint64_t)(msg->expiration_ms + 1));
+        writer_u8(&w, msg->exchange_len);
+        writer_u8(&w, msg->key_len);
+        writer_varint(&w, msg->props_len);
+        writer_varint(&w, msg->body_len);
+    }
+    CHECK(writer_ok(&w));
+    size_t bytes = (size_t)msg->exchange_len + msg->key_len + msg->props_len + msg->body_len;
+    struct slice parts[] = {writer_slice(&w), slice_of(msg->bytes, body ? bytes : 0)};
+    return log_record(b, parts, 2);
+}
+
+lsn_t log_remove(struct broker *b, const struct queue *q, const struct ranges *ranges)
+{
+    if (!log_reserve(b, 64 + 20 * (size_t)ranges->count, 1) || !buffer_reserve(&b->scratch, 64 + 20 * (size_t)ranges->count))
+        return 0; /* after a crash they come back as redelivered: at-least-once still holds */
+    struct writer w = head(b, REC_REMOVE);
+    writer_varint(&w, q->id);
+    writer_varint(&w, ranges->count);
+    for (uint32_t i = 0; i < ranges->count; i++) {
+        writer_varint(&w, ranges->runs[i].first);
+        writer_varint(&w, ranges->runs[i].last - ranges->runs[i].first + 1);
+    }
+    return write_head(b, &w);
+}
+
+lsn_t log_return(struct broker *b, const struct entry *e)
+{
+    struct writer w = head(b, REC_RETURN);
+    writer_varint(&w, e->queue->id);
+    writer_varint(&w, e->position);
+    writer_varint(&w, e->returns);
+    return write_head(b, &w);
+}
+
+lsn_t log_mark(struct broker *b, const struct queue *q, uint64_t mark)
+{
+    struct writer w = head(b, REC_MARK);
+    writer_varint(&w, q->id);
+    writer_varint(&w, mark);
+    return write_head(b, &w);
+}
+
+lsn_t log_checkpoint(struct broker *b, lsn_t first)
+{
+    struct writer w = head(b, REC_CHECKPOINT);
+    writer_u64(&w, first);
+    return write_head(b, &w);
+}
+
+/* ---- for people ---- */
+
+const char *record_name(uint8_t type)
+{
+    switch (type) {
+#define RECORD(name, number, fields)                                                                                   \
+    case number:                                                                                                       \
+        return #name;
+#include "core/records.def"
+#undef RECORD
+    default:
+        return NULL;
+    }
+}
+
+static void print_enqueue(struct reader *r, char *ret, size_t len)
+{
+    uint8_t what = reader_u8(r);
+    unsigned long long id = reader_varint(r);
+    int n = snprintf(ret, len, "ENQUEUE%s id %llu", what & ENQ_SNAPSHOT ? " (snapshot)" : "", id);
+    if (what & ENQ_MOVE) {
+        unsigned long long queue = reader_varint(r), position = reader_varint(r);
+        n += snprintf(ret + n, len - (size_t)n, " moved from queue %llu position %llu", queue, position);
+    }
+    uint64_t count = reader_varint(r);
+    for (uint64_t i = 0; i < count && reader_ok(r) && (size_t)n + 80 < len; i++) {
+        unsigned long long queue = reader_varint(r), position = reader_varint(r);
+        (void)reader_varint(r);
+        (void)reader_varint(r);
+        n += snprintf(ret + n, len - (size_t)n, " → queue %llu position %llu", queue, position);
+    }
+    if (what & ENQ_BODY && (size_t)n + 60 < len)
+        snprintf(ret + n, len - (size_t)n, ", %zu bytes", r->left);
+}
+
+void record_print(struct slice record, char *ret, size_t len)
+{
+    struct reader r = reader_of(record);
+    uint8_t type = reader_u8(&r);
+    const char *name = record_name(type);
+    if (type == REC_ENQUEUE && len > 200) {
+        print_enqueue(&r, ret, len);
+        return;
+    }
+    int n = snprintf(ret, len, "%s", name ? name : "unknown");
+    if (n < 0 || (size_t)n >= len)
+        return;
+    switch (type) {
+    case REC_VHOST_PUT:
+    case REC_VHOST_DELETE:
+    case REC_USER_PUT:
+    case REC_USER_DELETE:
+        snprintf(ret + n, len - (size_t)n, " '%.*s'", SLICE_ARG(reader_str8(&r)));
+        break;
+    case REC_EXCHANGE_PUT:
+    case REC_EXCHANGE_DELETE:
+    case REC_POLICY_PUT:
+    case REC_POLICY_DELETE:
+    case REC_PERMISSION_PUT:
+    case REC_PERMISSION_DELETE:
+    case REC_BINDING_PUT:
+    case REC_BINDING_DELETE: {
+        struct slice a = reader_str8(&r), c = reader_str8(&r);
+        snprintf(ret + n, len - (size_t)n, " '%.*s' '%.*s'", SLICE_ARG(a), SLICE_ARG(c));
+        break;
+    }
+    case REC_QUEUE_PUT: {
+        unsigned long long id = reader_varint(&r);
+        struct slice vhost = reader_str8(&r), queue = reader_str8(&r);
+        snprintf(ret + n, len - (size_t)n, " %llu '%.*s' in '%.*s'", id, SLICE_ARG(queue), SLICE_ARG(vhost));
+        break;
+    }
+    case REC_QUEUE_DELETE:
+    case REC_MARK:
+    case REC_RETURN: {
+        unsigned long long id = reader_varint(&r), value = r.left ? reader_varint(&r) : 0;
+        snprintf(ret + n, len - (size_t)n, " queue %llu %llu", id, value);
+        break;
+    }
+    case REC_REMOVE: {
+        unsigned long long id = reader_varint(&r), runs = reader_varint(&r), first = reader_varint(&r), count = reader_varint(&r);
+        snprintf(ret + n, len - (size_t)n, " queue %llu: %llu runs, first %llu +%llu", id, runs, first, count);
+        break;
+    }
+    case REC_CHECKPOINT:
+        snprintf(ret + n, len - (size_t)n, " snapshot begins at lsn %llu", (unsigned long long)reader_u64(&r));
+        break;
+    default:
+        snprintf(ret + n, len - (size_t)n, " %zu bytes", record.len);
+        break;
+    }
+}

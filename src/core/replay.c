@@ -1,0 +1,647 @@
+/* Recovery: the journal's records turned back into the broker's state.
+ *
+ * Replay applies decisions and never decides: nothing expires, overflows or is dead-lettered here. Records may come twice
+ * (a snapshot repeats what is alive) and may name what is gone; both are nothing. While replaying, a queue keeps its
+ * messages in two arrays sorted by position, one for records of ordinary traffic and one for snapshots, because each of
+ * these comes in ascending order; broker_replayed merges them into the lanes.
+ *
+ * What cannot be: a record of an unknown type, or one that does not parse. The journal's checksums were right, so that is
+ * a newer format or a bug of ours, and the broker refuses to start rather than guess.
+ */
+#include <stdio.h>
+
+#include "core/core_int.h"
+#include "core/records.h"
+#include "fmt/password.h"
+
+#define GUEST_ITERATIONS 4096u /* guest/guest is no secret; this keeps the first start short */
+
+struct held { /* a message in a queue, while replaying */
+    uint64_t position;
+    struct msg *msg; /* NULL: removed */
+    wall_t deadline;
+    uint32_t returns;
+    bool redelivered;
+};
+
+struct held_list {
+    struct held *items;
+    uint32_t first, end, max, live;
+};
+
+struct replay_queue {
+    struct held_list live, snapshot;
+};
+
+/* ---- held messages ---- */
+
+static uint32_t held_bound(const struct held_list *list, uint64_t position)
+{
+    uint32_t low = list->first, high = list->end;
+    if (low < high && list->items[high - 1].position < position)
+        return high;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (list->items[middle].position < position)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static struct held *held_find(struct held_list *list, uint64_t position)
+{
+    uint32_t i = held_bound(list, position);
+    return i < list->end && list->items[i].position == position && list->items[i].msg ? &list->items[i] : NULL;
+}
+
+static void held_squeeze(struct held_list *list)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = list->first; i < list->end; i++)
+        if (list->items[i].msg)
+            list->items[kept++] = list->items[i];
+    list->first = 0;
+    list->end = kept;
+}
+
+static bool held_room(struct held_list *list)
+{
+    if (list->end < list->max)
+        return true;
+    if (list->live < list->max / 2) {
+        held_squeeze(list);
+        return true;
+    }
+    uint32_t max = list->max ? list->max * 2 : 8;
+    struct held *grown = mem_realloc(list->items, max * sizeof *grown);
+    if (!grown)
+        return false;
+    list->items = grown;
+    list->max = max;
+    return true;
+}
+
+static bool held_add(struct held_list *list, struct held item)
+{
+    if (!held_room(list))
+        return false;
+    uint32_t i = held_bound(list, item.position);
+    if (i < list->end && list->items[i].position == item.position) { /* a hole of the same position */
+        list->items[i] = item;
+    } else {
+        memmove(list->items + i + 1, list->items + i, (list->end - i) * sizeof *list->items);
+        list->items[i] = item;
+        list->end++;
+    }
+    list->live++;
+    return true;
+}
+
+static void held_drop(struct broker *b, struct held_list *list, struct held *item)
+{
+    msg_unref(&b->heap, item->msg);
+    item->msg = NULL;
+    list->live--;
+    while (list->first < list->end && !list->items[list->first].msg)
+        list->first++;
+    if (list->first == list->end)
+        list->first = list->end = 0;
+}
+
+static void remove_run(struct broker *b, struct held_list *list, uint64_t first, uint64_t count)
+{
+    uint64_t last = first + count - 1;
+    for (uint32_t i = held_bound(list, first); i < list->end && list->items[i].position <= last; i++)
+        if (list->items[i].msg)
+            held_drop(b, list, &list->items[i]);
+}
+
+static void held_fini(struct broker *b, struct held_list *list)
+{
+    for (uint32_t i = list->first; i < list->end; i++)
+        if (list->items[i].msg)
+            msg_unref(&b->heap, list->items[i].msg);
+    mem_free(list->items);
+    *list = (struct held_list){0};
+}
+
+void replay_queue_drop(struct broker *b, struct queue *q)
+{
+    if (!q->replay)
+        return;
+    held_fini(b, &q->replay->live);
+    held_fini(b, &q->replay->snapshot);
+    mem_free(q->replay);
+    q->replay = NULL;
+}
+
+static struct queue *queue_by_id(struct broker *b, uint64_t id)
+{
+    return map_get(&b->queues_by_id, map_key_u64(&id));
+}
+
+/* ---- records of the catalogue ---- */
+
+static struct exchange *find_exchange(struct broker *b, struct slice vhost, struct slice name)
+{
+    struct vhost *v = vhost_find(b, vhost);
+    return v ? exchange_find(v, name) : NULL;
+}
+
+static bool replay_permission(struct broker *b, struct reader *r, bool put)
+{
+    char text[ERROR_TEXT_MAX];
+    struct user *user = user_find(b, reader_str8(r));
+    struct vhost *vhost = vhost_find(b, reader_str8(r));
+    bool topic = reader_u8(r);
+    struct slice exchange = reader_str8(r);
+    if (!put) {
+        struct permission *p = user && vhost ? permission_find(user, vhost, topic ? &exchange : NULL) : NULL;
+        if (p)
+            permission_delete(b, p);
+        return true;
+    }
+    struct slice configure = reader_str32(r), write = reader_str32(r), read = reader_str32(r);
+    if (!reader_ok(r) || !user || !vhost)
+        return reader_ok(r);
+    return topic ? topic_permission_put(b, user, vhost, exchange, write, read, text, sizeof text)
+                 : permission_put(b, user, vhost, configure, write, read, text, sizeof text);
+}
+
+static bool replay_policy(struct broker *b, struct reader *r, bool put)
+{
+    char text[ERROR_TEXT_MAX];
+    struct vhost *vhost = vhost_find(b, reader_str8(r));
+    struct slice name = reader_str8(r);
+    bool operator_policy = reader_u8(r);
+    if (!put) {
+        struct policy *p = vhost ? policy_find(vhost, name, operator_policy) : NULL;
+        if (p)
+            policy_delete(b, p);
+        return true;
+    }
+    enum apply_to apply_to = (enum apply_to)reader_u8(r);
+    int64_t priority = (int64_t)reader_u64(r);
+    struct slice pattern = reader_str32(r), definition = reader_str32(r);
+    if (!reader_ok(r) || !vhost || apply_to > APPLY_EXCHANGES)
+        return reader_ok(r);
+    return policy_put(b, vhost, name, pattern, apply_to, priority, definition, operator_policy, text, sizeof text);
+}
+
+static bool replay_exchange(struct broker *b, struct reader *r, bool put)
+{
+    struct vhost *vhost = vhost_find(b, reader_str8(r));
+    struct slice name = reader_str8(r);
+    struct exchange *x = vhost ? exchange_find(vhost, name) : NULL;
+    if (!put) {
+        if (x)
+            exchange_delete(b, x);
+        return true;
+    }
+    const struct exchange_type *type = exchange_type_find(reader_str8(r));
+    uint8_t flags = reader_u8(r);
+    struct slice args = reader_str32(r);
+    if (!reader_ok(r) || !type)
+        return false;
+    if (!vhost || x)
+        return true;
+    return exchange_make(b, vhost, name, type, flags & 8, true, flags & 2, flags & 4, args) != NULL;
+}
+
+static bool replay_queue_put(struct broker *b, struct reader *r)
+{
+    uint64_t id = reader_varint(r);
+    struct vhost *vhost = vhost_find(b, reader_str8(r));
+    struct slice name = reader_str8(r);
+    uint8_t flags = reader_u8(r);
+    uint64_t next = reader_varint(r), mark = reader_varint(r);
+    struct slice args = reader_str32(r);
+    if (!reader_ok(r))
+        return false;
+    struct queue *q = queue_by_id(b, id);
+    if (!vhost)
+        return true;
+    if (!q && (flags & 4)) {
+        if (!delay_queue_make(b, vhost, id))
+            return false;
+        q = vhost->delays;
+    } else if (!q) {
+        struct queue *old = queue_find(vhost, name);
+        if (old)
+            queue_delete(b, old, NULL);
+        q = queue_make(b, vhost, name, flags & 1, false, flags & 2, args, NULL, id);
+    }
+    if (!q)
+        return false;
+    if (!q->replay && !(q->replay = mem_zalloc(sizeof *q->replay)))
+        return false;
+    q->next_position = next > q->next_position ? next : q->next_position;
+    q->mark = mark > q->mark ? mark : q->mark;
+    return true;
+}
+
+static bool replay_binding(struct broker *b, struct reader *r, bool put)
+{
+    struct slice vhost_name = reader_str8(r);
+    struct exchange *source = find_exchange(b, vhost_name, reader_str8(r));
+    bool to_queue = reader_u8(r) == 'q';
+    struct slice target = reader_str8(r), key = reader_str8(r), args = reader_str32(r);
+    if (!reader_ok(r))
+        return false;
+    struct queue *q = source && to_queue ? queue_find(source->vhost, target) : NULL;
+    struct exchange *x = source && !to_queue ? exchange_find(source->vhost, target) : NULL;
+    bool fresh;
+    if (!q && !x)
+        return true;
+    if (put)
+        return binding_make(b, source, q, x, key, args, &fresh);
+    struct binding *binding = binding_find(source->vhost, source, q, x, key, args);
+    if (binding)
+        binding_delete(b, binding, false);
+    return true;
+}
+
+/* ---- records of messages ---- */
+
+struct replay_target {
+    uint64_t queue, position, returns;
+    wall_t deadline;
+};
+
+static bool target_read(struct reader *r, struct replay_target *ret)
+{
+    ret->queue = reader_varint(r);
+    ret->position = reader_varint(r);
+    uint64_t deadline = reader_varint(r);
+    ret->deadline = deadline ? (wall_t)(deadline - 1) : WALL_NEVER;
+    ret->returns = reader_varint(r);
+    return reader_ok(r);
+}
+
+static struct msg *msg_read(struct broker *b, struct reader *r, uint64_t id)
+{
+    uint8_t flags = reader_u8(r), priority = reader_u8(r);
+    int64_t expiration = (int64_t)reader_varint(r) - 1;
+    uint8_t exchange_len = reader_u8(r), key_len = reader_u8(r);
+    uint64_t props_len = reader_varint(r), body_len = reader_varint(r);
+    struct slice exchange = reader_take(r, exchange_len), key = reader_take(r, key_len), props = reader_take(r, props_len),
+                 body = reader_take(r, body_len);
+    if (!reader_done(r))
+        return NULL;
+    struct msg *msg = msg_new(&b->heap, exchange, key, props, body.len);
+    if (!msg)
+        return NULL;
+    msg->flags = flags;
+    msg->priority = priority;
+    msg->expiration_ms = expiration;
+    msg->id = id;
+    if (body.len)
+        memcpy(msg_body_room(msg), body.ptr, body.len);
+    return msg;
+}
+
+/* The body that an earlier record of the same snapshot carried. */
+static struct msg *shared_find(struct broker *b, uint64_t id)
+{
+    return b->shared && id ? map_get(b->shared, map_key_u64(&id)) : NULL;
+}
+
+static bool shared_keep(struct broker *b, struct msg *msg)
+{
+    if (!b->shared) {
+        b->shared = mem_alloc(sizeof *b->shared);
+        if (!b->shared)
+            return false;
+        map_init(b->shared, b->seed);
+    }
+    struct msg *old = map_take(b->shared, map_key_u64(&msg->id));
+    if (old)
+        msg_unref(&b->heap, old);
+    return map_put(b->shared, map_key_u64(&msg->id), msg_ref(msg));
+}
+
+static void shared_fini(struct broker *b)
+{
+    if (!b->shared)
+        return;
+    MAP_EACH(b->shared, struct msg, msg)
+        msg_unref(&b->heap, msg);
+    map_fini(b->shared);
+    mem_free(b->shared);
+    b->shared = NULL;
+}
+
+static bool hold(struct broker *b, const struct replay_target *t, struct msg *msg, bool snapshot)
+{
+    struct queue *q = queue_by_id(b, t->queue);
+    if (!q || !q->replay)
+        return true; /* deleted later on, or its definition comes later in the snapshot together with this message */
+    if (t->position >= q->next_position)
+        q->next_position = t->position + 1;
+    struct held *have = held_find(&q->replay->live, t->position);
+    if (!have)
+        have = held_find(&q->replay->snapshot, t->position);
+    if (have) {
+        have->returns = t->returns >> 1 > have->returns ? (uint32_t)(t->returns >> 1) : have->returns;
+        have->redelivered |= t->returns & 1;
+        return true;
+    }
+    struct held item = {.position = t->position,
+                        .msg = msg_ref(msg),
+                        .deadline = t->deadline,
+                        .returns = (uint32_t)(t->returns >> 1),
+                        .redelivered = t->returns & 1};
+    if (held_add(snapshot ? &q->replay->snapshot : &q->replay->live, item))
+        return true;
+    msg_unref(&b->heap, msg);
+    return false;
+}
+
+static bool replay_enqueue(struct broker *b, struct reader *r)
+{
+    uint8_t what = reader_u8(r);
+    uint64_t id = reader_varint(r);
+    if (id >= b->next_msg_id)
+        b->next_msg_id = id + 1;
+    if (what & ENQ_MOVE) {
+        struct queue *from = queue_by_id(b, reader_varint(r));
+        uint64_t position = reader_varint(r);
+        if (from && from->replay) {
+            remove_run(b, &from->replay->live, position, 1);
+            remove_run(b, &from->replay->snapshot, position, 1);
+        }
+    }
+    uint64_t count = reader_varint(r);
+    struct reader targets = *r;
+    struct replay_target t;
+    if (count > r->left / 4)
+        return count == 0 && reader_ok(r);
+    for (uint64_t i = 0; i < count; i++)
+        if (!target_read(r, &t))
+            return false;
+    if (count == 0)
+        return reader_ok(r);
+    struct msg *msg = what & ENQ_BODY ? msg_read(b, r, id) : shared_find(b, id);
+    if (!msg)
+        return !(what & ENQ_BODY);
+    bool ok = true;
+    if ((what & ENQ_BODY) && (what & ENQ_SNAPSHOT) && id)
+        ok = shared_keep(b, msg);
+    for (uint64_t i = 0; i < count && ok; i++)
+        ok = target_read(&targets, &t) && hold(b, &t, msg, what & ENQ_SNAPSHOT);
+    if (what & ENQ_BODY)
+        msg_unref(&b->heap, msg);
+    return ok;
+}
+
+static bool replay_remove(struct broker *b, struct reader *r)
+{
+    struct queue *q = queue_by_id(b, reader_varint(r));
+    uint64_t count = reader_varint(r);
+    for (uint64_t i = 0; i < count && reader_ok(r); i++) {
+        uint64_t first = reader_varint(r), length = reader_varint(r);
+        if (!reader_ok(r) || length == 0 || !q || !q->replay)
+            continue;
+        remove_run(b, &q->replay->live, first, length);
+        remove_run(b, &q->replay->snapshot, first, length);
+        if (first + length > q->next_position)
+            q->next_position = first + length;
+    }
+    return reader_ok(r);
+}
+
+static bool replay_return(struct broker *b, struct reader *r)
+{
+    struct queue *q = queue_by_id(b, reader_varint(r));
+    uint64_t position = reader_varint(r), returns = reader_varint(r);
+    struct held *item = NULL;
+    if (q && q->replay && !(item = held_find(&q->replay->live, position)))
+        item = held_find(&q->replay->snapshot, position);
+    if (item) {
+        item->returns = (uint32_t)returns;
+        item->redelivered = true;
+    }
+    return reader_ok(r);
+}
+
+/* ---- dispatch ---- */
+
+static bool apply(struct broker *b, struct slice record);
+
+static bool replay_tx(struct broker *b, struct reader *r)
+{
+    while (r->left && reader_ok(r)) {
+        struct slice inner = reader_str32(r);
+        if (!reader_ok(r) || inner.len == 0 || inner.ptr[0] == REC_TX || !apply(b, inner))
+            return false;
+    }
+    return reader_ok(r);
+}
+
+static bool piece(struct broker *b, struct reader *r, bool last)
+{
+    struct slice bytes = reader_rest(r);
+    if (!buffer_reserve(&b->pieces, bytes.len))
+        return false;
+    buffer_put(&b->pieces, bytes.ptr, bytes.len);
+    if (!last)
+        return true;
+    struct slice whole = slice_of(b->pieces.bytes, b->pieces.len);
+    bool ok = whole.len && whole.ptr[0] != REC_PIECE && whole.ptr[0] != REC_COMMIT && apply(b, whole);
+    buffer_fini(&b->pieces);
+    return ok;
+}
+
+static bool apply(struct broker *b, struct slice record)
+{
+    struct reader r = reader_of(record);
+    struct slice name, vhost_name;
+    uint8_t type = reader_u8(&r);
+    switch (type) {
+    case REC_PIECE:
+        return piece(b, &r, false);
+    case REC_COMMIT:
+        return piece(b, &r, true);
+    case REC_CHECKPOINT:
+        return true;
+    case REC_TX:
+        return replay_tx(b, &r);
+    case REC_VHOST_PUT:
+        name = reader_str8(&r);
+        return vhost_put(b, name, reader_str8(&r)) && reader_ok(&r);
+    case REC_VHOST_DELETE: {
+        struct vhost *vhost = vhost_find(b, reader_str8(&r));
+        if (vhost)
+            vhost_delete(b, vhost);
+        return reader_ok(&r);
+    }
+    case REC_USER_PUT:
+        name = reader_str8(&r);
+        vhost_name = reader_str32(&r);
+        return user_put(b, name, vhost_name, reader_str32(&r), true) && reader_ok(&r);
+    case REC_USER_DELETE: {
+        struct user *user = user_find(b, reader_str8(&r));
+        if (user)
+            user_delete(b, user);
+        return reader_ok(&r);
+    }
+    case REC_PERMISSION_PUT:
+        return replay_permission(b, &r, true);
+    case REC_PERMISSION_DELETE:
+        return replay_permission(b, &r, false);
+    case REC_POLICY_PUT:
+        return replay_policy(b, &r, true);
+    case REC_POLICY_DELETE:
+        return replay_policy(b, &r, false);
+    case REC_EXCHANGE_PUT:
+        return replay_exchange(b, &r, true);
+    case REC_EXCHANGE_DELETE:
+        return replay_exchange(b, &r, false);
+    case REC_QUEUE_PUT:
+        return replay_queue_put(b, &r);
+    case REC_QUEUE_DELETE: {
+        struct queue *q = queue_by_id(b, reader_varint(&r));
+        if (q)
+            queue_delete(b, q, NULL);
+        return reader_ok(&r);
+    }
+    case REC_BINDING_PUT:
+        return replay_binding(b, &r, true);
+    case REC_BINDING_DELETE:
+        return replay_binding(b, &r, false);
+    case REC_ENQUEUE:
+        return replay_enqueue(b, &r);
+    case REC_REMOVE:
+        return replay_remove(b, &r);
+    case REC_RETURN:
+        return replay_return(b, &r);
+    case REC_MARK: {
+        struct queue *q = queue_by_id(b, reader_varint(&r));
+        uint64_t mark = reader_varint(&r);
+        if (q)
+            q->mark = mark; /* may go back: a clean stop leaves the exact mark */
+        return reader_ok(&r);
+    }
+    default:
+        return false;
+    }
+}
+
+int broker_replay(struct broker *b, lsn_t lsn, struct slice record, char *why, size_t why_len)
+{
+    CHECK(b->recovering);
+    uint8_t type = record.len ? record.ptr[0] : 0;
+    b->store_was_new = false;
+    b->appended = b->durable = lsn;
+    if (b->pieces.len && type != REC_PIECE && type != REC_COMMIT)
+        buffer_fini(&b->pieces); /* undecided: its COMMIT was never durable */
+    if (apply(b, record))
+        return 0;
+    const char *name = record_name(type);
+    snprintf(why, why_len, "journal record %llu (%s, %zu bytes) cannot be applied: %s", (unsigned long long)lsn,
+             name ? name : "unknown type", record.len,
+             name ? "it is damaged, or memory is short" : "it was written by a newer version");
+    return -84; /* EILSEQ */
+}
+
+/* ---- after the last record ---- */
+
+static bool settle_one(struct broker *b, struct queue *q, struct held *item)
+{
+    bool journalled = true;
+    struct entry *e = backlog_append(b, q, item->msg, item->position, 0, q->hidden ? WALL_NEVER : item->deadline, journalled);
+    if (!e)
+        return false;
+    item->msg = NULL; /* its reference went into the entry */
+    e->flags &= (uint8_t)~ENTRY_FRESH;
+    e->returns = item->returns;
+    if (item->redelivered || item->position < q->mark)
+        e->flags |= ENTRY_REDELIVERED;
+    if (q->hidden) {
+        e->deadline = item->deadline;
+        delay_entry_recovered(b, q, e);
+    }
+    return true;
+}
+
+static bool settle_queue(struct broker *b, struct queue *q)
+{
+    struct replay_queue *held = q->replay;
+    if (!held)
+        return true;
+    struct held_list *a = &held->live, *s = &held->snapshot;
+    uint32_t i = a->first, j = s->first;
+    bool ok = true;
+    while (ok && (i < a->end || j < s->end)) {
+        bool from_live = j >= s->end || (i < a->end && a->items[i].position < s->items[j].position);
+        struct held *item = from_live ? &a->items[i++] : &s->items[j++];
+        if (item->msg)
+            ok = settle_one(b, q, item);
+    }
+    a->first = i;
+    s->first = j;
+    replay_queue_drop(b, q);
+    if (q->next_position < q->mark)
+        q->next_position = q->mark;
+    q->mark_safe = q->mark;
+    q->delivered_upto = q->mark;
+    return ok;
+}
+
+static bool make_defaults(struct broker *b, char *why, size_t why_len)
+{
+    const struct broker_options *o = &b->options;
+    char verifier[PASSWORD_VERIFIER_MAX];
+    uint8_t salt[16];
+    struct slice user = o->default_user.len ? o->default_user : slice_str("guest");
+    struct slice pass = o->default_pass.len ? o->default_pass : slice_str("guest");
+    struct slice vhost_name = o->default_vhost.len ? o->default_vhost : slice_str("/");
+    bool guest = slice_is(pass, "guest");
+    o->random(o->random_arg, salt, sizeof salt);
+    if (!password_make(pass, salt, guest ? GUEST_ITERATIONS : PASSWORD_ITERATIONS, verifier)) {
+        snprintf(why, why_len, "the default user's password could not be hashed");
+        return false;
+    }
+    struct vhost *vhost = vhost_put(b, vhost_name, (struct slice){0});
+    snprintf(why, why_len, "out of memory");
+    if (!vhost || !user_put(b, user, slice_str(verifier), slice_str("administrator"), true))
+        return false;
+    struct user *u = user_find(b, user);
+    if (!permission_put(b, u, vhost, slice_str(".*"), slice_str(".*"), slice_str(".*"), why, why_len))
+        return false;
+    b->recovering = false;
+    (void)log_object(b, &vhost->object);
+    (void)log_object(b, &u->object);
+    (void)log_object(b, &permission_find(u, vhost, NULL)->object);
+    return true;
+}
+
+int broker_replayed(struct broker *b, mono_t now, wall_t wall, char *why, size_t why_len)
+{
+    b->now = now;
+    b->wall = wall;
+    wheel_init(&b->wheel, now);
+    buffer_fini(&b->pieces);
+    shared_fini(b);
+    bool ok = true;
+    LIST_EACH(&b->catalogue, node, after) {
+        struct object *object = CONTAINER_OF(node, struct object, link);
+        if (object->kind == OBJ_QUEUE)
+            ok = ok && settle_queue(b, CONTAINER_OF(object, struct queue, object));
+    }
+    if (!ok) {
+        snprintf(why, why_len, "out of memory while rebuilding queues");
+        return -12;
+    }
+    if (b->store_was_new && !make_defaults(b, why, why_len))
+        return -12;
+    b->recovering = false;
+    LIST_EACH(&b->catalogue, node, after) {
+        struct object *object = CONTAINER_OF(node, struct object, link);
+        if (object->kind == OBJ_QUEUE)
+            queue_used(b, CONTAINER_OF(object, struct queue, object));
+    }
+    return 0;
+}

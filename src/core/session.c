@@ -1,0 +1,346 @@
+/* Sessions as the core sees them ("peers"): open, log in, enter a vhost, credit, alarms, close.
+ *
+ * A login is answered by the worker: the core knows only verifiers and sends (secret, verifier) out as EFF_VERIFY. A
+ * login that succeeded is remembered as an HMAC under a key of this process, so that the next login with the same secret
+ * costs a hash and no worker. Unknown users are verified against a decoy, so that they take as long as known ones.
+ */
+#include "core/core_int.h"
+
+#include "fmt/password.h"
+
+#define VERIFIED_MAX 512u
+#define PEERS_MAX (1u << 20)
+
+static const char decoy_verifier[] = "SCRAM-SHA-256$32768:AAAAAAAAAAAAAAAAAAAAAA==$"
+                                     "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+
+struct pending { /* a login that the worker is checking */
+    struct list link;
+    uint64_t ticket;
+    struct port_side *side;
+    uint32_t session, origin;
+    bool known, digest_valid;
+    uint8_t digest[32];
+    size_t name_len;
+    uint8_t name[];
+};
+
+struct login {
+    uint8_t key[32];
+    struct list pending;
+    uint8_t verified[VERIFIED_MAX][32]; /* ring of digests of logins that were right */
+    uint32_t verified_count, verified_next;
+};
+
+bool login_init(struct broker *b)
+{
+    b->login = mem_zalloc(sizeof *b->login);
+    if (!b->login)
+        return false;
+    list_init(&b->login->pending);
+    b->options.random(b->options.random_arg, b->login->key, sizeof b->login->key);
+    return true;
+}
+
+void login_fini(struct broker *b)
+{
+    if (!b->login)
+        return;
+    LIST_EACH(&b->login->pending, node, after)
+        mem_free(CONTAINER_OF(node, struct pending, link));
+    mem_free(b->login);
+    b->login = NULL;
+}
+
+static bool digest_known(const struct login *login, const uint8_t digest[32])
+{
+    for (uint32_t i = 0; i < login->verified_count; i++)
+        if (memcmp(login->verified[i], digest, 32) == 0)
+            return true;
+    return false;
+}
+
+static void digest_remember(struct login *login, const uint8_t digest[32])
+{
+    if (digest_known(login, digest))
+        return;
+    memcpy(login->verified[login->verified_next], digest, 32);
+    login->verified_next = (login->verified_next + 1) % VERIFIED_MAX;
+    if (login->verified_count < VERIFIED_MAX)
+        login->verified_count++;
+}
+
+/* ---- open and close ---- */
+
+static bool peer_slot(struct port_side *side, uint32_t number)
+{
+    if (number < side->peer_max)
+        return true;
+    if (number >= PEERS_MAX)
+        return false;
+    uint32_t max = side->peer_max ? side->peer_max : 16;
+    while (max <= number)
+        max *= 2;
+    struct peer **grown = mem_realloc(side->peers, max * sizeof *grown);
+    if (!grown)
+        return false;
+    memset(grown + side->peer_max, 0, (max - side->peer_max) * sizeof *grown);
+    side->peers = grown;
+    side->peer_max = max;
+    return true;
+}
+
+static void refuse_session(struct port_side *side, uint32_t number)
+{
+    struct peer nobody = {.side = side, .number = number};
+    struct effect *e = effect_push(side->broker, &nobody, EFF_SESSION_KICK, 0);
+    e->answer = NULL;
+}
+
+/* c->number is the port's index, set by the dispatcher. */
+void do_session_open(struct broker *b, struct peer *old, struct channel *ch, struct command *c)
+{
+    (void)ch;
+    CHECK(!old);
+    struct port_side *side = &b->sides[c->number];
+    struct peer *peer = peer_slot(side, c->session) ? mem_zalloc(sizeof *peer) : NULL;
+    if (!peer || (c->ask && (!slice_keep(&peer->address, c->ask->name) || !slice_keep(&peer->protocol, c->ask->other)))) {
+        if (peer)
+            slice_drop(&peer->address);
+        mem_free(peer);
+        refuse_session(side, c->session);
+        return;
+    }
+    peer->side = side;
+    peer->number = c->session;
+    peer->flags = c->ask ? c->ask->flags : c->flags;
+    peer->credit = SESSION_CREDIT_BYTES;
+    list_init(&peer->owned);
+    list_insert(&b->peers, &peer->link);
+    side->peers[c->session] = peer;
+    b->totals.sessions++;
+}
+
+/* Channels go first, in order, so that their messages are back before exclusive queues die. */
+void peer_release(struct broker *b, struct peer *peer)
+{
+    for (uint32_t i = 0; i < peer->channel_max; i++)
+        if (peer->channels[i])
+            channel_free(b, peer->channels[i]);
+    while (!list_empty(&peer->owned)) {
+        struct queue *q = CONTAINER_OF(peer->owned.next, struct queue, owner_link);
+        queue_delete(b, q, NULL);
+    }
+    LIST_EACH(&b->login->pending, node, after) {
+        struct pending *p = CONTAINER_OF(node, struct pending, link);
+        if (p->side == peer->side && p->session == peer->number)
+            p->side = NULL;
+    }
+    if (peer->user)
+        peer->user->peers--;
+    peer->user = NULL;
+}
+
+void do_session_close(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
+{
+    (void)ch;
+    (void)c;
+    peer_release(b, peer);
+    list_remove(&peer->link);
+    peer->side->peers[peer->number] = NULL;
+    effect_push(b, peer, EFF_SESSION_CLOSED, 0);
+    slice_drop(&peer->address);
+    slice_drop(&peer->protocol);
+    mem_free(peer->channels);
+    mem_free(peer);
+    b->totals.sessions--;
+}
+
+void do_credit(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
+{
+    (void)ch;
+    bool was_out = peer->credit <= 0;
+    peer->credit += (int64_t)c->number;
+    if (peer->credit > SESSION_CREDIT_BYTES)
+        peer->credit = SESSION_CREDIT_BYTES;
+    if (!was_out || peer->credit <= 0)
+        return;
+    for (uint32_t i = 0; i < peer->channel_max; i++)
+        if (peer->channels[i])
+            consumers_unpark(b, peer->channels[i]);
+}
+
+/* ---- login ---- */
+
+static void login_refused(struct broker *b, struct peer *peer, uint32_t origin)
+{
+    fail(b, peer, 0, origin, ERR_ACCESS_REFUSED, "login refused");
+}
+
+static void login_granted(struct broker *b, struct peer *peer, struct user *user, uint32_t origin)
+{
+    peer->user = user;
+    peer->state = PEER_LOGGED_IN;
+    user->peers++;
+    struct command c = {.origin = origin};
+    answer_ok(b, peer, &c, 0, (struct slice){0}, 0, 0);
+}
+
+static void send_to_worker(struct broker *b, struct peer *peer, const struct command *c, struct user *user,
+                           const uint8_t *digest)
+{
+    uint8_t raw[8192];
+    struct writer w = writer_of(raw, sizeof raw);
+    writer_str32(&w, c->ask->other);
+    writer_str32(&w, user ? user->verifier : slice_str(decoy_verifier));
+    struct pending *p = mem_zalloc(sizeof *p + c->ask->name.len);
+    struct answer *answer = writer_ok(&w) ? answer_new((struct slice){0}, (struct slice){0}, writer_slice(&w)) : NULL;
+    explicit_bzero(raw, sizeof raw);
+    if (!p || !answer) {
+        mem_free(p);
+        mem_free(answer);
+        login_refused(b, peer, c->origin);
+        return;
+    }
+    p->ticket = b->next_ticket++;
+    p->side = peer->side;
+    p->session = peer->number;
+    p->origin = c->origin;
+    p->known = user != NULL;
+    p->digest_valid = digest != NULL;
+    if (digest)
+        memcpy(p->digest, digest, 32);
+    p->name_len = c->ask->name.len;
+    if (p->name_len)
+        memcpy(p->name, c->ask->name.ptr, p->name_len);
+    list_insert(&b->login->pending, &p->link);
+    struct peer worker = {.side = &b->sides[b->options.ports]};
+    struct effect *e = effect_push(b, &worker, EFF_VERIFY, 0);
+    e->number = p->ticket;
+    e->answer = answer;
+}
+
+void do_login(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
+{
+    (void)ch;
+    struct user *user = user_find(b, c->ask->name);
+    bool far_guest = b->options.guest_loopback_only && slice_is(c->ask->name, "guest") && !(peer->flags & ASK_LOOPBACK);
+    if (peer->state != PEER_NEW || c->ask->other.len == 0 || far_guest) {
+        login_refused(b, peer, c->origin);
+        return;
+    }
+    uint8_t digest[32];
+    if (user) {
+        password_digest(b->login->key, c->ask->name, c->ask->other, user->verifier, digest);
+        if (digest_known(b->login, digest)) {
+            login_granted(b, peer, user, c->origin);
+            return;
+        }
+    }
+    send_to_worker(b, peer, c, user, user ? digest : NULL);
+}
+
+void do_verified(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
+{
+    (void)ch;
+    struct pending *p = NULL;
+    LIST_EACH(&b->login->pending, node, after)
+        if (CONTAINER_OF(node, struct pending, link)->ticket == c->number)
+            p = CONTAINER_OF(node, struct pending, link);
+    if (!p)
+        return;
+    list_remove(&p->link);
+    bool ok = (c->flags & ASK_VERIFY_OK) && p->known;
+    if (ok && p->digest_valid)
+        digest_remember(b->login, p->digest);
+    peer = p->side ? peer_of(b, p->side, p->session) : NULL;
+    if (peer && peer->state == PEER_NEW) {
+        struct user *user = ok ? user_find(b, slice_of(p->name, p->name_len)) : NULL;
+        if (user)
+            login_granted(b, peer, user, p->origin);
+        else
+            login_refused(b, peer, p->origin);
+    }
+    mem_free(p);
+}
+
+void do_enter(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
+{
+    (void)ch;
+    struct vhost *vhost = vhost_find(b, c->ask->name);
+    if (!peer->user) {
+        fail(b, peer, 0, c->origin, ERR_NOT_ALLOWED, "not logged in");
+        return;
+    }
+    if (!vhost) {
+        fail(b, peer, 0, c->origin, ERR_NOT_ALLOWED, "vhost %.*s not found", SLICE_ARG(c->ask->name));
+        return;
+    }
+    if (!may_enter(peer->user, vhost)) {
+        fail(b, peer, 0, c->origin, ERR_NOT_ALLOWED, "access to vhost '%.*s' refused for user '%.*s'",
+             SLICE_ARG(c->ask->name), SLICE_ARG(peer->user->name));
+        return;
+    }
+    peer->vhost = vhost;
+    peer->state = PEER_ENTERED;
+    answer_ok(b, peer, c, 0, (struct slice){0}, 0, 0);
+}
+
+void do_update_secret(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
+{
+    (void)ch;
+    if (!peer->user || !peer->vhost || !may_enter(peer->user, peer->vhost)) {
+        fail(b, peer, 0, c->origin, ERR_NOT_ALLOWED, "New secret was refused by one of the backends");
+        return;
+    }
+    answer_ok(b, peer, c, 0, (struct slice){0}, 0, 0);
+}
+
+/* ---- alarms ---- */
+
+void alarms_apply(struct broker *b, struct peer *peer)
+{
+    bool should = b->alarms && peer->publisher;
+    if (should == peer->blocked || peer->state == PEER_FAILED)
+        return;
+    peer->blocked = should;
+    struct effect *e = effect_push(b, peer, should ? EFF_BLOCKED : EFF_UNBLOCKED, 0);
+    if (!should)
+        return;
+    const char *text = b->alarms == (ALARM_MEMORY | ALARM_DISK) ? "low on memory & low on disk"
+                       : b->alarms == ALARM_MEMORY              ? "low on memory"
+                                                                : "low on disk";
+    e->answer = answer_new(slice_str(text), (struct slice){0}, (struct slice){0}); /* NULL: blocked without a reason */
+}
+
+void do_alarm(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
+{
+    (void)peer;
+    (void)ch;
+    b->alarms = (unsigned)c->number;
+    LIST_EACH(&b->peers, node, after)
+        alarms_apply(b, CONTAINER_OF(node, struct peer, link));
+}
+
+/* After this the marks in the journal are exact, so that a clean restart redelivers as it should. */
+void do_drain(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
+{
+    (void)ch;
+    b->stopping = true;
+    LIST_EACH(&b->peers, node, after)
+        if (CONTAINER_OF(node, struct peer, link) != peer)
+            peer_release(b, CONTAINER_OF(node, struct peer, link));
+    while (dead_letter_run(b, UINT32_MAX))
+        ;
+    backlog_flush_removals(b);
+    LIST_EACH(&b->catalogue, node, after) {
+        struct object *object = CONTAINER_OF(node, struct object, link);
+        struct queue *q = CONTAINER_OF(object, struct queue, object);
+        if (object->kind == OBJ_QUEUE && object->journalled && q->mark != q->delivered_upto &&
+            log_reserve(b, 64, 1)) {
+            q->mark = q->delivered_upto;
+            q->mark_lsn = log_mark(b, q, q->mark);
+        }
+    }
+    answer_ok(b, peer, c, b->appended, (struct slice){0}, 0, 0);
+}

@@ -1,0 +1,231 @@
+/* The command line, see cli.h. Main thread.
+ *
+ * One table of subcommands; each parses its own arguments with the options that all share (argp does the parsing, --help
+ * and the complaints about unknown options). */
+#include "main/cli.h"
+
+#include "base/mem.h"
+#include "main/bench_amqp.h"
+#include "main/cli_int.h"
+
+#include <argp.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+struct command_row {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *text;
+};
+
+static int run_bench(int argc, char **argv);
+static int run_help(int argc, char **argv);
+
+static const struct command_row rows[] = {
+    {"serve", cli_serve, "run the broker in the foreground"},
+    {"user", cli_admin, "add, delete, list users; change passwords and tags"},
+    {"vhost", cli_admin, "add, delete, list vhosts"},
+    {"permission", cli_admin, "set, clear, list permissions"},
+    {"policy", cli_admin, "set, clear, list policies"},
+    {"definitions", cli_admin, "import or export RabbitMQ's definitions JSON"},
+    {"list", cli_admin, "list queues, exchanges, bindings, connections, consumers, or totals"},
+    {"alarm", cli_admin, "raise or clear an alarm by hand: publishers wait"},
+    {"connection", cli_admin, "close a connection"},
+    {"compact", cli_admin, "compact the journal now"},
+    {"bench", run_bench, "bench amqp: load any AMQP 0-9-1 server and report rates and latencies"},
+    {"inspect", cli_inspect, "print a data folder's journal record by record"},
+    {"reference", cli_reference, "print settings, errors, limits, methods and log events"},
+    {"help", run_help, "this list"},
+};
+
+void cli_complain(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    fputs("millrace: ", stderr);
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+    va_end(args);
+}
+
+static void print_help(FILE *to)
+{
+    fputs("usage: millrace COMMAND [ARGUMENT...]\n\n", to);
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+        fprintf(to, "  %-12s %s\n", rows[i].name, rows[i].text);
+    fputs("\n`millrace COMMAND --help` tells more. Start with: millrace serve\n", to);
+}
+
+static int run_help(int argc, char **argv)
+{
+    if (argc > 1) {
+        char *help[] = {argv[1], (char *)"--help", NULL};
+        for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+            if (strcmp(rows[i].name, argv[1]) == 0 && rows[i].run != run_help)
+                return rows[i].run(2, help);
+    }
+    print_help(stdout);
+    return END_OK;
+}
+
+static int run_bench(int argc, char **argv)
+{
+    if (argc < 2 || strcmp(argv[1], "amqp") != 0) {
+        fputs("usage: millrace bench amqp [OPTION...]\n", stderr);
+        return END_USAGE;
+    }
+    argv[1] = (char *)"millrace bench amqp";
+    return bench_amqp_main(argc - 1, argv + 1);
+}
+
+int cli_main(int argc, char **argv)
+{
+    argp_err_exit_status = END_USAGE;
+    if (argc < 2) {
+        print_help(stderr);
+        return END_USAGE;
+    }
+    if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) {
+        puts("millrace " MILLRACE_VERSION);
+        return END_OK;
+    }
+    if (strcmp(argv[1], "--help") == 0)
+        argv[1] = (char *)"help";
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+        if (strcmp(rows[i].name, argv[1]) == 0)
+            return rows[i].run(argc - 1, argv + 1);
+    cli_complain("there is no command %s; `millrace help` lists them", argv[1]);
+    return END_USAGE;
+}
+
+/* ---- options of all commands ---- */
+
+enum { OPT_DATA = 256, OPT_OFFSET, OPT_CONFIG, OPT_SET, OPT_DEFINITIONS, OPT_FORMAT, OPT_JSON, OPT_VHOST, OPT_TAGS,
+       OPT_APPLY_TO, OPT_PRIORITY, OPT_OPERATOR, OPT_GROUPS };
+
+/* Options that are settings by another name: --data DIR is --set data=DIR. */
+static const struct {
+    int option;
+    const char *key;
+} set_options[] = {
+    {OPT_DATA, "data"}, {OPT_OFFSET, "port_offset"}, {OPT_DEFINITIONS, "definitions"}, {OPT_FORMAT, "log.format"}};
+
+#define OPTIONS_OF_ALL                                                                                                 \
+    {"data", OPT_DATA, "DIR", 0, "data folder (default: millrace-data)", 0},                                          \
+        {"port-offset", OPT_OFFSET, "N", 0, "added to every usual port, 0 to 3900", 0},                               \
+        {"config", OPT_CONFIG, "FILE", 0, "settings from an INI file", 0},                                            \
+    {                                                                                                                  \
+        "set", OPT_SET, "KEY=VALUE", 0, "one setting; `millrace reference` lists them", 0                             \
+    }
+
+static const struct argp_option options[] = {OPTIONS_OF_ALL, {0}};
+static const struct argp_option serve_options[] = {
+    OPTIONS_OF_ALL,
+    {"definitions", OPT_DEFINITIONS, "FILE", 0, "import definitions (RabbitMQ's JSON) first", 0},
+    {"log-format", OPT_FORMAT, "text|json", 0, "form of log lines", 0},
+    {0}};
+static const struct argp_option admin_options[] = {
+    OPTIONS_OF_ALL,
+    {"json", OPT_JSON, 0, 0, "lists as JSON", 0},
+    {"vhost", OPT_VHOST, "NAME", 0, "vhost (default: /; lists: all)", 0},
+    {"tags", OPT_TAGS, "A,B", 0, "user add: tags", 0},
+    {"apply-to", OPT_APPLY_TO, "WHAT", 0, "policy set: all, queues, classic_queues, quorum_queues, exchanges", 0},
+    {"priority", OPT_PRIORITY, "N", 0, "policy set: the highest wins", 0},
+    {"operator", OPT_OPERATOR, 0, 0, "policy: operator policies", 0},
+    {0}};
+static const struct argp_option inspect_options[] = {
+    OPTIONS_OF_ALL, {"groups", OPT_GROUPS, 0, 0, "no line per record", 0}, {0}};
+
+static void line_set(struct cli_line *line, const char *set, struct argp_state *state)
+{
+    if (line->set_count == CLI_SETS_MAX)
+        argp_error(state, "too many settings");
+    line->sets[line->set_count++] = set;
+}
+
+static void line_set_key(struct cli_line *line, const char *key, const char *value, struct argp_state *state)
+{
+    size_t len = strlen(key) + strlen(value) + 2;
+    char *set = mem_alloc(len);
+    if (!set || line->owned_count == CLI_SETS_MAX)
+        argp_error(state, "out of memory");
+    snprintf(set, len, "%s=%s", key, value);
+    line->owned[line->owned_count++] = set;
+    line_set(line, set, state);
+}
+
+static error_t parse_option(int key, char *arg, struct argp_state *state)
+{
+    struct cli_line *line = state->input;
+    for (size_t i = 0; i < ARRAY_LEN(set_options); i++)
+        if (key == set_options[i].option) {
+            line_set_key(line, set_options[i].key, arg, state);
+            return 0;
+        }
+    switch (key) {
+    case OPT_CONFIG: line->file = arg; return 0;
+    case OPT_SET: line_set(line, arg, state); return 0;
+    case OPT_JSON: line->json = true; return 0;
+    case OPT_VHOST: line->vhost = arg; return 0;
+    case OPT_TAGS: line->tags = arg; return 0;
+    case OPT_APPLY_TO: line->apply_to = arg; return 0;
+    case OPT_PRIORITY: line->priority = (int)strtol(arg, NULL, 10); return 0;
+    case OPT_OPERATOR: line->operator_policy = true; return 0;
+    case OPT_GROUPS: line->groups_only = true; return 0;
+    case ARGP_KEY_ARG:
+        if (line->word_count == CLI_WORDS_MAX)
+            argp_error(state, "too many arguments");
+        line->words[line->word_count++] = arg;
+        return 0;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+}
+
+static const struct argp_option *own_options(const char *command)
+{
+    if (strcmp(command, "serve") == 0)
+        return serve_options;
+    if (strcmp(command, "inspect") == 0)
+        return inspect_options;
+    return strcmp(command, "reference") == 0 ? options : admin_options;
+}
+
+void cli_line_parse(struct cli_line *ret, const char *usage, const char *text, int argc, char **argv)
+{
+    *ret = (struct cli_line){.command = argv[0]};
+    char program[64];
+    snprintf(program, sizeof program, "millrace %s", argv[0]);
+    struct argp argp = {
+        .options = own_options(ret->command), .parser = parse_option, .args_doc = usage, .doc = text};
+    argv[0] = program;
+    argp_parse(&argp, argc, argv, 0, NULL, ret);
+    argv[0] = (char *)(uintptr_t)ret->command;
+}
+
+void cli_line_free(struct cli_line *line)
+{
+    for (size_t i = 0; i < line->owned_count; i++)
+        mem_free(line->owned[i]);
+    line->owned_count = 0;
+}
+
+static const char *variable(const char *name)
+{
+    return secure_getenv(name);
+}
+
+int cli_config_load(const struct cli_line *line, struct config *ret)
+{
+    struct config_sources sources = {.os = os_posix(),
+                                     .file = line->file,
+                                     .sets = line->sets,
+                                     .set_count = line->set_count,
+                                     .variable = variable};
+    char why[800];
+    if (config_load(ret, &sources, why, sizeof why) == 0)
+        return END_OK;
+    cli_complain("%s", why);
+    return END_CONFIG;
+}

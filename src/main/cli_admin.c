@@ -1,0 +1,430 @@
+/* The administrative commands: `millrace user|vhost|permission|policy|list|alarm|connection|compact|definitions`. Main
+ * thread; they talk to a running broker over the control socket in its data folder.
+ *
+ * One table: command, verb, how many words it takes, usage, and the function that makes the request; lists need no
+ * function, only the operation and the columns to print. Passwords are turned into verifiers here, so that the broker's
+ * threads never see them and never spend the milliseconds. */
+#include "main/cli_int.h"
+
+#include "admin/control_client.h"
+#include "admin/definitions.h"
+#include "base/mem.h"
+#include "fmt/password.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+struct admin_call {
+    const struct cli_line *line;
+    const char *dir;
+    struct control_client client;
+};
+
+struct verb_row {
+    const char *command, *verb;
+    unsigned words_min, words_max; /* after the verb */
+    const char *usage;
+    int (*run)(struct admin_call *call, const char *const *words, unsigned count);
+    const char *op;      /* lists: the operation … */
+    const char *columns; /* … and what to print */
+};
+
+/* ---- asking ---- */
+
+static json_t *ask(struct admin_call *call, json_t *request)
+{
+    json_t *response = control_client_request(&call->client, request);
+    if (!response) {
+        cli_complain("the broker on %s went away", call->dir);
+        return NULL;
+    }
+    if (json_is_true(json_object_get(response, "ok")))
+        return response;
+    const char *error = json_string_value(json_object_get(response, "error"));
+    const char *text = json_string_value(json_object_get(response, "text"));
+    cli_complain("%s - %s", error ? error : "ERROR", text ? text : "the request failed");
+    json_decref(response);
+    return NULL;
+}
+
+/* For requests of which only success matters. */
+static int tell(struct admin_call *call, json_t *request)
+{
+    json_t *response = ask(call, request);
+    json_decref(response);
+    return response ? END_OK : END_FAILED;
+}
+
+static const char *vhost_of(const struct admin_call *call)
+{
+    return call->line->vhost ? call->line->vhost : "/";
+}
+
+/* ---- users ---- */
+
+static bool read_password(char *ret, size_t len)
+{
+    fputs("password: ", stderr);
+    if (!fgets(ret, (int)len, stdin))
+        return false;
+    ret[strcspn(ret, "\r\n")] = '\0';
+    return true;
+}
+
+static int put_user(struct admin_call *call, const char *name, const char *password, const char *tags)
+{
+    char typed[1024], verifier[PASSWORD_VERIFIER_MAX];
+    uint8_t salt[16];
+    if (!password && !read_password(typed, sizeof typed)) {
+        cli_complain("a password is needed");
+        return END_USAGE;
+    }
+    const char *secret = password ? password : typed;
+    os_posix()->random(os_posix(), salt, sizeof salt);
+    bool made = *secret && password_make(slice_str(secret), salt, PASSWORD_ITERATIONS, verifier);
+    explicit_bzero(typed, sizeof typed);
+    if (!made) {
+        cli_complain("an empty password never lets anybody in");
+        return END_USAGE;
+    }
+    return tell(call, json_pack("{s:s, s:s, s:s, s:s}", "op", "USER_PUT", "name", name, "other", verifier, "key", tags));
+}
+
+static int user_add(struct admin_call *call, const char *const *words, unsigned count)
+{
+    return put_user(call, words[0], count > 1 ? words[1] : NULL, call->line->tags ? call->line->tags : "");
+}
+
+/* The tags stay: they are looked up first, since a put replaces both. */
+static int user_password(struct admin_call *call, const char *const *words, unsigned count)
+{
+    json_t *response = ask(call, json_pack("{s:s}", "op", "USER_LIST"));
+    if (!response)
+        return END_FAILED;
+    int code = END_FAILED;
+    size_t i;
+    json_t *row, *found = NULL;
+    json_array_foreach(json_object_get(response, "rows"), i, row)
+    {
+        const char *name = json_string_value(json_object_get(row, "name"));
+        if (name && strcmp(name, words[0]) == 0)
+            found = row;
+    }
+    const char *tags = json_string_value(json_object_get(found, "tags"));
+    if (found)
+        code = put_user(call, words[0], count > 1 ? words[1] : NULL, tags ? tags : "");
+    else
+        cli_complain("there is no user %s", words[0]);
+    json_decref(response);
+    return code;
+}
+
+static int user_tags(struct admin_call *call, const char *const *words, unsigned count)
+{
+    const char *tags = count > 1 ? words[1] : "";
+    return tell(call, json_pack("{s:s, s:s, s:s}", "op", "USER_TAGS", "name", words[0], "key", tags));
+}
+
+static int user_delete(struct admin_call *call, const char *const *words, unsigned count)
+{
+    (void)count;
+    return tell(call, json_pack("{s:s, s:s}", "op", "USER_DELETE", "name", words[0]));
+}
+
+/* ---- vhosts, permissions, policies ---- */
+
+static int vhost_add(struct admin_call *call, const char *const *words, unsigned count)
+{
+    (void)count;
+    return tell(call, json_pack("{s:s, s:s}", "op", "VHOST_PUT", "name", words[0]));
+}
+
+static int vhost_delete(struct admin_call *call, const char *const *words, unsigned count)
+{
+    (void)count;
+    return tell(call, json_pack("{s:s, s:s}", "op", "VHOST_DELETE", "name", words[0]));
+}
+
+static int permission_set(struct admin_call *call, const char *const *words, unsigned count)
+{
+    (void)count;
+    return tell(call, json_pack("{s:s, s:s, s:s, s:{s:s, s:s, s:s}}", "op", "PERMISSION_PUT", "name", words[0], "other",
+                                vhost_of(call), "args", "configure", words[1], "write", words[2], "read", words[3]));
+}
+
+static int permission_clear(struct admin_call *call, const char *const *words, unsigned count)
+{
+    (void)count;
+    return tell(call, json_pack("{s:s, s:s, s:s}", "op", "PERMISSION_DELETE", "name", words[0], "other", vhost_of(call)));
+}
+
+static const char *const *policy_flags(const struct admin_call *call)
+{
+    static const char *const flags[] = {"", "internal"};
+    return &flags[call->line->operator_policy];
+}
+
+static int policy_set(struct admin_call *call, const char *const *words, unsigned count)
+{
+    (void)count;
+    json_error_t error;
+    json_t *definition = json_loads(words[2], 0, &error);
+    if (!json_is_object(definition)) {
+        cli_complain("the definition is not a JSON object: %s", error.text);
+        json_decref(definition);
+        return END_USAGE;
+    }
+    const char *apply_to = call->line->apply_to ? call->line->apply_to : "all";
+    return tell(call, json_pack("{s:s, s:s, s:s, s:[s], s:{s:s, s:s, s:i, s:o}}", "op", "POLICY_PUT", "name", words[0],
+                                "other", vhost_of(call), "flags", *policy_flags(call), "args", "pattern", words[1],
+                                "apply-to", apply_to, "priority", call->line->priority, "definition", definition));
+}
+
+static int policy_clear(struct admin_call *call, const char *const *words, unsigned count)
+{
+    (void)count;
+    return tell(call, json_pack("{s:s, s:s, s:s, s:[s]}", "op", "POLICY_DELETE", "name", words[0], "other",
+                                vhost_of(call), "flags", *policy_flags(call)));
+}
+
+/* ---- the rest ---- */
+
+static int alarm_raise(struct admin_call *call, const char *const *words, unsigned count)
+{
+    json_t *raised = json_array();
+    for (unsigned i = 0; i < count; i++)
+        json_array_append_new(raised, json_string(words[i]));
+    return tell(call, json_pack("{s:s, s:o}", "op", "alarm", "raised", raised));
+}
+
+static int connection_close(struct admin_call *call, const char *const *words, unsigned count)
+{
+    const char *reason = count > 1 ? words[1] : "closed by an administrator";
+    return tell(call, json_pack("{s:s, s:I, s:s}", "op", "SESSION_CLOSE", "number",
+                                (json_int_t)strtoull(words[0], NULL, 10), "name", reason));
+}
+
+static int compact(struct admin_call *call, const char *const *words, unsigned count)
+{
+    (void)words;
+    (void)count;
+    return tell(call, json_pack("{s:s}", "op", "COMPACT"));
+}
+
+/* ---- definitions ---- */
+
+static json_t *ask_for_import(void *arg, json_t *request)
+{
+    return control_client_request(&((struct admin_call *)arg)->client, request);
+}
+
+static void note(void *arg, const char *text)
+{
+    (void)arg;
+    cli_complain("%s", text);
+}
+
+static int definitions_import(struct admin_call *call, const char *const *words, unsigned count)
+{
+    (void)count;
+    char why[600];
+    json_t *json;
+    if (definitions_load(os_posix(), words[0], &json, why, sizeof why) < 0) {
+        cli_complain("%s", why);
+        return END_DEFINITIONS;
+    }
+    struct definitions *definitions = definitions_new(json, note, NULL, why, sizeof why);
+    json_decref(json);
+    int err = definitions ? definitions_apply(definitions, ask_for_import, call, why, sizeof why) : -EINVAL;
+    if (err < 0)
+        cli_complain("%s", why);
+    else
+        printf("%zu objects imported\n", definitions_count(definitions));
+    definitions_free(&definitions);
+    return err < 0 ? END_DEFINITIONS : END_OK;
+}
+
+static int definitions_save(struct admin_call *call, const char *const *words, unsigned count)
+{
+    char why[600] = "";
+    json_t *json = definitions_export(ask_for_import, call, why, sizeof why);
+    if (!json) {
+        cli_complain("%s", why);
+        return END_FAILED;
+    }
+    int err = 0;
+    if (count == 0)
+        err = json_dumpf(json, stdout, JSON_INDENT(2)) < 0 ? -EIO : putchar('\n') == EOF ? -EIO : 0;
+    else
+        err = json_dump_file(json, words[0], JSON_INDENT(2)) < 0 ? -EIO : 0;
+    json_decref(json);
+    if (err < 0)
+        cli_complain("%s cannot be written", count ? words[0] : "standard output");
+    return err < 0 ? END_FAILED : END_OK;
+}
+
+/* ---- lists ---- */
+
+static void cell_text(const json_t *value, char *ret, size_t len)
+{
+    if (json_is_string(value)) {
+        snprintf(ret, len, "%s", json_string_value(value));
+        return;
+    }
+    char *text = value ? json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY) : NULL;
+    snprintf(ret, len, "%s", text ? text : "");
+    json_free_t json_free;
+    json_get_alloc_funcs(NULL, &json_free);
+    json_free(text);
+}
+
+#define COLUMNS_MAX 12
+
+struct column {
+    char name[32];
+    size_t width;
+};
+
+static unsigned split_columns(const char *columns, struct column *ret)
+{
+    unsigned count = 0;
+    while (*columns && count < COLUMNS_MAX) {
+        size_t len = strcspn(columns, " ");
+        snprintf(ret[count].name, sizeof ret[count].name, "%.*s", (int)len, columns);
+        ret[count++].width = len;
+        columns += len + (columns[len] == ' ');
+    }
+    return count;
+}
+
+static void print_table(const json_t *rows, const char *columns)
+{
+    struct column column[COLUMNS_MAX];
+    unsigned count = split_columns(columns, column);
+    char text[512];
+    size_t i;
+    json_t *row;
+    json_array_foreach((json_t *)(uintptr_t)rows, i, row)
+        for (unsigned c = 0; c < count; c++) {
+            cell_text(json_object_get(row, column[c].name), text, sizeof text);
+            column[c].width = strlen(text) > column[c].width ? strlen(text) : column[c].width;
+        }
+    for (unsigned c = 0; c < count; c++)
+        printf("%-*s%s", c + 1 < count ? (int)column[c].width : 0, column[c].name, c + 1 < count ? "  " : "\n");
+    json_array_foreach((json_t *)(uintptr_t)rows, i, row)
+        for (unsigned c = 0; c < count; c++) {
+            cell_text(json_object_get(row, column[c].name), text, sizeof text);
+            printf("%-*s%s", c + 1 < count ? (int)column[c].width : 0, text, c + 1 < count ? "  " : "\n");
+        }
+}
+
+static int list_rows(struct admin_call *call, const struct verb_row *verb, const char *const *words, unsigned count)
+{
+    const char *vhost = call->line->vhost ? call->line->vhost : "";
+    const char *flag = call->line->operator_policy ? "internal" : "";
+    json_t *response = ask(call, json_pack("{s:s, s:s, s:s, s:[s]}", "op", verb->op, "name", count ? words[0] : "",
+                                           "other", vhost, "flags", flag));
+    if (!response)
+        return END_FAILED;
+    const json_t *rows = json_object_get(response, "rows");
+    if (call->line->json) {
+        json_dumpf(rows, stdout, JSON_INDENT(2));
+        putchar('\n');
+    } else {
+        print_table(rows, verb->columns);
+    }
+    json_decref(response);
+    return END_OK;
+}
+
+/* ---- the table ---- */
+
+static const struct verb_row verbs[] = {
+    {"user", "add", 1, 2, "NAME [PASSWORD]", user_add, NULL, NULL},
+    {"user", "delete", 1, 1, "NAME", user_delete, NULL, NULL},
+    {"user", "password", 1, 2, "NAME [PASSWORD]", user_password, NULL, NULL},
+    {"user", "tags", 1, 2, "NAME [A,B]", user_tags, NULL, NULL},
+    {"user", "list", 0, 0, "", NULL, "USER_LIST", "name tags"},
+    {"vhost", "add", 1, 1, "NAME", vhost_add, NULL, NULL},
+    {"vhost", "delete", 1, 1, "NAME", vhost_delete, NULL, NULL},
+    {"vhost", "list", 0, 0, "", NULL, "VHOST_LIST", "name default_queue_type"},
+    {"permission", "set", 4, 4, "USER CONFIGURE WRITE READ", permission_set, NULL, NULL},
+    {"permission", "clear", 1, 1, "USER", permission_clear, NULL, NULL},
+    {"permission", "list", 0, 1, "[USER]", NULL, "PERMISSION_LIST", "user vhost configure write read"},
+    {"policy", "set", 3, 3, "NAME PATTERN DEFINITION", policy_set, NULL, NULL},
+    {"policy", "clear", 1, 1, "NAME", policy_clear, NULL, NULL},
+    {"policy", "list", 0, 0, "", NULL, "POLICY_LIST", "vhost name pattern apply-to priority definition"},
+    {"definitions", "import", 1, 1, "FILE", definitions_import, NULL, NULL},
+    {"definitions", "export", 0, 1, "[FILE]", definitions_save, NULL, NULL},
+    {"list", "queues", 0, 0, "", NULL, "QUEUE_LIST", "vhost name type durable messages consumers arguments"},
+    {"list", "exchanges", 0, 0, "", NULL, "EXCHANGE_LIST", "vhost name type durable arguments"},
+    {"list", "bindings", 0, 0, "", NULL, "BINDING_LIST",
+     "vhost source destination_type destination routing_key arguments"},
+    {"list", "connections", 0, 0, "", NULL, "SESSION_LIST", "number user vhost address protocol channels state"},
+    {"list", "consumers", 0, 0, "", NULL, "CONSUMER_LIST", "vhost queue tag session channel prefetch no_ack"},
+    {"list", "totals", 0, 0, "", NULL, "TOTALS", "name value"},
+    {"alarm", "raise", 1, 2, "memory|disk ...", alarm_raise, NULL, NULL},
+    {"alarm", "clear", 0, 0, "", alarm_raise, NULL, NULL},
+    {"connection", "close", 1, 2, "NUMBER [REASON]", connection_close, NULL, NULL},
+    {"compact", "now", 0, 0, "", compact, NULL, NULL},
+};
+
+static const struct verb_row *verb_find(const char *command, const char *verb)
+{
+    for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
+        if (strcmp(verbs[i].command, command) == 0 && strcmp(verbs[i].verb, verb) == 0)
+            return &verbs[i];
+    return NULL;
+}
+
+static void print_usage(const char *command)
+{
+    for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
+        if (strcmp(verbs[i].command, command) == 0)
+            cli_complain("usage: millrace %s %s %s", command, verbs[i].verb, verbs[i].usage);
+}
+
+static int run_verb(struct admin_call *call, const struct verb_row *verb)
+{
+    int err = control_client_open(&call->client, call->dir);
+    if (err < 0) {
+        cli_complain(err == -ENOENT || err == -ECONNREFUSED
+                         ? "no broker is running on %s: start one with millrace serve --data %s"
+                         : "the broker on %s cannot be reached (%s)",
+                     call->dir, err == -ENOENT || err == -ECONNREFUSED ? call->dir : strerror(-err));
+        return END_NO_BROKER;
+    }
+    const char *const *words = call->line->words + 1;
+    unsigned count = call->line->word_count - 1;
+    int code = verb->run ? verb->run(call, words, count) : list_rows(call, verb, words, count);
+    control_client_close(&call->client);
+    return code;
+}
+
+int cli_admin(int argc, char **argv)
+{
+    struct cli_line line;
+    struct config config;
+    char usage[600] = "";
+    for (size_t i = 0; i < ARRAY_LEN(verbs); i++) {
+        size_t len = strlen(usage);
+        if (strcmp(verbs[i].command, argv[0]) == 0)
+            snprintf(usage + len, sizeof usage - len, "%s%s %s", len ? "\n" : "", verbs[i].verb, verbs[i].usage);
+    }
+    cli_line_parse(&line, usage, "Looks after a running broker through the control socket in its data folder.", argc,
+                   argv);
+    if (strcmp(line.command, "compact") == 0 && line.word_count == 0)
+        line.words[line.word_count++] = "now";
+    const struct verb_row *verb = line.word_count ? verb_find(line.command, line.words[0]) : NULL;
+    int code = END_USAGE;
+    if (!verb || line.word_count - 1 < verb->words_min || line.word_count - 1 > verb->words_max)
+        print_usage(line.command);
+    else if ((code = cli_config_load(&line, &config)) == END_OK) {
+        struct admin_call call = {.line = &line, .dir = config.data};
+        code = run_verb(&call, verb);
+        config_free(&config);
+    }
+    cli_line_free(&line);
+    return code;
+}

@@ -1,0 +1,36 @@
+/* `millrace inspect DIR`: a journal folder, file by file and record by record. Main thread. */
+#include "core/records.h"
+#include "journal/inspect.h"
+#include "main/cli_int.h"
+
+#include <errno.h>
+
+static int print_record(void *arg, FILE *out, lsn_t lsn, struct slice record)
+{
+    char text[400];
+    (void)arg;
+    (void)lsn;
+    record_print(record, text, sizeof text);
+    fputs(text, out);
+    return 0;
+}
+
+int cli_inspect(int argc, char **argv)
+{
+    struct cli_line line;
+    struct config config;
+    cli_line_parse(&line, "[DIR]", "Prints the journal of a data folder. Reads only, also while a broker runs on it.",
+                   argc, argv);
+    int code = cli_config_load(&line, &config);
+    if (code == END_OK) {
+        const char *dir = line.word_count ? line.words[0] : config.data;
+        struct inspect_options options = {.groups_only = line.groups_only, .each_record = print_record};
+        int err = journal_inspect(os_posix(), dir, &options, stdout);
+        if (err < 0 && err != -EILSEQ)
+            cli_complain("%s cannot be read: %s", dir, strerror(-err));
+        code = err == 0 ? END_OK : err == -EILSEQ ? END_DATA_DAMAGED : END_DATA_FOLDER;
+        config_free(&config);
+    }
+    cli_line_free(&line);
+    return code;
+}

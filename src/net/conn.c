@@ -1,0 +1,452 @@
+/* A connection, see conn.h. The loop's thread.
+ *
+ * Edge-triggered: each connection is added to epoll once, for everything, and no call is ever made to change that.
+ * `readable` and `writable` remember the last edge; a connection that could be read and is not paused stands on the
+ * loop's ready list. A paused connection leaves its bytes in the socket, which is how flow reaches the peer.
+ *
+ * Reading: into the loop's scratch buffer, feeding straight from there; only the unconsumed tail is kept, so an idle
+ * connection has no buffer. A short tail (the usual half frame) is copied in front of the next gulp; a long one (a big
+ * frame on its way) gets a buffer of its own, up to engine->in_max, that grows as bytes arrive, never on a promise.
+ * An engine that leaves more than in_max unread is waiting for something (the core's ring): it is not read until it
+ * says so by engine_dirty.
+ *
+ * Closing: once want_close is set and everything is written the engine is told at once; the socket lingers, sending
+ * FIN first and discarding what still comes, because closing with unread bytes would reset the connection and could
+ * destroy the last words (close-ok) on their way. Hang-up while paused: what the socket still holds is read when the
+ * pause ends, but after a second the peer counts as gone, or an alarm would keep dead sessions for hours. */
+#include "net/conn.h"
+
+#include "base/check.h"
+#include "base/mem.h"
+#include "net/net_int.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#define LINGER_NS (1 * NS_PER_S)
+#define HANGUP_GRACE_NS (1 * NS_PER_S)
+#define LAST_WORDS_NS (5 * NS_PER_S) /* for a peer that does not read what want_close waits for */
+#define READ_SMALL (16u * 1024) /* gulp while the engine's frames are small: before login */
+
+struct conn {
+    struct os_poll_target target; /* first */
+    struct loop *loop;
+    struct engine *engine; /* NULL: lingering or dead */
+    struct list link;      /* in loop->conns or loop->dead */
+    struct list ready_link;
+    struct timer timer; /* the engine's tick, the grace after a hang-up, or the end of lingering */
+    mono_t cut_at; /* a peer that hung up, or does not take our last words, is cut off then; MONO_NEVER: not */
+    uint8_t *in;        /* unconsumed bytes: in[in_at .. in_at + in_len) */
+    uint32_t in_at, in_len, in_cap;
+    int fd;
+    bool readable, writable, hung_up, dead;
+    bool refeed; /* the engine said that it may consume now */
+};
+
+static void on_events(struct os_poll_target *target, unsigned events);
+static void on_timer(void *arg, struct timer *timer);
+
+struct conn *conn_of_ready(struct list *node)
+{
+    return CONTAINER_OF(node, struct conn, ready_link);
+}
+
+struct conn *conn_of_link(struct list *node)
+{
+    return CONTAINER_OF(node, struct conn, link);
+}
+
+struct engine *conn_engine(struct conn *conn)
+{
+    return conn->engine;
+}
+
+size_t conn_memory(const struct conn *conn)
+{
+    return sizeof *conn + conn->in_cap;
+}
+
+static void ready_add(struct conn *conn)
+{
+    if (list_empty(&conn->ready_link))
+        list_insert(&conn->loop->ready, &conn->ready_link);
+}
+
+static void timer_lower(struct conn *conn, mono_t due)
+{
+    if (due != MONO_NEVER && (!timer_is_set(&conn->timer) || due < conn->timer.due))
+        wheel_set(&conn->loop->wheel, &conn->timer, due);
+}
+
+static void cut_in(struct conn *conn, mono_t grace_ns)
+{
+    conn->cut_at = conn->loop->now + grace_ns;
+    timer_lower(conn, conn->cut_at);
+}
+
+/* After any call into the engine. */
+static void engine_settled(struct conn *conn)
+{
+    if (conn->engine)
+        timer_lower(conn, conn->engine->next_tick);
+}
+
+struct conn *conn_open(struct loop *loop, int fd, const struct os_peer *peer, const struct engine_factory *factory)
+{
+    struct conn *conn = mem_zalloc(sizeof *conn);
+    struct engine *engine = conn ? factory->make(loop->options.owner, factory->arg, peer, loop->now) : NULL;
+    if (!engine) {
+        mem_free(conn);
+        os_socket_close(fd);
+        return NULL;
+    }
+    *conn = (struct conn){.target.on_events = on_events,
+                          .loop = loop,
+                          .engine = engine,
+                          .cut_at = MONO_NEVER,
+                          .fd = fd,
+                          .readable = true,
+                          .writable = true};
+    list_init(&conn->ready_link);
+    timer_init(&conn->timer, on_timer);
+    list_insert(&loop->conns, &conn->link);
+    atomic_fetch_add_explicit(&loop->conn_count, 1, memory_order_relaxed);
+    loop->totals.accepted++;
+    engine->conn = conn;
+    engine->dirty = &loop->dirty;
+    engine->now = loop->now;
+    snprintf(engine->peer, sizeof engine->peer, "%s", peer->text);
+    engine->peer_loopback = peer->loopback;
+    if (os_poll_add(&loop->poll, fd, OS_POLL_READ | OS_POLL_WRITE | OS_POLL_HANGUP | OS_POLL_EDGE, &conn->target) < 0) {
+        conn_close(conn);
+        return conn;
+    }
+    engine->next_tick = engine->ops->tick(engine, loop->now);
+    engine_settled(conn);
+    ready_add(conn);
+    engine_dirty(engine);
+    return conn;
+}
+
+static void in_release(struct conn *conn)
+{
+    mem_free(conn->in);
+    conn->in = NULL;
+    conn->in_at = conn->in_len = conn->in_cap = 0;
+}
+
+/* The engine hears that the transport is gone, and is not ours any more. */
+static void engine_release(struct conn *conn)
+{
+    struct engine *engine = conn->engine;
+    if (!engine)
+        return;
+    conn->engine = NULL;
+    if (engine->in_dirty) {
+        list_remove(&engine->dirty_link);
+        engine->in_dirty = false;
+    }
+    engine->dirty = NULL;
+    engine->conn = NULL;
+    engine->now = conn->loop->now;
+    engine->ops->closed(engine);
+}
+
+void conn_close(struct conn *conn)
+{
+    if (conn->dead)
+        return;
+    conn->dead = true;
+    engine_release(conn);
+    wheel_cancel(&conn->loop->wheel, &conn->timer);
+    if (!list_empty(&conn->ready_link))
+        list_remove(&conn->ready_link);
+    os_socket_close(conn->fd); /* leaves epoll with it */
+    in_release(conn);
+    list_remove(&conn->link);
+    list_insert(&conn->loop->dead, &conn->link);
+    atomic_fetch_sub_explicit(&conn->loop->conn_count, 1, memory_order_relaxed);
+}
+
+void conn_free(struct conn *conn)
+{
+    CHECK(conn->dead);
+    list_remove(&conn->link);
+    mem_free(conn);
+}
+
+static void close_for_memory(struct conn *conn)
+{
+    log_event(conn->loop->options.log, LOG_connection_memory,
+              log_str("peer", conn->engine ? conn->engine->peer : ""));
+    conn_close(conn);
+}
+
+/* Everything is said: FIN, then discard what comes until the peer closes too. */
+static void linger(struct conn *conn)
+{
+    engine_release(conn);
+    in_release(conn);
+    wheel_cancel(&conn->loop->wheel, &conn->timer);
+    os_shutdown_write(conn->fd);
+    wheel_set(&conn->loop->wheel, &conn->timer, conn->loop->now + LINGER_NS);
+    ready_add(conn);
+}
+
+static void discard(struct conn *conn)
+{
+    int64_t n = os_recv(conn->fd, conn->loop->scratch, READ_GULP);
+    if (n == 0 || (n < 0 && n != -EAGAIN))
+        conn_close(conn);
+    else if (n > 0)
+        ready_add(conn);
+    else
+        conn->readable = false;
+}
+
+static void on_events(struct os_poll_target *target, unsigned events)
+{
+    struct conn *conn = CONTAINER_OF(target, struct conn, target);
+    if (conn->dead)
+        return;
+    if (events & (OS_POLL_READ | OS_POLL_HANGUP))
+        conn->readable = true;
+    if (events & OS_POLL_HANGUP) {
+        conn->hung_up = true;
+        cut_in(conn, HANGUP_GRACE_NS);
+    }
+    if (conn->readable)
+        ready_add(conn);
+    if ((events & OS_POLL_WRITE) && !conn->writable) {
+        conn->writable = true;
+        if (conn->engine)
+            engine_dirty(conn->engine);
+    }
+}
+
+static void on_timer(void *arg, struct timer *timer)
+{
+    struct loop *loop = arg;
+    struct conn *conn = CONTAINER_OF(timer, struct conn, timer);
+    if (!conn->engine) {
+        conn_close(conn); /* lingered long enough */
+        return;
+    }
+    if (conn->cut_at <= loop->now) {
+        conn_close(conn);
+        return;
+    }
+    struct engine *engine = conn->engine;
+    engine->now = loop->now;
+    if (engine->next_tick <= loop->now)
+        engine->next_tick = engine->ops->tick(engine, loop->now);
+    timer_lower(conn, conn->cut_at);
+    engine_settled(conn);
+}
+
+static bool may_feed(const struct conn *conn)
+{
+    return conn->engine && !conn->engine->paused && !conn->engine->want_close && !conn->engine->out.failed;
+}
+
+static size_t in_max(const struct conn *conn)
+{
+    return conn->engine->in_max;
+}
+
+static size_t feed(struct conn *conn, const uint8_t *bytes, size_t len)
+{
+    struct engine *engine = conn->engine;
+    engine->now = conn->loop->now;
+    size_t used = engine->ops->feed(engine, slice_of(bytes, len));
+    CHECK(used <= len);
+    return used;
+}
+
+/* Makes sure that `in` can hold `need` bytes from in_at = 0 on. */
+static bool in_reserve(struct conn *conn, size_t need)
+{
+    if (conn->in_at && conn->in_len)
+        memmove(conn->in, conn->in + conn->in_at, conn->in_len);
+    conn->in_at = 0;
+    if (need <= conn->in_cap)
+        return true;
+    uint8_t *grown = mem_realloc(conn->in, need);
+    if (!grown)
+        return false;
+    conn->in = grown;
+    conn->in_cap = (uint32_t)need;
+    return true;
+}
+
+/* Keeps what the engine left of bytes that stand in the scratch buffer. */
+static bool keep_tail(struct conn *conn, const uint8_t *bytes, size_t len)
+{
+    conn->in_len = 0;
+    conn->in_at = 0;
+    if (len == 0) {
+        in_release(conn);
+        return true;
+    }
+    if (!in_reserve(conn, len))
+        return false;
+    memcpy(conn->in, bytes, len);
+    conn->in_len = (uint32_t)len;
+    return true;
+}
+
+/* Lets the engine consume from `in`. */
+static void feed_tail(struct conn *conn)
+{
+    size_t used = feed(conn, conn->in + conn->in_at, conn->in_len);
+    conn->in_at += (uint32_t)used;
+    conn->in_len -= (uint32_t)used;
+    if (conn->in_len == 0)
+        in_release(conn);
+}
+
+static size_t gulp_len(const struct conn *conn)
+{
+    size_t max = in_max(conn);
+    return max >= READ_GULP ? READ_GULP : max > READ_SMALL ? max : READ_SMALL;
+}
+
+/* What recv said: true when bytes came. */
+static bool received(struct conn *conn, int64_t n, size_t asked)
+{
+    if (n > 0) {
+        conn->loop->totals.reads++;
+        conn->loop->totals.bytes_in += (uint64_t)n;
+        if (conn->hung_up)
+            cut_in(conn, HANGUP_GRACE_NS);
+        else if ((size_t)n < asked)
+            conn->readable = false; /* drained: the next edge will say so */
+        return true;
+    }
+    if (n == -EAGAIN)
+        conn->readable = false;
+    else
+        conn_close(conn);
+    return false;
+}
+
+/* The usual case: everything new goes through the scratch buffer. */
+static size_t read_scratch(struct conn *conn)
+{
+    uint8_t *scratch = conn->loop->scratch;
+    size_t have = conn->in_len, asked = gulp_len(conn);
+    int64_t n = os_recv(conn->fd, scratch + have, asked);
+    if (!received(conn, n, asked))
+        return 0;
+    if (have)
+        memcpy(scratch, conn->in + conn->in_at, have);
+    size_t len = have + (size_t)n, used = feed(conn, scratch, len);
+    if (!keep_tail(conn, scratch + used, len - used))
+        close_for_memory(conn);
+    return (size_t)n;
+}
+
+/* A big frame is on its way: it is gathered in the connection's own buffer, which doubles up to the engine's maximum. */
+static size_t read_tail(struct conn *conn)
+{
+    size_t want = (size_t)conn->in_len * 2, max = in_max(conn);
+    if (want > max)
+        want = max;
+    if (want < conn->in_len + 1)
+        want = conn->in_len + 1;
+    if (!in_reserve(conn, want)) {
+        close_for_memory(conn);
+        return 0;
+    }
+    size_t asked = conn->in_cap - conn->in_len;
+    int64_t n = os_recv(conn->fd, conn->in + conn->in_len, asked);
+    if (!received(conn, n, asked))
+        return 0;
+    conn->in_len += (uint32_t)n;
+    feed_tail(conn);
+    return (size_t)n;
+}
+
+size_t conn_read(struct conn *conn, size_t budget)
+{
+    if (!conn->engine) {
+        discard(conn);
+        return 0;
+    }
+    size_t done = 0;
+    if (conn->refeed && conn->in_len && may_feed(conn))
+        feed_tail(conn);
+    conn->refeed = false;
+    while (!conn->dead && conn->readable && done < budget && may_feed(conn) && conn->in_len < in_max(conn))
+        done += conn->in_len <= TAIL_COPY_MAX ? read_scratch(conn) : read_tail(conn);
+    if (conn->dead)
+        return done;
+    engine_settled(conn);
+    if (conn->engine->out.len || conn->engine->want_close || conn->engine->out.failed)
+        engine_dirty(conn->engine);
+    if (conn->readable && done >= budget)
+        ready_add(conn);
+    return done;
+}
+
+/* Writes until the queue is empty or the socket full; false when the connection is gone. */
+static bool write_out(struct conn *conn)
+{
+    struct outq *out = &conn->engine->out;
+    struct iovec pieces[WRITE_PIECES];
+    while (out->len) {
+        int count = outq_peek(out, pieces, WRITE_PIECES);
+        size_t asked = 0;
+        for (int i = 0; i < count; i++)
+            asked += pieces[i].iov_len;
+        int64_t n = os_send_pieces(conn->fd, pieces, count);
+        if (n == -EAGAIN) {
+            conn->writable = false;
+            return true;
+        }
+        if (n < 0) {
+            conn_close(conn);
+            return false;
+        }
+        conn->loop->totals.writes++;
+        conn->loop->totals.bytes_out += (uint64_t)n;
+        outq_consume(out, (size_t)n);
+        if ((size_t)n < asked) {
+            conn->writable = false; /* an edge comes when there is room again */
+            return true;
+        }
+    }
+    return true;
+}
+
+static bool has_drained(size_t before, size_t after)
+{
+    return before && (after == 0 || (before >= OUTQ_HIGH / 2 && after < OUTQ_HIGH / 2));
+}
+
+void conn_flush(struct conn *conn)
+{
+    struct engine *engine = conn->engine;
+    if (engine->out.failed) {
+        close_for_memory(conn);
+        return;
+    }
+    size_t before = engine->out.len;
+    if (before && conn->writable && !write_out(conn))
+        return;
+    if (has_drained(before, engine->out.len) && engine->ops->drained) {
+        engine->now = conn->loop->now;
+        engine->ops->drained(engine);
+    }
+    if (engine->want_close && engine->out.len == 0) {
+        linger(conn);
+        return;
+    }
+    if (engine->want_close && conn->cut_at == MONO_NEVER)
+        cut_in(conn, LAST_WORDS_NS);
+    if (may_feed(conn) && (conn->in_len || conn->readable)) {
+        conn->refeed = conn->in_len > 0;
+        ready_add(conn);
+    }
+    engine_settled(conn);
+}

@@ -1,0 +1,58 @@
+/* engine: what a protocol implements and a connection drives. Engines do no I/O: bytes in by feed, bytes out by the outq.
+ *
+ * Life cycle: a listener's factory makes the engine when a connection is accepted (or a test makes one) → feed / tick /
+ * drained … → closed (the transport is gone). After closed the connection forgets the engine; the engine frees itself as
+ * soon as the core has let go of its session. Everything on the loop's thread.
+ */
+#ifndef MILLRACE_NET_ENGINE_H
+#define MILLRACE_NET_ENGINE_H
+
+#include "base/list.h"
+#include "base/types.h"
+#include "net/outq.h"
+
+struct engine;
+struct conn;
+
+struct engine_ops {
+    const char *name;
+    /* Consumes bytes of the peer; returns how many. It may leave some: an incomplete frame (wants more bytes), or the
+     * core's command ring is full or engine->paused is set (will be fed again when that changes). */
+    size_t (*feed)(struct engine *engine, struct slice bytes);
+    /* Heartbeats and time-outs; returns when it wants to be called next (MONO_NEVER: not). Called at the returned time
+     * or earlier, and once after creation. */
+    mono_t (*tick)(struct engine *engine, mono_t now);
+    /* Written bytes brought the outq below half of OUTQ_HIGH or to empty: return credit, go on. */
+    void (*drained)(struct engine *engine);
+    /* The broker is stopping: say so to the peer (AMQP: connection.close 320) and set want_close when done. */
+    void (*shutdown)(struct engine *engine, const char *text);
+    /* The transport is gone (peer closed, error, or want_close was flushed). */
+    void (*closed)(struct engine *engine);
+};
+
+struct engine {
+    const struct engine_ops *ops;
+    struct outq out;
+    bool paused;      /* do not read or feed */
+    bool want_close;  /* close the transport once out is flushed */
+    bool in_dirty;
+    mono_t next_tick; /* when ops->tick wants to be called; an engine may lower it any time */
+    size_t in_max;    /* the largest number of unconsumed bytes the connection must be able to hold for feed (a frame) */
+    struct list dirty_link;
+    struct list *dirty; /* the loop's list of engines with something to flush or to be re-fed; may be NULL in tests */
+    struct conn *conn;  /* NULL in tests, and after closed */
+    mono_t now;         /* time of the current tick, set by the loop before every call */
+    char peer[64];      /* printable address of the peer, for logs and listings */
+    bool peer_loopback;
+};
+
+/* Puts the engine on its loop's dirty list: it has output, changed paused or want_close, or can be fed again. */
+static inline void engine_dirty(struct engine *engine)
+{
+    if (engine->in_dirty || !engine->dirty)
+        return;
+    engine->in_dirty = true;
+    list_insert(engine->dirty, &engine->dirty_link);
+}
+
+#endif

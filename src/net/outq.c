@@ -1,0 +1,147 @@
+/* What a connection has to say, see outq.h. The loop's thread.
+ *
+ * A list of pieces: chunks, into which small things are copied, and loans. An empty queue holds no memory, so that an idle
+ * connection costs nothing; the first chunk is small (heartbeats, single replies) and later ones grow to OUTQ_CHUNK_LEN.
+ * Refused memory sets `failed`: what was written after that is dropped, and the connection has to be closed, because the
+ * peer would otherwise see a stream with a hole. */
+#include "net/outq.h"
+
+#include "base/check.h"
+#include "base/mem.h"
+
+#define CHUNK_LEN_FIRST 960u /* with its header within the allocator's fast bins */
+
+struct piece {
+    struct list link;
+    uint8_t *at; /* first byte that has not left */
+    size_t len;  /* bytes that have not left */
+    size_t room; /* chunk: bytes that can still be added behind */
+    void (*release)(void *arg, void *owner); /* loan */
+    void *arg, *owner;
+    uint8_t bytes[];
+};
+
+void outq_init(struct outq *q)
+{
+    list_init(&q->pieces);
+    q->len = 0;
+    q->failed = false;
+}
+
+static void piece_free(struct piece *piece)
+{
+    list_remove(&piece->link);
+    if (piece->release)
+        piece->release(piece->arg, piece->owner);
+    mem_free(piece);
+}
+
+void outq_fini(struct outq *q)
+{
+    LIST_EACH(&q->pieces, node, after)
+    piece_free(CONTAINER_OF(node, struct piece, link));
+    q->len = 0;
+}
+
+static struct piece *last_piece(const struct outq *q)
+{
+    return list_empty(&q->pieces) ? NULL : CONTAINER_OF(q->pieces.prev, struct piece, link);
+}
+
+static struct piece *chunk_add(struct outq *q, size_t n)
+{
+    size_t room = q->len == 0 ? CHUNK_LEN_FIRST : q->len < OUTQ_CHUNK_LEN / 2 ? OUTQ_CHUNK_LEN / 4 : OUTQ_CHUNK_LEN;
+    if (room < n)
+        room = n;
+    struct piece *piece = mem_alloc(sizeof *piece + room);
+    if (!piece) {
+        q->failed = true;
+        return NULL;
+    }
+    *piece = (struct piece){.at = piece->bytes, .room = room};
+    list_insert(&q->pieces, &piece->link);
+    return piece;
+}
+
+uint8_t *outq_room(struct outq *q, size_t n)
+{
+    CHECK(n <= OUTQ_CHUNK_LEN);
+    if (q->failed)
+        return NULL;
+    struct piece *piece = last_piece(q);
+    if (!piece || piece->release || piece->room < n)
+        piece = chunk_add(q, n);
+    return piece ? piece->at + piece->len : NULL;
+}
+
+void outq_commit(struct outq *q, size_t used)
+{
+    struct piece *piece = last_piece(q);
+    CHECK(piece && !piece->release && used <= piece->room);
+    piece->len += used;
+    piece->room -= used;
+    q->len += used;
+}
+
+void outq_put(struct outq *q, const void *bytes, size_t len)
+{
+    const uint8_t *at = bytes;
+    while (len && !q->failed) {
+        struct piece *piece = last_piece(q);
+        if (!piece || piece->release || piece->room == 0)
+            piece = chunk_add(q, len < OUTQ_CHUNK_LEN ? len : OUTQ_CHUNK_LEN);
+        if (!piece)
+            return;
+        size_t n = len < piece->room ? len : piece->room;
+        memcpy(piece->at + piece->len, at, n);
+        outq_commit(q, n);
+        at += n;
+        len -= n;
+    }
+}
+
+void outq_lend(struct outq *q, struct slice bytes, void (*release)(void *arg, void *owner), void *arg, void *owner)
+{
+    CHECK(release);
+    struct piece *piece = q->failed || bytes.len == 0 ? NULL : mem_alloc(sizeof *piece);
+    if (!piece) {
+        if (bytes.len)
+            q->failed = true;
+        release(arg, owner);
+        return;
+    }
+    *piece = (struct piece){
+        .at = (uint8_t *)bytes.ptr, .len = bytes.len, .release = release, .arg = arg, .owner = owner};
+    list_insert(&q->pieces, &piece->link);
+    q->len += bytes.len;
+}
+
+int outq_peek(const struct outq *q, struct iovec *ret, int max)
+{
+    int count = 0;
+    LIST_EACH(&q->pieces, node, after)
+    {
+        struct piece *piece = CONTAINER_OF(node, struct piece, link);
+        if (count == max)
+            break;
+        if (piece->len)
+            ret[count++] = (struct iovec){.iov_base = piece->at, .iov_len = piece->len};
+    }
+    return count;
+}
+
+void outq_consume(struct outq *q, size_t n)
+{
+    CHECK(n <= q->len);
+    q->len -= n;
+    while (!list_empty(&q->pieces)) {
+        struct piece *piece = CONTAINER_OF(q->pieces.next, struct piece, link);
+        size_t part = n < piece->len ? n : piece->len;
+        piece->at += part;
+        piece->len -= part;
+        n -= part;
+        if (piece->len)
+            return;
+        piece_free(piece);
+    }
+}

@@ -1,0 +1,42 @@
+/* outq: what a connection has to say: a queue of bytes, partly copied, partly lent by counted owners.
+ *
+ * Engines write into it, the connection (or a test) takes it out; it does no I/O. Small things are copied into chunks
+ * (outq_room + outq_commit, or outq_put), large bodies are lent with a release function. It has an account, not a
+ * maximum: engines may always answer, and whoever feeds them stops reading above OUTQ_HIGH (replies) while deliveries
+ * are bounded by credit. Later, file pieces join as a third kind. Thread: the loop's.
+ */
+#ifndef MILLRACE_NET_OUTQ_H
+#define MILLRACE_NET_OUTQ_H
+
+#include "base/list.h"
+#include "base/types.h"
+
+#include <sys/uio.h>
+
+#define OUTQ_CHUNK_LEN (16u * 1024)
+#define OUTQ_HIGH (1024u * 1024)
+#define OUTQ_LEND_MIN 1024u /* bodies below this are cheaper to copy than to lend */
+
+struct outq {
+    struct list pieces;
+    size_t len;       /* bytes waiting */
+    bool failed;      /* memory was refused: the connection must be closed */
+};
+
+void outq_init(struct outq *q);
+void outq_fini(struct outq *q); /* releases everything */
+
+/* Room for n ≤ OUTQ_CHUNK_LEN contiguous bytes; follow with outq_commit(used ≤ n). NULL: no memory (sets failed). */
+MUST_USE uint8_t *outq_room(struct outq *q, size_t n);
+void outq_commit(struct outq *q, size_t used);
+/* Copies any number of bytes. */
+void outq_put(struct outq *q, const void *bytes, size_t len);
+/* Lends bytes: release(owner) is called exactly once when they have left or the queue dies. */
+void outq_lend(struct outq *q, struct slice bytes, void (*release)(void *arg, void *owner), void *arg, void *owner);
+
+/* The first pieces as an iovec; returns how many were filled. */
+int outq_peek(const struct outq *q, struct iovec *ret, int max);
+/* The first n bytes have left. */
+void outq_consume(struct outq *q, size_t n);
+
+#endif

@@ -1,0 +1,127 @@
+/* outq: what goes in comes out, in order, whole; loans are given back exactly once; refused memory is sticky. */
+#include "net/outq.h"
+
+#include "base/mem.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+
+static void on_release(void *arg, void *owner)
+{
+    (void)owner;
+    ++*(int *)arg;
+}
+
+/* Takes everything out in steps of at most `step` bytes. */
+static size_t drain(struct outq *q, uint8_t *ret, size_t step)
+{
+    size_t done = 0;
+    while (q->len) {
+        struct iovec pieces[4];
+        int count = outq_peek(q, pieces, 4);
+        size_t left = step;
+        for (int i = 0; i < count && left; i++) {
+            size_t n = pieces[i].iov_len < left ? pieces[i].iov_len : left;
+            memcpy(ret + done, pieces[i].iov_base, n);
+            done += n;
+            left -= n;
+        }
+        outq_consume(q, step - left);
+    }
+    return done;
+}
+
+static void order_is_kept(void **state)
+{
+    (void)state;
+    static uint8_t in[200000], out[200000];
+    for (size_t i = 0; i < sizeof in; i++)
+        in[i] = (uint8_t)(i * 31 + i / 251);
+    struct outq q;
+    outq_init(&q);
+    int released = 0;
+    size_t at = 0, before = mem_in_use();
+    for (size_t n = 1; at + n <= sizeof in; n = n * 3 % 5003 + 1) {
+        if (n % 3 == 0)
+            outq_lend(&q, slice_of(in + at, n), on_release, &released, NULL);
+        else if (n % 3 == 1)
+            outq_put(&q, in + at, n);
+        else {
+            uint8_t *room = outq_room(&q, n);
+            assert_non_null(room);
+            memcpy(room, in + at, n);
+            outq_commit(&q, n);
+        }
+        at += n;
+        assert_int_equal(q.len, at);
+    }
+    assert_int_equal(drain(&q, out, 777), at);
+    assert_memory_equal(in, out, at);
+    assert_true(released > 0);
+    assert_int_equal(mem_in_use(), before); /* an empty queue holds nothing */
+    outq_fini(&q);
+}
+
+static void loans_come_back_once(void **state)
+{
+    (void)state;
+    struct outq q;
+    outq_init(&q);
+    int released = 0;
+    static const uint8_t body[3000] = {1};
+    outq_lend(&q, slice_of(body, sizeof body), on_release, &released, NULL);
+    outq_put(&q, "tail", 4);
+    outq_consume(&q, sizeof body - 1);
+    assert_int_equal(released, 0);
+    outq_consume(&q, 1);
+    assert_int_equal(released, 1);
+    outq_lend(&q, slice_of(body, 10), on_release, &released, NULL);
+    outq_lend(&q, slice_of(body, 0), on_release, &released, NULL); /* nothing to say: back at once */
+    assert_int_equal(released, 2);
+    outq_fini(&q);
+    assert_int_equal(released, 3);
+}
+
+static void room_without_commit_is_no_byte(void **state)
+{
+    (void)state;
+    struct outq q;
+    struct iovec piece[2];
+    outq_init(&q);
+    assert_non_null(outq_room(&q, 100));
+    outq_commit(&q, 0);
+    assert_int_equal(outq_peek(&q, piece, 2), 0);
+    outq_put(&q, "x", 1);
+    assert_int_equal(outq_peek(&q, piece, 2), 1);
+    outq_fini(&q);
+}
+
+static void refused_memory_is_sticky(void **state)
+{
+    (void)state;
+    struct outq q;
+    int released = 0;
+    outq_init(&q);
+    mem_fail_at(1, false);
+    assert_null(outq_room(&q, 10));
+    assert_true(q.failed);
+    outq_put(&q, "lost", 4);
+    outq_lend(&q, slice_str("lost"), on_release, &released, NULL);
+    assert_int_equal(released, 1);
+    assert_int_equal(q.len, 0);
+    mem_fail_at(0, false);
+    outq_fini(&q);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(order_is_kept),
+        cmocka_unit_test(loans_come_back_once),
+        cmocka_unit_test(room_without_commit_is_no_byte),
+        cmocka_unit_test(refused_memory_is_sticky),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,140 @@
+/* The process and its limits, see os_process.h.
+ *
+ * The three words at the top are the second exception to "no globals" (the first is the heap's account): a signal handler
+ * is given nothing but a number. */
+#include "os/os_process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <malloc.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+static _Atomic int caught;
+static void (*on_first)(void *arg);
+static void *on_first_arg;
+
+uint64_t os_descriptors_raise(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return 1024;
+    rlim_t before = limit.rlim_cur;
+    limit.rlim_cur = limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return before;
+    return limit.rlim_cur == RLIM_INFINITY ? 1u << 20 : limit.rlim_cur;
+}
+
+/* The first line of a small file; an empty text when there is none. */
+static void read_line(const char *path, char *ret, size_t len)
+{
+    ret[0] = '\0';
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    ssize_t n = read(fd, ret, len - 1);
+    close(fd);
+    ret[n > 0 ? n : 0] = '\0';
+    ret[strcspn(ret, "\n")] = '\0';
+}
+
+static uint64_t read_limit(const char *path)
+{
+    char line[64];
+    read_line(path, line, sizeof line);
+    uint64_t v = strtoull(line, NULL, 10); /* "max" and an absent file: 0 */
+    return v ? v : UINT64_MAX;
+}
+
+/* In a container the cgroup's own file system is mounted at the top; outside, /proc/self/cgroup names the folder. */
+static uint64_t cgroup_limit(void)
+{
+    uint64_t least = read_limit("/sys/fs/cgroup/memory.max");
+    uint64_t v1 = read_limit("/sys/fs/cgroup/memory/memory.limit_in_bytes");
+    char line[512], path[640];
+    read_line("/proc/self/cgroup", line, sizeof line);
+    if (strncmp(line, "0::/", 4) == 0 && line[4]) {
+        snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.max", line + 3);
+        uint64_t own = read_limit(path);
+        least = own < least ? own : least;
+    }
+    return v1 < least ? v1 : least;
+}
+
+uint64_t os_memory_total(void)
+{
+    uint64_t machine = (uint64_t)sysconf(_SC_PHYS_PAGES) * (uint64_t)sysconf(_SC_PAGESIZE);
+    uint64_t group = cgroup_limit();
+    return group < machine ? group : machine;
+}
+
+uint64_t os_memory_resident(void)
+{
+    char line[128], *at;
+    read_line("/proc/self/statm", line, sizeof line);
+    strtoull(line, &at, 10);
+    return strtoull(at, NULL, 10) * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+unsigned os_processors(void)
+{
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) < 0)
+        return 1;
+    int n = CPU_COUNT(&set);
+    return n > 0 ? (unsigned)n : 1;
+}
+
+void os_dumpable_set(bool dumpable)
+{
+    prctl(PR_SET_DUMPABLE, dumpable ? 1 : 0, 0, 0, 0);
+}
+
+/* The thresholds are fixed because by default one big free makes glibc keep every later one on the heap; large message
+ * bodies go to mmap and come back at once. */
+void os_allocator_tune(unsigned arenas)
+{
+    mallopt(M_ARENA_MAX, (int)arenas);
+    mallopt(M_MMAP_THRESHOLD, 1 << 20);
+    mallopt(M_TRIM_THRESHOLD, 1 << 20);
+    mallopt(M_TOP_PAD, 64 << 10);
+}
+
+void os_allocator_trim(void)
+{
+    malloc_trim(0);
+}
+
+static void on_signal(int number)
+{
+    int saved = errno;
+    int none = 0;
+    if (!atomic_compare_exchange_strong(&caught, &none, number))
+        _exit(128 + number);
+    on_first(on_first_arg);
+    errno = saved;
+}
+
+void os_signals_catch(void (*first)(void *arg), void *arg)
+{
+    on_first = first;
+    on_first_arg = arg;
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGTERM, &action, NULL);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGHUP, &action, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+int os_signal_caught(void)
+{
+    return atomic_load(&caught);
+}

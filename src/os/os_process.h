@@ -1,0 +1,30 @@
+/* os_process: what the process asks of the system about itself: limits, memory, processors, signals, the allocator.
+ *
+ * Any thread, unless said otherwise; the setters are for boot.
+ */
+#ifndef MILLRACE_OS_OS_PROCESS_H
+#define MILLRACE_OS_OS_PROCESS_H
+
+#include "base/types.h"
+
+/* Raises the soft descriptor limit to the hard one; the answer is what holds now. */
+uint64_t os_descriptors_raise(void);
+/* Bytes of RAM that this process may use: of the machine or of its memory cgroup, whichever is less. */
+uint64_t os_memory_total(void);
+/* Bytes of RAM that this process occupies; 0 when the system does not say. */
+uint64_t os_memory_resident(void);
+unsigned os_processors(void);
+/* Whether a crash may leave a core file, and others of the same user may attach. */
+void os_dumpable_set(bool dumpable);
+/* Keeps the allocator small: how many arenas, and when freed memory goes back to the system. Before any thread. */
+void os_allocator_tune(unsigned arenas);
+/* Gives freed pages back to the system. May take milliseconds. */
+void os_allocator_trim(void);
+
+/* SIGTERM, SIGINT and SIGHUP call first(arg) once, in signal context (it may only do what signal handlers may);
+ * a second signal ends the process at once. SIGPIPE is ignored. Main thread, once. */
+void os_signals_catch(void (*first)(void *arg), void *arg);
+/* The signal that came; 0: none. */
+int os_signal_caught(void);
+
+#endif

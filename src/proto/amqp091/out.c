@@ -1,0 +1,243 @@
+/* Encoding of what leaves, see out.h.
+ *
+ * A delivery is three kinds of frames: method, content header, body pieces of at most frame_max. A small message is
+ * written by one pass into one piece of out-queue room; a large body is lent to the queue by reference, one reference
+ * per piece, and only the frame heads between are copied. Frame layout: type u8, channel u16, size u32, payload, 0xCE
+ * (AMQP 0-9-1 section 4.2.3); content header payload: class u16, weight u16, body size u64, properties (4.2.6.1).
+ * Thread: the loop's. */
+#include "proto/amqp091/out.h"
+
+#include "base/check.h"
+
+#include <endian.h>
+
+#define HEADER_FIXED 12u /* class, weight, body size */
+
+static inline uint8_t *put8(uint8_t *at, uint8_t v)
+{
+    *at = v;
+    return at + 1;
+}
+
+static inline uint8_t *put16(uint8_t *at, uint16_t v)
+{
+    v = htobe16(v);
+    memcpy(at, &v, sizeof v);
+    return at + sizeof v;
+}
+
+static inline uint8_t *put32(uint8_t *at, uint32_t v)
+{
+    v = htobe32(v);
+    memcpy(at, &v, sizeof v);
+    return at + sizeof v;
+}
+
+static inline uint8_t *put64(uint8_t *at, uint64_t v)
+{
+    v = htobe64(v);
+    memcpy(at, &v, sizeof v);
+    return at + sizeof v;
+}
+
+static inline uint8_t *put_bytes(uint8_t *at, struct slice s)
+{
+    if (s.len)
+        memcpy(at, s.ptr, s.len);
+    return at + s.len;
+}
+
+static inline uint8_t *put_str8(uint8_t *at, struct slice s)
+{
+    return put_bytes(put8(at, (uint8_t)s.len), s);
+}
+
+static inline uint8_t *put_head(uint8_t *at, uint8_t type, uint16_t channel, uint32_t size)
+{
+    return put32(put16(put8(at, type), channel), size);
+}
+
+static inline struct outq *queue_of(struct amqp091 *a)
+{
+    return &a->session.engine.out;
+}
+
+static uint8_t *room(struct amqp091 *a, size_t len)
+{
+    uint8_t *at = outq_room(queue_of(a), len);
+    if (!at)
+        a->session.engine.want_close = true; /* the queue is marked failed: this connection ends, and no other */
+    return at;
+}
+
+/* Something was put into the queue. */
+static void wrote(struct amqp091 *a)
+{
+    a->wrote = true;
+    if (queue_of(a)->failed)
+        a->session.engine.want_close = true;
+    engine_dirty(&a->session.engine);
+}
+
+static void commit(struct amqp091 *a, size_t len)
+{
+    outq_commit(queue_of(a), len);
+    wrote(a);
+}
+
+void amqp091_out_method(struct amqp091 *a, uint16_t channel, enum amqp091_method method, const void *fields)
+{
+    const struct amqp091_row *row = &amqp091_rows[method];
+    size_t len = amqp091_encoded_len(row, fields);
+    CHECK(len + FRAME_OVERHEAD <= OUTQ_CHUNK_LEN);
+    uint8_t *at = room(a, len + FRAME_OVERHEAD);
+    if (!at)
+        return;
+    put_head(at, FRAME_METHOD, channel, (uint32_t)len);
+    struct writer w = writer_of(at + FRAME_HEAD, len);
+    amqp091_encode(&w, row, fields);
+    CHECK(writer_ok(&w) && w.len == len);
+    at[FRAME_HEAD + len] = FRAME_END;
+    commit(a, len + FRAME_OVERHEAD);
+}
+
+void amqp091_out_confirm(struct amqp091 *a, uint16_t channel, uint64_t tag, bool multiple, bool nack)
+{
+    uint32_t size = 4 + 8 + 1;
+    uint8_t *start = room(a, size + FRAME_OVERHEAD);
+    if (!start)
+        return;
+    uint8_t *at = put_head(start, FRAME_METHOD, channel, size);
+    at = put32(at, nack ? AMQP091_ORIGIN(60, 120) : AMQP091_ORIGIN(60, 80));
+    at = put8(put64(at, tag), multiple);
+    at = put8(at, FRAME_END);
+    commit(a, (size_t)(at - start));
+}
+
+uint16_t amqp091_out_prefix(uint8_t *ret, uint16_t channel, struct slice tag)
+{
+    uint8_t *at = put_head(ret, FRAME_METHOD, channel, 0);
+    at = put32(at, AMQP091_ORIGIN(60, 60));
+    at = put_str8(at, tag);
+    return (uint16_t)(at - ret);
+}
+
+/* The release of a lent body piece. */
+static void body_release(void *heap, void *msg)
+{
+    msg_unref(heap, msg);
+}
+
+static uint8_t *put_header(uint8_t *at, uint16_t channel, const struct msg *msg)
+{
+    at = put_head(at, FRAME_HEADER, channel, HEADER_FIXED + msg->props_len);
+    at = put64(put32(at, AMQP091_ORIGIN(60, 0)), msg->body_len);
+    at = put_bytes(at, msg_props(msg));
+    return put8(at, FRAME_END);
+}
+
+/* A header too large for one piece of room. */
+static void copy_header(struct amqp091 *a, uint16_t channel, const struct msg *msg)
+{
+    uint8_t head[FRAME_HEAD + HEADER_FIXED], end = FRAME_END;
+    uint8_t *at = put_head(head, FRAME_HEADER, channel, HEADER_FIXED + msg->props_len);
+    put64(put32(at, AMQP091_ORIGIN(60, 0)), msg->body_len);
+    outq_put(queue_of(a), head, sizeof head);
+    outq_put(queue_of(a), msg->bytes + msg->exchange_len + msg->key_len, msg->props_len);
+    outq_put(queue_of(a), &end, 1);
+}
+
+/* Body frames whose bytes stay where they are. */
+static void lend_body(struct amqp091 *a, uint16_t channel, struct msg *msg)
+{
+    struct slice body = msg_body(msg);
+    uint32_t piece_max = a->agreed.frame_max - FRAME_OVERHEAD;
+    uint8_t end = FRAME_END;
+    for (size_t sent = 0; sent < body.len;) {
+        uint32_t piece = body.len - sent < piece_max ? (uint32_t)(body.len - sent) : piece_max;
+        uint8_t head[FRAME_HEAD];
+        put_head(head, FRAME_BODY, channel, piece);
+        outq_put(queue_of(a), head, sizeof head);
+        outq_lend(queue_of(a), slice_of(body.ptr + sent, piece), body_release, amqp091_heap(a), msg_ref(msg));
+        outq_put(queue_of(a), &end, 1);
+        sent += piece;
+    }
+}
+
+/* Method frame (already in `method`, complete), header frame and body frames; takes the reference. */
+static void out_content(struct amqp091 *a, uint16_t channel, const uint8_t *method, size_t method_len, struct msg *msg)
+{
+    size_t header_len = FRAME_OVERHEAD + HEADER_FIXED + msg->props_len;
+    bool small = msg->body_len < OUTQ_LEND_MIN;
+    size_t body_len = small && msg->body_len ? FRAME_OVERHEAD + msg->body_len : 0;
+    size_t len = method_len + header_len + body_len;
+    if (len <= OUTQ_CHUNK_LEN) {
+        uint8_t *start = room(a, len);
+        if (start) {
+            uint8_t *at = put_header(put_bytes(start, slice_of(method, method_len)), channel, msg);
+            if (body_len)
+                at = put8(put_bytes(put_head(at, FRAME_BODY, channel, msg->body_len), msg_body(msg)), FRAME_END);
+            commit(a, (size_t)(at - start));
+        }
+    } else {
+        outq_put(queue_of(a), method, method_len);
+        copy_header(a, channel, msg);
+        small = false; /* cannot be both: a body below OUTQ_LEND_MIN behind a huge header is lent as well */
+    }
+    if (!small && msg->body_len)
+        lend_body(a, channel, msg);
+    wrote(a);
+    msg_unref(amqp091_heap(a), msg);
+}
+
+void amqp091_out_deliver(struct amqp091 *a, uint16_t channel, const struct amqp091_consumer *consumer, uint64_t tag,
+                         bool redelivered, struct msg *msg)
+{
+    uint8_t method[FRAME_OVERHEAD + 4 + 256 + 9 + 512];
+    uint8_t *at = put_bytes(method, slice_of(consumer->prefix, consumer->prefix_len));
+    at = put8(put64(at, tag), redelivered);
+    at = put_str8(put_str8(at, msg_exchange(msg)), msg_key(msg));
+    put32(method + 3, (uint32_t)(at - method) - FRAME_HEAD);
+    at = put8(at, FRAME_END);
+    out_content(a, channel, method, (size_t)(at - method), msg);
+}
+
+void amqp091_out_get_ok(struct amqp091 *a, uint16_t channel, uint64_t tag, bool redelivered, uint32_t left,
+                        struct msg *msg)
+{
+    uint8_t method[FRAME_OVERHEAD + 4 + 9 + 512 + 4];
+    uint8_t *at = put_head(method, FRAME_METHOD, channel, 0);
+    at = put8(put64(put32(at, AMQP091_ORIGIN(60, 71)), tag), redelivered);
+    at = put32(put_str8(put_str8(at, msg_exchange(msg)), msg_key(msg)), left);
+    put32(method + 3, (uint32_t)(at - method) - FRAME_HEAD);
+    at = put8(at, FRAME_END);
+    out_content(a, channel, method, (size_t)(at - method), msg);
+}
+
+void amqp091_out_return(struct amqp091 *a, uint16_t channel, uint16_t code, struct slice text, struct msg *msg)
+{
+    uint8_t method[FRAME_OVERHEAD + 4 + 2 + 3 * 256];
+    if (text.len > 255)
+        text.len = 255;
+    uint8_t *at = put_head(method, FRAME_METHOD, channel, 0);
+    at = put_str8(put16(put32(at, AMQP091_ORIGIN(60, 50)), code), text);
+    at = put_str8(put_str8(at, msg_exchange(msg)), msg_key(msg));
+    put32(method + 3, (uint32_t)(at - method) - FRAME_HEAD);
+    at = put8(at, FRAME_END);
+    out_content(a, channel, method, (size_t)(at - method), msg);
+}
+
+void amqp091_out_heartbeat(struct amqp091 *a)
+{
+    uint8_t *start = room(a, FRAME_OVERHEAD);
+    if (!start)
+        return;
+    put8(put_head(start, FRAME_HEARTBEAT, 0, 0), FRAME_END);
+    commit(a, FRAME_OVERHEAD);
+}
+
+void amqp091_out_header(struct amqp091 *a)
+{
+    outq_put(queue_of(a), "AMQP\0\0\x09\x01", 8);
+    wrote(a);
+}

@@ -1,0 +1,226 @@
+/* The hub, see hub.h.
+ *
+ * Sessions are a table by number with a free list threaded through it; a number is used again only after the core's
+ * SESSION_CLOSED, so an effect always finds the session it was meant for, or a session whose transport is gone.
+ *
+ * A turn gives effects first and releases held things afterwards, once per session: so that the thousand confirms of
+ * one group leave as one basic.ack, and so that what was held leaves before what came behind it. What became durable
+ * since the last turn is released before the effects too, because then deliveries of this turn need not be queued up
+ * behind an answer that may leave. Thread: the loop's. */
+#include "proto/hub.h"
+
+#include "base/check.h"
+#include "base/mem.h"
+
+#define SESSIONS_FIRST 64u
+#define ROOM_AGAIN 64u /* slots that must be free before those who wait are called: no fighting over single slots */
+
+struct hub {
+    struct port *port;
+    struct slab_heap *heap;
+    struct session **sessions; /* by number; NULL: free */
+    uint32_t *free_numbers;    /* stack */
+    uint32_t free_count, capacity, max, count;
+    lsn_t durable;
+    struct list held;    /* sessions with something to release */
+    struct list waiting; /* sessions that were refused a command slot */
+};
+
+struct hub *hub_new(struct port *port, struct slab_heap *heap, uint32_t sessions_max)
+{
+    struct hub *hub = mem_zalloc(sizeof *hub);
+    if (!hub)
+        return NULL;
+    hub->port = port;
+    hub->heap = heap;
+    hub->max = sessions_max;
+    list_init(&hub->held);
+    list_init(&hub->waiting);
+    return hub;
+}
+
+void hub_free(struct hub **hub)
+{
+    if (!*hub)
+        return;
+    CHECK((*hub)->count == 0);
+    mem_free((*hub)->sessions);
+    mem_free((*hub)->free_numbers);
+    mem_free(*hub);
+    *hub = NULL;
+}
+
+struct slab_heap *hub_heap(struct hub *hub)
+{
+    return hub->heap;
+}
+
+static bool sessions_grow(struct hub *hub)
+{
+    uint32_t capacity = hub->capacity ? hub->capacity * 2 : SESSIONS_FIRST;
+    if (capacity > hub->max)
+        capacity = hub->max;
+    if (capacity <= hub->capacity)
+        return false;
+    struct session **sessions = mem_realloc(hub->sessions, capacity * sizeof *sessions);
+    if (!sessions)
+        return false;
+    hub->sessions = sessions;
+    uint32_t *numbers = mem_realloc(hub->free_numbers, capacity * sizeof *numbers);
+    if (!numbers)
+        return false;
+    hub->free_numbers = numbers;
+    for (uint32_t i = capacity; i-- > hub->capacity;) {
+        sessions[i] = NULL;
+        numbers[hub->free_count++] = i;
+    }
+    hub->capacity = capacity;
+    return true;
+}
+
+bool hub_attach(struct hub *hub, struct session *session)
+{
+    if (hub->free_count == 0 && !sessions_grow(hub))
+        return false;
+    session->hub = hub;
+    session->number = hub->free_numbers[--hub->free_count];
+    list_init(&session->held_link);
+    list_init(&session->wait_link);
+    hub->sessions[session->number] = session;
+    hub->count++;
+    return true;
+}
+
+void hub_detach(struct hub *hub, struct session *session)
+{
+    CHECK(hub->sessions[session->number] == session && !session->core_open);
+    list_remove(&session->held_link);
+    list_remove(&session->wait_link);
+    session->on_held = session->on_wait = false;
+    hub->sessions[session->number] = NULL;
+    hub->free_numbers[hub->free_count++] = session->number;
+    hub->count--;
+}
+
+uint32_t hub_sessions(const struct hub *hub)
+{
+    return hub->count;
+}
+
+struct command *hub_command(struct hub *hub, struct session *session)
+{
+    struct command *command = ring_push(&hub->port->commands);
+    if (command)
+        *command = (struct command){.session = session->number};
+    return command;
+}
+
+uint32_t hub_room(struct hub *hub)
+{
+    return ring_room(&hub->port->commands);
+}
+
+void hub_wait_room(struct hub *hub, struct session *session)
+{
+    if (session->on_wait)
+        return;
+    session->on_wait = true;
+    list_insert(&hub->waiting, &session->wait_link);
+}
+
+void hub_hold(struct hub *hub, struct session *session)
+{
+    if (session->on_held)
+        return;
+    session->on_held = true;
+    list_insert(&hub->held, &session->held_link);
+}
+
+lsn_t hub_durable(const struct hub *hub)
+{
+    return hub->durable;
+}
+
+bool hub_publish(struct hub *hub)
+{
+    if (!ring_dirty(&hub->port->commands))
+        return false;
+    ring_publish(&hub->port->commands);
+    return true;
+}
+
+void hub_drop(struct hub *hub, struct effect *effect)
+{
+    if (effect->msg)
+        msg_unref(hub->heap, effect->msg);
+    effect->msg = NULL;
+    if (effect->type == EFF_CONFIRM || effect->type == EFF_NACK || effect->type == EFF_GET_OK)
+        return; /* the union holds a number */
+    mem_free(effect->answer);
+    effect->answer = NULL;
+}
+
+static void release_held(struct hub *hub, mono_t now)
+{
+    LIST_EACH(&hub->held, node, after) {
+        struct session *session = CONTAINER_OF(node, struct session, held_link);
+        session->engine.now = now;
+        if (session->on_durable(session, hub->durable))
+            continue;
+        list_remove(&session->held_link);
+        session->on_held = false;
+    }
+}
+
+static void give_effect(struct hub *hub, struct effect *effect, mono_t now)
+{
+    struct session *session = effect->session < hub->capacity ? hub->sessions[effect->session] : NULL;
+    CHECK(session); /* numbers are not reused before SESSION_CLOSED, and a session lives until then */
+    session->engine.now = now;
+    if (effect->type == EFF_SESSION_CLOSED)
+        session->core_open = false;
+    session->on_effect(session, effect);
+    if (session->gone && !session->core_open) {
+        hub_detach(hub, session);
+        session->free(session);
+    }
+}
+
+/* Those who were refused: only as many as there are slots for is no concern here, they ask again when it is not enough. */
+static void call_waiting(struct hub *hub, mono_t now)
+{
+    if (list_empty(&hub->waiting) || hub_room(hub) < ROOM_AGAIN)
+        return;
+    struct list called;
+    list_init(&called);
+    list_insert(hub->waiting.next, &called); /* takes the whole list over */
+    list_remove(&hub->waiting);
+    while (!list_empty(&called)) {
+        struct session *session = LIST_FIRST(&called, struct session, wait_link);
+        list_remove(&session->wait_link);
+        session->on_wait = false;
+        session->engine.now = now;
+        session->on_room(session);
+        if (!session->gone)
+            engine_dirty(&session->engine);
+    }
+}
+
+bool hub_turn(struct hub *hub, lsn_t durable, mono_t now)
+{
+    if (durable > hub->durable) {
+        hub->durable = durable;
+        release_held(hub, now);
+    }
+    struct effect *effect;
+    uint32_t left = hub->port->effects.mask + 1;
+    while (left && (effect = ring_peek(&hub->port->effects))) {
+        struct effect taken = *effect;
+        ring_pop(&hub->port->effects);
+        left--;
+        give_effect(hub, &taken, now);
+    }
+    release_held(hub, now);
+    call_waiting(hub, now);
+    return left == 0;
+}

@@ -1,0 +1,70 @@
+/* hub: one per network loop: joins the loop's engines to the core's port.
+ *
+ * It numbers sessions, hands out command slots, takes effects from the port and gives each to its engine, and knows the
+ * durable lsn, so that engines can hold what must wait. It does no I/O: the loop, the simulator and the fuzzers call
+ * hub_turn alike. Thread: the loop's.
+ *
+ * Life cycle: hub_new → hub_attach (per session) … hub_turn, hub_publish, again and again … hub_detach → hub_free.
+ */
+#ifndef MILLRACE_PROTO_HUB_H
+#define MILLRACE_PROTO_HUB_H
+
+#include "core/broker.h"
+#include "net/engine.h"
+
+/* An engine that has a session in the core; embedded first in the protocol's own struct (struct engine first inside). */
+struct session {
+    struct engine engine;
+    struct hub *hub;
+    uint32_t number;
+    bool core_open; /* SESSION_OPEN was sent and SESSION_CLOSED has not come; the engine sets it, the hub clears it */
+    bool gone;      /* the transport is gone: the engine lives on only for the core's last word */
+    bool on_held;   /* is on the hub's list of sessions that hold something until durable */
+    bool on_wait;   /* is on the hub's list of sessions that were refused a command slot */
+    struct list held_link;
+    struct list wait_link;
+    void (*on_effect)(struct session *session, struct effect *effect); /* takes over msg and answer */
+    /* Once a turn while something is held, after the turn's effects: releases what `durable` allows. True while something
+     * is still held. */
+    bool (*on_durable)(struct session *session, lsn_t durable);
+    /* There are command slots again: send what was owed. Called after hub_wait_room, also when the transport is gone. */
+    void (*on_room)(struct session *session);
+    void (*free)(struct session *session); /* after SESSION_CLOSED and closed */
+};
+
+struct hub;
+
+/* heap: the slab heap of the loop's thread. The port and the heap outlive the hub. NULL: no memory. */
+MUST_USE struct hub *hub_new(struct port *port, struct slab_heap *heap, uint32_t sessions_max);
+/* Every session must have been detached. */
+void hub_free(struct hub **hub);
+struct slab_heap *hub_heap(struct hub *hub);
+
+/* Gives the session a number and sends nothing yet. False: too many sessions or no memory. */
+MUST_USE bool hub_attach(struct hub *hub, struct session *session);
+/* The session's number is free again; the caller has seen SESSION_CLOSED (or never sent SESSION_OPEN). Does not free. */
+void hub_detach(struct hub *hub, struct session *session);
+
+/* The next command slot (zeroed, session set) or NULL: the ring is full, stop parsing and call hub_wait_room. */
+struct command *hub_command(struct hub *hub, struct session *session);
+/* Free command slots: an engine checks this before it starts on a frame that needs several. */
+uint32_t hub_room(struct hub *hub);
+/* Remembers that the session was refused a slot, so that hub_turn calls on_room and makes it dirty when there is room. */
+void hub_wait_room(struct hub *hub, struct session *session);
+
+/* The session holds something: on_durable is called at the end of this turn and of every later one. */
+void hub_hold(struct hub *hub, struct session *session);
+
+lsn_t hub_durable(const struct hub *hub);
+uint32_t hub_sessions(const struct hub *hub);
+
+/* Publishes commands; returns true if there were any (the core wants a step). */
+bool hub_publish(struct hub *hub);
+/* Takes the durable lsn, gives all effects to their engines, releases what was held. Returns true when effects are left
+ * (a turn takes at most one ring full, so that sockets get their turn too). */
+bool hub_turn(struct hub *hub, lsn_t durable, mono_t now);
+
+/* Frees what an effect carries, for engines that have no use for it. */
+void hub_drop(struct hub *hub, struct effect *effect);
+
+#endif

@@ -1,0 +1,121 @@
+"""Fixtures and rules of the client tests.
+
+MILLRACE_TARGET=millrace (default) or rabbitmq chooses the broker under test; with rabbitmq every
+comparison is RabbitMQ against itself, which checks the tests.  MILLRACE_BIN names the binary (default
+build/millrace).  CI=true turns every skip into a failure.  MILLRACE_RABBITMQ_PORT uses a running,
+prepared RabbitMQ; MILLRACE_KEEP=1 keeps the brokers' folders.
+"""
+
+import os
+import sys
+
+import pytest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)
+
+import brokers  # noqa: E402
+
+TARGET = os.environ.get('MILLRACE_TARGET', 'millrace')
+UNDER_CI = os.environ.get('CI') == 'true'
+
+if TARGET not in ('millrace', 'rabbitmq'):
+    raise SystemExit('MILLRACE_TARGET is millrace or rabbitmq, not ' + TARGET)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Under CI a skipped test is a failed test."""
+    outcome = yield
+    report = outcome.get_result()
+    if UNDER_CI and report.skipped and not hasattr(report, 'wasxfail'):
+        report.outcome = 'failed'
+        report.longrepr = 'skipped under CI: %s' % (report.longrepr[2] if isinstance(report.longrepr, tuple)
+                                                    else report.longrepr)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_make_collect_report(collector):
+    outcome = yield
+    report = outcome.get_result()
+    if UNDER_CI and report.skipped:
+        report.outcome = 'failed'
+        report.longrepr = 'skipped under CI: %s' % (report.longrepr,)
+
+
+def pytest_report_header():
+    return 'broker under test: %s' % TARGET
+
+
+def start_rabbitmq(**kw):
+    try:
+        broker = brokers.RabbitMQ(**kw)
+    except brokers.StartError as e:
+        pytest.skip(str(e))
+    try:
+        broker.start()
+        broker.prepare()
+    except BaseException:
+        broker.remove()
+        raise
+    return broker
+
+
+def start_millrace(**kw):
+    broker = brokers.Millrace(**kw)
+    broker.args += ('--definitions', brokers.write_import(broker.folder))
+    try:
+        broker.start()
+        broker.prepare()
+    except BaseException:
+        broker.remove()
+        raise
+    return broker
+
+
+@pytest.fixture(scope='session')
+def rabbitmq():
+    """The real RabbitMQ, prepared (users, vhosts, permissions, policies)."""
+    port = os.environ.get('MILLRACE_RABBITMQ_PORT')
+    broker = brokers.Running(int(port)) if port else start_rabbitmq()
+    yield broker
+    broker.remove()
+
+
+@pytest.fixture(scope='session')
+def millrace():
+    """One Millrace for the session, prepared the same way."""
+    broker = start_millrace()
+    yield broker
+    broker.remove()
+
+
+@pytest.fixture(scope='session')
+def target(request):
+    """The broker under test."""
+    return request.getfixturevalue(TARGET)
+
+
+@pytest.fixture
+def fresh_millrace():
+    """A Millrace of this test's own, started, with restart(), kill9(), stop(), start()."""
+    broker = brokers.Millrace()
+    try:
+        yield broker.start()
+    finally:
+        broker.remove()
+
+
+@pytest.fixture
+def fresh_target():
+    """A broker under test of this test's own, not prepared."""
+    try:
+        broker = brokers.Millrace() if TARGET == 'millrace' else brokers.RabbitMQ()
+    except brokers.StartError as e:
+        if TARGET == 'rabbitmq':
+            pytest.skip(str(e))
+        raise
+    try:
+        yield broker.start()
+    finally:
+        broker.remove()

@@ -1,0 +1,605 @@
+"""Random method sequences over two connections, played against two brokers and compared.
+
+A sequence is a list of plain operations made from a seed.  An operation never says a delivery tag: it
+says "the oldest unacknowledged one of this channel", and each broker's player works that out from what
+its own broker sent.  So both brokers get the same methods as long as they answer the same.
+
+What is compared: the answer to every operation, in order, and per channel the stream of everything the
+broker sent by itself (deliveries, returns, confirms, cancels), in order.  To keep that free of races,
+after every operation the player waits until its effects are complete (confirms; a channel.flow round
+trip; two passive declares of every queue; a channel.flow round trip), a queue has at most one consumer
+and a channel has at most one, and dead letters all end in the same queue.
+
+Run as a program it plays a range of seeds and prints one JSON line per sequence that differed.
+"""
+
+import argparse
+import json
+import os
+import random
+import string
+import sys
+import threading
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+import script  # noqa: E402
+import wire    # noqa: E402
+
+LENGTH = 40
+QUEUES = ['{u}q%d' % i for i in range(4)]
+EXCHANGES = ['{u}x%d' % i for i in range(3)]
+KEYS = ['', 'a', 'b', 'a.b', '#', 'a.*']
+TIMEOUT = 8
+
+
+# ---- making sequences ----------------------------------------------------------------------------
+
+def _queue_arguments(r, name):
+    if r.random() < 0.5:
+        return {}
+    args = {}
+    if r.random() < 0.3:
+        args['x-max-length'] = r.randrange(4)
+        if r.random() < 0.4:
+            args['x-overflow'] = r.choice(['reject-publish', 'drop-head', 'reject-publish-dlx'])
+    if r.random() < 0.25:
+        args['x-max-priority'] = r.choice([1, 5])
+    if r.random() < 0.5 and name != QUEUES[3]:
+        args['x-dead-letter-exchange'] = ''
+        args['x-dead-letter-routing-key'] = QUEUES[3]
+    if r.random() < 0.1:
+        args['x-max-length-bytes'] = r.choice([0, 5, 100])
+    if r.random() < 0.06:
+        args.update(r.choice([{'x-max-length': -1}, {'x-max-priority': 'x'}, {'x-expires': 0}, {'x-overflow': 'no'},
+                              {'x-message-ttl': 'soon'}, {'x-dead-letter-routing-key': 'k', 'x-max-length': 1}]))
+    return args
+
+
+def _headers(r):
+    h = r.choice([None, None, None, {'a': 1}, {'a': 'x', 'b': 2}, {'CC': [r.choice(QUEUES)]}, {'BCC': [r.choice(QUEUES)], 'a': 1}])
+    return h
+
+
+def _weights():
+    return (
+        (9, 'queue.declare'), (2, 'passive'), (2, 'queue.delete'), (2, 'queue.purge'), (5, 'queue.bind'), (2, 'queue.unbind'),
+        (5, 'exchange.declare'), (1, 'exchange.delete'), (2, 'exchange.bind'), (1, 'exchange.unbind'), (26, 'publish'),
+        (10, 'get'), (9, 'ack'), (6, 'nack'), (5, 'reject'), (9, 'consume'), (3, 'cancel'), (3, 'qos'), (2, 'recover'),
+        (2, 'channel.close'), (0.4, 'connection.close'), (1.5, 'tx.select'), (3, 'tx.commit'), (2, 'tx.rollback'),
+        (0.5, 'confirm.select'), (0.7, 'error'))
+
+
+def generate(seed, length=LENGTH):
+    """The operations of one seed; each is a dict of plain values."""
+    r = random.Random(seed)
+    weights, kinds = zip(*_weights())
+    ops = []
+    for n in range(length):
+        kind = r.choices(kinds, weights)[0] if n >= 5 else r.choice(['queue.declare', 'queue.declare', 'exchange.declare'])
+        op = {'do': kind, 'conn': r.choice('ab'), 'ch': r.choice([1, 1, 2])}
+        if kind == 'queue.declare':
+            q = r.choice(QUEUES)
+            op.update(queue=q, durable=r.random() < 0.5, auto_delete=r.random() < 0.12, exclusive=r.random() < 0.08,
+                      arguments=_queue_arguments(r, q))
+            if r.random() < 0.25:
+                op.update(durable=False, auto_delete=False, exclusive=False, arguments={})
+        elif kind == 'passive':
+            op.update(r.choice([{'queue': r.choice(QUEUES)}, {'exchange': r.choice(EXCHANGES)}]))
+        elif kind == 'queue.delete':
+            op.update(queue=r.choice(QUEUES), if_unused=r.random() < 0.4, if_empty=r.random() < 0.4)
+        elif kind == 'queue.purge':
+            op.update(queue=r.choice(QUEUES))
+        elif kind in ('queue.bind', 'queue.unbind'):
+            op.update(queue=r.choice(QUEUES), exchange=r.choice(EXCHANGES * 6 + ['']), routing_key=r.choice(KEYS),
+                      arguments=r.choice([{}, {}, {'a': 1}, {'x-match': 'any', 'a': 1, 'b': 2}]))
+        elif kind == 'exchange.declare':
+            i = r.randrange(3)
+            op.update(exchange=EXCHANGES[i], type=r.choice([('direct', 'fanout', 'topic')[i]] * 5 + ['headers', 'direct']),
+                      durable=r.random() < 0.2, auto_delete=r.random() < 0.1, internal=r.random() < 0.05,
+                      arguments={'alternate-exchange': EXCHANGES[(i + 1) % 3]} if r.random() < 0.12 else {})
+        elif kind == 'exchange.delete':
+            op.update(exchange=r.choice(EXCHANGES), if_unused=r.random() < 0.5)
+        elif kind in ('exchange.bind', 'exchange.unbind'):
+            op.update(destination=r.choice(EXCHANGES), source=r.choice(EXCHANGES), routing_key=r.choice(KEYS))
+        elif kind == 'publish':
+            to_queue = r.random() < 0.6
+            op.update(exchange='' if to_queue else r.choice(EXCHANGES),
+                      routing_key=r.choice(QUEUES) if to_queue else r.choice(KEYS), body='m%d' % n + 'x' * r.choice([0, 0, 3, 200]),
+                      mandatory=r.random() < 0.3)
+            properties = {'delivery_mode': r.choice([None, 1, 2, 2]), 'priority': r.choice([None, None, 0, 1, 9]),
+                          'headers': _headers(r), 'expiration': '600000' if r.random() < 0.05 else None}
+            op['properties'] = {k: v for k, v in properties.items() if v is not None}
+        elif kind == 'get':
+            op.update(queue=r.choice(QUEUES), no_ack=r.random() < 0.4)
+        elif kind in ('ack', 'nack', 'reject'):
+            op.update(which=r.choice([0, 0, 0, 1, 2, -1]), multiple=r.random() < 0.25, requeue=r.random() < 0.6)
+            if r.random() < 0.03:
+                op['which'] = 1000
+        elif kind == 'consume':
+            op.update(queue=r.choice(QUEUES), tag='c%d' % n, no_ack=r.random() < 0.3, exclusive=r.random() < 0.1)
+        elif kind == 'qos':
+            op.update(count=r.randrange(4))
+        elif kind == 'error':
+            op.update(what=r.choice(['immediate', 'recover', 'size', 'default']))
+        ops.append(op)
+    return ops
+
+
+# ---- playing one ---------------------------------------------------------------------------------
+
+class Channel:
+    """What the player knows of one open channel."""
+
+    def __init__(self):
+        self.unacked = []           # delivery tags, oldest first
+        self.consumer = None        # (tag, queue, no_ack)
+        self.confirm = self.tx = False
+        self.sent = self.confirmed = 0
+        self.txed = []              # unacked tags as they were when the transaction began
+
+
+class Sequencer:
+    """Plays sequences against one broker.  Connections are kept from one sequence to the next."""
+
+    def __init__(self, host, port):
+        self.host, self.port, self.wires = host, port, {}
+
+    def wire(self, conn):
+        if conn not in self.wires:
+            w = self.wires[conn] = wire.Wire(self.host, self.port, TIMEOUT)
+            w.open()
+            w.probes = set()
+        return self.wires[conn]
+
+    def play(self, ops):
+        """The transcript: {'answers': [...], 'streams': {...}}, normalised."""
+        self.player = script.Player(None, 'g' + ''.join(random.choices(string.ascii_lowercase, k=8)))
+        self.channels, self.streams, self.incarnation = {}, {}, {}
+        self.owners = {}            # queue -> the connection that can ask for it
+        self.consumed = set()       # queues with a consumer
+        answers = []
+        try:
+            for op in ops:
+                self.died = None
+                try:
+                    answer = self.one(op)
+                except wire.WireError as e:
+                    answer = ['wire error', str(e)]
+                    self.lose(op['conn'])
+                answers.append(self.player.clean(script._plain(answer)))
+        finally:
+            self.clean_up()
+        streams = {k: self.player.clean(script._plain(v)) for k, v in self.streams.items() if v}
+        return {'answers': answers, 'streams': streams}
+
+    # -- channels
+
+    def channel(self, conn, ch):
+        w = self.wire(conn)
+        if (conn, ch) not in self.channels:
+            c = self.channels[conn, ch] = Channel()
+            self.incarnation[conn, ch] = self.incarnation.get((conn, ch), 0) + 1
+            self.call(conn, ch, 'channel.open')
+            if ch == 1:
+                self.call(conn, ch, 'confirm.select')
+                c.confirm = True
+        return self.channels[conn, ch]
+
+    def stream(self, conn, ch, kind='confirms'):
+        """Deliveries apart from returns and confirms: no order is promised between the two."""
+        return self.streams.setdefault('%s%d.%d %s' % (conn, ch, self.incarnation.get((conn, ch), 0), kind), [])
+
+    def forget(self, conn, ch):
+        c = self.channels.pop((conn, ch), None)
+        if c and c.consumer:
+            self.consumed.discard(c.consumer[1])
+
+    def lose(self, conn):
+        for key in [k for k in self.channels if k[0] == conn]:
+            self.forget(*key)
+        w = self.wires.pop(conn, None)
+        if w:
+            w.abort()
+
+    # -- taking what the broker says
+
+    def handle(self, conn, message):
+        """One message nobody waits for: into its channel's stream."""
+        ch = message.channel
+        c = self.channels.get((conn, ch))
+        if message.name == 'channel.close':
+            self.wires[conn].send_method(ch, 'channel.close-ok')
+            if ch == 9 or c is None:
+                self.wires[conn].probes.discard(ch)
+                return
+            self.stream(conn, ch).append(message)
+            self.died = message
+            self.forget(conn, ch)
+        elif message.name == 'connection.close':
+            self.stream(conn, 0).append(message)
+            self.wires[conn].send_method(0, 'connection.close-ok')
+            self.died = message
+            self.lose(conn)
+        elif c is not None:
+            if message.name in ('basic.ack', 'basic.nack'):
+                for tag in range(c.confirmed + 1 if message.multiple else message.delivery_tag, message.delivery_tag + 1):
+                    self.stream(conn, ch).append([message.name, tag])
+                c.confirmed = message.delivery_tag
+                return
+            delivery = message.name in ('basic.deliver', 'basic.cancel')
+            self.stream(conn, ch, 'deliveries' if delivery else 'confirms').append(message)
+            if message.name == 'basic.deliver' and c.consumer and not c.consumer[2]:
+                c.unacked.append(message.delivery_tag)
+            elif message.name == 'basic.cancel' and c.consumer and c.consumer[0] == message.consumer_tag:
+                self.consumed.discard(c.consumer[1])
+                c.consumer = None
+
+    def await_(self, conn, ch, names):
+        """The next message of these names on the channel; everything else is handled; None when the channel dies."""
+        w = self.wires[conn]
+        while True:
+            message = w.pump(TIMEOUT)
+            w.inbox[message.channel].pop()
+            if message.channel == ch and message.name in names:
+                return message
+            self.handle(conn, message)
+            if conn not in self.wires or (ch != 9 and (conn, ch) not in self.channels):
+                return None
+
+    def call(self, conn, ch, method, **fields):
+        self.wires[conn].send_method(ch, method, **self.player.fill(fields))
+        answer = self.await_(conn, ch, script.spec.METHODS[method].replies)
+        return [answer if answer is not None else self.died]
+
+    def settle(self, conn, ch):
+        """Wait until everything done so far has had its effects."""
+        if (conn, ch) in self.channels:
+            c = self.channels[conn, ch]
+            while c.confirm and c.confirmed < c.sent and (conn, ch) in self.channels:
+                message = self.wires[conn].pump(TIMEOUT)
+                self.wires[conn].inbox[message.channel].pop()
+                self.handle(conn, message)
+            if (conn, ch) in self.channels:
+                self.flows([(conn, ch)])
+        self.probe()
+        self.probe()
+        self.flows([k for k, c in self.channels.items() if c.consumer or k == (conn, ch)])
+
+    def flows(self, keys):
+        """A channel.flow round trip on each of these channels, all at once."""
+        waiting = {k for k in keys if k in self.channels}
+        for conn, ch in sorted(waiting):
+            self.wires[conn].send_method(ch, 'channel.flow', active=True)
+        for conn in ('a', 'b'):
+            while any(k[0] == conn and k in self.channels for k in waiting):
+                message = self.wires[conn].pump(TIMEOUT)
+                self.wires[conn].inbox[message.channel].pop()
+                if message.name == 'channel.flow-ok':
+                    waiting.discard((conn, message.channel))
+                else:
+                    self.handle(conn, message)
+
+    def probe(self):
+        """Ask every queue for its counts, on a connection that may."""
+        if not any(c.consumer for c in self.channels.values()) and not self.owners:
+            return
+        asked = {}
+        for q, owner in list(self.owners.items()):
+            w = self.wire(owner)
+            self.open_probe(owner)
+            w.send_method(9, 'queue.declare', queue=self.player.fill(q), passive=True)
+            # one at a time per connection: a missing queue closes the probing channel
+            message = self.await_probe(owner)
+            if message is None or message.name == 'channel.close':
+                del self.owners[q]
+            asked[q] = message
+        return asked
+
+    def open_probe(self, conn):
+        w = self.wire(conn)
+        if 9 not in w.probes:
+            w.send_method(9, 'channel.open')
+            w.probes.add(9)
+            self.await_(conn, 9, ('channel.open-ok',))
+        return w
+
+    def await_probe(self, conn):
+        w = self.wires[conn]
+        while conn in self.wires:
+            message = w.pump(TIMEOUT)
+            w.inbox[message.channel].pop()
+            if message.channel == 9:
+                if message.name == 'channel.close':
+                    w.send_method(9, 'channel.close-ok')
+                    w.probes.discard(9)
+                return message
+            self.handle(conn, message)
+
+    # -- one operation
+
+    def one(self, op):
+        conn, ch, kind = op['conn'], op['ch'], op['do']
+        c = self.channel(conn, ch)
+        w = self.wires[conn]
+        fields = {k: v for k, v in op.items() if k not in ('do', 'conn', 'ch', 'properties', 'which', 'tag', 'what', 'count')}
+        if kind == 'passive':
+            method = 'queue.declare' if 'queue' in op else 'exchange.declare'
+            return self.call(conn, ch, method, passive=True, **fields)
+        if kind in ('queue.delete', 'queue.purge', 'queue.bind', 'queue.unbind', 'exchange.declare', 'exchange.delete',
+                    'exchange.bind', 'exchange.unbind'):
+            answer = self.call(conn, ch, kind, **fields)
+            if kind in ('queue.delete', 'queue.purge'):
+                self.settle(conn, ch)
+            return answer
+        if kind == 'queue.declare':
+            answer = self.call(conn, ch, kind, **fields)
+            if answer[0].name == 'queue.declare-ok':
+                self.owners.setdefault(op['queue'], conn)
+            return answer
+        if kind == 'publish':
+            c.sent += 1
+            w.publish(ch, self.player.fill(op['exchange']), self.player.fill(op['routing_key']), op['body'],
+                      op['mandatory'], **self.player.fill(op['properties']))
+            self.settle(conn, ch)
+            return ['sent']
+        if kind == 'get':
+            answer = self.call(conn, ch, 'basic.get', **fields)
+            if answer[0].name == 'basic.get-ok' and not op['no_ack']:
+                c.unacked.append(answer[0].delivery_tag)
+            self.settle(conn, ch)
+            return answer
+        return getattr(self, 'do_' + kind.replace('.', '_'))(op, conn, ch, c, w)
+
+    def acking(self, op, conn, ch, c, w, method, **fields):
+        if op['which'] == 1000:
+            tag = 1000
+        elif not c.unacked:
+            return ['nothing to acknowledge']
+        else:
+            tag = c.unacked[min(op['which'], len(c.unacked) - 1)]
+            gone = [t for t in c.unacked if t <= tag] if fields.get('multiple') else [tag]
+            c.unacked = [t for t in c.unacked if t not in gone]
+            c.txed += gone if c.tx else []
+        w.send_method(ch, method, delivery_tag=tag, **fields)
+        self.settle(conn, ch)
+        return [method, tag]
+
+    def do_ack(self, op, *rest):
+        return self.acking(op, *rest, 'basic.ack', multiple=op['multiple'])
+
+    def do_nack(self, op, *rest):
+        return self.acking(op, *rest, 'basic.nack', multiple=op['multiple'], requeue=op['requeue'])
+
+    def do_reject(self, op, *rest):
+        return self.acking(op, *rest, 'basic.reject', requeue=op['requeue'])
+
+    def do_consume(self, op, conn, ch, c, w):
+        if c.consumer or op['queue'] in self.consumed:
+            return ['one consumer is enough']
+        c.consumer = (op['tag'], op['queue'], op['no_ack'])
+        self.consumed.add(op['queue'])
+        answer = self.call(conn, ch, 'basic.consume', queue=op['queue'], consumer_tag=op['tag'], no_ack=op['no_ack'],
+                           exclusive=op['exclusive'])
+        self.settle(conn, ch)
+        return answer
+
+    def do_cancel(self, op, conn, ch, c, w):
+        if not c.consumer:
+            return ['no consumer']
+        answer = self.call(conn, ch, 'basic.cancel', consumer_tag=c.consumer[0])
+        if (conn, ch) in self.channels and c.consumer:
+            self.consumed.discard(c.consumer[1])
+            c.consumer = None
+        self.settle(conn, ch)
+        return answer
+
+    def do_qos(self, op, conn, ch, c, w):
+        return self.call(conn, ch, 'basic.qos', prefetch_count=op['count'])
+
+    def do_recover(self, op, conn, ch, c, w):
+        c.unacked = []
+        answer = self.call(conn, ch, 'basic.recover', requeue=True)
+        self.settle(conn, ch)
+        return answer
+
+    def do_channel_close(self, op, conn, ch, c, w):
+        answer = self.call(conn, ch, 'channel.close', reply_code=200)
+        self.forget(conn, ch)
+        self.settle(conn, 0)
+        return answer
+
+    def do_connection_close(self, op, conn, ch, c, w):
+        w.send_method(0, 'connection.close', reply_code=200)
+        while True:
+            message = w.pump(TIMEOUT)
+            w.inbox[message.channel].pop()
+            if message.name == 'connection.close-ok':
+                break
+            self.handle(conn, message)
+        self.lose(conn)
+        other = 'b' if conn == 'a' else 'a'
+        self.owners = {q: other for q in self.owners}
+        self.settle(conn, 0)
+        return ['connection.close-ok']
+
+    def do_tx_select(self, op, conn, ch, c, w):
+        answer = self.call(conn, ch, 'tx.select')
+        if answer[0].name == 'tx.select-ok':
+            c.tx = True
+        return answer
+
+    def do_tx_commit(self, op, conn, ch, c, w):
+        answer = self.call(conn, ch, 'tx.commit')
+        c.txed = []
+        self.settle(conn, ch)
+        return answer
+
+    def do_tx_rollback(self, op, conn, ch, c, w):
+        answer = self.call(conn, ch, 'tx.rollback')
+        c.unacked = sorted(c.unacked + c.txed)
+        c.txed = []
+        self.settle(conn, ch)
+        return answer
+
+    def do_confirm_select(self, op, conn, ch, c, w):
+        answer = self.call(conn, ch, 'confirm.select')
+        if answer[0].name == 'confirm.select-ok' and not c.confirm:
+            c.confirm, c.sent, c.confirmed = True, 0, 0
+        return answer
+
+    def do_error(self, op, conn, ch, c, w):
+        if op['what'] == 'immediate':
+            w.publish(ch, '', 'x', b'', immediate=True)
+            return [self.await_(conn, ch, ('never',)) or self.died]
+        if op['what'] == 'recover':
+            return self.call(conn, ch, 'basic.recover', requeue=False)
+        if op['what'] == 'size':
+            return self.call(conn, ch, 'basic.qos', prefetch_size=1)
+        return self.call(conn, ch, 'queue.bind', queue=QUEUES[0], exchange='', routing_key='k')
+
+    def clean_up(self):
+        for conn, ch in list(self.channels):
+            try:
+                w = self.wires[conn]
+                w.send_method(ch, 'channel.close', reply_code=200)
+                while True:
+                    message = w.pump(TIMEOUT)
+                    w.inbox[message.channel].pop()
+                    if message.channel == ch and message.name in ('channel.close-ok', 'channel.close', 'connection.close'):
+                        break
+            except (wire.WireError, KeyError):
+                self.lose(conn)
+        self.channels = {}
+        for kind, names in (('queue', QUEUES), ('exchange', EXCHANGES)):
+            for name in names:
+                for conn in ('a', 'b'):
+                    try:
+                        w = self.open_probe(conn)
+                        w.send_method(9, kind + '.delete', **{kind: self.player.fill(name)})
+                        while True:
+                            message = w.pump(TIMEOUT)
+                            w.inbox[message.channel].pop()
+                            if message.channel == 9:
+                                break
+                        if message.name == 'channel.close':
+                            w.send_method(9, 'channel.close-ok')
+                            w.probes.discard(9)
+                            continue        # exclusive to the other connection
+                        break
+                    except wire.WireError:
+                        self.lose(conn)
+
+    def close(self):
+        for w in self.wires.values():
+            w.close()
+
+
+# ---- comparing -----------------------------------------------------------------------------------
+
+# Differences that are meant, as functions of a transcript, each with its reason (none so far beyond those
+# of script._newer, which hold for every comparison).
+def differs(ops, reference, target, newer=True):
+    """None, or the first difference as text."""
+    if newer:
+        reference, target = script._newer(reference, None), script._newer(target, None)
+    for i, op in enumerate(ops):
+        if reference['answers'][i] != target['answers'][i]:
+            return 'operation %d %s\n    reference %s\n    target    %s' % (
+                i + 1, json.dumps(op), reference['answers'][i], target['answers'][i])
+    for key in sorted(set(reference['streams']) | set(target['streams'])):
+        one, two = reference['streams'].get(key, []), target['streams'].get(key, [])
+        for i in range(max(len(one), len(two))):
+            if one[i:i + 1] != two[i:i + 1]:
+                return 'channel %s, message %d from the broker\n    reference %s\n    target    %s' % (
+                    key, i + 1, one[i:i + 1], two[i:i + 1])
+    return None
+
+
+def both(players, ops):
+    """Play on both at once."""
+    results = [None, None]
+
+    def run(i):
+        try:
+            results[i] = players[i].play(ops)
+        except Exception as e:      # a broker that hangs up or does not answer is a finding, not our end
+            results[i] = {'answers': ['%s: %s' % (type(e).__name__, e)] * len(ops), 'streams': {}}
+            players[i].wires = {}
+    threads = [threading.Thread(target=run, args=(i,)) for i in (0, 1)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    return results
+
+
+def fails(players, ops, times=3):
+    """The difference when it shows every time; a race on a busy machine does not."""
+    found = None
+    for _ in range(times):
+        found = differs(ops, *both(players, ops))
+        if found is None:
+            return None
+    return found
+
+
+def shrink(players, ops, seconds=25):
+    """Leave out operations as long as the brokers still differ."""
+    until, size = time.monotonic() + seconds, len(ops) // 2
+    while size and time.monotonic() < until:
+        i, removed = 0, False
+        while i < len(ops) and time.monotonic() < until:
+            fewer = ops[:i] + ops[i + size:]
+            if fewer and fails(players, fewer, 2):
+                ops, removed = fewer, True
+            else:
+                i += size
+        if not removed or size > 1:
+            size //= 2
+    return ops
+
+
+def main():
+    a = argparse.ArgumentParser()
+    a.add_argument('--reference', required=True, help='host:port')
+    a.add_argument('--target', required=True, help='host:port')
+    a.add_argument('--first', type=int, default=1)
+    a.add_argument('--count', type=int, default=10)
+    a.add_argument('--script', help='a file with the operations of one sequence, one JSON object a line')
+    a = a.parse_args()
+    players = []
+    for address in (a.reference, a.target):
+        host, port = address.rsplit(':', 1)
+        players.append(Sequencer(host, int(port)))
+    if a.script:
+        with open(a.script) as f:
+            ops = [json.loads(line) for line in f if line.strip()]
+        found = fails(players, ops)
+        print(json.dumps({'script': a.script, 'difference': found}))
+        return
+    again, shown = 0, 0
+    for seed in range(a.first, a.first + a.count):
+        ops = generate(seed)
+        first = differs(ops, *both(players, ops))
+        if first is None:
+            continue
+        again += 1
+        if os.environ.get('MILLRACE_GEN_AGAIN'):
+            print('seed %d again: %s' % (seed, first), file=sys.stderr)
+        found = fails(players, ops)
+        if found:
+            shown += 1
+            small = shrink(players, ops) if shown <= 2 else ops
+            print(json.dumps({'seed': seed, 'difference': found, 'small': fails(players, small, 1) or found,
+                              'operations': small}), flush=True)
+        if shown >= 5:
+            break
+    for p in players:
+        p.close()
+    print(json.dumps({'played': seed - a.first + 1, 'again': again}))
+
+
+if __name__ == '__main__':
+    main()
