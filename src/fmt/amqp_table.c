@@ -210,12 +210,12 @@ static bool int_equal(const struct amqp_value *a, const struct amqp_value *b)
     return a->i == b->i && (a->i >= 0 || (a->type == 'T') == (b->type == 'T'));
 }
 
-/* Both must have at least one level left; validated tables always have. */
+/* A validated table never reaches the limit of depth. */
 static bool nested_equal(const struct amqp_value *a, const struct amqp_value *b, unsigned depth)
 {
     if (a->s.len == 0 && b->s.len == 0)
         return true;
-    if (a->type != b->type || depth >= AMQP_TABLE_DEPTH_MAX)
+    if (a->type != b->type || depth > AMQP_TABLE_DEPTH_MAX)
         return false;
     struct reader ra = reader_of(a->s), rb = reader_of(b->s);
     struct amqp_field fa = {0}, fb = {0};
@@ -342,7 +342,7 @@ static void text_nested(struct text *t, const struct amqp_value *v, unsigned dep
     struct reader r = reader_of(v->s);
     struct amqp_field field = {0};
     text_put(t, "[");
-    for (unsigned i = 0; depth < AMQP_TABLE_DEPTH_MAX && t->left > 1; i++) {
+    for (unsigned i = 0; depth <= AMQP_TABLE_DEPTH_MAX && t->left > 1; i++) {
         if (!(v->type == 'F' ? amqp_table_next(&r, &field) : amqp_array_next(&r, &field.value)))
             break;
         text_put(t, i ? ",{" : "{");

@@ -14,7 +14,7 @@
 struct inspection {
     const struct inspect_options *options;
     FILE *out;
-    uint64_t seq_last, spares;
+    uint64_t spares;
     uint64_t files, groups, records, payload;
 };
 
@@ -41,8 +41,6 @@ static int count_file(void *arg, const char *name)
     uint64_t number;
     if (wal_name(name, 'f', &number))
         in->spares++;
-    if (wal_name(name, 'w', &number) && number > in->seq_last)
-        in->seq_last = number;
     return 0;
 }
 
@@ -91,7 +89,7 @@ static int print_group(struct inspection *in, uint64_t offset, const struct layo
 static int print_verdict(struct inspection *in, struct walk *walk, lsn_t durable)
 {
     char where[128] = "the superblock";
-    int err = recover_claims(walk, in->seq_last, &durable, where, sizeof where);
+    int err = recover_claims(walk, &durable, where, sizeof where);
     if (err)
         return err;
     fprintf(in->out, "end: file %016" PRIx64 " offset %" PRIu64 ", next lsn %" PRIu64 ": %s\n", walk->seq, walk->offset,

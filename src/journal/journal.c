@@ -23,6 +23,7 @@
 
 #define GROUP_BYTES_DEFAULT (1024u * 1024)
 #define STAGED_BYTES_DEFAULT (16u * 1024 * 1024)
+#define FILE_BYTES_MAX (1024u * 1024 * 1024)
 #define IDLE_NS NS_PER_S
 
 /* Figures that any thread may read; only the journal thread writes them. */
@@ -95,8 +96,25 @@ static void publish_files(struct journal *journal)
 
 /* ------------------------------------------------------------------------------------------------------ open and read */
 
+/* Settings come from people: bounds are checked here, not assumed. */
+static bool options_fit(const struct journal_options *options, char *why, size_t why_len)
+{
+    uint64_t file = options->file_bytes;
+    size_t group = options->group_bytes_max;
+    if (file && (file % LAYOUT_BLOCK || file < 2 * LAYOUT_BLOCK || file > FILE_BYTES_MAX))
+        snprintf(why, why_len, "the size of a journal file must be a multiple of 4096 from 8192 to 1 GiB, not %" PRIu64,
+                 file);
+    else if (group && (group < LAYOUT_BLOCK || group > LAYOUT_GROUP_BODY_MAX))
+        snprintf(why, why_len, "the size of a journal group must be from 4096 to 4194304, not %zu", group);
+    else
+        return true;
+    return false;
+}
+
 int journal_open(const struct journal_options *options, struct journal **ret, char *why, size_t why_len)
 {
+    if (!options_fit(options, why, why_len))
+        return -EINVAL;
     struct journal *journal = mem_zalloc(sizeof *journal);
     if (!journal) {
         snprintf(why, why_len, "no memory to open the journal");

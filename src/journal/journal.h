@@ -47,7 +47,7 @@ struct journal_stats {
 
 /* Opens or creates the journal in dir, finds the valid tail and applies the recovery rule: a torn tail is cut (zeroed and
  * synced), damage below a recorded durable lsn refuses to start. On failure returns a negative errno (-EILSEQ for damage,
- * -EPROTO for a foreign or newer format) and a sentence in why that names the file, offset and lsn. Boot thread. */
+ * -EPROTO for a foreign or newer format, -EWOULDBLOCK when another broker has the folder, -EINVAL for options) and a sentence in why that names the file, offset and lsn. Boot thread. */
 MUST_USE int journal_open(const struct journal_options *options, struct journal **ret, char *why, size_t why_len);
 
 /* Calls each for every record with start ≤ lsn, in lsn order; stops with each's non-zero answer. Before any append. */

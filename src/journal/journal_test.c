@@ -382,6 +382,26 @@ static void foreign_and_newer_folders_are_refused(void **state)
     os_sim_free(&sim);
 }
 
+static void settings_out_of_bounds(void **state)
+{
+    (void)state;
+    static const struct {
+        uint64_t file;
+        size_t group;
+    } rows[] = {{4096, 0}, {12345, 0}, {2ull << 30, 0}, {0, 100}, {0, 5 << 20}};
+    struct os_sim *sim = os_sim_new(8);
+    struct rig *rig = rig_new(os_sim_os(sim), "d");
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        rig->options.file_bytes = rows[i].file;
+        rig->options.group_bytes_max = rows[i].group;
+        assert_int_equal(rig_open(rig), -EINVAL);
+        assert_non_null(strstr(rig->why, "must be"));
+    }
+    assert_int_equal(os_sim_ops(sim), 0);
+    rig_free(rig);
+    os_sim_free(&sim);
+}
+
 static void a_missing_file_is_damage(void **state)
 {
     (void)state;
@@ -798,6 +818,7 @@ int main(void)
         cmocka_unit_test(flipped_bits_are_found),
         cmocka_unit_test(superblocks_stand_in_for_each_other),
         cmocka_unit_test(foreign_and_newer_folders_are_refused),
+        cmocka_unit_test(settings_out_of_bounds),
         cmocka_unit_test(a_missing_file_is_damage),
         cmocka_unit_test(stale_bytes_never_validate),
         cmocka_unit_test(histories_do_not_mix),

@@ -25,7 +25,7 @@ struct recovery {
     enum super_state copies[2];
     struct layout_super supers[2];
     bool foreign, folder_there;
-    uint64_t seq_last;    /* highest w- file there is; 0: none */
+    bool files_there;     /* any w- file */
     uint64_t number_last; /* highest f- file */
     bool lost_copy;
 };
@@ -65,8 +65,8 @@ static int look_at_file(void *arg, const char *name)
 {
     struct recovery *r = arg;
     uint64_t number;
-    if (wal_name(name, 'w', &number) && number > r->seq_last)
-        r->seq_last = number;
+    if (wal_name(name, 'w', &number))
+        r->files_there = true;
     if (wal_name(name, 'f', &number) && number > r->number_last)
         r->number_last = number;
     return 0;
@@ -172,7 +172,7 @@ static int look_at_files(struct recovery *r)
 static int create(struct recovery *r)
 {
     struct wal *wal = r->wal;
-    if (r->seq_last)
+    if (r->files_there)
         return refuse(r, -EILSEQ, "%s: both superblocks are missing or damaged although there are journal files",
                       wal->dir);
     struct layout_super super = {.epoch = 1, .start_lsn = 1, .start_seq = 1};
@@ -221,16 +221,23 @@ static int walk_to_tail(struct recovery *r, struct walk *walk)
 
 /* ------------------------------------------------------------------------------------------------------------- claims */
 
-static void claim(lsn_t lsn, uint64_t seq, uint64_t offset, lsn_t *ret_claim, char *where, size_t where_len)
+struct claims {
+    struct walk *walk;
+    lsn_t *ret_claim;
+    char *where;
+    size_t where_len;
+};
+
+static void claim(struct claims *claims, lsn_t lsn, uint64_t seq, uint64_t offset)
 {
-    if (lsn <= *ret_claim)
+    if (lsn <= *claims->ret_claim)
         return;
-    *ret_claim = lsn;
-    snprintf(where, where_len, "wal/w-%016" PRIx64 " at offset %" PRIu64, seq, offset);
+    *claims->ret_claim = lsn;
+    snprintf(claims->where, claims->where_len, "wal/w-%016" PRIx64 " at offset %" PRIu64, seq, offset);
 }
 
 /* All claims of the file that the walk is in, from its offset on. */
-static int claims_of_file(struct walk *walk, lsn_t *ret_claim, char *where, size_t where_len)
+static int claims_of_file(struct claims *claims, struct walk *walk)
 {
     struct layout_group group;
     struct layout_file head;
@@ -241,34 +248,40 @@ static int claims_of_file(struct walk *walk, lsn_t *ret_claim, char *where, size
             return r;
         if (at == 0 && layout_file_get(block, &head) == LAYOUT_GOOD &&
             memcmp(head.uuid, walk->uuid, LAYOUT_UUID_LEN) == 0)
-            claim(head.start_lsn - 1, walk->seq, at, ret_claim, where, where_len);
+            claim(claims, head.start_lsn - 1, walk->seq, at);
         else if (layout_group_get(block, walk->uuid, &group) == LAYOUT_GOOD)
-            claim(group.durable, walk->seq, at, ret_claim, where, where_len);
+            claim(claims, group.durable, walk->seq, at);
     }
 }
 
-int recover_claims(struct walk *walk, uint64_t seq_last, lsn_t *ret_claim, char *where, size_t where_len)
+/* Another file than those walked: from its beginning. */
+static int claims_of_name(void *arg, const char *name)
 {
-    int err = walk->in_file ? claims_of_file(walk, ret_claim, where, where_len) : 0;
-    for (uint64_t seq = walk->in_file ? walk->seq + 1 : walk->seq; !err && seq <= seq_last; seq++) {
-        char path[WAL_PATH_MAX];
-        struct walk other = {.os = walk->os, .wal = walk->wal, .seq = seq, .in_file = true};
-        memcpy(other.uuid, walk->uuid, LAYOUT_UUID_LEN);
-        if (!wal_path(path, walk->wal, 'w', seq))
-            return -ENAMETOOLONG;
-        err = walk->os->open(walk->os, path, OS_READ, &other.fd);
-        if (err == -ENOENT) {
-            err = 0;
-            continue;
-        }
-        if (err)
-            break;
-        err = walk->os->size(walk->os, other.fd, &other.size);
-        if (!err)
-            err = claims_of_file(&other, ret_claim, where, where_len);
-        walk_close(&other);
-    }
+    struct claims *claims = arg;
+    struct walk *walk = claims->walk, other = {.os = walk->os, .wal = walk->wal, .in_file = true};
+    char path[WAL_PATH_MAX];
+    if (!wal_name(name, 'w', &other.seq))
+        return 0;
+    if (walk->in_file && other.seq >= walk->first_seq && other.seq <= walk->seq)
+        return 0;
+    memcpy(other.uuid, walk->uuid, LAYOUT_UUID_LEN);
+    if (!wal_path(path, walk->wal, 'w', other.seq))
+        return -ENAMETOOLONG;
+    int err = walk->os->open(walk->os, path, OS_READ, &other.fd);
+    if (err)
+        return err;
+    err = walk->os->size(walk->os, other.fd, &other.size);
+    if (!err)
+        err = claims_of_file(claims, &other);
+    walk_close(&other);
     return err;
+}
+
+int recover_claims(struct walk *walk, lsn_t *ret_claim, char *where, size_t where_len)
+{
+    struct claims claims = {.walk = walk, .ret_claim = ret_claim, .where = where, .where_len = where_len};
+    int err = walk->in_file ? claims_of_file(&claims, walk) : 0;
+    return err ? err : walk->os->list(walk->os, walk->wal, claims_of_name, &claims);
 }
 
 /* Rules 4 and 5. 0: a torn tail (or none). */
@@ -285,7 +298,7 @@ static int judge(struct recovery *r, struct walk *walk)
     /* The start lsn was durable before it was recorded: only damage can end the journal below it. */
     if (durable < wal->super.start_lsn - 1)
         durable = wal->super.start_lsn - 1;
-    int err = durable >= walk->lsn ? 0 : recover_claims(walk, r->seq_last, &durable, where, sizeof where);
+    int err = durable >= walk->lsn ? 0 : recover_claims(walk, &durable, where, sizeof where);
     if (err)
         return disk_error(r, err, "read", wal->folder);
     if (durable < walk->lsn)

@@ -26,8 +26,8 @@ enum super_state { SUPER_ABSENT, SUPER_GOOD, SUPER_NEWER, SUPER_BROKEN };
 MUST_USE int recover_super(struct os *os, const char *dir, char letter, enum super_state *ret_state,
                            struct layout_super *ret);
 
-/* The highest lsn that anything behind the walk's end claims to be durable; where: a sentence part, at least 128 bytes.
- * Files seq_last and below are looked at. */
-MUST_USE int recover_claims(struct walk *walk, uint64_t seq_last, lsn_t *ret_claim, char *where, size_t where_len);
+/* The highest lsn that anything but the groups already walked claims to be durable, in any w- file; where: a sentence part,
+ * at least 128 bytes. ret_claim is only ever raised. */
+MUST_USE int recover_claims(struct walk *walk, lsn_t *ret_claim, char *where, size_t where_len);
 
 #endif

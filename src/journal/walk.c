@@ -128,7 +128,8 @@ static int enter(struct walk *walk, uint64_t seq, int fd, uint64_t size, const s
 int walk_open(struct walk *walk, struct os *os, const char *wal, const uint8_t uuid[LAYOUT_UUID_LEN], uint64_t seq,
               lsn_t start_lsn, int (*on_file)(void *arg, const struct walk *walk), void *arg)
 {
-    *walk = (struct walk){.os = os, .wal = wal, .seq = seq, .lsn = start_lsn, .on_file = on_file, .arg = arg};
+    *walk = (struct walk){
+        .os = os, .wal = wal, .seq = seq, .first_seq = seq, .lsn = start_lsn, .on_file = on_file, .arg = arg};
     memcpy(walk->uuid, uuid, LAYOUT_UUID_LEN);
     int fd;
     uint64_t size;

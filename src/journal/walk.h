@@ -17,11 +17,12 @@ struct walk {
     const char *wal; /* folder of the files; a loan */
     uint8_t uuid[LAYOUT_UUID_LEN];
 
-    bool in_file;    /* false: there is no valid first file */
-    uint64_t seq;    /* file being read; the tail's file at the end */
-    uint64_t offset; /* of the next group; the tail at the end */
-    uint64_t size;   /* of the file */
-    lsn_t lsn;       /* expected next */
+    bool in_file;       /* false: there is no valid first file */
+    uint64_t first_seq; /* where it began */
+    uint64_t seq;       /* file being read; the tail's file at the end */
+    uint64_t offset;    /* of the next group; the tail at the end */
+    uint64_t size;      /* of the file */
+    lsn_t lsn;          /* expected next */
     uint32_t chain;
     uint32_t epoch; /* highest seen */
     struct layout_file head;

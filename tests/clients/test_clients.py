@@ -513,8 +513,8 @@ def test_celery_chord_and_group(target, tmp_path):
     process, log = worker(env, str(tmp_path), '-c', '2')
     try:
         assert in_app(env, '''
-print(celery.chord((add.s(i, i) for i in range(10)), total.s()).apply_async().get(timeout=30))
-print(celery.group(add.s(i, 1) for i in range(5)).apply_async().get(timeout=20))
+print(celery.chord([add.s(i, i) for i in range(10)], total.s()).apply_async().get(timeout=30))
+print(celery.group([add.s(i, 1) for i in range(5)]).apply_async().get(timeout=20))
 print(celery.chain(add.s(1, 2), add.s(4)).apply_async().get(timeout=20))
 ''') == '90\n[1, 2, 3, 4, 5]\n7'
     finally:

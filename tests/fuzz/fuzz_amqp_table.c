@@ -18,7 +18,7 @@ static void use_value(const struct amqp_value *value)
     amqp_value_print(value, text, sizeof text);
     CHECK(strlen(text) < sizeof text);
     amqp_value_print_term(value, text, 1 + value->raw.len % sizeof text);
-    CHECK(amqp_value_equal(value, value));
+    CHECK(amqp_value_equal(value, value) || value->type == 'A' || value->type == 'F'); /* damage inside */
     CHECK(strcmp(amqp_type_name(value->type), "undefined") != 0);
 }
 
@@ -85,7 +85,7 @@ static void try_table(struct slice table)
         CHECK(writer_ok(&w) && slice_equal(writer_slice(&w), table));
         check_find(table);
         struct amqp_value a = {.type = 'F', .s = table};
-        CHECK(amqp_value_equal(&a, &a) || table.len > 0);
+        CHECK(amqp_value_equal(&a, &a));
     }
     mem_free(room);
 }

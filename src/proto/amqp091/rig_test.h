@@ -36,7 +36,7 @@ struct rig {
     bool keep_confirms; /* publishes are not confirmed by themselves */
     lsn_t answer_lsn; /* what declares wait for */
     uint32_t next_consumer;
-    uint64_t published;
+    uint64_t confirming; /* bit per channel below 64 that is in confirm mode */
     uint8_t *in;
     size_t in_len;
     char *said;     /* frames that left, one per line */
@@ -215,6 +215,10 @@ RIG_FN void rig_print_command(struct rig *rig, const struct command *c, const st
 RIG_FN void rig_answer_command(struct rig *rig, const struct command *c, const struct ask *ask)
 {
     struct effect *e;
+    if (c->type == CMD_CHANNEL_OPEN)
+        rig->confirming &= ~(UINT64_C(1) << (c->channel & 63));
+    if (c->type == CMD_CONFIRM_SELECT)
+        rig->confirming |= UINT64_C(1) << (c->channel & 63);
     switch ((enum command_type)c->type) {
     case CMD_SESSION_OPEN:
     case CMD_CREDIT:
@@ -227,6 +231,7 @@ RIG_FN void rig_answer_command(struct rig *rig, const struct command *c, const s
         e->number = c->number;
         e->bytes = msg_size(c->msg);
         e->lsn = rig->answer_lsn;
+        e->flags = rig->confirming >> (c->channel & 63) & 1 ? 0 : EFFECT_SILENT;
         return;
     case CMD_CHANNEL_CLOSE: rig_effect(rig, EFF_CHANNEL_CLOSED, c->session, c->channel); return;
     case CMD_SESSION_CLOSE: rig_effect(rig, EFF_SESSION_CLOSED, c->session, 0); return;

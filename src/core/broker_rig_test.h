@@ -1,0 +1,529 @@
+/* broker_rig: a broker on a table: commands in through its port's ring, effects kept in an array, the journal an array of
+ * records that a second broker can replay. For this folder's tests only. */
+#ifndef MILLRACE_CORE_BROKER_RIG_TEST_H
+#define MILLRACE_CORE_BROKER_RIG_TEST_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+#undef fail /* a function of the core */
+
+#include "core/core_int.h"
+#include "core/records.h"
+
+#define rig_fail(...)                                                                                                  \
+    do {                                                                                                               \
+        print_error(__VA_ARGS__);                                                                                      \
+        _fail(__FILE__, __LINE__);                                                                                     \
+    } while (0)
+#define RIG_FN static __attribute__((unused))
+#define RIG_EFFECTS_MAX 65536
+
+struct rig_record {
+    uint8_t *bytes;
+    size_t len;
+};
+
+struct rig_log {
+    struct rig_record *records; /* lsn - 1 */
+    size_t count, max;
+    lsn_t first; /* trimmed below */
+    uint64_t live;
+    bool no_room;
+};
+
+struct rig {
+    struct broker *b;
+    struct broker_options options;
+    struct rig_log *log;
+    uint64_t chance;
+    mono_t now;
+    wall_t wall;
+    lsn_t durable;
+    bool hold;  /* nothing becomes durable */
+    bool check; /* broker_check after every step */
+    struct effect effects[RIG_EFFECTS_MAX];
+    unsigned effect_count;
+    uint64_t seq[8][8]; /* publish sequence per session and channel */
+};
+
+/* ---- the journal ---- */
+
+RIG_FN bool rig_log_room(void *self)
+{
+    return !((struct rig_log *)self)->no_room;
+}
+
+RIG_FN bool rig_log_reserve(void *self, size_t bytes, unsigned count)
+{
+    (void)self;
+    (void)bytes;
+    (void)count;
+    void *probe = mem_alloc(1); /* so that failing allocations reach it */
+    mem_free(probe);
+    return probe != NULL;
+}
+
+RIG_FN lsn_t rig_log_append(void *self, const struct slice *parts, unsigned count)
+{
+    struct rig_log *log = self;
+    size_t len = 0, at = 0;
+    for (unsigned i = 0; i < count; i++)
+        len += parts[i].len;
+    assert_true(len <= CORE_RECORD_BYTES_MAX);
+    if (log->count == log->max) {
+        log->max = log->max ? log->max * 2 : 64;
+        log->records = realloc(log->records, log->max * sizeof *log->records);
+    }
+    uint8_t *bytes = malloc(len + 1);
+    for (unsigned i = 0; i < count; i++) {
+        if (parts[i].len)
+            memcpy(bytes + at, parts[i].ptr, parts[i].len);
+        at += parts[i].len;
+    }
+    log->records[log->count++] = (struct rig_record){bytes, len};
+    log->live += len + 8;
+    return log->count;
+}
+
+RIG_FN void rig_log_trim(void *self, lsn_t upto)
+{
+    struct rig_log *log = self;
+    assert_true(upto >= log->first && upto <= log->count);
+    while (log->first < upto)
+        log->live -= log->records[log->first++ - 1].len + 8;
+}
+
+RIG_FN uint64_t rig_log_live(void *self)
+{
+    return ((struct rig_log *)self)->live;
+}
+
+RIG_FN struct rig_log *rig_log_new(void)
+{
+    struct rig_log *log = calloc(1, sizeof *log);
+    log->first = 1;
+    return log;
+}
+
+/* A copy of the first count records, trimmed as the original. */
+RIG_FN struct rig_log *rig_log_copy(const struct rig_log *from, size_t count)
+{
+    struct rig_log *log = rig_log_new();
+    for (size_t i = 0; i < count; i++) {
+        struct slice part = slice_of(from->records[i].bytes, from->records[i].len);
+        rig_log_append(log, &part, 1);
+    }
+    if (from->first <= count)
+        rig_log_trim(log, from->first);
+    return log;
+}
+
+RIG_FN void rig_log_free(struct rig_log *log)
+{
+    for (size_t i = 0; i < log->count; i++)
+        free(log->records[i].bytes);
+    free(log->records);
+    free(log);
+}
+
+/* ---- life cycle ---- */
+
+RIG_FN void rig_random(void *arg, void *ret, size_t len)
+{
+    uint64_t *x = arg;
+    for (size_t i = 0; i < len; i++) {
+        *x = *x * 6364136223846793005ull + 1442695040888963407ull;
+        ((uint8_t *)ret)[i] = (uint8_t)(*x >> 56);
+    }
+}
+
+RIG_FN void rig_clear(struct rig *rig)
+{
+    for (unsigned i = 0; i < rig->effect_count; i++) {
+        struct effect *e = &rig->effects[i];
+        if (e->msg)
+            msg_unref(NULL, e->msg);
+        if (e->type != EFF_CONFIRM && e->type != EFF_NACK && e->type != EFF_GET_OK)
+            mem_free(e->answer);
+    }
+    rig->effect_count = 0;
+}
+
+/* Replays what the log holds. NULL answer in *ret_why: it started. */
+RIG_FN struct rig *rig_try(struct rig_log *log, const struct broker_options *options, wall_t wall, const char **ret_why)
+{
+    static char why[300];
+    struct rig *rig = calloc(1, sizeof *rig);
+    rig->log = log;
+    rig->options = options ? *options : (struct broker_options){0};
+    rig->chance = 42;
+    rig->options.log = (struct core_log){log, rig_log_room, rig_log_reserve, rig_log_append, rig_log_trim, rig_log_live};
+    rig->options.random = rig_random;
+    rig->options.random_arg = &rig->chance;
+    rig->options.ports = 1;
+    rig->options.port_slots = rig->options.port_slots ? rig->options.port_slots : 1024;
+    rig->now = 1000 * NS_PER_S;
+    rig->wall = wall;
+    rig->check = true;
+    *ret_why = "no memory";
+    rig->b = broker_new(&rig->options);
+    why[0] = '\0';
+    int err = rig->b ? 0 : -12;
+    for (lsn_t lsn = log->first; !err && lsn <= log->count; lsn++)
+        err = broker_replay(rig->b, lsn, slice_of(log->records[lsn - 1].bytes, log->records[lsn - 1].len), why, sizeof why);
+    if (!err)
+        err = broker_replayed(rig->b, rig->now, rig->wall, why, sizeof why);
+    rig->durable = log->count;
+    if (rig->b)
+        *ret_why = err ? why : NULL;
+    return rig;
+}
+
+RIG_FN struct rig *rig_new(struct rig_log *log, const struct broker_options *options, wall_t wall)
+{
+    const char *why;
+    struct rig *rig = rig_try(log, options, wall, &why);
+    if (why)
+        rig_fail("the broker did not start: %s", why);
+    broker_check(rig->b);
+    return rig;
+}
+
+RIG_FN void rig_free(struct rig *rig)
+{
+    rig_clear(rig);
+    broker_free(&rig->b);
+    free(rig);
+}
+
+/* ---- driving ---- */
+
+RIG_FN void rig_take(struct rig *rig, unsigned port)
+{
+    struct effect *e;
+    struct port *p = broker_port(rig->b, port);
+    while ((e = ring_peek(&p->effects))) {
+        assert_true(rig->effect_count < RIG_EFFECTS_MAX);
+        rig->effects[rig->effect_count++] = *e;
+        ring_pop(&p->effects);
+    }
+}
+
+RIG_FN struct command *rig_command(struct rig *rig, unsigned port, enum command_type type, uint32_t session, uint16_t channel)
+{
+    struct command *c = ring_push(&broker_port(rig->b, port)->commands);
+    assert_non_null(c);
+    *c = (struct command){.type = (uint8_t)type, .session = session, .channel = channel};
+    return c;
+}
+
+/* Answers password checks: everything is right. */
+RIG_FN void rig_worker(struct rig *rig)
+{
+    struct effect *e;
+    struct port *p = broker_port(rig->b, 1);
+    while ((e = ring_peek(&p->effects))) {
+        struct effect taken = *e;
+        ring_pop(&p->effects);
+        mem_free(taken.answer);
+        struct command *c = rig_command(rig, 1, CMD_VERIFIED, 0, 0);
+        c->number = taken.number;
+        c->flags = ASK_VERIFY_OK;
+        ring_publish(&p->commands);
+    }
+}
+
+RIG_FN void rig_step(struct rig *rig)
+{
+    for (unsigned i = 0; i < 10000; i++) {
+        if (!rig->hold)
+            rig->durable = rig->log->count;
+        ring_publish(&broker_port(rig->b, 0)->commands);
+        size_t before = rig->log->count;
+        unsigned effects = rig->effect_count;
+        bool more = broker_step(rig->b, rig->now, rig->wall, rig->durable);
+        rig_take(rig, 0);
+        rig_worker(rig);
+        if (rig->check)
+            broker_check(rig->b);
+        if (!more && before == rig->log->count && effects == rig->effect_count && ring_empty(&broker_port(rig->b, 0)->commands) &&
+            ring_empty(&broker_port(rig->b, 1)->commands) && (rig->hold || rig->durable == rig->log->count))
+            return;
+        if (rig->log->no_room && i > 20)
+            return;
+    }
+    rig_fail("the broker does not come to rest");
+}
+
+RIG_FN void rig_pass(struct rig *rig, int64_t ms)
+{
+    for (int64_t done = 0; done < ms;) {
+        int64_t part = ms - done < 5 ? ms - done : 5;
+        rig->now += part * NS_PER_MS;
+        rig->wall += part;
+        done += part;
+        rig_step(rig);
+    }
+}
+
+RIG_FN struct slice rig_text(const char *text)
+{
+    return text ? slice_str(text) : (struct slice){0};
+}
+
+/* False: no memory for the operands (the allocation failed on purpose). */
+RIG_FN bool rig_ask_full(struct rig *rig, enum command_type type, uint32_t session, uint16_t channel, const char *name,
+                         const char *other, const char *key, struct slice args, uint32_t flags, uint64_t number)
+{
+    struct ask *ask = ask_new(rig_text(name), rig_text(other), rig_text(key), args);
+    if (!ask)
+        return false;
+    ask->flags = flags;
+    ask->number = number;
+    rig_command(rig, 0, type, session, channel)->ask = ask;
+    rig_step(rig);
+    return true;
+}
+
+RIG_FN bool rig_ask(struct rig *rig, enum command_type type, uint32_t session, uint16_t channel, const char *name,
+                    const char *other, const char *key, struct slice args, uint32_t flags)
+{
+    return rig_ask_full(rig, type, session, channel, name, other, key, args, flags, 0);
+}
+
+RIG_FN void rig_plain(struct rig *rig, enum command_type type, uint32_t session, uint16_t channel, uint64_t number,
+                      uint32_t flags)
+{
+    struct command *c = rig_command(rig, 0, type, session, channel);
+    c->number = number;
+    c->flags = flags;
+    rig_step(rig);
+}
+
+RIG_FN bool rig_open(struct rig *rig, uint32_t session)
+{
+    if (!rig_ask(rig, CMD_SESSION_OPEN, session, 0, "127.0.0.1:1", "AMQP 0-9-1", NULL, (struct slice){0},
+                 ASK_LOOPBACK | ASK_CAN_CANCEL | ASK_CAN_BLOCK))
+        return false;
+    if (!rig_ask(rig, CMD_LOGIN, session, 0, "guest", "guest", "PLAIN", (struct slice){0}, 0))
+        return false;
+    return rig_ask(rig, CMD_ENTER, session, 0, "/", NULL, NULL, (struct slice){0}, 0);
+}
+
+RIG_FN bool rig_publish_with(struct rig *rig, uint32_t session, uint16_t channel, const char *exchange, const char *key,
+                             struct slice body, const struct amqp_props *props, uint8_t flags)
+{
+    uint8_t raw[4096];
+    struct writer w = writer_of(raw, sizeof raw);
+    amqp_props_write(&w, props);
+    struct msg *msg = msg_new(broker_heap(rig->b), slice_str(exchange), slice_str(key), writer_slice(&w), body.len);
+    if (!msg)
+        return false;
+    if (body.len)
+        memcpy(msg_body_room(msg), body.ptr, body.len);
+    msg->flags = flags;
+    if (props->present & AMQP_HEADERS)
+        msg->flags |= MSG_HAS_HEADERS;
+    if (props->present & AMQP_REPLY_TO)
+        msg->flags |= MSG_HAS_REPLY_TO;
+    if (props->delivery_mode == 2)
+        msg->flags |= MSG_PERSISTENT;
+    msg->priority = props->priority;
+    if (props->present & AMQP_EXPIRATION)
+        msg->expiration_ms = strtoll((const char *)props->expiration.ptr, NULL, 10);
+    struct command *c = rig_command(rig, 0, CMD_PUBLISH, session, channel);
+    c->msg = msg;
+    c->number = ++rig->seq[session][channel];
+    rig_step(rig);
+    return true;
+}
+
+RIG_FN bool rig_publish(struct rig *rig, uint32_t session, uint16_t channel, const char *exchange, const char *key,
+                        const char *body, bool persistent)
+{
+    struct amqp_props props = {.present = persistent ? AMQP_DELIVERY_MODE : 0, .delivery_mode = persistent ? 2 : 0};
+    return rig_publish_with(rig, session, channel, exchange, key, slice_str(body), &props, 0);
+}
+
+/* ---- looking ---- */
+
+RIG_FN unsigned rig_count(struct rig *rig, enum effect_type type)
+{
+    unsigned n = 0;
+    for (unsigned i = 0; i < rig->effect_count; i++)
+        n += rig->effects[i].type == type;
+    return n;
+}
+
+/* The n-th effect of the type from 0; NULL. */
+RIG_FN struct effect *rig_nth(struct rig *rig, enum effect_type type, unsigned n)
+{
+    for (unsigned i = 0; i < rig->effect_count; i++)
+        if (rig->effects[i].type == type && n-- == 0)
+            return &rig->effects[i];
+    return NULL;
+}
+
+RIG_FN const char *rig_body(const struct effect *e)
+{
+    static char text[64];
+    assert_non_null(e);
+    snprintf(text, sizeof text, "%.*s", SLICE_ARG(msg_body(e->msg)));
+    return text;
+}
+
+/* Bodies of all deliveries since the last clear: "a b* c"; * means redelivered. */
+RIG_FN const char *rig_delivered(struct rig *rig)
+{
+    static char text[65536];
+    size_t at = 0;
+    text[0] = '\0';
+    for (unsigned i = 0; i < rig->effect_count; i++)
+        if (rig->effects[i].type == EFF_DELIVER || rig->effects[i].type == EFF_GET_OK)
+            at += (size_t)snprintf(text + at, sizeof text - at, "%s%s%s", at ? " " : "", rig_body(&rig->effects[i]),
+                                   rig->effects[i].flags & EFFECT_REDELIVERED ? "*" : "");
+    return text;
+}
+
+/* Why the last thing failed: "404 text"; "" when nothing did. */
+RIG_FN const char *rig_error(struct rig *rig)
+{
+    static char text[700];
+    struct effect *e = rig_nth(rig, EFF_ERROR, 0);
+    text[0] = '\0';
+    if (e)
+        snprintf(text, sizeof text, "%u %.*s", error_row(e->answer->code)->amqp, SLICE_ARG(e->answer->text));
+    return text;
+}
+
+RIG_FN uint64_t rig_ready(struct rig *rig, const char *queue)
+{
+    struct queue *q = queue_find(vhost_find(rig->b, slice_str("/")), slice_str(queue));
+    return q ? q->ready_count : UINT64_MAX;
+}
+
+/* ---- the durable state as text, in an order that does not depend on history ---- */
+
+RIG_FN int rig_by_text(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+RIG_FN int rig_by_position(const void *a, const void *b)
+{
+    const struct entry *x = *(struct entry *const *)a, *y = *(struct entry *const *)b;
+    return x->position < y->position ? -1 : x->position > y->position;
+}
+
+RIG_FN uint32_t rig_sum(struct slice s)
+{
+    uint32_t sum = 17;
+    for (size_t i = 0; i < s.len; i++)
+        sum = sum * 31 + s.ptr[i];
+    return sum;
+}
+
+RIG_FN char *rig_dump_queue(const struct queue *q)
+{
+    size_t max = 512 + (q->ready_count + q->unacked_count) * 160, count = 0, at;
+    char *text = malloc(max);
+    struct entry **entries = calloc(q->ready_count + q->unacked_count + 1, sizeof *entries);
+    at = (size_t)snprintf(text, max, "queue %.*s id=%llu args=%u%s", SLICE_ARG(q->name), (unsigned long long)q->id,
+                          rig_sum(q->args), q->hidden ? " hidden" : "");
+    for (unsigned lane = 0; lane <= (q->lanes == &q->lane ? 0 : q->rules.max_priority); lane++)
+        LIST_EACH(&q->lanes[lane].entries, node, after)
+            entries[count++] = CONTAINER_OF(node, struct entry, link);
+    LIST_EACH(&q->unacked, node, after)
+        entries[count++] = CONTAINER_OF(node, struct entry, link);
+    qsort(entries, count, sizeof *entries, rig_by_position);
+    for (size_t i = 0; i < count; i++)
+        if (entries[i]->flags & ENTRY_JOURNALLED)
+            at += (size_t)snprintf(text + at, max - at, " %llu:%u:%u:%u:%lld:%u:%u", (unsigned long long)entries[i]->position,
+                                   rig_sum(msg_body(entries[i]->msg)), rig_sum(msg_props(entries[i]->msg)),
+                                   rig_sum(msg_key(entries[i]->msg)), (long long)(entries[i]->deadline == WALL_NEVER ? -1 : entries[i]->deadline),
+                                   entries[i]->returns, entries[i]->lane);
+    free(entries);
+    return text;
+}
+
+RIG_FN char *rig_dump(struct broker *b)
+{
+    char *lines[4096];
+    size_t count = 0, len = 1;
+    LIST_EACH(&b->catalogue, node, after) {
+        struct object *object = CONTAINER_OF(node, struct object, link);
+        char text[1200] = "";
+        if (!object->journalled)
+            continue;
+        switch (object->kind) {
+        case OBJ_VHOST:
+            snprintf(text, sizeof text, "vhost %.*s", SLICE_ARG(CONTAINER_OF(object, struct vhost, object)->name));
+            break;
+        case OBJ_USER:
+            snprintf(text, sizeof text, "user %.*s %u", SLICE_ARG(CONTAINER_OF(object, struct user, object)->name),
+                     rig_sum(CONTAINER_OF(object, struct user, object)->verifier));
+            break;
+        case OBJ_PERMISSION:
+        case OBJ_TOPIC_PERMISSION: {
+            const struct permission *p = CONTAINER_OF(object, struct permission, object);
+            snprintf(text, sizeof text, "permission %.*s %.*s %.*s %u", SLICE_ARG(p->user->name), SLICE_ARG(p->vhost->name),
+                     SLICE_ARG(p->exchange), rig_sum(p->patterns[0].text));
+            break;
+        }
+        case OBJ_POLICY: {
+            const struct policy *p = CONTAINER_OF(object, struct policy, object);
+            snprintf(text, sizeof text, "policy %.*s %.*s %u %d", SLICE_ARG(p->name), SLICE_ARG(p->pattern.text),
+                     rig_sum(p->definition), (int)p->priority);
+            break;
+        }
+        case OBJ_EXCHANGE: {
+            const struct exchange *x = CONTAINER_OF(object, struct exchange, object);
+            snprintf(text, sizeof text, "exchange %.*s %s %d%d%d %u", SLICE_ARG(x->name), x->type->name, x->auto_delete,
+                     x->internal, x->delayed, rig_sum(x->args));
+            break;
+        }
+        case OBJ_QUEUE:
+            lines[count++] = rig_dump_queue(CONTAINER_OF(object, struct queue, object));
+            continue;
+        case OBJ_BINDING: {
+            const struct binding *p = CONTAINER_OF(object, struct binding, object);
+            snprintf(text, sizeof text, "binding %.*s %.*s %.*s %u", SLICE_ARG(p->source->name),
+                     SLICE_ARG(p->queue ? p->queue->name : p->exchange->name), SLICE_ARG(p->key), rig_sum(p->args));
+            break;
+        }
+        }
+        lines[count++] = strdup(text);
+        assert_true(count < ARRAY_LEN(lines));
+    }
+    qsort(lines, count, sizeof *lines, rig_by_text);
+    for (size_t i = 0; i < count; i++)
+        len += strlen(lines[i]) + 1;
+    char *all = malloc(len);
+    all[0] = '\0';
+    char *at = all;
+    for (size_t i = 0; i < count; i++) {
+        at = stpcpy(stpcpy(at, lines[i]), "\n");
+        free(lines[i]);
+    }
+    return all;
+}
+
+/* What is journalled, replayed into a second broker, is the same state. */
+RIG_FN void rig_assert_replays(struct rig *rig)
+{
+    struct rig_log *copy = rig_log_copy(rig->log, rig->log->count);
+    struct rig *other = rig_new(copy, &rig->options, rig->wall);
+    char *a = rig_dump(rig->b), *b = rig_dump(other->b);
+    if (strcmp(a, b) != 0)
+        rig_fail("replay differs:\n--- before\n%s--- after\n%s", a, b);
+    free(a);
+    free(b);
+    rig_free(other);
+    rig_log_free(copy);
+}
+
+#endif
