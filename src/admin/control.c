@@ -10,6 +10,8 @@
 #include "base/mem.h"
 #include "base/reader.h"
 
+#include <stdlib.h>
+
 #define RETRY_NS NS_PER_MS
 
 struct control {
@@ -63,10 +65,37 @@ static void refuse(struct control_conn *conn, const char *error, struct slice te
     respond(conn, json_pack("{s:b, s:s, s:o}", "ok", 0, "error", error, "text", text_to_json(text)));
 }
 
-static json_t *row_value(const char *key, struct slice value)
+/* The core's rows are texts; what is a number, a truth or a table for everybody becomes one in JSON. */
+static char row_type(const char *key)
 {
-    bool table = strcmp(key, "arguments") == 0 || strcmp(key, "definition") == 0;
-    json_t *json = table ? table_to_json(value) : NULL;
+    static const struct {
+        const char *key;
+        char type;
+    } rows[] = {{"arguments", 'o'},     {"definition", 'o'},     {"durable", 'b'},        {"auto_delete", 'b'},
+                {"exclusive", 'b'},     {"internal", 'b'},       {"blocked", 'b'},        {"publishes", 'b'},
+                {"ack_required", 'b'},  {"id", 'i'},             {"channel", 'i'},        {"channels", 'i'},
+                {"consumers", 'i'},     {"messages", 'i'},       {"messages_ready", 'i'}, {"messages_unacknowledged", 'i'},
+                {"message_bytes", 'i'}, {"prefetch_count", 'i'}, {"unacked", 'i'},        {"priority", 'i'},
+                {"queues", 'i'},        {"exchanges", 'i'}};
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+        if (strcmp(rows[i].key, key) == 0)
+            return rows[i].type;
+    return 's';
+}
+
+static json_t *row_value(char type, struct slice value)
+{
+    char number[32];
+    json_t *json = NULL;
+    if (type == 'o')
+        json = table_to_json(value);
+    else if (type == 'b')
+        return json_boolean(slice_is(value, "true"));
+    else if (type == 'i' && value.len && value.len < sizeof number) {
+        memcpy(number, value.ptr, value.len);
+        number[value.len] = '\0';
+        return json_integer((json_int_t)strtoll(number, NULL, 10));
+    }
     return json ? json : text_to_json(value);
 }
 
@@ -81,7 +110,7 @@ static void on_row(struct caller *caller, const struct answer *row)
         memcpy(name, key.ptr ? key.ptr : (const uint8_t *)"", key.len);
         name[key.len] = '\0';
         if (reader_ok(&r))
-            json_object_set_new(object, name, row_value(name, value));
+            json_object_set_new(object, name, row_value(conn->request.op == ADMIN_TOTALS ? 'i' : row_type(name), value));
     }
     json_array_append_new(conn->rows, object);
 }
@@ -121,7 +150,7 @@ static void call(struct control_conn *conn)
     struct engine *engine = &conn->caller.session.engine;
     struct request *request = &conn->request;
     engine->paused = true;
-    if (caller_call(&conn->caller, CMD_ADMIN, request->number, request->ask, request->wait_durable))
+    if (caller_call(&conn->caller, CMD_ADMIN, request->op, request->ask, request->wait_durable))
         request->ask = NULL;
     engine->next_tick = request->ask ? engine->now + RETRY_NS : MONO_NEVER;
 }

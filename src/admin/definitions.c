@@ -415,7 +415,7 @@ struct export_row {
 };
 
 static const struct export_row exports[] = {
-    {"users", "USER_LIST", "", "name:s password_hash:s hashing_algorithm:s tags:s"},
+    {"users", "USER_LIST", "", "name:s tags:s verifier:s"},
     {"vhosts", "VHOST_LIST", "", "name:s default_queue_type:s"},
     {"permissions", "PERMISSION_LIST", "", "user:s vhost:s configure:s write:s read:s"},
     {"topic_permissions", "TOPIC_PERMISSION_LIST", "", "user:s vhost:s exchange:s write:s read:s"},
@@ -458,12 +458,30 @@ static bool exportable(const struct export_row *export, const json_t *row)
     return true;
 }
 
+/* RabbitMQ's own hashes leave in RabbitMQ's form, ours as they are, under an algorithm that RabbitMQ refuses by name. */
+static void export_password(json_t *user)
+{
+    json_t *verifier = json_incref(json_object_get(user, "verifier"));
+    const char *text = json_is_string(verifier) ? json_string_value(verifier) : "";
+    const char *dollar = strncmp(text, "rabbit_password_hashing_", 24) == 0 ? strchr(text, '$') : NULL;
+    json_object_del(user, "verifier");
+    json_object_set_new(user, "password_hash", json_string(dollar ? dollar + 1 : text));
+    json_object_set_new(user, "hashing_algorithm",
+                        dollar ? json_stringn(text, (size_t)(dollar - text)) : json_string("scram_sha256"));
+    json_decref(verifier);
+}
+
 static json_t *export_section(const struct export_row *export, const json_t *rows)
 {
     json_t *list = json_array();
-    for (size_t i = 0; i < json_array_size(rows); i++)
-        if (exportable(export, json_array_get(rows, i)))
-            json_array_append_new(list, export_entry(json_array_get(rows, i), export->fields));
+    for (size_t i = 0; i < json_array_size(rows); i++) {
+        if (!exportable(export, json_array_get(rows, i)))
+            continue;
+        json_t *entry = export_entry(json_array_get(rows, i), export->fields);
+        if (json_object_get(entry, "verifier"))
+            export_password(entry);
+        json_array_append_new(list, entry);
+    }
     return list;
 }
 

@@ -23,7 +23,7 @@ static void send(struct import *import)
 {
     struct request *request = &import->request;
     if (request->ask &&
-        caller_call(&import->caller, CMD_ADMIN, request->number, request->ask, request->wait_durable))
+        caller_call(&import->caller, CMD_ADMIN, request->op, request->ask, request->wait_durable))
         request->ask = NULL;
 }
 

@@ -48,10 +48,10 @@ bool request_parse(const json_t *json, struct request *ret, const char **why)
     mem_free(room);
     if (!ask)
         return false;
-    ask->number = op;
+    ask->number = (uint64_t)json_integer_value(json_object_get(json, "number"));
     ask->flags = flags_of(json);
     *ret = (struct request){.ask = ask,
-                            .number = (uint64_t)json_integer_value(json_object_get(json, "number")),
+                            .op = op,
                             .wait_durable = !json_is_true(json_object_get(json, "lazy"))};
     return true;
 }

@@ -8,7 +8,7 @@
 
 struct request {
     struct ask *ask; /* yours until caller_call takes it */
-    uint64_t number;
+    enum admin_op op;
     bool wait_durable; /* unless "lazy" is true: the next one will wait */
 };
 

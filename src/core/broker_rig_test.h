@@ -284,7 +284,9 @@ RIG_FN bool rig_ask_full(struct rig *rig, enum command_type type, uint32_t sessi
         return false;
     ask->flags = flags;
     ask->number = number;
-    rig_command(rig, 0, type, session, channel)->ask = ask;
+    struct command *c = rig_command(rig, 0, type, session, channel);
+    c->ask = ask;
+    c->number = number;
     rig_step(rig);
     return true;
 }

@@ -210,6 +210,7 @@ struct queue {
     uint64_t delivered_upto; /* positions below it may have been delivered */
     uint64_t mark;           /* journalled delivered mark; delivery at or beyond it needs a new MARK first */
     uint64_t mark_safe;      /* the mark that is known to be durable */
+    uint64_t captured_from;  /* first position of the transaction that is being committed; 0: none */
     lsn_t mark_lsn;
     struct list consumers, ready; /* all; those that can take a message, by priority */
     uint32_t consumer_count;
@@ -388,10 +389,12 @@ struct broker {
     unsigned alarms;
     bool recovering, stopping, store_was_new;
 
+    size_t reserved_bytes;  /* of this tick's reservation in the journal: what is left */
+    unsigned reserved_records;
     struct buffer scratch; /* record heads */
     struct buffer capture; /* sub-records of the transaction being committed */
     bool capturing;
-    bool pieces_open; /* replay */
+    uint32_t piece_count;   /* replay */
     struct buffer pieces;
 
     struct compact compact;

@@ -319,6 +319,26 @@ static void print_table(const json_t *rows, const char *columns)
         }
 }
 
+/* One object, a line per member. */
+static void print_pairs(const json_t *object)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach((json_t *)(uintptr_t)object, key, value)
+    {
+        char text[512];
+        cell_text(value, text, sizeof text);
+        printf("%-16s  %s\n", key, text);
+    }
+}
+
+/* The definitions carry them; a list on a screen does not. */
+static void hide_verifiers(json_t *rows)
+{
+    for (size_t i = 0; i < json_array_size(rows); i++)
+        json_object_del(json_array_get(rows, i), "verifier");
+}
+
 static int list_rows(struct admin_call *call, const struct verb_row *verb, const char *const *words, unsigned count)
 {
     const char *vhost = call->line->vhost ? call->line->vhost : "";
@@ -327,12 +347,16 @@ static int list_rows(struct admin_call *call, const struct verb_row *verb, const
                                            "other", vhost, "flags", flag));
     if (!response)
         return END_FAILED;
-    const json_t *rows = json_object_get(response, "rows");
+    json_t *rows = json_object_get(response, "rows");
+    if (strcmp(verb->op, "USER_LIST") == 0)
+        hide_verifiers(rows);
     if (call->line->json) {
         json_dumpf(rows, stdout, JSON_INDENT(2));
         putchar('\n');
-    } else {
+    } else if (*verb->columns) {
         print_table(rows, verb->columns);
+    } else {
+        print_pairs(json_array_get(rows, 0));
     }
     json_decref(response);
     return END_OK;
@@ -361,12 +385,12 @@ static const struct verb_row verbs[] = {
     {"list", "exchanges", 0, 0, "", NULL, "EXCHANGE_LIST", "vhost name type durable arguments"},
     {"list", "bindings", 0, 0, "", NULL, "BINDING_LIST",
      "vhost source destination_type destination routing_key arguments"},
-    {"list", "connections", 0, 0, "", NULL, "SESSION_LIST", "number user vhost address protocol channels state"},
-    {"list", "consumers", 0, 0, "", NULL, "CONSUMER_LIST", "vhost queue tag session channel prefetch no_ack"},
-    {"list", "totals", 0, 0, "", NULL, "TOTALS", "name value"},
+    {"list", "connections", 0, 0, "", NULL, "SESSION_LIST", "id user vhost peer protocol channels blocked"},
+    {"list", "consumers", 0, 0, "", NULL, "CONSUMER_LIST", "vhost queue consumer_tag peer channel ack_required prefetch_count unacked"},
+    {"list", "totals", 0, 0, "", NULL, "TOTALS", ""},
     {"alarm", "raise", 1, 2, "memory|disk ...", alarm_raise, NULL, NULL},
     {"alarm", "clear", 0, 0, "", alarm_raise, NULL, NULL},
-    {"connection", "close", 1, 2, "NUMBER [REASON]", connection_close, NULL, NULL},
+    {"connection", "close", 1, 2, "ID [REASON]", connection_close, NULL, NULL},
     {"compact", "now", 0, 0, "", compact, NULL, NULL},
 };
 

@@ -191,8 +191,9 @@ static void start_closing(struct serve *s, mono_t now)
 static void start_draining(struct serve *s, mono_t now)
 {
     phase_enter(s, SERVE_DRAINING, now + DRAINING_NS);
+    s->drained = !caller_init(&s->drain, control_hub(s->control));
     s->drain.on_done = on_drained;
-    if (!caller_init(&s->drain, control_hub(s->control)) || !caller_call(&s->drain, CMD_DRAIN, 0, NULL, false))
+    if (!s->drained && !caller_call(&s->drain, CMD_DRAIN, 0, NULL, false))
         s->drained = true; /* what is acknowledged is in the journal anyway */
 }
 

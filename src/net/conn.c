@@ -93,6 +93,7 @@ static void engine_settled(struct conn *conn)
 
 struct conn *conn_open(struct loop *loop, int fd, const struct os_peer *peer, const struct engine_factory *factory)
 {
+    loop->now = loop->options.os->now_mono(loop->options.os); /* accepting comes before the tick takes the time */
     struct conn *conn = mem_zalloc(sizeof *conn);
     struct engine *engine = conn ? factory->make(loop->options.owner, factory->arg, peer, loop->now) : NULL;
     if (!engine) {

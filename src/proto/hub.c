@@ -162,7 +162,8 @@ void hub_drop(struct hub *hub, struct effect *effect)
 
 static void release_held(struct hub *hub, mono_t now)
 {
-    LIST_EACH(&hub->held, node, after) {
+    LIST_EACH(&hub->held, node, after)
+    {
         struct session *session = CONTAINER_OF(node, struct session, held_link);
         session->engine.now = now;
         if (session->on_durable(session, hub->durable))

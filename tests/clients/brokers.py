@@ -209,8 +209,8 @@ class Millrace(Broker):
             self.cli('vhost', 'add', name)
         for name, password in USERS.items():
             self.cli('user', 'add', name, password)
-        for permission in PERMISSIONS:
-            self.cli('permission', 'set', *permission)
+        for user, vhost, *patterns in PERMISSIONS:
+            self.cli('permission', 'set', user, *patterns, '--vhost', vhost)
 
 
 class RabbitMQ(Broker):

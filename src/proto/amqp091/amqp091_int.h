@@ -18,15 +18,15 @@ enum { FRAME_METHOD = 1, FRAME_HEADER = 2, FRAME_BODY = 3, FRAME_HEARTBEAT = 8, 
 #define AMQP091_ORIGIN(class_id, method_id) ((uint32_t)(class_id) << 16 | (method_id))
 #define ORIGIN_NO_WAIT 0x80000000u /* the client wants no reply */
 #define ORIGIN_FENCE 0x40000000u   /* an answer that only says: everything before has been answered */
-#define ORIGIN_METHOD(origin) ((origin) & 0x3fffffffu)
+#define ORIGIN_METHOD(origin) ((origin)&0x3fffffffu)
 
 enum amqp091_state {
-    CONN_HEADER,  /* waits for the protocol header */
-    CONN_START,   /* start sent */
-    CONN_LOGIN,   /* the core checks the login; nothing is read */
-    CONN_TUNE,    /* tune sent */
-    CONN_OPEN,    /* tuned, waits for open */
-    CONN_ENTER,   /* the core checks the vhost; nothing is read */
+    CONN_HEADER, /* waits for the protocol header */
+    CONN_START,  /* start sent */
+    CONN_LOGIN,  /* the core checks the login; nothing is read */
+    CONN_TUNE,   /* tune sent */
+    CONN_OPEN,   /* tuned, waits for open */
+    CONN_ENTER,  /* the core checks the vhost; nothing is read */
     CONN_RUNNING,
     CONN_LEAVING, /* the client sent close; the core lets go, then close-ok */
     CONN_CLOSING, /* close sent; everything but close-ok and close is thrown away */
@@ -62,23 +62,23 @@ struct amqp091 {
     bool close_sent;      /* SESSION_CLOSE is in the ring */
     bool owes_close;      /* … must be sent when there is room */
     bool owes_credit;
-    bool owes_channels;   /* a channel owes its CHANNEL_CLOSE */
+    bool owes_channels; /* a channel owes its CHANNEL_CLOSE */
     struct amqp091_tune offered, asked, agreed;
-    uint32_t frame_limit; /* largest payload size accepted now */
-    uint32_t early_bytes; /* received before login */
+    uint32_t frame_limit;              /* largest payload size accepted now */
+    uint32_t early_bytes;              /* received before login */
     struct amqp091_channel **channels; /* by number, NULL: free */
     uint32_t channels_len, channel_count;
-    struct list holding;      /* channels that hold something until durable */
-    uint32_t held_count;      /* held effects of all channels */
-    uint32_t body_left;       /* of a body frame that is being consumed in pieces, with its end octet; 0: none */
+    struct list holding; /* channels that hold something until durable */
+    uint32_t held_count; /* held effects of all channels */
+    uint32_t body_left;  /* of a body frame that is being consumed in pieces, with its end octet; 0: none */
     struct amqp091_channel *body_channel; /* whose it is; NULL: thrown away */
-    uint64_t unsettled_bytes; /* published and not yet durable */
-    uint64_t assembly_bytes;  /* unfinished bodies */
-    uint64_t credit_bytes;    /* delivered and not yet returned to the core */
-    lsn_t closed_lsn;         /* close-ok waits for it */
-    mono_t heard_at;          /* when bytes last came */
-    mono_t beat_at;           /* when the heartbeat was last looked at */
-    mono_t deadline;          /* of the handshake or of closing */
+    uint64_t unsettled_bytes;             /* published and not yet durable */
+    uint64_t assembly_bytes;              /* unfinished bodies */
+    uint64_t credit_bytes;                /* delivered and not yet returned to the core */
+    lsn_t closed_lsn;                     /* close-ok waits for it */
+    mono_t heard_at;                      /* when bytes last came */
+    mono_t beat_at;                       /* when the heartbeat was last looked at */
+    mono_t deadline;                      /* of the handshake or of closing */
 };
 
 enum amqp091_channel_state {
@@ -180,8 +180,8 @@ void amqp091_state_move(struct amqp091 *a, enum amqp091_state to);
 void amqp091_pause(struct amqp091 *a, enum amqp091_pause why);
 void amqp091_resume(struct amqp091 *a, enum amqp091_pause why);
 /* connection.close to the peer, SESSION_CLOSE to the core. The ids name the method at fault, 0: none. */
-void amqp091_fail(struct amqp091 *a, enum error_code code, uint16_t class_id, uint16_t method_id, const char *format, ...)
-    __attribute__((format(printf, 5, 6)));
+void amqp091_fail(struct amqp091 *a, enum error_code code, uint16_t class_id, uint16_t method_id, const char *format,
+                  ...) __attribute__((format(printf, 5, 6)));
 /* The same for memory that was refused: costs this connection only. */
 void amqp091_fail_memory(struct amqp091 *a);
 /* Closes the transport without another word, after delay_ms of throwing away what comes. */

@@ -144,7 +144,7 @@ static void confirm_push(struct amqp091 *a, struct amqp091_channel *ch, const st
     struct amqp091_confirm c = {.lsn = e->lsn,
                                 .number = e->number,
                                 .bytes = e->bytes > UINT32_MAX ? UINT32_MAX : (uint32_t)e->bytes,
-                                .kind = e->type == EFF_NACK           ? CONFIRM_NACK
+                                .kind = e->type == EFF_NACK        ? CONFIRM_NACK
                                         : e->flags & EFFECT_SILENT ? CONFIRM_SILENT
                                                                    : CONFIRM_ACK};
     if (!confirm_join(ch, &c, hub_durable(amqp091_hub(a)))) {
@@ -432,9 +432,9 @@ static void connection_effect(struct amqp091 *a, struct effect *e)
     case EFF_ERROR: connection_error(a, e); break;
     case EFF_BLOCKED:
         if (a->capabilities & CLIENT_BLOCKED)
-            amqp091_out_method(a, 0, AMQP091_connection_blocked,
-                               &(struct amqp091_connection_blocked){
-                                   e->answer ? e->answer->text : slice_str("low on resources")});
+            amqp091_out_method(
+                a, 0, AMQP091_connection_blocked,
+                &(struct amqp091_connection_blocked){e->answer ? e->answer->text : slice_str("low on resources")});
         amqp091_pause(a, PAUSE_BLOCKED);
         break;
     case EFF_UNBLOCKED:
@@ -507,8 +507,7 @@ void amqp091_on_effect(struct session *session, struct effect *e)
         return;
     }
     if (e->type == EFF_ERROR && error_row(e->answer->code)->hard)
-        amqp091_fail(a, e->answer->code, class_of(e->origin), method_of(e->origin), "%.*s",
-                     SLICE_ARG(e->answer->text));
+        amqp091_fail(a, e->answer->code, class_of(e->origin), method_of(e->origin), "%.*s", SLICE_ARG(e->answer->text));
     drop_effect(a, e);
 }
 
@@ -539,7 +538,8 @@ bool amqp091_on_durable(struct session *session, lsn_t durable)
     }
     if (!amqp091_live(a))
         return a->closed_lsn && a->state == CONN_LEAVING;
-    LIST_EACH(&a->holding, node, after) {
+    LIST_EACH(&a->holding, node, after)
+    {
         channel_release(a, CONTAINER_OF(node, struct amqp091_channel, holding_link), durable);
         if (!amqp091_live(a))
             return false;

@@ -67,8 +67,9 @@ static struct amqp091_channel *channel_new(struct amqp091 *a, uint16_t number)
 void amqp091_channel_open(struct amqp091 *a, uint16_t number)
 {
     if (number > a->agreed.channel_max) {
-        amqp091_fail(a, ERR_NOT_ALLOWED, 20, 10, "number of channels opened (%u) has reached the negotiated channel_max (%u)",
-                     a->channel_count, a->agreed.channel_max);
+        amqp091_fail(a, ERR_NOT_ALLOWED, 20, 10,
+                     "number of channels opened (%u) has reached the negotiated channel_max (%u)", a->channel_count,
+                     a->agreed.channel_max);
         return;
     }
     struct amqp091_channel *ch = channel_new(a, number);
@@ -123,7 +124,7 @@ static void channel_free(struct amqp091 *a, struct amqp091_channel *ch)
 {
     channel_silence(a, ch);
     MAP_EACH(&ch->consumers, struct amqp091_consumer, consumer)
-        mem_free(consumer);
+    mem_free(consumer);
     map_fini(&ch->consumers);
     a->channels[ch->number] = NULL;
     a->channel_count--;

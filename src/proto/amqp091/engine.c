@@ -139,7 +139,8 @@ static void send_close(struct amqp091 *a, enum error_code code, uint16_t class_i
     end_by(a, CONN_CLOSING, wait_ms);
 }
 
-void amqp091_fail(struct amqp091 *a, enum error_code code, uint16_t class_id, uint16_t method_id, const char *format, ...)
+void amqp091_fail(struct amqp091 *a, enum error_code code, uint16_t class_id, uint16_t method_id, const char *format,
+                  ...)
 {
     if (!amqp091_live(a))
         return;
@@ -591,8 +592,8 @@ struct amqp091_options amqp091_options_default(void)
     };
 }
 
-struct engine *amqp091_new(const struct amqp091_options *options, struct hub *hub, const char *peer,
-                           bool peer_loopback, mono_t now)
+struct engine *amqp091_new(const struct amqp091_options *options, struct hub *hub, const char *peer, bool peer_loopback,
+                           mono_t now)
 {
     CHECK(options->frame_max >= AMQP091_FRAME_MIN && options->channel_max > 0);
     struct amqp091 *a = mem_zalloc(sizeof *a);

@@ -7,23 +7,23 @@
 
 #include "proto/hub.h"
 
-#define AMQP091_FRAME_MIN 4096u      /* the smallest frame_max that may be negotiated (AMQP 0-9-1 section 4.2.3) */
-#define AMQP091_FRAME_EARLY 8192u    /* the largest frame before tune-ok */
-#define AMQP091_BYTES_EARLY 65536u   /* all that a peer may send before it is logged in */
-#define AMQP091_HEADERS_MAX 65536u   /* bytes of one header table */
+#define AMQP091_FRAME_MIN 4096u    /* the smallest frame_max that may be negotiated (AMQP 0-9-1 section 4.2.3) */
+#define AMQP091_FRAME_EARLY 8192u  /* the largest frame before tune-ok */
+#define AMQP091_BYTES_EARLY 65536u /* all that a peer may send before it is logged in */
+#define AMQP091_HEADERS_MAX 65536u /* bytes of one header table */
 #define AMQP091_INFLIGHT_HIGH (1024u * 1024) /* bytes of publishes not yet durable above which a peer is not read */
 #define AMQP091_INFLIGHT_LOW (512u * 1024)
-#define AMQP091_CREDIT_STEP (64u * 1024)     /* delivered bytes that are returned to the core at once */
-#define AMQP091_HELD_MAX 4096u       /* answers held until durable above which a peer is not read */
-#define AMQP091_CONFIRMS_MAX 4096u   /* confirms held per channel; more are joined to the newest */
+#define AMQP091_CREDIT_STEP (64u * 1024) /* delivered bytes that are returned to the core at once */
+#define AMQP091_HELD_MAX 4096u           /* answers held until durable above which a peer is not read */
+#define AMQP091_CONFIRMS_MAX 4096u       /* confirms held per channel; more are joined to the newest */
 
 struct amqp091_options {
-    const char *version;      /* of server-properties: a RabbitMQ-compatible version */
+    const char *version; /* of server-properties: a RabbitMQ-compatible version */
     const char *platform;
     const char *cluster_name;
     uint64_t message_bytes_max;
     uint64_t assembly_bytes_max; /* unfinished bodies of one connection, all channels */
-    uint32_t frame_max;       /* what the server offers */
+    uint32_t frame_max;          /* what the server offers */
     uint16_t channel_max;
     uint16_t heartbeat_s;
     uint32_t handshake_ms;

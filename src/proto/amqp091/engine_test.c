@@ -1,9 +1,10 @@
-/* The AMQP edge as a client sees it: frames in, frames out, commands to a fake core. Negotiation, the driver's rules,
- * contents cut anywhere, order and durability of answers and confirms, endings, flow, time, and memory that is refused. */
+/* The connection as a client sees it: negotiation, the rules of the method table, frames that are wrong, endings, flow,
+ * time, and memory that is refused. */
 #include "proto/amqp091/rig_test.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
+
 #include <cmocka.h>
 
 #define SAYS(rig, text) assert_string_equal((rig)->said, text)
@@ -156,8 +157,9 @@ static void login_refused(void **state)
     assert_true(rig_open(&rig));
     rig_handshake_bytes(&rig, 131072, 0);
     rig_settle(&rig);
-    has(rig.said, "0 connection.close reply_code=403 reply_text=ACCESS_REFUSED - Login was refused using authentication "
-                  "mechanism PLAIN. For details see the broker logfile. class_id=0 method_id=0\n");
+    has(rig.said,
+        "0 connection.close reply_code=403 reply_text=ACCESS_REFUSED - Login was refused using authentication "
+        "mechanism PLAIN. For details see the broker logfile. class_id=0 method_id=0\n");
     has(rig.commands, "0 SESSION_CLOSE");
     has_not(rig.commands, "ENTER");
     assert_false(rig.closed);
@@ -206,9 +208,10 @@ static void tune_bounds(void **state)
     (void)state;
     tune_with(2047, 131072, "open_ok");
     tune_with(1, 4096, "open_ok");
-    tune_with(0, 131072,
-              "0 connection.close reply_code=530 reply_text=NOT_ALLOWED - negotiated channel_max = 0 (no limit) is higher "
-              "than the maximum allowed value (2047) class_id=10 method_id=30\n");
+    tune_with(
+        0, 131072,
+        "0 connection.close reply_code=530 reply_text=NOT_ALLOWED - negotiated channel_max = 0 (no limit) is higher "
+        "than the maximum allowed value (2047) class_id=10 method_id=30\n");
     tune_with(2048, 131072, "channel_max = 2048 is higher than the maximum allowed value (2047)");
     tune_with(2047, 4095, "frame_max = 4095 is lower than the minimum allowed value (4096)");
     tune_with(2047, 131073, "frame_max = 131073 is higher than the maximum allowed value (131072)");
@@ -337,7 +340,8 @@ static void every_row(void **state)
         bool silent = i == AMQP091_channel_flow_ok || i == AMQP091_basic_cancel_ok;
         char expected[128];
         if (row->when == AMQP091_FREE) {
-            has(rig.said, "reply_code=504 reply_text=CHANNEL_ERROR - second 'channel.open' seen class_id=20 method_id=10");
+            has(rig.said,
+                "reply_code=504 reply_text=CHANNEL_ERROR - second 'channel.open' seen class_id=20 method_id=10");
         } else if (row->when == AMQP091_USED && (row->who & AMQP091_CLIENT)) {
             has_not(rig.said, "connection.close");
             has_not(rig.said, "channel.close ");
@@ -370,13 +374,16 @@ static void method_expect(uint16_t channel, enum amqp091_method method, const ch
 static void wrong_place(void **state)
 {
     (void)state;
-    method_expect(2, AMQP091_queue_declare, "reply_code=504 reply_text=CHANNEL_ERROR - expected 'channel.open' class_id=50");
-    method_expect(2, AMQP091_basic_publish, "reply_code=504 reply_text=CHANNEL_ERROR - expected 'channel.open' class_id=60");
+    method_expect(2, AMQP091_queue_declare,
+                  "reply_code=504 reply_text=CHANNEL_ERROR - expected 'channel.open' class_id=50");
+    method_expect(2, AMQP091_basic_publish,
+                  "reply_code=504 reply_text=CHANNEL_ERROR - expected 'channel.open' class_id=60");
     method_expect(2048, AMQP091_channel_open,
                   "reply_code=530 reply_text=NOT_ALLOWED - number of channels opened (1) has reached the negotiated "
                   "channel_max (2047) class_id=20 method_id=10");
-    method_expect(0, AMQP091_queue_declare,
-                  "reply_code=504 reply_text=CHANNEL_ERROR - unexpected method in connection state running class_id=50");
+    method_expect(
+        0, AMQP091_queue_declare,
+        "reply_code=504 reply_text=CHANNEL_ERROR - unexpected method in connection state running class_id=50");
     method_expect(0, AMQP091_channel_open, "unexpected method in connection state running");
     method_expect(0, AMQP091_connection_start_ok, "unexpected method in connection state running");
     method_expect(0, AMQP091_connection_tune_ok, "unexpected method in connection state running");
@@ -397,7 +404,8 @@ static void bad_frames(void **state)
 {
     (void)state;
     frame_expect(FRAME_HEARTBEAT, 1, "", 0, "reply_code=505 reply_text=UNEXPECTED_FRAME - type 8, all octets = <<>> ");
-    frame_expect(9, 0, "abc", 3, "reply_code=501 reply_text=FRAME_ERROR - type 9, all octets = <<\"abc\">>: unknown_frame");
+    frame_expect(9, 0, "abc", 3,
+                 "reply_code=501 reply_text=FRAME_ERROR - type 9, all octets = <<\"abc\">>: unknown_frame");
     frame_expect(FRAME_METHOD, 1, "\1\2", 2, "reply_code=501 ");
     frame_expect(FRAME_METHOD, 1, "\0\x63\0\1", 4, "reply_code=503 reply_text=COMMAND_INVALID - unknown method 99.1");
     frame_expect(FRAME_METHOD, 1, "\0\x32\0\x0a\0\0\5ab", 9, "reply_code=502 ");
@@ -407,7 +415,8 @@ static void bad_frames(void **state)
                  "reply_code=505 reply_text=UNEXPECTED_FRAME - expected method frame, got non method frame instead");
     frame_expect(FRAME_BODY, 1, "abc", 3, "reply_code=505 ");
     frame_expect(FRAME_BODY, 2, "abc", 3, "reply_code=505 ");
-    frame_expect(FRAME_BODY, 0, "abc", 3, "reply_code=505 reply_text=UNEXPECTED_FRAME - type 3, all octets = <<\"abc\">>");
+    frame_expect(FRAME_BODY, 0, "abc", 3,
+                 "reply_code=505 reply_text=UNEXPECTED_FRAME - type 3, all octets = <<\"abc\">>");
     struct rig rig;
     start(&rig);
     rig_bytes(&rig, "\x08\0\0\0\0\0\0\x11", 8); /* a wrong end octet */
@@ -432,8 +441,9 @@ static void bad_contents(void **state)
     RIG_CALL(&rig, 1, basic_publish, .routing_key = slice_str("k"));
     RIG_CALL(&rig, 1, basic_publish, .routing_key = slice_str("k"));
     rig_settle(&rig);
-    has(rig.said, "reply_code=505 reply_text=UNEXPECTED_FRAME - expected content header for class 60, got non content header "
-                  "frame instead class_id=60 method_id=40");
+    has(rig.said,
+        "reply_code=505 reply_text=UNEXPECTED_FRAME - expected content header for class 60, got non content header "
+        "frame instead class_id=60 method_id=40");
     rig_fini(&rig);
     start(&rig);
     RIG_CALL(&rig, 1, basic_publish, .routing_key = slice_str("k"));
@@ -453,7 +463,8 @@ static void bad_contents(void **state)
     rig_header(&rig, 1, 5, "\0\0", 2);
     rig_frame(&rig, FRAME_BODY, 1, "abcdef", 6);
     rig_settle(&rig);
-    has(rig.said, "reply_code=501 reply_text=FRAME_ERROR - a content body of 6 octets is longer than the 5 that were announced");
+    has(rig.said,
+        "reply_code=501 reply_text=FRAME_ERROR - a content body of 6 octets is longer than the 5 that were announced");
     ASKED(&rig, "0 SESSION_CLOSE number=0 flags=0\n");
     rig_fini(&rig);
     start(&rig);
@@ -461,515 +472,6 @@ static void bad_contents(void **state)
     rig_header(&rig, 1, 0, "\x80\0\5ab", 5);
     rig_settle(&rig);
     has(rig.said, "reply_code=502 reply_text=SYNTAX_ERROR - ");
-    rig_fini(&rig);
-}
-
-/* ---- what the edge itself refuses ---- */
-
-static void publish_refused(const char *props, size_t props_len, uint64_t size, const char *says)
-{
-    static const char filler[1000];
-    struct rig rig;
-    start(&rig);
-    RIG_CALL(&rig, 1, basic_publish, .routing_key = slice_str("k"));
-    rig_header(&rig, 1, size, props, props_len);
-    for (uint64_t sent = 0; sent < size && sent < 3000; sent += 1000)
-        rig_frame(&rig, FRAME_BODY, 1, filler, 1000);
-    rig_settle(&rig);
-    SAYS(&rig, says);
-    has_not(rig.commands, "PUBLISH");
-    has(rig.commands, "1 CHANNEL_CLOSE");
-    /* the channel is gone for the core, and usable again after close-ok */
-    rig_clear(&rig);
-    rig_publish(&rig, 1, "k", "thrown away");
-    RIG_CALL(&rig, 1, channel_close_ok);
-    RIG_CALL(&rig, 1, channel_open, .reserved_1 = {0});
-    rig_publish(&rig, 1, "k", "taken");
-    rig_settle(&rig);
-    SAYS(&rig, "1 channel.open_ok reserved_1=\n");
-    has(rig.commands, "1 PUBLISH #1 x= k=k flags=1 prio=0 exp=-1 props=3 body=taken\n");
-    has_not(rig.commands, "thrown");
-    rig_fini(&rig);
-}
-
-static void publishes_refused(void **state)
-{
-    (void)state;
-#define EXPIRATION(text, why)                                                                                          \
-    publish_refused("\x01\0" text, sizeof("\x01\0" text) - 1, 3,                                                       \
-                    "1 channel.close reply_code=406 reply_text=PRECONDITION_FAILED - invalid expiration '" why             \
-                    " class_id=60 method_id=40\n")
-    EXPIRATION("\3abc", "abc': no_integer");
-    EXPIRATION("\0", "': no_integer");
-    EXPIRATION("\0031.5", "1.5': {leftover_string,\".5\"}");
-    EXPIRATION("\2-1", "-1': {value_negative,-1}");
-    publish_refused("\0\0", 2, 16777217,
-                    "1 channel.close reply_code=406 reply_text=PRECONDITION_FAILED - message size 16777217 is larger than max "
-                    "size 16777216 class_id=60 method_id=40\n");
-}
-
-static void properties_extracted(void **state)
-{
-    (void)state;
-    struct rig rig;
-    start(&rig);
-    static const struct {
-        const char *props;
-        size_t len;
-        const char *seen;
-    } cases[] = {
-        {"\0\0", 2, "flags=0 prio=0 exp=-1 props=2"},
-        {"\x10\0\1", 3, "flags=0 prio=0 exp=-1 props=3"},
-        {"\x18\0\2\7", 4, "flags=1 prio=7 exp=-1 props=4"},
-        {"\x01\0\0025000", 7, NULL},
-        {"\x01\0\00460000", 7, NULL},
-        {"\x01\0\0045000", 7, "flags=0 prio=0 exp=5000 props=7"},
-        {"\x01\0\0010", 4, "flags=0 prio=0 exp=0 props=4"},
-        {"\x20\0\0\0\0\0", 6, "flags=2 prio=0 exp=-1 props=6"},
-        {"\x02\x10\1r\1u", 6, "flags=12 prio=0 exp=-1 props=6"},
-    };
-    for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
-        if (!cases[i].seen)
-            continue;
-        RIG_CALL(&rig, 1, basic_publish, .exchange = slice_str("x"), .routing_key = slice_str("k"));
-        rig_header(&rig, 1, 0, cases[i].props, cases[i].len);
-        rig_settle(&rig);
-        has(rig.commands, cases[i].seen);
-        rig_clear(&rig);
-    }
-    RIG_CALL(&rig, 1, basic_publish, .routing_key = slice_str("k"), .mandatory = true);
-    rig_header(&rig, 1, 0, "\0\0", 2);
-    rig_settle(&rig);
-    has(rig.commands, "flags=16 ");
-    rig_fini(&rig);
-}
-
-static void not_implemented(void **state)
-{
-    (void)state;
-    struct rig rig;
-    start(&rig);
-    RIG_CALL(&rig, 1, basic_qos, .prefetch_size = 7);
-    rig_settle(&rig);
-    SAYS(&rig, "0 connection.close reply_code=540 reply_text=NOT_IMPLEMENTED - prefetch_size!=0 (7) class_id=60 method_id=10\n");
-    rig_fini(&rig);
-    start(&rig);
-    RIG_CALL(&rig, 1, basic_recover, .requeue = false);
-    rig_settle(&rig);
-    SAYS(&rig, "0 connection.close reply_code=540 reply_text=NOT_IMPLEMENTED - requeue=false class_id=60 method_id=110\n");
-    rig_fini(&rig);
-    start(&rig);
-    RIG_CALL(&rig, 1, channel_flow, .active = false);
-    rig_settle(&rig);
-    SAYS(&rig, "0 connection.close reply_code=540 reply_text=NOT_IMPLEMENTED - active=false class_id=20 method_id=20\n");
-    rig_fini(&rig);
-    start(&rig);
-    RIG_CALL(&rig, 1, basic_publish, .immediate = true);
-    rig_header(&rig, 1, 1, "\0\0", 2);
-    rig_frame(&rig, FRAME_BODY, 1, "x", 1);
-    rig_settle(&rig);
-    SAYS(&rig, "0 connection.close reply_code=540 reply_text=NOT_IMPLEMENTED - immediate=true class_id=60 method_id=40\n");
-    rig_fini(&rig);
-}
-
-/* An error found at the edge waits for the core's answers to what came before it. */
-static void faults_wait_their_turn(void **state)
-{
-    (void)state;
-    struct rig rig;
-    start(&rig);
-    rig.answer_lsn = 5;
-    RIG_CALL(&rig, 1, queue_declare, .queue = slice_str("q"), .durable = true);
-    RIG_CALL(&rig, 1, basic_recover, .requeue = false);
-    RIG_CALL(&rig, 1, queue_declare, .queue = slice_str("after"));
-    rig_settle(&rig);
-    SAYS(&rig, "");
-    has_not(rig.commands, "after");
-    rig.durable = 5;
-    rig_settle(&rig);
-    has(rig.said, "1 queue.declare_ok queue=q message_count=3 consumer_count=2\n0 connection.close reply_code=540 ");
-    rig_fini(&rig);
-}
-
-static void local_replies(void **state)
-{
-    (void)state;
-    struct rig rig;
-    start(&rig);
-    RIG_CALL(&rig, 1, channel_flow, .active = true);
-    RIG_CALL(&rig, 1, access_request, .realm = slice_str("/data"));
-    RIG_CALL(&rig, 1, basic_recover_async, .requeue = true);
-    RIG_CALL(&rig, 0, connection_update_secret, .new_secret = slice_str("s"), .reason = slice_str("r"));
-    RIG_CALL(&rig, 1, queue_declare, .queue = slice_str("q"), .no_wait = true);
-    RIG_CALL(&rig, 1, basic_get, .queue = slice_str("q"));
-    rig_settle(&rig);
-    SAYS(&rig, "1 channel.flow_ok active=1\n1 access.request_ok ticket=1\n0 connection.update_secret_ok\n"
-               "1 basic.get_empty reserved_1=\n");
-    rig_fini(&rig);
-}
-
-/* ---- contents, cut anywhere ---- */
-
-static void mixed_script(struct rig *rig, uint32_t body_len)
-{
-    static char body[200000];
-    memset(body, 'b', sizeof body);
-    RIG_CALL(rig, 2, channel_open, .reserved_1 = {0});
-    rig_publish(rig, 1, "a", "one");
-    RIG_CALL(rig, 1, basic_publish, .routing_key = slice_str("long"), .exchange = slice_str("ex"), .mandatory = true);
-    RIG_CALL(rig, 2, basic_publish, .routing_key = slice_str("other"));
-    rig_header(rig, 1, body_len, "\x01\0\0045000", 7);
-    rig_header(rig, 2, 6, "\0\0", 2);
-    for (uint32_t sent = 0; sent < body_len;) {
-        uint32_t n = body_len - sent < 4000 ? body_len - sent : 4000;
-        rig_frame(rig, FRAME_BODY, 1, body, n);
-        sent += n;
-        if (sent == n)
-            rig_frame(rig, FRAME_BODY, 2, "abc", 3);
-        rig_frame(rig, FRAME_HEARTBEAT, 0, "", 0);
-    }
-    rig_frame(rig, FRAME_BODY, 2, "", 0);
-    rig_frame(rig, FRAME_BODY, 2, "def", 3);
-    RIG_CALL(rig, 1, basic_ack, .delivery_tag = 9, .multiple = true);
-    RIG_CALL(rig, 1, basic_publish, .routing_key = slice_str("empty"));
-    rig_header(rig, 1, 0, "\0\0", 2);
-}
-
-/* Feeds the same bytes in pieces chosen by `cut` and compares what the core was asked. */
-static void cut_script(uint32_t body_len, unsigned (*cut)(unsigned *seed), unsigned seed)
-{
-    struct rig whole, cutup;
-    start(&whole);
-    start(&cutup);
-    mixed_script(&whole, body_len);
-    size_t len = whole.in_len;
-    uint8_t *copy = malloc(len);
-    memcpy(copy, whole.in, len);
-    rig_settle(&whole);
-    for (size_t at = 0; at < len;) {
-        size_t n = cut(&seed);
-        n = n < len - at ? n : len - at;
-        rig_bytes(&cutup, copy + at, n);
-        at += n;
-        rig_settle(&cutup);
-        assert_true(cutup.in_len <= cutup.engine->in_max);
-    }
-    assert_string_equal(cutup.commands, whole.commands);
-    assert_string_equal(cutup.said, whole.said);
-    has(whole.commands, "k=empty");
-    has(whole.commands, "x=ex k=long flags=16 prio=0 exp=5000 props=7 body=[");
-    has(whole.commands, "k=other flags=0 prio=0 exp=-1 props=2 body=abcdef");
-    free(copy);
-    rig_fini(&whole);
-    rig_fini(&cutup);
-}
-
-static unsigned cut_one(unsigned *seed)
-{
-    (void)seed;
-    return 1;
-}
-
-static unsigned cut_random(unsigned *seed)
-{
-    *seed = *seed * 1103515245u + 12345u;
-    unsigned r = *seed >> 16;
-    return r % 7 == 0 ? 1 + r % 9000 : 1 + r % 40;
-}
-
-static void contents_cut(void **state)
-{
-    (void)state;
-    cut_script(9000, cut_one, 0);
-    for (unsigned seed = 1; seed <= 40; seed++)
-        cut_script(seed % 4 == 0 ? 190000 : 65536 + seed, cut_random, seed);
-}
-
-/* An announced size alone costs no memory. */
-static void body_memory_grows(void **state)
-{
-    (void)state;
-    struct rig rig;
-    start(&rig);
-    size_t before = mem_in_use();
-    RIG_CALL(&rig, 1, basic_publish, .routing_key = slice_str("k"));
-    rig_header(&rig, 1, 16 * 1024 * 1024, "\0\0", 2);
-    rig_settle(&rig);
-    assert_true(mem_in_use() - before < 80 * 1024);
-    rig_fini(&rig);
-}
-
-static void unfinished_bodies_limited(void **state)
-{
-    (void)state;
-    struct rig rig;
-    start(&rig);
-    rig.options.assembly_bytes_max = 300000;
-    static char body[100000];
-    for (uint16_t ch = 2; ch < 8; ch++) {
-        RIG_CALL(&rig, ch, channel_open, .reserved_1 = {0});
-        RIG_CALL(&rig, ch, basic_publish, .routing_key = slice_str("k"));
-        rig_header(&rig, ch, 1000000, "\0\0", 2);
-        rig_frame(&rig, FRAME_BODY, ch, body, sizeof body);
-        rig_settle(&rig);
-    }
-    has(rig.said, "0 connection.close reply_code=506 reply_text=RESOURCE_ERROR - unfinished messages of this connection");
-    rig_fini(&rig);
-}
-
-/* ---- order and durability ---- */
-
-static struct effect *push_effect(struct rig *rig, enum effect_type type, uint64_t number, lsn_t lsn)
-{
-    struct effect *e = rig_effect(rig, type, 0, 1);
-    e->number = number;
-    e->lsn = lsn;
-    return e;
-}
-
-static struct msg *message(struct rig *rig, size_t props_len, size_t body_len)
-{
-    static uint8_t props[60000];
-    props[0] = 0x20; /* only for its length: not parsed on the way out */
-    struct msg *msg = msg_new(&rig->heap, slice_str("ex"), slice_str("key"), slice_of(props, props_len), body_len);
-    memset(msg_body_room(msg), 'm', body_len);
-    return msg;
-}
-
-static void push_deliver(struct rig *rig, uint32_t consumer, uint64_t tag, struct msg *msg)
-{
-    struct effect *e = push_effect(rig, EFF_DELIVER, tag, 0);
-    e->consumer = consumer;
-    e->msg = msg;
-}
-
-static void push_error(struct rig *rig, uint16_t channel, enum error_code code, uint32_t origin, const char *text)
-{
-    struct effect *e = rig_effect(rig, EFF_ERROR, 0, channel);
-    e->origin = origin;
-    e->answer = rig_answer(code, text, (struct slice){0});
-}
-
-static void confirming(struct rig *rig)
-{
-    start(rig);
-    rig->keep_confirms = true;
-    RIG_CALL(rig, 1, confirm_select, .no_wait = true);
-    for (int i = 0; i < 20; i++)
-        rig_publish(rig, 1, "k", "x");
-    rig_settle(rig);
-    SAYS(rig, "");
-    rig_clear(rig);
-}
-
-static void confirms_collapse(void **state)
-{
-    (void)state;
-    struct rig rig;
-    confirming(&rig);
-    for (uint64_t i = 1; i <= 10; i++)
-        push_effect(&rig, EFF_CONFIRM, i, i);
-    rig_settle(&rig);
-    SAYS(&rig, "");
-    rig.durable = 1;
-    rig_settle(&rig);
-    SAYS(&rig, "1 basic.ack delivery_tag=1 multiple=0\n");
-    rig_clear(&rig);
-    rig.durable = 7;
-    rig_settle(&rig);
-    SAYS(&rig, "1 basic.ack delivery_tag=7 multiple=1\n");
-    rig_clear(&rig);
-    push_effect(&rig, EFF_NACK, 11, 0);
-    push_effect(&rig, EFF_CONFIRM, 12, 0);
-    push_effect(&rig, EFF_NACK, 13, 12);
-    push_effect(&rig, EFF_CONFIRM, 20, 0);
-    rig_settle(&rig);
-    SAYS(&rig, "");
-    rig.durable = 11;
-    rig_settle(&rig);
-    SAYS(&rig, "1 basic.ack delivery_tag=10 multiple=1\n1 basic.nack delivery_tag=11 multiple=0 requeue=0\n"
-               "1 basic.ack delivery_tag=12 multiple=0\n");
-    rig_clear(&rig);
-    rig.durable = 12;
-    rig_settle(&rig);
-    SAYS(&rig, "1 basic.nack delivery_tag=13 multiple=0 requeue=0\n1 basic.ack delivery_tag=20 multiple=1\n");
-    rig_fini(&rig);
-}
-
-/* Numbers start at confirm.select, whatever was published before. */
-static void confirms_numbered_from_select(void **state)
-{
-    (void)state;
-    struct rig rig;
-    start(&rig);
-    rig_publish(&rig, 1, "k", "before");
-    rig_publish(&rig, 1, "k", "before");
-    rig_settle(&rig);
-    SAYS(&rig, "");
-    RIG_CALL(&rig, 1, confirm_select, .no_wait = false);
-    rig_publish(&rig, 1, "k", "after");
-    rig_settle(&rig);
-    SAYS(&rig, "1 confirm.select_ok\n1 basic.ack delivery_tag=1 multiple=0\n");
-    rig_fini(&rig);
-}
-
-static void many_confirms_are_bounded(void **state)
-{
-    (void)state;
-    struct rig rig;
-    confirming(&rig);
-    size_t before = mem_in_use();
-    for (uint64_t i = 1; i <= 100000; i++) {
-        push_effect(&rig, EFF_CONFIRM, i, i);
-        if (i % 1000 == 0)
-            rig_settle(&rig);
-    }
-    assert_true(mem_in_use() - before < AMQP091_CONFIRMS_MAX * 2 * sizeof(struct amqp091_confirm));
-    rig.durable = 100000;
-    rig_settle(&rig);
-    SAYS(&rig, "1 basic.ack delivery_tag=100000 multiple=1\n");
-    assert_true(mem_in_use() <= before);
-    rig_fini(&rig);
-}
-
-static void return_before_confirm(void **state)
-{
-    (void)state;
-    struct rig rig;
-    confirming(&rig);
-    rig.answer_lsn = 9;
-    RIG_CALL(&rig, 1, queue_declare, .queue = slice_str("q"));
-    rig_settle(&rig);
-    struct effect *e = push_effect(&rig, EFF_RETURN, 0, 0);
-    e->msg = message(&rig, 2, 3);
-    e->answer = rig_answer(ERR_NO_ROUTE, "", (struct slice){0});
-    push_effect(&rig, EFF_CONFIRM, 1, 0);
-    rig_settle(&rig);
-    SAYS(&rig, ""); /* behind the held answer */
-    rig.durable = 9;
-    rig_settle(&rig);
-    SAYS(&rig, "1 queue.declare_ok queue=q message_count=3 consumer_count=2\n"
-               "1 basic.return reply_code=312 reply_text=NO_ROUTE exchange=ex routing_key=key\n"
-               "1 header 60 size=3 props=2000\n1 body mmm\n"
-               "1 basic.ack delivery_tag=1 multiple=0\n");
-    rig_fini(&rig);
-}
-
-static void deliveries_wait_behind_answers_only(void **state)
-{
-    (void)state;
-    struct rig rig;
-    confirming(&rig);
-    RIG_CALL(&rig, 1, basic_consume, .consumer_tag = slice_str("c"));
-    rig_settle(&rig);
-    rig_clear(&rig);
-    push_effect(&rig, EFF_CONFIRM, 1, 5);
-    push_deliver(&rig, 1, 1, message(&rig, 2, 1));
-    rig_settle(&rig);
-    has(rig.said, "delivery_tag=1 redelivered=0"); /* a confirm holds no delivery */
-    rig_clear(&rig);
-    rig.answer_lsn = 6;
-    RIG_CALL(&rig, 1, queue_declare, .queue = slice_str("q"));
-    rig_settle(&rig);
-    push_deliver(&rig, 1, 2, message(&rig, 2, 1));
-    push_effect(&rig, EFF_GET_EMPTY, 0, 0);
-    rig_settle(&rig);
-    SAYS(&rig, "");
-    rig.durable = 6;
-    rig_settle(&rig);
-    SAYS(&rig, "1 queue.declare_ok queue=q message_count=3 consumer_count=2\n"
-               "1 basic.deliver consumer_tag=c delivery_tag=2 redelivered=0 exchange=ex routing_key=key\n"
-               "1 header 60 size=1 props=2000\n1 body m\n1 basic.get_empty reserved_1=\n"
-               "1 basic.ack delivery_tag=1 multiple=0\n");
-    rig_fini(&rig);
-}
-
-/* ---- what is delivered ---- */
-
-static void deliveries_split(void **state)
-{
-    (void)state;
-    static const struct {
-        size_t props, body;
-    } cases[] = {{2, 0}, {2, 1}, {2, 1023}, {2, 1024}, {3, 4087}, {2, 4088}, {2, 4089}, {2, 8176}, {2, 8177}, {2, 40000},
-                 {20000, 0}, {20000, 10}, {50000, 9000}};
-    for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
-        struct rig rig;
-        assert_true(rig_init(&rig));
-        assert_true(rig_running(&rig, 4096, 0));
-        RIG_CALL(&rig, 1, basic_consume, .consumer_tag = slice_str("tag"), .no_wait = true);
-        rig_settle(&rig);
-        rig_clear(&rig);
-        struct msg *msg = message(&rig, cases[i].props, cases[i].body);
-        push_deliver(&rig, 1, 1, msg_ref(msg));
-        struct effect *e = push_effect(&rig, EFF_GET_OK, 2, 0);
-        e->msg = msg_ref(msg);
-        e->count = 77;
-        e->flags = EFFECT_REDELIVERED;
-        rig_settle(&rig);
-        size_t bodies = 0, bytes = 0;
-        for (const char *at = rig.said; (at = strstr(at, "1 body ")); at += 7) {
-            bodies++;
-            bytes += at[7] == '[' ? (size_t)strtoul(at + 8, NULL, 10) : strcspn(at + 7, "\n");
-        }
-        assert_int_equal(bodies, 2 * ((cases[i].body + 4087) / 4088));
-        assert_int_equal(bytes, 2 * cases[i].body);
-        has(rig.said, "1 basic.deliver consumer_tag=tag delivery_tag=1 redelivered=0 exchange=ex routing_key=key\n");
-        has(rig.said, "1 basic.get_ok delivery_tag=2 redelivered=1 exchange=ex routing_key=key message_count=77\n");
-        has_not(rig.said, "BAD");
-        assert_int_equal(rig.out_len, 0);
-        assert_int_equal(msg->refs, 1); /* every loan was given back */
-        msg_unref(&rig.heap, msg);
-        rig_fini(&rig);
-    }
-}
-
-static void many_consumers(void **state)
-{
-    (void)state;
-    struct rig rig;
-    start(&rig);
-    char tag[32];
-    for (unsigned i = 1; i <= 100; i++) {
-        snprintf(tag, sizeof tag, "tag-%u", i);
-        RIG_CALL(&rig, 1, basic_consume, .consumer_tag = slice_str(tag), .no_wait = true);
-    }
-    rig_settle(&rig);
-    for (uint32_t i = 1; i <= 100; i++)
-        push_deliver(&rig, i, i, message(&rig, 2, 1));
-    rig_settle(&rig);
-    for (unsigned i = 1; i <= 100; i++) {
-        char line[80];
-        snprintf(line, sizeof line, "consumer_tag=tag-%u delivery_tag=%u ", i, i);
-        has(rig.said, line);
-    }
-    rig_clear(&rig);
-    struct effect *e = push_effect(&rig, EFF_CONSUMER_GONE, 0, 0);
-    e->consumer = 50;
-    push_deliver(&rig, 50, 101, message(&rig, 2, 1)); /* for nobody: freed */
-    rig_settle(&rig);
-    SAYS(&rig, "1 basic.cancel consumer_tag=tag-50 no_wait=1\n");
-    rig_fini(&rig);
-}
-
-static void credit_returns(void **state)
-{
-    (void)state;
-    struct rig rig;
-    start(&rig);
-    RIG_CALL(&rig, 1, basic_consume, .consumer_tag = slice_str("c"));
-    rig_settle(&rig);
-    rig_clear(&rig);
-    uint64_t cost = 0;
-    for (uint64_t i = 1; i <= 40; i++) {
-        struct msg *msg = message(&rig, 2, 2000);
-        cost += delivery_cost(msg);
-        push_deliver(&rig, 1, i, msg);
-    }
-    rig_settle(&rig);
-    char line[64];
-    snprintf(line, sizeof line, "0 CREDIT number=%llu flags=0\n", (unsigned long long)cost);
-    ASKED(&rig, line);
     rig_fini(&rig);
 }
 
@@ -984,12 +486,13 @@ static void channel_error(void **state)
     rig_publish(&rig, 1, "k", "x");
     rig_settle(&rig);
     assert_true(((struct amqp091 *)rig.engine)->unsettled_bytes > 0);
-    push_error(&rig, 1, ERR_NOT_FOUND, AMQP091_ORIGIN(60, 40), "no exchange 'x' in vhost '/'");
-    push_deliver(&rig, 1, 1, message(&rig, 2, 2000)); /* too late */
-    push_effect(&rig, EFF_CONFIRM, 1, 0);
+    rig_push_error(&rig, 1, ERR_NOT_FOUND, AMQP091_ORIGIN(60, 40), "no exchange 'x' in vhost '/'");
+    rig_push_deliver(&rig, 1, 1, rig_message(&rig, 2, 2000)); /* too late */
+    rig_push_effect(&rig, EFF_CONFIRM, 1, 0);
     rig_clear(&rig);
     rig_settle(&rig);
-    SAYS(&rig, "1 channel.close reply_code=404 reply_text=NOT_FOUND - no exchange 'x' in vhost '/' class_id=60 method_id=40\n");
+    SAYS(&rig, "1 channel.close reply_code=404 reply_text=NOT_FOUND - no exchange 'x' in vhost '/' class_id=60 "
+               "method_id=40\n");
     ASKED(&rig, "1 CHANNEL_CLOSE number=0 flags=0\n");
     assert_true(((struct amqp091 *)rig.engine)->unsettled_bytes == 0);
     rig_clear(&rig);
@@ -1013,7 +516,7 @@ static void reopen_waits_for_the_core(void **state)
     (void)state;
     struct rig rig;
     start(&rig);
-    push_error(&rig, 1, ERR_NOT_FOUND, AMQP091_ORIGIN(60, 40), "no");
+    rig_push_error(&rig, 1, ERR_NOT_FOUND, AMQP091_ORIGIN(60, 40), "no");
     rig.answers = false;
     rig_settle(&rig);
     RIG_CALL(&rig, 1, channel_close_ok);
@@ -1022,7 +525,7 @@ static void reopen_waits_for_the_core(void **state)
     assert_true(rig.in_len > 0);
     has_not(rig.commands, "CHANNEL_OPEN");
     rig.answers = true;
-    push_effect(&rig, EFF_CHANNEL_CLOSED, 0, 0);
+    rig_push_effect(&rig, EFF_CHANNEL_CLOSED, 0, 0);
     rig_settle(&rig);
     has(rig.said, "1 channel.open_ok");
     rig_fini(&rig);
@@ -1038,7 +541,8 @@ static void error_crosses_close(void **state)
     rig_header(&rig, 1, 0, "\x01\0\1x", 4); /* a bad expiration */
     RIG_CALL(&rig, 1, channel_close, .reply_code = 200);
     rig_settle(&rig);
-    SAYS(&rig, "1 channel.close reply_code=406 reply_text=PRECONDITION_FAILED - invalid expiration 'x': no_integer class_id=60 "
+    SAYS(&rig, "1 channel.close reply_code=406 reply_text=PRECONDITION_FAILED - invalid expiration 'x': no_integer "
+               "class_id=60 "
                "method_id=40\n1 channel.close_ok\n");
     RIG_CALL(&rig, 1, channel_close_ok);
     RIG_CALL(&rig, 1, channel_open, .reserved_1 = {0});
@@ -1052,10 +556,11 @@ static void connection_error(void **state)
     (void)state;
     struct rig rig;
     start(&rig);
-    push_error(&rig, 1, ERR_NOT_ALLOWED, AMQP091_ORIGIN(60, 20), "attempt to reuse consumer tag 'c'");
+    rig_push_error(&rig, 1, ERR_NOT_ALLOWED, AMQP091_ORIGIN(60, 20), "attempt to reuse consumer tag 'c'");
     rig_settle(&rig);
-    SAYS(&rig, "0 connection.close reply_code=530 reply_text=NOT_ALLOWED - attempt to reuse consumer tag 'c' class_id=60 "
-               "method_id=20\n");
+    SAYS(&rig,
+         "0 connection.close reply_code=530 reply_text=NOT_ALLOWED - attempt to reuse consumer tag 'c' class_id=60 "
+         "method_id=20\n");
     ASKED(&rig, "0 SESSION_CLOSE number=0 flags=0\n");
     rig_publish(&rig, 1, "k", "too late");
     RIG_CALL(&rig, 0, connection_close, .reply_code = 200);
@@ -1069,7 +574,7 @@ static void connection_error(void **state)
     rig_fini(&rig);
     /* one that never answers */
     start(&rig);
-    push_error(&rig, 0, ERR_NOT_ALLOWED, AMQP091_ORIGIN(10, 40), "vhost x not found");
+    rig_push_error(&rig, 0, ERR_NOT_ALLOWED, AMQP091_ORIGIN(10, 40), "vhost x not found");
     rig_settle(&rig);
     rig.engine->ops->tick(rig.engine, rig.now + 10 * NS_PER_S);
     assert_true(rig.engine->want_close);
@@ -1084,7 +589,7 @@ static void long_texts_are_cut(void **state)
     memset(text, 't', sizeof text - 1);
     text[sizeof text - 1] = '\0';
     start(&rig);
-    push_error(&rig, 1, ERR_NOT_FOUND, AMQP091_ORIGIN(60, 40), text);
+    rig_push_error(&rig, 1, ERR_NOT_FOUND, AMQP091_ORIGIN(60, 40), text);
     rig_settle(&rig);
     has(rig.said, "ttt... class_id=60");
     has(rig.said, "NOT_FOUND - ttt");
@@ -1106,8 +611,8 @@ static void transport_gone(void **state)
     rig_settle(&rig);
     has(rig.commands, "0 SESSION_CLOSE");
     assert_int_equal(hub_sessions(rig.hub), 1); /* the core may still speak of it */
-    push_deliver(&rig, 1, 1, message(&rig, 2, 100));
-    push_effect(&rig, EFF_CONFIRM, 1, 3);
+    rig_push_deliver(&rig, 1, 1, rig_message(&rig, 2, 100));
+    rig_push_effect(&rig, EFF_CONFIRM, 1, 3);
     rig_settle(&rig);
     rig_effect(&rig, EFF_SESSION_CLOSED, 0, 0);
     rig_settle(&rig);
@@ -1122,8 +627,10 @@ static void shutdown_says_why(void **state)
     start(&rig);
     rig.engine->ops->shutdown(rig.engine, "shutdown");
     rig_settle(&rig);
-    SAYS(&rig, "0 connection.close reply_code=320 reply_text=CONNECTION_FORCED - broker forced connection closure with reason "
-               "'shutdown' class_id=0 method_id=0\n");
+    SAYS(
+        &rig,
+        "0 connection.close reply_code=320 reply_text=CONNECTION_FORCED - broker forced connection closure with reason "
+        "'shutdown' class_id=0 method_id=0\n");
     assert_false(rig.closed);
     rig.engine->ops->tick(rig.engine, rig.now + NS_PER_S);
     assert_true(rig.engine->want_close);
@@ -1140,9 +647,11 @@ static void kicked(void **state)
     (void)state;
     struct rig rig;
     start(&rig);
-    rig_effect(&rig, EFF_SESSION_KICK, 0, 0)->answer = rig_answer(ERR_CONNECTION_FORCED, "user deleted", (struct slice){0});
+    rig_effect(&rig, EFF_SESSION_KICK, 0, 0)->answer =
+        rig_answer(ERR_CONNECTION_FORCED, "user deleted", (struct slice){0});
     rig_settle(&rig);
-    SAYS(&rig, "0 connection.close reply_code=320 reply_text=CONNECTION_FORCED - user deleted class_id=0 method_id=0\n");
+    SAYS(&rig,
+         "0 connection.close reply_code=320 reply_text=CONNECTION_FORCED - user deleted class_id=0 method_id=0\n");
     rig_fini(&rig);
 }
 
@@ -1169,7 +678,7 @@ static void publishers_pause(void **state)
     size_t waiting = rig.in_len;
     assert_true(waiting > 0);
     /* what has not become durable keeps it paused */
-    struct effect *e = push_effect(&rig, EFF_CONFIRM, 5, 3);
+    struct effect *e = rig_push_effect(&rig, EFF_CONFIRM, 5, 3);
     e->bytes = 400000;
     e->flags = EFFECT_SILENT;
     rig_settle(&rig);
@@ -1177,7 +686,7 @@ static void publishers_pause(void **state)
     rig.durable = 3;
     rig_settle(&rig);
     assert_true(rig.engine->paused); /* above the low mark still */
-    e = push_effect(&rig, EFF_CONFIRM, 10, 0);
+    e = rig_push_effect(&rig, EFF_CONFIRM, 10, 0);
     e->bytes = 400000;
     e->flags = EFFECT_SILENT;
     rig_settle(&rig);
@@ -1397,22 +906,6 @@ int main(void)
         cmocka_unit_test(wrong_place),
         cmocka_unit_test(bad_frames),
         cmocka_unit_test(bad_contents),
-        cmocka_unit_test(publishes_refused),
-        cmocka_unit_test(properties_extracted),
-        cmocka_unit_test(not_implemented),
-        cmocka_unit_test(faults_wait_their_turn),
-        cmocka_unit_test(local_replies),
-        cmocka_unit_test(contents_cut),
-        cmocka_unit_test(body_memory_grows),
-        cmocka_unit_test(unfinished_bodies_limited),
-        cmocka_unit_test(confirms_collapse),
-        cmocka_unit_test(confirms_numbered_from_select),
-        cmocka_unit_test(many_confirms_are_bounded),
-        cmocka_unit_test(return_before_confirm),
-        cmocka_unit_test(deliveries_wait_behind_answers_only),
-        cmocka_unit_test(deliveries_split),
-        cmocka_unit_test(many_consumers),
-        cmocka_unit_test(credit_returns),
         cmocka_unit_test(channel_error),
         cmocka_unit_test(reopen_waits_for_the_core),
         cmocka_unit_test(error_crosses_close),

@@ -20,8 +20,9 @@ static const char protocol_header[8] = {'A', 'M', 'Q', 'P', 0, 0, 9, 1};
 /* ---- connection.start: what the server offers ---- */
 
 static const char *const server_capabilities[] = {
-    "publisher_confirms",  "exchange_exchange_bindings",   "basic.nack",       "consumer_cancel_notify", "connection.blocked",
-    "consumer_priorities", "authentication_failure_close", "per_consumer_qos", "direct_reply_to",
+    "publisher_confirms",           "exchange_exchange_bindings", "basic.nack",
+    "consumer_cancel_notify",       "connection.blocked",         "consumer_priorities",
+    "authentication_failure_close", "per_consumer_qos",           "direct_reply_to",
 };
 
 struct credentials {
@@ -241,8 +242,8 @@ static bool tune_within(struct amqp091 *a, const char *field, uint32_t asked, ui
 
 void amqp091_on_tune_ok(struct amqp091 *a, const struct amqp091_connection_tune_ok *f)
 {
-    a->asked = (struct amqp091_tune){
-        .frame_max = f->frame_max, .channel_max = f->channel_max, .heartbeat_s = f->heartbeat};
+    a->asked =
+        (struct amqp091_tune){.frame_max = f->frame_max, .channel_max = f->channel_max, .heartbeat_s = f->heartbeat};
     if (!tune_within(a, "frame_max", a->asked.frame_max, AMQP091_FRAME_MIN, a->offered.frame_max, "") ||
         !tune_within(a, "channel_max", a->asked.channel_max, 1, a->offered.channel_max, " (no limit)"))
         return;

@@ -151,8 +151,7 @@ size_t amqp091_encoded_len(const struct amqp091_row *row, const void *fields)
     return len;
 }
 
-static const char *const type_names[] = {"bit",      "octet",    "short",   "long",
-                                         "longlong", "shortstr", "longstr", "table"};
+static const char *const type_names[] = {"bit", "octet", "short", "long", "longlong", "shortstr", "longstr", "table"};
 static const char *const who_names[] = {"", "client", "server", "both"};
 
 void amqp091_print(FILE *to)

@@ -24,7 +24,8 @@
 /* struct amqp091_queue_declare { uint16_t ticket; struct slice queue; … }; and so on. */
 #define FIELD(method, type, name) AMQP091_WIRE_##type name;
 #define METHOD(class_id, method_id, class, method, who, when, content, section, fields)                                \
-    struct amqp091_##class##_##method {                                                                                \
+    struct amqp091_##class##_##method                                                                                  \
+    {                                                                                                                  \
         fields                                                                                                         \
     };
 #include "proto/amqp091/methods.def"
@@ -71,14 +72,14 @@ enum amqp091_when {
     AMQP091_RUNNING, /* after connection.open-ok */
     AMQP091_CLOSING, /* after the server's connection.close */
     AMQP091_ANY,
-    AMQP091_FREE, /* the channel's number is not in use */
-    AMQP091_USED, /* the channel is open */
+    AMQP091_FREE,   /* the channel's number is not in use */
+    AMQP091_USED,   /* the channel is open */
     AMQP091_FAILED, /* after the server's channel.close */
 };
 
 struct amqp091_field {
     const char *name;
-    uint16_t at; /* in the method's struct */
+    uint16_t at;  /* in the method's struct */
     uint8_t type; /* enum amqp091_field_type */
 };
 

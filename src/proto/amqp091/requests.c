@@ -153,8 +153,7 @@ static void on_queue_declare(struct amqp091 *a, struct amqp091_channel *ch, uint
                                        flag(m->no_wait, ASK_NO_WAIT)});
 }
 
-static void on_queue_bind(struct amqp091 *a, struct amqp091_channel *ch, uint32_t origin,
-                          const union amqp091_fields *f)
+static void on_queue_bind(struct amqp091 *a, struct amqp091_channel *ch, uint32_t origin, const union amqp091_fields *f)
 {
     const struct amqp091_queue_bind *m = &f->queue_bind;
     ask_on(a, ch, CMD_QUEUE_BIND, no_wait(origin, m->no_wait),
@@ -165,8 +164,7 @@ static void on_queue_unbind(struct amqp091 *a, struct amqp091_channel *ch, uint3
                             const union amqp091_fields *f)
 {
     const struct amqp091_queue_unbind *m = &f->queue_unbind;
-    ask_on(a, ch, CMD_QUEUE_UNBIND, origin,
-           &(struct operands){m->queue, m->exchange, m->routing_key, m->arguments, 0});
+    ask_on(a, ch, CMD_QUEUE_UNBIND, origin, &(struct operands){m->queue, m->exchange, m->routing_key, m->arguments, 0});
 }
 
 static void on_queue_purge(struct amqp091 *a, struct amqp091_channel *ch, uint32_t origin,

@@ -31,16 +31,16 @@ struct rig {
     lsn_t durable;
     mono_t now;
     bool closed;
-    bool answers;     /* the fake core answers */
+    bool answers; /* the fake core answers */
     bool refuse_login;
     bool keep_confirms; /* publishes are not confirmed by themselves */
-    lsn_t answer_lsn; /* what declares wait for */
+    lsn_t answer_lsn;   /* what declares wait for */
     uint32_t next_consumer;
     uint64_t confirming; /* bit per channel below 64 that is in confirm mode */
     uint8_t *in;
     size_t in_len;
-    char *said;     /* frames that left, one per line */
-    char *commands; /* what the core was asked, one per line */
+    char *said;             /* frames that left, one per line */
+    char *commands;         /* what the core was asked, one per line */
     struct slice bytes_out; /* not parsed yet */
     uint8_t *out_room;
     size_t out_len;
@@ -198,9 +198,10 @@ RIG_FN void rig_print_command(struct rig *rig, const struct command *c, const st
 {
     rig_print(rig->commands, "%u %s", c->channel, rig_command_names[c->type]);
     if (c->type == CMD_PUBLISH) {
-        rig_print(rig->commands, " #%llu x=%.*s k=%.*s flags=%u prio=%u exp=%lld props=%u body=",
-                  (unsigned long long)c->number, SLICE_ARG(msg_exchange(c->msg)), SLICE_ARG(msg_key(c->msg)),
-                  c->msg->flags, c->msg->priority, (long long)c->msg->expiration_ms, c->msg->props_len);
+        rig_print(rig->commands,
+                  " #%llu x=%.*s k=%.*s flags=%u prio=%u exp=%lld props=%u body=", (unsigned long long)c->number,
+                  SLICE_ARG(msg_exchange(c->msg)), SLICE_ARG(msg_key(c->msg)), c->msg->flags, c->msg->priority,
+                  (long long)c->msg->expiration_ms, c->msg->props_len);
         rig_print_bytes(rig->commands, msg_body(c->msg));
     } else if (ask) {
         rig_print(rig->commands, " name=%.*s other=", SLICE_ARG(ask->name));
@@ -463,6 +464,39 @@ RIG_FN bool rig_running(struct rig *rig, uint32_t frame_max, uint16_t heartbeat)
     bool ok = strstr(rig->said, "1 channel.open_ok") != NULL;
     rig_clear(rig);
     return ok;
+}
+
+/* ---- effects by hand ---- */
+
+RIG_FN struct effect *rig_push_effect(struct rig *rig, enum effect_type type, uint64_t number, lsn_t lsn)
+{
+    struct effect *e = rig_effect(rig, type, 0, 1);
+    e->number = number;
+    e->lsn = lsn;
+    return e;
+}
+
+RIG_FN struct msg *rig_message(struct rig *rig, size_t props_len, size_t body_len)
+{
+    static uint8_t props[60000];
+    props[0] = 0x20; /* only for its length: not parsed on the way out */
+    struct msg *msg = msg_new(&rig->heap, slice_str("ex"), slice_str("key"), slice_of(props, props_len), body_len);
+    memset(msg_body_room(msg), 'm', body_len);
+    return msg;
+}
+
+RIG_FN void rig_push_deliver(struct rig *rig, uint32_t consumer, uint64_t tag, struct msg *msg)
+{
+    struct effect *e = rig_push_effect(rig, EFF_DELIVER, tag, 0);
+    e->consumer = consumer;
+    e->msg = msg;
+}
+
+RIG_FN void rig_push_error(struct rig *rig, uint16_t channel, enum error_code code, uint32_t origin, const char *text)
+{
+    struct effect *e = rig_effect(rig, EFF_ERROR, 0, channel);
+    e->origin = origin;
+    e->answer = rig_answer(code, text, (struct slice){0});
 }
 
 #endif
