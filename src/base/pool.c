@@ -42,10 +42,8 @@ static uint32_t chunk_capacity(const struct pool *pool)
     return (uint32_t)((CHUNK_LEN - CHUNK_HEAD) / pool->object_len);
 }
 
-bool pool_reserve(struct pool *pool)
+static bool add_chunk(struct pool *pool)
 {
-    if (!list_empty(&pool->partial))
-        return true;
     struct chunk *chunk = mem_aligned(CHUNK_LEN, CHUNK_LEN);
     if (!chunk)
         return false;
@@ -53,6 +51,22 @@ bool pool_reserve(struct pool *pool)
     list_insert(&pool->partial, &chunk->link);
     pool->empty_count++;
     pool->bytes += CHUNK_LEN;
+    return true;
+}
+
+bool pool_reserve(struct pool *pool)
+{
+    return !list_empty(&pool->partial) || add_chunk(pool);
+}
+
+bool pool_reserve_many(struct pool *pool, uint32_t count)
+{
+    uint64_t have = 0;
+    for (struct list *at = pool->partial.next; have < count && at != &pool->partial; at = at->next)
+        have += chunk_capacity(pool) - CONTAINER_OF(at, struct chunk, link)->used;
+    for (; have < count; have += chunk_capacity(pool))
+        if (!add_chunk(pool))
+            return false;
     return true;
 }
 

@@ -22,5 +22,7 @@ MUST_USE void *pool_take(struct pool *pool); /* NULL: no memory */
 void pool_give(struct pool *pool, void *object);
 /* Makes sure that the next pool_take succeeds. */
 MUST_USE bool pool_reserve(struct pool *pool);
+/* … the next count pool_takes, when no pool_give comes between. */
+MUST_USE bool pool_reserve_many(struct pool *pool, uint32_t count);
 
 #endif

@@ -68,6 +68,28 @@ static void objects_do_not_overlap(void **state)
     }
 }
 
+static void holes_are_filled_before_a_chunk_is_added(void **state)
+{
+    (void)state;
+    struct pool pool;
+    unsigned in_chunk = 0;
+    pool_init(&pool, 1000);
+    for (held[0] = pool_take(&pool); pool.bytes == 16384; in_chunk++)
+        held[in_chunk + 1] = pool_take(&pool);
+    assert_int_equal(in_chunk, 16); /* all the room of a chunk is used */
+    for (unsigned i = 17; i < 48; i++)
+        held[i] = pool_take(&pool);
+    assert_int_equal(pool.bytes, 3 * 16384);
+    for (unsigned round = 0; round < 3; round++) {
+        for (unsigned i = round; i < 48; i += 3)
+            pool_give(&pool, held[i]);
+        for (unsigned i = round; i < 48; i += 3)
+            held[i] = pool_take(&pool);
+        assert_int_equal(pool.bytes, 3 * 16384);
+    }
+    pool_fini(&pool);
+}
+
 static void fini_frees_what_is_still_out(void **state)
 {
     (void)state;
@@ -109,11 +131,32 @@ static void refused_memory_is_told_and_a_reserve_is_kept(void **state)
     pool_fini(&pool);
 }
 
+static void many_reserved_objects_need_no_memory(void **state)
+{
+    (void)state;
+    for (uint32_t count = 0; count < 70; count += 3)
+        for (unsigned taken = 0; taken < 20; taken += 7) {
+            struct pool pool;
+            pool_init(&pool, 1000);
+            for (unsigned i = 0; i < taken; i++)
+                assert_non_null(pool_take(&pool));
+            assert_true(pool_reserve_many(&pool, count));
+            mem_fail_at(1, true);
+            for (uint32_t i = 0; i < count; i++)
+                assert_non_null(pool_take(&pool));
+            assert_false(pool_reserve_many(&pool, 17));
+            mem_fail_at(0, false);
+            pool_fini(&pool);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(objects_do_not_overlap),
+        cmocka_unit_test(holes_are_filled_before_a_chunk_is_added),
         cmocka_unit_test(fini_frees_what_is_still_out),
+        cmocka_unit_test(many_reserved_objects_need_no_memory),
         cmocka_unit_test(refused_memory_is_told_and_a_reserve_is_kept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

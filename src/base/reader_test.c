@@ -100,6 +100,7 @@ static void varints_of_every_length(void **state)
         {"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x02", 10, 0, false}, /* bit 64 */
         {"\x80\x80\x80\x80\x80\x80\x80\x80\x80\x80\x01", 11, 0, false},
         {"\x80", 1, 0, false},
+        {"\xff", 1, 0, false},
         {"", 0, 0, false},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {

@@ -95,6 +95,32 @@ static void every_length_up_to_the_maximum_fits(void **state)
     slab_heap_fini(&heap);
 }
 
+static void holes_are_filled_before_a_chunk_is_added(void **state)
+{
+    (void)state;
+    struct slab_heap heap;
+    slab_heap_init(&heap);
+    unsigned count = 0;
+    while (heap.bytes <= 3 * CHUNK)
+        take_one(&heap, &held[count++], 640);
+    slab_give(&heap, held[--count].block); /* that one has a chunk of its own, which is kept */
+    assert_int_equal(count / 3, (CHUNK - 64) / 640);
+    for (unsigned round = 0; round < 3; round++) {
+        for (unsigned i = round; i < count; i += 3)
+            slab_give(&heap, held[i].block);
+        for (unsigned i = round; i < count; i += 3)
+            take_one(&heap, &held[i], 640);
+        assert_int_equal(heap.bytes, 4 * CHUNK);
+        assert_int_equal(heap.empty_count, 1);
+    }
+    for (unsigned i = 0; i <= count; i++) {
+        if (i < count)
+            slab_give(&heap, held[i].block);
+        held[i].block = NULL;
+    }
+    slab_heap_fini(&heap);
+}
+
 static void refused_memory_is_told(void **state)
 {
     (void)state;
@@ -217,8 +243,11 @@ static void two_threads_pass_blocks(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(blocks_do_not_overlap),   cmocka_unit_test(every_length_up_to_the_maximum_fits),
-        cmocka_unit_test(refused_memory_is_told),  cmocka_unit_test(a_block_given_by_a_stranger_is_found_again),
+        cmocka_unit_test(blocks_do_not_overlap),
+        cmocka_unit_test(every_length_up_to_the_maximum_fits),
+        cmocka_unit_test(holes_are_filled_before_a_chunk_is_added),
+        cmocka_unit_test(refused_memory_is_told),
+        cmocka_unit_test(a_block_given_by_a_stranger_is_found_again),
         cmocka_unit_test(two_threads_pass_blocks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -106,7 +106,7 @@ bool allowed(struct broker *b, struct peer *peer, const struct command *c, enum 
     if (authorise(b, peer->user, peer->vhost, verb, name))
         return true;
     fail(b, peer, c->channel, c->origin, ERR_ACCESS_REFUSED, "%s access to %s '%.*s' in vhost '%.*s' refused for user '%.*s'",
-         verbs[verb], kind, SLICE_ARG(name), SLICE_ARG(peer->vhost->name),
+         verbs[verb], kind, SLICE_ARG(name.len ? name : slice_str("amq.default")), SLICE_ARG(peer->vhost->name),
          SLICE_ARG(peer->user ? peer->user->name : slice_str("")));
     return false;
 }

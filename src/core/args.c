@@ -7,7 +7,9 @@
 
 #include <stdio.h>
 
-enum arg_check { ARG_POSITIVE, ARG_NOT_NEGATIVE, ARG_LIMIT, ARG_STRING, ARG_BOOL, ARG_PRIORITY, ARG_OVERFLOW, ARG_TYPE, ARG_ANY };
+#define TIME_MS_MAX 315360000000LL /* ten years, RabbitMQ's limit for times */
+
+enum arg_check { ARG_POSITIVE, ARG_TIME, ARG_NOT_NEGATIVE, ARG_LIMIT, ARG_STRING, ARG_BOOL, ARG_PRIORITY, ARG_OVERFLOW, ARG_TYPE, ARG_MODE, ARG_STRATEGY };
 
 struct arg_row {
     const char *key;
@@ -21,15 +23,15 @@ struct arg_row {
 
 static const struct arg_row rows[] = {
     {"x-expires", ARG_POSITIVE, "expires", true, RULE(expires_ms)},
-    {"x-message-ttl", ARG_NOT_NEGATIVE, "message-ttl", true, RULE(message_ttl_ms)},
+    {"x-message-ttl", ARG_TIME, "message-ttl", true, RULE(message_ttl_ms)},
     {"x-dead-letter-exchange", ARG_STRING, "dead-letter-exchange", false, SIZE_MAX},
     {"x-dead-letter-routing-key", ARG_STRING, "dead-letter-routing-key", false, SIZE_MAX},
-    {"x-dead-letter-strategy", ARG_STRING, "dead-letter-strategy", false, SIZE_MAX},
+    {"x-dead-letter-strategy", ARG_STRATEGY, "dead-letter-strategy", false, SIZE_MAX},
     {"x-max-length", ARG_NOT_NEGATIVE, "max-length", true, RULE(max_length)},
     {"x-max-length-bytes", ARG_NOT_NEGATIVE, "max-length-bytes", true, RULE(max_length_bytes)},
     {"x-max-priority", ARG_PRIORITY, NULL, false, SIZE_MAX},
     {"x-overflow", ARG_OVERFLOW, "overflow", false, SIZE_MAX},
-    {"x-queue-mode", ARG_STRING, NULL, false, SIZE_MAX},
+    {"x-queue-mode", ARG_MODE, NULL, false, SIZE_MAX},
     {"x-single-active-consumer", ARG_BOOL, NULL, false, SIZE_MAX},
     {"x-queue-type", ARG_TYPE, NULL, false, SIZE_MAX},
     {"x-delivery-limit", ARG_LIMIT, "delivery-limit", true, RULE(delivery_limit)},
@@ -59,18 +61,19 @@ static void check_value(enum arg_check check, const struct amqp_value *v, char *
     why[0] = '\0';
     switch (check) {
     case ARG_POSITIVE:
+    case ARG_TIME:
     case ARG_NOT_NEGATIVE:
     case ARG_LIMIT:
     case ARG_PRIORITY:
         if (!amqp_value_is_int(v))
-            snprintf(why, len, "{unacceptable_type,%s}", amqp_type_name(v->type));
+            snprintf(why, len, "\"expected integer, got %s\"", amqp_type_name(v->type));
         else if (check == ARG_POSITIVE && v->i == 0)
             snprintf(why, len, "{value_zero,0}");
         else if (v->i < 0 && !(check == ARG_LIMIT && v->i == -1))
             snprintf(why, len, "{value_negative,%lld}", (long long)v->i);
         else if (check == ARG_PRIORITY && v->i > 255)
             snprintf(why, len, "{max_value_exceeded,%lld}", (long long)v->i);
-        else if (v->i > INT64_MAX / 1000000 / 2 && check != ARG_LIMIT)
+        else if ((check == ARG_TIME || check == ARG_POSITIVE) && v->i > TIME_MS_MAX)
             snprintf(why, len, "{value_too_large,%lld}", (long long)v->i);
         break;
     case ARG_BOOL:
@@ -80,6 +83,8 @@ static void check_value(enum arg_check check, const struct amqp_value *v, char *
     case ARG_STRING:
     case ARG_OVERFLOW:
     case ARG_TYPE:
+    case ARG_MODE:
+    case ARG_STRATEGY:
         if (!amqp_value_is_str(v))
             snprintf(why, len, "{unacceptable_type,%s}", amqp_type_name(v->type));
         else if (check == ARG_OVERFLOW && !slice_is(v->s, "drop-head") && !slice_is(v->s, "reject-publish") &&
@@ -87,8 +92,10 @@ static void check_value(enum arg_check check, const struct amqp_value *v, char *
             snprintf(why, len, "invalid_overflow");
         else if (check == ARG_TYPE && !slice_is(v->s, "classic") && !slice_is(v->s, "quorum"))
             snprintf(why, len, "\"unsupported queue type '%.*s'\"", SLICE_ARG(v->s));
-        break;
-    case ARG_ANY:
+        else if (check == ARG_MODE && !slice_is(v->s, "default") && !slice_is(v->s, "lazy"))
+            snprintf(why, len, "\"unsupported queue mode '%.*s'\"", SLICE_ARG(v->s));
+        else if (check == ARG_STRATEGY && !slice_is(v->s, "at-most-once") && !slice_is(v->s, "at-least-once"))
+            snprintf(why, len, "invalid_dlx_strategy");
         break;
     }
 }
@@ -149,6 +156,12 @@ bool queue_args_check(struct slice args, struct slice queue, struct slice vhost,
         }
         take_value(&rows[i], &v, ret);
     }
+    if (ret->type == QUEUE_QUORUM && amqp_table_find(args, "x-max-priority", &v)) {
+        snprintf(text, text_len,
+                 "invalid arg 'x-max-priority' for queue '%.*s' in vhost '%.*s' of queue type rabbit_quorum_queue",
+                 SLICE_ARG(queue), SLICE_ARG(vhost));
+        return false;
+    }
     return true;
 }
 
@@ -195,11 +208,13 @@ bool args_equivalent(const char *what, struct slice name, struct slice vhost, st
         if (has_a == has_c && (!has_a || amqp_value_equal(&a, &c)))
             continue;
         char got[120] = "none", have[120] = "none", value[80];
-        if (has_a) {
+        if (has_a && has_c) {
+            amqp_value_print(&a, got, sizeof got);
+            amqp_value_print(&c, have, sizeof have);
+        } else if (has_a) {
             amqp_value_print(&a, value, sizeof value);
             snprintf(got, sizeof got, "the value %s of type '%s'", value, amqp_type_name(a.type));
-        }
-        if (has_c) {
+        } else if (has_c) {
             amqp_value_print(&c, value, sizeof value);
             snprintf(have, sizeof have, "the value %s of type '%s'", value, amqp_type_name(c.type));
         }

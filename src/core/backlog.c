@@ -96,22 +96,26 @@ struct entry *backlog_append(struct broker *b, struct queue *q, struct msg *msg,
     return e;
 }
 
-static void leave_lane(struct entry *e)
+static void leave_lane(struct broker *b, struct entry *e)
 {
     struct queue *q = e->queue;
+    bool was_head = e->link.prev == &q->lanes[e->lane].entries;
     if (q->requeue_hint == e)
         q->requeue_hint = NULL;
     list_remove(&e->link);
     q->lanes[e->lane].count--;
     q->ready_count--;
     q->ready_bytes -= e->msg->body_len;
+    struct entry *next = was_head ? lane_first(&q->lanes[e->lane]) : NULL;
+    if (next && next->deadline != WALL_NEVER && !q->deleting && !q->hidden)
+        backlog_arm(b, q); /* its time counts from now on */
 }
 
 void backlog_take(struct broker *b, struct entry *e)
 {
     struct queue *q = e->queue;
     compact_moving(b, e);
-    leave_lane(e);
+    leave_lane(b, e);
     list_insert(&q->unacked, &e->link);
     e->flags |= ENTRY_UNACKED;
     q->unacked_count++;
@@ -161,7 +165,7 @@ void backlog_free(struct broker *b, struct entry *e)
         if (e->flags & ENTRY_UNACKED)
             leave_unacked(b, e);
         else
-            leave_lane(e);
+            leave_lane(b, e);
     }
     b->totals.messages--;
     b->totals.message_bytes -= e->msg->body_len;
@@ -173,10 +177,11 @@ void backlog_free(struct broker *b, struct entry *e)
 
 /* ---- removals, gathered into runs ---- */
 
-static void flush_queue(struct broker *b, struct queue *q)
+/* False: no memory, nothing was written. */
+static bool flush_queue(struct broker *b, struct queue *q)
 {
-    if (q->removed.count)
-        (void)log_remove(b, q, &q->removed);
+    if (q->removed.count && !b->recovering && !log_remove(b, q, &q->removed))
+        return false; /* no memory: they stay for the next tick */
     q->removed.count = 0;
     if (q->removed.max > 64) {
         mem_free(q->removed.runs);
@@ -184,6 +189,7 @@ static void flush_queue(struct broker *b, struct queue *q)
     }
     q->removal_dirty = false;
     list_remove(&q->removal_link);
+    return true;
 }
 
 void backlog_removed(struct broker *b, struct queue *q, uint64_t position)
@@ -227,7 +233,8 @@ void backlog_removed(struct broker *b, struct queue *q, uint64_t position)
 void backlog_flush_removals(struct broker *b)
 {
     while (!list_empty(&b->removals))
-        flush_queue(b, CONTAINER_OF(b->removals.next, struct queue, removal_link));
+        if (!flush_queue(b, CONTAINER_OF(b->removals.next, struct queue, removal_link)))
+            break;
     b->removal_epoch++;
 }
 
@@ -273,10 +280,7 @@ void backlog_limit(struct broker *b, struct queue *q)
     if (q->rules.max_length < 0 && q->rules.max_length_bytes < 0)
         return;
     while (q->ready_count && over(q, q->ready_count, q->ready_bytes)) {
-        struct entry *victim = NULL;
-        for (unsigned lane = 0; !victim; lane++) /* the lowest priority goes first */
-            victim = lane_first(&q->lanes[lane]);
-        dead_letter(b, victim, REASON_MAXLEN);
+        dead_letter(b, backlog_head(q), REASON_MAXLEN); /* the head even among priorities, as RabbitMQ has it */
     }
 }
 
@@ -330,8 +334,9 @@ void backlog_expire(struct broker *b, struct queue *q)
             budget--;
         }
     }
-    if (waiting)
+    if (waiting) {
+        q->ttl_timer.fire = ttl_fired;
         wheel_set(&b->wheel, &q->ttl_timer, b->now + 2 * NS_PER_MS);
-    else
+    } else
         backlog_arm(b, q);
 }

@@ -129,6 +129,7 @@ static void free_peers(struct broker *b)
         peer_release(b, peer);
         list_remove(&peer->link);
         slice_drop(&peer->address);
+        slice_drop(&peer->protocol);
         mem_free(peer->channels);
         mem_free(peer);
     }
@@ -334,6 +335,8 @@ bool broker_step(struct broker *b, mono_t now, wall_t wall, lsn_t durable)
 {
     b->now = now;
     b->wall = wall;
+    b->reserved_bytes = 0;
+    b->reserved_records = 0;
     for (unsigned i = 0; i < b->side_count; i++)
         effect_flush(&b->sides[i]);
     if (durable > b->durable) {

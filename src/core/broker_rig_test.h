@@ -20,7 +20,7 @@
         _fail(__FILE__, __LINE__);                                                                                     \
     } while (0)
 #define RIG_FN static __attribute__((unused))
-#define RIG_EFFECTS_MAX 65536
+#define RIG_EFFECTS_MAX 4096
 
 struct rig_record {
     uint8_t *bytes;
@@ -514,14 +514,29 @@ RIG_FN char *rig_dump(struct broker *b)
     return all;
 }
 
+RIG_FN void rig_print_missing(const char *what, const char *of, const char *in)
+{
+    while (*of) {
+        const char *end = strchr(of, '\n');
+        char *line = strndup(of, (size_t)(end - of) + 1);
+        if (!strstr(in, line))
+            fprintf(stderr, "%s: %s", what, line);
+        free(line);
+        of = end + 1;
+    }
+}
+
 /* What is journalled, replayed into a second broker, is the same state. */
 RIG_FN void rig_assert_replays(struct rig *rig)
 {
     struct rig_log *copy = rig_log_copy(rig->log, rig->log->count);
     struct rig *other = rig_new(copy, &rig->options, rig->wall);
     char *a = rig_dump(rig->b), *b = rig_dump(other->b);
-    if (strcmp(a, b) != 0)
-        rig_fail("replay differs:\n--- before\n%s--- after\n%s", a, b);
+    if (strcmp(a, b) != 0) {
+        rig_print_missing("before only", a, b);
+        rig_print_missing("replayed only", b, a);
+        rig_fail("replay differs");
+    }
     free(a);
     free(b);
     rig_free(other);

@@ -96,9 +96,8 @@ static bool catalogue_slice(struct broker *b)
     struct compact *k = &b->compact;
     for (unsigned n = 0; n < SLICE_OBJECTS && k->cursor != &b->catalogue; n++) {
         struct object *object = CONTAINER_OF(k->cursor, struct object, link);
-        if (object->journalled && !log_object_reserve(b, object))
+        if (object->journalled && !log_object(b, object))
             return false;
-        (void)log_object(b, object);
         k->cursor = k->cursor->next;
     }
     if (k->cursor == &b->catalogue) {

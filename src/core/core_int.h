@@ -134,7 +134,7 @@ struct route {
     struct queue **queues;
     uint32_t count, max;
     bool failed; /* no memory */
-    struct exchange *seen_bindings; /* scratch of the walk */
+    const struct msg *msg; /* being routed */
     uint32_t matched; /* destinations found by the exchange now visited */
     struct exchange **todo;
     uint32_t todo_count, todo_max;
@@ -321,6 +321,7 @@ struct port_side {
     uint32_t peer_max;
     struct effect *overflow;
     uint32_t overflow_count, overflow_first, overflow_max;
+    bool lost; /* a peer of this port missed an effect for want of memory and is to be kicked */
 };
 
 struct login; /* session.c */

@@ -427,8 +427,13 @@ void do_consume(struct broker *b, struct peer *peer, struct channel *ch, struct 
     }
     if (amqp_table_find(c->ask->args, "x-priority", &v) && !amqp_value_is_int(&v)) {
         fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED,
-             "invalid arg 'x-priority' for queue '%.*s' in vhost '%.*s': {unacceptable_type,%s}", SLICE_ARG(q->name),
+             "invalid arg 'x-priority' for queue '%.*s' in vhost '%.*s': \"expected integer, got %s\"", SLICE_ARG(q->name),
              SLICE_ARG(peer->vhost->name), amqp_type_name(v.type));
+        return;
+    }
+    if (q->rules.type == QUEUE_QUORUM && ch->global_prefetch) {
+        fail(b, peer, c->channel, c->origin, ERR_NOT_IMPLEMENTED, "queue '%.*s' in vhost '%.*s' does not support global qos",
+             SLICE_ARG(q->name), SLICE_ARG(peer->vhost->name));
         return;
     }
     if (ch->consumer_count >= b->options.channel_consumers_max) {
@@ -472,9 +477,9 @@ void do_get(struct broker *b, struct peer *peer, struct channel *ch, struct comm
         return;
     if (q->rules.single_active) {
         fail(b, peer, c->channel, c->origin, ERR_RESOURCE_LOCKED,
-             "cannot obtain access to locked queue '%.*s' in vhost '%.*s'. basic.get operations are not supported by queues "
+             "cannot obtain access to locked queue '%.*s' in vhost '%.*s'. basic.get operations are not supported by %s "
              "with single active consumer",
-             SLICE_ARG(q->name), SLICE_ARG(peer->vhost->name));
+             SLICE_ARG(q->name), SLICE_ARG(peer->vhost->name), q->rules.type == QUEUE_QUORUM ? "quorum queues" : "queues");
         return;
     }
     queue_used(b, q);
@@ -499,7 +504,6 @@ void do_get(struct broker *b, struct peer *peer, struct channel *ch, struct comm
     effect->origin = c->origin;
     effect->msg = msg;
     effect->number = ++ch->next_tag;
-    effect->count = q->ready_count - 1;
     effect->lsn = lsn > b->durable ? lsn : 0;
     effect->flags = (uint8_t)((e->flags & ENTRY_REDELIVERED ? EFFECT_REDELIVERED : 0) | (no_ack ? EFFECT_NO_ACK : 0));
     if (e->position >= q->delivered_upto)
@@ -512,4 +516,6 @@ void do_get(struct broker *b, struct peer *peer, struct channel *ch, struct comm
         unacked_push(&ch->unacked, (struct unacked){.tag = ch->next_tag, .entry = e, .since = b->now});
         backlog_take(b, e);
     }
+    backlog_expire(b, q); /* what this message hid and is due does not count as left */
+    effect->count = q->ready_count;
 }

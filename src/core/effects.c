@@ -35,7 +35,7 @@ struct effect *effect_push(struct broker *b, struct peer *peer, enum effect_type
     if (!e)
         e = overflow_slot(side);
     if (!e) {
-        peer->lost = true;
+        peer->lost = side->lost = true;
         e = &sink;
     }
     (void)b;
@@ -45,6 +45,7 @@ struct effect *effect_push(struct broker *b, struct peer *peer, enum effect_type
 
 static void kick_lost(struct port_side *side)
 {
+    side->lost = false;
     for (uint32_t i = 0; i < side->peer_max; i++)
         if (side->peers[i] && side->peers[i]->lost && !side->peers[i]->kicked)
             kick(side->broker, side->peers[i], "out of memory");
@@ -52,8 +53,11 @@ static void kick_lost(struct port_side *side)
 
 void effect_flush(struct port_side *side)
 {
-    if (side->overflow_first == side->overflow_count)
+    if (side->overflow_first == side->overflow_count) {
+        if (side->lost && ring_room(&side->port.effects) > 0)
+            kick_lost(side);
         return;
+    }
     while (side->overflow_first < side->overflow_count) {
         struct effect *slot = ring_push(&side->port.effects);
         if (!slot)

@@ -162,7 +162,7 @@ static bool weight_parse(struct slice key, unsigned *ret)
         v = v * 10 + (key.ptr[i] - '0');
     }
     *ret = v > HASHRING_WEIGHT_MAX ? HASHRING_WEIGHT_MAX : v;
-    return key.len > 0;
+    return v > 0;
 }
 
 static uint64_t stable_id(const struct binding *binding)
@@ -190,6 +190,28 @@ static void hash_remove(struct exchange *x, struct binding *binding)
         hashring_remove(x->hashring, stable_id(binding), weight, binding);
 }
 
+/* A property of the message by the name that hash-property may give it. */
+static bool property_of(const struct msg *msg, struct slice name, char number[32], struct slice *ret)
+{
+    struct amqp_props props;
+    if (!msg || !amqp_props_parse(msg_props(msg), &props))
+        return false;
+    if (slice_is(name, "correlation_id"))
+        *ret = props.correlation_id;
+    else if (slice_is(name, "message_id"))
+        *ret = props.message_id;
+    else {
+        snprintf(number, 32, "%llu", (unsigned long long)(props.present & AMQP_TIMESTAMP ? props.timestamp : 0));
+        *ret = slice_str(number);
+    }
+    return true;
+}
+
+static bool property_known(struct slice name)
+{
+    return slice_is(name, "correlation_id") || slice_is(name, "message_id") || slice_is(name, "timestamp");
+}
+
 /* What is hashed: the routing key, or the header or property that the exchange's arguments name. */
 static void hash_match(struct broker *b, struct exchange *x, struct slice key, struct slice headers,
                        struct route *route)
@@ -197,7 +219,10 @@ static void hash_match(struct broker *b, struct exchange *x, struct slice key, s
     struct amqp_value name, value;
     char text[64];
     struct slice what = key;
-    if (amqp_table_find(x->args, "hash-header", &name) && amqp_value_is_str(&name)) {
+    if (amqp_table_find(x->args, "hash-property", &name) && amqp_value_is_str(&name)) {
+        what = (struct slice){0};
+        (void)property_of(route->msg, name.s, text, &what);
+    } else if (amqp_table_find(x->args, "hash-header", &name) && amqp_value_is_str(&name)) {
         what = (struct slice){0};
         if (amqp_table_find_slice(headers, name.s, &value)) {
             if (amqp_value_is_str(&value))
@@ -466,8 +491,27 @@ static bool alternate_allowed(struct broker *b, struct peer *peer, struct comman
     return allowed(b, peer, c, VERB_READ, "exchange", c->ask->name) && allowed(b, peer, c, VERB_WRITE, "exchange", v.s);
 }
 
+static bool hash_args_right(struct broker *b, struct peer *peer, struct command *c, const struct exchange_type *type)
+{
+    struct amqp_value header, property;
+    bool has_header = amqp_table_find(c->ask->args, "hash-header", &header);
+    bool has_property = amqp_table_find(c->ask->args, "hash-property", &property);
+    if (type->match != hash_match || !has_property)
+        return true;
+    if (has_header)
+        fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "hash-header and hash-property are mutually exclusive");
+    else if (!amqp_value_is_str(&property) || !property_known(property.s))
+        fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "Unsupported property: %.*s",
+             SLICE_ARG(amqp_value_is_str(&property) ? property.s : slice_str("not a string")));
+    else
+        return true;
+    return false;
+}
+
 static void declare_new(struct broker *b, struct peer *peer, struct command *c, const struct exchange_type *type, bool delayed)
 {
+    if (!hash_args_right(b, peer, c, type))
+        return;
     struct slice name = c->ask->name;
     uint32_t flags = c->ask->flags;
     if (slice_starts(name, "amq.")) {
@@ -562,7 +606,7 @@ static void binding_command(struct broker *b, struct peer *peer, struct channel 
         is_default(b, peer, c, source) || !allowed(b, peer, c, VERB_READ, "exchange", source))
         return;
     struct exchange *x = exchange_find(peer->vhost, source);
-    if (x && x->type == &types[2] && !authorise_topic(b, peer->user, x, VERB_READ, key)) {
+    if (x && x->type->match == topic_type_match && !authorise_topic(b, peer->user, x, VERB_READ, key)) {
         fail(b, peer, c->channel, c->origin, ERR_ACCESS_REFUSED,
              "read access to topic '%.*s' in exchange '%.*s' in vhost '%.*s' refused for user '%.*s'", SLICE_ARG(key),
              SLICE_ARG(source), SLICE_ARG(peer->vhost->name), SLICE_ARG(peer->user->name));
@@ -570,6 +614,10 @@ static void binding_command(struct broker *b, struct peer *peer, struct channel 
     }
     struct queue *q = to_queue ? queue_find(peer->vhost, target) : NULL;
     struct exchange *dest = to_queue ? NULL : exchange_find(peer->vhost, target);
+    if (!add && (!x || (!q && !dest))) { /* what is not there is not bound either */
+        answer_ok(b, peer, c, 0, (struct slice){0}, 0, 0);
+        return;
+    }
     if (!x || (!q && !dest)) {
         fail(b, peer, c->channel, c->origin, ERR_NOT_FOUND, "no %s '%.*s' in vhost '%.*s'", x ? kind : "exchange",
              SLICE_ARG(x ? target : source), SLICE_ARG(peer->vhost->name));
@@ -584,12 +632,19 @@ static void binding_command(struct broker *b, struct peer *peer, struct channel 
     }
     char text[ERROR_TEXT_MAX];
     unsigned weight;
-    if (add && x->type == &types[3] && !headers_args_valid(c->ask->args, text, sizeof text)) {
+    if (add && x->type->match == headers_type_match && !headers_args_valid(c->ask->args, text, sizeof text)) {
         fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "%s", text);
         return;
     }
-    if (add && x->type == &types[4] && !weight_parse(key, &weight)) {
-        fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "The binding key must be an integer: %.*s", SLICE_ARG(key));
+    if (add && x->type->match == hash_match && !weight_parse(key, &weight)) {
+        bool number = key.len > 0;
+        for (size_t i = 0; i < key.len; i++)
+            number = number && ((key.ptr[i] >= '0' && key.ptr[i] <= '9') || (i == 0 && key.ptr[i] == '-' && key.len > 1));
+        if (number)
+            fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "The binding key must be greater than 0");
+        else
+            fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "The binding key must be an integer: <<%s%.*s%s>>",
+                 key.len ? "\"" : "", SLICE_ARG(key), key.len ? "\"" : "");
         return;
     }
     struct binding *binding = binding_find(peer->vhost, x, q, dest, key, c->ask->args);

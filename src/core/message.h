@@ -19,6 +19,7 @@ enum msg_flag {
     MSG_HAS_USER_ID = 4,
     MSG_HAS_REPLY_TO = 8,
     MSG_MANDATORY = 16,   /* of the publish, not of the message; ignored once routed */
+    MSG_INVALID = 32,     /* of the publish: expiration or delivery mode are refused once the exchange is known */
 };
 
 struct msg {

@@ -66,37 +66,17 @@ static bool targets_reserve(struct broker *b, uint32_t count)
     return true;
 }
 
-/* Takes all the entries that are needed out of the pool before anything changes. */
-static bool entries_reserve(struct broker *b, uint32_t count)
-{
-    if (count <= 1)
-        return pool_reserve(&b->entries);
-    void *first = NULL;
-    uint32_t have = 0;
-    for (; have < count; have++) {
-        void *e = pool_take(&b->entries);
-        if (!e)
-            break;
-        memcpy(e, &first, sizeof first);
-        first = e;
-    }
-    for (uint32_t i = 0; i < have; i++) {
-        void *e = first;
-        memcpy(&first, e, sizeof first);
-        pool_give(&b->entries, e);
-    }
-    return have == count;
-}
-
 static void append_one(struct broker *b, struct msg *msg, const struct target *t, lsn_t lsn)
 {
     struct queue *q = t->queue;
     bool journalled = backlog_journals(q, msg);
     struct entry *e = backlog_append(b, q, msg_ref(msg), t->position, journalled ? lsn : 0, t->deadline, journalled);
     CHECK(e);
+    if (e->lsn == LSN_CAPTURED && !q->captured_from)
+        q->captured_from = t->position;
+    queue_schedule(b, q);
     if (!queue_has_ready_consumer(b, q))
         backlog_limit(b, q);
-    queue_schedule(b, q);
 }
 
 enum enqueue_result enqueue_routed(struct broker *b, struct msg *msg, const struct route *route, struct entry *from,
@@ -104,7 +84,7 @@ enum enqueue_result enqueue_routed(struct broker *b, struct msg *msg, const stru
 {
     uint32_t count = route->count, journalled = 0;
     *ret_lsn = 0;
-    if (!targets_reserve(b, count) || !entries_reserve(b, count) ||
+    if (!targets_reserve(b, count) || !pool_reserve_many(&b->entries, count) ||
         !log_reserve(b, log_enqueue_bytes(msg, count) + 64u * count, count + 1))
         return ENQUEUE_NO_MEMORY;
     bool rejected = false;
@@ -301,10 +281,16 @@ static bool properties_right(struct broker *b, struct channel *ch, const struct 
 {
     struct amqp_props props;
     bool bcc = false;
-    if (!((*msg)->flags & (MSG_HAS_HEADERS | MSG_HAS_USER_ID)))
+    if (!((*msg)->flags & (MSG_HAS_HEADERS | MSG_HAS_USER_ID | MSG_INVALID)))
         return true;
     if (!amqp_props_parse(msg_props(*msg), &props)) {
         fail(b, ch->peer, c->channel, c->origin, ERR_SYNTAX_ERROR, "damaged properties");
+        return false;
+    }
+    char why[ERROR_TEXT_MAX];
+    int64_t expiration_ms;
+    if (((*msg)->flags & MSG_INVALID) && !amqp_props_acceptable(&props, &expiration_ms, why, sizeof why)) {
+        fail(b, ch->peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "%s", why);
         return false;
     }
     if (!user_id_right(b, ch, &props, c) || !routes_right(b, ch, props.headers, c, &bcc))

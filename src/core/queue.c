@@ -216,9 +216,7 @@ static void declared(struct broker *b, struct channel *ch, struct command *c, st
 
 static void declare_passive(struct broker *b, struct channel *ch, struct command *c)
 {
-    struct slice name;
-    if (!resolve_name(b, ch, c, &name))
-        return;
+    struct slice name = c->ask->name; /* an empty one is no shorthand here */
     struct queue *q = queue_find(ch->peer->vhost, name);
     if (!q)
         fail_no_queue(b, ch->peer, c, name);
@@ -291,16 +289,12 @@ static bool dlx_allowed(struct broker *b, struct peer *peer, struct command *c, 
     return allowed(b, peer, c, VERB_READ, "queue", name) && allowed(b, peer, c, VERB_WRITE, "exchange", v.s);
 }
 
-static void declare_new(struct broker *b, struct channel *ch, struct command *c, struct slice name, bool generated)
+static void declare_new(struct broker *b, struct channel *ch, struct command *c, struct slice name)
 {
     struct peer *peer = ch->peer;
     uint32_t flags = c->ask->flags;
     struct queue_rules rules;
     char text[ERROR_TEXT_MAX];
-    if (!generated && slice_starts(name, "amq.")) {
-        fail(b, peer, c->channel, c->origin, ERR_ACCESS_REFUSED, "queue name '%.*s' contains reserved prefix 'amq.*'", SLICE_ARG(name));
-        return;
-    }
     if (!dlx_allowed(b, peer, c, name))
         return;
     if (!queue_args_check(c->ask->args, name, peer->vhost->name, &rules, text, sizeof text)) {
@@ -340,11 +334,15 @@ void do_queue_declare(struct broker *b, struct peer *peer, struct channel *ch, s
         random_name(b, "amq.gen-", generated, sizeof generated);
         name = slice_str(generated);
     }
+    struct queue *q = queue_find(peer->vhost, name);
+    if (!q && c->ask->name.len && slice_starts(name, "amq.")) {
+        fail(b, peer, c->channel, c->origin, ERR_ACCESS_REFUSED, "queue name '%.*s' contains reserved prefix 'amq.*'", SLICE_ARG(name));
+        return;
+    }
     if (!allowed(b, peer, c, VERB_CONFIGURE, "queue", name))
         return;
-    struct queue *q = queue_find(peer->vhost, name);
     if (!q)
-        declare_new(b, ch, c, name, c->ask->name.len == 0);
+        declare_new(b, ch, c, name);
     else if (equivalent(b, peer, c, q)) {
         queue_used(b, q);
         declared(b, ch, c, q, 0);

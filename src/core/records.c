@@ -32,30 +32,45 @@ bool log_reserve(struct broker *b, size_t bytes, unsigned records)
     if (b->capturing && !buffer_reserve(&b->capture, bytes + 8u * records))
         return false;
     size_t all = bytes + b->capture.len + 64u * records;
-    return b->options.log.reserve(b->options.log.self, all + 16u * piece_count(all), records + piece_count(all));
+    unsigned pieces = piece_count(all);
+    if (b->capturing && all + 16u * pieces <= b->reserved_bytes && records + pieces <= b->reserved_records)
+        return true; /* the transaction has reserved for all its parts */
+    b->reserved_bytes = 0;
+    b->reserved_records = 0;
+    if (!b->options.log.reserve(b->options.log.self, all + 16u * pieces, records + pieces))
+        return false;
+    b->reserved_bytes = all + 16u * pieces;
+    b->reserved_records = records + pieces;
+    return true;
 }
 
 static lsn_t append(struct broker *b, const struct slice *parts, unsigned count, size_t len)
 {
-    if (!b->options.log.reserve(b->options.log.self, len, 1))
+    if (len <= b->reserved_bytes && b->reserved_records) {
+        b->reserved_bytes -= len;
+        b->reserved_records--;
+    } else if (!b->options.log.reserve(b->options.log.self, len, 1))
         return 0;
     b->appended = b->options.log.append(b->options.log.self, parts, count);
     return b->appended;
 }
 
-/* Cuts parts into pieces. */
+/* Cuts parts into pieces. They are numbered, so that the loose pieces of a crash never join those of a later record. */
 static lsn_t append_pieces(struct broker *b, const struct slice *parts, unsigned count, size_t len)
 {
     lsn_t lsn = 0;
-    unsigned part = 0;
+    unsigned part = 0, number = 0;
     size_t within = 0;
     while (len > 0) {
         struct slice out[16];
         size_t room = len < PIECE_BYTES ? len : PIECE_BYTES;
-        uint8_t type = room == len ? REC_COMMIT : REC_PIECE;
+        uint8_t start[8];
+        struct writer w = writer_of(start, sizeof start);
+        writer_u8(&w, room == len ? REC_COMMIT : REC_PIECE);
+        writer_varint(&w, number++);
         unsigned n = 1;
         size_t took = 0;
-        out[0] = slice_of(&type, 1);
+        out[0] = writer_slice(&w);
         while (took < room && n < ARRAY_LEN(out)) {
             CHECK(part < count);
             size_t left = parts[part].len - within;
@@ -71,7 +86,9 @@ static lsn_t append_pieces(struct broker *b, const struct slice *parts, unsigned
         }
         CHECK(took == room);
         len -= room;
-        lsn = append(b, out, n, room + 1);
+        lsn = append(b, out, n, room + w.len);
+        if (!lsn)
+            return 0;
     }
     return lsn;
 }
@@ -113,14 +130,15 @@ static void give_lsn(struct broker *b, lsn_t lsn)
         unsigned lanes = q->lanes == &q->lane ? 1 : q->rules.max_priority + 1u;
         if (q->mark_lsn == LSN_CAPTURED)
             q->mark_lsn = lsn;
-        for (unsigned i = 0; i < lanes; i++)
+        for (unsigned i = 0; q->captured_from && i < lanes; i++)
             for (struct list *at = q->lanes[i].entries.prev; at != &q->lanes[i].entries; at = at->prev) {
                 struct entry *e = CONTAINER_OF(at, struct entry, link);
-                if (e->lsn != LSN_CAPTURED && e->returns == 0)
+                if (e->position < q->captured_from)
                     break;
                 if (e->lsn == LSN_CAPTURED)
                     e->lsn = lsn;
             }
+        q->captured_from = 0;
     }
 }
 
@@ -133,6 +151,8 @@ lsn_t log_capture_end(struct broker *b)
         uint8_t type = REC_TX;
         struct slice parts[] = {slice_of(&type, 1), slice_of(b->capture.bytes, b->capture.len)};
         lsn = log_record(b, parts, 2);
+        if (!lsn)
+            lsn = LSN_CAPTURED; /* no memory for it: it never becomes durable, and nobody is told that it did */
     }
     give_lsn(b, lsn);
     b->capture.len = 0;

@@ -442,15 +442,22 @@ static bool replay_tx(struct broker *b, struct reader *r)
 
 static bool piece(struct broker *b, struct reader *r, bool last)
 {
+    uint64_t number = reader_varint(r);
     struct slice bytes = reader_rest(r);
-    if (!buffer_reserve(&b->pieces, bytes.len))
+    if (number == 0) { /* what lies there is undecided: its COMMIT was never durable */
+        buffer_fini(&b->pieces);
+        b->piece_count = 0;
+    }
+    if (number != b->piece_count || bytes.len == 0 || !buffer_reserve(&b->pieces, bytes.len))
         return false;
+    b->piece_count++;
     buffer_put(&b->pieces, bytes.ptr, bytes.len);
     if (!last)
         return true;
     struct slice whole = slice_of(b->pieces.bytes, b->pieces.len);
     bool ok = whole.len && whole.ptr[0] != REC_PIECE && whole.ptr[0] != REC_COMMIT && apply(b, whole);
     buffer_fini(&b->pieces);
+    b->piece_count = 0;
     return ok;
 }
 
@@ -535,8 +542,10 @@ int broker_replay(struct broker *b, lsn_t lsn, struct slice record, char *why, s
     uint8_t type = record.len ? record.ptr[0] : 0;
     b->store_was_new = false;
     b->appended = b->durable = lsn;
-    if (b->pieces.len && type != REC_PIECE && type != REC_COMMIT)
+    if (b->pieces.len && type != REC_PIECE && type != REC_COMMIT) {
         buffer_fini(&b->pieces); /* undecided: its COMMIT was never durable */
+        b->piece_count = 0;
+    }
     if (apply(b, record))
         return 0;
     const char *name = record_name(type);
@@ -612,10 +621,9 @@ static bool make_defaults(struct broker *b, char *why, size_t why_len)
     if (!permission_put(b, u, vhost, slice_str(".*"), slice_str(".*"), slice_str(".*"), why, why_len))
         return false;
     b->recovering = false;
-    (void)log_object(b, &vhost->object);
-    (void)log_object(b, &u->object);
-    (void)log_object(b, &permission_find(u, vhost, NULL)->object);
-    return true;
+    snprintf(why, why_len, "out of memory");
+    return log_object(b, &vhost->object) && log_object(b, &u->object) &&
+           log_object(b, &permission_find(u, vhost, NULL)->object);
 }
 
 int broker_replayed(struct broker *b, mono_t now, wall_t wall, char *why, size_t why_len)

@@ -38,7 +38,7 @@ bool reply_publish(struct broker *b, struct channel *from, struct msg *msg, bool
     struct effect *e = effect_push(b, ch->peer, EFF_DELIVER, ch->number);
     e->msg = msg_ref(msg);
     e->consumer = consumer->id;
-    e->number = ++ch->next_tag;
+    e->number = 1; /* every reply has tag 1, as in RabbitMQ: there is nothing to acknowledge */
     e->flags = EFFECT_NO_ACK;
     ch->peer->credit -= (int64_t)delivery_cost(msg);
     b->totals.delivered++;

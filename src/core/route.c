@@ -83,6 +83,7 @@ bool route_message(struct broker *b, struct exchange *x, const struct msg *msg, 
     b->route_gen++;
     route->count = route->todo_count = 0;
     route->failed = false;
+    route->msg = msg;
     x->route_mark = b->route_gen;
     for (;;) {
         route->matched = 0;

@@ -80,13 +80,16 @@ static bool route_again(struct broker *b, const struct tx_publish *p)
     return !b->route.failed;
 }
 
-static bool commit_publish(struct broker *b, struct channel *ch, const struct tx_publish *p)
+static bool commit_publish(struct broker *b, struct channel *ch, const struct tx_publish *p, bool *rejected)
 {
     lsn_t lsn;
     if (!route_again(b, p))
         return false;
-    if (b->route.count)
-        return enqueue_routed(b, p->msg, &b->route, NULL, &lsn) != ENQUEUE_NO_MEMORY;
+    if (b->route.count) {
+        enum enqueue_result result = enqueue_routed(b, p->msg, &b->route, NULL, &lsn);
+        *rejected |= result == ENQUEUE_REJECTED;
+        return result != ENQUEUE_NO_MEMORY;
+    }
     if ((p->msg->flags & MSG_MANDATORY) && p->queue_count == 0)
         return_msg(b, ch, p->msg, p->origin);
     return true;
@@ -101,9 +104,9 @@ void do_tx_commit(struct broker *b, struct peer *peer, struct channel *ch, struc
         no_memory(b, peer, c->channel, c->origin);
         return;
     }
-    bool ok = true;
+    bool ok = true, rejected = false;
     LIST_EACH(&ch->tx_publishes, node, after)
-        ok = ok && commit_publish(b, ch, CONTAINER_OF(node, struct tx_publish, link));
+        ok = ok && commit_publish(b, ch, CONTAINER_OF(node, struct tx_publish, link), &rejected);
     for (uint32_t i = 0; ok && i < ch->tx_ack_count; i++) {
         struct tx_ack *a = &ch->tx_acks[i];
         settle(b, ch, a->item, a->ack, a->requeue, a->reject);
@@ -118,6 +121,10 @@ void do_tx_commit(struct broker *b, struct peer *peer, struct channel *ch, struc
     tx_drop(b, ch, true);
     if (!ok) {
         no_memory(b, peer, c->channel, c->origin);
+        return;
+    }
+    if (rejected) { /* a full queue refused a message; the rest has taken effect */
+        fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "partial tx completion");
         return;
     }
     consumers_unpark(b, ch);

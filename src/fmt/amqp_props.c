@@ -6,6 +6,8 @@
  */
 #include "fmt/amqp_props.h"
 
+#include <stdio.h>
+
 #include "fmt/amqp_table.h"
 
 enum kind { KIND_STR8, KIND_TABLE, KIND_U8, KIND_U64 };
@@ -89,4 +91,42 @@ size_t amqp_props_len_max(const struct amqp_props *props)
         if ((props->present & row->flag) && (row->kind == KIND_STR8 || row->kind == KIND_TABLE))
             len += 4 + ((const struct slice *)member_of(props, row))->len;
     return len;
+}
+
+#define EXPIRATION_MAX_MS 315360000000ull /* ten years */
+
+/* As Erlang's string:to_integer and RabbitMQ's checks of it. */
+static bool expiration_parse(struct slice text, int64_t *ret, char *why, size_t why_len)
+{
+    size_t at = text.len && (text.ptr[0] == '-' || text.ptr[0] == '+') ? 1 : 0, digits = at;
+    bool negative = text.len && text.ptr[0] == '-';
+    uint64_t value = 0;
+    for (; at < text.len && text.ptr[at] >= '0' && text.ptr[at] <= '9'; at++)
+        value = value > UINT64_MAX / 20 ? value : value * 10 + (uint64_t)(text.ptr[at] - '0');
+    if (at == digits)
+        snprintf(why, why_len, "invalid expiration '%.*s': no_integer", SLICE_ARG(text));
+    else if (at < text.len)
+        snprintf(why, why_len, "invalid expiration '%.*s': {leftover_string,\"%.*s\"}", SLICE_ARG(text), (int)(text.len - at),
+                 (const char *)text.ptr + at);
+    else if (negative && value > 0)
+        snprintf(why, why_len, "invalid expiration '%.*s': {value_negative,-%llu}", SLICE_ARG(text),
+                 (unsigned long long)value);
+    else if (value > EXPIRATION_MAX_MS)
+        snprintf(why, why_len, "invalid expiration '%.*s': {value_too_large,%llu}", SLICE_ARG(text),
+                 (unsigned long long)value);
+    else {
+        *ret = (int64_t)value;
+        return true;
+    }
+    return false;
+}
+
+bool amqp_props_acceptable(const struct amqp_props *props, int64_t *ret_expiration_ms, char *why, size_t why_len)
+{
+    *ret_expiration_ms = -1;
+    if ((props->present & AMQP_DELIVERY_MODE) && props->delivery_mode != 1 && props->delivery_mode != 2) {
+        snprintf(why, why_len, "invalid message: {delivery_mode_unknown,%u}", props->delivery_mode);
+        return false;
+    }
+    return !(props->present & AMQP_EXPIRATION) || expiration_parse(props->expiration, ret_expiration_ms, why, why_len);
 }

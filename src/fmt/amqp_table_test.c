@@ -90,6 +90,7 @@ static void every_type_is_read(void **state)
     assert_false(amqp_value_is_int(&(struct amqp_value){.type = 'T'}));
     assert_false(amqp_value_is_int(&(struct amqp_value){.type = 't'}));
     assert_false(amqp_value_is_int(&(struct amqp_value){0}));
+    assert_true(amqp_table_find(slice_of("\x01kt\x02", 4), "k", &inner) && inner.i == 1); /* any byte but 0 is true */
 }
 
 static void values_print_as_in_rabbitmq_error_texts(void **state)

@@ -108,7 +108,8 @@ static void malformed_verifiers_are_refused(void **state)
     assert_true(password_make(slice_str("a"), salt, 9, verifier));
     for (size_t len = 0; len < strlen(verifier); len++)
         assert_false(password_valid(slice_of(verifier, len)));
-    static const char *const iterations[] = {"0", "", "-1", "1000001", "99999999999999999999", "1x", " 1"};
+    static const char *const iterations[] = {"0",  "",  "-1", "1000001", "4294967297", "99999999999999999999",
+                                             "1x", " 1"};
     for (size_t i = 0; i < ARRAY_LEN(iterations); i++) {
         snprintf(copy, sizeof copy, "SCRAM-SHA-256$%s%s", iterations[i], strchr(verifier, ':'));
         assert_false(password_valid(slice_str(copy)));

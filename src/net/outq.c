@@ -10,6 +10,7 @@
 #include "base/mem.h"
 
 #define CHUNK_LEN_FIRST 960u /* with its header within the allocator's fast bins */
+#define CHUNK_LEN_AFTER_LOAN 256u
 
 struct piece {
     struct list link;
@@ -50,7 +51,10 @@ static struct piece *last_piece(const struct outq *q)
 
 static struct piece *chunk_add(struct outq *q, size_t n)
 {
+    const struct piece *last = last_piece(q);
     size_t room = q->len == 0 ? CHUNK_LEN_FIRST : q->len < OUTQ_CHUNK_LEN / 2 ? OUTQ_CHUNK_LEN / 4 : OUTQ_CHUNK_LEN;
+    if (last && last->release)
+        room = CHUNK_LEN_AFTER_LOAN; /* frame heads between bodies: the next piece is a loan again */
     if (room < n)
         room = n;
     struct piece *piece = mem_alloc(sizeof *piece + room);

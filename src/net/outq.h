@@ -15,7 +15,7 @@
 
 #define OUTQ_CHUNK_LEN (16u * 1024)
 #define OUTQ_HIGH (1024u * 1024)
-#define OUTQ_LEND_MIN 1024u /* bodies below this are cheaper to copy than to lend */
+#define OUTQ_LEND_MIN 4096u /* bodies below this are cheaper to copy than to lend */
 
 struct outq {
     struct list pieces;

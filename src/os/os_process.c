@@ -92,8 +92,19 @@ unsigned os_processors(void)
     return n > 0 ? (unsigned)n : 1;
 }
 
+/* The sanitizers look at the process from a tracer of their own. */
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define ALWAYS_DUMPABLE true
+#endif
+#endif
+#ifndef ALWAYS_DUMPABLE
+#define ALWAYS_DUMPABLE false
+#endif
+
 void os_dumpable_set(bool dumpable)
 {
+    dumpable = dumpable || ALWAYS_DUMPABLE;
     prctl(PR_SET_DUMPABLE, dumpable ? 1 : 0, 0, 0, 0);
 }
 

@@ -325,7 +325,7 @@ if TARGET == 'millrace':
         b = fresh_millrace
         b.cli('vhost', 'add', 'v')
         b.cli('user', 'add', 'u', 'secret')
-        b.cli('permission', 'set', 'u', 'v', '^c', '.*', '.*')
+        b.cli('permission', 'set', 'u', '^c', '.*', '.*', '--vhost', 'v')
         for turn in range(3):
             w = b.wire(user='u', password='secret', vhost='v')
             w.channel(1)

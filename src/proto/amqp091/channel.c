@@ -261,32 +261,6 @@ struct publish {
     uint8_t flags, priority;
 };
 
-/* As Erlang's string:to_integer and RabbitMQ's checks of it: NULL, or what is wrong. */
-static const char *expiration_parse(struct slice text, int64_t *ret, char *why, size_t why_len)
-{
-    size_t at = text.len && (text.ptr[0] == '-' || text.ptr[0] == '+') ? 1 : 0, digits = at;
-    bool negative = text.len && text.ptr[0] == '-';
-    uint64_t value = 0;
-    for (; at < text.len && text.ptr[at] >= '0' && text.ptr[at] <= '9'; at++)
-        value = value > UINT64_MAX / 20 ? value : value * 10 + (uint64_t)(text.ptr[at] - '0');
-    if (at == digits)
-        return "no_integer";
-    if (at < text.len) {
-        snprintf(why, why_len, "{leftover_string,\"%.*s\"}", (int)(text.len - at), (const char *)text.ptr + at);
-        return why;
-    }
-    if (negative && value > 0) {
-        snprintf(why, why_len, "{value_negative,-%llu}", (unsigned long long)value);
-        return why;
-    }
-    if (value > INT64_MAX / 2) { /* no clock will ever get there */
-        snprintf(why, why_len, "{value_too_big,%llu}", (unsigned long long)value);
-        return why;
-    }
-    *ret = (int64_t)value;
-    return NULL;
-}
-
 static bool props_read_all(struct amqp091 *a, struct amqp091_channel *ch, struct publish *p)
 {
     struct amqp_props props;
@@ -299,15 +273,8 @@ static bool props_read_all(struct amqp091 *a, struct amqp091_channel *ch, struct
                       "header table of %zu bytes is larger than max size %u", props.headers.len, AMQP091_HEADERS_MAX);
         return false;
     }
-    char why[64];
-    const char *wrong = NULL;
-    if (props.present & AMQP_EXPIRATION)
-        wrong = expiration_parse(props.expiration, &p->expiration_ms, why, sizeof why);
-    if (wrong) {
-        amqp091_fault(a, ch, ERR_PRECONDITION_FAILED, PUBLISH_CLASS, PUBLISH_METHOD, "invalid expiration '%.*s': %s",
-                      SLICE_ARG(props.expiration), wrong);
-        return false;
-    }
+    if (!amqp_props_acceptable(&props, &p->expiration_ms, NULL, 0))
+        p->flags |= MSG_INVALID; /* the core says so, after it has looked for the exchange */
     p->priority = props.priority;
     p->flags |= (uint8_t)((props.delivery_mode == 2 ? MSG_PERSISTENT : 0) |
                           (props.present & AMQP_HEADERS ? MSG_HAS_HEADERS : 0) |
@@ -324,7 +291,7 @@ static inline bool props_read(struct amqp091 *a, struct amqp091_channel *ch, str
     p->priority = 0;
     if (p->props.len == 2 && b[0] == 0 && b[1] == 0)
         return true;
-    if (p->props.len == 3 && b[0] == AMQP_DELIVERY_MODE >> 8 && b[1] == 0) {
+    if (p->props.len == 3 && b[0] == AMQP_DELIVERY_MODE >> 8 && b[1] == 0 && (b[2] == 1 || b[2] == 2)) {
         p->flags |= b[2] == 2 ? MSG_PERSISTENT : 0;
         return true;
     }
@@ -442,7 +409,7 @@ size_t amqp091_content_method(struct amqp091 *a, struct amqp091_channel *ch, str
     p.key = reader_str8(&r);
     uint8_t bits = reader_u8(&r);
     if (!reader_done(&r)) {
-        amqp091_fail(a, ERR_SYNTAX_ERROR, PUBLISH_CLASS, PUBLISH_METHOD, "the fields of basic.publish are damaged");
+        amqp091_fail(a, ERR_FRAME_ERROR, PUBLISH_CLASS, PUBLISH_METHOD, "cannot decode the fields of basic.publish");
         return 0;
     }
     if (bits & 2) {
@@ -485,12 +452,16 @@ static void content_done(struct amqp091 *a, struct amqp091_channel *ch)
 static void content_header(struct amqp091 *a, struct amqp091_channel *ch, struct slice payload)
 {
     struct reader r = reader_of(payload);
-    uint16_t class_id = reader_u16(&r);
-    reader_u16(&r); /* weight */
+    uint16_t class_id = reader_u16(&r), weight = reader_u16(&r);
     struct publish p = {.body_size = reader_u64(&r)};
     p.props = reader_rest(&r);
     if (!reader_ok(&r) || p.props.len < 2) {
         amqp091_fail(a, ERR_FRAME_ERROR, PUBLISH_CLASS, PUBLISH_METHOD, "a content header of %zu octets", payload.len);
+        return;
+    }
+    if (weight != 0) {
+        amqp091_fail(a, ERR_UNEXPECTED_FRAME, PUBLISH_CLASS, PUBLISH_METHOD,
+                     "expected content header for class 60, got non content header frame instead");
         return;
     }
     if (class_id != PUBLISH_CLASS) {

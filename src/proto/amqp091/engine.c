@@ -224,7 +224,7 @@ static void connection_method(struct amqp091 *a, const struct amqp091_row *row, 
     }
     union amqp091_fields f;
     if (!amqp091_decode(row, args, &f)) {
-        amqp091_fail(a, ERR_SYNTAX_ERROR, row->class_id, row->method_id, "the fields of %s are damaged", row->name);
+        amqp091_fail(a, ERR_FRAME_ERROR, row->class_id, row->method_id, "cannot decode the fields of %s", row->name);
         return;
     }
     switch (row - amqp091_rows) {
@@ -259,7 +259,7 @@ static void channel_method(struct amqp091 *a, uint16_t number, struct amqp091_ch
     }
     union amqp091_fields f;
     if (!amqp091_decode(row, args, &f)) {
-        amqp091_fail(a, ERR_SYNTAX_ERROR, row->class_id, row->method_id, "the fields of %s are damaged", row->name);
+        amqp091_fail(a, ERR_FRAME_ERROR, row->class_id, row->method_id, "cannot decode the fields of %s", row->name);
         return;
     }
     if (ch)
@@ -332,6 +332,13 @@ static void take_closing(struct amqp091 *a, uint8_t type, uint16_t number, struc
         amqp091_drop(a, 0);
 }
 
+static void fail_frame_type(struct amqp091 *a, uint8_t type, struct slice payload)
+{
+    char octets[128];
+    print_octets(octets, sizeof octets, payload);
+    fail_framing(a, "type %u, %s: unknown_frame", type, octets);
+}
+
 static size_t take_frame(struct amqp091 *a, uint8_t type, uint16_t number, struct slice payload, struct slice after)
 {
     if (a->state == CONN_CLOSING) {
@@ -350,15 +357,10 @@ static size_t take_frame(struct amqp091 *a, uint8_t type, uint16_t number, struc
     default: /* FRAME_HEARTBEAT: that it came is all it says */
         if (number != 0)
             fail_unexpected(a, type, payload);
+        else if (payload.len)
+            fail_frame_type(a, type, payload);
         return 0;
     }
-}
-
-static void fail_frame_type(struct amqp091 *a, uint8_t type, struct slice payload)
-{
-    char octets[128];
-    print_octets(octets, sizeof octets, payload);
-    fail_framing(a, "type %u, %s: unknown_frame", type, octets);
 }
 
 /* channel.open on a number that the core has not let go of yet has to wait for that. */

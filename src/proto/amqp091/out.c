@@ -168,7 +168,7 @@ static void lend_body(struct amqp091 *a, uint16_t channel, struct msg *msg)
 static void out_content(struct amqp091 *a, uint16_t channel, const uint8_t *method, size_t method_len, struct msg *msg)
 {
     size_t header_len = FRAME_OVERHEAD + HEADER_FIXED + msg->props_len;
-    bool small = msg->body_len < OUTQ_LEND_MIN;
+    bool small = msg->body_len < OUTQ_LEND_MIN && msg->body_len <= a->agreed.frame_max - FRAME_OVERHEAD;
     size_t body_len = small && msg->body_len ? FRAME_OVERHEAD + msg->body_len : 0;
     size_t len = method_len + header_len + body_len;
     if (len <= OUTQ_CHUNK_LEN) {

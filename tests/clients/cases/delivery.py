@@ -119,6 +119,8 @@ ROWS = [
     row('tx: publish to a missing exchange is an error at once', call('tx.select'), publish(X, 'k', error=(404, None))),
     row('tx: mandatory unroutable is returned at publish or commit', call('tx.select'), publish('', '{u}none', mandatory=True),
         call('tx.commit'), take('basic.return')),
+    row('tx: the return comes before commit-ok', call('tx.select'), publish('', '{u}none', mandatory=True), send('tx.commit'),
+        function('order', lambda p: [p.conns['a'].next(1, 6), p.conns['a'].next(1, 6)])),
     row('tx: unroutable mandatory, rolled back', call('tx.select'), publish('', '{u}none', mandatory=True),
         call('tx.rollback'), quiet()),
     row('tx: delivery to a consumer after commit', queue(Q), consume(Q, conn='b', no_ack=True), call('tx.select'),

@@ -216,10 +216,12 @@ ROWS = [
 
     row('x-consistent-hash: one binding takes all', exchange(X, 'x-consistent-hash'), queue(Q), bind(Q, X, '1'),
         call('confirm.select'), *[publish(X, 'key%d' % i, str(i)) for i in range(5)], confirms(5), everything(Q)),
-    row('x-consistent-hash: weight not a number', exchange(X, 'x-consistent-hash'), queue(Q), bind(Q, X, 'heavy').err(406)),
-    row('x-consistent-hash: weight zero', exchange(X, 'x-consistent-hash'), queue(Q), bind(Q, X, '0')),
+    row('x-consistent-hash: weight not a number', exchange(X, 'x-consistent-hash'), queue(Q), bind(Q, X, 'heavy').err(406).may(closing(
+        'channel', 406, 'PRECONDITION_FAILED - The binding key must be an integer: heavy', 'queue.bind'), why='without the marks of an Erlang binary')),
+    row('x-consistent-hash: weight zero', exchange(X, 'x-consistent-hash'), queue(Q), bind(Q, X, '0').err(406)),
     row('x-consistent-hash: weight negative', exchange(X, 'x-consistent-hash'), queue(Q), bind(Q, X, '-1').err(406)),
-    row('x-consistent-hash: empty weight', exchange(X, 'x-consistent-hash'), queue(Q), bind(Q, X, '').err(406)),
+    row('x-consistent-hash: empty weight', exchange(X, 'x-consistent-hash'), queue(Q), bind(Q, X, '').err(406).may(closing(
+        'channel', 406, 'PRECONDITION_FAILED - The binding key must be an integer: ', 'queue.bind'), why='without the marks of an Erlang binary')),
     row('x-consistent-hash: both hash-header and hash-property',
         exchange(X, 'x-consistent-hash', args={'hash-header': 'h', 'hash-property': 'message_id'}).err(406)),
     row('x-consistent-hash: unknown property', exchange(X, 'x-consistent-hash', args={'hash-property': 'colour'}).err(406)),

@@ -1,0 +1,216 @@
+/* The hub: numbers, a full command ring, effects to the right session, and what is held until durable. */
+#include "proto/hub.h"
+
+#include "base/mem.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+
+#include <cmocka.h>
+
+struct probe {
+    struct session session; /* first */
+    unsigned effects, durables, rooms, freed;
+    lsn_t hold_until;
+};
+
+static void on_effect(struct session *session, struct effect *effect)
+{
+    struct probe *probe = (struct probe *)session;
+    probe->effects++;
+    if (effect->lsn) {
+        probe->hold_until = effect->lsn;
+        hub_hold(session->hub, session);
+    }
+    hub_drop(session->hub, effect);
+}
+
+static bool on_durable(struct session *session, lsn_t durable)
+{
+    struct probe *probe = (struct probe *)session;
+    probe->durables++;
+    return probe->hold_until > durable;
+}
+
+static void on_room(struct session *session)
+{
+    ((struct probe *)session)->rooms++;
+}
+
+static void on_free(struct session *session)
+{
+    ((struct probe *)session)->freed++;
+}
+
+static void probe_init(struct probe *probe)
+{
+    *probe = (struct probe){
+        .session = {.on_effect = on_effect, .on_durable = on_durable, .on_room = on_room, .free = on_free}};
+}
+
+struct scene {
+    struct port port;
+    struct slab_heap heap;
+    struct hub *hub;
+};
+
+static void scene_init(struct scene *scene, uint32_t sessions_max)
+{
+    slab_heap_init(&scene->heap);
+    assert_true(ring_init(&scene->port.commands, 128, sizeof(struct command)));
+    assert_true(ring_init(&scene->port.effects, 128, sizeof(struct effect)));
+    scene->hub = hub_new(&scene->port, &scene->heap, sessions_max);
+    assert_non_null(scene->hub);
+}
+
+static void scene_fini(struct scene *scene)
+{
+    hub_free(&scene->hub);
+    ring_fini(&scene->port.commands);
+    ring_fini(&scene->port.effects);
+    slab_heap_fini(&scene->heap);
+}
+
+static void emit(struct scene *scene, enum effect_type type, uint32_t session, lsn_t lsn)
+{
+    struct effect *e = ring_push(&scene->port.effects);
+    assert_non_null(e);
+    *e = (struct effect){.type = (uint8_t)type, .session = session, .lsn = lsn};
+    ring_publish(&scene->port.effects);
+}
+
+static void numbers(void **state)
+{
+    (void)state;
+    enum { MANY = 200 };
+    static struct probe probes[MANY + 1];
+    struct scene scene;
+    scene_init(&scene, MANY);
+    for (unsigned i = 0; i <= MANY; i++)
+        probe_init(&probes[i]);
+    for (unsigned i = 0; i < MANY; i++)
+        assert_true(hub_attach(scene.hub, &probes[i].session));
+    assert_false(hub_attach(scene.hub, &probes[MANY].session));
+    for (unsigned i = 0; i < MANY; i++)
+        for (unsigned j = 0; j < i; j++)
+            assert_true(probes[i].session.number != probes[j].session.number);
+    uint32_t freed = probes[7].session.number;
+    hub_detach(scene.hub, &probes[7].session);
+    assert_true(hub_attach(scene.hub, &probes[MANY].session));
+    assert_int_equal(probes[MANY].session.number, freed);
+    for (unsigned i = 0; i <= MANY; i++)
+        if (i != 7)
+            hub_detach(scene.hub, &probes[i].session);
+    scene_fini(&scene);
+}
+
+static void last_word(void **state)
+{
+    (void)state;
+    struct scene scene;
+    struct probe a, b;
+    scene_init(&scene, 8);
+    probe_init(&a);
+    probe_init(&b);
+    assert_true(hub_attach(scene.hub, &a.session) && hub_attach(scene.hub, &b.session));
+    a.session.core_open = b.session.core_open = true;
+    a.session.gone = true;
+    emit(&scene, EFF_ANSWER, a.session.number, 0);
+    emit(&scene, EFF_SESSION_CLOSED, a.session.number, 0);
+    emit(&scene, EFF_SESSION_CLOSED, b.session.number, 0);
+    assert_false(hub_turn(scene.hub, 0, 1));
+    assert_int_equal(a.effects, 2);
+    assert_int_equal(a.freed, 1);
+    assert_int_equal(b.freed, 0); /* its transport is still there */
+    assert_false(b.session.core_open);
+    assert_int_equal(hub_sessions(scene.hub), 1);
+    hub_detach(scene.hub, &b.session);
+    scene_fini(&scene);
+}
+
+static void full_ring(void **state)
+{
+    (void)state;
+    struct scene scene;
+    struct probe a, b;
+    scene_init(&scene, 8);
+    probe_init(&a);
+    probe_init(&b);
+    assert_true(hub_attach(scene.hub, &a.session) && hub_attach(scene.hub, &b.session));
+    unsigned got = 0;
+    while (hub_command(scene.hub, &a.session))
+        got++;
+    assert_int_equal(got, 128);
+    hub_wait_room(scene.hub, &a.session);
+    hub_wait_room(scene.hub, &b.session);
+    hub_wait_room(scene.hub, &b.session);
+    assert_true(hub_publish(scene.hub));
+    assert_false(hub_publish(scene.hub));
+    hub_turn(scene.hub, 0, 1);
+    assert_int_equal(a.rooms, 0);
+    for (unsigned i = 0; i < 100; i++) {
+        assert_non_null(ring_peek(&scene.port.commands));
+        ring_pop(&scene.port.commands);
+    }
+    hub_turn(scene.hub, 0, 1);
+    hub_turn(scene.hub, 0, 1);
+    assert_int_equal(a.rooms, 1);
+    assert_int_equal(b.rooms, 1);
+    hub_detach(scene.hub, &a.session);
+    hub_detach(scene.hub, &b.session);
+    scene_fini(&scene);
+}
+
+static void held(void **state)
+{
+    (void)state;
+    struct scene scene;
+    struct probe a;
+    scene_init(&scene, 8);
+    probe_init(&a);
+    assert_true(hub_attach(scene.hub, &a.session));
+    hub_turn(scene.hub, 3, 1);
+    assert_int_equal(a.durables, 0);
+    emit(&scene, EFF_CONFIRM, a.session.number, 5);
+    hub_turn(scene.hub, 4, 1);
+    assert_int_equal(a.durables, 1);
+    hub_turn(scene.hub, 5, 1);
+    unsigned seen = a.durables;
+    assert_true(seen >= 2);
+    hub_turn(scene.hub, 9, 1);
+    assert_int_equal(a.durables, seen); /* nothing is held any more */
+    assert_int_equal(hub_durable(scene.hub), 9);
+    hub_turn(scene.hub, 8, 1);
+    assert_int_equal(hub_durable(scene.hub), 9); /* never back */
+    hub_detach(scene.hub, &a.session);
+    scene_fini(&scene);
+}
+
+static void memory(void **state)
+{
+    (void)state;
+    size_t before = mem_in_use();
+    for (uint64_t n = 1; n < 4; n++) {
+        struct scene scene;
+        struct probe a;
+        scene_init(&scene, 8);
+        probe_init(&a);
+        mem_fail_at(n, true);
+        bool attached = hub_attach(scene.hub, &a.session);
+        mem_fail_at(0, false);
+        assert_true(attached == (n > 2));
+        if (attached)
+            hub_detach(scene.hub, &a.session);
+        scene_fini(&scene);
+    }
+    assert_int_equal(mem_in_use(), before);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(numbers), cmocka_unit_test(last_word), cmocka_unit_test(full_ring),
+        cmocka_unit_test(held),    cmocka_unit_test(memory),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
