@@ -711,6 +711,7 @@ static void every_allocation_fails_once(void **state)
             const char *why;
             struct rig *rig = rig_try(log, &(struct broker_options){.compact_every = 20}, 1700000000000, &why);
             rig->check = false;
+            rig->starved = true;
             if (!why)
                 oom_script(rig, 5);
             uint64_t hit = mem_failures_hit();
@@ -719,6 +720,7 @@ static void every_allocation_fails_once(void **state)
             if (!why) {
                 rig->hold = false;
                 rig->check = true;
+                rig->starved = false;
                 rig_step(rig);
                 rig_assert_replays(rig);
             }

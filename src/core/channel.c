@@ -129,6 +129,7 @@ void settle(struct broker *b, struct channel *ch, struct unacked item, bool ack,
     if ((e->flags & ENTRY_JOURNALLED) && log_reserve(b, 64, 1))
         (void)log_return(b, e); /* without memory a restart shows one return less */
     backlog_requeue(b, e);
+    backlog_limit(b, q); /* as RabbitMQ: what comes back counts before a consumer may take it */
     queue_schedule(b, q);
 }
 

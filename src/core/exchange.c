@@ -614,7 +614,8 @@ static void binding_command(struct broker *b, struct peer *peer, struct channel 
     }
     struct queue *q = to_queue ? queue_find(peer->vhost, target) : NULL;
     struct exchange *dest = to_queue ? NULL : exchange_find(peer->vhost, target);
-    if (!add && (!x || (!q && !dest))) { /* what is not there is not bound either */
+    struct binding *binding = x && (q || dest) ? binding_find(peer->vhost, x, q, dest, key, c->ask->args) : NULL;
+    if (!add && !binding) { /* what is not bound needs no unbinding, whatever else is wrong */
         answer_ok(b, peer, c, 0, (struct slice){0}, 0, 0);
         return;
     }
@@ -647,7 +648,6 @@ static void binding_command(struct broker *b, struct peer *peer, struct channel 
                  key.len ? "\"" : "", SLICE_ARG(key), key.len ? "\"" : "");
         return;
     }
-    struct binding *binding = binding_find(peer->vhost, x, q, dest, key, c->ask->args);
     bool fresh = false;
     if (!log_reserve(b, key.len + c->ask->args.len + 2048, 2) ||
         (add && !binding && !binding_make(b, x, q, dest, key, c->ask->args, &fresh))) {
