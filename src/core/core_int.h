@@ -95,6 +95,7 @@ struct route;
 
 struct exchange_type {
     const char *name;
+    bool by_topic; /* topic permissions apply */
     bool (*index_add)(struct exchange *x, struct binding *binding);
     void (*index_remove)(struct exchange *x, struct binding *binding);
     /* Collects the targets of bindings that match. */

@@ -239,12 +239,12 @@ static void hash_match(struct broker *b, struct exchange *x, struct slice key, s
 }
 
 static const struct exchange_type types[] = {
-    {"direct", direct_add, direct_remove, direct_match},
-    {"fanout", list_add, list_drop, fanout_match},
-    {"topic", topic_type_add, topic_type_remove, topic_type_match},
-    {"headers", list_add, list_drop, headers_type_match},
-    {"x-consistent-hash", hash_add, hash_remove, hash_match},
-    {"x-random", list_add, list_drop, random_match},
+    {"direct", false, direct_add, direct_remove, direct_match},
+    {"fanout", false, list_add, list_drop, fanout_match},
+    {"topic", true, topic_type_add, topic_type_remove, topic_type_match},
+    {"headers", false, list_add, list_drop, headers_type_match},
+    {"x-consistent-hash", false, hash_add, hash_remove, hash_match},
+    {"x-random", false, list_add, list_drop, random_match},
 };
 
 const struct exchange_type *exchange_type_find(struct slice name)
@@ -606,7 +606,7 @@ static void binding_command(struct broker *b, struct peer *peer, struct channel 
         is_default(b, peer, c, source) || !allowed(b, peer, c, VERB_READ, "exchange", source))
         return;
     struct exchange *x = exchange_find(peer->vhost, source);
-    if (x && x->type->match == topic_type_match && !authorise_topic(b, peer->user, x, VERB_READ, key)) {
+    if (x && x->type->by_topic && !authorise_topic(b, peer->user, x, VERB_READ, key)) {
         fail(b, peer, c->channel, c->origin, ERR_ACCESS_REFUSED,
              "read access to topic '%.*s' in exchange '%.*s' in vhost '%.*s' refused for user '%.*s'", SLICE_ARG(key),
              SLICE_ARG(source), SLICE_ARG(peer->vhost->name), SLICE_ARG(peer->user->name));

@@ -221,7 +221,7 @@ static struct exchange *exchange_of(struct broker *b, struct channel *ch, const 
 static bool topic_allowed(struct broker *b, struct channel *ch, struct exchange *x, const struct msg *msg, const struct command *c)
 {
     struct user *user = ch->peer->user;
-    if (!user || strcmp(x->type->name, "topic") != 0 || authorise_topic(b, user, x, VERB_WRITE, msg_key(msg)))
+    if (!user || !x->type->by_topic || authorise_topic(b, user, x, VERB_WRITE, msg_key(msg)))
         return true;
     fail(b, ch->peer, c->channel, c->origin, ERR_ACCESS_REFUSED,
          "write access to topic '%.*s' in exchange '%.*s' in vhost '%.*s' refused for user '%.*s'", SLICE_ARG(msg_key(msg)),
