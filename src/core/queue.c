@@ -395,6 +395,10 @@ void do_queue_delete(struct broker *b, struct peer *peer, struct channel *ch, st
              SLICE_ARG(peer->vhost->name));
         return;
     }
+    if (q && !log_object_reserve(b, &q->object)) {
+        no_memory(b, peer, c->channel, c->origin);
+        return;
+    }
     if (q)
         queue_delete(b, q, &lsn);
     answer_ok(b, peer, c, lsn, (struct slice){0}, count, 0);

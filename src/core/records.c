@@ -13,6 +13,7 @@
 #define PIECE_BYTES (CORE_RECORD_BYTES_MAX - 16u)
 #define SCRATCH_HEAD 4096u
 #define SCRATCH_BODY_MAX (256u * 1024)
+#define RESERVE_MORE 8192u /* on top of what is asked, so that what a command reserves inside its own reservation is there */
 
 /* ---- append ---- */
 
@@ -31,10 +32,11 @@ bool log_reserve(struct broker *b, size_t bytes, unsigned records)
         return true;
     if (b->capturing && !buffer_reserve(&b->capture, bytes + 8u * records))
         return false;
-    size_t all = bytes + b->capture.len + 64u * records;
+    size_t all = bytes + b->capture.len + 64u * records + RESERVE_MORE;
     unsigned pieces = piece_count(all);
-    if (b->capturing && all + 16u * pieces <= b->reserved_bytes && records + pieces <= b->reserved_records)
-        return true; /* the transaction has reserved for all its parts */
+    if (all - RESERVE_MORE / 2 + 16u * pieces <= b->reserved_bytes && records + pieces <= b->reserved_records)
+        return true; /* a command has reserved for all its parts, and what is left of the tick's is good for small ones */
+    records += 8;
     b->reserved_bytes = 0;
     b->reserved_records = 0;
     if (!b->options.log.reserve(b->options.log.self, all + 16u * pieces, records + pieces))

@@ -99,9 +99,46 @@ static void a_short_string_over_255_bytes_cannot_be_written(void **state)
     assert_false(writer_ok(&w));
 }
 
+/* RabbitMQ's words for what an expiration or a delivery mode cannot be. */
+static void acceptable_or_why(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *expiration, *why;
+        int64_t ms;
+    } cases[] = {{"60000", NULL, 60000},
+                 {"+5", NULL, 5},
+                 {"0", NULL, 0},
+                 {"abc", "invalid expiration 'abc': no_integer", 0},
+                 {"", "invalid expiration '': no_integer", 0},
+                 {"1.5", "invalid expiration '1.5': {leftover_string,\".5\"}", 0},
+                 {"-1", "invalid expiration '-1': {value_negative,-1}", 0},
+                 {"315360000001", "invalid expiration '315360000001': {value_too_large,315360000001}", 0}};
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct amqp_props props = {.present = AMQP_EXPIRATION, .expiration = slice_str(cases[i].expiration)};
+        char why[200] = "";
+        int64_t ms;
+        bool ok = amqp_props_acceptable(&props, &ms, why, sizeof why);
+        assert_int_equal(ok, cases[i].why == NULL);
+        if (ok)
+            assert_int_equal(ms, cases[i].ms);
+        else
+            assert_string_equal(why, cases[i].why);
+    }
+    struct amqp_props mode = {.present = AMQP_DELIVERY_MODE, .delivery_mode = 3};
+    char why[100];
+    int64_t ms;
+    assert_false(amqp_props_acceptable(&mode, &ms, why, sizeof why));
+    assert_string_equal(why, "invalid message: {delivery_mode_unknown,3}");
+    mode.delivery_mode = 1;
+    assert_true(amqp_props_acceptable(&mode, &ms, why, sizeof why));
+    assert_int_equal(ms, -1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(acceptable_or_why),
         cmocka_unit_test(known_bytes_are_read),
         cmocka_unit_test(any_combination_is_read_back),
         cmocka_unit_test(damage_is_refused),

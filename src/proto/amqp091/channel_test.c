@@ -58,14 +58,6 @@ static void publish_refused(const char *props, size_t props_len, uint64_t size, 
 static void publishes_refused(void **state)
 {
     (void)state;
-#define EXPIRATION(text, why)                                                                                          \
-    publish_refused("\x01\0" text, sizeof("\x01\0" text) - 1, 3,                                                       \
-                    "1 channel.close reply_code=406 reply_text=PRECONDITION_FAILED - invalid expiration '" why         \
-                    " class_id=60 method_id=40\n")
-    EXPIRATION("\3abc", "abc': no_integer");
-    EXPIRATION("\0", "': no_integer");
-    EXPIRATION("\0031.5", "1.5': {leftover_string,\".5\"}");
-    EXPIRATION("\2-1", "-1': {value_negative,-1}");
     publish_refused(
         "\0\0", 2, 16777217,
         "1 channel.close reply_code=406 reply_text=PRECONDITION_FAILED - message size 16777217 is larger than max "

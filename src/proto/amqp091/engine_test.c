@@ -408,9 +408,9 @@ static void bad_frames(void **state)
                  "reply_code=501 reply_text=FRAME_ERROR - type 9, all octets = <<\"abc\">>: unknown_frame");
     frame_expect(FRAME_METHOD, 1, "\1\2", 2, "reply_code=501 ");
     frame_expect(FRAME_METHOD, 1, "\0\x63\0\1", 4, "reply_code=503 reply_text=COMMAND_INVALID - unknown method 99.1");
-    frame_expect(FRAME_METHOD, 1, "\0\x32\0\x0a\0\0\5ab", 9, "reply_code=502 ");
-    frame_expect(FRAME_METHOD, 1, "\0\x3c\0\x28\0\0\5ab", 9, "reply_code=502 ");
-    frame_expect(FRAME_METHOD, 1, "\0\x3c\0\x50\0\0", 6, "reply_code=502 ");
+    frame_expect(FRAME_METHOD, 1, "\0\x32\0\x0a\0\0\5ab", 9, "reply_code=501 ");
+    frame_expect(FRAME_METHOD, 1, "\0\x3c\0\x28\0\0\5ab", 9, "reply_code=501 ");
+    frame_expect(FRAME_METHOD, 1, "\0\x3c\0\x50\0\0", 6, "reply_code=501 ");
     frame_expect(FRAME_HEADER, 1, "\0\x3c\0\0\0\0\0\0\0\0\0\0\0\0", 14,
                  "reply_code=505 reply_text=UNEXPECTED_FRAME - expected method frame, got non method frame instead");
     frame_expect(FRAME_BODY, 1, "abc", 3, "reply_code=505 ");
@@ -538,11 +538,11 @@ static void error_crosses_close(void **state)
     struct rig rig;
     start(&rig);
     RIG_CALL(&rig, 1, basic_publish, .exchange = slice_str("none"));
-    rig_header(&rig, 1, 0, "\x01\0\1x", 4); /* a bad expiration */
+    rig_header(&rig, 1, 16777217, "\0\0", 2); /* too large */
     RIG_CALL(&rig, 1, channel_close, .reply_code = 200);
     rig_settle(&rig);
-    SAYS(&rig, "1 channel.close reply_code=406 reply_text=PRECONDITION_FAILED - invalid expiration 'x': no_integer "
-               "class_id=60 "
+    SAYS(&rig, "1 channel.close reply_code=406 reply_text=PRECONDITION_FAILED - message size 16777217 is larger than max "
+               "size 16777216 class_id=60 "
                "method_id=40\n1 channel.close_ok\n");
     RIG_CALL(&rig, 1, channel_close_ok);
     RIG_CALL(&rig, 1, channel_open, .reserved_1 = {0});
