@@ -435,8 +435,8 @@ RIG_FN char *rig_dump_queue(const struct queue *q, bool loose)
     size_t max = 512 + (q->ready_count + q->unacked_count) * 160, count = 0, at;
     char *text = malloc(max);
     struct entry **entries = calloc(q->ready_count + q->unacked_count + 1, sizeof *entries);
-    at = (size_t)snprintf(text, max, "queue %.*s id=%llu args=%u%s", SLICE_ARG(q->name), (unsigned long long)q->id,
-                          rig_sum(q->args), q->hidden ? " hidden" : "");
+    at = (size_t)snprintf(text, max, "queue %s%.*s id=%llu args=%u", q->hidden ? "(delays)" : "", SLICE_ARG(q->name),
+                          (unsigned long long)q->id, rig_sum(q->args));
     for (unsigned lane = 0; lane <= (q->lanes == &q->lane ? 0 : q->rules.max_priority); lane++)
         LIST_EACH(&q->lanes[lane].entries, node, after)
             entries[count++] = CONTAINER_OF(node, struct entry, link);

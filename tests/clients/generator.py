@@ -140,11 +140,44 @@ class Channel:
         self.txed = []              # unacked tags as they were when the transaction began
 
 
+class Pace:
+    """Keeps two players together: after each operation each waits, for a while, until the other has been sent
+    as much.  Once they are apart they stay apart, and nobody waits any more."""
+    PATIENCE = 0.35
+
+    def __init__(self):
+        self.changed, self.lengths, self.apart = threading.Condition(), [{}, {}], False
+
+    def meet(self, who, i, player):
+        deadline = None
+        while True:
+            with self.changed:
+                self.lengths[who][i] = player.lengths()
+                self.changed.notify_all()
+                other = self.lengths[1 - who]
+                while i not in other and not self.apart:
+                    if not self.changed.wait(TIMEOUT * 2):
+                        self.apart = True
+                if self.apart or other[i] == self.lengths[who][i]:
+                    return
+            deadline = deadline or time.monotonic() + self.PATIENCE
+            if time.monotonic() > deadline:
+                self.apart = True
+                return
+            player.listen(0.002)
+
+    def leave(self):
+        with self.changed:
+            self.apart = True
+            self.changed.notify_all()
+
+
 class Sequencer:
     """Plays sequences against one broker.  Connections are kept from one sequence to the next."""
 
-    def __init__(self, host, port):
-        self.host, self.port, self.wires = host, port, {}
+    def __init__(self, host, port, durable=False):
+        self.host, self.port, self.wires, self.durable = host, port, {}, durable
+        self.beside = None          # a connection that only waits for the disk
 
     def wire(self, conn):
         if conn not in self.wires:
@@ -153,7 +186,33 @@ class Sequencer:
             w.probes = set()
         return self.wires[conn]
 
-    def play(self, ops):
+    def lengths(self):
+        return {k: len(v) for k, v in self.streams.items() if v}
+
+    def listen(self, seconds):
+        """Take what comes for a moment."""
+        for conn in list(self.wires):
+            try:
+                while conn in self.wires:
+                    message = self.wires[conn].pump(seconds)
+                    self.wires[conn].inbox[message.channel].pop()
+                    self.handle(conn, message)
+            except wire.WireError:
+                pass
+
+    def disk(self):
+        """Returns when what was sent before is durable."""
+        if self.beside is None:
+            w = self.beside = wire.Wire(self.host, self.port, TIMEOUT)
+            w.open()
+            w.channel(1)
+            w.queue = 'generator-' + ''.join(random.choices(string.ascii_lowercase, k=8))
+            w.call(1, 'queue.declare', queue=w.queue, durable=True, arguments={'x-max-length': 1, 'x-expires': 600000})
+            w.call(1, 'confirm.select')
+        self.beside.publish(1, '', self.beside.queue, b'', delivery_mode=2)
+        self.beside.take(1, ('basic.ack',))
+
+    def play(self, ops, pace=None, who=0):
         """The transcript: {'answers': [...], 'streams': {...}}, normalised."""
         self.player = script.Player(None, 'g' + ''.join(random.choices(string.ascii_lowercase, k=8)))
         self.channels, self.streams, self.incarnation = {}, {}, {}
@@ -161,7 +220,7 @@ class Sequencer:
         self.consumed = set()       # queues with a consumer
         answers = []
         try:
-            for op in ops:
+            for i, op in enumerate(ops):
                 self.died = None
                 try:
                     answer = self.one(op)
@@ -169,7 +228,11 @@ class Sequencer:
                     answer = ['wire error', str(e)]
                     self.lose(op['conn'])
                 answers.append(self.player.clean(script._plain(answer)))
+                if pace:
+                    pace.meet(who, i, self)
         finally:
+            if pace:
+                pace.leave()
             self.clean_up()
         streams = {k: self.player.clean(script._plain(v)) for k, v in self.streams.items() if v}
         return {'answers': answers, 'streams': streams}
@@ -263,6 +326,8 @@ class Sequencer:
                 self.handle(conn, message)
             if (conn, ch) in self.channels:
                 self.flows([(conn, ch)])
+        if self.durable:
+            self.disk()
         self.probe()
         self.probe()
         self.flows([k for k, c in self.channels.items() if c.consumer or k == (conn, ch)])
@@ -492,7 +557,9 @@ class Sequencer:
                         self.lose(conn)
 
     def close(self):
-        for w in self.wires.values():
+        if self.beside:
+            self.beside.call(1, 'queue.delete', queue=self.beside.queue)
+        for w in [*self.wires.values(), *filter(None, [self.beside])]:
             w.close()
 
 
@@ -519,14 +586,14 @@ def differs(ops, reference, target, newer=True):
 
 def both(players, ops):
     """Play on both at once."""
-    results = [None, None]
+    results, pace = [None, None], Pace()
 
     def run(i):
         try:
-            results[i] = players[i].play(ops)
+            results[i] = players[i].play(ops, pace, i)
         except Exception as e:      # a broker that hangs up or does not answer is a finding, not our end
             results[i] = {'answers': ['%s: %s' % (type(e).__name__, e)] * len(ops), 'streams': {}}
-            players[i].wires = {}
+            players[i].wires, players[i].beside = {}, None
     threads = [threading.Thread(target=run, args=(i,)) for i in (0, 1)]
     for t in threads:
         t.start()
@@ -567,12 +634,13 @@ def main():
     a.add_argument('--target', required=True, help='host:port')
     a.add_argument('--first', type=int, default=1)
     a.add_argument('--count', type=int, default=10)
+    a.add_argument('--durable', action='store_true', help='wait for the disk after every operation on the target')
     a.add_argument('--script', help='a file with the operations of one sequence, one JSON object a line')
     a = a.parse_args()
     players = []
     for address in (a.reference, a.target):
         host, port = address.rsplit(':', 1)
-        players.append(Sequencer(host, int(port)))
+        players.append(Sequencer(host, int(port), a.durable and address == a.target))
     if a.script:
         with open(a.script) as f:
             ops = [json.loads(line) for line in f if line.strip()]

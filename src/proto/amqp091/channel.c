@@ -379,7 +379,7 @@ static inline struct slice whole_frame(const struct amqp091 *a, struct slice byt
 static size_t content_whole(struct amqp091 *a, struct amqp091_channel *ch, struct publish *p, struct slice after)
 {
     struct slice header = whole_frame(a, after, FRAME_HEADER, ch->number);
-    if (header.len < HEADER_FIXED + 2 || be16_at(header.ptr) != PUBLISH_CLASS)
+    if (header.len < HEADER_FIXED + 2 || be32_at(header.ptr) != (uint32_t)PUBLISH_CLASS << 16) /* class, no weight */
         return 0;
     p->body_size = be64_at(header.ptr + 4);
     p->props = slice_of(header.ptr + HEADER_FIXED, header.len - HEADER_FIXED);
