@@ -124,16 +124,13 @@ static void on_free(struct session *session)
 bool caller_init(struct caller *ret, struct hub *hub)
 {
     struct engine engine = ret->session.engine;
-    *ret = (struct caller){.session = {.engine = engine,
-                                       .on_effect = on_effect,
-                                       .on_durable = on_durable,
-                                       .on_room = on_room,
-                                       .free = on_free}};
+    *ret = (struct caller){
+        .session = {
+            .engine = engine, .on_effect = on_effect, .on_durable = on_durable, .on_room = on_room, .free = on_free}};
     return hub_attach(hub, &ret->session);
 }
 
-bool caller_call(struct caller *caller, enum command_type type, uint64_t number, struct ask *ask,
-                 bool wait_durable)
+bool caller_call(struct caller *caller, enum command_type type, uint64_t number, struct ask *ask, bool wait_durable)
 {
     CHECK(!caller->busy && !caller->closing);
     struct command *command = hub_command(caller->session.hub, &caller->session);

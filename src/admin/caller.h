@@ -30,8 +30,8 @@ struct caller {
     bool busy, answered, failed, closing;
     bool inside; /* an effect is being dealt with */
     bool wait_durable;
-    lsn_t lsn;             /* the answer counts when this is durable */
-    struct answer *answer; /* while waiting for it */
+    lsn_t lsn;                                                       /* the answer counts when this is durable */
+    struct answer *answer;                                           /* while waiting for it */
     void (*on_row)(struct caller *caller, const struct answer *row); /* may be NULL */
     void (*on_done)(struct caller *caller, const struct call_result *result); /* may call again */
     void (*on_freed)(struct caller *caller); /* the core has let go: the memory may be freed */

@@ -71,12 +71,17 @@ static char row_type(const char *key)
     static const struct {
         const char *key;
         char type;
-    } rows[] = {{"arguments", 'o'},     {"definition", 'o'},     {"durable", 'b'},        {"auto_delete", 'b'},
-                {"exclusive", 'b'},     {"internal", 'b'},       {"blocked", 'b'},        {"publishes", 'b'},
-                {"ack_required", 'b'},  {"id", 'i'},             {"channel", 'i'},        {"channels", 'i'},
-                {"consumers", 'i'},     {"messages", 'i'},       {"messages_ready", 'i'}, {"messages_unacknowledged", 'i'},
-                {"message_bytes", 'i'}, {"prefetch_count", 'i'}, {"unacked", 'i'},        {"priority", 'i'},
-                {"queues", 'i'},        {"exchanges", 'i'}};
+    } rows[] = {{"arguments", 'o'},      {"definition", 'o'},
+                {"durable", 'b'},        {"auto_delete", 'b'},
+                {"exclusive", 'b'},      {"internal", 'b'},
+                {"blocked", 'b'},        {"publishes", 'b'},
+                {"ack_required", 'b'},   {"id", 'i'},
+                {"channel", 'i'},        {"channels", 'i'},
+                {"consumers", 'i'},      {"messages", 'i'},
+                {"messages_ready", 'i'}, {"messages_unacknowledged", 'i'},
+                {"message_bytes", 'i'},  {"prefetch_count", 'i'},
+                {"unacked", 'i'},        {"priority", 'i'},
+                {"queues", 'i'},         {"exchanges", 'i'}};
     for (size_t i = 0; i < ARRAY_LEN(rows); i++)
         if (strcmp(rows[i].key, key) == 0)
             return rows[i].type;
@@ -110,7 +115,8 @@ static void on_row(struct caller *caller, const struct answer *row)
         memcpy(name, key.ptr ? key.ptr : (const uint8_t *)"", key.len);
         name[key.len] = '\0';
         if (reader_ok(&r))
-            json_object_set_new(object, name, row_value(conn->request.op == ADMIN_TOTALS ? 'i' : row_type(name), value));
+            json_object_set_new(object, name,
+                                row_value(conn->request.op == ADMIN_TOTALS ? 'i' : row_type(name), value));
     }
     json_array_append_new(conn->rows, object);
 }
@@ -253,8 +259,8 @@ static struct engine *control_make(void *loop_owner, void *arg, const struct os_
     if (!conn)
         return NULL;
     struct engine *engine = &conn->caller.session.engine;
-    *engine = (struct engine){
-        .ops = &control_ops, .next_tick = MONO_NEVER, .in_max = CONTROL_REQUEST_MAX + 4, .now = now};
+    *engine =
+        (struct engine){.ops = &control_ops, .next_tick = MONO_NEVER, .in_max = CONTROL_REQUEST_MAX + 4, .now = now};
     if (!caller_init(&conn->caller, control->hub)) {
         mem_free(conn);
         return NULL;

@@ -247,11 +247,16 @@ static json_t *binding(const struct place *place)
 
 /* In the order of import. */
 static const struct section_row sections[] = {
-    {"users", user},       {"vhosts", vhost},
-    {"permissions", permission}, {"exchanges", exchange},
-    {"topic_permissions", topic_permission}, {"global_parameters", global_parameter},
-    {"policies", policy},  {"parameters", parameter},
-    {"queues", queue},     {"bindings", binding},
+    {"users", user},
+    {"vhosts", vhost},
+    {"permissions", permission},
+    {"exchanges", exchange},
+    {"topic_permissions", topic_permission},
+    {"global_parameters", global_parameter},
+    {"policies", policy},
+    {"parameters", parameter},
+    {"queues", queue},
+    {"bindings", binding},
 };
 
 /* ---- whole files ---- */
@@ -322,8 +327,8 @@ struct definitions *definitions_new(const json_t *json, void (*note)(void *arg, 
     struct definitions *definitions = mem_zalloc(sizeof *definitions);
     if (!definitions)
         return NULL;
-    *definitions = (struct definitions){
-        .requests = json_array(), .note = note, .note_arg = arg, .why = why, .why_len = why_len};
+    *definitions =
+        (struct definitions){.requests = json_array(), .note = note, .note_arg = arg, .why = why, .why_len = why_len};
     for (size_t i = 0; i < ARRAY_LEN(sections); i++)
         if (!take_section(definitions, &sections[i], json_object_get(json, sections[i].name))) {
             definitions_free(&definitions);
@@ -374,7 +379,9 @@ int definitions_apply(struct definitions *definitions, json_t *(*ask)(void *arg,
         const char *text = json_string_value(json_object_get(response, "text"));
         if (!ok)
             snprintf(why, why_len, "definitions: %s: %s", definitions_what(definitions),
-                     !response ? "the broker went away" : text ? text : "refused");
+                     !response ? "the broker went away"
+                     : text    ? text
+                               : "refused");
         json_decref(response);
         if (!ok)
             return response ? -EINVAL : -EPIPE;
@@ -388,7 +395,8 @@ static json_t *rows_of(json_t *(*ask)(void *arg, json_t *request), void *arg, co
                        char *why, size_t why_len)
 {
     json_t *response = ask(arg, json_pack("{s:s, s:[s]}", "op", op, "flags", flag));
-    json_t *rows = json_is_true(json_object_get(response, "ok")) ? json_incref(json_object_get(response, "rows")) : NULL;
+    json_t *rows =
+        json_is_true(json_object_get(response, "ok")) ? json_incref(json_object_get(response, "rows")) : NULL;
     const char *text = json_string_value(json_object_get(response, "text"));
     if (!rows)
         snprintf(why, why_len, "%s: %s", op, text ? text : "the broker went away");
@@ -422,8 +430,7 @@ static const struct export_row exports[] = {
     {"policies", "POLICY_LIST", "", "vhost:s name:s pattern:s apply-to:s definition:o priority:i"},
     {"queues", "QUEUE_LIST", "", "name:s vhost:s durable:b auto_delete:b arguments:o"},
     {"exchanges", "EXCHANGE_LIST", "", "name:s vhost:s type:s durable:b auto_delete:b internal:b arguments:o"},
-    {"bindings", "BINDING_LIST", "",
-     "source:s vhost:s destination:s destination_type:s routing_key:s arguments:o"},
+    {"bindings", "BINDING_LIST", "", "source:s vhost:s destination:s destination_type:s routing_key:s arguments:o"},
 };
 
 static json_t *export_entry(const json_t *row, const char *fields)
@@ -491,9 +498,9 @@ static json_t *operator_policies(const json_t *rows)
     for (size_t i = 0; i < json_array_size(rows); i++) {
         json_t *row = json_array_get(rows, i);
         json_t *value = export_entry(row, "pattern:s apply-to:s definition:o priority:i");
-        json_array_append_new(list, json_pack("{s:O, s:O, s:s, s:o}", "vhost", json_object_get(row, "vhost"), "name",
-                                              json_object_get(row, "name"), "component", "operator_policy", "value",
-                                              value));
+        json_array_append_new(list,
+                              json_pack("{s:O, s:O, s:s, s:o}", "vhost", json_object_get(row, "vhost"), "name",
+                                        json_object_get(row, "name"), "component", "operator_policy", "value", value));
     }
     return list;
 }

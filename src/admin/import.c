@@ -22,8 +22,7 @@ static struct import *of_caller(struct caller *caller)
 static void send(struct import *import)
 {
     struct request *request = &import->request;
-    if (request->ask &&
-        caller_call(&import->caller, CMD_ADMIN, request->op, request->ask, request->wait_durable))
+    if (request->ask && caller_call(&import->caller, CMD_ADMIN, request->op, request->ask, request->wait_durable))
         request->ask = NULL;
 }
 

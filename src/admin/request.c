@@ -50,8 +50,6 @@ bool request_parse(const json_t *json, struct request *ret, const char **why)
         return false;
     ask->number = (uint64_t)json_integer_value(json_object_get(json, "number"));
     ask->flags = flags_of(json);
-    *ret = (struct request){.ask = ask,
-                            .op = op,
-                            .wait_durable = !json_is_true(json_object_get(json, "lazy"))};
+    *ret = (struct request){.ask = ask, .op = op, .wait_durable = !json_is_true(json_object_get(json, "lazy"))};
     return true;
 }

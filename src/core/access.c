@@ -57,7 +57,8 @@ bool pattern_matches(const struct pattern *pattern, struct slice subject)
         pcre2_set_match_limit(limits, MATCH_LIMIT);
         pcre2_set_depth_limit(limits, DEPTH_LIMIT);
         pcre2_set_heap_limit(limits, HEAP_LIMIT_KIB);
-        yes = pcre2_match(pattern->code, subject.ptr ? subject.ptr : (PCRE2_SPTR) "", subject.len, 0, 0, match, limits) >= 0;
+        yes = pcre2_match(pattern->code, subject.ptr ? subject.ptr : (PCRE2_SPTR) "", subject.len, 0, 0, match,
+                          limits) >= 0;
     }
     pcre2_match_context_free(limits);
     pcre2_match_data_free(match);
@@ -71,7 +72,8 @@ struct user *user_find(struct broker *b, struct slice name)
 
 struct permission *permission_find(struct user *user, struct vhost *vhost, const struct slice *topic_exchange)
 {
-    LIST_EACH(&user->permissions, node, after) {
+    LIST_EACH(&user->permissions, node, after)
+    {
         struct permission *p = CONTAINER_OF(node, struct permission, user_link);
         if (p->vhost == vhost && p->topic == (topic_exchange != NULL) &&
             (!topic_exchange || slice_equal(p->exchange, *topic_exchange)))
@@ -100,13 +102,15 @@ bool authorise_topic(struct broker *b, struct user *user, struct exchange *x, en
     return !p || pattern_matches(&p->patterns[verb], key);
 }
 
-bool allowed(struct broker *b, struct peer *peer, const struct command *c, enum verb verb, const char *kind, struct slice name)
+bool allowed(struct broker *b, struct peer *peer, const struct command *c, enum verb verb, const char *kind,
+             struct slice name)
 {
     static const char *const verbs[] = {[VERB_CONFIGURE] = "configure", [VERB_WRITE] = "write", [VERB_READ] = "read"};
     if (authorise(b, peer->user, peer->vhost, verb, name))
         return true;
-    fail(b, peer, c->channel, c->origin, ERR_ACCESS_REFUSED, "%s access to %s '%.*s' in vhost '%.*s' refused for user '%.*s'",
-         verbs[verb], kind, SLICE_ARG(name.len ? name : slice_str("amq.default")), SLICE_ARG(peer->vhost->name),
+    fail(b, peer, c->channel, c->origin, ERR_ACCESS_REFUSED,
+         "%s access to %s '%.*s' in vhost '%.*s' refused for user '%.*s'", verbs[verb], kind,
+         SLICE_ARG(name.len ? name : slice_str("amq.default")), SLICE_ARG(peer->vhost->name),
          SLICE_ARG(peer->user ? peer->user->name : slice_str("")));
     return false;
 }
@@ -145,7 +149,8 @@ void user_delete(struct broker *b, struct user *user)
 {
     while (!list_empty(&user->permissions))
         permission_delete(b, CONTAINER_OF(user->permissions.next, struct permission, user_link));
-    LIST_EACH(&b->peers, node, after) {
+    LIST_EACH(&b->peers, node, after)
+    {
         struct peer *peer = CONTAINER_OF(node, struct peer, link);
         if (peer->user != user)
             continue;
@@ -196,8 +201,8 @@ failed:
     return false;
 }
 
-bool permission_put(struct broker *b, struct user *user, struct vhost *vhost, struct slice configure, struct slice write,
-                    struct slice read, char *text, size_t text_len)
+bool permission_put(struct broker *b, struct user *user, struct vhost *vhost, struct slice configure,
+                    struct slice write, struct slice read, char *text, size_t text_len)
 {
     const struct slice texts[VERB_COUNT] = {[VERB_CONFIGURE] = configure, [VERB_WRITE] = write, [VERB_READ] = read};
     return put(b, user, vhost, NULL, texts, text, text_len);

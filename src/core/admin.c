@@ -73,10 +73,11 @@ static void done(struct broker *b, struct peer *peer, const struct command *c, l
     e->lsn = lsn;
 }
 
-static void refuse(struct broker *b, struct peer *peer, const struct command *c, enum error_code code, const char *format, ...)
-    __attribute__((format(printf, 5, 6)));
+static void refuse(struct broker *b, struct peer *peer, const struct command *c, enum error_code code,
+                   const char *format, ...) __attribute__((format(printf, 5, 6)));
 
-static void refuse(struct broker *b, struct peer *peer, const struct command *c, enum error_code code, const char *format, ...)
+static void refuse(struct broker *b, struct peer *peer, const struct command *c, enum error_code code,
+                   const char *format, ...)
 {
     char text[ERROR_TEXT_MAX];
     va_list args;
@@ -137,7 +138,8 @@ static void user_put_op(struct broker *b, struct peer *peer, const struct comman
     if (!name_fits(b, peer, c, c->ask->name))
         return;
     if (c->ask->other.len && !password_valid(c->ask->other)) {
-        refuse(b, peer, c, ERR_PRECONDITION_FAILED, "the password verifier of user '%.*s' is malformed", SLICE_ARG(c->ask->name));
+        refuse(b, peer, c, ERR_PRECONDITION_FAILED, "the password verifier of user '%.*s' is malformed",
+               SLICE_ARG(c->ask->name));
         return;
     }
     struct slice tags = c->ask->key;
@@ -178,7 +180,8 @@ static void user_delete_op(struct broker *b, struct peer *peer, const struct com
 static void user_list_op(struct broker *b, struct peer *peer, const struct command *c)
 {
     struct row row;
-    MAP_EACH(&b->users, struct user, user) {
+    MAP_EACH(&b->users, struct user, user)
+    {
         row_begin(&row);
         row_slice(&row, "name", user->name);
         row_slice(&row, "tags", user->tags);
@@ -214,7 +217,8 @@ static void vhost_delete_op(struct broker *b, struct peer *peer, const struct co
 static void vhost_list_op(struct broker *b, struct peer *peer, const struct command *c)
 {
     struct row row;
-    MAP_EACH(&b->vhosts, struct vhost, vhost) {
+    MAP_EACH(&b->vhosts, struct vhost, vhost)
+    {
         row_begin(&row);
         row_slice(&row, "name", vhost->name);
         row_number(&row, "queues", vhost->queues.count);
@@ -235,7 +239,8 @@ static void permission_put_op(struct broker *b, struct peer *peer, const struct 
     if (!vhost)
         return;
     if (!log_reserve(b, 8192 + c->ask->args.len, 1) ||
-        !permission_put(b, user, vhost, text_arg(c, "configure"), text_arg(c, "write"), text_arg(c, "read"), text, sizeof text))
+        !permission_put(b, user, vhost, text_arg(c, "configure"), text_arg(c, "write"), text_arg(c, "read"), text,
+                        sizeof text))
         refuse(b, peer, c, ERR_PRECONDITION_FAILED, "%s", text);
     else
         done(b, peer, c, log_object(b, &permission_find(user, vhost, NULL)->object));
@@ -285,22 +290,23 @@ static void list_permissions(struct broker *b, struct peer *peer, const struct c
 {
     struct row row;
     MAP_EACH(&b->users, struct user, user)
-        LIST_EACH(&user->permissions, node, after) {
-            struct permission *p = CONTAINER_OF(node, struct permission, user_link);
-            if (p->topic != topic || (c->ask->name.len && !slice_equal(c->ask->name, user->name)) ||
-                (c->ask->other.len && !slice_equal(c->ask->other, p->vhost->name)))
-                continue;
-            row_begin(&row);
-            row_slice(&row, "user", user->name);
-            row_slice(&row, "vhost", p->vhost->name);
-            if (topic)
-                row_slice(&row, "exchange", p->exchange);
-            else
-                row_slice(&row, "configure", p->patterns[VERB_CONFIGURE].text);
-            row_slice(&row, "write", p->patterns[VERB_WRITE].text);
-            row_slice(&row, "read", p->patterns[VERB_READ].text);
-            row_emit(b, peer, c, &row);
-        }
+    LIST_EACH(&user->permissions, node, after)
+    {
+        struct permission *p = CONTAINER_OF(node, struct permission, user_link);
+        if (p->topic != topic || (c->ask->name.len && !slice_equal(c->ask->name, user->name)) ||
+            (c->ask->other.len && !slice_equal(c->ask->other, p->vhost->name)))
+            continue;
+        row_begin(&row);
+        row_slice(&row, "user", user->name);
+        row_slice(&row, "vhost", p->vhost->name);
+        if (topic)
+            row_slice(&row, "exchange", p->exchange);
+        else
+            row_slice(&row, "configure", p->patterns[VERB_CONFIGURE].text);
+        row_slice(&row, "write", p->patterns[VERB_WRITE].text);
+        row_slice(&row, "read", p->patterns[VERB_READ].text);
+        row_emit(b, peer, c, &row);
+    }
     done(b, peer, c, 0);
 }
 
@@ -327,7 +333,9 @@ static void policy_put_op(struct broker *b, struct peer *peer, const struct comm
         return;
     struct slice apply = text_arg(c, "apply-to");
     if (apply.len && !apply_to_parse(apply, &apply_to)) {
-        refuse(b, peer, c, ERR_PRECONDITION_FAILED, "apply-to '%.*s' is not one of all, queues, classic_queues, quorum_queues, streams, exchanges", SLICE_ARG(apply));
+        refuse(b, peer, c, ERR_PRECONDITION_FAILED,
+               "apply-to '%.*s' is not one of all, queues, classic_queues, quorum_queues, streams, exchanges",
+               SLICE_ARG(apply));
         return;
     }
     int64_t priority = amqp_table_find(c->ask->args, "priority", &v) && amqp_value_is_int(&v) ? v.i : 0;
@@ -346,7 +354,8 @@ static void policy_delete_op(struct broker *b, struct peer *peer, const struct c
     if (!vhost)
         return;
     if (!p) {
-        refuse(b, peer, c, ERR_NOT_FOUND, "there is no policy '%.*s' in vhost '%.*s'", SLICE_ARG(c->ask->name), SLICE_ARG(vhost->name));
+        refuse(b, peer, c, ERR_NOT_FOUND, "there is no policy '%.*s' in vhost '%.*s'", SLICE_ARG(c->ask->name),
+               SLICE_ARG(vhost->name));
         return;
     }
     lsn_t lsn = log_object_gone(b, &p->object);
@@ -364,19 +373,20 @@ static void policy_list_op(struct broker *b, struct peer *peer, const struct com
     struct row row;
     bool operator_policy = c->ask->flags & ASK_INTERNAL;
     MAP_EACH(&b->vhosts, struct vhost, vhost)
-        LIST_EACH(&vhost->policies, node, after) {
-            struct policy *p = CONTAINER_OF(node, struct policy, vhost_link);
-            if (!vhost_wanted(c, vhost) || p->operator_policy != operator_policy)
-                continue;
-            row_begin(&row);
-            row_slice(&row, "vhost", vhost->name);
-            row_slice(&row, "name", p->name);
-            row_slice(&row, "pattern", p->pattern.text);
-            row_slice(&row, "apply-to", slice_str(apply_to_name(p->apply_to)));
-            row_signed(&row, "priority", p->priority);
-            row_slice(&row, "definition", p->definition);
-            row_emit(b, peer, c, &row);
-        }
+    LIST_EACH(&vhost->policies, node, after)
+    {
+        struct policy *p = CONTAINER_OF(node, struct policy, vhost_link);
+        if (!vhost_wanted(c, vhost) || p->operator_policy != operator_policy)
+            continue;
+        row_begin(&row);
+        row_slice(&row, "vhost", vhost->name);
+        row_slice(&row, "name", p->name);
+        row_slice(&row, "pattern", p->pattern.text);
+        row_slice(&row, "apply-to", slice_str(apply_to_name(p->apply_to)));
+        row_signed(&row, "priority", p->priority);
+        row_slice(&row, "definition", p->definition);
+        row_emit(b, peer, c, &row);
+    }
     done(b, peer, c, 0);
 }
 
@@ -428,8 +438,8 @@ static void queue_put_op(struct broker *b, struct peer *peer, const struct comma
         return;
     }
     if (log_reserve(b, 4096 + c->ask->args.len, 1))
-        q = queue_make(b, vhost, c->ask->name, c->ask->flags & ASK_DURABLE, false, c->ask->flags & ASK_AUTO_DELETE, c->ask->args,
-                       NULL, 0);
+        q = queue_make(b, vhost, c->ask->name, c->ask->flags & ASK_DURABLE, false, c->ask->flags & ASK_AUTO_DELETE,
+                       c->ask->args, NULL, 0);
     if (q)
         done(b, peer, c, log_object(b, &q->object));
     else
@@ -448,8 +458,10 @@ static void binding_put_op(struct broker *b, struct peer *peer, const struct com
     struct exchange *x = to_exchange ? exchange_find(vhost, c->ask->name) : NULL;
     bool fresh = false;
     if (!source || source->name.len == 0 || (!q && !x)) {
-        refuse(b, peer, c, ERR_NOT_FOUND, "cannot bind %s '%.*s' to exchange '%.*s' in vhost '%.*s': one of them is missing",
-               to_exchange ? "exchange" : "queue", SLICE_ARG(c->ask->name), SLICE_ARG(source_name), SLICE_ARG(vhost->name));
+        refuse(b, peer, c, ERR_NOT_FOUND,
+               "cannot bind %s '%.*s' to exchange '%.*s' in vhost '%.*s': one of them is missing",
+               to_exchange ? "exchange" : "queue", SLICE_ARG(c->ask->name), SLICE_ARG(source_name),
+               SLICE_ARG(vhost->name));
         return;
     }
     if (!log_reserve(b, 4096 + args.len, 1) || !binding_make(b, source, q, x, c->ask->key, args, &fresh)) {
@@ -466,19 +478,20 @@ static void exchange_list_op(struct broker *b, struct peer *peer, const struct c
 {
     struct row row;
     MAP_EACH(&b->vhosts, struct vhost, vhost)
-        MAP_EACH(&vhost->exchanges, struct exchange, x) {
-            if (!vhost_wanted(c, vhost))
-                continue;
-            row_begin(&row);
-            row_slice(&row, "vhost", vhost->name);
-            row_slice(&row, "name", x->name);
-            row_slice(&row, "type", slice_str(x->delayed ? "x-delayed-message" : x->type->name));
-            row_bool(&row, "durable", x->durable);
-            row_bool(&row, "auto_delete", x->auto_delete);
-            row_bool(&row, "internal", x->internal);
-            row_slice(&row, "arguments", x->args);
-            row_emit(b, peer, c, &row);
-        }
+    MAP_EACH(&vhost->exchanges, struct exchange, x)
+    {
+        if (!vhost_wanted(c, vhost))
+            continue;
+        row_begin(&row);
+        row_slice(&row, "vhost", vhost->name);
+        row_slice(&row, "name", x->name);
+        row_slice(&row, "type", slice_str(x->delayed ? "x-delayed-message" : x->type->name));
+        row_bool(&row, "durable", x->durable);
+        row_bool(&row, "auto_delete", x->auto_delete);
+        row_bool(&row, "internal", x->internal);
+        row_slice(&row, "arguments", x->args);
+        row_emit(b, peer, c, &row);
+    }
     done(b, peer, c, 0);
 }
 
@@ -486,26 +499,27 @@ static void queue_list_op(struct broker *b, struct peer *peer, const struct comm
 {
     struct row row;
     MAP_EACH(&b->vhosts, struct vhost, vhost)
-        MAP_EACH(&vhost->queues, struct queue, q) {
-            if (!vhost_wanted(c, vhost))
-                continue;
-            row_begin(&row);
-            row_slice(&row, "vhost", vhost->name);
-            row_slice(&row, "name", q->name);
-            row_slice(&row, "type", slice_str(q->rules.type == QUEUE_QUORUM ? "quorum" : "classic"));
-            row_bool(&row, "durable", q->durable);
-            row_bool(&row, "auto_delete", q->auto_delete);
-            row_bool(&row, "exclusive", q->exclusive);
-            row_slice(&row, "arguments", q->args);
-            row_number(&row, "messages", q->ready_count + q->unacked_count);
-            row_number(&row, "messages_ready", q->ready_count);
-            row_number(&row, "messages_unacknowledged", q->unacked_count);
-            row_number(&row, "message_bytes", q->ready_bytes + q->unacked_bytes);
-            row_number(&row, "consumers", q->consumer_count);
-            row_slice(&row, "policy", q->policy ? q->policy->name : (struct slice){0});
-            row_slice(&row, "operator_policy", q->operator_policy ? q->operator_policy->name : (struct slice){0});
-            row_emit(b, peer, c, &row);
-        }
+    MAP_EACH(&vhost->queues, struct queue, q)
+    {
+        if (!vhost_wanted(c, vhost))
+            continue;
+        row_begin(&row);
+        row_slice(&row, "vhost", vhost->name);
+        row_slice(&row, "name", q->name);
+        row_slice(&row, "type", slice_str(q->rules.type == QUEUE_QUORUM ? "quorum" : "classic"));
+        row_bool(&row, "durable", q->durable);
+        row_bool(&row, "auto_delete", q->auto_delete);
+        row_bool(&row, "exclusive", q->exclusive);
+        row_slice(&row, "arguments", q->args);
+        row_number(&row, "messages", q->ready_count + q->unacked_count);
+        row_number(&row, "messages_ready", q->ready_count);
+        row_number(&row, "messages_unacknowledged", q->unacked_count);
+        row_number(&row, "message_bytes", q->ready_bytes + q->unacked_bytes);
+        row_number(&row, "consumers", q->consumer_count);
+        row_slice(&row, "policy", q->policy ? q->policy->name : (struct slice){0});
+        row_slice(&row, "operator_policy", q->operator_policy ? q->operator_policy->name : (struct slice){0});
+        row_emit(b, peer, c, &row);
+    }
     done(b, peer, c, 0);
 }
 
@@ -513,18 +527,19 @@ static void binding_list_op(struct broker *b, struct peer *peer, const struct co
 {
     struct row row;
     MAP_EACH(&b->vhosts, struct vhost, vhost)
-        MAP_EACH(&vhost->bindings, struct binding, binding) {
-            if (!vhost_wanted(c, vhost))
-                continue;
-            row_begin(&row);
-            row_slice(&row, "vhost", vhost->name);
-            row_slice(&row, "source", binding->source->name);
-            row_slice(&row, "destination", binding->queue ? binding->queue->name : binding->exchange->name);
-            row_slice(&row, "destination_type", slice_str(binding->queue ? "queue" : "exchange"));
-            row_slice(&row, "routing_key", binding->key);
-            row_slice(&row, "arguments", binding->args);
-            row_emit(b, peer, c, &row);
-        }
+    MAP_EACH(&vhost->bindings, struct binding, binding)
+    {
+        if (!vhost_wanted(c, vhost))
+            continue;
+        row_begin(&row);
+        row_slice(&row, "vhost", vhost->name);
+        row_slice(&row, "source", binding->source->name);
+        row_slice(&row, "destination", binding->queue ? binding->queue->name : binding->exchange->name);
+        row_slice(&row, "destination_type", slice_str(binding->queue ? "queue" : "exchange"));
+        row_slice(&row, "routing_key", binding->key);
+        row_slice(&row, "arguments", binding->args);
+        row_emit(b, peer, c, &row);
+    }
     done(b, peer, c, 0);
 }
 
@@ -533,7 +548,8 @@ static void binding_list_op(struct broker *b, struct peer *peer, const struct co
 static void session_list_op(struct broker *b, struct peer *peer, const struct command *c)
 {
     struct row row;
-    LIST_EACH(&b->peers, node, after) {
+    LIST_EACH(&b->peers, node, after)
+    {
         struct peer *p = CONTAINER_OF(node, struct peer, link);
         if (p == peer)
             continue;
@@ -561,7 +577,8 @@ static void session_close_op(struct broker *b, struct peer *peer, const struct c
         refuse(b, peer, c, ERR_NOT_FOUND, "there is no connection %llu", (unsigned long long)id);
         return;
     }
-    snprintf(text, sizeof text, "%.*s", SLICE_ARG(c->ask->name.len ? c->ask->name : slice_str("closed by the operator")));
+    snprintf(text, sizeof text, "%.*s",
+             SLICE_ARG(c->ask->name.len ? c->ask->name : slice_str("closed by the operator")));
     kick(b, victim, text);
     done(b, peer, c, 0);
 }
@@ -570,20 +587,21 @@ static void consumer_list_op(struct broker *b, struct peer *peer, const struct c
 {
     struct row row;
     MAP_EACH(&b->vhosts, struct vhost, vhost)
-        MAP_EACH(&vhost->queues, struct queue, q)
-            LIST_EACH(&q->consumers, node, after) {
-                struct consumer *consumer = CONTAINER_OF(node, struct consumer, queue_link);
-                row_begin(&row);
-                row_slice(&row, "vhost", vhost->name);
-                row_slice(&row, "queue", q->name);
-                row_slice(&row, "consumer_tag", consumer->tag);
-                row_slice(&row, "peer", consumer->channel->peer->address);
-                row_number(&row, "channel", consumer->channel->number);
-                row_bool(&row, "ack_required", !consumer->no_ack);
-                row_number(&row, "prefetch_count", consumer->prefetch);
-                row_number(&row, "unacked", consumer->unacked);
-                row_emit(b, peer, c, &row);
-            }
+    MAP_EACH(&vhost->queues, struct queue, q)
+    LIST_EACH(&q->consumers, node, after)
+    {
+        struct consumer *consumer = CONTAINER_OF(node, struct consumer, queue_link);
+        row_begin(&row);
+        row_slice(&row, "vhost", vhost->name);
+        row_slice(&row, "queue", q->name);
+        row_slice(&row, "consumer_tag", consumer->tag);
+        row_slice(&row, "peer", consumer->channel->peer->address);
+        row_number(&row, "channel", consumer->channel->number);
+        row_bool(&row, "ack_required", !consumer->no_ack);
+        row_number(&row, "prefetch_count", consumer->prefetch);
+        row_number(&row, "unacked", consumer->unacked);
+        row_emit(b, peer, c, &row);
+    }
     done(b, peer, c, 0);
 }
 

@@ -9,7 +9,19 @@
 
 #define TIME_MS_MAX 315360000000LL /* ten years, RabbitMQ's limit for times */
 
-enum arg_check { ARG_POSITIVE, ARG_TIME, ARG_NOT_NEGATIVE, ARG_LIMIT, ARG_STRING, ARG_BOOL, ARG_PRIORITY, ARG_OVERFLOW, ARG_TYPE, ARG_MODE, ARG_STRATEGY };
+enum arg_check {
+    ARG_POSITIVE,
+    ARG_TIME,
+    ARG_NOT_NEGATIVE,
+    ARG_LIMIT,
+    ARG_STRING,
+    ARG_BOOL,
+    ARG_PRIORITY,
+    ARG_OVERFLOW,
+    ARG_TYPE,
+    ARG_MODE,
+    ARG_STRATEGY
+};
 
 struct arg_row {
     const char *key;
@@ -190,7 +202,8 @@ void queue_rules_resolve(struct queue *q, struct queue_rules *ret)
     add_policy(q->policy, ret);
     add_policy(q->operator_policy, ret);
     ret->type = type;
-    if (type == QUEUE_QUORUM && ret->delivery_limit < 0 && !amqp_table_find(q->args, "x-delivery-limit", &(struct amqp_value){0}))
+    if (type == QUEUE_QUORUM && ret->delivery_limit < 0 &&
+        !amqp_table_find(q->args, "x-delivery-limit", &(struct amqp_value){0}))
         ret->delivery_limit = 20;
 }
 
@@ -218,8 +231,8 @@ bool args_equivalent(const char *what, struct slice name, struct slice vhost, st
             amqp_value_print(&c, value, sizeof value);
             snprintf(have, sizeof have, "the value %s of type '%s'", value, amqp_type_name(c.type));
         }
-        snprintf(text, text_len, "inequivalent arg '%s' for %s '%.*s' in vhost '%.*s': received %s but current is %s", *keys,
-                 what, SLICE_ARG(name), SLICE_ARG(vhost), got, have);
+        snprintf(text, text_len, "inequivalent arg '%s' for %s '%.*s' in vhost '%.*s': received %s but current is %s",
+                 *keys, what, SLICE_ARG(name), SLICE_ARG(vhost), got, have);
         return false;
     }
     return true;

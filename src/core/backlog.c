@@ -73,7 +73,9 @@ struct entry *backlog_append(struct broker *b, struct queue *q, struct msg *msg,
     struct entry *e = pool_take(&b->entries);
     if (!e)
         return NULL;
-    unsigned lane = q->lanes == &q->lane ? 0 : msg->priority < q->rules.max_priority ? msg->priority : q->rules.max_priority;
+    unsigned lane = q->lanes == &q->lane                    ? 0
+                    : msg->priority < q->rules.max_priority ? msg->priority
+                                                            : q->rules.max_priority;
     *e = (struct entry){.msg = msg,
                         .queue = q,
                         .position = position,
@@ -242,19 +244,12 @@ void backlog_remove(struct broker *b, struct entry *e, enum reason reason)
 {
     struct queue *q = e->queue;
     switch (reason) {
-    case REASON_ACKED:
-        b->totals.acked++;
-        break;
-    case REASON_EXPIRED:
-        b->totals.expired++;
-        break;
+    case REASON_ACKED: b->totals.acked++; break;
+    case REASON_EXPIRED: b->totals.expired++; break;
     case REASON_MAXLEN:
     case REASON_REJECTED:
-    case REASON_DELIVERY_LIMIT:
-        b->totals.dropped++;
-        break;
-    default:
-        break;
+    case REASON_DELIVERY_LIMIT: b->totals.dropped++; break;
+    default: break;
     }
     if (q && (e->flags & ENTRY_JOURNALLED) && reason != REASON_MOVED)
         backlog_removed(b, q, e->position);

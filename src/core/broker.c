@@ -49,10 +49,8 @@ static bool command_has_ask(enum command_type type)
     case CMD_CONSUME:
     case CMD_CANCEL:
     case CMD_GET:
-    case CMD_ADMIN:
-        return true;
-    default:
-        return false;
+    case CMD_ADMIN: return true;
+    default: return false;
     }
 }
 
@@ -138,11 +136,11 @@ static void free_peers(struct broker *b)
 static void free_catalogue(struct broker *b)
 {
     MAP_EACH(&b->users, struct user, user)
-        user->peers = 0;
+    user->peers = 0;
     for (;;) {
         struct vhost *vhost = NULL;
         MAP_EACH(&b->vhosts, struct vhost, v)
-            vhost = v;
+        vhost = v;
         if (!vhost)
             break;
         vhost_delete(b, vhost);
@@ -150,7 +148,7 @@ static void free_catalogue(struct broker *b)
     for (;;) {
         struct user *user = NULL;
         MAP_EACH(&b->users, struct user, u)
-            user = u;
+        user = u;
         if (!user)
             break;
         user_delete(b, user);

@@ -40,12 +40,12 @@ enum ask_flag {
     ASK_GLOBAL = 1 << 9,
     ASK_REQUEUE = 1 << 10,
     ASK_MULTIPLE = 1 << 11,
-    ASK_REJECT = 1 << 12,    /* the nack came as basic.reject */
-    ASK_LOOPBACK = 1 << 13,  /* the peer's address is 127.0.0.0/8 or ::1 */
-    ASK_CAN_BLOCK = 1 << 14, /* the client understands connection.blocked */
+    ASK_REJECT = 1 << 12,     /* the nack came as basic.reject */
+    ASK_LOOPBACK = 1 << 13,   /* the peer's address is 127.0.0.0/8 or ::1 */
+    ASK_CAN_BLOCK = 1 << 14,  /* the client understands connection.blocked */
     ASK_CAN_CANCEL = 1 << 15, /* … consumer cancel notifications */
     ASK_VERIFY_OK = 1 << 16,
-    ASK_NO_WAIT = 1 << 17,   /* the engine will not show the answer; it is emitted all the same */
+    ASK_NO_WAIT = 1 << 17,        /* the engine will not show the answer; it is emitted all the same */
     ASK_INTERNAL_ADMIN = 1 << 18, /* the control socket: skips permission checks */
 };
 
@@ -76,18 +76,18 @@ struct command {
 
 enum effect_type {
     EFF_NONE,
-    EFF_ANSWER,         /* the command of `origin` is done; answer may be NULL when there is nothing to say */
-    EFF_ERROR,          /* answer: code and text. The channel (soft codes) or session (hard codes) has failed: the core
+    EFF_ANSWER,  /* the command of `origin` is done; answer may be NULL when there is nothing to say */
+    EFF_ERROR,   /* answer: code and text. The channel (soft codes) or session (hard codes) has failed: the core
                            ignores it until CHANNEL_CLOSE or SESSION_CLOSE. channel 0 with a soft code: login refused etc. */
-    EFF_CONFIRM,        /* publishes up to `number` of the channel are taken care of once lsn is durable; bytes: their size.
+    EFF_CONFIRM, /* publishes up to `number` of the channel are taken care of once lsn is durable; bytes: their size.
                            flags EFFECT_SILENT: the channel is not in confirm mode, only the bytes count */
-    EFF_NACK,           /* the one publish `number` was refused (overflow=reject-publish); bytes as above */
-    EFF_RETURN,         /* msg, answer: code and text; before the confirm of the same publish */
-    EFF_DELIVER,        /* msg, number delivery tag (dense per channel from 1), consumer, flags EFFECT_REDELIVERED */
-    EFF_GET_OK,         /* msg, number delivery tag, count messages left, flags EFFECT_REDELIVERED */
+    EFF_NACK,    /* the one publish `number` was refused (overflow=reject-publish); bytes as above */
+    EFF_RETURN,  /* msg, answer: code and text; before the confirm of the same publish */
+    EFF_DELIVER, /* msg, number delivery tag (dense per channel from 1), consumer, flags EFFECT_REDELIVERED */
+    EFF_GET_OK,  /* msg, number delivery tag, count messages left, flags EFFECT_REDELIVERED */
     EFF_GET_EMPTY,
-    EFF_CONSUMER_GONE,  /* consumer: its queue was deleted or it lost its right; only if the session asked CAN_CANCEL */
-    EFF_BLOCKED,        /* stop reading this session: answer text is the reason; the session has published */
+    EFF_CONSUMER_GONE, /* consumer: its queue was deleted or it lost its right; only if the session asked CAN_CANCEL */
+    EFF_BLOCKED,       /* stop reading this session: answer text is the reason; the session has published */
     EFF_UNBLOCKED,
     EFF_CHANNEL_CLOSED, /* last effect of the channel */
     EFF_SESSION_CLOSED, /* last effect of the session: the number may be used again */
@@ -155,14 +155,15 @@ struct broker_options {
     struct core_log log;
     void (*random)(void *arg, void *ret, size_t len);
     void *random_arg;
-    unsigned ports;        /* network loops + control; the worker's port comes after them */
-    size_t port_slots;     /* 0: 8192 */
-    uint64_t message_bytes_max; /* 0: 16 MiB */
+    unsigned ports;                 /* network loops + control; the worker's port comes after them */
+    size_t port_slots;              /* 0: 8192 */
+    uint64_t message_bytes_max;     /* 0: 16 MiB */
     unsigned channel_consumers_max; /* 0: 1024 */
-    uint64_t tx_bytes_max; /* 0: 64 MiB */
-    uint64_t compact_bytes; /* 0: 64 MiB: the journal is compacted when it is longer than this and twice what is alive */
-    uint64_t compact_every; /* tests: force a compaction every n commands; 0: off */
-    int64_t consumer_timeout_ms; /* 0: off */
+    uint64_t tx_bytes_max;          /* 0: 64 MiB */
+    uint64_t
+        compact_bytes; /* 0: 64 MiB: the journal is compacted when it is longer than this and twice what is alive */
+    uint64_t compact_every;                                 /* tests: force a compaction every n commands; 0: off */
+    int64_t consumer_timeout_ms;                            /* 0: off */
     struct slice default_user, default_pass, default_vhost; /* made when the store is new; empty: guest guest / */
     bool guest_loopback_only;
 };
@@ -195,7 +196,8 @@ struct slab_heap *broker_heap(struct broker *broker);
 
 struct broker_totals {
     uint64_t published, routed, delivered, acked, redelivered, returned, dropped, expired, dead_lettered, rejected;
-    uint64_t messages, message_bytes, unacked, queues, exchanges, bindings, consumers, channels, sessions, vhosts, users;
+    uint64_t messages, message_bytes, unacked, queues, exchanges, bindings, consumers, channels, sessions, vhosts,
+        users;
     uint64_t compactions;
 };
 void broker_totals(const struct broker *broker, struct broker_totals *ret);

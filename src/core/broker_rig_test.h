@@ -43,8 +43,8 @@ struct rig {
     mono_t now;
     wall_t wall;
     lsn_t durable;
-    bool hold;  /* nothing becomes durable */
-    bool check; /* broker_check after every step */
+    bool hold;    /* nothing becomes durable */
+    bool check;   /* broker_check after every step */
     bool starved; /* without memory it need not come to rest */
     struct effect effects[RIG_EFFECTS_MAX];
     unsigned effect_count;
@@ -162,7 +162,8 @@ RIG_FN struct rig *rig_try(struct rig_log *log, const struct broker_options *opt
     rig->log = log;
     rig->options = options ? *options : (struct broker_options){0};
     rig->chance = 42;
-    rig->options.log = (struct core_log){log, rig_log_room, rig_log_reserve, rig_log_append, rig_log_trim, rig_log_live};
+    rig->options.log =
+        (struct core_log){log, rig_log_room, rig_log_reserve, rig_log_append, rig_log_trim, rig_log_live};
     rig->options.random = rig_random;
     rig->options.random_arg = &rig->chance;
     rig->options.ports = 1;
@@ -175,7 +176,8 @@ RIG_FN struct rig *rig_try(struct rig_log *log, const struct broker_options *opt
     why[0] = '\0';
     int err = rig->b ? 0 : -12;
     for (lsn_t lsn = log->first; !err && lsn <= log->count; lsn++)
-        err = broker_replay(rig->b, lsn, slice_of(log->records[lsn - 1].bytes, log->records[lsn - 1].len), why, sizeof why);
+        err = broker_replay(rig->b, lsn, slice_of(log->records[lsn - 1].bytes, log->records[lsn - 1].len), why,
+                            sizeof why);
     if (!err)
         err = broker_replayed(rig->b, rig->now, rig->wall, why, sizeof why);
     rig->durable = log->count;
@@ -214,7 +216,8 @@ RIG_FN void rig_take(struct rig *rig, unsigned port)
     }
 }
 
-RIG_FN struct command *rig_command(struct rig *rig, unsigned port, enum command_type type, uint32_t session, uint16_t channel)
+RIG_FN struct command *rig_command(struct rig *rig, unsigned port, enum command_type type, uint32_t session,
+                                   uint16_t channel)
 {
     struct command *c = ring_push(&broker_port(rig->b, port)->commands);
     assert_non_null(c);
@@ -251,8 +254,9 @@ RIG_FN void rig_step(struct rig *rig)
         rig_worker(rig);
         if (rig->check)
             broker_check(rig->b);
-        if (!more && before == rig->log->count && effects == rig->effect_count && ring_empty(&broker_port(rig->b, 0)->commands) &&
-            ring_empty(&broker_port(rig->b, 1)->commands) && (rig->hold || rig->durable == rig->log->count))
+        if (!more && before == rig->log->count && effects == rig->effect_count &&
+            ring_empty(&broker_port(rig->b, 0)->commands) && ring_empty(&broker_port(rig->b, 1)->commands) &&
+            (rig->hold || rig->durable == rig->log->count))
             return;
         if (rig->starved && i > 20)
             return;
@@ -439,15 +443,16 @@ RIG_FN char *rig_dump_queue(const struct queue *q, bool loose)
                           (unsigned long long)q->id, rig_sum(q->args));
     for (unsigned lane = 0; lane <= (q->lanes == &q->lane ? 0 : q->rules.max_priority); lane++)
         LIST_EACH(&q->lanes[lane].entries, node, after)
-            entries[count++] = CONTAINER_OF(node, struct entry, link);
+    entries[count++] = CONTAINER_OF(node, struct entry, link);
     LIST_EACH(&q->unacked, node, after)
-        entries[count++] = CONTAINER_OF(node, struct entry, link);
+    entries[count++] = CONTAINER_OF(node, struct entry, link);
     qsort(entries, count, sizeof *entries, rig_by_position);
     for (size_t i = 0; i < count; i++)
         if (entries[i]->flags & ENTRY_JOURNALLED)
-            at += (size_t)snprintf(text + at, max - at, " %llu:%u:%u:%u:%lld:%u:%u", (unsigned long long)entries[i]->position,
-                                   rig_sum(msg_body(entries[i]->msg)), rig_sum(msg_props(entries[i]->msg)),
-                                   rig_sum(msg_key(entries[i]->msg)), (long long)(entries[i]->deadline == WALL_NEVER ? -1 : entries[i]->deadline),
+            at += (size_t)snprintf(text + at, max - at, " %llu:%u:%u:%u:%lld:%u:%u",
+                                   (unsigned long long)entries[i]->position, rig_sum(msg_body(entries[i]->msg)),
+                                   rig_sum(msg_props(entries[i]->msg)), rig_sum(msg_key(entries[i]->msg)),
+                                   (long long)(entries[i]->deadline == WALL_NEVER ? -1 : entries[i]->deadline),
                                    loose ? 0 : entries[i]->returns, entries[i]->lane);
     free(entries);
     return text;
@@ -458,7 +463,8 @@ RIG_FN char *rig_dump(struct broker *b, bool loose)
 {
     char *lines[4096];
     size_t count = 0, len = 1;
-    LIST_EACH(&b->catalogue, node, after) {
+    LIST_EACH(&b->catalogue, node, after)
+    {
         struct object *object = CONTAINER_OF(node, struct object, link);
         char text[1200] = "";
         if (!object->journalled)
@@ -474,8 +480,8 @@ RIG_FN char *rig_dump(struct broker *b, bool loose)
         case OBJ_PERMISSION:
         case OBJ_TOPIC_PERMISSION: {
             const struct permission *p = CONTAINER_OF(object, struct permission, object);
-            snprintf(text, sizeof text, "permission %.*s %.*s %.*s %u", SLICE_ARG(p->user->name), SLICE_ARG(p->vhost->name),
-                     SLICE_ARG(p->exchange), rig_sum(p->patterns[0].text));
+            snprintf(text, sizeof text, "permission %.*s %.*s %.*s %u", SLICE_ARG(p->user->name),
+                     SLICE_ARG(p->vhost->name), SLICE_ARG(p->exchange), rig_sum(p->patterns[0].text));
             break;
         }
         case OBJ_POLICY: {
@@ -490,9 +496,7 @@ RIG_FN char *rig_dump(struct broker *b, bool loose)
                      x->internal, x->delayed, rig_sum(x->args));
             break;
         }
-        case OBJ_QUEUE:
-            lines[count++] = rig_dump_queue(CONTAINER_OF(object, struct queue, object), loose);
-            continue;
+        case OBJ_QUEUE: lines[count++] = rig_dump_queue(CONTAINER_OF(object, struct queue, object), loose); continue;
         case OBJ_BINDING: {
             const struct binding *p = CONTAINER_OF(object, struct binding, object);
             snprintf(text, sizeof text, "binding %.*s %.*s %.*s %u", SLICE_ARG(p->source->name),

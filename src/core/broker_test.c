@@ -3,7 +3,11 @@
 #include "core/broker_rig_test.h"
 
 #define ASK(type, name, other, key, flags) rig_ask(rig, CMD_##type, 1, 1, name, other, key, (struct slice){0}, flags)
-#define ARGS(...) (struct slice){__VA_ARGS__}
+#define ARGS(...)                                                                                                      \
+    (struct slice)                                                                                                     \
+    {                                                                                                                  \
+        __VA_ARGS__                                                                                                    \
+    }
 
 struct table {
     uint8_t bytes[512];
@@ -216,7 +220,8 @@ static void priorities(void **state)
     declare(rig, "q", writer_slice(&t.w));
     static const uint8_t priority[] = {0, 5, 3, 9, 3};
     for (int i = 0; i < 5; i++) {
-        struct amqp_props props = {.present = AMQP_DELIVERY_MODE | AMQP_PRIORITY, .delivery_mode = 2, .priority = priority[i]};
+        struct amqp_props props = {
+            .present = AMQP_DELIVERY_MODE | AMQP_PRIORITY, .delivery_mode = 2, .priority = priority[i]};
         rig_publish_with(rig, 1, 1, "", "q", slice_str((char[]){(char)('a' + i), 0}), &props, 0);
     }
     rig_assert_replays(rig);
@@ -257,13 +262,15 @@ static void delayed_messages(void **state)
     struct rig *rig = begin();
     struct table t;
     amqp_put_str(&table(&t)->w, "x-delayed-type", slice_str("fanout"));
-    assert_true(rig_ask(rig, CMD_EXCHANGE_DECLARE, 1, 1, "late", "x-delayed-message", NULL, writer_slice(&t.w), ASK_DURABLE));
+    assert_true(
+        rig_ask(rig, CMD_EXCHANGE_DECLARE, 1, 1, "late", "x-delayed-message", NULL, writer_slice(&t.w), ASK_DURABLE));
     assert_string_equal(rig_error(rig), "");
     declare(rig, "q", (struct slice){0});
     ASK(QUEUE_BIND, "q", "late", "", 0);
     for (int i = 0; i < 3; i++) {
         amqp_put_long(&table(&t)->w, "x-delay", 300 - 100 * i);
-        struct amqp_props props = {.present = AMQP_DELIVERY_MODE | AMQP_HEADERS, .delivery_mode = 2, .headers = writer_slice(&t.w)};
+        struct amqp_props props = {
+            .present = AMQP_DELIVERY_MODE | AMQP_HEADERS, .delivery_mode = 2, .headers = writer_slice(&t.w)};
         rig_publish_with(rig, 1, 1, "late", "k", slice_str((char[]){(char)('a' + i), 0}), &props, 0);
     }
     assert_string_equal(rig_error(rig), "");
@@ -299,7 +306,8 @@ static void transactions(void **state)
     assert_int_equal(rig_ready(rig, "q"), 4);
     rig_assert_replays(rig);
     consume(rig, "q", "c", 0);
-    assert_string_equal(rig_delivered(rig), "b c d e"); /* persistent around transient: all of them become deliverable */
+    assert_string_equal(rig_delivered(rig),
+                        "b c d e"); /* persistent around transient: all of them become deliverable */
     rig_plain(rig, CMD_ACK, 1, 1, 2, 0);
     put(rig, "q", "f");
     rig_plain(rig, CMD_TX_ROLLBACK, 1, 1, 0, 0);
@@ -570,7 +578,9 @@ static void random_op(struct rig *rig, struct chance *c, uint64_t *tags)
     uint32_t multiple = pick(c, 4) ? 0 : ASK_MULTIPLE;
     switch (pick(c, 24)) {
     case 0: random_declare(rig, c, name); break;
-    case 1: rig_ask(rig, CMD_CONSUME, 1, channel, name, tag, NULL, (struct slice){0}, pick(c, 3) ? 0 : ASK_NO_ACK); break;
+    case 1:
+        rig_ask(rig, CMD_CONSUME, 1, channel, name, tag, NULL, (struct slice){0}, pick(c, 3) ? 0 : ASK_NO_ACK);
+        break;
     case 2: rig_ask(rig, CMD_CANCEL, 1, channel, tag, NULL, NULL, (struct slice){0}, 0); break;
     case 3:
     case 4: rig_ask(rig, CMD_GET, 1, channel, name, NULL, NULL, (struct slice){0}, pick(c, 3) ? 0 : ASK_NO_ACK); break;

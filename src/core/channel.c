@@ -286,7 +286,8 @@ void channel_release(struct broker *b, struct channel *ch)
 {
     tx_drop(b, ch, true);
     reply_forget(b, ch);
-    LIST_EACH(&ch->consumers, node, after) {
+    LIST_EACH(&ch->consumers, node, after)
+    {
         struct consumer *consumer = CONTAINER_OF(node, struct consumer, channel_link);
         if (consumer->queue) { /* out of the turn, so that requeued messages go to others; freed below */
             list_remove(&consumer->ready_link);

@@ -5,7 +5,8 @@
 static void check_lane(const struct queue *q, unsigned lane, uint64_t *count, uint64_t *bytes)
 {
     uint64_t n = 0, last = 0;
-    LIST_EACH(&q->lanes[lane].entries, node, after) {
+    LIST_EACH(&q->lanes[lane].entries, node, after)
+    {
         const struct entry *e = CONTAINER_OF(node, struct entry, link);
         CHECK(e->queue == q && e->lane == lane && !(e->flags & ENTRY_UNACKED));
         CHECK(e->msg && atomic_load(&e->msg->refs) > 0);
@@ -26,14 +27,16 @@ static uint64_t check_queue(struct broker *b, const struct queue *q)
     for (unsigned i = 0; i < lanes; i++)
         check_lane(q, i, &count, &bytes);
     CHECK(count == q->ready_count && bytes == q->ready_bytes);
-    LIST_EACH(&q->unacked, node, after) {
+    LIST_EACH(&q->unacked, node, after)
+    {
         const struct entry *e = CONTAINER_OF(node, struct entry, link);
         CHECK(e->queue == q && (e->flags & ENTRY_UNACKED) && e->position < q->next_position);
         unacked++;
     }
     CHECK(unacked == q->unacked_count);
     uint32_t consumers = 0;
-    LIST_EACH(&q->consumers, node, after) {
+    LIST_EACH(&q->consumers, node, after)
+    {
         const struct consumer *consumer = CONTAINER_OF(node, struct consumer, queue_link);
         CHECK(consumer->queue == q && !consumer->channel->failed);
         consumers++;
@@ -71,7 +74,8 @@ static void check_channel(const struct channel *ch)
 void broker_check(struct broker *b)
 {
     uint64_t messages = 0, queues = 0;
-    LIST_EACH(&b->catalogue, node, after) {
+    LIST_EACH(&b->catalogue, node, after)
+    {
         struct object *object = CONTAINER_OF(node, struct object, link);
         if (object->kind == OBJ_QUEUE) {
             messages += check_queue(b, CONTAINER_OF(object, struct queue, object));
@@ -82,7 +86,8 @@ void broker_check(struct broker *b)
     CHECK(queues == b->totals.queues);
     CHECK(messages <= b->totals.messages); /* the rest is held unacknowledged from queues that are gone */
     CHECK(b->entries.objects == b->totals.messages);
-    LIST_EACH(&b->peers, node, after) {
+    LIST_EACH(&b->peers, node, after)
+    {
         struct peer *peer = CONTAINER_OF(node, struct peer, link);
         for (uint32_t i = 0; i < peer->channel_max; i++)
             if (peer->channels[i])

@@ -179,11 +179,8 @@ bool compact_turn(struct broker *b)
         if (wanted(b))
             compact_start(b);
         return k->phase != COMPACT_IDLE;
-    case COMPACT_CATALOGUE:
-        return catalogue_slice(b);
-    case COMPACT_MESSAGES:
-        messages_slice(b);
-        return k->phase == COMPACT_MESSAGES;
+    case COMPACT_CATALOGUE: return catalogue_slice(b);
+    case COMPACT_MESSAGES: messages_slice(b); return k->phase == COMPACT_MESSAGES;
     case COMPACT_SYNC:
         if (b->durable >= k->ckpt) {
             b->options.log.trim(b->options.log.self, k->first);

@@ -29,7 +29,16 @@
 #define ERROR_TEXT_MAX 512
 #define LSN_CAPTURED UINT64_MAX /* entry of a transaction whose record is still being built */
 
-enum object_kind { OBJ_VHOST, OBJ_USER, OBJ_PERMISSION, OBJ_TOPIC_PERMISSION, OBJ_POLICY, OBJ_EXCHANGE, OBJ_QUEUE, OBJ_BINDING };
+enum object_kind {
+    OBJ_VHOST,
+    OBJ_USER,
+    OBJ_PERMISSION,
+    OBJ_TOPIC_PERMISSION,
+    OBJ_POLICY,
+    OBJ_EXCHANGE,
+    OBJ_QUEUE,
+    OBJ_BINDING
+};
 
 /* First member of everything in the catalogue. The list keeps creation order, so that a snapshot written in this order
  * never names what it has not defined. */
@@ -134,9 +143,9 @@ struct binding {
 struct route {
     struct queue **queues;
     uint32_t count, max;
-    bool failed; /* no memory */
+    bool failed;           /* no memory */
     const struct msg *msg; /* being routed */
-    uint32_t matched; /* destinations found by the exchange now visited */
+    uint32_t matched;      /* destinations found by the exchange now visited */
     struct exchange **todo;
     uint32_t todo_count, todo_max;
 };
@@ -145,7 +154,16 @@ struct route {
 
 enum overflow { OVERFLOW_DROP_HEAD, OVERFLOW_REJECT, OVERFLOW_REJECT_DLX };
 enum queue_type { QUEUE_CLASSIC, QUEUE_QUORUM };
-enum reason { REASON_ACKED, REASON_EXPIRED, REASON_MAXLEN, REASON_REJECTED, REASON_DELIVERY_LIMIT, REASON_PURGED, REASON_MOVED, REASON_COUNT };
+enum reason {
+    REASON_ACKED,
+    REASON_EXPIRED,
+    REASON_MAXLEN,
+    REASON_REJECTED,
+    REASON_DELIVERY_LIMIT,
+    REASON_PURGED,
+    REASON_MOVED,
+    REASON_COUNT
+};
 
 /* What governs a queue: arguments, policy and operator policy together. -1: not set. */
 struct queue_rules {
@@ -187,7 +205,7 @@ struct lane {
 struct ranges { /* positions to be journalled as removed, as runs */
     struct range {
         uint64_t first, last;
-    } *runs;
+    } * runs;
     uint32_t count, max;
 };
 
@@ -197,8 +215,8 @@ struct queue {
     struct slice name, args;
     uint64_t id;
     bool durable, auto_delete, exclusive, had_consumer, hidden, deleting;
-    bool pumping;   /* on b->pump */
-    bool awaiting;  /* on b->await */
+    bool pumping;  /* on b->pump */
+    bool awaiting; /* on b->await */
     bool removal_dirty;
     struct peer *owner; /* exclusive queues */
     struct queue_rules rules;
@@ -241,7 +259,7 @@ struct consumer {
 
 struct unacked {
     uint64_t tag;
-    struct entry *entry; /* NULL: a hole */
+    struct entry *entry;       /* NULL: a hole */
     struct consumer *consumer; /* NULL: basic.get, or cancelled since */
     mono_t since;
     bool counted; /* against the channel's global prefetch */
@@ -306,8 +324,8 @@ struct peer {
     int64_t credit;
     struct channel **channels;
     uint32_t channel_max, channel_count;
-    struct list owned; /* exclusive queues */
-    struct list link;  /* b->peers */
+    struct list owned;      /* exclusive queues */
+    struct list link;       /* b->peers */
     uint64_t removal_epoch; /* == b->removal_epoch: has acks that are not journalled yet */
     uint64_t login_ticket;
     uint32_t login_origin;
@@ -334,10 +352,10 @@ enum compact_phase { COMPACT_IDLE, COMPACT_CATALOGUE, COMPACT_MESSAGES, COMPACT_
 struct compact {
     enum compact_phase phase;
     lsn_t first, catalogue_end, ckpt;
-    struct list *cursor;  /* next object of the catalogue */
-    struct queue *queue;  /* being written */
-    unsigned lane;        /* its lane; beyond the last: unacked */
-    struct entry *entry;  /* next entry; NULL: lane not begun */
+    struct list *cursor; /* next object of the catalogue */
+    struct queue *queue; /* being written */
+    unsigned lane;       /* its lane; beyond the last: unacked */
+    struct entry *entry; /* next entry; NULL: lane not begun */
     uint16_t gen;
     uint64_t body_gen;
     uint64_t commands;
@@ -375,7 +393,7 @@ struct broker {
     struct map reply_tokens; /* token → consumer */
     uint64_t topology_gen;   /* grows whenever a name may resolve or be allowed differently */
     uint64_t route_gen;
-    struct route route; /* scratch of the publish path */
+    struct route route;     /* scratch of the publish path */
     struct target *targets; /* the same */
     uint32_t target_max;
     bool stalled; /* a delivery found its port full */
@@ -384,19 +402,19 @@ struct broker {
     struct list removals;    /* queues with removed ranges to be journalled */
     uint64_t removal_epoch;
     struct list delayed; /* struct delayed: messages that wait for their time */
-    struct list dead; /* struct dead_letter waiting to be routed */
+    struct list dead;    /* struct dead_letter waiting to be routed */
     uint64_t dead_count;
 
     uint64_t next_queue_id, next_msg_id, next_ticket;
     unsigned alarms;
     bool recovering, stopping, store_was_new;
 
-    size_t reserved_bytes;  /* of this tick's reservation in the journal: what is left */
+    size_t reserved_bytes; /* of this tick's reservation in the journal: what is left */
     unsigned reserved_records;
     struct buffer scratch; /* record heads */
     struct buffer capture; /* sub-records of the transaction being committed */
     bool capturing;
-    uint32_t piece_count;   /* replay */
+    uint32_t piece_count; /* replay */
     struct buffer pieces;
 
     struct compact compact;
@@ -424,11 +442,11 @@ struct effect *effect_push(struct broker *b, struct peer *peer, enum effect_type
 void effect_flush(struct port_side *side);
 bool port_has_room(struct port_side *side); /* for deliveries */
 MUST_USE struct answer *answer_new(struct slice text, struct slice name, struct slice fields);
-void answer_ok(struct broker *b, struct peer *peer, const struct command *c, lsn_t lsn, struct slice name, uint64_t number,
-               uint64_t number2);
+void answer_ok(struct broker *b, struct peer *peer, const struct command *c, lsn_t lsn, struct slice name,
+               uint64_t number, uint64_t number2);
 /* Reports and fails the channel (soft codes) or the peer (hard codes). */
-void fail(struct broker *b, struct peer *peer, uint16_t channel, uint32_t origin, enum error_code code, const char *format,
-          ...) __attribute__((format(printf, 6, 7)));
+void fail(struct broker *b, struct peer *peer, uint16_t channel, uint32_t origin, enum error_code code,
+          const char *format, ...) __attribute__((format(printf, 6, 7)));
 void kick(struct broker *b, struct peer *peer, const char *text);
 void no_memory(struct broker *b, struct peer *peer, uint16_t channel, uint32_t origin);
 
@@ -436,7 +454,8 @@ void no_memory(struct broker *b, struct peer *peer, uint16_t channel, uint32_t o
 bool authorise(struct broker *b, struct user *user, struct vhost *vhost, enum verb verb, struct slice name);
 bool authorise_topic(struct broker *b, struct user *user, struct exchange *x, enum verb verb, struct slice key);
 /* authorise, and the refusal when it says no. kind: "queue", "exchange". */
-bool allowed(struct broker *b, struct peer *peer, const struct command *c, enum verb verb, const char *kind, struct slice name);
+bool allowed(struct broker *b, struct peer *peer, const struct command *c, enum verb verb, const char *kind,
+             struct slice name);
 bool may_enter(struct user *user, struct vhost *vhost);
 struct user *user_find(struct broker *b, struct slice name);
 MUST_USE bool user_put(struct broker *b, struct slice name, struct slice verifier, struct slice tags, bool journalled);
@@ -456,8 +475,8 @@ struct vhost *vhost_find(struct broker *b, struct slice name);
 MUST_USE struct vhost *vhost_put(struct broker *b, struct slice name, struct slice default_queue_type);
 void vhost_delete(struct broker *b, struct vhost *vhost);
 MUST_USE bool policy_put(struct broker *b, struct vhost *vhost, struct slice name, struct slice pattern,
-                         enum apply_to apply_to, int64_t priority, struct slice definition, bool operator_policy, char *text,
-                         size_t text_len);
+                         enum apply_to apply_to, int64_t priority, struct slice definition, bool operator_policy,
+                         char *text, size_t text_len);
 struct policy *policy_find(struct vhost *vhost, struct slice name, bool operator_policy);
 void policy_delete(struct broker *b, struct policy *policy);
 void policy_apply_queue(struct broker *b, struct queue *q);
@@ -483,8 +502,8 @@ MUST_USE struct exchange *exchange_make(struct broker *b, struct vhost *vhost, s
 void exchange_delete(struct broker *b, struct exchange *x);
 MUST_USE bool binding_make(struct broker *b, struct exchange *source, struct queue *queue, struct exchange *exchange,
                            struct slice key, struct slice args, bool *ret_new);
-struct binding *binding_find(struct vhost *vhost, struct exchange *source, struct queue *queue, struct exchange *exchange,
-                             struct slice key, struct slice args);
+struct binding *binding_find(struct vhost *vhost, struct exchange *source, struct queue *queue,
+                             struct exchange *exchange, struct slice key, struct slice args);
 /* may_delete: an auto-delete source that lost its last binding goes too. */
 void binding_delete(struct broker *b, struct binding *binding, bool may_delete);
 bool exchange_make_defaults(struct broker *b, struct vhost *vhost);
@@ -498,8 +517,8 @@ void route_fini(struct route *route);
 
 /* queue.c */
 struct queue *queue_find(struct vhost *vhost, struct slice name);
-MUST_USE struct queue *queue_make(struct broker *b, struct vhost *vhost, struct slice name, bool durable, bool exclusive,
-                                  bool auto_delete, struct slice args, struct peer *owner, uint64_t id);
+MUST_USE struct queue *queue_make(struct broker *b, struct vhost *vhost, struct slice name, bool durable,
+                                  bool exclusive, bool auto_delete, struct slice args, struct peer *owner, uint64_t id);
 void queue_delete(struct broker *b, struct queue *q, lsn_t *ret_lsn);
 uint64_t queue_purge(struct broker *b, struct queue *q);
 void queue_used(struct broker *b, struct queue *q);
@@ -512,7 +531,7 @@ MUST_USE bool backlog_lanes(struct queue *q, unsigned lanes);
 struct entry *backlog_append(struct broker *b, struct queue *q, struct msg *msg, uint64_t position, lsn_t lsn,
                              wall_t deadline, bool journalled);
 struct entry *backlog_head(struct queue *q);
-void backlog_take(struct broker *b, struct entry *entry); /* lane → unacked list */
+void backlog_take(struct broker *b, struct entry *entry);    /* lane → unacked list */
 void backlog_requeue(struct broker *b, struct entry *entry); /* unacked list → lane, in its place */
 /* The entry leaves the queue for good: its removal is journalled (not for REASON_MOVED) and it is freed. */
 void backlog_remove(struct broker *b, struct entry *entry, enum reason reason);
@@ -540,7 +559,8 @@ void return_msg(struct broker *b, struct channel *ch, struct msg *msg, uint32_t 
 
 /* deadletter.c */
 void dead_letter(struct broker *b, struct entry *entry, enum reason reason); /* the entry is in a lane or unacked */
-void dead_letter_msg(struct broker *b, struct queue *q, struct msg *msg, enum reason reason); /* never was in the queue */
+void dead_letter_msg(struct broker *b, struct queue *q, struct msg *msg,
+                     enum reason reason);             /* never was in the queue */
 bool dead_letter_run(struct broker *b, unsigned max); /* true: more is left */
 
 /* delay.c */

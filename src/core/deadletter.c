@@ -171,7 +171,8 @@ static void write_headers(struct broker *b, struct writer *w, const struct msg *
 }
 
 /* The message as it goes to the dead-letter exchange: new headers, no expiration, perhaps another routing key. */
-static struct msg *make(struct broker *b, const struct dead_letter *d, const struct amqp_props *old, struct slice deaths)
+static struct msg *make(struct broker *b, const struct dead_letter *d, const struct amqp_props *old,
+                        struct slice deaths)
 {
     const struct queue_rules *rules = &d->queue->rules;
     struct slice key = rules->has_dlk ? rules->dlk : msg_key(d->msg);

@@ -123,7 +123,8 @@ void delay_entry_recovered(struct broker *b, struct queue *q, struct entry *e)
 /* The vhost goes: nothing of it fires any more. The entries are the queue's to free. */
 void delay_drop_all(struct broker *b, struct queue *q)
 {
-    LIST_EACH(&b->delayed, node, after) {
+    LIST_EACH(&b->delayed, node, after)
+    {
         struct delayed *d = CONTAINER_OF(node, struct delayed, link);
         if (d->entry->queue != q)
             continue;

@@ -36,7 +36,7 @@ static void wait_durable(struct broker *b, struct queue *q)
 void durable_advanced(struct broker *b)
 {
     LIST_EACH(&b->await, node, after)
-        queue_schedule(b, CONTAINER_OF(node, struct queue, pump_link));
+    queue_schedule(b, CONTAINER_OF(node, struct queue, pump_link));
 }
 
 /* ---- readiness ---- */
@@ -80,7 +80,8 @@ static void park(struct consumer *consumer)
 
 void consumers_unpark(struct broker *b, struct channel *ch)
 {
-    LIST_EACH(&ch->parked, node, after) {
+    LIST_EACH(&ch->parked, node, after)
+    {
         struct consumer *consumer = CONTAINER_OF(node, struct consumer, ready_link);
         if (may_serve(consumer) && can_take(consumer))
             enlist(b, consumer);
@@ -173,7 +174,9 @@ static void hand_over(struct broker *b, struct channel *ch, struct consumer *con
         backlog_remove(b, e, REASON_ACKED);
         return;
     }
-    unacked_push(&ch->unacked, (struct unacked){.tag = ch->next_tag, .entry = e, .consumer = consumer, .since = b->now, .counted = true});
+    unacked_push(
+        &ch->unacked,
+        (struct unacked){.tag = ch->next_tag, .entry = e, .consumer = consumer, .since = b->now, .counted = true});
     backlog_take(b, e);
     consumer->unacked++;
     ch->global_unacked++;
@@ -199,7 +202,8 @@ static bool deliver(struct broker *b, struct consumer *consumer, struct entry *e
     effect->msg = msg;
     effect->consumer = consumer->id;
     effect->number = ++ch->next_tag;
-    effect->flags = (uint8_t)((e->flags & ENTRY_REDELIVERED ? EFFECT_REDELIVERED : 0) | (consumer->no_ack ? EFFECT_NO_ACK : 0));
+    effect->flags =
+        (uint8_t)((e->flags & ENTRY_REDELIVERED ? EFFECT_REDELIVERED : 0) | (consumer->no_ack ? EFFECT_NO_ACK : 0));
     ch->peer->credit -= (int64_t)delivery_cost(msg);
     hand_over(b, ch, consumer, e);
     return true;
@@ -222,7 +226,8 @@ static void pump(struct broker *b, struct queue *q, unsigned *budget)
         struct entry *e = backlog_head(q);
         if (!e)
             break;
-        if (e->deadline <= b->wall && e->lsn <= b->durable && !((e->flags & ENTRY_FRESH) && queue_has_ready_consumer(b, q))) {
+        if (e->deadline <= b->wall && e->lsn <= b->durable &&
+            !((e->flags & ENTRY_FRESH) && queue_has_ready_consumer(b, q))) {
             backlog_expire(b, q);
             if (backlog_head(q) == e)
                 break;
@@ -270,7 +275,8 @@ static void choose_active(struct broker *b, struct queue *q)
     struct consumer *best = NULL;
     if (!q->rules.single_active || q->active)
         return;
-    LIST_EACH(&q->consumers, node, after) {
+    LIST_EACH(&q->consumers, node, after)
+    {
         struct consumer *consumer = CONTAINER_OF(node, struct consumer, queue_link);
         if (!best || consumer->priority > best->priority)
             best = consumer;
@@ -335,7 +341,8 @@ void consumer_gone(struct broker *b, struct consumer *consumer)
 
 static struct consumer *consumer_by_tag(struct channel *ch, struct slice tag)
 {
-    LIST_EACH(&ch->consumers, node, after) {
+    LIST_EACH(&ch->consumers, node, after)
+    {
         struct consumer *consumer = CONTAINER_OF(node, struct consumer, channel_link);
         if (slice_equal(consumer->tag, tag))
             return consumer;
@@ -374,7 +381,8 @@ static struct queue *readable(struct broker *b, struct channel *ch, struct comma
     return NULL;
 }
 
-static struct consumer *consumer_make(struct broker *b, struct channel *ch, struct queue *q, struct command *c, struct slice tag)
+static struct consumer *consumer_make(struct broker *b, struct channel *ch, struct queue *q, struct command *c,
+                                      struct slice tag)
 {
     struct consumer *consumer = pool_take(&b->consumers);
     if (!consumer)
@@ -421,19 +429,20 @@ void do_consume(struct broker *b, struct peer *peer, struct channel *ch, struct 
     if (!q)
         return;
     if (q->exclusive_consumer || ((c->ask->flags & ASK_EXCLUSIVE) && (q->consumer_count || q->rules.single_active))) {
-        fail(b, peer, c->channel, c->origin, ERR_ACCESS_REFUSED, "queue '%.*s' in vhost '%.*s' in exclusive use", SLICE_ARG(q->name),
-             SLICE_ARG(peer->vhost->name));
+        fail(b, peer, c->channel, c->origin, ERR_ACCESS_REFUSED, "queue '%.*s' in vhost '%.*s' in exclusive use",
+             SLICE_ARG(q->name), SLICE_ARG(peer->vhost->name));
         return;
     }
     if (amqp_table_find(c->ask->args, "x-priority", &v) && !amqp_value_is_int(&v)) {
         fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED,
-             "invalid arg 'x-priority' for queue '%.*s' in vhost '%.*s': \"expected integer, got %s\"", SLICE_ARG(q->name),
-             SLICE_ARG(peer->vhost->name), amqp_type_name(v.type));
+             "invalid arg 'x-priority' for queue '%.*s' in vhost '%.*s': \"expected integer, got %s\"",
+             SLICE_ARG(q->name), SLICE_ARG(peer->vhost->name), amqp_type_name(v.type));
         return;
     }
     if (q->rules.type == QUEUE_QUORUM && ch->global_prefetch) {
-        fail(b, peer, c->channel, c->origin, ERR_NOT_IMPLEMENTED, "queue '%.*s' in vhost '%.*s' does not support global qos",
-             SLICE_ARG(q->name), SLICE_ARG(peer->vhost->name));
+        fail(b, peer, c->channel, c->origin, ERR_NOT_IMPLEMENTED,
+             "queue '%.*s' in vhost '%.*s' does not support global qos", SLICE_ARG(q->name),
+             SLICE_ARG(peer->vhost->name));
         return;
     }
     if (ch->consumer_count >= b->options.channel_consumers_max) {
@@ -476,10 +485,12 @@ void do_get(struct broker *b, struct peer *peer, struct channel *ch, struct comm
     if (!q)
         return;
     if (q->rules.single_active) {
-        fail(b, peer, c->channel, c->origin, ERR_RESOURCE_LOCKED,
-             "cannot obtain access to locked queue '%.*s' in vhost '%.*s'. basic.get operations are not supported by %s "
-             "with single active consumer",
-             SLICE_ARG(q->name), SLICE_ARG(peer->vhost->name), q->rules.type == QUEUE_QUORUM ? "quorum queues" : "queues");
+        fail(
+            b, peer, c->channel, c->origin, ERR_RESOURCE_LOCKED,
+            "cannot obtain access to locked queue '%.*s' in vhost '%.*s'. basic.get operations are not supported by %s "
+            "with single active consumer",
+            SLICE_ARG(q->name), SLICE_ARG(peer->vhost->name),
+            q->rules.type == QUEUE_QUORUM ? "quorum queues" : "queues");
         return;
     }
     queue_used(b, q);
@@ -492,7 +503,8 @@ void do_get(struct broker *b, struct peer *peer, struct channel *ch, struct comm
         return;
     }
     bool no_ack = c->flags & ASK_NO_ACK || c->ask->flags & ASK_NO_ACK;
-    struct msg *msg = (no_ack || unacked_reserve(&ch->unacked)) && log_reserve(b, 64, 1) ? msg_for_delivery(b, q, e) : NULL;
+    struct msg *msg =
+        (no_ack || unacked_reserve(&ch->unacked)) && log_reserve(b, 64, 1) ? msg_for_delivery(b, q, e) : NULL;
     if (!msg) {
         no_memory(b, peer, c->channel, c->origin);
         return;

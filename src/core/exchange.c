@@ -64,7 +64,7 @@ static void direct_match(struct broker *b, struct exchange *x, struct slice key,
     struct key_bucket *bucket = map_get(&x->keys, key);
     if (bucket)
         LIST_EACH(&bucket->bindings, node, after)
-            route_target(b, route, CONTAINER_OF(node, struct binding, bucket_link));
+    route_target(b, route, CONTAINER_OF(node, struct binding, bucket_link));
 }
 
 /* ---- fanout, headers, random: the list of bindings is the index ---- */
@@ -88,14 +88,15 @@ static void fanout_match(struct broker *b, struct exchange *x, struct slice key,
     (void)key;
     (void)headers;
     LIST_EACH(&x->sources, node, after)
-        route_target(b, route, CONTAINER_OF(node, struct binding, source_link));
+    route_target(b, route, CONTAINER_OF(node, struct binding, source_link));
 }
 
 static void headers_type_match(struct broker *b, struct exchange *x, struct slice key, struct slice headers,
                                struct route *route)
 {
     (void)key;
-    LIST_EACH(&x->sources, node, after) {
+    LIST_EACH(&x->sources, node, after)
+    {
         struct binding *binding = CONTAINER_OF(node, struct binding, source_link);
         if (headers_match(binding->args, headers))
             route_target(b, route, binding);
@@ -111,10 +112,10 @@ static void random_match(struct broker *b, struct exchange *x, struct slice key,
         return;
     uint64_t skip = random_u64(b) % x->binding_count;
     LIST_EACH(&x->sources, node, after)
-        if (skip-- == 0) {
-            route_target(b, route, CONTAINER_OF(node, struct binding, source_link));
-            return;
-        }
+    if (skip-- == 0) {
+        route_target(b, route, CONTAINER_OF(node, struct binding, source_link));
+        return;
+    }
 }
 
 /* ---- topic ---- */
@@ -267,8 +268,9 @@ struct exchange *exchange_find(struct vhost *vhost, struct slice name)
     return map_get(&vhost->exchanges, name);
 }
 
-struct exchange *exchange_make(struct broker *b, struct vhost *vhost, struct slice name, const struct exchange_type *type,
-                               bool delayed, bool durable, bool auto_delete, bool internal, struct slice args)
+struct exchange *exchange_make(struct broker *b, struct vhost *vhost, struct slice name,
+                               const struct exchange_type *type, bool delayed, bool durable, bool auto_delete,
+                               bool internal, struct slice args)
 {
     struct exchange *x = mem_zalloc(sizeof *x);
     if (!x)
@@ -299,16 +301,20 @@ bool exchange_make_defaults(struct broker *b, struct vhost *vhost)
     static const struct {
         const char *name, *type;
         bool internal;
-    } defaults[] = {{"", "direct", false},           {"amq.direct", "direct", false},
-                    {"amq.fanout", "fanout", false}, {"amq.topic", "topic", false},
-                    {"amq.headers", "headers", false}, {"amq.match", "headers", false},
+    } defaults[] = {{"", "direct", false},
+                    {"amq.direct", "direct", false},
+                    {"amq.fanout", "fanout", false},
+                    {"amq.topic", "topic", false},
+                    {"amq.headers", "headers", false},
+                    {"amq.match", "headers", false},
                     {"amq.rabbitmq.trace", "topic", true}};
     for (size_t i = 0; i < ARRAY_LEN(defaults); i++) {
         struct slice name = slice_str(defaults[i].name);
         const struct exchange_type *type = exchange_type_find(slice_str(defaults[i].type));
         if (exchange_find(vhost, name))
             continue;
-        struct exchange *x = exchange_make(b, vhost, name, type, false, true, false, defaults[i].internal, (struct slice){0});
+        struct exchange *x =
+            exchange_make(b, vhost, name, type, false, true, false, defaults[i].internal, (struct slice){0});
         if (!x)
             return false;
         x->object.journalled = false; /* they come with the vhost */
@@ -346,8 +352,8 @@ static bool identity_write(struct writer *w, const struct exchange *source, cons
     return writer_ok(w);
 }
 
-struct binding *binding_find(struct vhost *vhost, struct exchange *source, struct queue *queue, struct exchange *exchange,
-                             struct slice key, struct slice args)
+struct binding *binding_find(struct vhost *vhost, struct exchange *source, struct queue *queue,
+                             struct exchange *exchange, struct slice key, struct slice args)
 {
     size_t max = 4 * 256 + 1 + args.len;
     uint8_t small[2048], *raw = max <= sizeof small ? small : mem_alloc(max);
@@ -451,21 +457,24 @@ static bool equivalent(struct broker *b, struct peer *peer, struct command *c, s
         differs(b, peer, c, "auto_delete", yes_no(flags & ASK_AUTO_DELETE), yes_no(x->auto_delete)) ||
         differs(b, peer, c, "internal", yes_no(flags & ASK_INTERNAL), yes_no(x->internal)))
         return false;
-    if (args_equivalent("exchange", x->name, x->vhost->name, c->ask->args, x->args, exchange_arg_keys, text, sizeof text))
+    if (args_equivalent("exchange", x->name, x->vhost->name, c->ask->args, x->args, exchange_arg_keys, text,
+                        sizeof text))
         return true;
     fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "%s", text);
     return false;
 }
 
 /* The type that routes, and whether messages are delayed first. NULL: reported. */
-static const struct exchange_type *type_of_declare(struct broker *b, struct peer *peer, struct command *c, bool *ret_delayed)
+static const struct exchange_type *type_of_declare(struct broker *b, struct peer *peer, struct command *c,
+                                                   bool *ret_delayed)
 {
     struct amqp_value v;
     *ret_delayed = slice_is(c->ask->other, "x-delayed-message");
     if (!*ret_delayed) {
         const struct exchange_type *type = exchange_type_find(c->ask->other);
         if (!type)
-            fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "unknown exchange type '%.*s'", SLICE_ARG(c->ask->other));
+            fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "unknown exchange type '%.*s'",
+                 SLICE_ARG(c->ask->other));
         return type;
     }
     const struct exchange_type *type = NULL;
@@ -484,8 +493,8 @@ static bool alternate_allowed(struct broker *b, struct peer *peer, struct comman
         return true;
     if (!amqp_value_is_str(&v)) {
         fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED,
-             "invalid type '%s' for arg 'alternate-exchange' in exchange '%.*s' in vhost '%.*s'", amqp_type_name(v.type),
-             SLICE_ARG(c->ask->name), SLICE_ARG(peer->vhost->name));
+             "invalid type '%s' for arg 'alternate-exchange' in exchange '%.*s' in vhost '%.*s'",
+             amqp_type_name(v.type), SLICE_ARG(c->ask->name), SLICE_ARG(peer->vhost->name));
         return false;
     }
     return allowed(b, peer, c, VERB_READ, "exchange", c->ask->name) && allowed(b, peer, c, VERB_WRITE, "exchange", v.s);
@@ -499,7 +508,8 @@ static bool hash_args_right(struct broker *b, struct peer *peer, struct command 
     if (type->match != hash_match || !has_property)
         return true;
     if (has_header)
-        fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "hash-header and hash-property are mutually exclusive");
+        fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED,
+             "hash-header and hash-property are mutually exclusive");
     else if (!amqp_value_is_str(&property) || !property_known(property.s))
         fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "Unsupported property: %.*s",
              SLICE_ARG(amqp_value_is_str(&property) ? property.s : slice_str("not a string")));
@@ -508,15 +518,16 @@ static bool hash_args_right(struct broker *b, struct peer *peer, struct command 
     return false;
 }
 
-static void declare_new(struct broker *b, struct peer *peer, struct command *c, const struct exchange_type *type, bool delayed)
+static void declare_new(struct broker *b, struct peer *peer, struct command *c, const struct exchange_type *type,
+                        bool delayed)
 {
     if (!hash_args_right(b, peer, c, type))
         return;
     struct slice name = c->ask->name;
     uint32_t flags = c->ask->flags;
     if (slice_starts(name, "amq.")) {
-        fail(b, peer, c->channel, c->origin, ERR_ACCESS_REFUSED, "exchange name '%.*s' contains reserved prefix 'amq.*'",
-             SLICE_ARG(name));
+        fail(b, peer, c->channel, c->origin, ERR_ACCESS_REFUSED,
+             "exchange name '%.*s' contains reserved prefix 'amq.*'", SLICE_ARG(name));
         return;
     }
     if (!alternate_allowed(b, peer, c))
@@ -564,8 +575,9 @@ void do_exchange_delete(struct broker *b, struct peer *peer, struct channel *ch,
     if (is_default(b, peer, c, name))
         return;
     if (slice_starts(name, "amq.")) {
-        fail(b, peer, c->channel, c->origin, ERR_ACCESS_REFUSED, "deletion of system exchange '%.*s' in vhost '%.*s' not allowed",
-             SLICE_ARG(name), SLICE_ARG(peer->vhost->name));
+        fail(b, peer, c->channel, c->origin, ERR_ACCESS_REFUSED,
+             "deletion of system exchange '%.*s' in vhost '%.*s' not allowed", SLICE_ARG(name),
+             SLICE_ARG(peer->vhost->name));
         return;
     }
     if (!allowed(b, peer, c, VERB_CONFIGURE, "exchange", name))
@@ -573,8 +585,8 @@ void do_exchange_delete(struct broker *b, struct peer *peer, struct channel *ch,
     struct exchange *x = exchange_find(peer->vhost, name);
     lsn_t lsn = 0;
     if (x && (c->ask->flags & ASK_IF_UNUSED) && !list_empty(&x->sources)) {
-        fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "exchange '%.*s' in vhost '%.*s' in use", SLICE_ARG(name),
-             SLICE_ARG(peer->vhost->name));
+        fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "exchange '%.*s' in vhost '%.*s' in use",
+             SLICE_ARG(name), SLICE_ARG(peer->vhost->name));
         return;
     }
     if (x) {
@@ -589,7 +601,8 @@ void do_exchange_delete(struct broker *b, struct peer *peer, struct channel *ch,
 }
 
 /* One place for queue.bind, queue.unbind, exchange.bind and exchange.unbind. */
-static void binding_command(struct broker *b, struct peer *peer, struct channel *ch, struct command *c, bool to_queue, bool add)
+static void binding_command(struct broker *b, struct peer *peer, struct channel *ch, struct command *c, bool to_queue,
+                            bool add)
 {
     struct slice target = c->ask->name, source = c->ask->other, key = c->ask->key;
     const char *kind = to_queue ? "queue" : "exchange";
@@ -625,10 +638,11 @@ static void binding_command(struct broker *b, struct peer *peer, struct channel 
         return;
     }
     if (q && queue_locked(q, peer)) {
-        fail(b, peer, c->channel, c->origin, ERR_RESOURCE_LOCKED,
-             "cannot obtain exclusive access to locked queue '%.*s' in vhost '%.*s'. It could be originally declared on "
-             "another connection or the exclusive property value does not match that of the original declaration.",
-             SLICE_ARG(target), SLICE_ARG(peer->vhost->name));
+        fail(
+            b, peer, c->channel, c->origin, ERR_RESOURCE_LOCKED,
+            "cannot obtain exclusive access to locked queue '%.*s' in vhost '%.*s'. It could be originally declared on "
+            "another connection or the exclusive property value does not match that of the original declaration.",
+            SLICE_ARG(target), SLICE_ARG(peer->vhost->name));
         return;
     }
     char text[ERROR_TEXT_MAX];
@@ -640,12 +654,14 @@ static void binding_command(struct broker *b, struct peer *peer, struct channel 
     if (add && x->type->match == hash_match && !weight_parse(key, &weight)) {
         bool number = key.len > 0;
         for (size_t i = 0; i < key.len; i++)
-            number = number && ((key.ptr[i] >= '0' && key.ptr[i] <= '9') || (i == 0 && key.ptr[i] == '-' && key.len > 1));
+            number =
+                number && ((key.ptr[i] >= '0' && key.ptr[i] <= '9') || (i == 0 && key.ptr[i] == '-' && key.len > 1));
         if (number)
             fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "The binding key must be greater than 0");
         else
-            fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "The binding key must be an integer: <<%s%.*s%s>>",
-                 key.len ? "\"" : "", SLICE_ARG(key), key.len ? "\"" : "");
+            fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED,
+                 "The binding key must be an integer: <<%s%.*s%s>>", key.len ? "\"" : "", SLICE_ARG(key),
+                 key.len ? "\"" : "");
         return;
     }
     bool fresh = false;

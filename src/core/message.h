@@ -14,25 +14,25 @@
 #include <stdatomic.h>
 
 enum msg_flag {
-    MSG_PERSISTENT = 1,   /* delivery_mode 2 */
-    MSG_HAS_HEADERS = 2,  /* a header table is present: CC, BCC, x-delay, headers exchange may matter */
+    MSG_PERSISTENT = 1,  /* delivery_mode 2 */
+    MSG_HAS_HEADERS = 2, /* a header table is present: CC, BCC, x-delay, headers exchange may matter */
     MSG_HAS_USER_ID = 4,
     MSG_HAS_REPLY_TO = 8,
-    MSG_MANDATORY = 16,   /* of the publish, not of the message; ignored once routed */
-    MSG_INVALID = 32,     /* of the publish: expiration or delivery mode are refused once the exchange is known */
+    MSG_MANDATORY = 16, /* of the publish, not of the message; ignored once routed */
+    MSG_INVALID = 32,   /* of the publish: expiration or delivery mode are refused once the exchange is known */
 };
 
 struct msg {
     _Atomic uint32_t refs;
-    uint8_t large;          /* from mem_alloc, not from a slab */
-    uint8_t flags;          /* enum msg_flag */
-    uint8_t priority;       /* property, 0 when absent */
+    uint8_t large;    /* from mem_alloc, not from a slab */
+    uint8_t flags;    /* enum msg_flag */
+    uint8_t priority; /* property, 0 when absent */
     uint8_t exchange_len, key_len;
-    uint32_t props_len;     /* property flags (2 bytes at least) + property list */
+    uint32_t props_len; /* property flags (2 bytes at least) + property list */
     uint32_t body_len;
-    int64_t expiration_ms;  /* property `expiration`; -1: none */
-    uint64_t id;            /* core's: shared-body number in the journal, 0 until journalled */
-    uint64_t mark;          /* core's: compaction generation that has written the body */
+    int64_t expiration_ms; /* property `expiration`; -1: none */
+    uint64_t id;           /* core's: shared-body number in the journal, 0 until journalled */
+    uint64_t mark;         /* core's: compaction generation that has written the body */
     uint8_t bytes[];
 };
 

@@ -98,7 +98,8 @@ enum enqueue_result enqueue_routed(struct broker *b, struct msg *msg, const stru
                 dead_letter_msg(b, q, msg, REASON_MAXLEN);
             continue;
         }
-        b->targets[kept++] = (struct target){.queue = q, .position = q->next_position++, .deadline = backlog_deadline(b, q, msg)};
+        b->targets[kept++] =
+            (struct target){.queue = q, .position = q->next_position++, .deadline = backlog_deadline(b, q, msg)};
     }
     for (uint32_t i = 0; i < kept; i++) {
         struct queue *q = b->targets[i].queue;
@@ -171,8 +172,8 @@ void return_msg(struct broker *b, struct channel *ch, struct msg *msg, uint32_t 
 }
 
 /* Queues of the message are known (b->route): enqueue, return, confirm. Keeps its own reference of msg. */
-static void publish_routed(struct broker *b, struct channel *ch, struct msg *msg, const struct command *c, bool delivered,
-                           uint64_t bytes)
+static void publish_routed(struct broker *b, struct channel *ch, struct msg *msg, const struct command *c,
+                           bool delivered, uint64_t bytes)
 {
     lsn_t lsn = 0;
     enum enqueue_result result = ENQUEUE_OK;
@@ -191,7 +192,8 @@ static void publish_routed(struct broker *b, struct channel *ch, struct msg *msg
 /* ---- checks ---- */
 
 /* Looks the exchange up and asks for permission; both answers are kept while the topology stands. */
-static struct exchange *exchange_of(struct broker *b, struct channel *ch, const struct msg *msg, const struct command *c)
+static struct exchange *exchange_of(struct broker *b, struct channel *ch, const struct msg *msg,
+                                    const struct command *c)
 {
     struct slice name = msg_exchange(msg);
     struct peer *peer = ch->peer;
@@ -206,8 +208,9 @@ static struct exchange *exchange_of(struct broker *b, struct channel *ch, const 
         return NULL;
     }
     if (x->internal) {
-        fail(b, peer, c->channel, c->origin, ERR_ACCESS_REFUSED, "cannot publish to internal exchange '%.*s' in vhost '%.*s'",
-             SLICE_ARG(name), SLICE_ARG(peer->vhost->name));
+        fail(b, peer, c->channel, c->origin, ERR_ACCESS_REFUSED,
+             "cannot publish to internal exchange '%.*s' in vhost '%.*s'", SLICE_ARG(name),
+             SLICE_ARG(peer->vhost->name));
         return NULL;
     }
     if (name.len)
@@ -218,14 +221,15 @@ static struct exchange *exchange_of(struct broker *b, struct channel *ch, const 
     return x;
 }
 
-static bool topic_allowed(struct broker *b, struct channel *ch, struct exchange *x, const struct msg *msg, const struct command *c)
+static bool topic_allowed(struct broker *b, struct channel *ch, struct exchange *x, const struct msg *msg,
+                          const struct command *c)
 {
     struct user *user = ch->peer->user;
     if (!user || !x->type->by_topic || authorise_topic(b, user, x, VERB_WRITE, msg_key(msg)))
         return true;
     fail(b, ch->peer, c->channel, c->origin, ERR_ACCESS_REFUSED,
-         "write access to topic '%.*s' in exchange '%.*s' in vhost '%.*s' refused for user '%.*s'", SLICE_ARG(msg_key(msg)),
-         SLICE_ARG(x->name), SLICE_ARG(x->vhost->name), SLICE_ARG(user->name));
+         "write access to topic '%.*s' in exchange '%.*s' in vhost '%.*s' refused for user '%.*s'",
+         SLICE_ARG(msg_key(msg)), SLICE_ARG(x->name), SLICE_ARG(x->vhost->name), SLICE_ARG(user->name));
     return false;
 }
 
@@ -236,11 +240,13 @@ static bool user_id_right(struct broker *b, struct channel *ch, const struct amq
         memmem(user->tags.ptr, user->tags.len, "impersonator", 12))
         return true;
     fail(b, ch->peer, c->channel, c->origin, ERR_PRECONDITION_FAILED,
-         "user_id property set to '%.*s' but authenticated user was '%.*s'", SLICE_ARG(props->user_id), SLICE_ARG(user->name));
+         "user_id property set to '%.*s' but authenticated user was '%.*s'", SLICE_ARG(props->user_id),
+         SLICE_ARG(user->name));
     return false;
 }
 
-static bool routes_right(struct broker *b, struct channel *ch, struct slice headers, const struct command *c, bool *ret_bcc)
+static bool routes_right(struct broker *b, struct channel *ch, struct slice headers, const struct command *c,
+                         bool *ret_bcc)
 {
     static const char *const keys[] = {"CC", "BCC"};
     for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
@@ -310,8 +316,8 @@ static bool properties_right(struct broker *b, struct channel *ch, const struct 
 
 /* ---- the command ---- */
 
-static void publish_checked(struct broker *b, struct channel *ch, struct exchange *x, struct msg *msg, struct slice headers,
-                            const struct command *c, uint64_t bytes)
+static void publish_checked(struct broker *b, struct channel *ch, struct exchange *x, struct msg *msg,
+                            struct slice headers, const struct command *c, uint64_t bytes)
 {
     int64_t delay_ms;
     lsn_t lsn = 0;

@@ -112,7 +112,7 @@ static void drop_entries(struct broker *b, struct queue *q)
         q->unacked_count--;
         b->totals.unacked--;
         e->queue = NULL;
-        e->flags &= (uint8_t)~(ENTRY_UNACKED | ENTRY_JOURNALLED);
+        e->flags &= (uint8_t) ~(ENTRY_UNACKED | ENTRY_JOURNALLED);
         if (!b->recovering && q->object.journalled)
             b->journalled_bytes -= backlog_journals(q, e->msg) ? msg_size(e->msg) : 0;
     }
@@ -171,7 +171,8 @@ uint64_t queue_purge(struct broker *b, struct queue *q)
 
 static void fail_locked(struct broker *b, struct peer *peer, struct command *c, struct slice name)
 {
-    fail(b, peer, c->channel, c->origin, ERR_RESOURCE_LOCKED, locked_text, SLICE_ARG(name), SLICE_ARG(peer->vhost->name));
+    fail(b, peer, c->channel, c->origin, ERR_RESOURCE_LOCKED, locked_text, SLICE_ARG(name),
+         SLICE_ARG(peer->vhost->name));
 }
 
 static void fail_no_queue(struct broker *b, struct peer *peer, struct command *c, struct slice name)
@@ -228,14 +229,14 @@ static void declare_passive(struct broker *b, struct channel *ch, struct command
     }
 }
 
-static bool same_flag(struct broker *b, struct peer *peer, struct command *c, struct slice name, const char *what, bool asked,
-                      bool current)
+static bool same_flag(struct broker *b, struct peer *peer, struct command *c, struct slice name, const char *what,
+                      bool asked, bool current)
 {
     if (asked == current)
         return true;
     fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED,
-         "inequivalent arg '%s' for queue '%.*s' in vhost '%.*s': received '%s' but current is '%s'", what, SLICE_ARG(name),
-         SLICE_ARG(peer->vhost->name), asked ? "true" : "false", current ? "true" : "false");
+         "inequivalent arg '%s' for queue '%.*s' in vhost '%.*s': received '%s' but current is '%s'", what,
+         SLICE_ARG(name), SLICE_ARG(peer->vhost->name), asked ? "true" : "false", current ? "true" : "false");
     return false;
 }
 
@@ -270,8 +271,9 @@ static bool quorum_allowed(struct broker *b, struct peer *peer, struct command *
     else if (c->ask->flags & ASK_AUTO_DELETE)
         what = "auto-delete";
     if (what)
-        fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "invalid property '%s' for queue '%.*s' in vhost '%.*s'", what,
-             SLICE_ARG(name), SLICE_ARG(peer->vhost->name));
+        fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED,
+             "invalid property '%s' for queue '%.*s' in vhost '%.*s'", what, SLICE_ARG(name),
+             SLICE_ARG(peer->vhost->name));
     return !what;
 }
 
@@ -282,8 +284,8 @@ static bool dlx_allowed(struct broker *b, struct peer *peer, struct command *c, 
         return true;
     if (!amqp_value_is_str(&v)) {
         fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED,
-             "invalid type '%s' for arg 'x-dead-letter-exchange' in queue '%.*s' in vhost '%.*s'", amqp_type_name(v.type),
-             SLICE_ARG(name), SLICE_ARG(peer->vhost->name));
+             "invalid type '%s' for arg 'x-dead-letter-exchange' in queue '%.*s' in vhost '%.*s'",
+             amqp_type_name(v.type), SLICE_ARG(name), SLICE_ARG(peer->vhost->name));
         return false;
     }
     return allowed(b, peer, c, VERB_READ, "queue", name) && allowed(b, peer, c, VERB_WRITE, "exchange", v.s);
@@ -336,7 +338,8 @@ void do_queue_declare(struct broker *b, struct peer *peer, struct channel *ch, s
     }
     struct queue *q = queue_find(peer->vhost, name);
     if (!q && c->ask->name.len && slice_starts(name, "amq.")) {
-        fail(b, peer, c->channel, c->origin, ERR_ACCESS_REFUSED, "queue name '%.*s' contains reserved prefix 'amq.*'", SLICE_ARG(name));
+        fail(b, peer, c->channel, c->origin, ERR_ACCESS_REFUSED, "queue name '%.*s' contains reserved prefix 'amq.*'",
+             SLICE_ARG(name));
         return;
     }
     if (!allowed(b, peer, c, VERB_CONFIGURE, "queue", name))
@@ -362,7 +365,7 @@ void do_queue_purge(struct broker *b, struct peer *peer, struct channel *ch, str
     else {
         uint64_t purged = queue_purge(b, q);
         backlog_flush_removals(b);
-        answer_ok(b, peer, c, q->object.journalled && purged ? b->appended : 0, (struct slice){0}, purged, 0);
+        answer_ok(b, peer, c, q->object.journalled ? b->appended : 0, (struct slice){0}, purged, 0);
     }
 }
 
@@ -381,18 +384,19 @@ void do_queue_delete(struct broker *b, struct peer *peer, struct channel *ch, st
     }
     if (q && q->rules.type == QUEUE_QUORUM && (flags & (ASK_IF_UNUSED | ASK_IF_EMPTY))) {
         fail(b, peer, c->channel, c->origin, ERR_NOT_IMPLEMENTED,
-             "cannot delete queue '%.*s' in vhost '%.*s'. queue.delete operations with %s flag set are not supported by quorum queues",
+             "cannot delete queue '%.*s' in vhost '%.*s'. queue.delete operations with %s flag set are not supported "
+             "by quorum queues",
              SLICE_ARG(name), SLICE_ARG(peer->vhost->name), flags & ASK_IF_UNUSED ? "if-unused" : "if-empty");
         return;
     }
     if (q && (flags & ASK_IF_UNUSED) && q->consumer_count) {
-        fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "queue '%.*s' in vhost '%.*s' in use", SLICE_ARG(name),
-             SLICE_ARG(peer->vhost->name));
+        fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "queue '%.*s' in vhost '%.*s' in use",
+             SLICE_ARG(name), SLICE_ARG(peer->vhost->name));
         return;
     }
     if (q && (flags & ASK_IF_EMPTY) && q->ready_count) {
-        fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "queue '%.*s' in vhost '%.*s' not empty", SLICE_ARG(name),
-             SLICE_ARG(peer->vhost->name));
+        fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "queue '%.*s' in vhost '%.*s' not empty",
+             SLICE_ARG(name), SLICE_ARG(peer->vhost->name));
         return;
     }
     if (q && !log_object_reserve(b, &q->object)) {

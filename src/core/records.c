@@ -13,7 +13,8 @@
 #define PIECE_BYTES (CORE_RECORD_BYTES_MAX - 16u)
 #define SCRATCH_HEAD 4096u
 #define SCRATCH_BODY_MAX (256u * 1024)
-#define RESERVE_MORE 8192u /* on top of what is asked, so that what a command reserves inside its own reservation is there */
+#define RESERVE_MORE                                                                                                   \
+    8192u /* on top of what is asked, so that what a command reserves inside its own reservation is there */
 
 /* ---- append ---- */
 
@@ -127,7 +128,8 @@ bool log_capture_begin(struct broker *b)
 /* Entries and marks that were waiting for the record's lsn stand in queues that are scheduled: all on b->pump. */
 static void give_lsn(struct broker *b, lsn_t lsn)
 {
-    LIST_EACH(&b->pump, node, after) {
+    LIST_EACH(&b->pump, node, after)
+    {
         struct queue *q = CONTAINER_OF(node, struct queue, pump_link);
         unsigned lanes = q->lanes == &q->lane ? 1 : q->rules.max_priority + 1u;
         if (q->mark_lsn == LSN_CAPTURED)
@@ -184,7 +186,8 @@ static size_t object_bytes(const struct object *object)
     size_t len = 2048;
     switch (object->kind) {
     case OBJ_USER:
-        len += CONTAINER_OF(object, struct user, object)->verifier.len + CONTAINER_OF(object, struct user, object)->tags.len;
+        len += CONTAINER_OF(object, struct user, object)->verifier.len +
+               CONTAINER_OF(object, struct user, object)->tags.len;
         break;
     case OBJ_PERMISSION:
     case OBJ_TOPIC_PERMISSION:
@@ -195,17 +198,10 @@ static size_t object_bytes(const struct object *object)
         len += CONTAINER_OF(object, struct policy, object)->definition.len +
                CONTAINER_OF(object, struct policy, object)->pattern.text.len;
         break;
-    case OBJ_EXCHANGE:
-        len += CONTAINER_OF(object, struct exchange, object)->args.len;
-        break;
-    case OBJ_QUEUE:
-        len += CONTAINER_OF(object, struct queue, object)->args.len;
-        break;
-    case OBJ_BINDING:
-        len += CONTAINER_OF(object, struct binding, object)->args.len;
-        break;
-    case OBJ_VHOST:
-        break;
+    case OBJ_EXCHANGE: len += CONTAINER_OF(object, struct exchange, object)->args.len; break;
+    case OBJ_QUEUE: len += CONTAINER_OF(object, struct queue, object)->args.len; break;
+    case OBJ_BINDING: len += CONTAINER_OF(object, struct binding, object)->args.len; break;
+    case OBJ_VHOST: break;
     }
     return len;
 }
@@ -247,10 +243,11 @@ static void put_queue(struct writer *w, const struct queue *q)
 
 lsn_t log_object(struct broker *b, const struct object *object)
 {
-    static const uint8_t put_types[] = {[OBJ_VHOST] = REC_VHOST_PUT,           [OBJ_USER] = REC_USER_PUT,
-                                        [OBJ_PERMISSION] = REC_PERMISSION_PUT, [OBJ_TOPIC_PERMISSION] = REC_PERMISSION_PUT,
-                                        [OBJ_POLICY] = REC_POLICY_PUT,         [OBJ_EXCHANGE] = REC_EXCHANGE_PUT,
-                                        [OBJ_QUEUE] = REC_QUEUE_PUT,           [OBJ_BINDING] = REC_BINDING_PUT};
+    static const uint8_t put_types[] = {
+        [OBJ_VHOST] = REC_VHOST_PUT,           [OBJ_USER] = REC_USER_PUT,
+        [OBJ_PERMISSION] = REC_PERMISSION_PUT, [OBJ_TOPIC_PERMISSION] = REC_PERMISSION_PUT,
+        [OBJ_POLICY] = REC_POLICY_PUT,         [OBJ_EXCHANGE] = REC_EXCHANGE_PUT,
+        [OBJ_QUEUE] = REC_QUEUE_PUT,           [OBJ_BINDING] = REC_BINDING_PUT};
     if (!object->journalled || b->recovering || !log_object_reserve(b, object))
         return 0;
     struct writer w = head(b, put_types[object->kind]);
@@ -296,12 +293,8 @@ lsn_t log_object(struct broker *b, const struct object *object)
         writer_str32(&w, x->args);
         break;
     }
-    case OBJ_QUEUE:
-        put_queue(&w, CONTAINER_OF(object, struct queue, object));
-        break;
-    case OBJ_BINDING:
-        put_binding(&w, CONTAINER_OF(object, struct binding, object));
-        break;
+    case OBJ_QUEUE: put_queue(&w, CONTAINER_OF(object, struct queue, object)); break;
+    case OBJ_BINDING: put_binding(&w, CONTAINER_OF(object, struct binding, object)); break;
     }
     return write_head(b, &w);
 }
@@ -346,8 +339,7 @@ lsn_t log_object_gone(struct broker *b, const struct object *object)
         w = head(b, REC_BINDING_DELETE);
         put_binding(&w, CONTAINER_OF(object, struct binding, object));
         break;
-    default:
-        return 0;
+    default: return 0;
     }
     return write_head(b, &w);
 }
@@ -406,7 +398,8 @@ lsn_t log_enqueue(struct broker *b, const struct msg *msg, const struct target *
 
 lsn_t log_remove(struct broker *b, const struct queue *q, const struct ranges *ranges)
 {
-    if (!log_reserve(b, 64 + 20 * (size_t)ranges->count, 1) || !buffer_reserve(&b->scratch, 64 + 20 * (size_t)ranges->count))
+    if (!log_reserve(b, 64 + 20 * (size_t)ranges->count, 1) ||
+        !buffer_reserve(&b->scratch, 64 + 20 * (size_t)ranges->count))
         return 0; /* after a crash they come back as redelivered: at-least-once still holds */
     struct writer w = head(b, REC_REMOVE);
     writer_varint(&w, q->id);
@@ -452,8 +445,7 @@ const char *record_name(uint8_t type)
         return #name;
 #include "core/records.def"
 #undef RECORD
-    default:
-        return NULL;
+    default: return NULL;
     }
 }
 
@@ -493,9 +485,7 @@ void record_print(struct slice record, char *ret, size_t len)
     case REC_VHOST_PUT:
     case REC_VHOST_DELETE:
     case REC_USER_PUT:
-    case REC_USER_DELETE:
-        snprintf(ret + n, len - (size_t)n, " '%.*s'", SLICE_ARG(reader_str8(&r)));
-        break;
+    case REC_USER_DELETE: snprintf(ret + n, len - (size_t)n, " '%.*s'", SLICE_ARG(reader_str8(&r))); break;
     case REC_EXCHANGE_PUT:
     case REC_EXCHANGE_DELETE:
     case REC_POLICY_PUT:
@@ -522,15 +512,14 @@ void record_print(struct slice record, char *ret, size_t len)
         break;
     }
     case REC_REMOVE: {
-        unsigned long long id = reader_varint(&r), runs = reader_varint(&r), first = reader_varint(&r), count = reader_varint(&r);
+        unsigned long long id = reader_varint(&r), runs = reader_varint(&r), first = reader_varint(&r),
+                           count = reader_varint(&r);
         snprintf(ret + n, len - (size_t)n, " queue %llu: %llu runs, first %llu +%llu", id, runs, first, count);
         break;
     }
     case REC_CHECKPOINT:
         snprintf(ret + n, len - (size_t)n, " snapshot begins at lsn %llu", (unsigned long long)reader_u64(&r));
         break;
-    default:
-        snprintf(ret + n, len - (size_t)n, " %zu bytes", record.len);
-        break;
+    default: snprintf(ret + n, len - (size_t)n, " %zu bytes", record.len); break;
     }
 }

@@ -286,8 +286,8 @@ static struct msg *msg_read(struct broker *b, struct reader *r, uint64_t id)
     int64_t expiration = (int64_t)reader_varint(r) - 1;
     uint8_t exchange_len = reader_u8(r), key_len = reader_u8(r);
     uint64_t props_len = reader_varint(r), body_len = reader_varint(r);
-    struct slice exchange = reader_take(r, exchange_len), key = reader_take(r, key_len), props = reader_take(r, props_len),
-                 body = reader_take(r, body_len);
+    struct slice exchange = reader_take(r, exchange_len), key = reader_take(r, key_len),
+                 props = reader_take(r, props_len), body = reader_take(r, body_len);
     if (!reader_done(r))
         return NULL;
     struct msg *msg = msg_new(&b->heap, exchange, key, props, body.len);
@@ -327,7 +327,7 @@ static void shared_fini(struct broker *b)
     if (!b->shared)
         return;
     MAP_EACH(b->shared, struct msg, msg)
-        msg_unref(&b->heap, msg);
+    msg_unref(&b->heap, msg);
     map_fini(b->shared);
     mem_free(b->shared);
     b->shared = NULL;
@@ -467,17 +467,11 @@ static bool apply(struct broker *b, struct slice record)
     struct slice name, vhost_name;
     uint8_t type = reader_u8(&r);
     switch (type) {
-    case REC_PIECE:
-        return piece(b, &r, false);
-    case REC_COMMIT:
-        return piece(b, &r, true);
-    case REC_CHECKPOINT:
-        return true;
-    case REC_TX:
-        return replay_tx(b, &r);
-    case REC_VHOST_PUT:
-        name = reader_str8(&r);
-        return vhost_put(b, name, reader_str8(&r)) && reader_ok(&r);
+    case REC_PIECE: return piece(b, &r, false);
+    case REC_COMMIT: return piece(b, &r, true);
+    case REC_CHECKPOINT: return true;
+    case REC_TX: return replay_tx(b, &r);
+    case REC_VHOST_PUT: name = reader_str8(&r); return vhost_put(b, name, reader_str8(&r)) && reader_ok(&r);
     case REC_VHOST_DELETE: {
         struct vhost *vhost = vhost_find(b, reader_str8(&r));
         if (vhost)
@@ -494,36 +488,24 @@ static bool apply(struct broker *b, struct slice record)
             user_delete(b, user);
         return reader_ok(&r);
     }
-    case REC_PERMISSION_PUT:
-        return replay_permission(b, &r, true);
-    case REC_PERMISSION_DELETE:
-        return replay_permission(b, &r, false);
-    case REC_POLICY_PUT:
-        return replay_policy(b, &r, true);
-    case REC_POLICY_DELETE:
-        return replay_policy(b, &r, false);
-    case REC_EXCHANGE_PUT:
-        return replay_exchange(b, &r, true);
-    case REC_EXCHANGE_DELETE:
-        return replay_exchange(b, &r, false);
-    case REC_QUEUE_PUT:
-        return replay_queue_put(b, &r);
+    case REC_PERMISSION_PUT: return replay_permission(b, &r, true);
+    case REC_PERMISSION_DELETE: return replay_permission(b, &r, false);
+    case REC_POLICY_PUT: return replay_policy(b, &r, true);
+    case REC_POLICY_DELETE: return replay_policy(b, &r, false);
+    case REC_EXCHANGE_PUT: return replay_exchange(b, &r, true);
+    case REC_EXCHANGE_DELETE: return replay_exchange(b, &r, false);
+    case REC_QUEUE_PUT: return replay_queue_put(b, &r);
     case REC_QUEUE_DELETE: {
         struct queue *q = queue_by_id(b, reader_varint(&r));
         if (q)
             queue_delete(b, q, NULL);
         return reader_ok(&r);
     }
-    case REC_BINDING_PUT:
-        return replay_binding(b, &r, true);
-    case REC_BINDING_DELETE:
-        return replay_binding(b, &r, false);
-    case REC_ENQUEUE:
-        return replay_enqueue(b, &r);
-    case REC_REMOVE:
-        return replay_remove(b, &r);
-    case REC_RETURN:
-        return replay_return(b, &r);
+    case REC_BINDING_PUT: return replay_binding(b, &r, true);
+    case REC_BINDING_DELETE: return replay_binding(b, &r, false);
+    case REC_ENQUEUE: return replay_enqueue(b, &r);
+    case REC_REMOVE: return replay_remove(b, &r);
+    case REC_RETURN: return replay_return(b, &r);
     case REC_MARK: {
         struct queue *q = queue_by_id(b, reader_varint(&r));
         uint64_t mark = reader_varint(&r);
@@ -531,8 +513,7 @@ static bool apply(struct broker *b, struct slice record)
             q->mark = mark; /* may go back: a clean stop leaves the exact mark */
         return reader_ok(&r);
     }
-    default:
-        return false;
+    default: return false;
     }
 }
 
@@ -560,7 +541,8 @@ int broker_replay(struct broker *b, lsn_t lsn, struct slice record, char *why, s
 static bool settle_one(struct broker *b, struct queue *q, struct held *item)
 {
     bool journalled = true;
-    struct entry *e = backlog_append(b, q, item->msg, item->position, 0, q->hidden ? WALL_NEVER : item->deadline, journalled);
+    struct entry *e =
+        backlog_append(b, q, item->msg, item->position, 0, q->hidden ? WALL_NEVER : item->deadline, journalled);
     if (!e)
         return false;
     item->msg = NULL; /* its reference went into the entry */
@@ -634,7 +616,8 @@ int broker_replayed(struct broker *b, mono_t now, wall_t wall, char *why, size_t
     buffer_fini(&b->pieces);
     shared_fini(b);
     bool ok = true;
-    LIST_EACH(&b->catalogue, node, after) {
+    LIST_EACH(&b->catalogue, node, after)
+    {
         struct object *object = CONTAINER_OF(node, struct object, link);
         if (object->kind == OBJ_QUEUE)
             ok = ok && settle_queue(b, CONTAINER_OF(object, struct queue, object));
@@ -646,7 +629,8 @@ int broker_replayed(struct broker *b, mono_t now, wall_t wall, char *why, size_t
     if (b->store_was_new && !make_defaults(b, why, why_len))
         return -12;
     b->recovering = false;
-    LIST_EACH(&b->catalogue, node, after) {
+    LIST_EACH(&b->catalogue, node, after)
+    {
         struct object *object = CONTAINER_OF(node, struct object, link);
         if (object->kind == OBJ_QUEUE)
             queue_used(b, CONTAINER_OF(object, struct queue, object));

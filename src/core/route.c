@@ -78,7 +78,8 @@ static void match_keys(struct broker *b, struct exchange *x, const struct msg *m
 }
 
 /* False: no memory. The result is in route until the next call. */
-bool route_message(struct broker *b, struct exchange *x, const struct msg *msg, struct slice headers, struct route *route)
+bool route_message(struct broker *b, struct exchange *x, const struct msg *msg, struct slice headers,
+                   struct route *route)
 {
     b->route_gen++;
     route->count = route->todo_count = 0;

@@ -11,8 +11,9 @@
 #define VERIFIED_MAX 512u
 #define PEERS_MAX (1u << 20)
 
-static const char decoy_verifier[] = "SCRAM-SHA-256$32768:AAAAAAAAAAAAAAAAAAAAAA==$"
-                                     "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+static const char decoy_verifier[] =
+    "SCRAM-SHA-256$32768:AAAAAAAAAAAAAAAAAAAAAA==$"
+    "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 
 struct pending { /* a login that the worker is checking */
     struct list link;
@@ -47,7 +48,7 @@ void login_fini(struct broker *b)
     if (!b->login)
         return;
     LIST_EACH(&b->login->pending, node, after)
-        mem_free(CONTAINER_OF(node, struct pending, link));
+    mem_free(CONTAINER_OF(node, struct pending, link));
     mem_free(b->login);
     b->login = NULL;
 }
@@ -104,7 +105,8 @@ void do_session_open(struct broker *b, struct peer *old, struct channel *ch, str
     CHECK(!old);
     struct port_side *side = &b->sides[c->number];
     struct peer *peer = peer_slot(side, c->session) ? mem_zalloc(sizeof *peer) : NULL;
-    if (!peer || (c->ask && (!slice_keep(&peer->address, c->ask->name) || !slice_keep(&peer->protocol, c->ask->other)))) {
+    if (!peer ||
+        (c->ask && (!slice_keep(&peer->address, c->ask->name) || !slice_keep(&peer->protocol, c->ask->other)))) {
         if (peer)
             slice_drop(&peer->address);
         mem_free(peer);
@@ -131,7 +133,8 @@ void peer_release(struct broker *b, struct peer *peer)
         struct queue *q = CONTAINER_OF(peer->owned.next, struct queue, owner_link);
         queue_delete(b, q, NULL);
     }
-    LIST_EACH(&b->login->pending, node, after) {
+    LIST_EACH(&b->login->pending, node, after)
+    {
         struct pending *p = CONTAINER_OF(node, struct pending, link);
         if (p->side == peer->side && p->session == peer->number)
             p->side = NULL;
@@ -245,8 +248,8 @@ void do_verified(struct broker *b, struct peer *peer, struct channel *ch, struct
     (void)ch;
     struct pending *p = NULL;
     LIST_EACH(&b->login->pending, node, after)
-        if (CONTAINER_OF(node, struct pending, link)->ticket == c->number)
-            p = CONTAINER_OF(node, struct pending, link);
+    if (CONTAINER_OF(node, struct pending, link)->ticket == c->number)
+        p = CONTAINER_OF(node, struct pending, link);
     if (!p)
         return;
     list_remove(&p->link);
@@ -319,7 +322,7 @@ void do_alarm(struct broker *b, struct peer *peer, struct channel *ch, struct co
     (void)ch;
     b->alarms = (unsigned)c->number;
     LIST_EACH(&b->peers, node, after)
-        alarms_apply(b, CONTAINER_OF(node, struct peer, link));
+    alarms_apply(b, CONTAINER_OF(node, struct peer, link));
 }
 
 /* After this the marks in the journal are exact, so that a clean restart redelivers as it should. */
@@ -328,16 +331,16 @@ void do_drain(struct broker *b, struct peer *peer, struct channel *ch, struct co
     (void)ch;
     b->stopping = true;
     LIST_EACH(&b->peers, node, after)
-        if (CONTAINER_OF(node, struct peer, link) != peer)
-            peer_release(b, CONTAINER_OF(node, struct peer, link));
+    if (CONTAINER_OF(node, struct peer, link) != peer)
+        peer_release(b, CONTAINER_OF(node, struct peer, link));
     while (dead_letter_run(b, UINT32_MAX))
         ;
     backlog_flush_removals(b);
-    LIST_EACH(&b->catalogue, node, after) {
+    LIST_EACH(&b->catalogue, node, after)
+    {
         struct object *object = CONTAINER_OF(node, struct object, link);
         struct queue *q = CONTAINER_OF(object, struct queue, object);
-        if (object->kind == OBJ_QUEUE && object->journalled && q->mark != q->delivered_upto &&
-            log_reserve(b, 64, 1)) {
+        if (object->kind == OBJ_QUEUE && object->journalled && q->mark != q->delivered_upto && log_reserve(b, 64, 1)) {
             q->mark = q->delivered_upto;
             q->mark_lsn = log_mark(b, q, q->mark);
         }

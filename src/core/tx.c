@@ -106,7 +106,7 @@ void do_tx_commit(struct broker *b, struct peer *peer, struct channel *ch, struc
     }
     bool ok = true, rejected = false;
     LIST_EACH(&ch->tx_publishes, node, after)
-        ok = ok && commit_publish(b, ch, CONTAINER_OF(node, struct tx_publish, link), &rejected);
+    ok = ok && commit_publish(b, ch, CONTAINER_OF(node, struct tx_publish, link), &rejected);
     for (uint32_t i = 0; ok && i < ch->tx_ack_count; i++) {
         struct tx_ack *a = &ch->tx_acks[i];
         settle(b, ch, a->item, a->ack, a->requeue, a->reject);

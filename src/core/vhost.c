@@ -51,7 +51,8 @@ static void kick_peers_of(struct broker *b, struct vhost *vhost)
 {
     char text[NAME_MAX_BYTES + 32];
     snprintf(text, sizeof text, "vhost '%.*s' is deleted", SLICE_ARG(vhost->name));
-    LIST_EACH(&b->peers, node, after) {
+    LIST_EACH(&b->peers, node, after)
+    {
         struct peer *peer = CONTAINER_OF(node, struct peer, link);
         if (peer->vhost != vhost)
             continue;
@@ -69,7 +70,7 @@ void vhost_delete(struct broker *b, struct vhost *vhost)
     for (;;) {
         struct queue *victim = NULL;
         MAP_EACH(&vhost->queues, struct queue, q)
-            victim = q;
+        victim = q;
         if (!victim)
             break;
         queue_delete(b, victim, NULL);
@@ -79,7 +80,7 @@ void vhost_delete(struct broker *b, struct vhost *vhost)
     for (;;) {
         struct exchange *victim = NULL;
         MAP_EACH(&vhost->exchanges, struct exchange, x)
-            victim = x;
+        victim = x;
         if (!victim)
             break;
         exchange_delete(b, victim);
@@ -87,9 +88,9 @@ void vhost_delete(struct broker *b, struct vhost *vhost)
     while (!list_empty(&vhost->policies))
         policy_delete(b, CONTAINER_OF(vhost->policies.next, struct policy, vhost_link));
     MAP_EACH(&b->users, struct user, user)
-        LIST_EACH(&user->permissions, node, after)
-            if (CONTAINER_OF(node, struct permission, user_link)->vhost == vhost)
-                permission_delete(b, CONTAINER_OF(node, struct permission, user_link));
+    LIST_EACH(&user->permissions, node, after)
+    if (CONTAINER_OF(node, struct permission, user_link)->vhost == vhost)
+        permission_delete(b, CONTAINER_OF(node, struct permission, user_link));
     map_take(&b->vhosts, vhost->name);
     object_remove(b, &vhost->object);
     map_fini(&vhost->exchanges);
@@ -127,7 +128,8 @@ const char *apply_to_name(enum apply_to apply_to)
 
 struct policy *policy_find(struct vhost *vhost, struct slice name, bool operator_policy)
 {
-    LIST_EACH(&vhost->policies, node, after) {
+    LIST_EACH(&vhost->policies, node, after)
+    {
         struct policy *p = CONTAINER_OF(node, struct policy, vhost_link);
         if (p->operator_policy == operator_policy && slice_equal(p->name, name))
             return p;
@@ -139,21 +141,18 @@ static bool applies_to_queue(const struct policy *p, const struct queue *q)
 {
     switch (p->apply_to) {
     case APPLY_ALL:
-    case APPLY_QUEUES:
-        return true;
-    case APPLY_CLASSIC:
-        return q->rules.type == QUEUE_CLASSIC;
-    case APPLY_QUORUM:
-        return q->rules.type == QUEUE_QUORUM;
-    default:
-        return false;
+    case APPLY_QUEUES: return true;
+    case APPLY_CLASSIC: return q->rules.type == QUEUE_CLASSIC;
+    case APPLY_QUORUM: return q->rules.type == QUEUE_QUORUM;
+    default: return false;
     }
 }
 
 static struct policy *best(struct vhost *vhost, struct slice name, bool operator_policy, const struct queue *q)
 {
     struct policy *found = NULL;
-    LIST_EACH(&vhost->policies, node, after) {
+    LIST_EACH(&vhost->policies, node, after)
+    {
         struct policy *p = CONTAINER_OF(node, struct policy, vhost_link);
         bool kind = q ? applies_to_queue(p, q) : p->apply_to == APPLY_ALL || p->apply_to == APPLY_EXCHANGES;
         if (kind && p->operator_policy == operator_policy && (!found || p->priority > found->priority) &&
@@ -185,9 +184,9 @@ void policy_apply_exchange(struct broker *b, struct exchange *x)
 static void apply_all(struct broker *b, struct vhost *vhost)
 {
     MAP_EACH(&vhost->queues, struct queue, q)
-        policy_apply_queue(b, q);
+    policy_apply_queue(b, q);
     MAP_EACH(&vhost->exchanges, struct exchange, x)
-        policy_apply_exchange(b, x);
+    policy_apply_exchange(b, x);
     b->topology_gen++;
 }
 

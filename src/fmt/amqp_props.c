@@ -106,8 +106,8 @@ static bool expiration_parse(struct slice text, int64_t *ret, char *why, size_t 
     if (at == digits)
         snprintf(why, why_len, "invalid expiration '%.*s': no_integer", SLICE_ARG(text));
     else if (at < text.len)
-        snprintf(why, why_len, "invalid expiration '%.*s': {leftover_string,\"%.*s\"}", SLICE_ARG(text), (int)(text.len - at),
-                 (const char *)text.ptr + at);
+        snprintf(why, why_len, "invalid expiration '%.*s': {leftover_string,\"%.*s\"}", SLICE_ARG(text),
+                 (int)(text.len - at), (const char *)text.ptr + at);
     else if (negative && value > 0)
         snprintf(why, why_len, "invalid expiration '%.*s': {value_negative,-%llu}", SLICE_ARG(text),
                  (unsigned long long)value);

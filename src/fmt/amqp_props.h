@@ -37,7 +37,8 @@ struct amqp_props {
 MUST_USE bool amqp_props_parse(struct slice raw, struct amqp_props *ret);
 /* Delivery mode 1 or 2 if present, expiration a number of milliseconds up to ten years (RabbitMQ's rules). ret_expiration_ms:
  * -1 when there is none. False: why, unless it is NULL, says what is wrong in RabbitMQ's words. */
-MUST_USE bool amqp_props_acceptable(const struct amqp_props *props, int64_t *ret_expiration_ms, char *why, size_t why_len);
+MUST_USE bool amqp_props_acceptable(const struct amqp_props *props, int64_t *ret_expiration_ms, char *why,
+                                    size_t why_len);
 /* Writes what is present. */
 void amqp_props_write(struct writer *w, const struct amqp_props *props);
 /* An upper bound of what amqp_props_write needs. */

@@ -102,8 +102,21 @@ int cli_main(int argc, char **argv)
 
 /* ---- options of all commands ---- */
 
-enum { OPT_DATA = 256, OPT_OFFSET, OPT_CONFIG, OPT_SET, OPT_DEFINITIONS, OPT_FORMAT, OPT_JSON, OPT_VHOST, OPT_TAGS,
-       OPT_APPLY_TO, OPT_PRIORITY, OPT_OPERATOR, OPT_GROUPS };
+enum {
+    OPT_DATA = 256,
+    OPT_OFFSET,
+    OPT_CONFIG,
+    OPT_SET,
+    OPT_DEFINITIONS,
+    OPT_FORMAT,
+    OPT_JSON,
+    OPT_VHOST,
+    OPT_TAGS,
+    OPT_APPLY_TO,
+    OPT_PRIORITY,
+    OPT_OPERATOR,
+    OPT_GROUPS
+};
 
 /* Options that are settings by another name: --data DIR is --set data=DIR. */
 static const struct {
@@ -113,11 +126,11 @@ static const struct {
     {OPT_DATA, "data"}, {OPT_OFFSET, "port_offset"}, {OPT_DEFINITIONS, "definitions"}, {OPT_FORMAT, "log.format"}};
 
 #define OPTIONS_OF_ALL                                                                                                 \
-    {"data", OPT_DATA, "DIR", 0, "data folder (default: millrace-data)", 0},                                          \
-        {"port-offset", OPT_OFFSET, "N", 0, "added to every usual port, 0 to 3900", 0},                               \
-        {"config", OPT_CONFIG, "FILE", 0, "settings from an INI file", 0},                                            \
+    {"data", OPT_DATA, "DIR", 0, "data folder (default: millrace-data)", 0},                                           \
+        {"port-offset", OPT_OFFSET, "N", 0, "added to every usual port, 0 to 3900", 0},                                \
+        {"config", OPT_CONFIG, "FILE", 0, "settings from an INI file", 0},                                             \
     {                                                                                                                  \
-        "set", OPT_SET, "KEY=VALUE", 0, "one setting; `millrace reference` lists them", 0                             \
+        "set", OPT_SET, "KEY=VALUE", 0, "one setting; `millrace reference` lists them", 0                              \
     }
 
 static const struct argp_option options[] = {OPTIONS_OF_ALL, {0}};
@@ -197,8 +210,7 @@ void cli_line_parse(struct cli_line *ret, const char *usage, const char *text, i
     *ret = (struct cli_line){.command = argv[0]};
     char program[64];
     snprintf(program, sizeof program, "millrace %s", argv[0]);
-    struct argp argp = {
-        .options = own_options(ret->command), .parser = parse_option, .args_doc = usage, .doc = text};
+    struct argp argp = {.options = own_options(ret->command), .parser = parse_option, .args_doc = usage, .doc = text};
     argv[0] = program;
     argp_parse(&argp, argc, argv, 0, NULL, ret);
     argv[0] = (char *)(uintptr_t)ret->command;
@@ -218,11 +230,8 @@ static const char *variable(const char *name)
 
 int cli_config_load(const struct cli_line *line, struct config *ret)
 {
-    struct config_sources sources = {.os = os_posix(),
-                                     .file = line->file,
-                                     .sets = line->sets,
-                                     .set_count = line->set_count,
-                                     .variable = variable};
+    struct config_sources sources = {
+        .os = os_posix(), .file = line->file, .sets = line->sets, .set_count = line->set_count, .variable = variable};
     char why[800];
     if (config_load(ret, &sources, why, sizeof why) == 0)
         return END_OK;

@@ -88,7 +88,8 @@ static int put_user(struct admin_call *call, const char *name, const char *passw
         cli_complain("an empty password never lets anybody in");
         return END_USAGE;
     }
-    return tell(call, json_pack("{s:s, s:s, s:s, s:s}", "op", "USER_PUT", "name", name, "other", verifier, "key", tags));
+    return tell(call,
+                json_pack("{s:s, s:s, s:s, s:s}", "op", "USER_PUT", "name", name, "other", verifier, "key", tags));
 }
 
 static int user_add(struct admin_call *call, const char *const *words, unsigned count)
@@ -156,7 +157,8 @@ static int permission_set(struct admin_call *call, const char *const *words, uns
 static int permission_clear(struct admin_call *call, const char *const *words, unsigned count)
 {
     (void)count;
-    return tell(call, json_pack("{s:s, s:s, s:s}", "op", "PERMISSION_DELETE", "name", words[0], "other", vhost_of(call)));
+    return tell(call,
+                json_pack("{s:s, s:s, s:s}", "op", "PERMISSION_DELETE", "name", words[0], "other", vhost_of(call)));
 }
 
 static const char *const *policy_flags(const struct admin_call *call)
@@ -305,18 +307,18 @@ static void print_table(const json_t *rows, const char *columns)
     char text[512];
     size_t i;
     json_t *row;
-    json_array_foreach((json_t *)(uintptr_t)rows, i, row)
-        for (unsigned c = 0; c < count; c++) {
-            cell_text(json_object_get(row, column[c].name), text, sizeof text);
-            column[c].width = strlen(text) > column[c].width ? strlen(text) : column[c].width;
-        }
+    json_array_foreach((json_t *)(uintptr_t)rows, i, row) for (unsigned c = 0; c < count; c++)
+    {
+        cell_text(json_object_get(row, column[c].name), text, sizeof text);
+        column[c].width = strlen(text) > column[c].width ? strlen(text) : column[c].width;
+    }
     for (unsigned c = 0; c < count; c++)
         printf("%-*s%s", c + 1 < count ? (int)column[c].width : 0, column[c].name, c + 1 < count ? "  " : "\n");
-    json_array_foreach((json_t *)(uintptr_t)rows, i, row)
-        for (unsigned c = 0; c < count; c++) {
-            cell_text(json_object_get(row, column[c].name), text, sizeof text);
-            printf("%-*s%s", c + 1 < count ? (int)column[c].width : 0, text, c + 1 < count ? "  " : "\n");
-        }
+    json_array_foreach((json_t *)(uintptr_t)rows, i, row) for (unsigned c = 0; c < count; c++)
+    {
+        cell_text(json_object_get(row, column[c].name), text, sizeof text);
+        printf("%-*s%s", c + 1 < count ? (int)column[c].width : 0, text, c + 1 < count ? "  " : "\n");
+    }
 }
 
 /* One object, a line per member. */
@@ -386,7 +388,8 @@ static const struct verb_row verbs[] = {
     {"list", "bindings", 0, 0, "", NULL, "BINDING_LIST",
      "vhost source destination_type destination routing_key arguments"},
     {"list", "connections", 0, 0, "", NULL, "SESSION_LIST", "id user vhost peer protocol channels blocked"},
-    {"list", "consumers", 0, 0, "", NULL, "CONSUMER_LIST", "vhost queue consumer_tag peer channel ack_required prefetch_count unacked"},
+    {"list", "consumers", 0, 0, "", NULL, "CONSUMER_LIST",
+     "vhost queue consumer_tag peer channel ack_required prefetch_count unacked"},
     {"list", "totals", 0, 0, "", NULL, "TOTALS", ""},
     {"alarm", "raise", 1, 2, "memory|disk ...", alarm_raise, NULL, NULL},
     {"alarm", "clear", 0, 0, "", alarm_raise, NULL, NULL},

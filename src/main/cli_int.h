@@ -10,10 +10,10 @@
 
 /* What was on the command line after the subcommand. */
 struct cli_line {
-    const char *command;             /* "user", … for messages */
-    const char *sets[CLI_SETS_MAX];  /* key=value, in order */
+    const char *command;            /* "user", … for messages */
+    const char *sets[CLI_SETS_MAX]; /* key=value, in order */
     size_t set_count;
-    char *owned[CLI_SETS_MAX];       /* those made from options */
+    char *owned[CLI_SETS_MAX]; /* those made from options */
     size_t owned_count;
     const char *file;
     bool json;

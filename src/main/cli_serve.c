@@ -7,8 +7,8 @@ int cli_serve(int argc, char **argv)
 {
     struct cli_line line;
     struct config config;
-    cli_line_parse(&line, "", "Runs the broker in the foreground. SIGTERM or Ctrl-C stops it, a second one at once.", argc,
-                   argv);
+    cli_line_parse(&line, "", "Runs the broker in the foreground. SIGTERM or Ctrl-C stops it, a second one at once.",
+                   argc, argv);
     int code = line.word_count ? END_USAGE : cli_config_load(&line, &config);
     if (line.word_count)
         cli_complain("serve takes options only; what is %s?", line.words[0]);

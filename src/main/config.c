@@ -124,8 +124,8 @@ static bool parse_number(const char *text, bool units, uint64_t *ret)
     static const struct {
         const char *name;
         unsigned shift;
-    } rows[] = {{"", 0},     {"k", 10},   {"m", 20},   {"g", 30},  {"t", 40},  {"kib", 10}, {"mib", 20},
-                {"gib", 30}, {"tib", 40}, {"kb", 10},  {"mb", 20}, {"gb", 30}, {"b", 0}};
+    } rows[] = {{"", 0},     {"k", 10},   {"m", 20},  {"g", 30},  {"t", 40},  {"kib", 10}, {"mib", 20},
+                {"gib", 30}, {"tib", 40}, {"kb", 10}, {"mb", 20}, {"gb", 30}, {"b", 0}};
     for (size_t i = 0; i < ARRAY_LEN(rows) && (units || i == 0); i++) {
         if (strcasecmp(end, rows[i].name) != 0)
             continue;

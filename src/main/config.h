@@ -28,8 +28,8 @@ struct config {
 
 struct config_sources {
     struct os *os;
-    const char *file;                        /* NULL: none */
-    const char *const *sets;                 /* key=value */
+    const char *file;        /* NULL: none */
+    const char *const *sets; /* key=value */
     size_t set_count;
     const char *(*variable)(const char *name); /* looks up the environment; NULL: there is none */
 };

@@ -99,7 +99,8 @@ static void files_name_their_lines(void **state)
 {
     (void)state;
     struct config c;
-    assert_int_equal(load_file(&c, "# comment\nloops = 2\n\n[journal]\ndirect_io = off ; why\n[amqp]\nframe_max=8192\n"), 0);
+    assert_int_equal(
+        load_file(&c, "# comment\nloops = 2\n\n[journal]\ndirect_io = off ; why\n[amqp]\nframe_max=8192\n"), 0);
     assert_int_equal(c.loops, 2);
     assert_int_equal(c.direct_io, 2);
     assert_int_equal(c.frame_max, 8192);
@@ -171,9 +172,12 @@ static void nonsense_is_refused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(presets_hold),           cmocka_unit_test(values_are_understood),
-        cmocka_unit_test(complaints_say_what_is_wrong), cmocka_unit_test(files_name_their_lines),
-        cmocka_unit_test(later_sources_win),      cmocka_unit_test(addresses_are_split),
+        cmocka_unit_test(presets_hold),
+        cmocka_unit_test(values_are_understood),
+        cmocka_unit_test(complaints_say_what_is_wrong),
+        cmocka_unit_test(files_name_their_lines),
+        cmocka_unit_test(later_sources_win),
+        cmocka_unit_test(addresses_are_split),
         cmocka_unit_test(nonsense_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

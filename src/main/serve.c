@@ -71,7 +71,7 @@ struct serve {
     struct os_event core_event;
     struct os_thread core_thread;
     _Atomic bool core_stop, core_running;
-    _Atomic unsigned phase;     /* enum serve_phase, written by loop 0 */
+    _Atomic unsigned phase; /* enum serve_phase, written by loop 0 */
     mono_t phase_until;
     bool drained;
     int exit_code;
@@ -122,8 +122,7 @@ static void on_first_signal(void *arg)
 /* One tick of the core; true: it wants another one at once. */
 static bool core_step(struct serve *s)
 {
-    bool more =
-        broker_step(s->broker, s->os->now_mono(s->os), s->os->now_wall(s->os), journal_durable(s->journal));
+    bool more = broker_step(s->broker, s->os->now_mono(s->os), s->os->now_wall(s->os), journal_durable(s->journal));
     journal_kick(s->journal);
     if (has_effects(s->worker_port))
         worker_wake(s->worker);
@@ -334,11 +333,11 @@ static int open_journal(struct serve *s)
     int err = journal_open(&options, &s->journal, why, sizeof why);
     if (err == 0)
         return 0;
-    enum exit_code code = err == -EILSEQ                          ? END_DATA_DAMAGED
-                          : err == -EPROTO                        ? END_DATA_FOREIGN
-                          : err == -EWOULDBLOCK || err == -EBUSY  ? END_DATA_BUSY
-                          : err == -ENOMEM                        ? END_SYSTEM
-                                                                  : END_DATA_FOLDER;
+    enum exit_code code = err == -EILSEQ                         ? END_DATA_DAMAGED
+                          : err == -EPROTO                       ? END_DATA_FOREIGN
+                          : err == -EWOULDBLOCK || err == -EBUSY ? END_DATA_BUSY
+                          : err == -ENOMEM                       ? END_SYSTEM
+                                                                 : END_DATA_FOLDER;
     if (code == END_DATA_BUSY)
         return fail(s, code, "another broker is running on the data folder %s", s->config->data);
     return fail(s, code, "%s", why[0] ? why : strerror(-err));
@@ -577,7 +576,8 @@ static int listen_amqp(struct serve *s)
         if ((err == -EADDRNOTAVAIL || err == -EAFNOSUPPORT) && strcmp(host, "::1") == 0)
             continue; /* a machine without IPv6 */
         if (err == -EADDRINUSE)
-            return fail(s, END_PORT, "port %u on %s is in use: stop what listens there, or use --port-offset", real, host);
+            return fail(s, END_PORT, "port %u on %s is in use: stop what listens there, or use --port-offset", real,
+                        host);
         if (err < 0)
             return fail(s, END_PORT, "%s port %u cannot be listened on: %s", host, real, strerror(-err));
         log_event(&s->log, LOG_listening, log_str("protocol", "amqp091"), log_str("address", host),
@@ -650,9 +650,10 @@ static void print_banner(const struct serve *s)
         snprintf(offset, sizeof offset, " --port-offset %u", (unsigned)s->config->port_offset);
     printf("\nMillrace " MILLRACE_VERSION " is ready: AMQP 0-9-1 on port %u, data in %s. Three lines to try:\n\n", port,
            s->config->data);
-    printf("  /usr/bin/python3 -c \"import pika; c = pika.BlockingConnection(pika.ConnectionParameters('localhost', %u))"
-           ".channel(); c.queue_declare('hello'); c.basic_publish('', 'hello', 'Hello World!')\"\n",
-           port);
+    printf(
+        "  /usr/bin/python3 -c \"import pika; c = pika.BlockingConnection(pika.ConnectionParameters('localhost', %u))"
+        ".channel(); c.queue_declare('hello'); c.basic_publish('', 'hello', 'Hello World!')\"\n",
+        port);
     printf("  amqp-consume%s -q hello -c 1 cat\n", amqp);
     printf("  millrace bench amqp%s\n\nCtrl-C stops it.\n\n", offset);
     fflush(stdout);

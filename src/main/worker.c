@@ -92,10 +92,10 @@ static void tell(struct worker *worker, unsigned alarms)
         if ((alarms & alarm) == (worker->told & alarm))
             continue;
         enum log_id id = alarms & alarm ? LOG_alarm_raised : LOG_alarm_cleared;
-        log_event(worker->options.log, id, log_str("resource", alarm == ALARM_MEMORY ? "memory" : "disk"),
-                  log_num("memory_in_use", (int64_t)mem_in_use()),
-                  log_num("limit", (int64_t)(alarm == ALARM_MEMORY ? worker->watch.memory_mark
-                                                                   : worker->watch.disk_min)));
+        log_event(
+            worker->options.log, id, log_str("resource", alarm == ALARM_MEMORY ? "memory" : "disk"),
+            log_num("memory_in_use", (int64_t)mem_in_use()),
+            log_num("limit", (int64_t)(alarm == ALARM_MEMORY ? worker->watch.memory_mark : worker->watch.disk_min)));
     }
     worker->told = alarms;
 }

@@ -14,9 +14,9 @@ struct worker_options {
     struct os *os;
     const struct log *log;
     struct port *port;
-    const char *dir;               /* whose disk is watched */
-    double memory_high_watermark;  /* a share of memory, or bytes */
-    uint64_t disk_free_min;        /* 0: worked out from the size of the disk */
+    const char *dir;              /* whose disk is watched */
+    double memory_high_watermark; /* a share of memory, or bytes */
+    uint64_t disk_free_min;       /* 0: worked out from the size of the disk */
     void (*wake_core)(void *arg);
     void *arg;
 };

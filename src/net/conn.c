@@ -26,7 +26,7 @@
 #define LINGER_NS (1 * NS_PER_S)
 #define HANGUP_GRACE_NS (1 * NS_PER_S)
 #define LAST_WORDS_NS (5 * NS_PER_S) /* for a peer that does not read what want_close waits for */
-#define READ_SMALL (16u * 1024) /* gulp while the engine's frames are small: before login */
+#define READ_SMALL (16u * 1024)      /* gulp while the engine's frames are small: before login */
 
 struct conn {
     struct os_poll_target target; /* first */
@@ -35,7 +35,7 @@ struct conn {
     struct list link;      /* in loop->conns or loop->dead */
     struct list ready_link;
     struct timer timer; /* the engine's tick, the grace after a hang-up, or the end of lingering */
-    mono_t cut_at; /* a peer that hung up, or does not take our last words, is cut off then; MONO_NEVER: not */
+    mono_t cut_at;      /* a peer that hung up, or does not take our last words, is cut off then; MONO_NEVER: not */
     uint8_t *in;        /* unconsumed bytes: in[in_at .. in_at + in_len) */
     uint32_t in_at, in_len, in_cap;
     int fd;
@@ -178,8 +178,7 @@ void conn_free(struct conn *conn)
 
 static void close_for_memory(struct conn *conn)
 {
-    log_event(conn->loop->options.log, LOG_connection_memory,
-              log_str("peer", conn->engine ? conn->engine->peer : ""));
+    log_event(conn->loop->options.log, LOG_connection_memory, log_str("peer", conn->engine ? conn->engine->peer : ""));
     conn_close(conn);
 }
 

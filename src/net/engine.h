@@ -33,11 +33,11 @@ struct engine_ops {
 struct engine {
     const struct engine_ops *ops;
     struct outq out;
-    bool paused;      /* do not read or feed */
-    bool want_close;  /* close the transport once out is flushed */
+    bool paused;     /* do not read or feed */
+    bool want_close; /* close the transport once out is flushed */
     bool in_dirty;
     mono_t next_tick; /* when ops->tick wants to be called; an engine may lower it any time */
-    size_t in_max;    /* the largest number of unconsumed bytes the connection must be able to hold for feed (a frame) */
+    size_t in_max; /* the largest number of unconsumed bytes the connection must be able to hold for feed (a frame) */
     struct list dirty_link;
     struct list *dirty; /* the loop's list of engines with something to flush or to be re-fed; may be NULL in tests */
     struct conn *conn;  /* NULL in tests, and after closed */

@@ -11,10 +11,10 @@
 struct listener;
 
 struct listener_options {
-    struct loop *loop;           /* where it is served */
-    struct loop *const *loops;   /* who gets the connections; a loan for the listener's life; count 0: only `loop` */
+    struct loop *loop;         /* where it is served */
+    struct loop *const *loops; /* who gets the connections; a loan for the listener's life; count 0: only `loop` */
     unsigned loop_count;
-    uint32_t conns_max;          /* over all loops together; 0: no limit */
+    uint32_t conns_max;                   /* over all loops together; 0: no limit */
     const struct engine_factory *factory; /* a loan for the listener's life */
 };
 

@@ -79,8 +79,7 @@ static void echo_closed(struct engine *engine)
     mem_free(engine);
 }
 
-static const struct engine_ops echo_ops = {
-    "echo", echo_feed, echo_tick, echo_drained, echo_shutdown, echo_closed};
+static const struct engine_ops echo_ops = {"echo", echo_feed, echo_tick, echo_drained, echo_shutdown, echo_closed};
 
 static struct engine *echo_make(void *owner, void *arg, const struct os_peer *peer, mono_t now)
 {
@@ -442,18 +441,12 @@ static void failed_allocations_cost_one_connection(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(echo_small_and_large),
-        cmocka_unit_test(pause_leaves_bytes_in_the_socket),
-        cmocka_unit_test(stalled_engine_is_fed_again),
-        cmocka_unit_test(hang_up_while_paused_is_noticed),
-        cmocka_unit_test(last_words_arrive),
-        cmocka_unit_test(shutdown_tells_everybody),
-        cmocka_unit_test(ticks_come_by_themselves),
-        cmocka_unit_test(never_reading_peer_holds_only_its_own),
-        cmocka_unit_test(listener_accepts_and_limits),
-        cmocka_unit_test(out_of_descriptors_is_survived),
-        cmocka_unit_test(wakes_are_not_lost),
-        cmocka_unit_test(failed_allocations_cost_one_connection),
+        cmocka_unit_test(echo_small_and_large),        cmocka_unit_test(pause_leaves_bytes_in_the_socket),
+        cmocka_unit_test(stalled_engine_is_fed_again), cmocka_unit_test(hang_up_while_paused_is_noticed),
+        cmocka_unit_test(last_words_arrive),           cmocka_unit_test(shutdown_tells_everybody),
+        cmocka_unit_test(ticks_come_by_themselves),    cmocka_unit_test(never_reading_peer_holds_only_its_own),
+        cmocka_unit_test(listener_accepts_and_limits), cmocka_unit_test(out_of_descriptors_is_survived),
+        cmocka_unit_test(wakes_are_not_lost),          cmocka_unit_test(failed_allocations_cost_one_connection),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,12 +7,12 @@
 #include "net/loop.h"
 #include "os/os_poll.h"
 
-#define READ_GULP (64u * 1024)         /* one recv */
-#define READ_CONN_MAX (256u * 1024)    /* bytes read of one connection per tick */
-#define READ_TICK_MAX (1024u * 1024)   /* bytes read per tick */
-#define TAIL_COPY_MAX 4096u            /* a shorter unfinished tail is copied in front of the next gulp */
-#define WRITE_PIECES 64                /* iovecs per sendmsg */
-#define HANDED_MAX 1024                /* connections on their way to another loop */
+#define READ_GULP (64u * 1024)       /* one recv */
+#define READ_CONN_MAX (256u * 1024)  /* bytes read of one connection per tick */
+#define READ_TICK_MAX (1024u * 1024) /* bytes read per tick */
+#define TAIL_COPY_MAX 4096u          /* a shorter unfinished tail is copied in front of the next gulp */
+#define WRITE_PIECES 64              /* iovecs per sendmsg */
+#define HANDED_MAX 1024              /* connections on their way to another loop */
 
 struct handed {
     int fd;

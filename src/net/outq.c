@@ -14,9 +14,9 @@
 
 struct piece {
     struct list link;
-    uint8_t *at; /* first byte that has not left */
-    size_t len;  /* bytes that have not left */
-    size_t room; /* chunk: bytes that can still be added behind */
+    uint8_t *at;                             /* first byte that has not left */
+    size_t len;                              /* bytes that have not left */
+    size_t room;                             /* chunk: bytes that can still be added behind */
     void (*release)(void *arg, void *owner); /* loan */
     void *arg, *owner;
     uint8_t bytes[];
@@ -114,8 +114,8 @@ void outq_lend(struct outq *q, struct slice bytes, void (*release)(void *arg, vo
         release(arg, owner);
         return;
     }
-    *piece = (struct piece){
-        .at = (uint8_t *)bytes.ptr, .len = bytes.len, .release = release, .arg = arg, .owner = owner};
+    *piece =
+        (struct piece){.at = (uint8_t *)bytes.ptr, .len = bytes.len, .release = release, .arg = arg, .owner = owner};
     list_insert(&q->pieces, &piece->link);
     q->len += bytes.len;
 }

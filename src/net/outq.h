@@ -19,8 +19,8 @@
 
 struct outq {
     struct list pieces;
-    size_t len;       /* bytes waiting */
-    bool failed;      /* memory was refused: the connection must be closed */
+    size_t len;  /* bytes waiting */
+    bool failed; /* memory was refused: the connection must be closed */
 };
 
 void outq_init(struct outq *q);

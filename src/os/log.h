@@ -51,7 +51,7 @@ void log_init(struct log *log, bool json);
 void log_line(const struct log *log, enum log_id id, const struct log_field *fields, size_t count);
 
 #define log_event(log, id, ...)                                                                                        \
-    log_line(log, id, (const struct log_field[]){__VA_ARGS__},                                                        \
-              sizeof((const struct log_field[]){__VA_ARGS__}) / sizeof(struct log_field))
+    log_line(log, id, (const struct log_field[]){__VA_ARGS__},                                                         \
+             sizeof((const struct log_field[]){__VA_ARGS__}) / sizeof(struct log_field))
 
 #endif

@@ -12,10 +12,10 @@
 
 enum os_open {
     OS_READ = 0,
-    OS_WRITE = 1,      /* read and write */
-    OS_CREATE = 2,     /* create when absent, mode 0600 */
-    OS_EXCLUSIVE = 4,  /* with OS_CREATE: fail when present */
-    OS_DIRECT = 8,     /* O_DIRECT; -EINVAL where the file system has none */
+    OS_WRITE = 1,     /* read and write */
+    OS_CREATE = 2,    /* create when absent, mode 0600 */
+    OS_EXCLUSIVE = 4, /* with OS_CREATE: fail when present */
+    OS_DIRECT = 8,    /* O_DIRECT; -EINVAL where the file system has none */
     OS_TRUNCATE = 16,
 };
 

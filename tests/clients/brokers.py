@@ -45,7 +45,12 @@ POLICIES = [
 # The password is "imported-secret"; this is RabbitMQ's own form of it: base64(salt, sha256(salt, password)).
 IMPORTED_USER = {'name': 'mr-imported', 'password_hash': 'Se5V9QT3w9Mwd11brvQmVHfjgDDxJ3W17EEwOLCiGvgCPtM9',
                  'hashing_algorithm': 'rabbit_password_hashing_sha256', 'tags': []}
-IMPORTED = {'users': [IMPORTED_USER], 'policies': POLICIES,
+OPERATOR_POLICIES = [
+    {'vhost': '/', 'component': 'operator_policy', 'name': 'mr-op-len',
+     'value': {'pattern': 'op-len$', 'definition': {'max-length': 2}, 'priority': 0, 'apply-to': 'queues'}},
+]
+IMPORTED = {'users': [IMPORTED_USER], 'policies': POLICIES, 'parameters': OPERATOR_POLICIES,
+            'topic_permissions': [{'user': 'mr-imported', 'vhost': '/', 'exchange': 'mr-topic', 'write': '^ok', 'read': '^ok'}],
             'permissions': [{'user': 'mr-imported', 'vhost': '/', 'configure': '.*', 'write': '.*', 'read': '.*'}]}
 
 

@@ -271,6 +271,45 @@ def test_stop_closes_clients_politely(fresh_target):
     assert time.monotonic() - began < 5
 
 
+def alarm(broker, raised):
+    if TARGET == 'rabbitmq':
+        broker.ctl('set_vm_memory_high_watermark', 'absolute', '1' if raised else '10000000000')
+    else:
+        broker.cli('alarm', *(('raise', 'memory') if raised else ('clear',)))
+
+
+def test_an_alarm_blocks_publishers_and_never_consumers(fresh_target):
+    """connection.blocked goes to connections that publish and know it; the others are only not read."""
+    publisher, consumer = open_channel(fresh_target), open_channel(fresh_target, confirm=False)
+    silent = fresh_target.wire(properties=wire.client_properties(()))
+    silent.channel(1)
+    ok(consumer.call(1, 'queue.declare', queue='q'))
+    for i in range(10):
+        publisher.publish(1, '', 'q', b'%d' % i)
+    ok(consumer.call(1, 'basic.consume', queue='q', consumer_tag='c'))
+    deliveries = [consumer.take(1, ('basic.deliver',)) for _ in range(10)]
+    alarm(fresh_target, True)
+    publisher.publish(1, '', 'q', b'blocked')
+    silent.publish(1, '', 'q', b'blocked')
+    blocked = publisher.take(0, ('connection.blocked',))
+    assert blocked.reason == 'low on memory'
+    # the consumer is served: acknowledging, and asking
+    consumer.send_method(1, 'basic.ack', delivery_tag=deliveries[-1].delivery_tag, multiple=True)
+    ok(consumer.call(1, 'channel.flow', active=True))
+    ok(consumer.call(1, 'queue.declare', queue='q', passive=True))
+    before = sum(m.name == 'basic.deliver' for m in consumer.inbox.get(1, ()))
+    publisher.publish(1, '', 'q', b'waits')
+    with pytest.raises(wire.Timeout):
+        publisher.call(1, 'channel.flow', timeout=0.3, active=True)      # it is not read
+    assert sum(m.name == 'basic.deliver' for m in consumer.inbox.get(1, ())) == before
+    alarm(fresh_target, False)
+    publisher.take(0, ('connection.unblocked',))
+    assert sorted(consumer.take(1, ('basic.deliver',)).body for _ in range(3)) == [b'blocked', b'blocked', b'waits']
+    assert not any(m.name == 'connection.blocked' for m in silent.inbox.get(0, ()))
+    for w in (publisher, consumer, silent):
+        w.close()
+
+
 # ---- about Millrace alone: these are not collected when RabbitMQ is the target ------------------------
 
 if TARGET == 'millrace':
@@ -338,6 +377,28 @@ if TARGET == 'millrace':
             with pytest.raises(wire.WireError):
                 b.wire(user='u', password='wrong', vhost='v')
             b.restart() if turn == 0 else (b.kill9(), b.start())
+
+    def test_consumer_timeout(tmp_path):
+        """Off by default; when set, a delivery kept too long closes the channel with 406 and comes back."""
+        broker = brokers.Millrace()
+        broker.args += ('--set', 'consumer.timeout=400')
+        try:
+            broker.start()
+            w = open_channel(broker)
+            ok(w.call(1, 'queue.declare', queue='q'))
+            w.publish(1, '', 'q', b'1')
+            ok(w.call(1, 'basic.consume', queue='q', consumer_tag='c'))
+            w.take(1, ('basic.deliver',))
+            m = w.take(1, ('channel.close',))
+            assert m.reply_code == 406 and m.reply_text.startswith(
+                'PRECONDITION_FAILED - delivery acknowledgement on channel 1 timed out. Timeout value used: 400 ms'), m
+            w.send_method(1, 'channel.close-ok')
+            w.channel(2)
+            again = wait_until(lambda: (lambda m: m.name == 'basic.get-ok' and m)(w.call(2, 'basic.get', queue='q')), 5, 'the message back')
+            assert again.redelivered
+            w.close()
+        finally:
+            broker.remove()
 
     def test_delayed_messages_survive_a_kill(fresh_millrace):
         w = open_channel(fresh_millrace)

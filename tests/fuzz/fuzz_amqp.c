@@ -1,5 +1,8 @@
 /* Fuzz target of the AMQP 0-9-1 engine, logged in, in front of the real core with an in-memory journal.
  * fuzz: -max_len=4096
+ * covers: src/proto/amqp091/answers.c src/proto/amqp091/channel.c src/proto/amqp091/engine.c
+ * covers: src/proto/amqp091/handshake.c src/proto/amqp091/methods.c src/proto/amqp091/out.c
+ * covers: src/proto/amqp091/requests.c
  *
  * Input: one byte of modes, then what a client sends. Mode bits: 1 raw bytes instead of framed ones (framed: type, channel,
  * length u16, payload, and the target adds a right frame around it, so that mutations reach past the frame check);

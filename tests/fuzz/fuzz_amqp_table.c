@@ -1,5 +1,6 @@
 /* Fuzz target of field tables and basic properties.
  * fuzz: -max_len=8192
+ * covers: src/fmt/amqp_table.c src/fmt/amqp_props.c src/base/reader.h
  *
  * The first byte chooses: table, or properties. What is accepted is walked to the last value, printed, compared with
  * itself, written back field by field, and must then be the same bytes; properties must be the same bytes after parsing

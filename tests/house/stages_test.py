@@ -78,3 +78,14 @@ def test_unit_marks_are_counted(tmp_path):
     done = subprocess.run(["/usr/bin/python3", os.path.join(TOP, "tools/unit-run"), path], stdout=subprocess.PIPE,
                           text=True, check=False)
     assert done.stdout.splitlines()[-1] == "1 passed, 1 failed, 1 skipped"
+
+
+def test_a_sanitizer_report_fails_the_run_whatever_the_stage_says(stages, tmp_path, monkeypatch, capsys):
+    body = """echo '1 passed, 0 failed'; echo 'SUMMARY: ThreadSanitizer: data race' >"${TSAN_OPTIONS##*log_path=}.1" """
+    path = script(tmp_path, body)
+    monkeypatch.setattr(stages, "STAGES", [("one", path, [path], "lines", 30, "a stage")])
+    monkeypatch.chdir(tmp_path)
+    assert stages.main(["--flavour", "tsan"]) == 1
+    out = capsys.readouterr().out
+    assert out.splitlines()[-1] == "1 passed, 1 failed"
+    assert "failed one: sanitizer: ThreadSanitizer: data race" in out

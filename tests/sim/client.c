@@ -141,7 +141,8 @@ void client_close(struct client *c)
     put_close(c, 0, 10, 50);
 }
 
-void client_exchange_declare(struct client *c, uint16_t channel, const char *name, const char *type, const char *delayed_type)
+void client_exchange_declare(struct client *c, uint16_t channel, const char *name, const char *type,
+                             const char *delayed_type)
 {
     size_t f = method(c, channel, 40, 10);
     put_number(c, 0, 2);

@@ -52,7 +52,8 @@ void client_channel_open(struct client *c, uint16_t channel);
 void client_channel_close(struct client *c, uint16_t channel);
 void client_channel_close_ok(struct client *c, uint16_t channel);
 void client_close(struct client *c);
-void client_exchange_declare(struct client *c, uint16_t channel, const char *name, const char *type, const char *delayed_type);
+void client_exchange_declare(struct client *c, uint16_t channel, const char *name, const char *type,
+                             const char *delayed_type);
 /* args: a table's content. */
 void client_queue_declare(struct client *c, uint16_t channel, const char *name, struct slice args);
 void client_queue_bind(struct client *c, uint16_t channel, const char *queue, const char *exchange, const char *key);

@@ -13,7 +13,6 @@
 
 #include <stdarg.h>
 #include <stdio.h>
-#include <zlib.h>
 
 void model_init(struct model *m)
 {
@@ -30,12 +29,32 @@ void model_fault(struct model *m, const char *format, ...)
     va_end(args);
 }
 
+/* CRC-32, half a byte at a time: not the code that the journal uses. */
+static uint32_t crc32_of(uint32_t crc, const uint8_t *bytes, size_t len)
+{
+    static const uint32_t table[16] = {0x00000000, 0x1db71064, 0x3b6e20c8, 0x26d930ac, 0x76dc4190, 0x6b6b51f4,
+                                       0x4db26158, 0x5005713c, 0xedb88320, 0xf00f9344, 0xd6d6a3e8, 0xcb61b38c,
+                                       0x9b64c2b0, 0x86d3d2d4, 0xa00ae278, 0xbdbdf21c};
+    crc = ~crc;
+    for (size_t i = 0; i < len; i++) {
+        crc ^= bytes[i];
+        crc = crc >> 4 ^ table[crc & 15];
+        crc = crc >> 4 ^ table[crc & 15];
+    }
+    return ~crc;
+}
+
+static uint32_t body_crc(const uint8_t *body, size_t len)
+{
+    return crc32_of(crc32_of(0, body, 8), body + 12, len - 12);
+}
+
 size_t model_body(uint64_t id, uint32_t len, uint8_t *ret)
 {
     memcpy(ret, &id, 8);
     for (uint32_t i = 12; i < len; i++)
         ret[i] = (uint8_t)(id * 31 + i * (i >> 7 | 1));
-    uint32_t crc = (uint32_t)crc32(crc32(0, ret, 8), ret + 12, len - 12);
+    uint32_t crc = body_crc(ret, len);
     memcpy(ret + 8, &crc, 4);
     return len;
 }
@@ -48,8 +67,7 @@ uint64_t model_identify(struct model *m, struct slice body)
         return 0;
     memcpy(&id, body.ptr, 8);
     memcpy(&crc, body.ptr + 8, 4);
-    if (id == 0 || id > m->count || body.len != m->messages[id].len ||
-        crc != (uint32_t)crc32(crc32(0, body.ptr, 8), body.ptr + 12, (uInt)(body.len - 12)))
+    if (id == 0 || id > m->count || body.len != m->messages[id].len || crc != body_crc(body.ptr, body.len))
         return 0;
     return id;
 }
@@ -104,8 +122,7 @@ static enum place partner(const struct message *msg, enum place place)
     case PLACE_TTL: return PLACE_DEAD;
     case PLACE_DELAYED: return PLACE_WAITING;
     case PLACE_WAITING: return PLACE_DELAYED;
-    case PLACE_DEAD:
-        return msg->known[PLACE_SHORT] ? PLACE_SHORT : msg->known[PLACE_TTL] ? PLACE_TTL : PLACE_COUNT;
+    case PLACE_DEAD: return msg->known[PLACE_SHORT] ? PLACE_SHORT : msg->known[PLACE_TTL] ? PLACE_TTL : PLACE_COUNT;
     default: return PLACE_COUNT;
     }
 }
@@ -128,8 +145,8 @@ void model_leaving(struct model *m, enum place place, uint64_t id)
     msg->known[place] |= KNOWN_LEAVING;
     enum place other = partner(msg, place);
     if (other != PLACE_COUNT) { /* the pair is no longer sure to be anywhere */
-        msg->known[place] &= (uint8_t)~KNOWN_SURE;
-        msg->known[other] &= (uint8_t)~KNOWN_SURE;
+        msg->known[place] |= KNOWN_TAKEN;
+        msg->known[other] |= KNOWN_TAKEN;
     }
 }
 
@@ -243,7 +260,7 @@ static void check_pair(struct model *m, uint64_t id, enum place a, enum place b)
 {
     const struct message *msg = &m->messages[id];
     unsigned found = ((msg->known[a] & KNOWN_FOUND) != 0) + ((msg->known[b] & KNOWN_FOUND) != 0);
-    bool sure = (msg->known[a] & KNOWN_SURE) && !((msg->known[a] | msg->known[b]) & KNOWN_GONE);
+    bool sure = (msg->known[a] & KNOWN_SURE) && !((msg->known[a] | msg->known[b]) & (KNOWN_GONE | KNOWN_TAKEN));
     m->groups_checked++;
     if (found > 1)
         model_fault(m, "message %llu is in both places %d and %d", (unsigned long long)id, a, b);
@@ -291,7 +308,8 @@ static void check_commit(struct model *m, const bool exists[PLACE_COUNT])
     }
     m->tx_checked++;
     if (there && not_there)
-        model_fault(m, "a transaction of %u publishes and %u acks took effect in part", tx->published_count, tx->acked_count);
+        model_fault(m, "a transaction of %u publishes and %u acks took effect in part", tx->published_count,
+                    tx->acked_count);
 }
 
 void model_settle(struct model *m, const bool exists[PLACE_COUNT])

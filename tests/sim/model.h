@@ -23,19 +23,20 @@ enum place {
 };
 
 enum known {
-    KNOWN_SENT = 1,      /* may be there */
-    KNOWN_SURE = 2,      /* was durable there: confirmed, delivered, or found after a crash */
-    KNOWN_LEAVING = 4,   /* something was sent, or may happen, that takes it away */
-    KNOWN_GONE = 8,      /* is out for ever */
+    KNOWN_SENT = 1,       /* may be there */
+    KNOWN_SURE = 2,       /* was durable there: confirmed, delivered, or found after a crash */
+    KNOWN_LEAVING = 4,    /* something was sent, or may happen, that takes it away */
+    KNOWN_GONE = 8,       /* is out for ever */
     KNOWN_DELIVERED = 16, /* was seen by a consumer: comes with redelivered=true from now on */
-    KNOWN_FOUND = 32,    /* scratch of the comparison */
+    KNOWN_FOUND = 32,     /* scratch of the comparison */
+    KNOWN_TAKEN = 64,     /* of a pair of places: it was acknowledged in one of them */
 };
 
 #define MODEL_MESSAGES 8192
 #define MODEL_TX 64
 
 struct message {
-    uint64_t order;   /* rank of the command that enqueued it; 0: none yet */
+    uint64_t order; /* rank of the command that enqueued it; 0: none yet */
     uint32_t len;
     bool persistent;
     uint8_t known[PLACE_COUNT];
@@ -55,8 +56,9 @@ struct model {
     struct message messages[MODEL_MESSAGES]; /* by id, from 1 */
     uint64_t count, order;
     uint32_t life;
-    bool exists[PLACE_COUNT];   /* after a declare-ok */
-    bool doubtful[PLACE_COUNT]; /* a declare or delete is on its way */
+    bool exists[PLACE_COUNT];       /* after a declare-ok */
+    bool doubtful[PLACE_COUNT];     /* a declare or delete is on its way */
+    bool unbound[PLACE_COUNT];      /* its binding may have been lost with a crash */
     bool one_may_lack[PLACE_COUNT]; /* a get without ack is on its way */
     struct model_tx open, committing;
     bool commit_sent;
@@ -81,7 +83,6 @@ void model_confirmed(struct model *m, uint64_t id);
 void model_delivered(struct model *m, enum place place, struct slice body, bool redelivered, uint64_t *ret_id);
 void model_leaving(struct model *m, enum place place, uint64_t id);
 void model_gone(struct model *m, enum place place, uint64_t id);
-/* Dead-lettered by rejection: it is in the dead letter queue or still where it was. */
 void model_all_leaving(struct model *m, enum place place);
 void model_all_gone(struct model *m, enum place place);
 void model_tx_acked(struct model *m, enum place place, uint64_t id);

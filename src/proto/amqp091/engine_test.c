@@ -541,9 +541,10 @@ static void error_crosses_close(void **state)
     rig_header(&rig, 1, 16777217, "\0\0", 2); /* too large */
     RIG_CALL(&rig, 1, channel_close, .reply_code = 200);
     rig_settle(&rig);
-    SAYS(&rig, "1 channel.close reply_code=406 reply_text=PRECONDITION_FAILED - message size 16777217 is larger than max "
-               "size 16777216 class_id=60 "
-               "method_id=40\n1 channel.close_ok\n");
+    SAYS(&rig,
+         "1 channel.close reply_code=406 reply_text=PRECONDITION_FAILED - message size 16777217 is larger than max "
+         "size 16777216 class_id=60 "
+         "method_id=40\n1 channel.close_ok\n");
     RIG_CALL(&rig, 1, channel_close_ok);
     RIG_CALL(&rig, 1, channel_open, .reserved_1 = {0});
     rig_settle(&rig);

@@ -1,0 +1,333 @@
+/* sim: core, journal and AMQP engine together on a simulated disk, against a reference model.
+ *
+ * A chain is a disk that lives through several lives of the broker. A life: recovery, complete comparison with the model,
+ * an AMQP client's random work, then an end: the power goes after the k-th disk operation (unsynced writes are lost,
+ * torn, reordered as the seed says), during recovery too; or the process dies; or the disk gives EIO or ENOSPC; or an
+ * orderly stop. Each end that is recovered from and compared is one crash point. Now and then a copy of the disk gets a
+ * flipped bit: the broker must refuse, or start without inventing anything.
+ *
+ * A chain depends on its seed only: `sim --seed N --chains 1` repeats it, and a failing chain is shrunk by bisecting the
+ * number of operations. The last line is "N passed, N failed": one passed per thousand crash points.
+ */
+#include "peek.h"
+#include "world.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "base/mem.h"
+
+#define LIVES 12
+
+enum ending { END_CUT, END_CUT_EARLY, END_KILL, END_EIO, END_ENOSPC, END_CLEAN, END_COUNT };
+static const char *const ending_names[END_COUNT] = {
+    "power cut", "power cut while starting", "process killed", "EIO", "ENOSPC", "orderly stop"};
+
+struct totals {
+    uint64_t chains, lives, ends[END_COUNT], ops, confirms, deliveries, compactions, flips, flips_refused;
+    uint64_t compared, sure, gone, pairs, transactions, disk_ops;
+};
+
+struct limits {
+    uint64_t ops; /* of a chain; UINT64_MAX: none */
+    unsigned talk;
+};
+
+static struct os_sim *furnished; /* every chain begins with a copy of this disk */
+static struct model *furnished_model;
+
+/* ---- one life ---- */
+
+static enum ending choose_ending(struct world *w)
+{
+    unsigned n = world_pick(w, 100);
+    return n < 76   ? END_CUT
+           : n < 84 ? END_CUT_EARLY
+           : n < 90 ? END_KILL
+           : n < 94 ? END_EIO
+           : n < 97 ? END_ENOSPC
+                    : END_CLEAN;
+}
+
+static void arm(struct world *w, enum ending ending)
+{
+    w->may_fail = ending != END_CLEAN && ending != END_KILL;
+    if (ending == END_CUT_EARLY)
+        os_sim_cut_after(w->disk, (int64_t)world_pick(w, 14));
+}
+
+static void arm_started(struct world *w, enum ending ending)
+{
+    static const unsigned masks[] = {1u << OS_SIM_PWRITE, 1u << OS_SIM_FDATASYNC,
+                                     1u << OS_SIM_PWRITE | 1u << OS_SIM_FDATASYNC, OS_SIM_ALL};
+    if (ending == END_CUT)
+        os_sim_cut_after(w->disk, (int64_t)world_pick(w, world_pick(w, 3) ? 40 : 120));
+    if (ending == END_EIO)
+        os_sim_fail(w->disk, masks[world_pick(w, 4)], 1 + world_pick(w, 30), 5, world_pick(w, 2));
+    if (ending == END_ENOSPC)
+        os_sim_fail(w->disk, 1u << OS_SIM_PWRITE | 1u << OS_SIM_TRUNCATE, 1 + world_pick(w, 30), 28, true);
+}
+
+static void after_end(struct world *w, enum ending ending)
+{
+    os_sim_fail(w->disk, 0, 0, 0, false);
+    os_sim_cut_after(w->disk, -1);
+    if (ending == END_KILL)
+        os_sim_kill(w->disk);
+    else
+        os_sim_crash(w->disk, world_draw(w));
+}
+
+/* False: over, by a violation or because the operations are used up. */
+static bool live(struct world *w, struct totals *t, const struct limits *limits)
+{
+    enum ending ending = choose_ending(w);
+    w->lag = world_pick(w, 7);
+    arm(w, ending);
+    bool started = world_start(w);
+    if (!started && !(ending == END_CUT_EARLY && os_sim_is_cut(w->disk)))
+        model_fault(w->model, "the broker does not start: %s", w->why);
+    bool more = true;
+    if (started) {
+        world_compare(w);
+        arm_started(w, ending);
+        if (!w->model->wrong[0] && world_connect(w)) {
+            unsigned ops = 1 + world_pick(w, world_pick(w, 3) ? 30 : 90);
+            for (unsigned i = 0; more && i < ops && !w->dead && !w->model->wrong[0]; i++) {
+                more = w->ops < limits->ops;
+                if (more)
+                    world_op(w);
+            }
+        }
+        broker_check(w->broker);
+        struct broker_totals totals;
+        broker_totals(w->broker, &totals);
+        t->compactions += totals.compactions;
+    }
+    if (limits->talk)
+        printf("  life %u: %s, %llu operations so far, %llu messages\n", w->model->life, ending_names[ending],
+               (unsigned long long)w->ops, (unsigned long long)w->model->count);
+    world_end(w, ending == END_CLEAN && !w->dead && !w->model->wrong[0]);
+    after_end(w, ending);
+    t->lives++;
+    t->ends[ending]++;
+    return more && !w->model->wrong[0];
+}
+
+/* ---- damage at rest ---- */
+
+struct file_choice {
+    struct world *w;
+    char path[300];
+    unsigned seen;
+};
+
+static void choose_file(void *arg, const char *path)
+{
+    struct file_choice *c = arg;
+    if (!strstr(path, "/f-") && world_pick(c->w, ++c->seen) == 0)
+        snprintf(c->path, sizeof c->path, "%s", path);
+}
+
+static void known_body(void *arg, struct slice body)
+{
+    struct model *m = arg;
+    if (!model_identify(m, body))
+        model_fault(m, "after a flipped bit: a body of %zu bytes that nobody published", body.len);
+}
+
+/* On a copy of the disk: a bit flips somewhere; the broker refuses to start or shows nothing that was never published. */
+static void flip(struct world *w, struct totals *t)
+{
+    struct os_sim *disk = w->disk;
+    struct os *os = w->os;
+    w->disk = os_sim_clone(disk);
+    w->os = os_sim_os(w->disk);
+    struct file_choice choice = {.w = w};
+    os_sim_each(w->disk, "/data", choose_file, &choice);
+    size_t size = choice.path[0] ? os_sim_peek(w->disk, choice.path).len : 0;
+    if (size && os_sim_flip(w->disk, choice.path, world_draw(w) % size, (uint8_t)(1u << world_pick(w, 8)))) {
+        t->flips++;
+        w->may_fail = true;
+        if (world_start(w))
+            for (int p = 0; p < PLACE_COUNT; p++)
+                (void)peek_queue(w->broker, place_names[p], known_body, w->model);
+        else
+            t->flips_refused++;
+        world_end(w, false);
+    }
+    os_sim_free(&w->disk);
+    w->disk = disk;
+    w->os = os;
+}
+
+/* ---- a chain ---- */
+
+static bool run_chain(uint64_t seed, const struct limits *limits, struct totals *t, char *ret_wrong, size_t len)
+{
+    struct world w;
+    world_init(&w);
+    w.dice = seed;
+    w.talk = limits->talk;
+    w.compact_every = 5 + world_pick(&w, 46); /* commands of the core between compactions */
+    w.model = malloc(sizeof *w.model);
+    if (!w.model)
+        abort();
+    memcpy(w.model, furnished_model, sizeof *w.model);
+    w.disk = os_sim_clone(furnished);
+    w.os = os_sim_os(w.disk);
+    uint64_t before = os_sim_ops(w.disk);
+    bool more = true;
+    for (int i = 0; i < LIVES && more; i++) {
+        more = live(&w, t, limits);
+        if (more && world_pick(&w, 40) == 0)
+            flip(&w, t);
+    }
+    if (!w.model->wrong[0]) { /* the last end is recovered from too */
+        w.may_fail = false;
+        if (world_start(&w))
+            world_compare(&w);
+        else
+            model_fault(w.model, "the broker does not start: %s", w.why);
+        world_end(&w, true);
+    }
+    snprintf(ret_wrong, len, "%s", w.model->wrong);
+    t->chains++;
+    t->ops += w.ops;
+    t->confirms += w.confirms;
+    t->deliveries += w.deliveries;
+    t->compared += w.model->compared;
+    t->sure += w.model->sure_checked;
+    t->gone += w.model->gone_checked;
+    t->pairs += w.model->groups_checked;
+    t->transactions += w.model->tx_checked;
+    t->disk_ops += os_sim_ops(w.disk) - before;
+    bool good = !w.model->wrong[0];
+    os_sim_free(&w.disk);
+    free(w.model);
+    world_fini(&w);
+    return good;
+}
+
+static bool furnish(void)
+{
+    struct world w;
+    world_init(&w);
+    w.disk = os_sim_new(1);
+    w.os = os_sim_os(w.disk);
+    os_sim_clock_set(w.disk, 1000 * NS_PER_S, 1700000000000);
+    w.model = malloc(sizeof *w.model);
+    if (!w.model)
+        abort();
+    model_init(w.model);
+    bool good = world_start(&w) && world_connect(&w);
+    if (good)
+        world_furnish(&w);
+    if (!good || w.model->wrong[0])
+        printf("the empty broker could not be furnished: %s %s\n", w.why, w.model->wrong);
+    good = good && !w.model->wrong[0];
+    world_end(&w, true);
+    os_sim_crash(w.disk, 1);
+    furnished = w.disk;
+    furnished_model = w.model;
+    world_fini(&w);
+    return good;
+}
+
+/* ---- a failure is made small ---- */
+
+static void shrink(uint64_t seed)
+{
+    struct totals t = {0};
+    char wrong[400], last[400] = "";
+    uint64_t low = 0, high = 1;
+    struct limits limits = {.ops = high};
+    while (high < 4096 && run_chain(seed, &limits, &t, wrong, sizeof wrong))
+        limits.ops = high *= 2;
+    while (low + 1 < high) {
+        limits.ops = low + (high - low) / 2;
+        if (run_chain(seed, &limits, &t, wrong, sizeof wrong))
+            low = limits.ops;
+        else {
+            high = limits.ops;
+            memcpy(last, wrong, sizeof last);
+        }
+    }
+    printf("  shortest: --seed %llu --chains 1 --ops %llu: %s\n", (unsigned long long)seed, (unsigned long long)high,
+           last);
+}
+
+static uint64_t failed_chain(uint64_t seed, const char *wrong, bool small)
+{
+    printf("seed %llu: %s\n  again: sim --seed %llu --chains 1\n", (unsigned long long)seed, wrong,
+           (unsigned long long)seed);
+    if (small)
+        shrink(seed);
+    return 1;
+}
+
+static void report(const struct totals *t, double seconds)
+{
+    printf("%llu crash points in %llu chains, %.1f s: ", (unsigned long long)t->lives, (unsigned long long)t->chains,
+           seconds);
+    for (int i = 0; i < END_COUNT; i++)
+        printf("%s%llu %s", i ? ", " : "", (unsigned long long)t->ends[i], ending_names[i]);
+    printf("\n%llu operations, %llu confirms, %llu deliveries, %llu compactions, %llu disk operations\n",
+           (unsigned long long)t->ops, (unsigned long long)t->confirms, (unsigned long long)t->deliveries,
+           (unsigned long long)t->compactions, (unsigned long long)t->disk_ops);
+    printf(
+        "compared %llu places: %llu sure to be there, %llu gone for ever, %llu moving pairs, %llu unanswered commits\n",
+        (unsigned long long)t->compared, (unsigned long long)t->sure, (unsigned long long)t->gone,
+        (unsigned long long)t->pairs, (unsigned long long)t->transactions);
+    printf("%llu flipped bits, %llu of them refused\n", (unsigned long long)t->flips,
+           (unsigned long long)t->flips_refused);
+}
+
+static double seconds_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
+}
+
+static uint64_t argument(int argc, char **argv, const char *name, uint64_t otherwise)
+{
+    for (int i = 1; i + 1 < argc; i++)
+        if (strcmp(argv[i], name) == 0)
+            return strtoull(argv[i + 1], NULL, 0);
+    return otherwise;
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t seed = argument(argc, argv, "--seed", 1), cycles = argument(argc, argv, "--cycles", UINT64_MAX);
+    uint64_t chains = argument(argc, argv, "--chains", UINT64_MAX),
+             seconds = argument(argc, argv, "--seconds", UINT64_MAX);
+    uint64_t failures_max = argument(argc, argv, "--failures", 3);
+    struct limits limits = {.ops = argument(argc, argv, "--ops", UINT64_MAX),
+                            .talk = (unsigned)argument(argc, argv, "--talk", 0)};
+    if (cycles == UINT64_MAX && chains == UINT64_MAX && seconds == UINT64_MAX)
+        cycles = 2000;
+    struct totals t = {0};
+    uint64_t failed = 0;
+    double begin = seconds_now();
+    printf("seeds from %llu on\n", (unsigned long long)seed);
+    if (!furnish())
+        failed = failures_max;
+    while (failed < failures_max && t.lives < cycles && t.chains < chains && seconds_now() - begin < (double)seconds) {
+        char wrong[400];
+        uint64_t now = seed + t.chains;
+        if (!run_chain(now, &limits, &t, wrong, sizeof wrong)) {
+            failed += failed_chain(now, wrong, limits.ops == UINT64_MAX && !argument(argc, argv, "--quick", 0));
+            printf("\n");
+        }
+        fflush(stdout);
+    }
+    report(&t, seconds_now() - begin);
+    if (furnished)
+        os_sim_free(&furnished);
+    free(furnished_model);
+    printf("%llu passed, %llu failed\n", (unsigned long long)(t.lives / 1000), (unsigned long long)failed);
+    return failed != 0;
+}

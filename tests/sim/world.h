@@ -1,0 +1,86 @@
+/* world: one broker on a simulated disk with one AMQP connection, and what its client remembers. See sim.c. */
+#ifndef MILLRACE_TESTS_SIM_WORLD_H
+#define MILLRACE_TESTS_SIM_WORLD_H
+
+#include "client.h"
+#include "journal/journal.h"
+#include "model.h"
+#include "os/os_sim.h"
+#include "proto/amqp091/engine.h"
+
+#define WORLD_HELD 512
+
+/* Channels of the client's connection and what each is for. */
+enum { CH_CONFIRM = 1, CH_TX, CH_CONSUME, CH_GET, CH_END };
+
+struct held { /* a delivery that is not acknowledged */
+    uint64_t tag, id;
+    enum place place;
+};
+
+struct taken { /* an acknowledgement that is not known to be durable */
+    uint64_t id, at;
+    enum place place;
+};
+
+struct world {
+    struct os_sim *disk;
+    struct os *os;
+    struct journal *journal;
+    struct broker *broker;
+    struct hub *hub;
+    struct engine *engine;
+    struct amqp091_options amqp;
+    struct broker_options options;
+    struct client client;
+    struct model *model;
+    uint64_t dice;
+    bool dead;     /* the journal has failed: only a restart helps */
+    bool may_fail; /* a fault was injected: the journal may fail */
+    unsigned talk;
+    uint64_t compact_every;
+    unsigned lag; /* in 8: how often a turn leaves the journal alone */
+    char why[400];
+    /* the client's memory */
+    uint32_t answer; /* method of the last answer; 0: none since it was asked */
+    uint32_t answer_count;
+    bool channel_failed[CH_END];
+    uint64_t at;              /* commands sent */
+    uint64_t published[4096]; /* ids by publish sequence on CH_CONFIRM, from 1 */
+    uint64_t published_at[4096];
+    uint64_t published_count, confirmed;
+    struct held held[CH_END][WORLD_HELD];
+    unsigned held_count[CH_END];
+    struct taken taken[WORLD_HELD];
+    unsigned taken_count;
+    bool consuming[PLACE_COUNT];
+    enum place get_place;
+    bool get_no_ack;
+    /* counts */
+    uint64_t ops, confirms, deliveries, steps;
+};
+
+void world_init(struct world *w);
+void world_fini(struct world *w);
+uint64_t world_draw(struct world *w);
+unsigned world_pick(struct world *w, unsigned n);
+extern const char *const place_names[PLACE_COUNT];
+
+/* Opens journal and broker, no client. False: why says it. */
+bool world_start(struct world *w);
+/* Connects the client: handshake and channels. False: the world died meanwhile, or a violation. */
+bool world_connect(struct world *w);
+/* Compares what the broker holds with the model, which takes it over. */
+void world_compare(struct world *w);
+/* One round of everything. */
+void world_turn(struct world *w);
+/* Rounds until the answer comes. False: dead, or the channel failed, or no answer (a violation). */
+bool world_wait(struct world *w, uint32_t method);
+/* The process is gone; the disk stays. clean: an orderly stop. */
+void world_end(struct world *w, bool clean);
+/* One random operation of the client. */
+void world_op(struct world *w);
+/* Queues and exchanges of an empty broker. */
+void world_furnish(struct world *w);
+
+#endif
