@@ -274,6 +274,10 @@ static void dispatch(struct broker *b, struct port_side *side, struct command *c
         ch = channel_of(peer, c->channel);
         deaf = !ch || ch->failed;
     }
+    if (!peer && c->type == CMD_SESSION_CLOSE) { /* its opening was refused for want of memory; its number is free again */
+        struct peer nobody = {.side = side, .number = c->session};
+        effect_push(b, &nobody, EFF_SESSION_CLOSED, 0);
+    }
     if (deaf)
         discard(b, c);
     else {

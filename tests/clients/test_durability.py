@@ -16,6 +16,10 @@ import wire
 from brokers import wait_until
 from conftest import TARGET
 
+beyond_rabbitmq = pytest.mark.xfail(
+    TARGET == 'rabbitmq', strict=False, reason='RabbitMQ 3.10 can lose a queue declared, and an ack given, shortly before a kill -9')
+
+
 def open_channel(broker, confirm=True, conn=None):
     w = conn or broker.wire(timeout=30)
     w.channel(1)
@@ -143,6 +147,7 @@ def test_restart_keeps_what_is_durable(fresh_target):
     check(fresh_target, headers, killed=False)
 
 
+@beyond_rabbitmq
 def test_kill_keeps_what_was_confirmed(fresh_target):
     w, headers = build(fresh_target)
     fresh_target.kill9()
@@ -151,6 +156,7 @@ def test_kill_keeps_what_was_confirmed(fresh_target):
     check(fresh_target, headers, killed=True)
 
 
+@beyond_rabbitmq
 def test_properties_after_a_kill(fresh_target):
     w = open_channel(fresh_target)
     ok(w.call(1, 'queue.declare', queue='q', durable=True))
@@ -188,6 +194,7 @@ def test_acknowledged_stays_acknowledged(fresh_target):
     w.close()
 
 
+@beyond_rabbitmq
 def test_committed_transaction_survives_a_kill(fresh_target):
     w = open_channel(fresh_target, confirm=False)
     ok(w.call(1, 'queue.declare', queue='one', durable=True))
@@ -207,6 +214,7 @@ def test_committed_transaction_survives_a_kill(fresh_target):
     w.close()
 
 
+@beyond_rabbitmq
 def test_many_kills_under_load(fresh_target):
     """Publish with a window of 50 until the kill; what was confirmed is there, once, in order."""
     kills = 5 if TARGET == 'millrace' else 1

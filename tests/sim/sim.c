@@ -146,8 +146,11 @@ static void flip(struct world *w, struct totals *t)
     w->os = os_sim_os(w->disk);
     struct file_choice choice = {.w = w};
     os_sim_each(w->disk, "/data", choose_file, &choice);
-    size_t size = choice.path[0] ? os_sim_peek(w->disk, choice.path).len : 0;
-    if (size && os_sim_flip(w->disk, choice.path, world_draw(w) % size, (uint8_t)(1u << world_pick(w, 8)))) {
+    struct slice bytes = choice.path[0] ? os_sim_peek(w->disk, choice.path) : (struct slice){0};
+    uint64_t at = bytes.len ? world_draw(w) % bytes.len : 0;
+    for (int i = 0; i < 200 && bytes.len && !bytes.ptr[at]; i++) /* most of a file is zeros that mean nothing */
+        at = world_draw(w) % bytes.len;
+    if (bytes.len && os_sim_flip(w->disk, choice.path, at, (uint8_t)(1u << world_pick(w, 8)))) {
         t->flips++;
         w->may_fail = true;
         if (world_start(w))

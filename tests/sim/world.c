@@ -293,11 +293,13 @@ static void on_event(void *arg, const struct client_event *e)
     case EVENT_MESSAGE: on_message(w, e); break;
     case EVENT_ACK: on_confirm(w, e); break;
     case EVENT_CHANNEL_CLOSED:
-        model_fault(w->model, "channel %u closed: %llu %.*s", e->channel, (unsigned long long)e->tag,
-                    SLICE_ARG(e->text));
-        break;
     case EVENT_CLOSED:
-        model_fault(w->model, "connection closed: %llu %.*s", (unsigned long long)e->tag, SLICE_ARG(e->text));
+        if (w->tolerant) {
+            w->dead = true;
+            break;
+        }
+        model_fault(w->model, "%s %u closed: %llu %.*s", e->type == EVENT_CLOSED ? "connection" : "channel", e->channel,
+                    (unsigned long long)e->tag, SLICE_ARG(e->text));
         break;
     case EVENT_OK:
     case EVENT_EMPTY:
@@ -337,6 +339,8 @@ void world_turn(struct world *w)
         journal_turn(w);
     (void)hub_turn(w->hub, journal_durable(w->journal), now);
     client_read(&w->client, w->engine);
+    if (w->tolerant && (w->engine->want_close || w->engine->out.failed))
+        w->dead = true;
 }
 
 bool world_wait(struct world *w, uint32_t method)
@@ -347,6 +351,8 @@ bool world_wait(struct world *w, uint32_t method)
         if (w->answer == method || (method == ASKED(60, 71) && w->answer == ASKED(60, 72)))
             return true;
     }
+    if (!w->dead && w->tolerant)
+        w->dead = true;
     if (!w->dead)
         model_fault(w->model, "no answer %u.%u, but %u.%u", method >> 16, method & 65535, w->answer >> 16,
                     w->answer & 65535);
@@ -665,7 +671,8 @@ void world_op(struct world *w)
     case 10:
     case 11:
     case 12: op_publish(w, CH_TX); break;
-    case 13: op_commit(w); break;
+    case 13:
+    case 17: op_commit(w); break;
     case 14:
         if (world_pick(w, 3) == 0)
             op_purge(w);

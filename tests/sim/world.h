@@ -37,6 +37,7 @@ struct world {
     uint64_t dice;
     bool dead;     /* the journal has failed: only a restart helps */
     bool may_fail; /* a fault was injected: the journal may fail */
+    bool tolerant;   /* memory is refused on purpose: the client may lose its connection */
     unsigned talk;
     uint64_t compact_every;
     unsigned lag; /* in 8: how often a turn leaves the journal alone */
