@@ -1,7 +1,7 @@
 /* control: the control socket: administrative requests as JSON over a Unix socket in the data folder.
  *
- * Life cycle: control_new on the thread of the loop that serves the socket → control_publish and control_turn in each of
- * the loop's turns → control_free when control_sessions is 0.
+ * Life cycle: control_new on the thread of the loop that serves the socket → hub_publish and hub_turn of control_hub in each
+ * of the loop's turns → control_free when that hub has no sessions left.
  *
  * Protocol: request and response are a 32-bit big-endian length and a JSON object; one request at a time. Requests:
  *   {"op": "USER_PUT", "name": …, "other": …, "key": …, "number": n, "args": {…}, "flags": ["durable", …]}

@@ -269,14 +269,15 @@ bool backlog_would_overflow(const struct queue *q, const struct msg *msg)
     return q->rules.overflow != OVERFLOW_DROP_HEAD && over(q, q->ready_count + 1, q->ready_bytes + msg->body_len);
 }
 
-/* Drops from the head until the queue is within its limits again. */
+/* Drops from the head until the queue is within its limits again. A queue that refuses publishes drops nothing it has
+ * accepted: what comes back to it is kept above the limit. */
 void backlog_limit(struct broker *b, struct queue *q)
 {
-    if (q->rules.max_length < 0 && q->rules.max_length_bytes < 0)
+    if (q->rules.overflow != OVERFLOW_DROP_HEAD || (q->rules.max_length < 0 && q->rules.max_length_bytes < 0))
         return;
-    while (q->ready_count && over(q, q->ready_count, q->ready_bytes)) {
-        dead_letter(b, backlog_head(q), REASON_MAXLEN); /* the head even among priorities, as RabbitMQ has it */
-    }
+    while (q->ready_count && over(q, q->ready_count, q->ready_bytes))
+        if (!dead_letter(b, backlog_head(q), REASON_MAXLEN)) /* the head even among priorities, as RabbitMQ has it */
+            return;                                          /* no memory: above the limit for a while */
 }
 
 /* ---- expiry: the heads of the lanes, as RabbitMQ's classic queues do ---- */
@@ -325,7 +326,10 @@ void backlog_expire(struct broker *b, struct queue *q)
                 waiting = true;
                 break;
             }
-            dead_letter(b, e, REASON_EXPIRED);
+            if (!dead_letter(b, e, REASON_EXPIRED)) {
+                waiting = true;
+                break;
+            }
             budget--;
         }
     }

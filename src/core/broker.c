@@ -274,7 +274,8 @@ static void dispatch(struct broker *b, struct port_side *side, struct command *c
         ch = channel_of(peer, c->channel);
         deaf = !ch || ch->failed;
     }
-    if (!peer && c->type == CMD_SESSION_CLOSE) { /* its opening was refused for want of memory; its number is free again */
+    if (!peer &&
+        c->type == CMD_SESSION_CLOSE) { /* its opening was refused for want of memory; its number is free again */
         struct peer nobody = {.side = side, .number = c->session};
         effect_push(b, &nobody, EFF_SESSION_CLOSED, 0);
     }
@@ -369,7 +370,7 @@ mono_t broker_next_due(const struct broker *b)
     mono_t due = wheel_next(&b->wheel);
     for (unsigned i = 0; i < b->side_count; i++) {
         const struct port_side *side = &b->sides[i];
-        if ((b->stalled || side->overflow_first < side->overflow_count) && b->now + NS_PER_MS < due)
+        if ((b->stalled || b->dead_count || side->overflow_first < side->overflow_count) && b->now + NS_PER_MS < due)
             due = b->now + NS_PER_MS; /* the other side drains its ring in its own time: look again soon, never spin */
     }
     return due;

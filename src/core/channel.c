@@ -117,13 +117,12 @@ void settle(struct broker *b, struct channel *ch, struct unacked item, bool ack,
     }
     if (!requeue) {
         ch->peer->removal_epoch = b->removal_epoch;
-        dead_letter(b, e, REASON_REJECTED);
-        return;
+        if (dead_letter(b, e, REASON_REJECTED))
+            return; /* else it goes back to its queue */
     }
-    if (q->rules.delivery_limit >= 0 && e->returns >= (uint64_t)q->rules.delivery_limit) {
-        dead_letter(b, e, REASON_DELIVERY_LIMIT);
+    if (q->rules.delivery_limit >= 0 && e->returns >= (uint64_t)q->rules.delivery_limit &&
+        dead_letter(b, e, REASON_DELIVERY_LIMIT))
         return;
-    }
     e->returns++;
     e->flags |= ENTRY_REDELIVERED;
     if ((e->flags & ENTRY_JOURNALLED) && log_reserve(b, 64, 1))

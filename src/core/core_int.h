@@ -558,7 +558,8 @@ MUST_USE struct msg *msg_with_props(struct broker *b, const struct msg *msg, con
 void return_msg(struct broker *b, struct channel *ch, struct msg *msg, uint32_t origin);
 
 /* deadletter.c */
-void dead_letter(struct broker *b, struct entry *entry, enum reason reason); /* the entry is in a lane or unacked */
+/* The entry is in a lane or unacked. False: no memory, nothing has changed. */
+bool dead_letter(struct broker *b, struct entry *entry, enum reason reason);
 void dead_letter_msg(struct broker *b, struct queue *q, struct msg *msg,
                      enum reason reason);             /* never was in the queue */
 bool dead_letter_run(struct broker *b, unsigned max); /* true: more is left */

@@ -21,35 +21,33 @@ struct dead_letter {
     enum reason reason;
 };
 
-static void push(struct broker *b, struct queue *q, struct entry *e, struct msg *msg, enum reason reason)
+static bool push(struct broker *b, struct queue *q, struct entry *e, struct msg *msg, enum reason reason)
 {
     struct dead_letter *d = mem_alloc(sizeof *d);
-    if (!d) { /* without memory a dead letter is dropped, as if there were no exchange for it */
-        if (e)
-            backlog_remove(b, e, reason);
-        return;
-    }
+    if (!d)
+        return false;
+    if (e && !(e->flags & ENTRY_UNACKED))
+        backlog_take(b, e);
     *d = (struct dead_letter){.entry = e, .msg = msg_ref(msg), .queue = q, .reason = reason};
     list_insert(&b->dead, &d->link);
     b->dead_count++;
+    return true;
 }
 
-void dead_letter(struct broker *b, struct entry *e, enum reason reason)
+bool dead_letter(struct broker *b, struct entry *e, enum reason reason)
 {
     struct queue *q = e->queue;
     if (!q || !q->rules.has_dlx || q->deleting) {
         backlog_remove(b, e, reason);
-        return;
+        return true;
     }
-    if (!(e->flags & ENTRY_UNACKED))
-        backlog_take(b, e);
-    push(b, q, e, e->msg, reason);
+    return push(b, q, e, e->msg, reason);
 }
 
 void dead_letter_msg(struct broker *b, struct queue *q, struct msg *msg, enum reason reason)
 {
     if (q->rules.has_dlx)
-        push(b, q, NULL, msg, reason);
+        (void)push(b, q, NULL, msg, reason); /* without memory its publisher still hears that it was refused */
 }
 
 /* ---- x-death ---- */
@@ -210,24 +208,28 @@ static void drop_cycles(struct broker *b, struct slice deaths, enum reason reaso
     b->route.count = kept;
 }
 
-static void deliver_dead(struct broker *b, struct dead_letter *d)
+/* False: no memory; nothing has changed, it may be tried again. */
+static bool deliver_dead(struct broker *b, struct dead_letter *d)
 {
     struct exchange *x = exchange_find(d->queue->vhost, d->queue->rules.dlx);
     struct amqp_props props;
     struct amqp_value v;
     struct msg *msg = NULL;
     lsn_t lsn;
+    bool starved = false;
     if (x && amqp_props_parse(msg_props(d->msg), &props)) {
         struct slice deaths = {0};
         if (amqp_table_find(props.headers, "x-death", &v) && v.type == 'A')
             deaths = v.s;
         msg = make(b, d, &props, deaths);
-        if (msg && route_message(b, x, msg, msg_headers(msg), &b->route)) {
+        starved = !msg || !route_message(b, x, msg, msg_headers(msg), &b->route);
+        if (!starved) {
             struct slice died = {0};
             if (amqp_table_find(msg_headers(msg), "x-death", &v) && v.type == 'A')
                 died = v.s;
             drop_cycles(b, died, d->reason);
-            if (b->route.count && enqueue_routed(b, msg, &b->route, d->entry, &lsn) != ENQUEUE_NO_MEMORY) {
+            starved = b->route.count && enqueue_routed(b, msg, &b->route, d->entry, &lsn) == ENQUEUE_NO_MEMORY;
+            if (b->route.count && !starved) {
                 b->totals.dead_lettered++;
                 if (d->entry)
                     backlog_remove(b, d->entry, REASON_MOVED);
@@ -235,20 +237,30 @@ static void deliver_dead(struct broker *b, struct dead_letter *d)
             }
         }
     }
-    if (d->entry)
-        backlog_remove(b, d->entry, d->reason); /* nowhere to go */
     if (msg)
         msg_unref(&b->heap, msg);
+    if (starved && !d->queue->deleting && !b->recovering)
+        return false;
+    if (d->entry)
+        backlog_remove(b, d->entry, d->reason); /* nowhere to go */
+    return true;
 }
 
 bool dead_letter_run(struct broker *b, unsigned max)
 {
     bool force = max == UINT32_MAX; /* a queue is going, or the broker: the journal takes an overdraft */
-    while (!list_empty(&b->dead) && max-- && (force || b->options.log.room(b->options.log.self))) {
-        struct dead_letter *d = CONTAINER_OF(b->dead.next, struct dead_letter, link);
+    struct list *node = b->dead.next;
+    while (node != &b->dead && max-- && (force || b->options.log.room(b->options.log.self))) {
+        struct dead_letter *d = CONTAINER_OF(node, struct dead_letter, link);
+        if (!deliver_dead(b, d)) {
+            if (!force)
+                return false; /* no memory: no use in spinning, the next tick tries again */
+            node = node->next;
+            continue;
+        }
+        node = node->next;
         list_remove(&d->link);
         b->dead_count--;
-        deliver_dead(b, d);
         msg_unref(&b->heap, d->msg);
         mem_free(d);
     }

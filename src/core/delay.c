@@ -33,17 +33,18 @@ bool delay_queue_make(struct broker *b, struct vhost *vhost, uint64_t id)
 
 static void arm(struct broker *b, struct delayed *d);
 
-/* Routes what is due; without targets or exchange it is dropped, as an unroutable message is. */
-static void release(struct broker *b, struct entry *e)
+/* Routes what is due; without targets or exchange it is dropped, as an unroutable message is. False: no memory. */
+static bool release(struct broker *b, struct entry *e)
 {
     struct exchange *x = exchange_find(e->queue->vhost, msg_exchange(e->msg));
     lsn_t lsn;
-    enum enqueue_result result = ENQUEUE_OK;
-    if (x && route_message(b, x, e->msg, msg_headers(e->msg), &b->route) && b->route.count)
-        result = enqueue_routed(b, e->msg, &b->route, e, &lsn);
-    else
-        b->route.count = 0;
-    backlog_remove(b, e, b->route.count && result != ENQUEUE_NO_MEMORY ? REASON_MOVED : REASON_EXPIRED);
+    if (x && !route_message(b, x, e->msg, msg_headers(e->msg), &b->route))
+        return false;
+    bool moved = x && b->route.count;
+    if (moved && enqueue_routed(b, e->msg, &b->route, e, &lsn) == ENQUEUE_NO_MEMORY)
+        return false;
+    backlog_remove(b, e, moved ? REASON_MOVED : REASON_EXPIRED);
+    return true;
 }
 
 static void fired(void *arg, struct timer *timer)
@@ -54,10 +55,12 @@ static void fired(void *arg, struct timer *timer)
         arm(b, d);
         return;
     }
-    struct entry *e = d->entry;
+    if (!release(b, d->entry)) {
+        arm(b, d);
+        return;
+    }
     list_remove(&d->link);
     mem_free(d);
-    release(b, e);
 }
 
 static void arm(struct broker *b, struct delayed *d)

@@ -495,8 +495,7 @@ void do_get(struct broker *b, struct peer *peer, struct channel *ch, struct comm
     }
     queue_used(b, q);
     backlog_expire(b, q);
-    while (b->dead_count && dead_letter_run(b, UINT32_MAX))
-        ;
+    (void)dead_letter_run(b, UINT32_MAX);
     struct entry *e = backlog_head(q);
     if (!e || (e->deadline <= b->wall && !(e->flags & ENTRY_FRESH))) {
         effect_push(b, peer, EFF_GET_EMPTY, c->channel)->origin = c->origin;

@@ -124,8 +124,7 @@ void queue_delete(struct broker *b, struct queue *q, lsn_t *ret_lsn)
     if (q->deleting)
         return;
     q->deleting = true;
-    while (b->dead_count && dead_letter_run(b, UINT32_MAX))
-        ;
+    (void)dead_letter_run(b, UINT32_MAX);
     lsn_t lsn = 0;
     if (log_object_reserve(b, &q->object))
         lsn = log_object_gone(b, &q->object);

@@ -333,8 +333,7 @@ void do_drain(struct broker *b, struct peer *peer, struct channel *ch, struct co
     LIST_EACH(&b->peers, node, after)
     if (CONTAINER_OF(node, struct peer, link) != peer)
         peer_release(b, CONTAINER_OF(node, struct peer, link));
-    while (dead_letter_run(b, UINT32_MAX))
-        ;
+    (void)dead_letter_run(b, UINT32_MAX);
     backlog_flush_removals(b);
     LIST_EACH(&b->catalogue, node, after)
     {

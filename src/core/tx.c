@@ -113,8 +113,7 @@ void do_tx_commit(struct broker *b, struct peer *peer, struct channel *ch, struc
     }
     if (ok) {
         ch->tx_ack_count = 0;
-        while (b->dead_count && dead_letter_run(b, UINT32_MAX))
-            ;
+        (void)dead_letter_run(b, UINT32_MAX);
         backlog_flush_removals(b);
     }
     lsn_t lsn = log_capture_end(b);

@@ -305,7 +305,7 @@ static unsigned pool_target(const struct wal *wal)
 static void recycle(struct wal *wal, const struct wal_file *file, unsigned keep)
 {
     char from[WAL_PATH_MAX], to[WAL_PATH_MAX];
-    CHECK(file->start_lsn < wal->super.start_lsn);
+    CHECK(file->start_lsn <= wal->super.start_lsn); /* equal: it got no group, the disk was full */
     CHECK(wal_path(from, wal->folder, 'w', file->seq) && wal_path(to, wal->folder, 'f', wal->pool_number));
     bool usable = file->size >= wal->file_bytes && file->size <= 2 * wal->file_bytes;
     if (!usable || wal->pool_len >= keep) {

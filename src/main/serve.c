@@ -33,6 +33,7 @@
 #define LISTENERS_MAX 32
 #define DESCRIPTORS_RESERVED 64 /* journal files, listeners, polls, the spare one */
 #define CLOSING_NS (2 * NS_PER_S)
+#define CLOSING_LOOK_NS (10 * NS_PER_MS) /* how often loop 0 looks whether the others' connections are gone */
 #define DRAINING_NS (1 * NS_PER_S)
 #define CONNS_PER_LOOP_MAX (1u << 20)
 #define STOP_REASON "shutdown"
@@ -82,6 +83,11 @@ struct serve {
 static bool is_alone(const struct serve *s)
 {
     return s->loop_count == 1;
+}
+
+static mono_t sooner(mono_t a, mono_t b)
+{
+    return a < b ? a : b;
 }
 
 /* ---- waking ---- */
@@ -216,7 +222,7 @@ static mono_t stop_advance(struct serve *s, mono_t now)
         return phase_of(s) == SERVE_RUNNING ? MONO_NEVER : now;
     case SERVE_CLOSING:
         if (conns_left(s) && now < s->phase_until)
-            return s->phase_until;
+            return is_alone(s) ? s->phase_until : sooner(s->phase_until, now + CLOSING_LOOK_NS);
         if (conns_left(s))
             log_event(&s->log, LOG_stop_forced, log_num("connections", conns_left(s)));
         start_draining(s, now);
@@ -244,11 +250,6 @@ static void loop_follow(struct serve_loop *sl)
 }
 
 /* ---- turns ---- */
-
-static mono_t sooner(mono_t a, mono_t b)
-{
-    return a < b ? a : b;
-}
 
 static mono_t turn_alone(void *arg, mono_t now)
 {

@@ -61,8 +61,10 @@ static void arm_started(struct world *w, enum ending ending)
 {
     static const unsigned masks[] = {1u << OS_SIM_PWRITE, 1u << OS_SIM_FDATASYNC,
                                      1u << OS_SIM_PWRITE | 1u << OS_SIM_FDATASYNC, OS_SIM_ALL};
-    if (ending == END_CUT)
-        os_sim_cut_after(w->disk, (int64_t)world_pick(w, world_pick(w, 3) ? 40 : 120));
+    if (ending == END_CUT || ending == END_KILL) {
+        static const unsigned spans[] = {4, 40, 40, 120};
+        os_sim_cut_after(w->disk, (int64_t)world_pick(w, spans[world_pick(w, 4)]));
+    }
     if (ending == END_EIO)
         os_sim_fail(w->disk, masks[world_pick(w, 4)], 1 + world_pick(w, 30), 5, world_pick(w, 2));
     if (ending == END_ENOSPC)
@@ -173,6 +175,7 @@ static bool run_chain(uint64_t seed, const struct limits *limits, struct totals 
     world_init(&w);
     w.dice = seed;
     w.talk = limits->talk;
+    w.group_bytes = world_pick(&w, 2) ? 0 : 4096;
     w.compact_every = 5 + world_pick(&w, 46); /* commands of the core between compactions */
     w.model = malloc(sizeof *w.model);
     if (!w.model)

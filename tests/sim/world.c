@@ -96,7 +96,8 @@ static int replay(void *arg, lsn_t lsn, struct slice record)
 
 bool world_start(struct world *w)
 {
-    struct journal_options options = {.os = w->os, .dir = "/data", .file_bytes = 64 * 1024};
+    struct journal_options options = {
+        .os = w->os, .dir = "/data", .file_bytes = 64 * 1024, .group_bytes_max = w->group_bytes};
     w->dead = false;
     w->journal = NULL;
     w->broker = NULL;

@@ -37,10 +37,11 @@ struct world {
     uint64_t dice;
     bool dead;     /* the journal has failed: only a restart helps */
     bool may_fail; /* a fault was injected: the journal may fail */
-    bool tolerant;   /* memory is refused on purpose: the client may lose its connection */
+    bool tolerant; /* memory is refused on purpose: the client may lose its connection */
     unsigned talk;
     uint64_t compact_every;
-    unsigned lag; /* in 8: how often a turn leaves the journal alone */
+    size_t group_bytes; /* of the journal; small groups tear apart what one tick appended */
+    unsigned lag;       /* in 8: how often a turn leaves the journal alone */
     char why[400];
     /* the client's memory */
     uint32_t answer; /* method of the last answer; 0: none since it was asked */
