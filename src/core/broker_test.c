@@ -140,6 +140,22 @@ static void requeue_keeps_its_place(void **state)
     end(rig);
 }
 
+/* Both in one tick: a publish must not become durable before the acknowledgement that its client sent first. */
+static void acks_go_before_later_publishes(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    declare(rig, "q", (struct slice){0});
+    put(rig, "q", "a");
+    ASK(GET, "q", NULL, NULL, 0);
+    size_t before = rig->log->count;
+    rig_command(rig, 0, CMD_ACK, 1, 1)->number = 1;
+    put(rig, "q", "b");
+    assert_true(rig->log->count >= before + 2);
+    assert_int_equal(rig->log->records[before].bytes[0], REC_REMOVE);
+    end(rig);
+}
+
 static void ttl_and_limits(void **state)
 {
     (void)state;
@@ -747,6 +763,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(confirms_wait_for_the_journal),
         cmocka_unit_test(requeue_keeps_its_place),
+        cmocka_unit_test(acks_go_before_later_publishes),
         cmocka_unit_test(ttl_and_limits),
         cmocka_unit_test(ttl_while_down),
         cmocka_unit_test(overflow_rejects),

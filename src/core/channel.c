@@ -189,19 +189,17 @@ void do_nack(struct broker *b, struct peer *peer, struct channel *ch, struct com
     settle_command(b, ch, c, false);
 }
 
-/* Last delivered first back: each return then goes before the one that is already there. */
+/* Oldest first: what a length limit pushes out leaves in order. */
 static void requeue_all(struct broker *b, struct channel *ch)
 {
     while (ch->unacked.live) {
-        uint32_t i = ch->unacked.end;
-        while (!ch->unacked.items[i - 1].entry)
-            i--;
-        struct unacked item = ch->unacked.items[i - 1];
-        ch->unacked.end = i - 1;
-        ch->unacked.live--;
+        struct unacked *u = &ch->unacked.items[ch->unacked.first];
+        while (!u->entry)
+            u++;
+        struct unacked item = *u;
+        unacked_drop(&ch->unacked, u);
         settle(b, ch, item, false, true, false);
     }
-    ch->unacked.first = ch->unacked.end = 0;
 }
 
 void do_recover(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
@@ -280,22 +278,14 @@ void do_channel_open(struct broker *b, struct peer *peer, struct channel *old, s
     answer_ok(b, peer, c, 0, (struct slice){0}, 0, 0);
 }
 
-/* Everything the channel has goes back: first the consumers, so that nothing returned is delivered to them again. */
+/* Everything the channel has goes back: first the consumers, so that nothing returned is delivered to them again, and so
+ * that an auto-delete queue that lost its last one goes with what it held, as in RabbitMQ. */
 void channel_release(struct broker *b, struct channel *ch)
 {
     tx_drop(b, ch, true);
-    reply_forget(b, ch);
-    LIST_EACH(&ch->consumers, node, after)
-    {
-        struct consumer *consumer = CONTAINER_OF(node, struct consumer, channel_link);
-        if (consumer->queue) { /* out of the turn, so that requeued messages go to others; freed below */
-            list_remove(&consumer->ready_link);
-            consumer->ready = false;
-        }
-    }
-    requeue_all(b, ch);
     while (!list_empty(&ch->consumers))
         consumer_remove(b, CONTAINER_OF(ch->consumers.next, struct consumer, channel_link));
+    requeue_all(b, ch);
 }
 
 void channel_free(struct broker *b, struct channel *ch)

@@ -175,7 +175,7 @@ static bool run_chain(uint64_t seed, const struct limits *limits, struct totals 
     world_init(&w);
     w.dice = seed;
     w.talk = limits->talk;
-    w.group_bytes = world_pick(&w, 2) ? 0 : 4096;
+    w.group_bytes = world_pick(&w, 2) ? 0 : 16384;
     w.compact_every = 5 + world_pick(&w, 46); /* commands of the core between compactions */
     w.model = malloc(sizeof *w.model);
     if (!w.model)

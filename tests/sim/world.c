@@ -448,8 +448,8 @@ void world_furnish(struct world *w)
 
 static uint32_t body_len(struct world *w)
 {
-    unsigned kind = world_pick(w, 400);
-    return kind == 0 ? 600000 : kind < 8 ? 12 + world_pick(w, 9000) : 12 + world_pick(w, 150);
+    unsigned kind = world_pick(w, 160);
+    return kind == 0 ? 600000 : kind < 20 ? 12 + world_pick(w, 9000) : 12 + world_pick(w, 150);
 }
 
 static void op_publish(struct world *w, uint16_t channel)
@@ -689,6 +689,6 @@ void world_op(struct world *w)
     default: op_publish(w, CH_CONFIRM); break;
     }
     if (!w->dead && !w->model->wrong[0])
-        for (unsigned turns = world_pick(w, 3); turns && !w->dead; turns--)
+        for (unsigned turns = world_pick(w, 2) ? 0 : world_pick(w, 3); turns && !w->dead; turns--)
             world_turn(w);
 }
