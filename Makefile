@@ -94,7 +94,7 @@ BINARY += $(if $(wildcard $(MAIN)),build/millrace)
 endif
 
 # ----------------------------------------------------------------------------------------------------------- targets
-.PHONY: all help mutants unit unit-build programs test bench suites crash power tidy format coverage install uninstall clean
+.PHONY: all help mutants unit unit-build programs test bench tidy format coverage install uninstall clean
 .PHONY: fuzz-build fuzz-smoke fuzz-coverage version FORCE
 
 all: $(LIBRARY) $(BINARY)  ## build the broker (default): build/millrace, or build/FLAVOUR/millrace with FLAVOUR=...
@@ -119,15 +119,6 @@ test:  ## everything, as ./test does it
 
 bench: all programs  ## the benchmark table, both brokers side by side; writes docs/benchmarks.md
 	bench/compare
-
-suites: all  ## the public client suites of pika, rabbitmq-c, amqplib and kombu, against both brokers
-	tests/suites/run
-
-crash: all programs  ## the long kill -9 run (200 cycles)
-	tests/crash/kill9 --cycles $${CRASH_CYCLES:-200}
-
-power: all programs  ## the long power-cut runs (100 cycles each way, and the control); needs root
-	tests/crash/power --cycles $${POWER_CYCLES:-100}
 
 mutants: all  ## deliberate faults of the broker, each of which the simulator must find; writes docs/mutants.md
 	tests/sim/mutants/run
