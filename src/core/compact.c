@@ -14,6 +14,8 @@
 
 #define SLICE_BYTES (256u * 1024)
 #define SLICE_OBJECTS 512u
+#define STOP_JOURNAL_MIN (24u << 20) /* trimming gives whole files back: below this there is little to win */
+#define STOP_LIVE_MAX (16u << 20)    /* more would hold up the stop */
 
 static bool wanted(struct broker *b)
 {
@@ -22,6 +24,16 @@ static bool wanted(struct broker *b)
         return true;
     uint64_t live = b->options.log.live_bytes(b->options.log.self);
     return live > b->options.compact_bytes && live / 2 > b->journalled_bytes;
+}
+
+bool compact_before_stop(struct broker *b)
+{
+    uint64_t live = b->options.log.live_bytes(b->options.log.self);
+    if (b->compact.phase != COMPACT_IDLE || live < STOP_JOURNAL_MIN || b->journalled_bytes > STOP_LIVE_MAX ||
+        live / 4 < b->journalled_bytes)
+        return false;
+    compact_start(b);
+    return true;
 }
 
 void compact_start(struct broker *b)
@@ -172,11 +184,11 @@ static void messages_slice(struct broker *b)
 bool compact_turn(struct broker *b)
 {
     struct compact *k = &b->compact;
-    if (b->recovering || b->stopping || (k->phase != COMPACT_IDLE && !b->options.log.room(b->options.log.self)))
+    if (b->recovering || (k->phase != COMPACT_IDLE && !b->options.log.room(b->options.log.self)))
         return false;
     switch (k->phase) {
     case COMPACT_IDLE:
-        if (wanted(b))
+        if (!b->stopping && wanted(b))
             compact_start(b);
         return k->phase != COMPACT_IDLE;
     case COMPACT_CATALOGUE: return catalogue_slice(b);
