@@ -2,13 +2,14 @@
  *
  * Invariants:
  *   B1  an entry is in exactly one list: a lane of its queue, the queue's unacked list, or (queue NULL) its channel alone.
- *   B2  a lane is sorted by position; a priority queue has one lane per priority, highest served first.
+ *   B2  a lane is sorted by position (front, pages, entries: paging.c); a priority queue has one lane per priority, highest
+ *       served first.
  *   B3  ready_count and ready_bytes are the sums over the lanes, unacked_count over the unacked list.
  *   B4  a journalled entry leaves the queue only through a record: REMOVE (here, gathered into runs and written once per
  *       tick), MOVE (dead letters) or the queue's own deletion.
  *
- * Seam for segments: backlog_append/backlog_head/backlog_take are the only ways to a waiting message; paging puts older
- * parts of a lane into segments behind these calls.
+ * backlog_append, backlog_head and backlog_take are the only ways to a waiting message. A head may be NULL although messages
+ * wait: it is being read from disk, and the queue is scheduled when it has come.
  */
 #include "core/core_int.h"
 
@@ -38,19 +39,41 @@ bool backlog_lanes(struct queue *q, unsigned lanes)
     return true;
 }
 
-static struct entry *lane_first(const struct lane *lane)
-{
-    return LIST_FIRST(&lane->entries, struct entry, link);
-}
-
 struct entry *backlog_head(struct queue *q)
 {
-    if (q->rules.max_priority == 0 || q->lanes == &q->lane)
+    if (q->lanes == &q->lane)
         return lane_first(&q->lane);
     for (int i = q->rules.max_priority; i >= 0; i--)
         if (q->lanes[i].count)
             return lane_first(&q->lanes[i]);
     return NULL;
+}
+
+struct list *lane_list_of(struct lane *lane, const struct entry *e)
+{
+    return e->flags & ENTRY_FRONT ? &lane->paging->front : &lane->entries;
+}
+
+void backlog_want(struct broker *b, struct queue *q)
+{
+    for (unsigned i = 0; i < lane_count(q); i++)
+        if (q->lanes[i].paging)
+            paging_want(b, q, &q->lanes[i]);
+}
+
+void backlog_memory(struct broker *b, struct entry *e, bool joins)
+{
+    struct queue *q = e->queue;
+    size_t bytes = entry_memory(e);
+    if (!joins) {
+        b->ready_memory -= bytes;
+        q->memory -= bytes;
+        return;
+    }
+    b->ready_memory += bytes;
+    q->memory += bytes;
+    if (!q->fat)
+        paging_fattened(b, q);
 }
 
 wall_t backlog_deadline(const struct broker *b, const struct queue *q, const struct msg *msg)
@@ -85,7 +108,11 @@ struct entry *backlog_append(struct broker *b, struct queue *q, struct msg *msg,
                         .flags = journalled ? ENTRY_JOURNALLED : 0};
     if (deadline <= b->wall)
         e->flags |= ENTRY_FRESH;
-    list_insert(&q->lanes[lane].entries, &e->link);
+    struct list *list = &q->lanes[lane].entries;
+    list_insert(list, &e->link);
+    if (q->lanes[lane].paging && q->lanes[lane].paging->unwritten == list)
+        q->lanes[lane].paging->unwritten = &e->link;
+    backlog_memory(b, e, true);
     q->lanes[lane].count++;
     q->ready_count++;
     q->ready_bytes += msg->body_len;
@@ -101,16 +128,26 @@ struct entry *backlog_append(struct broker *b, struct queue *q, struct msg *msg,
 static void leave_lane(struct broker *b, struct entry *e)
 {
     struct queue *q = e->queue;
-    bool was_head = e->link.prev == &q->lanes[e->lane].entries;
+    struct lane *lane = &q->lanes[e->lane];
+    bool was_head = e->link.prev == lane_list_of(lane, e);
     if (q->requeue_hint == e)
         q->requeue_hint = NULL;
+    backlog_memory(b, e, false);
+    if (lane->paging)
+        paging_left(b, lane, e);
+    else
+        lane->loose -= e->page != NULL;
     list_remove(&e->link);
-    q->lanes[e->lane].count--;
+    lane->count--;
     q->ready_count--;
     q->ready_bytes -= e->msg->body_len;
-    struct entry *next = was_head ? lane_first(&q->lanes[e->lane]) : NULL;
-    if (next && next->deadline != WALL_NEVER && !q->deleting && !q->hidden)
+    if (!was_head || q->deleting || q->hidden)
+        return;
+    struct entry *next = lane_first(lane);
+    if (next ? next->deadline != WALL_NEVER : lane->count)
         backlog_arm(b, q); /* its time counts from now on */
+    if (lane->paging)
+        paging_want(b, q, lane);
 }
 
 void backlog_take(struct broker *b, struct entry *e)
@@ -141,9 +178,12 @@ void backlog_requeue(struct broker *b, struct entry *e)
     struct queue *q = e->queue;
     compact_moving(b, e);
     leave_unacked(b, e);
-    struct list *head = &q->lanes[e->lane].entries;
+    struct lane *lane = &q->lanes[e->lane];
+    bool to_front = lane->paging != NULL;
+    struct list *head = to_front ? &lane->paging->front : &lane->entries;
     struct list *at = head->next;
-    if (q->requeue_hint && q->requeue_hint->lane == e->lane) {
+    if (q->requeue_hint && q->requeue_hint->lane == e->lane &&
+        to_front == ((q->requeue_hint->flags & ENTRY_FRONT) != 0)) {
         at = &q->requeue_hint->link;
         while (at != head && CONTAINER_OF(at, struct entry, link)->position > e->position)
             at = at->prev;
@@ -153,6 +193,12 @@ void backlog_requeue(struct broker *b, struct entry *e)
         at = at->next;
     list_insert(at, &e->link);
     q->requeue_hint = e;
+    if (to_front) {
+        e->flags |= ENTRY_FRONT;
+        lane->paging->front_bytes += entry_memory(e);
+    } else
+        lane->loose += e->page != NULL;
+    backlog_memory(b, e, true);
     q->lanes[e->lane].count++;
     q->ready_count++;
     q->ready_bytes += e->msg->body_len;
@@ -171,7 +217,9 @@ void backlog_free(struct broker *b, struct entry *e)
     }
     b->totals.messages--;
     b->totals.message_bytes -= e->msg->body_len;
-    if (e->flags & ENTRY_JOURNALLED)
+    if (e->page)
+        paging_entry_gone(b, e); /* a page that it was read from counted what the journal holds */
+    else if (e->flags & ENTRY_JOURNALLED)
         b->journalled_bytes -= msg_size(e->msg);
     msg_unref(&b->heap, e->msg);
     pool_give(&b->entries, e);
@@ -194,21 +242,22 @@ static bool flush_queue(struct broker *b, struct queue *q)
     return true;
 }
 
-void backlog_removed(struct broker *b, struct queue *q, uint64_t position)
+void backlog_removed(struct broker *b, struct queue *q, uint64_t first, uint64_t last)
 {
     if (b->recovering)
         return;
     struct ranges *r = &q->removed;
+    struct range *run = r->count ? &r->runs[r->count - 1] : NULL;
     if (!q->removal_dirty) {
         q->removal_dirty = true;
         list_insert(&b->removals, &q->removal_link);
     }
-    if (r->count && r->runs[r->count - 1].last + 1 == position) {
-        r->runs[r->count - 1].last = position;
+    if (run && run->last + 1 == first) {
+        run->last = last;
         return;
     }
-    if (r->count && r->runs[r->count - 1].first == position + 1) {
-        r->runs[r->count - 1].first = position;
+    if (run && run->first == last + 1) {
+        run->first = first;
         return;
     }
     if (r->count == r->max) {
@@ -218,18 +267,19 @@ void backlog_removed(struct broker *b, struct queue *q, uint64_t position)
             r->runs = grown;
             r->max = max;
         } else { /* full, or no memory: write what there is and go on with what we have */
-            struct range one = {position, position};
-            struct ranges last = {.runs = &one, .count = 1, .max = 1};
-            if (r->count)
-                (void)log_remove(b, q, r);
+            struct range one = {first, last};
+            struct ranges alone = {.runs = &one, .count = 1, .max = 1};
+            if (r->count && !log_remove(b, q, r))
+                b->removal_lost = true;
             r->count = 0;
             if (r->max == 0) {
-                (void)log_remove(b, q, &last);
+                if (!log_remove(b, q, &alone))
+                    b->removal_lost = true;
                 return;
             }
         }
     }
-    r->runs[r->count++] = (struct range){position, position};
+    r->runs[r->count++] = (struct range){first, last};
 }
 
 void backlog_flush_removals(struct broker *b)
@@ -252,7 +302,7 @@ void backlog_remove(struct broker *b, struct entry *e, enum reason reason)
     default: break;
     }
     if (q && (e->flags & ENTRY_JOURNALLED) && reason != REASON_MOVED)
-        backlog_removed(b, q, e->position);
+        backlog_removed(b, q, e->position, e->position);
     backlog_free(b, e);
 }
 
@@ -275,9 +325,13 @@ void backlog_limit(struct broker *b, struct queue *q)
 {
     if (q->rules.overflow != OVERFLOW_DROP_HEAD || (q->rules.max_length < 0 && q->rules.max_length_bytes < 0))
         return;
-    while (q->ready_count && over(q, q->ready_count, q->ready_bytes))
-        if (!dead_letter(b, backlog_head(q), REASON_MAXLEN)) /* the head even among priorities, as RabbitMQ has it */
-            return;                                          /* no memory: above the limit for a while */
+    while (q->ready_count && over(q, q->ready_count, q->ready_bytes)) {
+        struct entry *head = backlog_head(q); /* the head even among priorities, as RabbitMQ has it */
+        if (!head)
+            backlog_want(b, q);
+        if (!head || !dead_letter(b, head, REASON_MAXLEN))
+            return; /* on disk, or no memory: above the limit for a while */
+    }
 }
 
 /* ---- expiry: the heads of the lanes, as RabbitMQ's classic queues do ---- */
@@ -290,7 +344,7 @@ static void ttl_fired(void *arg, struct timer *timer)
     queue_schedule(b, q);
 }
 
-static unsigned lane_count(const struct queue *q)
+unsigned lane_count(const struct queue *q)
 {
     return q->lanes == &q->lane ? 1 : q->rules.max_priority + 1u;
 }
@@ -300,8 +354,8 @@ void backlog_arm(struct broker *b, struct queue *q)
     wall_t next = WALL_NEVER;
     for (unsigned i = 0; i < lane_count(q); i++) {
         struct entry *e = lane_first(&q->lanes[i]);
-        if (e && e->deadline < next)
-            next = e->deadline;
+        wall_t deadline = e ? e->deadline : paging_deadline(&q->lanes[i]);
+        next = deadline < next ? deadline : next;
     }
     if (next == WALL_NEVER) {
         wheel_cancel(&b->wheel, &q->ttl_timer);
@@ -331,6 +385,10 @@ void backlog_expire(struct broker *b, struct queue *q)
                 break;
             }
             budget--;
+        }
+        if (!e && paging_deadline(&q->lanes[i]) <= b->wall) {
+            paging_want(b, q, &q->lanes[i]); /* it goes when it has come */
+            waiting = true;
         }
     }
     if (waiting) {

@@ -72,14 +72,14 @@ static void default_limits(struct broker_options *o)
 
 static bool sides_make(struct broker *b)
 {
-    b->side_count = b->options.ports + 1;
+    b->side_count = b->options.ports + 2;
     b->sides = mem_zalloc(b->side_count * sizeof *b->sides);
     if (!b->sides)
         return false;
     for (unsigned i = 0; i < b->side_count; i++) {
         struct port_side *side = &b->sides[i];
-        bool worker = i == b->options.ports;
-        size_t slots = worker ? 256 : b->options.port_slots;
+        bool helper = i >= b->options.ports; /* worker, store */
+        size_t slots = helper ? 256 : b->options.port_slots;
         side->broker = b;
         side->index = i;
         if (!ring_init(&side->port.commands, slots, sizeof(struct command)) ||
@@ -102,6 +102,7 @@ struct broker *broker_new(const struct broker_options *options)
     pool_init(&b->entries, sizeof(struct entry));
     pool_init(&b->consumers, sizeof(struct consumer));
     wheel_init(&b->wheel, 0);
+    paging_init(b);
     struct list *lists[] = {&b->catalogue, &b->peers, &b->pump, &b->await, &b->removals, &b->dead, &b->delayed};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         list_init(lists[i]);
@@ -155,12 +156,24 @@ static void free_catalogue(struct broker *b)
     }
 }
 
+static void drop_effect(struct broker *b, struct effect *e)
+{
+    if (e->msg)
+        msg_unref(&b->heap, e->msg);
+    if (e->type == EFF_PAGE)
+        page_job_free(&b->heap, &e->job);
+    else if (e->type != EFF_CONFIRM && e->type != EFF_NACK && e->type != EFF_GET_OK)
+        mem_free(e->answer);
+}
+
 static void drop_ring_contents(struct broker *b, struct port_side *side)
 {
     struct command *c;
     while ((c = ring_peek(&side->port.commands))) {
         if (c->type == CMD_PUBLISH)
             msg_unref(&b->heap, c->msg);
+        else if (c->type == CMD_PAGED)
+            page_job_free(&b->heap, &c->job);
         else if (command_has_ask(c->type))
             mem_free(c->ask);
         ring_pop(&side->port.commands);
@@ -168,19 +181,11 @@ static void drop_ring_contents(struct broker *b, struct port_side *side)
     ring_publish(&side->port.effects);
     struct effect *e;
     while ((e = ring_peek(&side->port.effects))) {
-        if (e->msg)
-            msg_unref(&b->heap, e->msg);
-        if (e->type != EFF_CONFIRM && e->type != EFF_NACK && e->type != EFF_GET_OK)
-            mem_free(e->answer);
+        drop_effect(b, e);
         ring_pop(&side->port.effects);
     }
-    while (side->overflow_first < side->overflow_count) {
-        e = &side->overflow[side->overflow_first++];
-        if (e->msg)
-            msg_unref(&b->heap, e->msg);
-        if (e->type != EFF_CONFIRM && e->type != EFF_NACK && e->type != EFF_GET_OK)
-            mem_free(e->answer);
-    }
+    while (side->overflow_first < side->overflow_count)
+        drop_effect(b, &side->overflow[side->overflow_first++]);
 }
 
 void broker_free(struct broker **broker)
@@ -209,6 +214,7 @@ void broker_free(struct broker **broker)
     struct map *maps[] = {&b->vhosts, &b->users, &b->queues_by_id, &b->reply_tokens};
     for (size_t i = 0; i < ARRAY_LEN(maps); i++)
         map_fini(maps[i]);
+    paging_fini(b);
     buffer_fini(&b->scratch);
     buffer_fini(&b->capture);
     buffer_fini(&b->pieces);
@@ -268,7 +274,8 @@ static void dispatch(struct broker *b, struct port_side *side, struct command *c
         peer = peer_of(b, side, c->session);
     }
     bool deaf = peer && peer->state == PEER_FAILED && c->type != CMD_SESSION_CLOSE;
-    if (!peer && c->type != CMD_SESSION_OPEN && c->type != CMD_VERIFIED && c->type != CMD_ALARM)
+    if (!peer && c->type != CMD_SESSION_OPEN && c->type != CMD_VERIFIED && c->type != CMD_ALARM &&
+        c->type != CMD_PAGED)
         deaf = true;
     if (!deaf && row->needs_channel) {
         ch = channel_of(peer, c->channel);
@@ -292,7 +299,7 @@ static void dispatch(struct broker *b, struct port_side *side, struct command *c
 static bool may_take(struct broker *b, struct port_side *side)
 {
     return side->overflow_first == side->overflow_count && b->options.log.room(b->options.log.self) &&
-           b->dead_count < DEAD_LETTERS_PER_TICK;
+           b->dead_count < DEAD_LETTERS_PER_TICK && (side->index >= b->options.ports || !paging_overloaded(b));
 }
 
 static unsigned take_turn(struct broker *b, struct port_side *side, uint64_t *bytes)
@@ -358,6 +365,7 @@ bool broker_step(struct broker *b, mono_t now, wall_t wall, lsn_t durable)
     more |= dead_letter_run(b, DEAD_LETTERS_PER_TICK);
     backlog_flush_removals(b);
     more |= compact_turn(b);
+    paging_turn(b);
     if (b->drain.side && b->compact.phase == COMPACT_IDLE)
         drain_answer(b);
     slab_heap_drain(&b->heap);

@@ -18,6 +18,7 @@
 #include "base/ring.h"
 #include "base/types.h"
 #include "core/message.h"
+#include "core/page.h"
 
 enum command_type {
     CMD_NONE,
@@ -71,6 +72,7 @@ struct command {
     union {
         struct msg *msg;
         struct ask *ask;
+        struct page_job *job; /* PAGED */
     };
 };
 
@@ -94,6 +96,7 @@ enum effect_type {
     EFF_SESSION_KICK,   /* the core wants this session closed: answer code and text (CONNECTION_FORCED) */
     EFF_VERIFY,         /* to the worker's port: number ticket, answer: secret and stored verifier */
     EFF_ROW,            /* admin listings: answer.fields */
+    EFF_PAGE,           /* to the store's port: job, which passes to the store */
 };
 
 enum effect_flag { EFFECT_REDELIVERED = 1, EFFECT_SILENT = 2, EFFECT_NO_ACK = 4 };
@@ -121,6 +124,7 @@ struct effect {
         uint64_t bytes; /* EFF_CONFIRM, EFF_NACK */
         uint64_t count; /* EFF_GET_OK */
         struct answer *answer;
+        struct page_job *job; /* EFF_PAGE */
     };
     struct msg *msg;
 };
@@ -155,7 +159,7 @@ struct broker_options {
     struct core_log log;
     void (*random)(void *arg, void *ret, size_t len);
     void *random_arg;
-    unsigned ports;                 /* network loops + control; the worker's port comes after them */
+    unsigned ports;                 /* network loops + control; the worker's and the store's port come after them */
     size_t port_slots;              /* 0: 8192 */
     uint64_t message_bytes_max;     /* 0: 16 MiB */
     unsigned channel_consumers_max; /* 0: 1024 */
@@ -163,6 +167,8 @@ struct broker_options {
     uint64_t
         compact_bytes; /* 0: 64 MiB: the journal is compacted when it is longer than this and twice what is alive */
     uint64_t compact_every;                                 /* tests: force a compaction every n commands; 0: off */
+    uint64_t paging_bytes;        /* memory of waiting messages above which they go to pages; 0: they stay in memory */
+    uint64_t page_bytes;          /* 0: PAGE_BYTES */
     int64_t consumer_timeout_ms;                            /* 0: off */
     struct slice default_user, default_pass, default_vhost; /* made when the store is new; empty: guest guest / */
     bool guest_loopback_only;
@@ -178,7 +184,12 @@ MUST_USE int broker_replay(struct broker *broker, lsn_t lsn, struct slice record
 /* Settles what replay left open (redelivered marks, expired while down, default objects in a new store). now as in step. */
 MUST_USE int broker_replayed(struct broker *broker, mono_t now, wall_t wall, char *why, size_t why_len);
 
-/* Port i: 0 … ports-1 are the loops', `ports` is the worker's. The rings live as long as the broker. */
+/* After broker_replayed: every segment with a live page, with the highest end of one, and the name of a queue in it. The
+ * first answer that is not 0 ends it and is returned. */
+MUST_USE int broker_segments(struct broker *broker,
+                             int (*each)(void *arg, uint32_t segment, uint64_t end, struct slice queue), void *arg);
+
+/* Port i: 0 … ports-1 are the loops', `ports` is the worker's, `ports` + 1 the store's. The rings live as long as the broker. */
 struct port *broker_port(struct broker *broker, unsigned i);
 
 /* One tick: fires timers, takes commands from all ports round-robin by bytes (at most about a millisecond's worth),

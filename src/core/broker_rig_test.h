@@ -27,12 +27,25 @@ struct rig_record {
     size_t len;
 };
 
+/* The store: pages in memory, served in order, some turns later. Shared by a log and its copies, for ever. */
+struct rig_page {
+    struct page_job *job; /* items with messages of nobody's heap */
+};
+
+struct rig_store {
+    struct rig_page *pages; /* where.segment: 8 pages each; where.offset: index */
+    uint32_t count, max;
+    uint64_t written, read, dropped;
+};
+
 struct rig_log {
+    struct rig_store *store;
     struct rig_record *records; /* lsn - 1 */
     size_t count, max;
     lsn_t first; /* trimmed below */
     uint64_t live;
-    bool no_room;
+    bool no_room, is_copy;
+    bool drops; /* no prefix of it will be replayed: what the store is told to drop is gone */
 };
 
 struct rig {
@@ -46,10 +59,45 @@ struct rig {
     bool hold;    /* nothing becomes durable */
     bool check;   /* broker_check after every step */
     bool starved; /* without memory it need not come to rest */
+    bool slow_store;
     struct effect effects[RIG_EFFECTS_MAX];
     unsigned effect_count;
     uint64_t seq[8][8]; /* publish sequence per session and channel */
 };
+
+/* ---- the store ---- */
+
+RIG_FN struct msg *rig_msg_copy(struct slab_heap *heap, const struct msg *msg)
+{
+    struct msg *copy = heap ? msg_new(heap, msg_exchange(msg), msg_key(msg), msg_props(msg), msg->body_len)
+                            : calloc(1, msg_size(msg));
+    if (!copy)
+        return NULL;
+    if (!heap)
+        memcpy(copy, msg, msg_size(msg));
+    copy->flags = msg->flags;
+    copy->priority = msg->priority;
+    copy->expiration_ms = msg->expiration_ms;
+    if (msg->body_len)
+        memcpy(msg_body_room(copy), msg_body(msg).ptr, msg->body_len);
+    return copy;
+}
+
+RIG_FN void rig_page_free(struct rig_page *page)
+{
+    for (uint32_t n = 0; page->job && n < page->job->count; n++)
+        free(page->job->items[n].msg);
+    free(page->job);
+    page->job = NULL;
+}
+
+RIG_FN void rig_store_free(struct rig_store *store)
+{
+    for (uint32_t i = 0; i < store->count; i++)
+        rig_page_free(&store->pages[i]);
+    free(store->pages);
+    free(store);
+}
 
 /* ---- the journal ---- */
 
@@ -107,6 +155,7 @@ RIG_FN struct rig_log *rig_log_new(void)
 {
     struct rig_log *log = calloc(1, sizeof *log);
     log->first = 1;
+    log->store = calloc(1, sizeof *log->store);
     return log;
 }
 
@@ -120,6 +169,9 @@ RIG_FN struct rig_log *rig_log_copy(const struct rig_log *from, size_t count)
     }
     if (from->first <= count)
         rig_log_trim(log, from->first);
+    free(log->store);
+    log->store = from->store;
+    log->is_copy = true;
     return log;
 }
 
@@ -128,7 +180,76 @@ RIG_FN void rig_log_free(struct rig_log *log)
     for (size_t i = 0; i < log->count; i++)
         free(log->records[i].bytes);
     free(log->records);
+    if (!log->is_copy)
+        rig_store_free(log->store);
     free(log);
+}
+
+/* ---- what the store does ---- */
+
+RIG_FN void rig_store_write(struct rig_store *store, struct page_job *job)
+{
+    if (store->count == store->max) {
+        store->max = store->max ? store->max * 2 : 64;
+        store->pages = realloc(store->pages, store->max * sizeof *store->pages);
+    }
+    size_t len = sizeof *job + job->count * sizeof job->items[0];
+    struct page_job *kept = malloc(len);
+    memcpy(kept, job, len);
+    for (uint32_t i = 0; i < job->count; i++) {
+        assert_true(i == 0 || job->items[i].position > job->items[i - 1].position);
+        kept->items[i].msg = rig_msg_copy(NULL, job->items[i].msg);
+    }
+    job->where = (struct page_where){.segment = 1 + store->count / 8, .offset = store->count, .len = 1};
+    store->pages[store->count++].job = kept;
+    store->written++;
+}
+
+RIG_FN struct page_job *rig_store_page(struct rig_store *store, struct page_where where)
+{
+    assert_true(where.offset < store->count && where.segment == 1 + where.offset / 8);
+    assert_non_null(store->pages[where.offset].job); /* dropped, but named */
+    return store->pages[where.offset].job;
+}
+
+RIG_FN void rig_store_read(struct rig_store *store, struct slab_heap *heap, struct page_job *job)
+{
+    const struct page_job *kept = rig_store_page(store, job->where);
+    assert_true(kept->count == job->count && kept->queue == job->queue && kept->lane == job->lane);
+    for (uint32_t i = 0; i < job->count && !job->err; i++) {
+        struct msg *msg = rig_msg_copy(heap, kept->items[i].msg);
+        job->items[i] = kept->items[i];
+        job->items[i].msg = msg;
+        job->err = msg ? 0 : -12;
+    }
+    store->read++;
+}
+
+/* Does up to max of what is asked. */
+RIG_FN void rig_store_serve(struct broker *b, struct rig_log *log, unsigned max)
+{
+    struct port *p = broker_port(b, 2);
+    struct effect *e;
+    while (max-- && (e = ring_peek(&p->effects))) {
+        struct page_job *job = e->job;
+        ring_pop(&p->effects);
+        if (job->type == PAGE_DROP) {
+            log->store->dropped++;
+            for (uint32_t i = 0; log->drops && i < log->store->count; i++)
+                if (1 + i / 8 == job->where.segment)
+                    rig_page_free(&log->store->pages[i]);
+            page_job_free(broker_heap(b), &job);
+            continue;
+        }
+        if (job->type == PAGE_WRITE)
+            rig_store_write(log->store, job);
+        else
+            rig_store_read(log->store, broker_heap(b), job);
+        struct command *c = ring_push(&p->commands);
+        assert_non_null(c);
+        *c = (struct command){.type = CMD_PAGED, .job = job};
+        ring_publish(&p->commands);
+    }
 }
 
 /* ---- life cycle ---- */
@@ -252,10 +373,12 @@ RIG_FN void rig_step(struct rig *rig)
         bool more = broker_step(rig->b, rig->now, rig->wall, rig->durable);
         rig_take(rig, 0);
         rig_worker(rig);
+        rig_store_serve(rig->b, rig->log, rig->slow_store ? rig->chance >> 60 : 64);
         if (rig->check)
             broker_check(rig->b);
         if (!more && before == rig->log->count && effects == rig->effect_count &&
             ring_empty(&broker_port(rig->b, 0)->commands) && ring_empty(&broker_port(rig->b, 1)->commands) &&
+            ring_empty(&broker_port(rig->b, 2)->commands) && (rig->slow_store || ring_empty(&broker_port(rig->b, 2)->effects)) &&
             (rig->hold || rig->durable == rig->log->count))
             return;
         if (rig->starved && i > 20)
@@ -434,16 +557,53 @@ RIG_FN uint32_t rig_sum(struct slice s)
     return sum;
 }
 
-RIG_FN char *rig_dump_queue(const struct queue *q, bool loose)
+/* Entries as they would be, had the pages been read. */
+RIG_FN size_t rig_paged(const struct queue *q, struct rig_store *store, struct entry **ret)
+{
+    size_t count = 0;
+    LIST_EACH(&q->pages, node, after)
+    {
+        struct page *page = CONTAINER_OF(node, struct page, queue_link);
+        const struct page_job *kept = page->state == PAGE_LOADED ? NULL : rig_store_page(store, page->where);
+        for (uint32_t i = 0; kept && i < kept->count; i++) {
+            const struct page_item *item = &kept->items[i];
+            if (!page_has(page, item->position))
+                continue;
+            struct entry *e = calloc(1, sizeof *e);
+            *e = (struct entry){.msg = item->msg,
+                                .position = item->position,
+                                .deadline = item->deadline,
+                                .returns = item->returns,
+                                .lane = page->lane};
+            for (uint32_t r = 0; r < page->return_count; r++)
+                if (page->returns[r].position == e->position)
+                    e->returns = page->returns[r].returns;
+            if (backlog_journals(q, e->msg))
+                e->flags = ENTRY_JOURNALLED;
+            ret[count++] = e;
+        }
+    }
+    return count;
+}
+
+RIG_FN char *rig_dump_queue(const struct queue *q, struct rig_store *store, bool loose)
 {
     size_t max = 512 + (q->ready_count + q->unacked_count) * 160, count = 0, at;
     char *text = malloc(max);
     struct entry **entries = calloc(q->ready_count + q->unacked_count + 1, sizeof *entries);
     at = (size_t)snprintf(text, max, "queue %s%.*s id=%llu args=%u", q->hidden ? "(delays)" : "", SLICE_ARG(q->name),
                           (unsigned long long)q->id, rig_sum(q->args));
-    for (unsigned lane = 0; lane <= (q->lanes == &q->lane ? 0 : q->rules.max_priority); lane++)
+    size_t paged = rig_paged(q, store, entries);
+    count = paged;
+    struct entry **made = calloc(paged + 1, sizeof *made);
+    memcpy(made, entries, paged * sizeof *made);
+    for (unsigned lane = 0; lane < lane_count(q); lane++) {
         LIST_EACH(&q->lanes[lane].entries, node, after)
-    entries[count++] = CONTAINER_OF(node, struct entry, link);
+        entries[count++] = CONTAINER_OF(node, struct entry, link);
+        if (q->lanes[lane].paging)
+            LIST_EACH(&q->lanes[lane].paging->front, node, after)
+        entries[count++] = CONTAINER_OF(node, struct entry, link);
+    }
     LIST_EACH(&q->unacked, node, after)
     entries[count++] = CONTAINER_OF(node, struct entry, link);
     qsort(entries, count, sizeof *entries, rig_by_position);
@@ -454,12 +614,15 @@ RIG_FN char *rig_dump_queue(const struct queue *q, bool loose)
                                    rig_sum(msg_props(entries[i]->msg)), rig_sum(msg_key(entries[i]->msg)),
                                    (long long)(entries[i]->deadline == WALL_NEVER ? -1 : entries[i]->deadline),
                                    loose ? 0 : entries[i]->returns, entries[i]->lane);
+    for (size_t i = 0; i < paged; i++)
+        free(made[i]);
+    free(made);
     free(entries);
     return text;
 }
 
 /* loose: without what may be forgotten for want of memory, the return counts. */
-RIG_FN char *rig_dump(struct broker *b, bool loose)
+RIG_FN char *rig_dump(struct broker *b, struct rig_store *store, bool loose)
 {
     char *lines[4096];
     size_t count = 0, len = 1;
@@ -496,7 +659,7 @@ RIG_FN char *rig_dump(struct broker *b, bool loose)
                      x->internal, x->delayed, rig_sum(x->args));
             break;
         }
-        case OBJ_QUEUE: lines[count++] = rig_dump_queue(CONTAINER_OF(object, struct queue, object), loose); continue;
+        case OBJ_QUEUE: lines[count++] = rig_dump_queue(CONTAINER_OF(object, struct queue, object), store, loose); continue;
         case OBJ_BINDING: {
             const struct binding *p = CONTAINER_OF(object, struct binding, object);
             snprintf(text, sizeof text, "binding %.*s %.*s %.*s %u", SLICE_ARG(p->source->name),
@@ -552,7 +715,7 @@ RIG_FN void rig_assert_nothing_lost(struct rig *rig)
 {
     struct rig_log *copy = rig_log_copy(rig->log, rig->log->count);
     struct rig *other = rig_new(copy, &rig->options, rig->wall);
-    char *a = rig_dump(rig->b, true), *b = rig_dump(other->b, true), *save, *in;
+    char *a = rig_dump(rig->b, rig->log->store, true), *b = rig_dump(other->b, rig->log->store, true), *save, *in;
     if (asprintf(&in, "\n%s", b) < 0)
         abort();
     for (char *line = strtok_r(a, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
@@ -573,7 +736,7 @@ RIG_FN void rig_assert_replays(struct rig *rig)
 {
     struct rig_log *copy = rig_log_copy(rig->log, rig->log->count);
     struct rig *other = rig_new(copy, &rig->options, rig->wall);
-    char *a = rig_dump(rig->b, false), *b = rig_dump(other->b, false);
+    char *a = rig_dump(rig->b, rig->log->store, false), *b = rig_dump(other->b, rig->log->store, false);
     if (strcmp(a, b) != 0) {
         rig_print_missing("before only", a, b);
         rig_print_missing("replayed only", b, a);

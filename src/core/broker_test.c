@@ -679,11 +679,15 @@ static void random_setup(struct rig *rig, struct chance *c)
     rig_clear(rig);
 }
 
-static void random_history(uint64_t seed, unsigned ops, uint64_t compact_every)
+static void random_history(uint64_t seed, unsigned ops, uint64_t compact_every, bool paged, uint64_t *written,
+                           uint64_t *read, uint64_t *dropped)
 {
     struct chance c = {seed};
     uint64_t tags[4] = {0};
-    struct rig *rig = begin_options(&(struct broker_options){.compact_every = compact_every});
+    struct rig *rig = begin_options(&(struct broker_options){
+        .compact_every = compact_every, .paging_bytes = paged ? 1000 : 0, .page_bytes = paged ? 200 : 0});
+    rig->slow_store = paged && seed % 2;
+    rig->log->drops = true;
     random_setup(rig, &c);
     for (unsigned i = 0; i < ops; i++) {
         random_op(rig, &c, tags);
@@ -697,6 +701,11 @@ static void random_history(uint64_t seed, unsigned ops, uint64_t compact_every)
     }
     rig->hold = false;
     rig_step(rig);
+    if (paged) {
+        *written += rig->log->store->written;
+        *read += rig->log->store->read;
+        *dropped += rig->log->store->dropped;
+    }
     end(rig);
 }
 
@@ -704,14 +713,25 @@ static void random_histories_replay(void **state)
 {
     (void)state;
     for (uint64_t seed = 1; seed <= 12; seed++)
-        random_history(seed, 400, 0);
+        random_history(seed, 400, 0, false, NULL, NULL, NULL);
 }
 
 static void random_histories_compact(void **state)
 {
     (void)state;
     for (uint64_t seed = 100; seed < 112; seed++)
-        random_history(seed, 400, 7);
+        random_history(seed, 400, 7, false, NULL, NULL, NULL);
+}
+
+static void random_histories_page(void **state)
+{
+    (void)state;
+    unsigned long long first = getenv("RIG_SEED") ? strtoull(getenv("RIG_SEED"), NULL, 10) : 200;
+    unsigned count = getenv("RIG_COUNT") ? (unsigned)atoi(getenv("RIG_COUNT")) : 30;
+    uint64_t written = 0, read = 0, dropped = 0;
+    for (uint64_t seed = first; seed < first + count; seed++)
+        random_history(seed, 600, seed % 3 ? 40 : 0, true, &written, &read, &dropped);
+    assert_true(written > 0 && read > 0 && dropped > 0);
 }
 
 /* Every prefix of a journal starts a broker, whose state holds its invariants. */
@@ -805,6 +825,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(stop_shortens_a_long_journal),
         cmocka_unit_test(random_histories_replay),
         cmocka_unit_test(random_histories_compact),
+        cmocka_unit_test(random_histories_page),
         cmocka_unit_test(every_prefix_starts),
         cmocka_unit_test(every_allocation_fails_once),
     };

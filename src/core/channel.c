@@ -126,7 +126,7 @@ void settle(struct broker *b, struct channel *ch, struct unacked item, bool ack,
     e->returns++;
     e->flags |= ENTRY_REDELIVERED;
     if ((e->flags & ENTRY_JOURNALLED) && log_reserve(b, 64, 1))
-        (void)log_return(b, e); /* without memory a restart shows one return less */
+        (void)log_return(b, q, e->position, e->returns); /* without memory a restart shows one return less */
     backlog_requeue(b, e);
     backlog_limit(b, q); /* as RabbitMQ: what comes back counts before a consumer may take it */
     queue_schedule(b, q);
@@ -290,6 +290,8 @@ void channel_release(struct broker *b, struct channel *ch)
 
 void channel_free(struct broker *b, struct channel *ch)
 {
+    if (ch->waiting_gets)
+        getters_forget(b, ch);
     channel_release(b, ch);
     ch->peer->channels[ch->number] = NULL;
     ch->peer->channel_count--;

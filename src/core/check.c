@@ -2,30 +2,69 @@
  * operator's `check`. */
 #include "core/core_int.h"
 
-static void check_lane(const struct queue *q, unsigned lane, uint64_t *count, uint64_t *bytes)
+/* Entries of one list; positions ascend. */
+static uint64_t check_list(const struct queue *q, unsigned lane, const struct list *list, bool front, uint64_t *bytes,
+                           uint64_t *memory)
 {
     uint64_t n = 0, last = 0;
-    LIST_EACH(&q->lanes[lane].entries, node, after)
+    LIST_EACH(list, node, after)
     {
         const struct entry *e = CONTAINER_OF(node, struct entry, link);
         CHECK(e->queue == q && e->lane == lane && !(e->flags & ENTRY_UNACKED));
         CHECK(e->msg && atomic_load(&e->msg->refs) > 0);
         CHECK(e->position > last && e->position < q->next_position);
         CHECK(!(e->flags & ENTRY_JOURNALLED) || q->object.journalled);
+        CHECK(((e->flags & ENTRY_FRONT) != 0) == front);
+        CHECK(!e->page || (e->page->queue == q && page_has(e->page, e->position)));
         last = e->position;
         n++;
         *bytes += e->msg->body_len;
+        *memory += entry_memory(e);
     }
-    CHECK(n == q->lanes[lane].count);
+    return n;
+}
+
+/* P1, P4: pages ascend, and hold what they say. */
+static void check_pages(const struct lane *lane, uint64_t *count, uint64_t *bytes)
+{
+    uint64_t last = 0;
+    LIST_EACH(&lane->paging->pages, node, after)
+    {
+        const struct page *page = CONTAINER_OF(node, struct page, lane_link);
+        uint64_t alive = page->last - page->first + 1;
+        CHECK(page->first > last && page->last >= page->first && page->state != PAGE_LOADED);
+        last = page->last;
+        for (uint32_t i = 0; i < page->holes.count; i++)
+            alive -= page->holes.runs[i].last - page->holes.runs[i].first + 1;
+        CHECK(alive == page->live && page->live <= page->count);
+        if (page->state == PAGE_WRITING)
+            continue;
+        *count += page->live;
+        *bytes += page->body_bytes;
+    }
+}
+
+static void check_lane(const struct queue *q, unsigned number, uint64_t *count, uint64_t *bytes, uint64_t *memory)
+{
+    const struct lane *lane = &q->lanes[number];
+    uint64_t n = check_list(q, number, &lane->entries, false, bytes, memory), front_bytes = 0;
+    if (lane->paging) {
+        n += check_list(q, number, &lane->paging->front, true, bytes, &front_bytes);
+        CHECK(front_bytes == lane->paging->front_bytes);
+        *memory += front_bytes;
+        check_pages(lane, &n, bytes);
+    }
+    CHECK(n == lane->count && (!lane->paging || lane->loose == 0));
     *count += n;
 }
 
-static uint64_t check_queue(struct broker *b, const struct queue *q)
+static uint64_t check_queue(struct broker *b, const struct queue *q, uint64_t *memory)
 {
-    uint64_t count = 0, bytes = 0, unacked = 0;
-    unsigned lanes = q->lanes == &q->lane ? 1 : q->rules.max_priority + 1u;
-    for (unsigned i = 0; i < lanes; i++)
-        check_lane(q, i, &count, &bytes);
+    uint64_t count = 0, bytes = 0, unacked = 0, held = 0;
+    for (unsigned i = 0; i < lane_count(q); i++)
+        check_lane(q, i, &count, &bytes, &held);
+    CHECK(held == q->memory);
+    *memory += held;
     CHECK(count == q->ready_count && bytes == q->ready_bytes);
     LIST_EACH(&q->unacked, node, after)
     {
@@ -73,19 +112,20 @@ static void check_channel(const struct channel *ch)
 
 void broker_check(struct broker *b)
 {
-    uint64_t messages = 0, queues = 0;
+    uint64_t messages = 0, queues = 0, memory = 0;
     LIST_EACH(&b->catalogue, node, after)
     {
         struct object *object = CONTAINER_OF(node, struct object, link);
         if (object->kind == OBJ_QUEUE) {
-            messages += check_queue(b, CONTAINER_OF(object, struct queue, object));
+            messages += check_queue(b, CONTAINER_OF(object, struct queue, object), &memory);
             queues += !CONTAINER_OF(object, struct queue, object)->hidden;
         } else if (object->kind == OBJ_BINDING)
             check_binding(CONTAINER_OF(object, struct binding, object));
     }
     CHECK(queues == b->totals.queues);
     CHECK(messages <= b->totals.messages); /* the rest is held unacknowledged from queues that are gone */
-    CHECK(b->entries.objects == b->totals.messages);
+    CHECK(b->entries.objects + b->paged == b->totals.messages);
+    CHECK(memory == b->ready_memory);
     LIST_EACH(&b->peers, node, after)
     {
         struct peer *peer = CONTAINER_OF(node, struct peer, link);

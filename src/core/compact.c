@@ -9,6 +9,8 @@
  *   K2  every journalled entry alive has an ENQUEUE at or after `first` and after its queue's QUEUE_PUT: it was written
  *       here, or its own record is younger than the end of the catalogue.
  *   K3  no entry is missed while it moves between lists: an entry that moves and is not written yet is written then.
+ *   K4  every page alive has a PAGE at or after `first` and after its queue's QUEUE_PUT, as K2; the messages in it are not
+ *       written, but a RETURN follows for those that have come back to their queue.
  */
 #include "core/core_int.h"
 
@@ -48,8 +50,10 @@ void compact_start(struct broker *b)
     k->commands = 0;
     k->queue = NULL;
     k->entry = NULL;
-    k->gen++;
+    k->gen = k->gen == UINT16_MAX ? 1 : (uint16_t)(k->gen + 1); /* 0: never written */
     k->body_gen++;
+    b->removal_lost_before |= b->removal_lost;
+    b->removal_lost = false;
 }
 
 static void write_entry(struct broker *b, struct entry *e)
@@ -67,17 +71,40 @@ static void write_entry(struct broker *b, struct entry *e)
     e->snap_gen = k->gen;
 }
 
+static bool is_paged(const struct entry *e)
+{
+    return e->page && e->page->state == PAGE_LOADED;
+}
+
 static bool needs_writing(const struct broker *b, const struct entry *e)
 {
-    return (e->flags & ENTRY_JOURNALLED) && e->snap_gen != b->compact.gen && e->lsn < b->compact.catalogue_end;
+    if (!(e->flags & ENTRY_JOURNALLED) || e->snap_gen == b->compact.gen)
+        return false;
+    return is_paged(e) ? e->returns > 0 : e->lsn < b->compact.catalogue_end;
+}
+
+/* False: no memory, or no room in the journal. */
+static bool try_write(struct broker *b, struct entry *e)
+{
+    if (is_paged(e)) {
+        if (!log_reserve(b, 64, 1))
+            return false;
+        (void)log_return(b, e->queue, e->position, e->returns);
+        e->snap_gen = b->compact.gen;
+        return true;
+    }
+    if (!log_reserve(b, log_enqueue_bytes(e->msg, 1), 1))
+        return false;
+    write_entry(b, e);
+    return true;
 }
 
 void compact_moving(struct broker *b, struct entry *e)
 {
     if (b->compact.phase != COMPACT_MESSAGES)
         return;
-    if (needs_writing(b, e) && log_reserve(b, log_enqueue_bytes(e->msg, 1), 1))
-        write_entry(b, e);
+    if (needs_writing(b, e))
+        (void)try_write(b, e);
     compact_entry_removed(b, e);
 }
 
@@ -86,6 +113,20 @@ void compact_entry_removed(struct broker *b, struct entry *e)
     struct compact *k = &b->compact;
     if (k->entry == e)
         k->entry = CONTAINER_OF(e->link.next, struct entry, link);
+}
+
+void compact_page_removed(struct broker *b, struct page *page)
+{
+    struct compact *k = &b->compact;
+    if (k->page == page)
+        k->page = CONTAINER_OF(page->queue_link.next, struct page, queue_link);
+}
+
+/* What is written is skipped, so the list is begun again. */
+void compact_lists_changed(struct broker *b, struct queue *q)
+{
+    if (b->compact.queue == q)
+        b->compact.entry = NULL;
 }
 
 void compact_object_removed(struct broker *b, struct object *object)
@@ -99,6 +140,7 @@ void compact_queue_removed(struct broker *b, struct queue *q)
     if (b->compact.queue == q) {
         b->compact.queue = NULL;
         b->compact.entry = NULL;
+        b->compact.page = NULL;
     }
 }
 
@@ -120,10 +162,48 @@ static bool catalogue_slice(struct broker *b)
     return true;
 }
 
-static struct list *lane_list(struct queue *q, unsigned lane)
+/* The lists of a queue's entries in memory: each lane's front and entries, then the unacknowledged. A lane that is not paged
+ * has no front: its entries stand for it, and what is written is not written again. NULL: no more. */
+static struct list *list_number(struct queue *q, unsigned number)
 {
-    unsigned lanes = q->lanes == &q->lane ? 1 : q->rules.max_priority + 1u;
-    return lane < lanes ? &q->lanes[lane].entries : lane == lanes ? &q->unacked : NULL;
+    unsigned lanes = lane_count(q);
+    if (number >= 2 * lanes)
+        return number == 2 * lanes ? &q->unacked : NULL;
+    struct lane *lane = &q->lanes[number / 2];
+    return number % 2 == 0 && lane->paging ? &lane->paging->front : &lane->entries;
+}
+
+/* The page, and what came back of it before it was written or is not read yet. False: no memory, or no room. */
+static bool write_page(struct broker *b, struct page *page)
+{
+    lsn_t lsn = log_page(b, page);
+    if (!lsn || !log_reserve(b, 32 * (size_t)page->return_count + 32, page->return_count + 1))
+        return false;
+    for (uint32_t i = 0; i < page->return_count; i++)
+        (void)log_return(b, page->queue, page->returns[i].position, page->returns[i].returns);
+    page->lsn = lsn;
+    page->snap_gen = b->compact.gen;
+    return true;
+}
+
+/* Writes pages of k->queue; false: the slice is full. */
+static bool pages_slice(struct broker *b, size_t *bytes)
+{
+    struct compact *k = &b->compact;
+    while (&k->page->queue_link != &k->queue->pages) {
+        struct page *page = k->page;
+        if (*bytes >= SLICE_BYTES)
+            return false;
+        if (page->journalled && page->snap_gen != k->gen && page->lsn < k->catalogue_end) {
+            if (!write_page(b, page)) {
+                *bytes = SLICE_BYTES;
+                return false;
+            }
+        }
+        *bytes += 64 + 16 * (size_t)page->holes.count;
+        k->page = CONTAINER_OF(page->queue_link.next, struct page, queue_link);
+    }
+    return true;
 }
 
 /* Writes entries of k->queue until the slice is full (false) or the queue is done (true). */
@@ -131,7 +211,9 @@ static bool queue_slice(struct broker *b, size_t *bytes)
 {
     struct compact *k = &b->compact;
     struct list *list;
-    while ((list = lane_list(k->queue, k->lane))) {
+    if (!pages_slice(b, bytes))
+        return false;
+    while ((list = list_number(k->queue, k->list))) {
         struct list *at = k->entry ? &k->entry->link : list->next;
         while (at != list) {
             struct entry *e = CONTAINER_OF(at, struct entry, link);
@@ -139,18 +221,17 @@ static bool queue_slice(struct broker *b, size_t *bytes)
             if (*bytes >= SLICE_BYTES)
                 return false;
             if (needs_writing(b, e)) {
-                if (!log_reserve(b, log_enqueue_bytes(e->msg, 1), 1)) {
+                if (!try_write(b, e)) {
                     *bytes = SLICE_BYTES;
                     return false;
                 }
-                write_entry(b, e);
                 *bytes += msg_size(e->msg);
             } else
                 *bytes += 8;
             at = at->next;
         }
         k->entry = NULL;
-        k->lane++;
+        k->list++;
     }
     return true;
 }
@@ -169,7 +250,8 @@ static void messages_slice(struct broker *b)
             if (object->kind != OBJ_QUEUE || !object->journalled)
                 continue;
             k->queue = CONTAINER_OF(object, struct queue, object);
-            k->lane = 0;
+            k->page = CONTAINER_OF(k->queue->pages.next, struct page, queue_link);
+            k->list = 0;
             k->entry = NULL;
         }
         if (queue_slice(b, &bytes))
@@ -197,6 +279,7 @@ bool compact_turn(struct broker *b)
         if (b->durable >= k->ckpt) {
             b->options.log.trim(b->options.log.self, k->first);
             b->totals.compactions++;
+            b->removal_lost_before = false; /* what is true has been written */
             k->phase = COMPACT_IDLE;
         }
         return false;

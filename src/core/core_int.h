@@ -22,6 +22,7 @@
 #include "base/wheel.h"
 #include "base/writer.h"
 #include "core/broker.h"
+#include "core/page.h"
 #include "fmt/amqp_props.h"
 #include "fmt/amqp_table.h"
 
@@ -181,13 +182,15 @@ enum entry_flag {
     ENTRY_FRESH = 4,   /* ttl 0: may go to a consumer that is ready now, else it expires */
     ENTRY_UNACKED = 8, /* in queue->unacked, owned by a channel; else in a lane */
     ENTRY_TX = 16,     /* acknowledged inside an open transaction */
+    ENTRY_FRONT = 32,  /* in the front of a lane with pages */
 };
 
-/* One message in one queue: 72 bytes. */
+/* One message in one queue: 80 bytes. */
 struct entry {
     struct list link; /* lane or queue->unacked */
     struct msg *msg;
     struct queue *queue; /* NULL: the queue was deleted while the entry was unacked */
+    struct page *page;   /* that is being written from it, or that it was read from; NULL: none */
     uint64_t position;
     lsn_t lsn; /* deliverable when durable; 0 for memory */
     wall_t deadline;
@@ -197,16 +200,63 @@ struct entry {
     uint8_t flags;
 };
 
+/* Waiting messages of one priority, by position: front, then pages, then entries (paging.c). Without paging: entries. */
 struct lane {
-    struct list entries; /* by position */
-    uint64_t count;
+    struct list entries;
+    uint64_t count; /* all that wait, in memory or not */
+    struct lane_paging *paging;
+    uint32_t loose; /* messages read from pages among entries: they came back after the last of the paging had gone */
 };
 
-struct ranges { /* positions to be journalled as removed, as runs */
+struct lane_paging {
+    struct list front;      /* read from pages, or kept back when the first page was written */
+    struct list pages;      /* on disk or on their way, oldest first; those being written have their messages in entries */
+    struct list *unwritten; /* first of entries that no page is being written from; the list's head: none */
+    uint64_t front_bytes;   /* of memory */
+    uint32_t reading;       /* pages being read */
+};
+
+struct ranges { /* positions as runs */
     struct range {
         uint64_t first, last;
     } * runs;
     uint32_t count, max;
+};
+
+enum page_state { PAGE_WRITING, PAGE_ON_DISK, PAGE_READING, PAGE_LOADED, PAGE_DAMAGED };
+
+struct page_return { /* a message of a page that has come back to its queue */
+    uint64_t position;
+    uint32_t returns;
+};
+
+struct page {
+    struct list lane_link;  /* lane_paging->pages, until it is loaded; b->adrift without a queue */
+    struct list queue_link; /* queue->pages, once it is on disk */
+    struct queue *queue;    /* NULL: it went while a job was on its way, which frees this */
+    enum page_state state;
+    uint8_t lane;
+    bool journalled; /* holds journalled messages */
+    bool doomed;     /* being written, but one before it in the lane has failed: it is not used */
+    uint16_t snap_gen;
+    uint32_t count, live;      /* messages written; of them alive */
+    uint32_t return_count;
+    lsn_t lsn;                 /* of its last PAGE record */
+    uint64_t first, last;      /* positions */
+    uint64_t body_bytes;       /* of what is alive, as the queue's ready_bytes counts it while it is on disk */
+    wall_t deadline;           /* of the first message */
+    struct page_where where;
+    struct ranges holes;       /* positions from first to last that are not, or no longer, alive here */
+    struct ranges transient;   /* positions that the journal does not know: gone after a restart */
+    struct page_return *returns;
+};
+
+struct segment { /* a file with live pages */
+    struct list link; /* b->dead_segments, when it has none */
+    uint64_t number;
+    uint64_t end; /* of the last page that the core was told of */
+    uint32_t pages;
+    lsn_t lsn; /* to be durable before the file goes; 0: not known yet */
 };
 
 struct queue {
@@ -218,6 +268,7 @@ struct queue {
     bool pumping;  /* on b->pump */
     bool awaiting; /* on b->await */
     bool removal_dirty;
+    bool fat; /* on b->fat */
     struct peer *owner; /* exclusive queues */
     struct queue_rules rules;
     struct policy *policy, *operator_policy;
@@ -225,6 +276,9 @@ struct queue {
     struct lane lane;
     struct entry *requeue_hint;
     struct list unacked;
+    struct list pages;
+    uint64_t memory; /* of waiting messages, what paging may free */
+    uint64_t recovered_mark; /* positions below it may have been delivered before the last start */
     uint64_t next_position, ready_count, ready_bytes, unacked_count, unacked_bytes;
     uint64_t delivered_upto; /* positions below it may have been delivered */
     uint64_t mark;           /* journalled delivered mark; delivery at or beyond it needs a new MARK first */
@@ -235,7 +289,8 @@ struct queue {
     uint32_t consumer_count;
     struct consumer *exclusive_consumer, *active;
     struct list targets; /* bindings to this queue */
-    struct list pump_link, removal_link, owner_link;
+    struct list pump_link, removal_link, owner_link, fat_link, hungry_link;
+    struct list getters; /* struct getter: basic.get that wait for a page */
     struct ranges removed;
     struct timer ttl_timer, expires_timer;
     uint64_t route_mark;
@@ -289,7 +344,8 @@ struct tx_ack {
 struct channel {
     struct peer *peer;
     uint16_t number;
-    bool failed, blocked_get;
+    bool failed;
+    uint32_t waiting_gets; /* basic.get that wait for a page */
     enum channel_mode mode;
     uint64_t next_tag, publish_seq;
     struct unacked_list unacked;
@@ -354,8 +410,9 @@ struct compact {
     lsn_t first, catalogue_end, ckpt;
     struct list *cursor; /* next object of the catalogue */
     struct queue *queue; /* being written */
-    unsigned lane;       /* its lane; beyond the last: unacked */
-    struct entry *entry; /* next entry; NULL: lane not begun */
+    struct page *page;   /* its next page, while pages are written */
+    unsigned list;       /* then its lists: a lane's front, its entries, the next lane …, unacked */
+    struct entry *entry; /* next entry; NULL: list not begun */
     uint16_t gen;
     uint64_t body_gen;
     uint64_t commands;
@@ -426,7 +483,28 @@ struct broker {
     struct map *shared; /* replay: message id → msg of the snapshot */
     struct broker_totals totals;
     uint64_t journalled_bytes; /* of live entries: what a compaction would write */
+
+    /* paging.c */
+    uint64_t ready_memory;     /* of all queues' waiting messages */
+    uint64_t paged;            /* messages that are on disk only */
+    struct list fat;           /* queues that hold enough of it for a page */
+    struct list hungry;        /* queues that want to read when there is room for jobs */
+    struct list adrift;        /* pages whose queue went while their job was on its way */
+    struct map segments;       /* number → struct segment */
+    struct list dead_segments; /* without pages: to be dropped when that is durable */
+    uint64_t newest_segment;
+    uint32_t page_writes, page_reads; /* jobs on their way */
+    bool paging_paused; /* a job has failed: not before the timer */
+    bool removal_lost;  /* a removal could not be journalled: no segment goes until a compaction has written what is true */
+    bool removal_lost_before; /* the same, before the compaction that is running began */
+    struct timer paging_timer;
 };
+
+#define ENTRY_COST sizeof(struct entry)
+static inline size_t entry_memory(const struct entry *e)
+{
+    return msg_size(e->msg) + ENTRY_COST;
+}
 
 /* broker.c */
 uint64_t random_u64(struct broker *b);
@@ -540,7 +618,7 @@ void backlog_requeue(struct broker *b, struct entry *entry); /* unacked list →
 /* The entry leaves the queue for good: its removal is journalled (not for REASON_MOVED) and it is freed. */
 void backlog_remove(struct broker *b, struct entry *entry, enum reason reason);
 void backlog_free(struct broker *b, struct entry *entry);
-void backlog_removed(struct broker *b, struct queue *q, uint64_t position);
+void backlog_removed(struct broker *b, struct queue *q, uint64_t first, uint64_t last);
 void backlog_flush_removals(struct broker *b);
 void backlog_limit(struct broker *b, struct queue *q); /* drop-head */
 bool backlog_would_overflow(const struct queue *q, const struct msg *msg);
@@ -548,6 +626,37 @@ void backlog_expire(struct broker *b, struct queue *q);
 void backlog_arm(struct broker *b, struct queue *q);
 wall_t backlog_deadline(const struct broker *b, const struct queue *q, const struct msg *msg);
 bool backlog_journals(const struct queue *q, const struct msg *msg);
+
+/* The first waiting message of a lane, when it is in memory. */
+struct entry *lane_first(const struct lane *lane);
+unsigned lane_count(const struct queue *q);
+struct list *lane_list_of(struct lane *lane, const struct entry *e); /* front or entries */
+/* An entry joins or leaves the memory that paging may free. */
+void backlog_memory(struct broker *b, struct entry *e, bool joins);
+void backlog_want(struct broker *b, struct queue *q); /* the head is on disk: read it */
+
+/* paging.c */
+void paging_init(struct broker *b);
+void paging_fini(struct broker *b);
+void paging_turn(struct broker *b);           /* once a tick: writes pages, drops segments */
+bool paging_overloaded(const struct broker *b); /* publishers are faster than the disk: take no commands */
+void paging_fattened(struct broker *b, struct queue *q);
+void paging_want(struct broker *b, struct queue *q, struct lane *lane); /* read ahead, when the front is short */
+void paging_left(struct broker *b, struct lane *lane, struct entry *e); /* before an entry leaves a lane with pages */
+void paging_entry_gone(struct broker *b, struct entry *e); /* the message of a page dies, or leaves the page */
+void paging_drop(struct broker *b, struct queue *q, bool journal); /* all pages and what waits in memory behind them */
+wall_t paging_deadline(const struct lane *lane); /* of the first message, when that is not in memory; WALL_NEVER */
+struct page *page_new(struct queue *q, unsigned lane); /* replay.c makes them too */
+void page_free(struct broker *b, struct page *page);
+MUST_USE bool page_hole(struct page *page, uint64_t position, uint64_t count);
+bool page_has(const struct page *page, uint64_t position);
+/* The next run of positions that are alive, from *position on. False: there is none. */
+bool page_alive_from(const struct page *page, uint64_t *position, uint64_t *ret_last);
+void paging_settle_entry(struct lane *lane, struct entry *e);
+MUST_USE bool page_settle(struct broker *b, struct page *page); /* a page of the replay takes its place; last come highest */
+bool get_later(struct broker *b, struct channel *ch, struct queue *q, uint32_t origin, bool no_ack);
+void getters_forget(struct broker *b, struct channel *ch);
+void getters_end(struct broker *b, struct queue *q);
 
 /* publish.c */
 enum enqueue_result { ENQUEUE_OK, ENQUEUE_REJECTED, ENQUEUE_NO_MEMORY };
@@ -579,6 +688,7 @@ void delay_drop_all(struct broker *b, struct queue *q);
 void queue_schedule(struct broker *b, struct queue *q);
 void pump_all(struct broker *b, unsigned budget);
 void durable_advanced(struct broker *b);
+void get_now(struct broker *b, struct channel *ch, struct queue *q, uint32_t origin, bool no_ack);
 void consumer_remove(struct broker *b, struct consumer *consumer);
 void consumers_unpark(struct broker *b, struct channel *ch);
 void consumer_gone(struct broker *b, struct consumer *consumer); /* tell the client and remove */
@@ -630,7 +740,8 @@ size_t log_enqueue_bytes(const struct msg *msg, uint32_t targets);
 lsn_t log_enqueue(struct broker *b, const struct msg *msg, const struct target *targets, uint32_t count,
                   const struct entry *from, bool snapshot, bool body);
 lsn_t log_remove(struct broker *b, const struct queue *q, const struct ranges *ranges);
-lsn_t log_return(struct broker *b, const struct entry *entry);
+lsn_t log_page(struct broker *b, const struct page *page);
+lsn_t log_return(struct broker *b, const struct queue *q, uint64_t position, uint32_t returns);
 void mark_cover(struct broker *b, struct queue *q, uint64_t position); /* journals a new mark when position needs one */
 lsn_t log_mark(struct broker *b, const struct queue *q, uint64_t mark);
 lsn_t log_checkpoint(struct broker *b, lsn_t first);
@@ -643,6 +754,8 @@ void compact_moving(struct broker *b, struct entry *entry); /* before an entry c
 void compact_object_removed(struct broker *b, struct object *object);
 void compact_entry_removed(struct broker *b, struct entry *entry);
 void compact_queue_removed(struct broker *b, struct queue *q);
+void compact_page_removed(struct broker *b, struct page *page);
+void compact_lists_changed(struct broker *b, struct queue *q); /* a lane gets, or loses, its front */
 
 /* admin.c */
 void do_admin_op(struct broker *b, struct peer *peer, const struct command *c);

@@ -224,8 +224,11 @@ static void pump(struct broker *b, struct queue *q, unsigned *budget)
 {
     for (unsigned n = 0; n < PUMP_PER_QUEUE && *budget; n++) {
         struct entry *e = backlog_head(q);
-        if (!e)
+        if (!e) {
+            if (q->ready_count && next_ready(q))
+                backlog_want(b, q); /* the queue is scheduled again when it has come */
             break;
+        }
         if (e->deadline <= b->wall && e->lsn <= b->durable &&
             !((e->flags & ENTRY_FRESH) && queue_has_ready_consumer(b, q))) {
             backlog_expire(b, q);
@@ -479,40 +482,32 @@ void do_cancel(struct broker *b, struct peer *peer, struct channel *ch, struct c
 }
 
 /* The answer waits for the message to be durable; the message is taken now, so nothing overtakes it. */
-void do_get(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
+void get_now(struct broker *b, struct channel *ch, struct queue *q, uint32_t origin, bool no_ack)
 {
-    struct queue *q = readable(b, ch, c);
-    if (!q)
-        return;
-    if (q->rules.single_active) {
-        fail(
-            b, peer, c->channel, c->origin, ERR_RESOURCE_LOCKED,
-            "cannot obtain access to locked queue '%.*s' in vhost '%.*s'. basic.get operations are not supported by %s "
-            "with single active consumer",
-            SLICE_ARG(q->name), SLICE_ARG(peer->vhost->name),
-            q->rules.type == QUEUE_QUORUM ? "quorum queues" : "queues");
-        return;
-    }
-    queue_used(b, q);
+    struct peer *peer = ch->peer;
     backlog_expire(b, q);
     (void)dead_letter_run(b, UINT32_MAX);
     struct entry *e = backlog_head(q);
-    if (!e || (e->deadline <= b->wall && !(e->flags & ENTRY_FRESH))) {
-        effect_push(b, peer, EFF_GET_EMPTY, c->channel)->origin = c->origin;
+    if (!e && q->ready_count) {
+        if (!get_later(b, ch, q, origin, no_ack))
+            no_memory(b, peer, ch->number, origin);
         return;
     }
-    bool no_ack = c->flags & ASK_NO_ACK || c->ask->flags & ASK_NO_ACK;
+    if (!e || (e->deadline <= b->wall && !(e->flags & ENTRY_FRESH))) {
+        effect_push(b, peer, EFF_GET_EMPTY, ch->number)->origin = origin;
+        return;
+    }
     struct msg *msg =
         (no_ack || unacked_reserve(&ch->unacked)) && log_reserve(b, 64, 1) ? msg_for_delivery(b, q, e) : NULL;
     if (!msg) {
-        no_memory(b, peer, c->channel, c->origin);
+        no_memory(b, peer, ch->number, origin);
         return;
     }
     lsn_t lsn = e->lsn;
     if ((e->flags & ENTRY_JOURNALLED) && !mark_covers(b, q, e) && q->mark_lsn > lsn)
         lsn = q->mark_lsn;
-    struct effect *effect = effect_push(b, peer, EFF_GET_OK, c->channel);
-    effect->origin = c->origin;
+    struct effect *effect = effect_push(b, peer, EFF_GET_OK, ch->number);
+    effect->origin = origin;
     effect->msg = msg;
     effect->number = ++ch->next_tag;
     effect->lsn = lsn > b->durable ? lsn : 0;
@@ -529,4 +524,26 @@ void do_get(struct broker *b, struct peer *peer, struct channel *ch, struct comm
     }
     backlog_expire(b, q); /* what this message hid and is due does not count as left */
     effect->count = q->ready_count;
+}
+
+void do_get(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
+{
+    struct queue *q = readable(b, ch, c);
+    if (!q)
+        return;
+    if (q->rules.single_active) {
+        fail(
+            b, peer, c->channel, c->origin, ERR_RESOURCE_LOCKED,
+            "cannot obtain access to locked queue '%.*s' in vhost '%.*s'. basic.get operations are not supported by %s "
+            "with single active consumer",
+            SLICE_ARG(q->name), SLICE_ARG(peer->vhost->name),
+            q->rules.type == QUEUE_QUORUM ? "quorum queues" : "queues");
+        return;
+    }
+    queue_used(b, q);
+    bool no_ack = c->flags & ASK_NO_ACK || c->ask->flags & ASK_NO_ACK;
+    if (list_empty(&q->getters))
+        get_now(b, ch, q, c->origin, no_ack);
+    else if (!get_later(b, ch, q, c->origin, no_ack))
+        no_memory(b, peer, c->channel, c->origin);
 }

@@ -69,7 +69,8 @@ struct queue *queue_make(struct broker *b, struct vhost *vhost, struct slice nam
     queue_rules_resolve(q, &q->rules);
     if (!backlog_lanes(q, q->rules.max_priority + 1u))
         goto failed;
-    struct list *lists[] = {&q->consumers, &q->ready, &q->targets, &q->pump_link, &q->removal_link, &q->owner_link};
+    struct list *lists[] = {&q->consumers, &q->ready,    &q->targets, &q->pump_link, &q->removal_link,
+                            &q->owner_link, &q->fat_link, &q->hungry_link, &q->pages, &q->getters};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         list_init(lists[i]);
     timer_init(&q->ttl_timer, NULL);
@@ -103,6 +104,7 @@ static void drop_entries(struct broker *b, struct queue *q)
     struct entry *e;
     if (q->hidden)
         delay_drop_all(b, q);
+    paging_drop(b, q, false);
     while ((e = backlog_head(q)))
         backlog_free(b, e);
     while ((e = LIST_FIRST(&q->unacked, struct entry, link))) {
@@ -111,11 +113,14 @@ static void drop_entries(struct broker *b, struct queue *q)
         list_remove(&e->link);
         q->unacked_count--;
         b->totals.unacked--;
+        if (e->page)
+            paging_entry_gone(b, e);
+        else if (e->flags & ENTRY_JOURNALLED)
+            b->journalled_bytes -= msg_size(e->msg);
         e->queue = NULL;
         e->flags &= (uint8_t) ~(ENTRY_UNACKED | ENTRY_JOURNALLED);
-        if (!b->recovering && q->object.journalled)
-            b->journalled_bytes -= backlog_journals(q, e->msg) ? msg_size(e->msg) : 0;
     }
+    CHECK(list_empty(&q->pages));
 }
 
 /* Consumers are told, bindings go, messages are gone at once for everybody; one record in the journal. */
@@ -128,6 +133,9 @@ void queue_delete(struct broker *b, struct queue *q, lsn_t *ret_lsn)
     lsn_t lsn = 0;
     if (log_object_reserve(b, &q->object))
         lsn = log_object_gone(b, &q->object);
+    if (!lsn && q->object.journalled)
+        b->removal_lost = true;
+    getters_end(b, q);
     if (ret_lsn)
         *ret_lsn = lsn;
     while (!list_empty(&q->consumers))
@@ -142,6 +150,8 @@ void queue_delete(struct broker *b, struct queue *q, lsn_t *ret_lsn)
     list_remove(&q->pump_link);
     list_remove(&q->removal_link);
     list_remove(&q->owner_link);
+    list_remove(&q->fat_link);
+    list_remove(&q->hungry_link);
     if (q->hidden)
         q->vhost->delays = NULL;
     else
@@ -161,8 +171,10 @@ uint64_t queue_purge(struct broker *b, struct queue *q)
 {
     uint64_t purged = q->ready_count;
     struct entry *e;
+    paging_drop(b, q, true);
     while ((e = backlog_head(q)))
         backlog_remove(b, e, REASON_PURGED);
+    getters_end(b, q);
     return purged;
 }
 

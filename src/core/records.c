@@ -131,7 +131,7 @@ static void give_lsn(struct broker *b, lsn_t lsn)
     LIST_EACH(&b->pump, node, after)
     {
         struct queue *q = CONTAINER_OF(node, struct queue, pump_link);
-        unsigned lanes = q->lanes == &q->lane ? 1 : q->rules.max_priority + 1u;
+        unsigned lanes = lane_count(q);
         if (q->mark_lsn == LSN_CAPTURED)
             q->mark_lsn = lsn;
         for (unsigned i = 0; q->captured_from && i < lanes; i++)
@@ -411,12 +411,43 @@ lsn_t log_remove(struct broker *b, const struct queue *q, const struct ranges *r
     return write_head(b, &w);
 }
 
-lsn_t log_return(struct broker *b, const struct entry *e)
+static void put_runs(struct writer *w, const struct ranges *ranges)
+{
+    for (uint32_t i = 0; i < ranges->count; i++) {
+        writer_varint(w, ranges->runs[i].first);
+        writer_varint(w, ranges->runs[i].last - ranges->runs[i].first + 1);
+    }
+}
+
+/* 0: no memory, or no room. Messages that the journal does not know are not alive in what it says. */
+lsn_t log_page(struct broker *b, const struct page *page)
+{
+    size_t bytes = 128 + 20 * ((size_t)page->holes.count + page->transient.count);
+    if (!log_reserve(b, bytes, 1) || !buffer_reserve(&b->scratch, bytes))
+        return 0;
+    struct writer w = head(b, REC_PAGE);
+    writer_varint(&w, page->queue->id);
+    writer_varint(&w, page->lane);
+    writer_varint(&w, page->where.segment);
+    writer_varint(&w, page->where.offset);
+    writer_varint(&w, page->where.len);
+    writer_varint(&w, page->first);
+    writer_varint(&w, page->last - page->first);
+    writer_varint(&w, page->count);
+    writer_varint(&w, page->body_bytes);
+    writer_varint(&w, page->deadline == WALL_NEVER ? 0 : (uint64_t)page->deadline + 1);
+    writer_varint(&w, (uint64_t)page->holes.count + page->transient.count);
+    put_runs(&w, &page->holes);
+    put_runs(&w, &page->transient);
+    return write_head(b, &w);
+}
+
+lsn_t log_return(struct broker *b, const struct queue *q, uint64_t position, uint32_t returns)
 {
     struct writer w = head(b, REC_RETURN);
-    writer_varint(&w, e->queue->id);
-    writer_varint(&w, e->position);
-    writer_varint(&w, e->returns);
+    writer_varint(&w, q->id);
+    writer_varint(&w, position);
+    writer_varint(&w, returns);
     return write_head(b, &w);
 }
 
@@ -515,6 +546,15 @@ void record_print(struct slice record, char *ret, size_t len)
         unsigned long long id = reader_varint(&r), runs = reader_varint(&r), first = reader_varint(&r),
                            count = reader_varint(&r);
         snprintf(ret + n, len - (size_t)n, " queue %llu: %llu runs, first %llu +%llu", id, runs, first, count);
+        break;
+    }
+    case REC_PAGE: {
+        unsigned long long id = reader_varint(&r), lane = reader_varint(&r), segment = reader_varint(&r),
+                           offset = reader_varint(&r);
+        (void)reader_varint(&r);
+        unsigned long long first = reader_varint(&r), span = reader_varint(&r), count = reader_varint(&r);
+        snprintf(ret + n, len - (size_t)n, " queue %llu lane %llu: positions %llu to %llu, %llu messages in segment %llu at %llu",
+                 id, lane, first, first + span, count, segment, offset);
         break;
     }
     case REC_CHECKPOINT:

@@ -31,6 +31,8 @@ struct held_list {
 
 struct replay_queue {
     struct held_list live, snapshot;
+    struct page **pages; /* by lane and position */
+    uint32_t page_count, page_max;
 };
 
 /* ---- held messages ---- */
@@ -127,12 +129,124 @@ static void held_fini(struct broker *b, struct held_list *list)
     *list = (struct held_list){0};
 }
 
+/* ---- pages ---- */
+
+/* Index of the first page of the lane that ends at or behind the position, or of the next lane's first. */
+static uint32_t page_bound(const struct replay_queue *held, unsigned lane, uint64_t position)
+{
+    uint32_t low = 0, high = held->page_count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        const struct page *page = held->pages[middle];
+        if (page->lane < lane || (page->lane == lane && page->last < position))
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static void page_forget(struct page *page)
+{
+    mem_free(page->holes.runs);
+    mem_free(page->returns);
+    mem_free(page);
+}
+
+/* The page's place in the list; the same page as it was known before gives way, but for what it knows of returns. */
+static bool page_add(struct replay_queue *held, struct page *page)
+{
+    uint32_t i = page_bound(held, page->lane, page->first);
+    if (i < held->page_count && held->pages[i]->lane == page->lane && held->pages[i]->first == page->first) {
+        page->returns = held->pages[i]->returns;
+        page->return_count = held->pages[i]->return_count;
+        held->pages[i]->returns = NULL;
+        page_forget(held->pages[i]);
+        held->pages[i] = page;
+        return true;
+    }
+    if (held->page_count == held->page_max) {
+        uint32_t max = held->page_max ? held->page_max * 2 : 8;
+        struct page **grown = mem_realloc(held->pages, max * sizeof(struct page *));
+        if (!grown)
+            return false;
+        held->pages = grown;
+        held->page_max = max;
+    }
+    memmove(held->pages + i + 1, held->pages + i, (held->page_count - i) * sizeof(struct page *));
+    held->pages[i] = page;
+    held->page_count++;
+    return true;
+}
+
+/* Holes for what lives between the two positions. */
+static bool page_remove(struct page *page, uint64_t first, uint64_t last)
+{
+    first = first < page->first ? page->first : first;
+    last = last > page->last ? page->last : last;
+    for (uint64_t at = first; at <= last;) {
+        uint64_t end;
+        if (!page_alive_from(page, &at, &end) || at > last)
+            return true;
+        end = end > last ? last : end;
+        uint64_t count = end - at + 1;
+        if (!page_hole(page, at, count))
+            return false;
+        page->body_bytes -= page->body_bytes / page->live * count; /* about; reading it tells exactly */
+        page->live -= (uint32_t)count;
+        at = end + 1;
+    }
+    return true;
+}
+
+static bool pages_remove(struct queue *q, uint64_t first, uint64_t count)
+{
+    struct replay_queue *held = q->replay;
+    uint64_t last = first + count - 1;
+    for (unsigned lane = 0; held->page_count && lane < lane_count(q); lane++)
+        for (uint32_t i = page_bound(held, lane, first);
+             i < held->page_count && held->pages[i]->lane == lane && held->pages[i]->first <= last; i++)
+            if (!page_remove(held->pages[i], first, last))
+                return false;
+    return true;
+}
+
+static struct page *page_of_position(struct queue *q, uint64_t position)
+{
+    struct replay_queue *held = q->replay;
+    for (unsigned lane = 0; held->page_count && lane < lane_count(q); lane++) {
+        uint32_t i = page_bound(held, lane, position);
+        if (i < held->page_count && held->pages[i]->lane == lane && page_has(held->pages[i], position))
+            return held->pages[i];
+    }
+    return NULL;
+}
+
+static bool page_return(struct page *page, uint64_t position, uint32_t returns)
+{
+    for (uint32_t i = 0; i < page->return_count; i++)
+        if (page->returns[i].position == position) {
+            page->returns[i].returns = returns > page->returns[i].returns ? returns : page->returns[i].returns;
+            return true;
+        }
+    struct page_return *grown = mem_realloc(page->returns, (page->return_count + 1) * sizeof *grown);
+    if (!grown)
+        return false;
+    grown[page->return_count++] = (struct page_return){position, returns};
+    page->returns = grown;
+    return true;
+}
+
 void replay_queue_drop(struct broker *b, struct queue *q)
 {
     if (!q->replay)
         return;
     held_fini(b, &q->replay->live);
     held_fini(b, &q->replay->snapshot);
+    for (uint32_t i = 0; i < q->replay->page_count; i++)
+        if (q->replay->pages[i])
+            page_forget(q->replay->pages[i]);
+    mem_free(q->replay->pages);
     mem_free(q->replay);
     q->replay = NULL;
 }
@@ -340,6 +454,9 @@ static bool hold(struct broker *b, const struct replay_target *t, struct msg *ms
         return true; /* deleted later on, or its definition comes later in the snapshot together with this message */
     if (t->position >= q->next_position)
         q->next_position = t->position + 1;
+    struct page *page = page_of_position(q, t->position);
+    if (page)
+        return t->returns >> 1 == 0 || page_return(page, t->position, (uint32_t)(t->returns >> 1));
     struct held *have = held_find(&q->replay->live, t->position);
     if (!have)
         have = held_find(&q->replay->snapshot, t->position);
@@ -371,6 +488,8 @@ static bool replay_enqueue(struct broker *b, struct reader *r)
         if (from && from->replay) {
             remove_run(b, &from->replay->live, position, 1);
             remove_run(b, &from->replay->snapshot, position, 1);
+            if (!pages_remove(from, position, 1))
+                return false;
         }
     }
     uint64_t count = reader_varint(r);
@@ -406,6 +525,8 @@ static bool replay_remove(struct broker *b, struct reader *r)
             continue;
         remove_run(b, &q->replay->live, first, length);
         remove_run(b, &q->replay->snapshot, first, length);
+        if (!pages_remove(q, first, length))
+            return false;
         if (first + length > q->next_position)
             q->next_position = first + length;
     }
@@ -423,7 +544,67 @@ static bool replay_return(struct broker *b, struct reader *r)
         item->returns = (uint32_t)returns;
         item->redelivered = true;
     }
-    return reader_ok(r);
+    struct page *page = q && q->replay && !item ? page_of_position(q, position) : NULL;
+    return reader_ok(r) && (!page || page_return(page, position, (uint32_t)returns));
+}
+
+/* What the page holds leaves the list of messages in memory. */
+static void page_covers(struct broker *b, struct held_list *list, const struct page *page)
+{
+    for (uint32_t i = held_bound(list, page->first); i < list->end && list->items[i].position <= page->last; i++)
+        if (list->items[i].msg && page_has(page, list->items[i].position))
+            held_drop(b, list, &list->items[i]);
+}
+
+static bool page_read(struct reader *r, struct page *page)
+{
+    page->where.segment = (uint32_t)reader_varint(r);
+    page->where.offset = (uint32_t)reader_varint(r);
+    page->where.len = (uint32_t)reader_varint(r);
+    page->first = reader_varint(r);
+    uint64_t span = reader_varint(r);
+    page->last = page->first + span;
+    page->count = (uint32_t)reader_varint(r);
+    page->body_bytes = reader_varint(r);
+    uint64_t deadline = reader_varint(r), runs = reader_varint(r);
+    page->deadline = deadline ? (wall_t)(deadline - 1) : WALL_NEVER;
+    page->journalled = true;
+    if (!reader_ok(r) || runs > r->left / 2 || span >= UINT32_MAX || page->last < page->first || page->count == 0 ||
+        page->count > PAGE_ITEMS_MAX)
+        return false;
+    page->live = (uint32_t)span + 1;
+    uint64_t body_bytes = page->body_bytes; /* of what is alive as the record has it */
+    for (uint64_t i = 0; i < runs; i++) {
+        uint64_t first = reader_varint(r), length = reader_varint(r);
+        if (!reader_ok(r) || length == 0 || first < page->first || first + length - 1 > page->last ||
+            first + length < first || !page_remove(page, first, first + length - 1))
+            return false;
+    }
+    page->body_bytes = body_bytes;
+    return reader_done(r) && page->live <= page->count;
+}
+
+static bool replay_page(struct broker *b, struct reader *r)
+{
+    struct queue *q = queue_by_id(b, reader_varint(r));
+    uint64_t lane = reader_varint(r);
+    if (!q || !q->replay)
+        return reader_ok(r); /* deleted later on */
+    struct page *page = lane < lane_count(q) ? page_new(q, (unsigned)lane) : NULL;
+    if (!page)
+        return false;
+    if (!page_read(r, page)) {
+        page_forget(page);
+        return false;
+    }
+    if (page->last >= q->next_position)
+        q->next_position = page->last + 1;
+    page_covers(b, &q->replay->live, page);
+    page_covers(b, &q->replay->snapshot, page);
+    if (page_add(q->replay, page))
+        return true;
+    page_forget(page);
+    return false;
 }
 
 /* ---- dispatch ---- */
@@ -506,6 +687,7 @@ static bool apply(struct broker *b, struct slice record)
     case REC_ENQUEUE: return replay_enqueue(b, &r);
     case REC_REMOVE: return replay_remove(b, &r);
     case REC_RETURN: return replay_return(b, &r);
+    case REC_PAGE: return replay_page(b, &r);
     case REC_MARK: {
         struct queue *q = queue_by_id(b, reader_varint(&r));
         uint64_t mark = reader_varint(&r);
@@ -546,6 +728,7 @@ static bool settle_one(struct broker *b, struct queue *q, struct held *item)
     if (!e)
         return false;
     item->msg = NULL; /* its reference went into the entry */
+    paging_settle_entry(&q->lanes[e->lane], e);
     e->flags &= (uint8_t)~ENTRY_FRESH;
     e->returns = item->returns;
     if (item->redelivered || item->position < q->mark)
@@ -565,6 +748,11 @@ static bool settle_queue(struct broker *b, struct queue *q)
     struct held_list *a = &held->live, *s = &held->snapshot;
     uint32_t i = a->first, j = s->first;
     bool ok = true;
+    for (uint32_t p = 0; ok && p < held->page_count; p++) {
+        struct page *page = held->pages[p];
+        held->pages[p] = NULL;
+        ok = page_settle(b, page);
+    }
     while (ok && (i < a->end || j < s->end)) {
         bool from_live = j >= s->end || (i < a->end && a->items[i].position < s->items[j].position);
         struct held *item = from_live ? &a->items[i++] : &s->items[j++];
@@ -574,10 +762,12 @@ static bool settle_queue(struct broker *b, struct queue *q)
     a->first = i;
     s->first = j;
     replay_queue_drop(b, q);
+    if (!list_empty(&q->pages))
+        backlog_arm(b, q);
     if (q->next_position < q->mark)
         q->next_position = q->mark;
     q->mark_safe = q->mark;
-    q->delivered_upto = q->mark;
+    q->delivered_upto = q->recovered_mark = q->mark;
     return ok;
 }
 

@@ -1,0 +1,968 @@
+/* Paging: what a queue holds beyond memory lies in pages on disk (page.h, docs/formats/segments.md).
+ *
+ *   lane:   front (memory) ─ pages (disk, the last ones perhaps still being written) ─ entries (memory)
+ *           ◀── delivered from here                                published to here ──▶
+ *
+ * When the waiting messages of all queues together take more memory than paging_bytes, queues that hold enough for a page
+ * write one: the oldest entries behind the front. A page that is being written has its messages still in `entries`;
+ * whoever takes one of them first (a consumer that is faster than the disk) makes a hole in it. When the store answers,
+ * the PAGE record is appended and the messages leave memory. A front that runs short is filled from the next pages, a
+ * bounded distance ahead; a message read from a page keeps pointing at it until it is gone, and the page until its last one is.
+ *
+ * Invariants:
+ *   P1  pages of a lane ascend, and every position in entries is above them, but that the messages of pages being written
+ *       are the beginning of entries. While a lane is paged a returned message goes to the front, to its place by
+ *       position; what the front holds behind the beginning of the first page waits for that page.
+ *   P2  a message is in memory or in a page; it is in a page exactly when its position is from first to last and is no hole.
+ *       Pages of different lanes overlap, but share no position.
+ *   P3  PAGE is appended only after the store has said that the page is durable, and before its messages leave memory.
+ *   P4  live is the positions from first to last less the holes; at 0 the page is gone, and with its last page a segment, once everything
+ *       that made it so is durable.
+ *   P5  one job per page at a time; the job's ticket is the page. A page whose queue goes meanwhile drifts until the answer.
+ *
+ * Without a journal (transient messages) pages are the same but for the record: they are garbage after a restart. The hidden
+ * queue of delayed messages is not paged.
+ */
+#include "core/core_int.h"
+
+#include <errno.h>
+
+#define WRITES_MAX 32u  /* pages being written, of all queues */
+#define READS_MAX 128u  /* pages being read */
+#define READ_AHEAD 4u   /* of one lane */
+#define PAUSE_NS NS_PER_S
+#define OVERLOAD 4u /* times paging_bytes */
+
+static size_t page_bytes(const struct broker *b)
+{
+    return b->options.page_bytes ? b->options.page_bytes : PAGE_BYTES;
+}
+
+/* What a front should hold, at least; what the first page leaves in it. */
+static size_t front_wanted(const struct broker *b)
+{
+    return 4 * page_bytes(b);
+}
+
+static size_t fat_bytes(const struct broker *b)
+{
+    return front_wanted(b) + 2 * page_bytes(b);
+}
+
+/* ---- pages ---- */
+
+struct page *page_new(struct queue *q, unsigned lane)
+{
+    struct page *page = mem_zalloc(sizeof *page);
+    if (!page)
+        return NULL;
+    page->queue = q;
+    page->lane = (uint8_t)lane;
+    page->deadline = WALL_NEVER;
+    list_init(&page->lane_link);
+    list_init(&page->queue_link);
+    return page;
+}
+
+static uint32_t hole_bound(const struct ranges *holes, uint64_t position)
+{
+    uint32_t low = 0, high = holes->count;
+    if (high && holes->runs[high - 1].last < position)
+        return high;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (holes->runs[middle].last < position)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static bool is_hole(const struct page *page, uint64_t position)
+{
+    uint32_t i = hole_bound(&page->holes, position);
+    return i < page->holes.count && page->holes.runs[i].first <= position;
+}
+
+bool page_has(const struct page *page, uint64_t position)
+{
+    return position >= page->first && position <= page->last && !is_hole(page, position);
+}
+
+bool page_alive_from(const struct page *page, uint64_t *position, uint64_t *ret_last)
+{
+    uint32_t i = hole_bound(&page->holes, *position);
+    while (i < page->holes.count && page->holes.runs[i].first <= *position)
+        *position = page->holes.runs[i++].last + 1;
+    *ret_last = i < page->holes.count ? page->holes.runs[i].first - 1 : page->last;
+    return *position <= page->last;
+}
+
+static bool holes_room(struct ranges *holes)
+{
+    if (holes->count < holes->max)
+        return true;
+    uint32_t max = holes->max ? holes->max * 2 : 2;
+    struct range *grown = mem_realloc(holes->runs, max * sizeof *grown);
+    if (!grown)
+        return false;
+    holes->runs = grown;
+    holes->max = max;
+    return true;
+}
+
+/* The positions are no hole yet. */
+bool page_hole(struct page *page, uint64_t position, uint64_t count)
+{
+    struct ranges *holes = &page->holes;
+    uint64_t last = position + count - 1;
+    uint32_t i = hole_bound(holes, position);
+    bool joins_before = i > 0 && holes->runs[i - 1].last + 1 == position;
+    bool joins_after = i < holes->count && holes->runs[i].first == last + 1;
+    if (joins_before && joins_after) {
+        holes->runs[i - 1].last = holes->runs[i].last;
+        memmove(holes->runs + i, holes->runs + i + 1, (holes->count - i - 1) * sizeof *holes->runs);
+        holes->count--;
+    } else if (joins_before)
+        holes->runs[i - 1].last = last;
+    else if (joins_after)
+        holes->runs[i].first = position;
+    else {
+        if (!holes_room(holes))
+            return false;
+        memmove(holes->runs + i + 1, holes->runs + i, (holes->count - i) * sizeof *holes->runs);
+        holes->runs[i] = (struct range){.first = position, .last = last};
+        holes->count++;
+    }
+    return true;
+}
+
+/* ---- segments ---- */
+
+static struct segment *segment_of(struct broker *b, uint64_t number)
+{
+    struct segment *s = map_get(&b->segments, map_key_u64(&number));
+    if (s || !map_reserve(&b->segments) || !(s = mem_zalloc(sizeof *s)))
+        return s;
+    s->number = number;
+    list_init(&s->link);
+    CHECK(map_put(&b->segments, map_key_u64(&s->number), s));
+    return s;
+}
+
+/* The page counts in its segment. False: no memory. */
+static bool segment_ref(struct broker *b, const struct page_where *where)
+{
+    uint32_t number = where->segment;
+    struct segment *s = segment_of(b, number);
+    if (!s)
+        return false;
+    s->pages++;
+    if (s->end < (uint64_t)where->offset + where->len)
+        s->end = (uint64_t)where->offset + where->len;
+    list_remove(&s->link);
+    if (number > b->newest_segment) { /* the one before gets no pages any more */
+        struct segment *before = map_get(&b->segments, map_key_u64(&b->newest_segment));
+        b->newest_segment = number;
+        if (before && before->pages == 0)
+            list_insert(&b->dead_segments, &before->link);
+    }
+    return true;
+}
+
+static void segment_unref(struct broker *b, uint64_t number)
+{
+    struct segment *s = map_get(&b->segments, map_key_u64(&number));
+    CHECK(s && s->pages);
+    s->lsn = 0;
+    if (--s->pages == 0 && number != b->newest_segment)
+        list_insert(&b->dead_segments, &s->link);
+}
+
+static bool store_has_room(struct broker *b)
+{
+    return port_has_room(&b->sides[b->options.ports + 1]);
+}
+
+static bool send(struct broker *b, struct page_job *job)
+{
+    struct peer store = {.side = &b->sides[b->options.ports + 1]};
+    if (!store_has_room(b))
+        return false;
+    effect_push(b, &store, EFF_PAGE, 0)->job = job;
+    return true;
+}
+
+/* S3: files that nobody needs go when the removal of their last message is durable. */
+static void drop_segments(struct broker *b)
+{
+    if (b->removal_lost || b->removal_lost_before || !list_empty(&b->removals))
+        return;
+    LIST_EACH(&b->dead_segments, node, after)
+    {
+        struct segment *s = CONTAINER_OF(node, struct segment, link);
+        if (s->lsn == 0)
+            s->lsn = b->appended ? b->appended : 1;
+        if (s->lsn > b->durable)
+            continue;
+        struct page_job *job = page_job_new(PAGE_DROP, 0);
+        if (!job)
+            return;
+        job->where = (struct page_where){.segment = (uint32_t)s->number, .offset = (uint32_t)s->end};
+        if (!send(b, job)) {
+            page_job_free(&b->heap, &job);
+            return;
+        }
+        list_remove(&s->link);
+        map_take(&b->segments, map_key_u64(&s->number));
+        mem_free(s);
+    }
+}
+
+/* ---- the end of a page ---- */
+
+void page_free(struct broker *b, struct page *page)
+{
+    if (page->queue)
+        compact_page_removed(b, page);
+    list_remove(&page->lane_link);
+    list_remove(&page->queue_link);
+    if (page->state != PAGE_WRITING)
+        segment_unref(b, page->where.segment);
+    mem_free(page->holes.runs);
+    mem_free(page->returns);
+    mem_free(page);
+}
+
+/* A job is on its way: its answer will free the page. */
+static void page_adrift(struct broker *b, struct page *page)
+{
+    if (page->state != PAGE_WRITING && page->state != PAGE_READING) {
+        page_free(b, page);
+        return;
+    }
+    compact_page_removed(b, page);
+    list_remove(&page->lane_link);
+    list_remove(&page->queue_link);
+    page->queue = NULL;
+    list_insert(&b->adrift, &page->lane_link);
+}
+
+void paging_entry_gone(struct broker *b, struct entry *e)
+{
+    struct page *page = e->page;
+    e->page = NULL;
+    if (!page_hole(page, e->position, 1)) { /* no memory: a page that is being written is not used; of one that was read … */
+        page->doomed = true;
+        b->removal_lost = true; /* … the next snapshot brings the message back, so its segment has to be there */
+    }
+    CHECK(page->live);
+    page->live--;
+    if (page->state == PAGE_WRITING)
+        page->body_bytes -= e->msg->body_len;
+    if (page->state == PAGE_LOADED && page->live == 0)
+        page_free(b, page);
+}
+
+/* ---- lanes ---- */
+
+static struct page *first_page(const struct lane *lane)
+{
+    return lane->paging ? LIST_FIRST(&lane->paging->pages, struct page, lane_link) : NULL;
+}
+
+struct entry *lane_first(const struct lane *lane)
+{
+    if (lane->paging) {
+        struct entry *e = LIST_FIRST(&lane->paging->front, struct entry, link);
+        const struct page *page = first_page(lane);
+        if (page && page->state != PAGE_WRITING && (!e || page->first < e->position))
+            return NULL;
+        if (e)
+            return e;
+    }
+    return LIST_FIRST(&lane->entries, struct entry, link);
+}
+
+wall_t paging_deadline(const struct lane *lane)
+{
+    const struct page *page = first_page(lane);
+    return page && page->state != PAGE_DAMAGED ? page->deadline : WALL_NEVER;
+}
+
+static void paging_end(struct broker *b, struct queue *q, struct lane *lane)
+{
+    if (!lane->paging || !list_empty(&lane->paging->front) || !list_empty(&lane->paging->pages))
+        return;
+    mem_free(lane->paging);
+    lane->paging = NULL;
+    compact_lists_changed(b, q);
+}
+
+void paging_left(struct broker *b, struct lane *lane, struct entry *e)
+{
+    struct lane_paging *p = lane->paging;
+    if (e->flags & ENTRY_FRONT) {
+        p->front_bytes -= entry_memory(e);
+        e->flags &= (uint8_t)~ENTRY_FRONT;
+    } else if (p->unwritten == &e->link)
+        p->unwritten = e->link.next;
+    if (e->page && e->page->state == PAGE_WRITING)
+        paging_entry_gone(b, e); /* the message stays in memory, without the page */
+}
+
+/* ---- writing ---- */
+
+/* The first page of a lane leaves the next messages where they are: they become its front. */
+static bool begin_lane(struct broker *b, struct queue *q, struct lane *lane)
+{
+    struct lane_paging *p = mem_zalloc(sizeof *p);
+    if (!p)
+        return false;
+    list_init(&p->front);
+    list_init(&p->pages);
+    while (!list_empty(&lane->entries) && (p->front_bytes < front_wanted(b) || lane->loose)) {
+        struct entry *e = CONTAINER_OF(lane->entries.next, struct entry, link);
+        compact_moving(b, e);
+        p->front_bytes += entry_memory(e);
+        list_remove(&e->link);
+        list_insert(&p->front, &e->link);
+        e->flags |= ENTRY_FRONT;
+        lane->loose -= e->page != NULL;
+    }
+    p->unwritten = lane->entries.next;
+    lane->paging = p;
+    compact_lists_changed(b, q);
+    return true;
+}
+
+static void page_item_set(struct page_item *item, struct entry *e)
+{
+    *item = (struct page_item){.position = e->position,
+                               .deadline = e->deadline,
+                               .returns = e->returns,
+                               .redelivered = (e->flags & ENTRY_REDELIVERED) != 0,
+                               .msg = msg_ref(e->msg)};
+}
+
+/* How many of the unwritten entries make a page; 0: not enough, or what comes is not durable. */
+static uint32_t page_measure(struct broker *b, struct lane *lane)
+{
+    size_t bytes = 0;
+    uint32_t count = 0;
+    for (struct list *at = lane->paging->unwritten; at != &lane->entries; at = at->next) {
+        struct entry *e = CONTAINER_OF(at, struct entry, link);
+        if (e->lsn > b->durable)
+            break;
+        bytes += msg_size(e->msg);
+        if (++count == PAGE_ITEMS_MAX || bytes >= page_bytes(b))
+            return count;
+    }
+    return 0;
+}
+
+/* False: no memory for the positions between that are not the page's. */
+static bool page_gaps(struct page *page, const struct page_job *job)
+{
+    for (uint32_t i = 1; i < job->count; i++) {
+        uint64_t from = job->items[i - 1].position + 1, gap = job->items[i].position - from;
+        if (gap && !page_hole(page, from, gap))
+            return false;
+    }
+    return true;
+}
+
+static void page_fill(struct page *page, struct page_job *job, const struct lane *lane)
+{
+    const struct list *at = lane->paging->unwritten;
+    for (uint32_t i = 0; i < job->count; i++, at = at->next) {
+        struct entry *e = CONTAINER_OF(at, struct entry, link);
+        page_item_set(&job->items[i], e);
+        page->body_bytes += e->msg->body_len;
+        page->journalled |= (e->flags & ENTRY_JOURNALLED) != 0;
+    }
+    page->first = job->items[0].position;
+    page->last = job->items[job->count - 1].position;
+    page->deadline = job->items[0].deadline;
+    page->count = page->live = job->count;
+    job->ticket = (uint64_t)(uintptr_t)page;
+    job->queue = page->queue->id;
+    job->lane = page->lane;
+    job->sync = page->journalled;
+}
+
+/* From here on the entries are being written. */
+static void page_claim(struct page *page, struct lane *lane)
+{
+    struct list *at = lane->paging->unwritten;
+    for (uint32_t i = 0; i < page->count; i++, at = at->next)
+        CONTAINER_OF(at, struct entry, link)->page = page;
+    lane->paging->unwritten = at;
+    list_insert(&lane->paging->pages, &page->lane_link);
+}
+
+/* False: nothing to write, or no memory. */
+static bool write_page(struct broker *b, struct queue *q, unsigned number)
+{
+    struct lane *lane = &q->lanes[number];
+    if (!lane->paging && (list_empty(&lane->entries) || !begin_lane(b, q, lane)))
+        return false;
+    uint32_t count = page_measure(b, lane);
+    struct page *page = count ? page_new(q, number) : NULL;
+    struct page_job *job = page ? page_job_new(PAGE_WRITE, count) : NULL;
+    if (!job) {
+        mem_free(page);
+        return false;
+    }
+    page_fill(page, job, lane);
+    if (!page_gaps(page, job)) {
+        page_free(b, page);
+        page_job_free(&b->heap, &job);
+        return false;
+    }
+    page_claim(page, lane);
+    CHECK(send(b, job));
+    b->page_writes++;
+    return true;
+}
+
+/* Messages that are needed last go first: the lowest priority. */
+static bool write_some(struct broker *b, struct queue *q)
+{
+    for (unsigned i = 0; i < lane_count(q); i++)
+        if (write_page(b, q, i))
+            return true;
+    return false;
+}
+
+void paging_fattened(struct broker *b, struct queue *q)
+{
+    if (!b->options.paging_bytes || q->hidden || q->memory < fat_bytes(b))
+        return;
+    q->fat = true;
+    list_insert(&b->fat, &q->fat_link);
+}
+
+static void slimmed(struct queue *q)
+{
+    q->fat = false;
+    list_remove(&q->fat_link);
+}
+
+static bool over_budget(const struct broker *b, uint64_t going)
+{
+    return b->ready_memory > b->options.paging_bytes + going;
+}
+
+bool paging_overloaded(const struct broker *b)
+{
+    return b->page_writes && b->ready_memory / OVERLOAD > b->options.paging_bytes;
+}
+
+void paging_turn(struct broker *b)
+{
+    uint64_t going = (uint64_t)b->page_writes * page_bytes(b); /* what is on its way leaves memory soon */
+    for (unsigned tries = 2 * WRITES_MAX; tries && !list_empty(&b->fat); tries--) {
+        if (!over_budget(b, going) || b->paging_paused || b->page_writes == WRITES_MAX || !store_has_room(b))
+            break;
+        struct queue *q = CONTAINER_OF(b->fat.next, struct queue, fat_link);
+        slimmed(q);
+        if (write_some(b, q))
+            going += page_bytes(b);
+        paging_fattened(b, q); /* its turn again, after the others */
+    }
+    if (!list_empty(&b->dead_segments))
+        drop_segments(b);
+}
+
+/* ---- what the store says ---- */
+
+static void resume(void *arg, struct timer *timer)
+{
+    struct broker *b = arg;
+    (void)timer;
+    b->paging_paused = false;
+    LIST_EACH(&b->catalogue, node, after)
+    {
+        struct object *object = CONTAINER_OF(node, struct object, link);
+        struct queue *q = CONTAINER_OF(object, struct queue, object);
+        if (object->kind == OBJ_QUEUE)
+            backlog_want(b, q);
+    }
+}
+
+static void pause_paging(struct broker *b)
+{
+    b->paging_paused = true;
+    wheel_set(&b->wheel, &b->paging_timer, b->now + PAUSE_NS);
+}
+
+/* Calls each for the entries in memory that the page was written from. They stand together behind those of the pages before. */
+static void each_written(struct broker *b, struct lane *lane, struct page *page,
+                         void (*each)(struct broker *b, struct lane *lane, struct entry *e))
+{
+    struct list *at = lane->entries.next;
+    bool seen = false;
+    while (at != lane->paging->unwritten) {
+        struct entry *e = CONTAINER_OF(at, struct entry, link);
+        at = at->next;
+        if (e->page == page)
+            each(b, lane, e);
+        else if (seen)
+            break;
+        seen |= e->page == page;
+    }
+}
+
+static void forget_page(struct broker *b, struct lane *lane, struct entry *e)
+{
+    (void)b;
+    (void)lane;
+    e->page = NULL;
+}
+
+/* The page is not used: its messages stay in memory. Those written behind it in the lane cannot be used either (P1). */
+static void discard_written(struct broker *b, struct lane *lane, struct page *page)
+{
+    for (struct list *at = page->lane_link.next; at != &lane->paging->pages; at = at->next)
+        CONTAINER_OF(at, struct page, lane_link)->doomed = true;
+    struct queue *q = page->queue;
+    each_written(b, lane, page, forget_page);
+    page_free(b, page);
+    if (list_empty(&lane->paging->pages))
+        lane->paging->unwritten = lane->entries.next;
+    paging_end(b, q, lane);
+}
+
+/* The message is on disk: it leaves memory. */
+static void entry_paged(struct broker *b, struct lane *lane, struct entry *e)
+{
+    struct queue *q = e->queue;
+    (void)lane;
+    compact_entry_removed(b, e);
+    backlog_memory(b, e, false);
+    if (q->requeue_hint == e)
+        q->requeue_hint = NULL;
+    list_remove(&e->link);
+    if (e->flags & ENTRY_JOURNALLED)
+        b->journalled_bytes -= msg_size(e->msg);
+    b->paged++;
+    msg_unref(&b->heap, e->msg);
+    pool_give(&b->entries, e);
+}
+
+/* The message is on disk, but wanted soon: it stays, as if it had been read. */
+static void entry_kept(struct broker *b, struct lane *lane, struct entry *e)
+{
+    compact_entry_removed(b, e);
+    list_remove(&e->link);
+    list_insert(&lane->paging->front, &e->link);
+    lane->paging->front_bytes += entry_memory(e);
+    e->flags |= ENTRY_FRONT;
+    if (e->flags & ENTRY_JOURNALLED)
+        b->journalled_bytes -= msg_size(e->msg);
+}
+
+static bool note_transient(struct page *page, struct lane *lane)
+{
+    struct ranges holes = page->holes;
+    bool ok = true;
+    page->holes = page->transient; /* the same sorted runs */
+    for (struct list *at = lane->entries.next; ok && at != lane->paging->unwritten; at = at->next) {
+        struct entry *e = CONTAINER_OF(at, struct entry, link);
+        if (e->page == page && !(e->flags & ENTRY_JOURNALLED))
+            ok = page_hole(page, e->position, 1);
+    }
+    page->transient = page->holes;
+    page->holes = holes;
+    return ok;
+}
+
+/* P3: the record, and then the messages go. */
+static void use_written(struct broker *b, struct lane *lane, struct page *page)
+{
+    struct queue *q = page->queue;
+    if (!segment_ref(b, &page->where)) {
+        discard_written(b, lane, page);
+        return;
+    }
+    if (page->journalled && (!note_transient(page, lane) || !(page->lsn = log_page(b, page)))) {
+        segment_unref(b, page->where.segment);
+        discard_written(b, lane, page);
+        return;
+    }
+    bool wanted = first_page(lane) == page && lane->paging->front_bytes < page_bytes(b);
+    page->state = wanted ? PAGE_LOADED : PAGE_ON_DISK;
+    list_insert(&q->pages, &page->queue_link);
+    each_written(b, lane, page, wanted ? entry_kept : entry_paged);
+    if (wanted)
+        list_remove(&page->lane_link);
+}
+
+static void written(struct broker *b, struct page *page, struct page_job *job)
+{
+    struct queue *q = page->queue;
+    struct lane *lane = &q->lanes[page->lane];
+    if (job->err)
+        pause_paging(b);
+    page->where = job->where;
+    if (job->err || page->doomed || page->live == 0)
+        discard_written(b, lane, page);
+    else
+        use_written(b, lane, page);
+    if (!q->fat)
+        paging_fattened(b, q);
+}
+
+/* ---- reading ---- */
+
+void paging_want(struct broker *b, struct queue *q, struct lane *lane)
+{
+    struct lane_paging *p = lane->paging;
+    if (!p || b->paging_paused || b->recovering || q->deleting)
+        return;
+    for (struct list *at = p->pages.next; at != &p->pages && p->reading < READ_AHEAD; at = at->next) {
+        struct page *page = CONTAINER_OF(at, struct page, lane_link);
+        if (page->state == PAGE_READING)
+            continue;
+        if (page->state != PAGE_ON_DISK)
+            break;
+        if (lane_first(lane) && p->front_bytes + p->reading * page_bytes(b) >= front_wanted(b))
+            break;
+        if (b->page_reads == READS_MAX || !store_has_room(b)) {
+            list_remove(&q->hungry_link);
+            list_insert(&b->hungry, &q->hungry_link);
+            break;
+        }
+        struct page_job *job = page_job_new(PAGE_READ, page->count);
+        if (job) {
+            job->ticket = (uint64_t)(uintptr_t)page;
+            job->queue = q->id;
+            job->lane = page->lane;
+            job->where = page->where;
+            job->items[0].position = page->first;
+            job->items[job->count - 1].position = page->last;
+        }
+        if (!job) {
+            pause_paging(b);
+            return;
+        }
+        CHECK(send(b, job));
+        page->state = PAGE_READING;
+        p->reading++;
+        b->page_reads++;
+    }
+    paging_end(b, q, lane);
+}
+
+static uint32_t returns_of(const struct page *page, const struct page_item *item)
+{
+    uint32_t returns = item->returns;
+    for (uint32_t i = 0; i < page->return_count; i++)
+        if (page->returns[i].position == item->position && page->returns[i].returns > returns)
+            returns = page->returns[i].returns;
+    return returns;
+}
+
+static struct entry *entry_of_item(struct broker *b, struct queue *q, struct page *page, struct page_item *item)
+{
+    struct entry *e = pool_take(&b->entries);
+    CHECK(e);
+    *e = (struct entry){.msg = item->msg,
+                        .queue = q,
+                        .page = page,
+                        .position = item->position,
+                        .deadline = item->deadline,
+                        .returns = returns_of(page, item),
+                        .lane = page->lane,
+                        .flags = ENTRY_FRONT};
+    item->msg = NULL; /* its reference went into the entry */
+    if (backlog_journals(q, e->msg))
+        e->flags |= ENTRY_JOURNALLED;
+    if (item->redelivered || e->returns > item->returns || e->position < q->recovered_mark)
+        e->flags |= ENTRY_REDELIVERED;
+    return e;
+}
+
+/* All that is alive of the page joins the front. */
+static void load(struct broker *b, struct queue *q, struct lane *lane, struct page *page, struct page_job *job)
+{
+    uint64_t body_bytes = 0;
+    uint32_t loaded = 0;
+    for (uint32_t i = 0; i < job->count; i++) {
+        struct page_item *item = &job->items[i];
+        if (is_hole(page, item->position))
+            continue;
+        struct entry *e = entry_of_item(b, q, page, item);
+        struct list *at = &lane->paging->front; /* behind all, but for what was returned or unacknowledged in a crash */
+        while (at->prev != &lane->paging->front && CONTAINER_OF(at->prev, struct entry, link)->position > e->position)
+            at = at->prev;
+        list_insert(at, &e->link);
+        lane->paging->front_bytes += entry_memory(e);
+        backlog_memory(b, e, true);
+        body_bytes += e->msg->body_len;
+        loaded++;
+    }
+    CHECK(loaded == page->live);
+    q->ready_bytes += body_bytes - page->body_bytes;
+    b->totals.message_bytes += body_bytes - page->body_bytes;
+    b->paged -= loaded;
+    mem_free(page->returns);
+    page->returns = NULL;
+    page->return_count = 0;
+    page->state = PAGE_LOADED;
+    list_remove(&page->lane_link);
+}
+
+static void serve_getters(struct broker *b, struct queue *q);
+
+static void was_read(struct broker *b, struct page *page, struct page_job *job)
+{
+    struct queue *q = page->queue;
+    struct lane *lane = &q->lanes[page->lane];
+    lane->paging->reading--;
+    page->state = PAGE_ON_DISK;
+    bool whole = !job->err && job->count == page->count && job->items[0].position == page->first &&
+                 job->items[job->count - 1].position == page->last;
+    if (job->err == -EILSEQ || (!job->err && !whole)) { /* S5 */
+        page->state = PAGE_DAMAGED;
+        return;
+    }
+    /* Pages join the front in order: one that comes early, after the one before failed, is read again. */
+    if (job->err || first_page(lane) != page || !pool_reserve_many(&b->entries, page->live)) {
+        pause_paging(b);
+        return;
+    }
+    load(b, q, lane, page, job);
+    backlog_expire(b, q);
+    backlog_limit(b, q);
+    serve_getters(b, q);
+    queue_schedule(b, q);
+    paging_want(b, q, lane);
+}
+
+void do_paged(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
+{
+    struct page_job *job = c->job;
+    struct page *page = (struct page *)(uintptr_t)job->ticket;
+    (void)peer;
+    (void)ch;
+    c->job = NULL;
+    if (job->type == PAGE_WRITE)
+        b->page_writes--;
+    else
+        b->page_reads--;
+    if (!page->queue)
+        page_free(b, page);
+    else if (job->type == PAGE_WRITE)
+        written(b, page, job);
+    else
+        was_read(b, page, job);
+    page_job_free(&b->heap, &job);
+    if (!list_empty(&b->hungry)) {
+        struct queue *q = CONTAINER_OF(b->hungry.next, struct queue, hungry_link);
+        list_remove(&q->hungry_link);
+        backlog_want(b, q);
+    }
+}
+
+/* ---- a queue is emptied or goes ---- */
+
+/* Everything between the holes: in a hole a message may live that was taken while the page was being written. */
+static void journal_drop(struct broker *b, struct queue *q, const struct page *page)
+{
+    uint64_t last;
+    for (uint64_t at = page->first; page_alive_from(page, &at, &last); at = last + 1)
+        backlog_removed(b, q, at, last);
+}
+
+static void drop_page(struct broker *b, struct queue *q, struct page *page, bool journal)
+{
+    if (page->state == PAGE_WRITING) {
+        struct lane *lane = &q->lanes[page->lane];
+        each_written(b, lane, page, forget_page);
+        page_adrift(b, page);
+        return;
+    }
+    q->lanes[page->lane].count -= page->live;
+    q->ready_count -= page->live;
+    q->ready_bytes -= page->body_bytes;
+    b->totals.messages -= page->live;
+    b->totals.message_bytes -= page->body_bytes;
+    b->paged -= page->live;
+    if (journal && page->journalled)
+        journal_drop(b, q, page);
+    page_adrift(b, page);
+}
+
+/* Pages that are not loaded, in slices of nothing: a page is a few dozen bytes of memory, whatever it holds. */
+void paging_drop(struct broker *b, struct queue *q, bool journal)
+{
+    for (unsigned i = 0; i < lane_count(q); i++) {
+        struct lane *lane = &q->lanes[i];
+        if (!lane->paging)
+            continue;
+        LIST_EACH(&lane->paging->pages, node, after)
+        drop_page(b, q, CONTAINER_OF(node, struct page, lane_link), journal);
+        lane->paging->reading = 0;
+        lane->paging->unwritten = lane->entries.next;
+        paging_end(b, q, lane);
+    }
+}
+
+/* ---- basic.get that waits for a page ---- */
+
+struct getter {
+    struct list link;
+    struct channel *channel;
+    uint32_t origin;
+    bool no_ack;
+};
+
+bool get_later(struct broker *b, struct channel *ch, struct queue *q, uint32_t origin, bool no_ack)
+{
+    struct getter *g = mem_alloc(sizeof *g);
+    if (!g)
+        return false;
+    *g = (struct getter){.channel = ch, .origin = origin, .no_ack = no_ack};
+    list_insert(&q->getters, &g->link);
+    ch->waiting_gets++;
+    backlog_want(b, q);
+    return true;
+}
+
+static void getter_free(struct getter *g)
+{
+    g->channel->waiting_gets--;
+    list_remove(&g->link);
+    mem_free(g);
+}
+
+static void serve_getters(struct broker *b, struct queue *q)
+{
+    while (!list_empty(&q->getters) && (backlog_head(q) || q->ready_count == 0)) {
+        struct getter g = *CONTAINER_OF(q->getters.next, struct getter, link);
+        getter_free(CONTAINER_OF(q->getters.next, struct getter, link));
+        get_now(b, g.channel, q, g.origin, g.no_ack);
+    }
+}
+
+/* The queue is empty, or goes: those who wait hear that there is nothing. */
+void getters_end(struct broker *b, struct queue *q)
+{
+    while (!list_empty(&q->getters)) {
+        struct getter *g = CONTAINER_OF(q->getters.next, struct getter, link);
+        effect_push(b, g->channel->peer, EFF_GET_EMPTY, g->channel->number)->origin = g->origin;
+        getter_free(g);
+    }
+}
+
+/* The channel goes. Rare: every queue is looked at. */
+void getters_forget(struct broker *b, struct channel *ch)
+{
+    LIST_EACH(&b->catalogue, node, after)
+    {
+        struct object *object = CONTAINER_OF(node, struct object, link);
+        struct queue *q = CONTAINER_OF(object, struct queue, object);
+        if (ch->waiting_gets == 0)
+            return;
+        if (object->kind != OBJ_QUEUE)
+            continue;
+        LIST_EACH(&q->getters, link, next)
+        {
+            struct getter *g = CONTAINER_OF(link, struct getter, link);
+            if (g->channel == ch)
+                getter_free(g);
+        }
+    }
+}
+
+/* ---- recovery ---- */
+
+/* An entry that was just appended: when pages come after it, it belongs in front of them. */
+void paging_settle_entry(struct lane *lane, struct entry *e)
+{
+    struct lane_paging *p = lane->paging;
+    if (!p || list_empty(&p->pages) || e->position > CONTAINER_OF(p->pages.prev, struct page, lane_link)->last)
+        return;
+    if (p->unwritten == &e->link)
+        p->unwritten = e->link.next;
+    list_remove(&e->link);
+    list_insert(&p->front, &e->link);
+    e->flags |= ENTRY_FRONT;
+    p->front_bytes += entry_memory(e);
+}
+
+bool page_settle(struct broker *b, struct page *page)
+{
+    struct queue *q = page->queue;
+    struct lane *lane = &q->lanes[page->lane];
+    if (page->live == 0) {
+        page->state = PAGE_WRITING; /* counted nowhere */
+        page_free(b, page);
+        return true;
+    }
+    if (!lane->paging) {
+        lane->paging = mem_zalloc(sizeof *lane->paging);
+        if (!lane->paging)
+            return false;
+        list_init(&lane->paging->front);
+        list_init(&lane->paging->pages);
+        lane->paging->unwritten = &lane->entries;
+    }
+    if (!segment_ref(b, &page->where))
+        return false;
+    list_insert(&lane->paging->pages, &page->lane_link);
+    list_insert(&q->pages, &page->queue_link);
+    page->state = PAGE_ON_DISK;
+    lane->count += page->live;
+    q->ready_count += page->live;
+    q->ready_bytes += page->body_bytes;
+    b->totals.messages += page->live;
+    b->totals.message_bytes += page->body_bytes;
+    b->paged += page->live;
+    return true;
+}
+
+int broker_segments(struct broker *b, int (*each)(void *arg, uint32_t segment, uint64_t end, struct slice queue),
+                    void *arg)
+{
+    int r = 0;
+    LIST_EACH(&b->catalogue, node, after)
+    {
+        struct object *object = CONTAINER_OF(node, struct object, link);
+        struct queue *q = CONTAINER_OF(object, struct queue, object);
+        if (object->kind != OBJ_QUEUE)
+            continue;
+        for (struct list *at = q->pages.next; at != &q->pages && r == 0; at = at->next) {
+            const struct page *page = CONTAINER_OF(at, struct page, queue_link);
+            r = each(arg, page->where.segment, (uint64_t)page->where.offset + page->where.len, q->name);
+        }
+    }
+    return r;
+}
+
+/* ---- life ---- */
+
+void paging_init(struct broker *b)
+{
+    list_init(&b->fat);
+    list_init(&b->hungry);
+    list_init(&b->adrift);
+    list_init(&b->dead_segments);
+    map_init(&b->segments, b->seed);
+    timer_init(&b->paging_timer, resume);
+}
+
+void paging_fini(struct broker *b)
+{
+    LIST_EACH(&b->adrift, node, after)
+    {
+        struct page *page = CONTAINER_OF(node, struct page, lane_link);
+        page_free(b, page);
+    }
+    MAP_EACH(&b->segments, struct segment, s)
+    mem_free(s);
+    map_fini(&b->segments);
+}
