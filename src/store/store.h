@@ -10,12 +10,12 @@
  *               expected at any place, the messages are still the job's, and the same job may be submitted again later.
  *               Without `sync` the page lasts as long as the machine runs, unless a later sync of its file fails.
  *   PAGE_READ   0: items are filled in, each with a fresh message of one reference. -EILSEQ: what lies there is not that
- *               page, the file is missing or too short; another negative errno: it may do better later. Items are then zero.
+ *               page, the file is missing or too short; another negative errno: it may do better later. The job is then as it was.
  *               For the sentences and as a check, items[0].position and items[count - 1].position of the job may say
  *               where the page is expected to begin and end; 0: not known.
  *   PAGE_DROP   not answered, freed by the store. `where.offset + where.len` is the end of the furthest page in that segment
  *               that the core was ever told of. When the store knows of a later one its answer is still on its way: the drop
- *               is then ignored, and the core asks again when that page is gone too.
+ *               is then forgotten, and the core asks again when that page is gone too.
  * Writes are finished in the order they were submitted. Reads overtake writes.
  *
  * Threads: "owner": the one thread that submits and takes (it may be the store's own, in on_turn and on_done). "store":
@@ -40,7 +40,8 @@ struct store_options {
     uint64_t segment_bytes_max;   /* 0: 64 MiB; from 64 KiB to 1 GiB. A larger page has a file of its own */
     /* All may be NULL; on the store's thread. */
     void (*on_turn)(void *arg); /* at the beginning of each turn: may submit */
-    void (*on_done)(void *arg); /* there is something to take; may take. Called again in the next turn for what is left */
+    void (*on_done)(
+        void *arg); /* there is something to take; may take. Called again in the next turn for what is left */
     void (*on_fault)(void *arg, int err, const char *sentence); /* a sentence without a newline, a loan */
     void *arg;
 };
@@ -83,8 +84,9 @@ void store_stats(const struct store *store, struct store_stats *ret); /* Any thr
 /* Finishes what was submitted and stops the thread; finished jobs can still be taken. Owner. */
 void store_stop(struct store *store);
 
-/* Frees all, jobs that nobody took included, and NULLs the pointer. Messages from reads must be gone: their memory is the
- * store's. */
+/* Frees all, jobs that nobody took included, and NULLs the pointer. Messages that were read must be gone, for their memory
+ * is the store's; and what is left of write jobs holds messages of others' memory. So: store_stop, take and free what is
+ * finished, free the broker, store_close. */
 void store_close(struct store **store);
 
 #endif
