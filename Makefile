@@ -46,7 +46,7 @@ CC := $(CC_$(FLAVOUR))
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wimplicit-fallthrough -Werror
 # Where bytes are parsed or stored a silent narrowing is a bug; a change of sign alone is not worth the casts.
 WARN_BYTES := -Wconversion -Wno-sign-conversion
-BYTE_FOLDERS := fmt proto journal
+BYTE_FOLDERS := fmt proto journal store
 
 PACKAGES := libpcre2-8 jansson inih libisal libcrypto libxxhash
 LIB_CFLAGS := $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)

@@ -8,8 +8,6 @@
 #include "journal/layout.h"
 
 #include "base/check.h"
-#include "base/reader.h"
-#include "base/writer.h"
 #include "journal/journal.h"
 
 #include <isa-l/crc.h>
@@ -49,7 +47,8 @@ uint32_t layout_seed(const uint8_t uuid[LAYOUT_UUID_LEN], uint64_t seq, uint32_t
 
 /* ------------------------------------------------------------------------------------------------------- whole blocks */
 
-static struct writer block_begin(uint8_t block[LAYOUT_BLOCK], uint32_t magic, uint16_t flags, const uint8_t *uuid)
+struct writer layout_block_begin(uint8_t block[LAYOUT_BLOCK], uint32_t magic, uint16_t flags,
+                                 const uint8_t uuid[LAYOUT_UUID_LEN])
 {
     memset(block, 0, LAYOUT_BLOCK);
     struct writer w = writer_of(block, LAYOUT_BLOCK - 4);
@@ -60,7 +59,7 @@ static struct writer block_begin(uint8_t block[LAYOUT_BLOCK], uint32_t magic, ui
     return w;
 }
 
-static uint32_t block_end(uint8_t block[LAYOUT_BLOCK], const struct writer *fields)
+uint32_t layout_block_end(uint8_t block[LAYOUT_BLOCK], const struct writer *fields)
 {
     CHECK(writer_ok(fields));
     uint32_t crc = layout_crc(0, block, LAYOUT_BLOCK - 4);
@@ -69,8 +68,8 @@ static uint32_t block_end(uint8_t block[LAYOUT_BLOCK], const struct writer *fiel
     return crc;
 }
 
-static enum layout_verdict block_open(const uint8_t block[LAYOUT_BLOCK], uint32_t magic, struct reader *ret,
-                                      uint16_t *ret_flags, uint8_t *ret_uuid, uint32_t *ret_crc)
+enum layout_verdict layout_block_open(const uint8_t block[LAYOUT_BLOCK], uint32_t magic, struct reader *ret,
+                                      uint16_t *ret_flags, uint8_t ret_uuid[LAYOUT_UUID_LEN], uint32_t *ret_crc)
 {
     struct reader end = reader_of(slice_of(block + LAYOUT_BLOCK - 4, 4));
     struct reader r = reader_of(slice_of(block, LAYOUT_BLOCK - 4));
@@ -90,7 +89,7 @@ static enum layout_verdict block_open(const uint8_t block[LAYOUT_BLOCK], uint32_
 
 void layout_super_put(uint8_t block[LAYOUT_BLOCK], const struct layout_super *super)
 {
-    struct writer w = block_begin(block, MAGIC_SUPER, super->clean ? SUPER_CLEAN : 0, super->uuid);
+    struct writer w = layout_block_begin(block, MAGIC_SUPER, super->clean ? SUPER_CLEAN : 0, super->uuid);
     writer_u64(&w, super->generation);
     writer_u32(&w, super->epoch);
     writer_u32(&w, 0);
@@ -101,7 +100,7 @@ void layout_super_put(uint8_t block[LAYOUT_BLOCK], const struct layout_super *su
     writer_u64(&w, super->clean ? super->tail_offset : 0);
     writer_u64(&w, (uint64_t)super->wall_ms);
     CHECK(w.len == 88);
-    block_end(block, &w);
+    layout_block_end(block, &w);
 }
 
 enum layout_verdict layout_super_get(const uint8_t block[LAYOUT_BLOCK], struct layout_super *ret)
@@ -110,7 +109,7 @@ enum layout_verdict layout_super_get(const uint8_t block[LAYOUT_BLOCK], struct l
     uint16_t flags;
     uint32_t crc;
     struct layout_super super = {0};
-    enum layout_verdict verdict = block_open(block, MAGIC_SUPER, &r, &flags, super.uuid, &crc);
+    enum layout_verdict verdict = layout_block_open(block, MAGIC_SUPER, &r, &flags, super.uuid, &crc);
     if (verdict != LAYOUT_GOOD)
         return verdict;
     super.clean = flags & SUPER_CLEAN;
@@ -131,7 +130,7 @@ enum layout_verdict layout_super_get(const uint8_t block[LAYOUT_BLOCK], struct l
 
 void layout_file_put(uint8_t block[LAYOUT_BLOCK], struct layout_file *file)
 {
-    struct writer w = block_begin(block, MAGIC_FILE, 0, file->uuid);
+    struct writer w = layout_block_begin(block, MAGIC_FILE, 0, file->uuid);
     writer_u64(&w, file->seq);
     writer_u32(&w, file->epoch);
     writer_u32(&w, file->chain);
@@ -139,7 +138,7 @@ void layout_file_put(uint8_t block[LAYOUT_BLOCK], struct layout_file *file)
     writer_u64(&w, file->start_lsn - 1);
     writer_u64(&w, (uint64_t)file->wall_ms);
     CHECK(w.len == 64);
-    file->crc = block_end(block, &w);
+    file->crc = layout_block_end(block, &w);
 }
 
 enum layout_verdict layout_file_get(const uint8_t block[LAYOUT_BLOCK], struct layout_file *ret)
@@ -147,7 +146,7 @@ enum layout_verdict layout_file_get(const uint8_t block[LAYOUT_BLOCK], struct la
     struct reader r;
     uint16_t flags;
     struct layout_file file = {0};
-    enum layout_verdict verdict = block_open(block, MAGIC_FILE, &r, &flags, file.uuid, &file.crc);
+    enum layout_verdict verdict = layout_block_open(block, MAGIC_FILE, &r, &flags, file.uuid, &file.crc);
     if (verdict != LAYOUT_GOOD)
         return verdict;
     file.seq = reader_u64(&r);

@@ -6,7 +6,9 @@
 #ifndef MILLRACE_JOURNAL_LAYOUT_H
 #define MILLRACE_JOURNAL_LAYOUT_H
 
+#include "base/reader.h"
 #include "base/types.h"
+#include "base/writer.h"
 
 #define LAYOUT_VERSION 1
 #define LAYOUT_BLOCK 4096u
@@ -73,6 +75,15 @@ static inline uint64_t layout_group_bytes(uint32_t body_len)
 {
     return layout_blocks((uint64_t)LAYOUT_GROUP_HEADER + body_len);
 }
+
+/* A block that stands for itself begins with magic, format version, flags and uuid and ends with its own CRC: fields are
+ * put between begin and end, and read after open (GOOD). The CRC is the answer of end and in ret_crc. Also for other
+ * folders' files in the data folder. */
+struct writer layout_block_begin(uint8_t block[LAYOUT_BLOCK], uint32_t magic, uint16_t flags,
+                                 const uint8_t uuid[LAYOUT_UUID_LEN]);
+uint32_t layout_block_end(uint8_t block[LAYOUT_BLOCK], const struct writer *fields);
+enum layout_verdict layout_block_open(const uint8_t block[LAYOUT_BLOCK], uint32_t magic, struct reader *ret,
+                                      uint16_t *ret_flags, uint8_t ret_uuid[LAYOUT_UUID_LEN], uint32_t *ret_crc);
 
 /* Each fills one whole block. */
 void layout_super_put(uint8_t block[LAYOUT_BLOCK], const struct layout_super *super);

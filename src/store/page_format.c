@@ -1,0 +1,272 @@
+/* The one place that knows the bytes of segment files by offset; docs/formats/segments.md is its text, page_format_test.c
+ * holds both to a golden page. Any thread.
+ *
+ * A page has two CRCs that go on from a seed of store, segment and offset: the header's, so that a walk over a file can
+ * believe a length before it has the body, and the body's. Behind good CRCs every field is still checked as if an enemy
+ * had written it: positions ascend strictly from the header's first to its last, lengths fit, nothing is left over.
+ */
+#include "store/page_format.h"
+
+#include "base/check.h"
+
+#include <errno.h>
+
+#define MAGIC_SEGMENT 0x4d525347u /* MRSG */
+#define MAGIC_PAGE 0x4d525047u    /* MRPG */
+
+#define PAGE_CRC_AT 44u
+#define ITEM_BYTES_MIN 10u /* every field of an empty message in its shortest form */
+
+/* ---------------------------------------------------------------------------------------------------- the file's header */
+
+void segment_head_put(uint8_t block[LAYOUT_BLOCK], const struct segment_head *head)
+{
+    struct writer w = layout_block_begin(block, MAGIC_SEGMENT, 0, head->uuid);
+    writer_u64(&w, head->segment);
+    writer_u64(&w, (uint64_t)head->wall_ms);
+    CHECK(w.len == 40);
+    layout_block_end(block, &w);
+}
+
+enum layout_verdict segment_head_get(const uint8_t block[LAYOUT_BLOCK], struct segment_head *ret)
+{
+    struct reader r;
+    uint16_t flags;
+    uint32_t crc;
+    struct segment_head head = {0};
+    enum layout_verdict verdict = layout_block_open(block, MAGIC_SEGMENT, &r, &flags, head.uuid, &crc);
+    if (verdict != LAYOUT_GOOD)
+        return verdict;
+    uint64_t number = reader_u64(&r);
+    head.wall_ms = (wall_t)reader_u64(&r);
+    if (!reader_ok(&r) || number == 0 || number > UINT32_MAX)
+        return LAYOUT_DAMAGED;
+    head.segment = (uint32_t)number;
+    *ret = head;
+    return LAYOUT_GOOD;
+}
+
+uint32_t page_seed(const uint8_t uuid[LAYOUT_UUID_LEN], uint32_t segment, uint32_t offset)
+{
+    return layout_seed(uuid, segment, offset);
+}
+
+/* ------------------------------------------------------------------------------------------------------------- encoding */
+
+/* What an item says about itself, in the numbers of the format. */
+static uint64_t deadline_field(const struct page_item *item)
+{
+    if (item->deadline == WALL_NEVER)
+        return 0;
+    return item->deadline < 0 ? 1 : (uint64_t)item->deadline + 1; /* before 1970 is as over as 1970 */
+}
+
+static uint64_t returns_field(const struct page_item *item)
+{
+    return (uint64_t)item->returns << 1 | item->redelivered;
+}
+
+static uint64_t expiration_field(const struct msg *msg)
+{
+    return msg->expiration_ms < 0 ? 0 : (uint64_t)msg->expiration_ms + 1;
+}
+
+static size_t message_bytes(const struct msg *msg)
+{
+    return (size_t)msg->exchange_len + msg->key_len + msg->props_len + msg->body_len;
+}
+
+static unsigned varint_len(uint64_t v)
+{
+    unsigned n = 1;
+    while (v >>= 7)
+        n++;
+    return n;
+}
+
+static uint64_t distance_field(const struct page_job *job, uint32_t i)
+{
+    return i ? job->items[i].position - job->items[i - 1].position : 0;
+}
+
+uint64_t page_len(const struct page_job *job)
+{
+    uint64_t len = PAGE_HEADER;
+    for (uint32_t i = 0; i < job->count; i++) {
+        const struct page_item *item = &job->items[i];
+        const struct msg *msg = item->msg;
+        len += varint_len(distance_field(job, i)) + varint_len(deadline_field(item)) + varint_len(returns_field(item));
+        len += 4 + varint_len(expiration_field(msg)) + varint_len(msg->props_len) + varint_len(msg->body_len);
+        len += message_bytes(msg);
+    }
+    return len;
+}
+
+static void put_item(struct writer *w, const struct page_item *item, uint64_t distance)
+{
+    const struct msg *msg = item->msg;
+    writer_varint(w, distance);
+    writer_varint(w, deadline_field(item));
+    writer_varint(w, returns_field(item));
+    writer_u8(w, msg->flags);
+    writer_u8(w, msg->priority);
+    writer_varint(w, expiration_field(msg));
+    writer_u8(w, msg->exchange_len);
+    writer_u8(w, msg->key_len);
+    writer_varint(w, msg->props_len);
+    writer_varint(w, msg->body_len);
+    writer_put(w, msg->bytes, message_bytes(msg)); /* the four lie in this order */
+}
+
+void page_encode(const struct page_job *job, uint32_t seed, uint8_t *ret, size_t len)
+{
+    CHECK(job->count && job->count <= PAGE_ITEMS_MAX && len > PAGE_HEADER && len <= PAGE_LEN_MAX);
+    struct writer body = writer_of(ret + PAGE_HEADER, len - PAGE_HEADER);
+    for (uint32_t i = 0; i < job->count; i++) {
+        CHECK(i == 0 || job->items[i].position > job->items[i - 1].position);
+        put_item(&body, &job->items[i], distance_field(job, i));
+    }
+    CHECK(writer_ok(&body) && body.len == len - PAGE_HEADER);
+    struct writer w = writer_of(ret, PAGE_HEADER);
+    writer_u32(&w, MAGIC_PAGE);
+    writer_u32(&w, (uint32_t)body.len);
+    writer_u64(&w, job->queue);
+    writer_u8(&w, job->lane);
+    writer_u8(&w, 0);
+    writer_u16(&w, 0);
+    writer_u32(&w, job->count);
+    writer_u64(&w, job->items[0].position);
+    writer_u64(&w, job->items[job->count - 1].position);
+    writer_u32(&w, layout_crc(seed, body.base, body.len));
+    CHECK(w.len == PAGE_CRC_AT);
+    writer_u32(&w, layout_crc(seed, ret, PAGE_CRC_AT));
+    CHECK(writer_ok(&w) && w.len == PAGE_HEADER);
+}
+
+/* ------------------------------------------------------------------------------------------------------------- decoding */
+
+enum layout_verdict page_head_get(const uint8_t *bytes, uint32_t seed, struct page_head *ret)
+{
+    struct reader r = reader_of(slice_of(bytes, PAGE_HEADER));
+    if (reader_u32(&r) != MAGIC_PAGE)
+        return LAYOUT_NOT_OURS;
+    struct page_head head = {.body_len = reader_u32(&r)};
+    head.queue = reader_u64(&r);
+    head.lane = reader_u8(&r);
+    bool zero = reader_u8(&r) == 0;
+    zero = reader_u16(&r) == 0 && zero;
+    head.count = reader_u32(&r);
+    head.first = reader_u64(&r);
+    head.last = reader_u64(&r);
+    head.body_crc = reader_u32(&r);
+    if (reader_u32(&r) != layout_crc(seed, bytes, PAGE_CRC_AT) || !reader_done(&r))
+        return LAYOUT_DAMAGED;
+    bool count_fits = head.count && head.count <= PAGE_ITEMS_MAX && head.count <= head.body_len / ITEM_BYTES_MIN;
+    if (!zero || !count_fits || head.body_len > PAGE_LEN_MAX - PAGE_HEADER || head.last < head.first)
+        return LAYOUT_DAMAGED;
+    *ret = head;
+    return LAYOUT_GOOD;
+}
+
+/* The next message of a body; its position is before's plus what it says. False: these are no such bytes. */
+static bool item_read(struct reader *r, struct slab_heap *mine, uint64_t before, bool first, struct page_item *ret,
+                      bool *ret_no_memory)
+{
+    uint64_t distance = reader_varint(r), deadline = reader_varint(r), returns = reader_varint(r);
+    uint8_t flags = reader_u8(r), priority = reader_u8(r);
+    uint64_t expiration = reader_varint(r);
+    uint8_t exchange_len = reader_u8(r), key_len = reader_u8(r);
+    uint64_t props_len = reader_varint(r), body_len = reader_varint(r);
+    struct slice exchange = reader_take(r, exchange_len), key = reader_take(r, key_len),
+                 props = reader_take(r, props_len), body = reader_take(r, body_len);
+    bool ascends = first ? distance == 0 : distance > 0 && distance <= UINT64_MAX - before;
+    if (!reader_ok(r) || !ascends || deadline > INT64_MAX || expiration > (uint64_t)INT64_MAX + 1 ||
+        returns >> 1 > UINT32_MAX)
+        return false;
+    struct msg *msg = msg_new(mine, exchange, key, props, body.len);
+    if (!msg) {
+        *ret_no_memory = true;
+        return false;
+    }
+    msg->flags = flags;
+    msg->priority = priority;
+    msg->expiration_ms = (int64_t)(expiration - 1);
+    if (body.len)
+        memcpy(msg_body_room(msg), body.ptr, body.len);
+    *ret = (struct page_item){.position = before + distance,
+                              .deadline = deadline ? (wall_t)(deadline - 1) : WALL_NEVER,
+                              .returns = (uint32_t)(returns >> 1),
+                              .redelivered = returns & 1,
+                              .msg = msg};
+    return true;
+}
+
+static const char *items_read(struct slice bytes, const struct page_head *head, struct slab_heap *mine,
+                              struct page_item *items, bool *ret_no_memory)
+{
+    struct reader r = reader_of(bytes);
+    uint64_t at = head->first;
+    for (uint32_t i = 0; i < head->count; i++) {
+        if (!item_read(&r, mine, at, i == 0, &items[i], ret_no_memory))
+            return "a message in it has no valid form";
+        at = items[i].position;
+    }
+    if (!reader_done(&r))
+        return "there are bytes behind its messages";
+    return at == head->last ? NULL : "it does not end at the position that its header says";
+}
+
+/* Is this the page that was asked for? first, last: 0 when not known. */
+static const char *wrong_page(const struct page_head *head, const struct page_job *job)
+{
+    uint64_t first = job->items[0].position, last = job->items[job->count - 1].position;
+    if (head->queue != job->queue)
+        return "it belongs to another queue";
+    if (head->lane != job->lane)
+        return "it belongs to another lane of the queue";
+    if (head->count != job->count)
+        return "it holds another number of messages";
+    if ((first && head->first != first) || (last && head->last != last))
+        return "it holds other positions";
+    return NULL;
+}
+
+static const char *page_damage(struct slice bytes, uint32_t seed, const struct page_job *job, struct page_head *ret)
+{
+    if (bytes.len < PAGE_HEADER || bytes.len > PAGE_LEN_MAX)
+        return "no page has that length";
+    switch (page_head_get(bytes.ptr, seed, ret)) {
+    case LAYOUT_GOOD: break;
+    case LAYOUT_NOT_OURS: return "there is no page";
+    default: return "the page's header is damaged";
+    }
+    if (ret->body_len != bytes.len - PAGE_HEADER)
+        return "the page has another length";
+    const char *wrong = wrong_page(ret, job);
+    if (wrong)
+        return wrong;
+    if (layout_crc(seed, bytes.ptr + PAGE_HEADER, ret->body_len) != ret->body_crc)
+        return "the page's messages are damaged";
+    return NULL;
+}
+
+int page_decode(struct slice bytes, uint32_t seed, struct slab_heap *mine, struct page_job *job, const char **ret_what)
+{
+    CHECK(job->count && job->count <= PAGE_ITEMS_MAX);
+    struct page_head head;
+    bool no_memory = false;
+    uint64_t first = job->items[0].position, last = job->items[job->count - 1].position;
+    const char *what = page_damage(bytes, seed, job, &head);
+    if (!what)
+        what = items_read(slice_of(bytes.ptr + PAGE_HEADER, head.body_len), &head, mine, job->items, &no_memory);
+    if (!what)
+        return 0;
+    for (uint32_t i = 0; i < job->count; i++)
+        if (job->items[i].msg)
+            msg_unref(mine, job->items[i].msg);
+    memset(job->items, 0, job->count * sizeof job->items[0]);
+    job->items[0].position = first;
+    job->items[job->count - 1].position = last;
+    *ret_what = no_memory ? "no memory" : what;
+    return no_memory ? -ENOMEM : -EILSEQ;
+}
