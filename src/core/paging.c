@@ -231,6 +231,7 @@ void page_free(struct broker *b, struct page *page)
     if (page->state != PAGE_WRITING)
         segment_unref(b, page->where.segment);
     mem_free(page->holes.runs);
+    mem_free(page->transient.runs);
     mem_free(page->returns);
     mem_free(page);
 }
@@ -457,7 +458,7 @@ static bool over_budget(const struct broker *b, uint64_t going)
 
 bool paging_overloaded(const struct broker *b)
 {
-    return b->page_writes && b->ready_memory / OVERLOAD > b->options.paging_bytes;
+    return b->page_writes && !b->stopping && b->ready_memory / OVERLOAD > b->options.paging_bytes;
 }
 
 void paging_turn(struct broker *b)

@@ -159,6 +159,8 @@ void queue_delete(struct broker *b, struct queue *q, lsn_t *ret_lsn)
     map_take(&b->queues_by_id, map_key_u64(&q->id));
     object_remove(b, &q->object);
     b->totals.queues -= !q->hidden;
+    for (unsigned i = 0; i < lane_count(q); i++)
+        mem_free(q->lanes[i].paging);
     if (q->lanes != &q->lane)
         mem_free(q->lanes);
     mem_free(q->removed.runs);

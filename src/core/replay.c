@@ -149,6 +149,7 @@ static uint32_t page_bound(const struct replay_queue *held, unsigned lane, uint6
 static void page_forget(struct page *page)
 {
     mem_free(page->holes.runs);
+    mem_free(page->transient.runs);
     mem_free(page->returns);
     mem_free(page);
 }

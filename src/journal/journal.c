@@ -229,6 +229,11 @@ uint64_t journal_live_bytes(const struct journal *journal)
     return figure(journal, FIGURE_LIVE);
 }
 
+const uint8_t *journal_uuid(const struct journal *journal)
+{
+    return journal->wal.super.uuid; /* set by open, constant after it */
+}
+
 uint64_t journal_claim(const struct journal *journal)
 {
     return journal->wal.epoch; /* set by open, constant after it */

@@ -19,6 +19,7 @@
 #include "base/mem.h"
 #include "journal/journal.h"
 #include "main/exit_codes.h"
+#include "main/pager.h"
 #include "main/worker.h"
 #include "net/listener.h"
 #include "os/os_process.h"
@@ -59,7 +60,8 @@ struct serve {
     struct journal *journal;
     struct broker *broker;
     struct worker *worker;
-    struct port *worker_port;
+    struct port *worker_port, *store_port;
+    struct pager *pager;
     struct control *control;
     struct caller drain;
     struct amqp091_options amqp;
@@ -132,6 +134,8 @@ static bool core_step(struct serve *s)
     journal_kick(s->journal);
     if (has_effects(s->worker_port))
         worker_wake(s->worker);
+    if (has_effects(s->store_port))
+        pager_wake(s->pager);
     return more;
 }
 
@@ -406,6 +410,8 @@ static int make_broker(struct serve *s)
         .tx_bytes_max = c->tx_bytes_max,
         .compact_bytes = c->compact_bytes,
         .compact_every = c->compact_every,
+        .paging_bytes = c->paging_bytes,
+        .page_bytes = c->page_bytes,
         .consumer_timeout_ms = (int64_t)c->consumer_timeout_ms,
         .default_user = slice_str(c->default_user),
         .default_pass = slice_str(c->default_pass),
@@ -416,7 +422,22 @@ static int make_broker(struct serve *s)
     if (!s->broker)
         return fail(s, END_SYSTEM, "no memory for the broker");
     s->worker_port = broker_port(s->broker, s->loop_count + 1);
+    s->store_port = broker_port(s->broker, s->loop_count + 2);
     return 0;
+}
+
+static int open_store(struct serve *s)
+{
+    struct pager_options options = {.os = s->os,
+                                    .log = &s->log,
+                                    .dir = s->config->data,
+                                    .uuid = journal_uuid(s->journal),
+                                    .port = s->store_port,
+                                    .wake_core = wake_core,
+                                    .arg = s};
+    char why[400] = "";
+    int err = pager_open(&options, &s->pager, why, sizeof why);
+    return err < 0 ? fail(s, err == -ENOMEM ? END_SYSTEM : END_DATA_FOLDER, "%s", why) : 0;
 }
 
 static int recover(struct serve *s)
@@ -426,6 +447,8 @@ static int recover(struct serve *s)
     int err = journal_read(s->journal, replay_one, &replay, replay.why, sizeof replay.why);
     if (err == 0)
         err = broker_replayed(s->broker, began, s->os->now_wall(s->os), replay.why, sizeof replay.why);
+    if (err == 0)
+        err = pager_keep(s->pager, s->broker, replay.why, sizeof replay.why);
     if (err != 0)
         return fail(s, err == -ENOMEM ? END_SYSTEM : END_DATA_DAMAGED, "%s",
                     replay.why[0] ? replay.why : strerror(-err));
@@ -503,6 +526,8 @@ static int start_threads(struct serve *s)
     int err = journal_start(s->journal);
     if (err == 0)
         err = worker_start(&options, &s->worker);
+    if (err == 0)
+        err = pager_start(s->pager);
     if (err == 0 && !is_alone(s)) {
         atomic_store(&s->core_running, true);
         err = os_thread_start(&s->core_thread, "core", core_run, s);
@@ -630,7 +655,7 @@ static int boot(struct serve *s)
     os_dumpable_set(c->dumpable);
     s->loop_count = loops_wanted(c);
     set_amqp(s);
-    if (open_folder(s) < 0 || open_journal(s) < 0 || make_broker(s) < 0 || recover(s) < 0 || make_loops(s) < 0)
+    if (open_folder(s) < 0 || open_journal(s) < 0 || make_broker(s) < 0 || open_store(s) < 0 || recover(s) < 0 || make_loops(s) < 0)
         return -1;
     os_signals_catch(on_first_signal, s);
     if (start_threads(s) < 0 || listen_control(s) < 0 || import_definitions(s) < 0)
@@ -676,6 +701,8 @@ static void join_threads(struct serve *s)
         atomic_store(&s->core_running, false);
     }
     worker_stop(&s->worker);
+    if (s->pager)
+        pager_stop(s->pager, broker_heap(s->broker));
 }
 
 /* The loops' threads are gone: lets the sockets go, and the sessions that the core still has to confirm. */
@@ -730,6 +757,7 @@ static void tear_down(struct serve *s)
             hub_free(&s->loops[i].hub);
         }
         broker_free(&s->broker);
+        pager_close(&s->pager);
         for (unsigned i = 0; !is_alone(s) && i < s->loop_count; i++)
             if (s->loops[i].serve) {
                 slab_heap_drain(&s->loops[i].heap);

@@ -55,6 +55,7 @@ static uint64_t run(struct world *w, const struct script *script, enum fault fau
     w->dice = script->seed;
     w->compact_every = 20;
     w->lag = 2;
+    w->paging_bytes = 1200;
     w->tolerant = w->may_fail = true;
     memcpy(w->model, furnished_model, sizeof *w->model);
     w->disk = os_sim_clone(furnished);

@@ -4,8 +4,15 @@
 
 #include "core/broker.h"
 
+/* How pages are read: carries the job out. Its answer is in the job, which stays the caller's. */
+struct peek_reader {
+    void (*read)(void *self, struct page_job *job);
+    void *self;
+};
+
 /* Every message of the queue in vhost "/" by position; an empty name: the hidden queue of delayed messages. False: there
  * is no such queue. */
-bool peek_queue(struct broker *broker, const char *name, void (*each)(void *arg, struct slice body), void *arg);
+bool peek_queue(struct broker *broker, const char *name, const struct peek_reader *reader,
+                void (*each)(void *arg, struct slice body), void *arg);
 
 #endif

@@ -25,7 +25,8 @@ static const char *const ending_names[END_COUNT] = {
     "power cut", "power cut while starting", "process killed", "EIO", "ENOSPC", "orderly stop"};
 
 struct totals {
-    uint64_t chains, lives, ends[END_COUNT], ops, confirms, deliveries, compactions, flips, flips_refused;
+    uint64_t chains, lives, ends[END_COUNT], ops, confirms, deliveries, compactions, flips, flips_refused,
+        pages_written, pages_read;
     uint64_t compared, sure, gone, pairs, transactions, disk_ops;
 };
 
@@ -155,9 +156,10 @@ static void flip(struct world *w, struct totals *t)
     if (bytes.len && os_sim_flip(w->disk, choice.path, at, (uint8_t)(1u << world_pick(w, 8)))) {
         t->flips++;
         w->may_fail = true;
+        struct peek_reader reader = world_reader(w);
         if (world_start(w))
             for (int p = 0; p < PLACE_COUNT; p++)
-                (void)peek_queue(w->broker, place_names[p], known_body, w->model);
+                (void)peek_queue(w->broker, place_names[p], &reader, known_body, w->model);
         else
             t->flips_refused++;
         world_end(w, false);
@@ -177,6 +179,7 @@ static bool run_chain(uint64_t seed, const struct limits *limits, struct totals 
     w.talk = limits->talk;
     w.group_bytes = world_pick(&w, 2) ? 0 : 16384;
     w.compact_every = 5 + world_pick(&w, 46); /* commands of the core between compactions */
+    w.paging_bytes = world_pick(&w, 3) ? 400 + world_pick(&w, 4000) : 0;
     w.model = malloc(sizeof *w.model);
     if (!w.model)
         abort();
@@ -203,6 +206,8 @@ static bool run_chain(uint64_t seed, const struct limits *limits, struct totals 
     t->ops += w.ops;
     t->confirms += w.confirms;
     t->deliveries += w.deliveries;
+    t->pages_written += w.pages_written;
+    t->pages_read += w.pages_read;
     t->compared += w.model->compared;
     t->sure += w.model->sure_checked;
     t->gone += w.model->gone_checked;
@@ -286,7 +291,8 @@ static void report(const struct totals *t, double seconds)
         "compared %llu places: %llu sure to be there, %llu gone for ever, %llu moving pairs, %llu unanswered commits\n",
         (unsigned long long)t->compared, (unsigned long long)t->sure, (unsigned long long)t->gone,
         (unsigned long long)t->pairs, (unsigned long long)t->transactions);
-    printf("%llu flipped bits, %llu of them refused\n", (unsigned long long)t->flips,
+    printf("%llu pages written, %llu read; %llu flipped bits, %llu of them refused\n",
+           (unsigned long long)t->pages_written, (unsigned long long)t->pages_read, (unsigned long long)t->flips,
            (unsigned long long)t->flips_refused);
 }
 

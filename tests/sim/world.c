@@ -94,12 +94,70 @@ static int replay(void *arg, lsn_t lsn, struct slice record)
     return broker_replay(w->broker, lsn, record, w->why, sizeof w->why);
 }
 
+static bool open_store(struct world *w)
+{
+    struct store_options options = {.os = w->os, .dir = "/data", .segment_bytes_max = 64 * 1024};
+    memcpy(options.uuid, journal_uuid(w->journal), sizeof options.uuid);
+    return store_open(&options, &w->store, w->why, sizeof w->why) == 0;
+}
+
+static int keep_segment(void *arg, uint32_t segment, uint64_t end, struct slice queue)
+{
+    struct world *w = arg;
+    (void)queue;
+    return store_keep(w->store, segment, end, w->why, sizeof w->why);
+}
+
+/* Jobs to the store, work (or not: it lags at random), answers back. */
+static void store_turn(struct world *w)
+{
+    struct port *port = broker_port(w->broker, 3);
+    struct effect *e;
+    while ((e = ring_peek(&port->effects))) {
+        struct page_job *job = e->job;
+        if (!store_submit(w->store, &job))
+            break;
+        ring_pop(&port->effects);
+    }
+    if (world_pick(w, 8) >= w->lag)
+        (void)store_step(w->store);
+    struct page_job *job;
+    while (ring_room(&port->commands) && (job = store_take(w->store))) {
+        if (job->err && !w->may_fail && !os_sim_is_cut(w->disk))
+            model_fault(w->model, "a page job failed by itself: %d", job->err);
+        struct command *c = ring_push(&port->commands);
+        *c = (struct command){.type = CMD_PAGED, .job = job};
+    }
+    ring_publish(&port->commands);
+}
+
+static void read_page(void *self, struct page_job *job)
+{
+    struct world *w = self;
+    struct page_job *mine = job;
+    if (!store_submit(w->store, &mine))
+        abort();
+    while (store_step(w->store))
+        ;
+    if (store_take(w->store) != job)
+        abort();
+    if (job->err && !w->may_fail)
+        model_fault(w->model, "a page in segment %u at %u cannot be read: %d", job->where.segment, job->where.offset,
+                    job->err);
+}
+
+struct peek_reader world_reader(struct world *w)
+{
+    return (struct peek_reader){read_page, w};
+}
+
 bool world_start(struct world *w)
 {
     struct journal_options options = {
         .os = w->os, .dir = "/data", .file_bytes = 64 * 1024, .group_bytes_max = w->group_bytes};
     w->dead = false;
     w->journal = NULL;
+    w->store = NULL;
     w->broker = NULL;
     w->engine = NULL;
     w->hub = NULL;
@@ -112,11 +170,19 @@ bool world_start(struct world *w)
         .ports = 2,
         .port_slots = 256,
         .compact_every = w->compact_every,
+        .paging_bytes = w->paging_bytes,
+        .page_bytes = w->paging_bytes / 4,
     };
+    if (!open_store(w))
+        return false;
     w->broker = broker_new(&w->options);
     snprintf(w->why, sizeof w->why, "no memory");
     if (!w->broker || journal_read(w->journal, replay, w, w->why, sizeof w->why) ||
-        broker_replayed(w->broker, w->os->now_mono(w->os), w->os->now_wall(w->os), w->why, sizeof w->why))
+        broker_replayed(w->broker, w->os->now_mono(w->os), w->os->now_wall(w->os), w->why, sizeof w->why) ||
+        broker_segments(w->broker, keep_segment, w) || store_sweep(w->store, w->why, sizeof w->why))
+        return false;
+    snprintf(w->why, sizeof w->why, "the power went when all was read");
+    if (os_sim_is_cut(w->disk))
         return false;
     broker_check(w->broker);
     w->hub = hub_new(broker_port(w->broker, 0), broker_heap(w->broker), 8);
@@ -188,6 +254,7 @@ static void drop_engine(struct world *w)
         (void)hub_publish(w->hub);
         (void)broker_step(w->broker, w->os->now_mono(w->os), w->os->now_wall(w->os), journal_durable(w->journal));
         verify_logins(w);
+        store_turn(w);
         (void)hub_turn(w->hub, journal_durable(w->journal), w->os->now_mono(w->os));
     }
     hub_free(&w->hub);
@@ -215,7 +282,18 @@ void world_end(struct world *w, bool clean)
     } else
         os_sim_stop(w->disk);
     drop_engine(w);
+    if (w->store) {
+        struct store_stats stats;
+        store_stop(w->store);
+        store_stats(w->store, &stats);
+        w->pages_written += stats.pages_written;
+        w->pages_read += stats.pages_read;
+    }
+    struct page_job *job;
+    while (w->store && (job = store_take(w->store)))
+        page_job_free(w->broker ? broker_heap(w->broker) : NULL, &job);
     broker_free(&w->broker);
+    store_close(&w->store);
     if (w->journal)
         journal_close(&w->journal);
 }
@@ -335,6 +413,7 @@ void world_turn(struct world *w)
     (void)hub_publish(w->hub);
     (void)broker_step(w->broker, now, w->os->now_wall(w->os), journal_durable(w->journal));
     verify_logins(w);
+    store_turn(w);
     journal_kick(w->journal);
     if (world_pick(w, 8) >= w->lag)
         journal_turn(w);
@@ -376,10 +455,11 @@ static void found(void *arg, struct slice body)
 void world_compare(struct world *w)
 {
     bool exists[PLACE_COUNT];
+    struct peek_reader reader = world_reader(w);
     model_compare(w->model);
     for (int p = 0; p < PLACE_COUNT; p++) {
         struct finding f = {w->model, (enum place)p};
-        exists[p] = peek_queue(w->broker, place_names[p], found, &f);
+        exists[p] = peek_queue(w->broker, place_names[p], &reader, found, &f);
     }
     exists[PLACE_WAITING] = true;
     model_settle(w->model, exists);

@@ -7,6 +7,8 @@
 #include "model.h"
 #include "os/os_sim.h"
 #include "proto/amqp091/engine.h"
+#include "store/store.h"
+#include "peek.h"
 
 #define WORLD_HELD 512
 
@@ -27,6 +29,7 @@ struct world {
     struct os_sim *disk;
     struct os *os;
     struct journal *journal;
+    struct store *store;
     struct broker *broker;
     struct hub *hub;
     struct engine *engine;
@@ -40,6 +43,7 @@ struct world {
     bool tolerant; /* memory is refused on purpose: the client may lose its connection */
     unsigned talk;
     uint64_t compact_every;
+    uint64_t paging_bytes; /* 0: queues stay in memory */
     size_t group_bytes; /* of the journal; small groups tear apart what one tick appended */
     unsigned lag;       /* in 8: how often a turn leaves the journal alone */
     char why[400];
@@ -59,7 +63,7 @@ struct world {
     enum place get_place;
     bool get_no_ack;
     /* counts */
-    uint64_t ops, confirms, deliveries, steps;
+    uint64_t ops, confirms, deliveries, steps, pages_written, pages_read;
 };
 
 void world_init(struct world *w);
@@ -68,7 +72,10 @@ uint64_t world_draw(struct world *w);
 unsigned world_pick(struct world *w, unsigned n);
 extern const char *const place_names[PLACE_COUNT];
 
-/* Opens journal and broker, no client. False: why says it. */
+/* Reads pages of the world's store. */
+struct peek_reader world_reader(struct world *w);
+
+/* Opens journal, store and broker, no client. False: why says it. */
 bool world_start(struct world *w);
 /* Connects the client: handshake and channels. False: the world died meanwhile, or a violation. */
 bool world_connect(struct world *w);
