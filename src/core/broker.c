@@ -274,8 +274,7 @@ static void dispatch(struct broker *b, struct port_side *side, struct command *c
         peer = peer_of(b, side, c->session);
     }
     bool deaf = peer && peer->state == PEER_FAILED && c->type != CMD_SESSION_CLOSE;
-    if (!peer && c->type != CMD_SESSION_OPEN && c->type != CMD_VERIFIED && c->type != CMD_ALARM &&
-        c->type != CMD_PAGED)
+    if (!peer && c->type != CMD_SESSION_OPEN && c->type != CMD_VERIFIED && c->type != CMD_ALARM && c->type != CMD_PAGED)
         deaf = true;
     if (!deaf && row->needs_channel) {
         ch = channel_of(peer, c->channel);

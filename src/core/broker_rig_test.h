@@ -36,6 +36,8 @@ struct rig_store {
     struct rig_page *pages; /* where.segment: 8 pages each; where.offset: index */
     uint32_t count, max;
     uint64_t written, read, dropped;
+    unsigned fail_writes; /* so many more fail */
+    bool damaged;         /* what is read is not what was written */
 };
 
 struct rig_log {
@@ -69,8 +71,8 @@ struct rig {
 
 RIG_FN struct msg *rig_msg_copy(struct slab_heap *heap, const struct msg *msg)
 {
-    struct msg *copy = heap ? msg_new(heap, msg_exchange(msg), msg_key(msg), msg_props(msg), msg->body_len)
-                            : calloc(1, msg_size(msg));
+    struct msg *copy =
+        heap ? msg_new(heap, msg_exchange(msg), msg_key(msg), msg_props(msg), msg->body_len) : calloc(1, msg_size(msg));
     if (!copy)
         return NULL;
     if (!heap)
@@ -241,7 +243,12 @@ RIG_FN void rig_store_serve(struct broker *b, struct rig_log *log, unsigned max)
             page_job_free(broker_heap(b), &job);
             continue;
         }
-        if (job->type == PAGE_WRITE)
+        if (job->type == PAGE_WRITE && log->store->fail_writes) {
+            log->store->fail_writes--;
+            job->err = -28;
+        } else if (job->type == PAGE_READ && log->store->damaged)
+            job->err = -84;
+        else if (job->type == PAGE_WRITE)
             rig_store_write(log->store, job);
         else
             rig_store_read(log->store, broker_heap(b), job);
@@ -378,7 +385,8 @@ RIG_FN void rig_step(struct rig *rig)
             broker_check(rig->b);
         if (!more && before == rig->log->count && effects == rig->effect_count &&
             ring_empty(&broker_port(rig->b, 0)->commands) && ring_empty(&broker_port(rig->b, 1)->commands) &&
-            ring_empty(&broker_port(rig->b, 2)->commands) && (rig->slow_store || ring_empty(&broker_port(rig->b, 2)->effects)) &&
+            ring_empty(&broker_port(rig->b, 2)->commands) &&
+            (rig->slow_store || ring_empty(&broker_port(rig->b, 2)->effects)) &&
             (rig->hold || rig->durable == rig->log->count))
             return;
         if (rig->starved && i > 20)
@@ -659,7 +667,9 @@ RIG_FN char *rig_dump(struct broker *b, struct rig_store *store, bool loose)
                      x->internal, x->delayed, rig_sum(x->args));
             break;
         }
-        case OBJ_QUEUE: lines[count++] = rig_dump_queue(CONTAINER_OF(object, struct queue, object), store, loose); continue;
+        case OBJ_QUEUE:
+            lines[count++] = rig_dump_queue(CONTAINER_OF(object, struct queue, object), store, loose);
+            continue;
         case OBJ_BINDING: {
             const struct binding *p = CONTAINER_OF(object, struct binding, object);
             snprintf(text, sizeof text, "binding %.*s %.*s %.*s %u", SLICE_ARG(p->source->name),
@@ -746,6 +756,90 @@ RIG_FN void rig_assert_replays(struct rig *rig)
     free(b);
     rig_free(other);
     rig_log_free(copy);
+}
+
+/* ---- words of the tests ---- */
+
+#define ASK(type, name, other, key, flags) rig_ask(rig, CMD_##type, 1, 1, name, other, key, (struct slice){0}, flags)
+#define ARGS(...)                                                                                                      \
+    (struct slice)                                                                                                     \
+    {                                                                                                                  \
+        __VA_ARGS__                                                                                                    \
+    }
+
+struct table {
+    uint8_t bytes[512];
+    struct writer w;
+};
+
+RIG_FN struct table *table(struct table *t)
+{
+    t->w = writer_of(t->bytes, sizeof t->bytes);
+    return t;
+}
+
+RIG_FN bool begin_with(struct rig *rig)
+{
+    if (!rig_open(rig, 1))
+        return false;
+    rig_plain(rig, CMD_CHANNEL_OPEN, 1, 1, 0, 0);
+    return true;
+}
+
+RIG_FN struct rig *begin_options(const struct broker_options *options)
+{
+    struct rig *rig = rig_new(rig_log_new(), options, 1700000000000);
+    assert_true(begin_with(rig));
+    assert_string_equal(rig_error(rig), "");
+    assert_int_equal(rig_count(rig, EFF_ANSWER), 3);
+    rig_clear(rig);
+    return rig;
+}
+
+RIG_FN struct rig *begin(void)
+{
+    return begin_options(NULL);
+}
+
+/* Replays, closes the session, replays again, frees. */
+RIG_FN void end(struct rig *rig)
+{
+    rig_assert_replays(rig);
+    rig_plain(rig, CMD_SESSION_CLOSE, 1, 0, 0, 0);
+    rig_assert_replays(rig);
+    struct rig_log *log = rig->log;
+    rig_free(rig);
+    rig_log_free(log);
+}
+
+/* The process dies: a new broker from the same records. */
+RIG_FN void restart(struct rig **rig)
+{
+    struct rig_log *log = (*rig)->log;
+    struct broker_options options = (*rig)->options;
+    wall_t wall = (*rig)->wall;
+    rig_free(*rig);
+    *rig = rig_new(log, &options, wall);
+    assert_true(begin_with(*rig));
+    rig_clear(*rig);
+}
+
+RIG_FN void declare(struct rig *rig, const char *queue, struct slice args)
+{
+    assert_true(rig_ask(rig, CMD_QUEUE_DECLARE, 1, 1, queue, NULL, NULL, args, ASK_DURABLE));
+    assert_string_equal(rig_error(rig), "");
+}
+
+RIG_FN void consume(struct rig *rig, const char *queue, const char *tag, uint32_t flags)
+{
+    assert_true(ASK(CONSUME, queue, tag, NULL, flags));
+    assert_string_equal(rig_error(rig), "");
+}
+
+RIG_FN void put(struct rig *rig, const char *queue, const char *body)
+{
+    assert_true(rig_publish(rig, 1, 1, "", queue, body, true));
+    assert_string_equal(rig_error(rig), "");
 }
 
 #endif

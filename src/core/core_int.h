@@ -209,8 +209,8 @@ struct lane {
 };
 
 struct lane_paging {
-    struct list front;      /* read from pages, or kept back when the first page was written */
-    struct list pages;      /* on disk or on their way, oldest first; those being written have their messages in entries */
+    struct list front; /* read from pages, or kept back when the first page was written */
+    struct list pages; /* on disk or on their way, oldest first; those being written have their messages in entries */
     struct list *unwritten; /* first of entries that no page is being written from; the list's head: none */
     uint64_t front_bytes;   /* of memory */
     uint32_t reading;       /* pages being read */
@@ -239,19 +239,19 @@ struct page {
     bool journalled; /* holds journalled messages */
     bool doomed;     /* being written, but one before it in the lane has failed: it is not used */
     uint16_t snap_gen;
-    uint32_t count, live;      /* messages written; of them alive */
+    uint32_t count, live; /* messages written; of them alive */
     uint32_t return_count;
-    lsn_t lsn;                 /* of its last PAGE record */
-    uint64_t first, last;      /* positions */
-    uint64_t body_bytes;       /* of what is alive, as the queue's ready_bytes counts it while it is on disk */
-    wall_t deadline;           /* of the first message */
+    lsn_t lsn;            /* of its last PAGE record */
+    uint64_t first, last; /* positions */
+    uint64_t body_bytes;  /* of what is alive, as the queue's ready_bytes counts it while it is on disk */
+    wall_t deadline;      /* of the first message */
     struct page_where where;
-    struct ranges holes;       /* positions from first to last that are not, or no longer, alive here */
-    struct ranges transient;   /* positions that the journal does not know: gone after a restart */
+    struct ranges holes;     /* positions from first to last that are not, or no longer, alive here */
+    struct ranges transient; /* positions that the journal does not know: gone after a restart */
     struct page_return *returns;
 };
 
-struct segment { /* a file with live pages */
+struct segment {      /* a file with live pages */
     struct list link; /* b->dead_segments, when it has none */
     uint64_t number;
     uint64_t end; /* of the last page that the core was told of */
@@ -268,7 +268,7 @@ struct queue {
     bool pumping;  /* on b->pump */
     bool awaiting; /* on b->await */
     bool removal_dirty;
-    bool fat; /* on b->fat */
+    bool fat;           /* on b->fat */
     struct peer *owner; /* exclusive queues */
     struct queue_rules rules;
     struct policy *policy, *operator_policy;
@@ -277,7 +277,7 @@ struct queue {
     struct entry *requeue_hint;
     struct list unacked;
     struct list pages;
-    uint64_t memory; /* of waiting messages, what paging may free */
+    uint64_t memory;         /* of waiting messages, what paging may free */
     uint64_t recovered_mark; /* positions below it may have been delivered before the last start */
     uint64_t next_position, ready_count, ready_bytes, unacked_count, unacked_bytes;
     uint64_t delivered_upto; /* positions below it may have been delivered */
@@ -494,8 +494,9 @@ struct broker {
     struct list dead_segments; /* without pages: to be dropped when that is durable */
     uint64_t newest_segment;
     uint32_t page_writes, page_reads; /* jobs on their way */
-    bool paging_paused; /* a job has failed: not before the timer */
-    bool removal_lost;  /* a removal could not be journalled: no segment goes until a compaction has written what is true */
+    bool paging_paused;               /* a job has failed: not before the timer */
+    bool
+        removal_lost; /* a removal could not be journalled: no segment goes until a compaction has written what is true */
     bool removal_lost_before; /* the same, before the compaction that is running began */
     struct timer paging_timer;
 };
@@ -638,12 +639,12 @@ void backlog_want(struct broker *b, struct queue *q); /* the head is on disk: re
 /* paging.c */
 void paging_init(struct broker *b);
 void paging_fini(struct broker *b);
-void paging_turn(struct broker *b);           /* once a tick: writes pages, drops segments */
+void paging_turn(struct broker *b);             /* once a tick: writes pages, drops segments */
 bool paging_overloaded(const struct broker *b); /* publishers are faster than the disk: take no commands */
 void paging_fattened(struct broker *b, struct queue *q);
 void paging_want(struct broker *b, struct queue *q, struct lane *lane); /* read ahead, when the front is short */
 void paging_left(struct broker *b, struct lane *lane, struct entry *e); /* before an entry leaves a lane with pages */
-void paging_entry_gone(struct broker *b, struct entry *e); /* the message of a page dies, or leaves the page */
+void paging_entry_gone(struct broker *b, struct entry *e);         /* the message of a page dies, or leaves the page */
 void paging_drop(struct broker *b, struct queue *q, bool journal); /* all pages and what waits in memory behind them */
 wall_t paging_deadline(const struct lane *lane); /* of the first message, when that is not in memory; WALL_NEVER */
 struct page *page_new(struct queue *q, unsigned lane); /* replay.c makes them too */
@@ -653,7 +654,8 @@ bool page_has(const struct page *page, uint64_t position);
 /* The next run of positions that are alive, from *position on. False: there is none. */
 bool page_alive_from(const struct page *page, uint64_t *position, uint64_t *ret_last);
 void paging_settle_entry(struct lane *lane, struct entry *e);
-MUST_USE bool page_settle(struct broker *b, struct page *page); /* a page of the replay takes its place; last come highest */
+MUST_USE bool page_settle(struct broker *b,
+                          struct page *page); /* a page of the replay takes its place; last come highest */
 bool get_later(struct broker *b, struct channel *ch, struct queue *q, uint32_t origin, bool no_ack);
 void getters_forget(struct broker *b, struct channel *ch);
 void getters_end(struct broker *b, struct queue *q);

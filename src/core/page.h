@@ -14,13 +14,14 @@
 
 #include "core/message.h"
 
-#define PAGE_BYTES (128u * 1024) /* messages are gathered up to about this, encoded; one larger message is a page of its own */
+#define PAGE_BYTES                                                                                                     \
+    (128u * 1024) /* messages are gathered up to about this, encoded; one larger message is a page of its own */
 #define PAGE_ITEMS_MAX 4096u
 
 enum page_job_type {
     PAGE_WRITE, /* items → where; with `sync` answered when they are on the disk for good */
     PAGE_READ,  /* where → items */
-    PAGE_DROP,  /* the segment `where.segment` holds nothing that is alive: remove the file. Not answered: the store frees it */
+    PAGE_DROP, /* the segment `where.segment` holds nothing that is alive: remove the file. Not answered: the store frees it */
 };
 
 struct page_where { /* where a page lies; what the journal records of it */

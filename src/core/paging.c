@@ -27,9 +27,9 @@
 
 #include <errno.h>
 
-#define WRITES_MAX 32u  /* pages being written, of all queues */
-#define READS_MAX 128u  /* pages being read */
-#define READ_AHEAD 4u   /* of one lane */
+#define WRITES_MAX 32u /* pages being written, of all queues */
+#define READS_MAX 128u /* pages being read */
+#define READ_AHEAD 4u  /* of one lane */
 #define PAUSE_NS NS_PER_S
 #define OVERLOAD 4u /* times paging_bytes */
 
@@ -254,7 +254,8 @@ void paging_entry_gone(struct broker *b, struct entry *e)
 {
     struct page *page = e->page;
     e->page = NULL;
-    if (!page_hole(page, e->position, 1)) { /* no memory: a page that is being written is not used; of one that was read … */
+    if (!page_hole(page, e->position,
+                   1)) { /* no memory: a page that is being written is not used; of one that was read … */
         page->doomed = true;
         b->removal_lost = true; /* … the next snapshot brings the message back, so its segment has to be there */
     }

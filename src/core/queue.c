@@ -69,8 +69,8 @@ struct queue *queue_make(struct broker *b, struct vhost *vhost, struct slice nam
     queue_rules_resolve(q, &q->rules);
     if (!backlog_lanes(q, q->rules.max_priority + 1u))
         goto failed;
-    struct list *lists[] = {&q->consumers, &q->ready,    &q->targets, &q->pump_link, &q->removal_link,
-                            &q->owner_link, &q->fat_link, &q->hungry_link, &q->pages, &q->getters};
+    struct list *lists[] = {&q->consumers,  &q->ready,    &q->targets,     &q->pump_link, &q->removal_link,
+                            &q->owner_link, &q->fat_link, &q->hungry_link, &q->pages,     &q->getters};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         list_init(lists[i]);
     timer_init(&q->ttl_timer, NULL);

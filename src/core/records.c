@@ -553,8 +553,9 @@ void record_print(struct slice record, char *ret, size_t len)
                            offset = reader_varint(&r);
         (void)reader_varint(&r);
         unsigned long long first = reader_varint(&r), span = reader_varint(&r), count = reader_varint(&r);
-        snprintf(ret + n, len - (size_t)n, " queue %llu lane %llu: positions %llu to %llu, %llu messages in segment %llu at %llu",
-                 id, lane, first, first + span, count, segment, offset);
+        snprintf(ret + n, len - (size_t)n,
+                 " queue %llu lane %llu: positions %llu to %llu, %llu messages in segment %llu at %llu", id, lane,
+                 first, first + span, count, segment, offset);
         break;
     }
     case REC_CHECKPOINT:

@@ -49,7 +49,7 @@ static int disk_error(struct recovery *r, int err, const char *what, const char 
 
 static int look_at_folder(void *arg, const char *name)
 {
-    static const char *const known[] = {"LOCK", "superblock.a", "superblock.b", "wal", "seg", "lost+found"};
+    static const char *const known[] = {"LOCK", "superblock.a", "superblock.b", "wal", "lost+found"};
     struct recovery *r = arg;
     bool ours = false;
     for (size_t i = 0; i < ARRAY_LEN(known); i++)

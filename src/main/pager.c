@@ -62,8 +62,12 @@ int pager_open(const struct pager_options *options, struct pager **ret, char *wh
     if (!pager)
         return -ENOMEM;
     pager->options = *options;
-    struct store_options store = {
-        .os = options->os, .dir = options->dir, .on_turn = on_turn, .on_done = on_done, .on_fault = on_fault, .arg = pager};
+    struct store_options store = {.os = options->os,
+                                  .dir = options->dir,
+                                  .on_turn = on_turn,
+                                  .on_done = on_done,
+                                  .on_fault = on_fault,
+                                  .arg = pager};
     memcpy(store.uuid, options->uuid, sizeof store.uuid);
     int err = store_open(&store, &pager->store, why, why_len);
     if (err < 0) {

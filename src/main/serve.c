@@ -655,7 +655,8 @@ static int boot(struct serve *s)
     os_dumpable_set(c->dumpable);
     s->loop_count = loops_wanted(c);
     set_amqp(s);
-    if (open_folder(s) < 0 || open_journal(s) < 0 || make_broker(s) < 0 || open_store(s) < 0 || recover(s) < 0 || make_loops(s) < 0)
+    if (open_folder(s) < 0 || open_journal(s) < 0 || make_broker(s) < 0 || open_store(s) < 0 || recover(s) < 0 ||
+        make_loops(s) < 0)
         return -1;
     os_signals_catch(on_first_signal, s);
     if (start_threads(s) < 0 || listen_control(s) < 0 || import_definitions(s) < 0)

@@ -6,9 +6,9 @@
 #include "journal/journal.h"
 #include "model.h"
 #include "os/os_sim.h"
+#include "peek.h"
 #include "proto/amqp091/engine.h"
 #include "store/store.h"
-#include "peek.h"
 
 #define WORLD_HELD 512
 
@@ -44,8 +44,8 @@ struct world {
     unsigned talk;
     uint64_t compact_every;
     uint64_t paging_bytes; /* 0: queues stay in memory */
-    size_t group_bytes; /* of the journal; small groups tear apart what one tick appended */
-    unsigned lag;       /* in 8: how often a turn leaves the journal alone */
+    size_t group_bytes;    /* of the journal; small groups tear apart what one tick appended */
+    unsigned lag;          /* in 8: how often a turn leaves the journal alone */
     char why[400];
     /* the client's memory */
     uint32_t answer; /* method of the last answer; 0: none since it was asked */

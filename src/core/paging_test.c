@@ -1,0 +1,235 @@
+/* Queues whose messages lie in pages: what a client sees is what it sees of a queue in memory. Every page here holds one or
+ * two messages, and the store answers when it is told to. */
+#include "core/broker_rig_test.h"
+
+#define PAGING                                                                                                         \
+    &(struct broker_options)                                                                                           \
+    {                                                                                                                  \
+        .paging_bytes = 1, .page_bytes = 150                                                                           \
+    }
+
+static void put_numbers(struct rig *rig, const char *queue, unsigned first, unsigned count)
+{
+    char body[16];
+    for (unsigned i = first; i < first + count; i++) {
+        snprintf(body, sizeof body, "%u", i);
+        put(rig, queue, body);
+    }
+    rig_clear(rig);
+}
+
+/* What GET gives, one after another, as rig_delivered shows it. */
+static const char *get(struct rig *rig, const char *queue, unsigned count)
+{
+    rig_clear(rig);
+    for (unsigned i = 0; i < count; i++)
+        ASK(GET, queue, NULL, NULL, 0);
+    return rig_delivered(rig);
+}
+
+static void order_is_kept(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_options(PAGING);
+    declare(rig, "q", (struct slice){0});
+    put_numbers(rig, "q", 1, 40);
+    assert_true(rig->b->paged > 20);
+    assert_true(rig->b->ready_memory < 12 * 250);
+    assert_int_equal(rig_ready(rig, "q"), 40);
+    assert_string_equal(get(rig, "q", 12), "1 2 3 4 5 6 7 8 9 10 11 12");
+    rig_plain(rig, CMD_NACK, 1, 1, 3, ASK_REQUEUE);
+    rig_plain(rig, CMD_ACK, 1, 1, 2, 0);
+    assert_string_equal(get(rig, "q", 2), "3* 13");
+    restart(&rig);
+    assert_int_equal(rig_ready(rig, "q"), 39);
+    assert_string_equal(get(rig, "q", 14), "1* 3* 4* 5* 6* 7* 8* 9* 10* 11* 12* 13* 14* 15*");
+    put_numbers(rig, "q", 41, 3);
+    consume(rig, "q", "c", ASK_NO_ACK);
+    assert_int_equal(rig_ready(rig, "q"), 0);
+    assert_int_equal(rig->b->paged, 0);
+    end(rig);
+}
+
+/* Without a consumer nothing is read; the first get waits for its page, and others behind it. */
+static void get_waits_for_its_page(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_options(PAGING);
+    declare(rig, "q", (struct slice){0});
+    put_numbers(rig, "q", 1, 20);
+    restart(&rig);
+    rig->slow_store = true;
+    rig->chance = 0; /* it does nothing */
+    ASK(GET, "q", NULL, NULL, 0);
+    for (int i = 0; i < 30 && rig_count(rig, EFF_GET_OK); i++)
+        ASK(GET, "q", NULL, NULL, 0); /* what the journal still held in memory */
+    rig_clear(rig);
+    uint64_t left = rig_ready(rig, "q");
+    assert_true(left > 2);
+    ASK(GET, "q", NULL, NULL, 0);
+    ASK(GET, "q", NULL, NULL, 0);
+    assert_int_equal(rig_count(rig, EFF_GET_OK) + rig_count(rig, EFF_GET_EMPTY), 0);
+    rig->slow_store = false;
+    rig_step(rig);
+    assert_true(rig_count(rig, EFF_GET_OK) >= 2);
+    ASK(QUEUE_PURGE, "q", NULL, NULL, 0);
+    rig_clear(rig);
+    ASK(GET, "q", NULL, NULL, 0);
+    assert_int_equal(rig_count(rig, EFF_GET_EMPTY), 1);
+    end(rig);
+}
+
+static void purge_and_delete(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_options(PAGING);
+    declare(rig, "q", (struct slice){0});
+    put_numbers(rig, "q", 1, 40);
+    (void)get(rig, "q", 10); /* unacknowledged: not purged */
+    rig_clear(rig);
+    ASK(QUEUE_PURGE, "q", NULL, NULL, 0);
+    assert_int_equal(rig_nth(rig, EFF_ANSWER, 0)->answer->number, 30);
+    assert_int_equal(rig_ready(rig, "q"), 0);
+    restart(&rig);
+    assert_int_equal(rig_ready(rig, "q"), 10);
+    put_numbers(rig, "q", 100, 40);
+    assert_true(rig->b->paged > 0);
+    ASK(QUEUE_DELETE, "q", NULL, NULL, 0);
+    assert_int_equal(rig->b->paged, 0);
+    assert_int_equal(rig->b->totals.messages, 0);
+    restart(&rig);
+    assert_int_equal(rig_ready(rig, "q"), UINT64_MAX);
+    assert_true(rig->log->store->dropped > 0);
+    end(rig);
+}
+
+static void priorities_in_pages(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_options(PAGING);
+    struct table t;
+    amqp_put_long(&table(&t)->w, "x-max-priority", 2);
+    declare(rig, "q", writer_slice(&t.w));
+    for (unsigned i = 0; i < 60; i++) {
+        char body[16];
+        struct amqp_props props = {
+            .present = AMQP_DELIVERY_MODE | AMQP_PRIORITY, .delivery_mode = 2, .priority = (uint8_t)(i % 3)};
+        snprintf(body, sizeof body, "%u", i);
+        rig_publish_with(rig, 1, 1, "", "q", slice_str(body), &props, 0);
+    }
+    rig_clear(rig);
+    assert_true(rig->b->paged > 20);
+    restart(&rig);
+    assert_string_equal(get(rig, "q", 22), "2 5 8 11 14 17 20 23 26 29 32 35 38 41 44 47 50 53 56 59 1 4");
+    end(rig);
+}
+
+static void expiry_and_limits_reach_into_pages(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_options(PAGING);
+    struct table t;
+    declare(rig, "dead", (struct slice){0});
+    table(&t);
+    amqp_put_long(&t.w, "x-message-ttl", 1000);
+    amqp_put_str(&t.w, "x-dead-letter-exchange", slice_str(""));
+    amqp_put_str(&t.w, "x-dead-letter-routing-key", slice_str("dead"));
+    declare(rig, "q", writer_slice(&t.w));
+    put_numbers(rig, "q", 1, 30);
+    restart(&rig);
+    rig_pass(rig, 1500);
+    assert_int_equal(rig_ready(rig, "q"), 0);
+    assert_int_equal(rig_ready(rig, "dead"), 30);
+    assert_string_equal(get(rig, "dead", 8), "1 2 3 4 5 6 7 8");
+    amqp_put_long(&table(&t)->w, "x-max-length", 5);
+    declare(rig, "short", writer_slice(&t.w));
+    put_numbers(rig, "short", 1, 30);
+    assert_int_equal(rig_ready(rig, "short"), 5);
+    assert_string_equal(get(rig, "short", 5), "26 27 28 29 30");
+    end(rig);
+}
+
+/* Transient messages page out too, and are gone after a restart, as they always are. */
+static void transient_messages(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_options(PAGING);
+    declare(rig, "q", (struct slice){0});
+    for (unsigned i = 1; i <= 30; i++) {
+        char body[16];
+        snprintf(body, sizeof body, "%u", i);
+        rig_publish(rig, 1, 1, "", "q", body, i % 2);
+    }
+    assert_true(rig->b->paged > 0);
+    restart(&rig);
+    assert_int_equal(rig_ready(rig, "q"), 15);
+    assert_string_equal(get(rig, "q", 3), "1 3 5");
+    for (unsigned i = 31; i <= 50; i++) {
+        char body[16];
+        snprintf(body, sizeof body, "%u", i);
+        rig_publish(rig, 1, 1, "", "q", body, false);
+    }
+    rig_clear(rig);
+    assert_string_equal(get(rig, "q", 14), "7 9 11 13 15 17 19 21 23 25 27 29 31 32");
+    end(rig);
+}
+
+/* A disk that cannot write: everything stays in memory, in order, and is written when it can again. */
+static void failed_writes(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_options(PAGING);
+    declare(rig, "q", (struct slice){0});
+    rig->log->store->fail_writes = 3;
+    put_numbers(rig, "q", 1, 30);
+    assert_int_equal(rig->b->paged, 0);
+    assert_string_equal(get(rig, "q", 3), "1 2 3");
+    rig_pass(rig, 3300); /* a second's rest after each */
+    put_numbers(rig, "q", 31, 10);
+    assert_int_equal(rig->log->store->fail_writes, 0);
+    assert_true(rig->b->paged > 0);
+    restart(&rig);
+    assert_string_equal(get(rig, "q", 40),
+                        "1* 2* 3* 4* 5* 6* 7* 8* 9* 10* 11* 12* 13* 14* 15* 16* 17* 18* 19* 20* 21* 22* 23* 24* 25* "
+                        "26* 27* 28* 29* 30* 31* 32* 33* 34* 35* 36* 37* 38* 39* 40*");
+    end(rig);
+}
+
+/* A damaged page stops its queue there; other queues, and what is before it, are served. */
+static void damaged_page(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_options(PAGING);
+    declare(rig, "q", (struct slice){0});
+    declare(rig, "other", (struct slice){0});
+    put_numbers(rig, "q", 1, 30);
+    rig->log->store->damaged = true;
+    consume(rig, "q", "c", 0);
+    rig_clear(rig);
+    rig_pass(rig, 1200);
+    uint64_t left = rig_ready(rig, "q");
+    assert_true(left > 0 && left < 30);
+    put(rig, "other", "a");
+    assert_string_equal(get(rig, "other", 1), "a");
+    ASK(QUEUE_PURGE, "q", NULL, NULL, 0);
+    assert_int_equal(rig_ready(rig, "q"), 0);
+    rig->log->store->damaged = false;
+    end(rig);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(order_is_kept),
+        cmocka_unit_test(get_waits_for_its_page),
+        cmocka_unit_test(purge_and_delete),
+        cmocka_unit_test(priorities_in_pages),
+        cmocka_unit_test(expiry_and_limits_reach_into_pages),
+        cmocka_unit_test(transient_messages),
+        cmocka_unit_test(failed_writes),
+        cmocka_unit_test(damaged_page),
+    };
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
