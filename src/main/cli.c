@@ -149,7 +149,7 @@ static const struct argp_option admin_options[] = {
     {"operator", OPT_OPERATOR, 0, 0, "policy: operator policies", 0},
     {0}};
 static const struct argp_option inspect_options[] = {
-    OPTIONS_OF_ALL, {"groups", OPT_GROUPS, 0, 0, "no line per record", 0}, {0}};
+    OPTIONS_OF_ALL, {"groups", OPT_GROUPS, 0, 0, "no line per record or page", 0}, {0}};
 
 static void line_set(struct cli_line *line, const char *set, struct argp_state *state)
 {

@@ -1,7 +1,9 @@
-/* `millrace inspect DIR`: a journal folder, file by file and record by record. Main thread. */
+/* `millrace inspect DIR`: a data folder: the journal file by file and record by record, the segments page by page. Main
+ * thread. */
 #include "core/records.h"
 #include "journal/inspect.h"
 #include "main/cli_int.h"
+#include "store/inspect_segments.h"
 
 #include <errno.h>
 
@@ -19,13 +21,18 @@ int cli_inspect(int argc, char **argv)
 {
     struct cli_line line;
     struct config config;
-    cli_line_parse(&line, "[DIR]", "Prints the journal of a data folder. Reads only, also while a broker runs on it.",
-                   argc, argv);
+    cli_line_parse(
+        &line, "[DIR]",
+        "Prints the journal and the segment files of a data folder. Reads only, also while a broker runs on it.", argc,
+        argv);
     int code = cli_config_load(&line, &config);
     if (code == END_OK) {
         const char *dir = line.word_count ? line.words[0] : config.data;
         struct inspect_options options = {.groups_only = line.groups_only, .each_record = print_record};
         int err = journal_inspect(os_posix(), dir, &options, stdout);
+        int second = store_inspect(os_posix(), dir, !line.groups_only, stdout);
+        if (second < 0 && (err == 0 || err == -EILSEQ))
+            err = second;
         if (err < 0 && err != -EILSEQ)
             cli_complain("%s cannot be read: %s", dir, strerror(-err));
         code = err == 0 ? END_OK : err == -EILSEQ ? END_DATA_DAMAGED : END_DATA_FOLDER;

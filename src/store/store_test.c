@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "os/os_sim.h"
 #include "os/thread.h"
+#include "store/inspect_segments.h"
 #include "store/page_format.h"
 #include "store/store_test_rig.h"
 
@@ -516,6 +517,57 @@ static void flipped_bits(void **state)
     rig_free(rig);
 }
 
+static char *inspected(struct rig *rig, bool pages)
+{
+    char *text = NULL;
+    size_t len;
+    FILE *out = open_memstream(&text, &len);
+    assert_int_equal(store_inspect(os_sim_os(rig->sim), "d", pages, out), 0);
+    fclose(out);
+    return text;
+}
+
+static void inspected_has(struct rig *rig, bool pages, const char *phrase, bool there)
+{
+    char *text = inspected(rig, pages);
+    if ((strstr(text, phrase) != NULL) != there)
+        fail_msg("%s \"%s\":\n%s", there ? "without" : "with", phrase, text);
+    free(text);
+}
+
+static void inspection(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new(16);
+    inspected_has(rig, true, "segment", false);
+    rig_open(rig);
+    inspected_has(rig, true, "0 segment files, 0 pages", true);
+    for (unsigned i = 0; i < 20; i++) {
+        rig_write(rig, rig_page_new(rig, 4, 400, true));
+        if (i % 3 == 0)
+            rig_steps(rig);
+    }
+    rig_steps(rig);
+    rig_write_now(rig, 20, 60000, true); /* a body in several pieces */
+    inspected_has(rig, true, "2 segment files, 21 pages, 100 messages", true);
+    inspected_has(rig, true, "page at 4096      queue 1 lane 0 messages 4 positions 1 to", true);
+    inspected_has(rig, true, "  no page", false);
+    inspected_has(rig, true, "whole", false);
+    inspected_has(rig, false, "page at", false);
+    const struct page_where *where = &rig->pages[4].where;
+    assert_true(os_sim_flip(rig->sim, path_of(1), where->offset + 100, 1));
+    inspected_has(rig, false, "page at", true);
+    inspected_has(rig, false, "NOT WHOLE", true);
+    assert_true(os_sim_flip(rig->sim, path_of(1), where->offset + 100, 1));
+    assert_true(os_sim_flip(rig->sim, path_of(1), LAYOUT_BLOCK + 20, 1)); /* a header: the walk goes on behind it */
+    inspected_has(rig, true, "from 4096 to ", true);
+    inspected_has(rig, true, "2 segment files, 20 pages", true);
+    assert_true(os_sim_flip(rig->sim, path_of(1), LAYOUT_BLOCK + 20, 1));
+    os_sim_put(rig->sim, path_of(9), slice_str("x"));
+    inspected_has(rig, true, "no header", true);
+    rig_free(rig);
+}
+
 /* -------------------------------------------------------------------------------------------------------------- faults */
 
 /* Some of everything. Every job that was taken in is answered, whatever fails. */
@@ -748,20 +800,11 @@ static void threaded(void **state)
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(write_and_read),
-        cmocka_unit_test(roll_over),
-        cmocka_unit_test(many_files),
-        cmocka_unit_test(drop),
-        cmocka_unit_test(reads_first),
-        cmocka_unit_test(bounded),
-        cmocka_unit_test(restart),
-        cmocka_unit_test(refused_starts),
-        cmocka_unit_test(flipped_bits),
-        cmocka_unit_test(every_io_fails),
-        cmocka_unit_test(every_allocation_fails),
-        cmocka_unit_test(full_disk),
-        cmocka_unit_test(failed_sync),
-        cmocka_unit_test(every_power_cut),
+        cmocka_unit_test(write_and_read), cmocka_unit_test(roll_over),      cmocka_unit_test(many_files),
+        cmocka_unit_test(drop),           cmocka_unit_test(reads_first),    cmocka_unit_test(bounded),
+        cmocka_unit_test(restart),        cmocka_unit_test(refused_starts), cmocka_unit_test(flipped_bits),
+        cmocka_unit_test(inspection),     cmocka_unit_test(every_io_fails), cmocka_unit_test(every_allocation_fails),
+        cmocka_unit_test(full_disk),      cmocka_unit_test(failed_sync),    cmocka_unit_test(every_power_cut),
         cmocka_unit_test(threaded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
