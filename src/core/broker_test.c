@@ -645,7 +645,7 @@ static void random_histories_page(void **state)
 {
     (void)state;
     unsigned long long first = getenv("RIG_SEED") ? strtoull(getenv("RIG_SEED"), NULL, 10) : 200;
-    unsigned count = getenv("RIG_COUNT") ? (unsigned)atoi(getenv("RIG_COUNT")) : 30;
+    unsigned count = getenv("RIG_COUNT") ? (unsigned)strtoul(getenv("RIG_COUNT"), NULL, 10) : 30;
     uint64_t written = 0, read = 0, dropped = 0;
     for (uint64_t seed = first; seed < first + count; seed++)
         random_history(seed, 600, seed % 3 ? 40 : 0, true, &written, &read, &dropped);

@@ -431,8 +431,8 @@ bool world_wait(struct world *w, uint32_t method)
         if (w->answer == method || (method == ASKED(60, 71) && w->answer == ASKED(60, 72)))
             return true;
     }
-    if (!w->dead && w->tolerant)
-        w->dead = true;
+    if (!w->dead && (w->tolerant || os_sim_is_cut(w->disk)))
+        w->dead = true; /* without power nothing is read from a page either */
     if (!w->dead)
         model_fault(w->model, "no answer %u.%u, but %u.%u", method >> 16, method & 65535, w->answer >> 16,
                     w->answer & 65535);
