@@ -8,16 +8,44 @@
  *   K1  every journalled object alive has a *_PUT at or after `first`: it was written here, or was made after `first`.
  *   K2  every journalled entry alive has an ENQUEUE at or after `first` and after its queue's QUEUE_PUT: it was written
  *       here, or its own record is younger than the end of the catalogue.
- *   K3  no entry is missed while it moves between lists: an entry that moves and is not written yet is written then.
+ *   K3  no entry is missed while it moves between lists: an entry that moves and is not written yet is written then. When
+ *       there is no memory for that the snapshot is torn: it ends without a checkpoint, trims nothing and begins again.
+ *
+ * Without memory a slice leaves its place as it is and rests, longer each time; what the core needs of its own for any
+ * slice is taken before the first.
  */
 #include "core/core_int.h"
 
 #define SLICE_BYTES (256u * 1024)
 #define SLICE_OBJECTS 512u
+#define PAUSE_FIRST (10 * NS_PER_MS)
+#define PAUSE_MOST NS_PER_S
+
+static void rested(void *arg, struct timer *timer)
+{
+    (void)arg; /* the step that fires it goes on with the compaction */
+    (void)timer;
+}
+
+void compact_init(struct broker *b)
+{
+    b->compact.cursor = &b->catalogue;
+    b->compact.pause = PAUSE_FIRST;
+    timer_init(&b->compact.retry, rested);
+}
+
+static void rest(struct broker *b)
+{
+    struct compact *k = &b->compact;
+    wheel_set(&b->wheel, &k->retry, b->now + k->pause);
+    k->pause = k->pause * 2 < PAUSE_MOST ? k->pause * 2 : PAUSE_MOST;
+}
 
 static bool wanted(struct broker *b)
 {
     struct compact *k = &b->compact;
+    if (k->torn)
+        return true;
     if (b->options.compact_every && k->commands >= b->options.compact_every)
         return true;
     uint64_t live = b->options.log.live_bytes(b->options.log.self);
@@ -34,6 +62,7 @@ void compact_start(struct broker *b)
     k->first = b->appended + 1;
     k->cursor = b->catalogue.next;
     k->commands = 0;
+    k->torn = false;
     k->queue = NULL;
     k->entry = NULL;
     k->gen++;
@@ -66,6 +95,8 @@ void compact_moving(struct broker *b, struct entry *e)
         return;
     if (needs_writing(b, e) && log_reserve(b, log_enqueue_bytes(e->msg, 1), 1))
         write_entry(b, e);
+    else if (needs_writing(b, e))
+        b->compact.torn = true;
     compact_entry_removed(b, e);
 }
 
@@ -90,7 +121,7 @@ void compact_queue_removed(struct broker *b, struct queue *q)
     }
 }
 
-/* One slice of the catalogue; false: no memory or no room, try again later. */
+/* One slice of the catalogue; false: no memory. */
 static bool catalogue_slice(struct broker *b)
 {
     struct compact *k = &b->compact;
@@ -114,8 +145,8 @@ static struct list *lane_list(struct queue *q, unsigned lane)
     return lane < lanes ? &q->lanes[lane].entries : lane == lanes ? &q->unacked : NULL;
 }
 
-/* Writes entries of k->queue until the slice is full (false) or the queue is done (true). */
-static bool queue_slice(struct broker *b, size_t *bytes)
+/* Writes entries of k->queue until the slice is full or there is no memory (false), or the queue is done (true). */
+static bool queue_slice(struct broker *b, size_t *bytes, bool *starved)
 {
     struct compact *k = &b->compact;
     struct list *list;
@@ -128,7 +159,7 @@ static bool queue_slice(struct broker *b, size_t *bytes)
                 return false;
             if (needs_writing(b, e)) {
                 if (!log_reserve(b, log_enqueue_bytes(e->msg, 1), 1)) {
-                    *bytes = SLICE_BYTES;
+                    *starved = true;
                     return false;
                 }
                 write_entry(b, e);
@@ -143,11 +174,28 @@ static bool queue_slice(struct broker *b, size_t *bytes)
     return true;
 }
 
-static void messages_slice(struct broker *b)
+/* Everything is written: the checkpoint, unless something was missed. False: no memory. */
+static bool close_snapshot(struct broker *b)
+{
+    struct compact *k = &b->compact;
+    if (k->torn) {
+        k->phase = COMPACT_IDLE;
+        return false; /* a rest before it begins again */
+    }
+    if (!log_reserve(b, 64, 1))
+        return false;
+    k->ckpt = log_checkpoint(b, k->first);
+    k->phase = COMPACT_SYNC;
+    return true;
+}
+
+/* False: no memory. */
+static bool messages_slice(struct broker *b)
 {
     struct compact *k = &b->compact;
     size_t bytes = 0;
-    while (bytes < SLICE_BYTES) {
+    bool starved = false;
+    while (bytes < SLICE_BYTES && !starved) {
         if (!k->queue) {
             if (k->cursor == &b->catalogue)
                 break;
@@ -160,27 +208,40 @@ static void messages_slice(struct broker *b)
             k->lane = 0;
             k->entry = NULL;
         }
-        if (queue_slice(b, &bytes))
+        if (queue_slice(b, &bytes, &starved))
             k->queue = NULL;
     }
-    if (!k->queue && k->cursor == &b->catalogue && log_reserve(b, 64, 1)) {
-        k->ckpt = log_checkpoint(b, k->first);
-        k->phase = COMPACT_SYNC;
-    }
+    if (!starved && !k->queue && k->cursor == &b->catalogue)
+        return close_snapshot(b);
+    return !starved;
+}
+
+/* One slice of whatever is next, with what it needs of the core's own memory; false: no memory. */
+static bool slice(struct broker *b)
+{
+    if (!log_scratch_reserve(b))
+        return false;
+    return b->compact.phase == COMPACT_CATALOGUE ? catalogue_slice(b) : messages_slice(b);
 }
 
 bool compact_turn(struct broker *b)
 {
     struct compact *k = &b->compact;
-    if (b->recovering || b->stopping || (k->phase != COMPACT_IDLE && !b->options.log.room(b->options.log.self)))
+    if (b->recovering || b->stopping || timer_is_set(&k->retry) ||
+        (k->phase != COMPACT_IDLE && !b->options.log.room(b->options.log.self)))
         return false;
     switch (k->phase) {
     case COMPACT_IDLE:
         if (wanted(b))
             compact_start(b);
         return k->phase != COMPACT_IDLE;
-    case COMPACT_CATALOGUE: return catalogue_slice(b);
-    case COMPACT_MESSAGES: messages_slice(b); return k->phase == COMPACT_MESSAGES;
+    case COMPACT_CATALOGUE:
+    case COMPACT_MESSAGES:
+        if (slice(b))
+            k->pause = PAUSE_FIRST;
+        else
+            rest(b);
+        return !timer_is_set(&k->retry) && k->phase != COMPACT_SYNC;
     case COMPACT_SYNC:
         if (b->durable >= k->ckpt) {
             b->options.log.trim(b->options.log.self, k->first);

@@ -359,6 +359,9 @@ struct compact {
     uint16_t gen;
     uint64_t body_gen;
     uint64_t commands;
+    struct timer retry; /* no memory: goes on when it fires */
+    mono_t pause;       /* how long the next such rest is */
+    bool torn;          /* an entry that moved could not be written: no checkpoint, begin again */
 };
 
 struct target { /* one queue that a message goes to, as journalled */
@@ -615,6 +618,8 @@ void replay_queue_drop(struct broker *b, struct queue *q);
 
 /* records.c: writing the journal */
 MUST_USE bool log_reserve(struct broker *b, size_t bytes, unsigned records);
+MUST_USE bool log_scratch_reserve(
+    struct broker *b); /* so that log_reserve of one record takes no memory of the core's */
 lsn_t log_record(struct broker *b, const struct slice *parts, unsigned count); /* cuts oversize records into pieces */
 MUST_USE bool log_capture_begin(struct broker *b);
 lsn_t log_capture_end(struct broker *b);
@@ -631,6 +636,7 @@ lsn_t log_mark(struct broker *b, const struct queue *q, uint64_t mark);
 lsn_t log_checkpoint(struct broker *b, lsn_t first);
 
 /* compact.c */
+void compact_init(struct broker *b);
 bool compact_turn(struct broker *b); /* true: work is left */
 void compact_start(struct broker *b);
 void compact_moving(struct broker *b, struct entry *entry); /* before an entry changes lists */

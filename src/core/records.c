@@ -47,6 +47,12 @@ bool log_reserve(struct broker *b, size_t bytes, unsigned records)
     return true;
 }
 
+bool log_scratch_reserve(struct broker *b)
+{
+    b->scratch.len = 0;
+    return buffer_reserve(&b->scratch, SCRATCH_HEAD + 64u + SCRATCH_BODY_MAX);
+}
+
 static lsn_t append(struct broker *b, const struct slice *parts, unsigned count, size_t len)
 {
     if (len <= b->reserved_bytes && b->reserved_records) {
