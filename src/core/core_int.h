@@ -279,11 +279,30 @@ struct tx_publish {
     uint64_t *queue_ids;
     uint32_t queue_count;
     uint32_t origin;
+    int64_t delay_ms; /* above 0: into the delays */
+    /* prepared by the commit */
+    size_t need;               /* bytes of its step, log_captured_bytes */
+    struct answer *unroutable; /* of its return */
+    struct delayed *delayed;
+    struct entry *entry; /* of the delays */
 };
+
+enum tx_fate { FATE_BACK, FATE_GONE, FATE_DEAD };
 
 struct tx_ack {
     struct unacked item;
-    bool ack, requeue, reject;
+    bool ack, requeue;
+    /* prepared by the commit */
+    enum tx_fate fate;
+    enum reason reason;
+    size_t need;
+    struct dead_letter *dead;
+};
+
+struct tx_needs { /* of a commit, before it changes anything */
+    size_t bytes;
+    unsigned records;          /* most of one step */
+    uint32_t entries, targets; /* sum; most of one step */
 };
 
 struct channel {
@@ -416,6 +435,7 @@ struct broker {
     unsigned reserved_records;
     struct buffer scratch; /* record heads */
     struct buffer capture; /* sub-records of the transaction being committed */
+    size_t promised;       /* room in it that belongs to the steps to come */
     bool capturing;
     uint32_t piece_count; /* replay */
     struct buffer pieces;
@@ -558,7 +578,9 @@ void publish_now(struct broker *b, struct channel *ch, struct msg *msg, struct q
 struct slice msg_headers(const struct msg *msg); /* content of the header table, or empty */
 /* The same message with other properties; refs 1. NULL: no memory. */
 MUST_USE struct msg *msg_with_props(struct broker *b, const struct msg *msg, const struct amqp_props *props);
-void return_msg(struct broker *b, struct channel *ch, struct msg *msg, uint32_t origin);
+MUST_USE struct answer *return_answer(void);
+void return_msg(struct broker *b, struct channel *ch, struct msg *msg, uint32_t origin, struct answer **answer);
+MUST_USE bool targets_reserve(struct broker *b, uint32_t count); /* for enqueue_routed, as pool_reserve_many is */
 
 /* deadletter.c */
 /* The entry is in a lane or unacked. False: no memory, nothing has changed. */
@@ -566,9 +588,20 @@ bool dead_letter(struct broker *b, struct entry *entry, enum reason reason);
 void dead_letter_msg(struct broker *b, struct queue *q, struct msg *msg,
                      enum reason reason);             /* never was in the queue */
 bool dead_letter_run(struct broker *b, unsigned max); /* true: more is left */
+void dead_letters_give_lsn(struct broker *b, lsn_t lsn);
+/* For a transaction: makes everything that dead-lettering this unacknowledged entry needs, or adds it to needs. False: no
+ * memory. NULL in ret: it has nowhere to go. */
+MUST_USE bool dead_letter_prepare(struct broker *b, struct entry *entry, enum reason reason, struct tx_needs *needs,
+                                  size_t *ret_need, struct dead_letter **ret);
+void dead_letter_prepared(struct broker *b, struct dead_letter **d); /* needs are reserved; it cannot fail */
+void dead_letter_discard(struct broker *b, struct dead_letter **d);
 
 /* delay.c */
 bool delay_publish(struct broker *b, struct exchange *x, struct msg *msg, int64_t delay_ms, lsn_t *ret_lsn);
+/* The same in steps, for a transaction. Prepared: the vhost's delays are there and a struct delayed is made. */
+MUST_USE struct delayed *delay_prepare(struct broker *b, struct vhost *vhost);
+struct entry *delay_prepared(struct broker *b, struct exchange *x, struct msg *msg, int64_t delay_ms,
+                             struct delayed **d);
 bool delay_of(const struct msg *msg, int64_t *ret_ms);
 bool delay_queue_make(struct broker *b, struct vhost *vhost, uint64_t id);
 void delay_entry_recovered(struct broker *b, struct queue *q, struct entry *entry);
@@ -591,11 +624,14 @@ MUST_USE bool unacked_reserve(struct unacked_list *list);
 void unacked_push(struct unacked_list *list, struct unacked item);
 struct unacked *unacked_find(struct unacked_list *list, uint64_t tag);
 void unacked_drop(struct unacked_list *list, struct unacked *item);
-void settle(struct broker *b, struct channel *ch, struct unacked item, bool ack, bool requeue, bool reject);
+void unacked_settled(struct channel *ch, const struct unacked *item); /* it counts against no prefetch any more */
+void settle(struct broker *b, struct channel *ch, struct unacked item, bool ack, bool requeue);
 
 /* tx.c */
-void tx_publish(struct broker *b, struct channel *ch, struct msg *msg, const struct route *route, uint32_t origin);
-MUST_USE bool tx_ack(struct broker *b, struct channel *ch, struct unacked item, bool ack, bool requeue, bool reject);
+void tx_publish(struct broker *b, struct channel *ch, struct msg *msg, const struct route *route, int64_t delay_ms,
+                uint32_t origin);
+MUST_USE bool tx_ack(struct channel *ch, struct unacked item, bool ack, bool requeue);
+void tx_need(struct tx_needs *needs, const struct msg *msg, uint32_t targets, size_t *ret_need);
 void tx_drop(struct broker *b, struct channel *ch, bool restore);
 
 /* session.c */
@@ -621,7 +657,8 @@ MUST_USE bool log_reserve(struct broker *b, size_t bytes, unsigned records);
 MUST_USE bool log_scratch_reserve(
     struct broker *b); /* so that log_reserve of one record takes no memory of the core's */
 lsn_t log_record(struct broker *b, const struct slice *parts, unsigned count); /* cuts oversize records into pieces */
-MUST_USE bool log_capture_begin(struct broker *b);
+MUST_USE bool log_capture_begin(struct broker *b, size_t bytes, unsigned records);
+size_t log_captured_bytes(size_t bytes, unsigned records); /* what log_reserve of these takes of a capture */
 lsn_t log_capture_end(struct broker *b);
 lsn_t log_object(struct broker *b, const struct object *object); /* *_PUT of any catalogue object; 0: not journalled */
 lsn_t log_object_gone(struct broker *b, const struct object *object);

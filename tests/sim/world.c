@@ -385,6 +385,23 @@ void world_compare(struct world *w)
     model_settle(w->model, exists);
 }
 
+static void seen(void *arg, struct slice body)
+{
+    struct finding *f = arg;
+    model_seen(f->model, f->place, body);
+}
+
+void world_check_commit(struct world *w)
+{
+    bool exists[PLACE_COUNT];
+    model_compare(w->model);
+    for (int p = 0; p < PLACE_COUNT; p++) {
+        struct finding f = {w->model, (enum place)p};
+        exists[p] = peek_queue(w->broker, place_names[p], seen, &f);
+    }
+    model_commit_is_whole(w->model, exists);
+}
+
 /* ---- furniture ---- */
 
 static struct slice queue_args(enum place place, uint8_t *room, size_t len)
@@ -461,8 +478,7 @@ static void op_publish(struct world *w, uint16_t channel)
     enum place to = targets[world_pick(w, ARRAY_LEN(targets))];
     if (w->published_count + 1 >= ARRAY_LEN(w->published) || w->model->count + 1 >= MODEL_MESSAGES)
         return;
-    if (in_tx &&
-        (w->model->open.published_count + 2 > MODEL_TX || to == PLACE_SHORT || to == PLACE_TTL || to == PLACE_DELAYED))
+    if (in_tx && (w->model->open.published_count + 2 > MODEL_TX || to == PLACE_SHORT || to == PLACE_TTL))
         return;
     for (int p = 0; to == PLACE_COUNT && p <= PLACE_FAN; p++)
         if (w->model->exists[p] && w->model->unbound[p] && !bind(w, (enum place)p))
@@ -656,9 +672,10 @@ static void op_channel_again(struct world *w)
 
 void world_op(struct world *w)
 {
+    static const uint8_t of_tx[] = {3, 9, 10, 10, 11, 12, 13, 31};
     w->ops++;
     w->at++;
-    switch (world_pick(w, 32)) {
+    switch (w->mostly_tx ? of_tx[world_pick(w, ARRAY_LEN(of_tx))] : world_pick(w, 32)) {
     case 0: op_consume(w); break;
     case 1:
     case 2: op_get(w, CH_GET); break;
