@@ -109,6 +109,8 @@ struct exchange_type {
     void (*index_remove)(struct exchange *x, struct binding *binding);
     /* Collects the targets of bindings that match. */
     void (*match)(struct broker *b, struct exchange *x, struct slice key, struct slice headers, struct route *route);
+    /* Whether a binding may have this key and these arguments; text says why not. NULL: any. */
+    bool (*binding_valid)(struct slice key, struct slice args, char *text, size_t text_len);
 };
 
 struct exchange {
@@ -547,6 +549,7 @@ uint64_t queue_purge(struct broker *b, struct queue *q);
 void queue_used(struct broker *b, struct queue *q);
 void queue_rules_changed(struct broker *b, struct queue *q);
 bool queue_locked(const struct queue *q, const struct peer *peer);
+void fail_locked(struct broker *b, struct peer *peer, const struct command *c, struct slice queue);
 
 /* backlog.c: entries in a queue */
 void backlog_init(struct queue *q);
