@@ -19,6 +19,7 @@ import argparse
 import os
 import random
 import resource
+import threading
 import time
 
 import driver
@@ -48,11 +49,13 @@ class Plan:
     """How much of everything. The default is the form that ./test runs."""
     publishers, alarms, window = 500, 100, 2
     hold_s, run_s = 0.01, 0.02
+    probes = False
 
 
 class LongPlan(Plan):
     window = 4
     hold_s, run_s = 0.2, 0.3
+    probes = True
 
 
 class Paced(driver.Consumer):
@@ -91,6 +94,31 @@ def percentile(values, share):
     return values[min(len(values) - 1, int(share * len(values)))]
 
 
+class Probe(threading.Thread):
+    """What the machine itself does meanwhile: how long a small write and its sync take on the broker's disk, and by how
+    much a sleep of a millisecond is late. Only the long form has it."""
+
+    def __init__(self, folder):
+        super().__init__(daemon=True)
+        self.path, self.going, self.sync_s, self.late_s = os.path.join(folder, 'probe'), True, [], []
+
+    def run(self):
+        with open(self.path, 'wb', buffering=0) as f:
+            while self.going:
+                began = time.monotonic()
+                os.pwrite(f.fileno(), b'p' * 4096, 0)
+                os.fdatasync(f.fileno())
+                self.sync_s.append(time.monotonic() - began)
+                began = time.monotonic()
+                time.sleep(0.001)
+                self.late_s.append(time.monotonic() - began - 0.001)
+                time.sleep(0.05)
+
+    def stop(self):
+        self.going = False
+        self.join()
+
+
 class Scenario:
     def __init__(self, broker, plan):
         self.broker, self.plan = broker, plan
@@ -101,8 +129,8 @@ class Scenario:
         self.base = resident(broker.process.pid)
         self.held_most = 0
         self.worst_share, self.worst = 0.0, None
-        self.block_s, self.first_s, self.all_s, self.unblock_s = [], [], [], []
-        self.figures = {}
+        self.block_s, self.first_s, self.all_s, self.unblock_s, self.sync_s, self.late_s = [], [], [], [], [], []
+        self.figures, self.slow = {}, []    # slow: (alarm, seconds, compactions so far)
 
     # ---- the clients
 
@@ -138,7 +166,7 @@ class Scenario:
         w.send_method(1, 'basic.consume', queue=queue)
         return w
 
-    def stays(self, value, what):
+    def stays(self, value, what, pause=0.02):
         """Waits until a figure of the broker stands still."""
         deadline, before = time.monotonic() + driver.WATCHDOG, None
         while True:
@@ -148,14 +176,16 @@ class Scenario:
             if time.monotonic() > deadline:
                 raise Stuck('does not come to rest: ' + what)
             before = now
-            self.loop.rest(0.02)
+            self.loop.rest(pause)
 
     def never_reading_consumer_is_bounded(self):
         """By itself first, so that the bound is tight: its credit and no more."""
         totals, rss = self.control.totals(), resident(self.broker.process.pid)
         self.never = [self.never_read('held')]
-        self.loop.until(lambda: self.control.queues()['held']['messages_unacknowledged'], 'deliveries to a consumer')
-        unacked = self.stays(lambda: self.control.queues()['held']['messages_unacknowledged'], 'deliveries to a consumer that never reads')
+        def value():
+            return self.control.queues()['held']['messages_unacknowledged']
+        self.loop.until(lambda: value() * HELD_BYTES > CREDIT / 2, 'the first credit of a consumer is spent')
+        unacked = self.stays(value, 'deliveries to a consumer that never reads', 0.2)
         grown = self.control.totals()['memory_bytes'] - totals['memory_bytes']
         rss_grown = resident(self.broker.process.pid) - rss
         bound = CREDIT + HELD_BYTES + CONNECTION + 2 * 64 * unacked        # the unacked list doubles
@@ -251,6 +281,8 @@ class Scenario:
         self.loop.until(lambda: not any(p.blocked for p in announcing), lambda: 'unblocked: ' + self.waiting(
             p for p in announcing if p.blocked))
         self.unblock_s.append(time.monotonic() - cleared_at)
+        if self.unblock_s[-1] > 1:
+            self.slow.append((number, round(self.unblock_s[-1], 3), self.control.totals()['compactions']))
         self.first_s += [p.first_at - cleared_at for p in self.publishers]
         self.all_s += [p.all_at - cleared_at for p in self.publishers]
         self.loop.rest(self.plan.run_s)
@@ -305,13 +337,19 @@ class Scenario:
 
     def run(self):
         began = time.monotonic()
+        probe = Probe(self.broker.folder) if self.plan.probes else None
         self.furnish()
         self.never_reading_consumer_is_bounded()
         self.start()
+        if probe:
+            probe.start()
         before, at = sum(p.confirms.confirmed for p in self.publishers), time.monotonic()
         for number in range(self.plan.alarms):
             self.cycle(number)
         seconds = time.monotonic() - at
+        if probe:
+            probe.stop()
+            self.sync_s, self.late_s = probe.sync_s, probe.late_s
         done = sum(p.confirms.confirmed for p in self.publishers) - before
         self.finish()
         self.figures.update(confirms=sum(p.confirms.confirmed for p in self.publishers), rate=done / seconds,
@@ -323,8 +361,10 @@ class Scenario:
         rows = (('raised → the last of the announcing publishers is blocked', self.block_s),
                 ('cleared → first confirm, each publisher', self.first_s),
                 ('cleared → everything that waited is confirmed, each publisher', self.all_s),
-                ('cleared → the last publisher is unblocked and has progressed', self.unblock_s))
-        return [(what, *(1000 * percentile(values, share) for share in (0.5, 0.99, 1.0))) for what, values in rows]
+                ('cleared → the last publisher is unblocked and has progressed', self.unblock_s),
+                ('meanwhile, the machine: 4 KiB written and synced on the same disk', self.sync_s),
+                ('meanwhile, the machine: a sleep of 1 ms is late by', self.late_s))
+        return [(what, *(1000 * percentile(values, share) for share in (0.5, 0.99, 1.0))) for what, values in rows if values]
 
 
 def run(plan, loops=None):
@@ -407,7 +447,7 @@ def main():
     for loops in map(int, options.loops.split(',')):
         scenario = run(LongPlan if options.long or options.write else Plan, loops)
         scenarios.append((loops, scenario))
-        print(loops, scenario.figures)
+        print(loops, scenario.figures, scenario.slow)
         for row in scenario.table():
             print('  %-70s %8.1f %8.1f %8.1f' % row, flush=True)
     if options.write:
