@@ -94,7 +94,7 @@ BINARY += $(if $(wildcard $(MAIN)),build/millrace)
 endif
 
 # ----------------------------------------------------------------------------------------------------------- targets
-.PHONY: all help mutants unit unit-build programs test bench tidy format coverage install uninstall clean
+.PHONY: all help flow mutants unit unit-build programs test bench tidy format coverage install uninstall clean
 .PHONY: fuzz-build fuzz-smoke fuzz-coverage version FORCE
 
 all: $(LIBRARY) $(BINARY)  ## build the broker (default): build/millrace, or build/FLAVOUR/millrace with FLAVOUR=...
@@ -119,6 +119,9 @@ test:  ## everything, as ./test does it
 
 bench: all programs  ## the benchmark table, both brokers side by side; writes docs/benchmarks.md
 	bench/compare
+
+flow: all  ## the long form of the flow tests; writes docs/flow.md
+	$(PYTHON) tests/flow/scenario.py --write docs/flow.md
 
 mutants: all  ## deliberate faults of the broker, each of which the simulator must find; writes docs/mutants.md
 	tests/sim/mutants/run

@@ -90,6 +90,13 @@ void *pool_take(struct pool *pool)
     return object;
 }
 
+static void drop_chunk(struct pool *pool, struct chunk *chunk)
+{
+    list_remove(&chunk->link);
+    pool->bytes -= CHUNK_LEN;
+    mem_free(chunk);
+}
+
 void pool_give(struct pool *pool, void *object)
 {
     struct chunk *chunk = (struct chunk *)((uintptr_t)object & ~(uintptr_t)(CHUNK_LEN - 1));
@@ -105,11 +112,29 @@ void pool_give(struct pool *pool, void *object)
     }
     if (chunk->used)
         return;
-    if (pool->empty_count == 0) {
-        pool->empty_count = 1;
+    if (pool->empty_count == 0 || pool->pinned) {
+        pool->empty_count++;
         return;
     }
-    list_remove(&chunk->link);
-    pool->bytes -= CHUNK_LEN;
-    mem_free(chunk);
+    drop_chunk(pool, chunk);
+}
+
+void pool_pin(struct pool *pool)
+{
+    pool->pinned = true;
+}
+
+void pool_unpin(struct pool *pool)
+{
+    pool->pinned = false;
+    if (pool->empty_count <= 1)
+        return;
+    LIST_EACH(&pool->partial, node, after)
+    {
+        struct chunk *chunk = CONTAINER_OF(node, struct chunk, link);
+        if (chunk->used || pool->empty_count == 1)
+            continue;
+        pool->empty_count--;
+        drop_chunk(pool, chunk);
+    }
 }

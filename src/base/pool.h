@@ -14,6 +14,7 @@ struct pool {
     struct list full;
     uint32_t empty_count; /* wholly free chunks that are kept */
     uint64_t objects, bytes;
+    bool pinned;
 };
 
 void pool_init(struct pool *pool, size_t object_len);
@@ -24,5 +25,9 @@ void pool_give(struct pool *pool, void *object);
 MUST_USE bool pool_reserve(struct pool *pool);
 /* … the next count pool_takes, when no pool_give comes between. */
 MUST_USE bool pool_reserve_many(struct pool *pool, uint32_t count);
+
+/* While pinned, pool_give takes no chunk away: what pool_reserve_many promised holds across gives. */
+void pool_pin(struct pool *pool);
+void pool_unpin(struct pool *pool);
 
 #endif

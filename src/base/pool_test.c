@@ -104,6 +104,30 @@ static void fini_frees_what_is_still_out(void **state)
     pool_fini(&pool);
 }
 
+static void pinned_reserve_holds_across_gives(void **state)
+{
+    (void)state;
+    struct pool pool;
+    pool_init(&pool, 1000);
+    for (unsigned i = 0; i < 40; i++)
+        held[i] = pool_take(&pool);
+    assert_true(pool_reserve_many(&pool, 30));
+    pool_pin(&pool);
+    mem_fail_at(1, true);
+    for (unsigned i = 0; i < 40; i++)
+        pool_give(&pool, held[i]); /* whole chunks become free on the way */
+    for (unsigned i = 0; i < 70; i++) {
+        held[i] = pool_take(&pool);
+        assert_non_null(held[i]);
+    }
+    for (unsigned i = 0; i < 70; i++)
+        pool_give(&pool, held[i]);
+    pool_unpin(&pool);
+    assert_false(pool_reserve_many(&pool, 30)); /* one free chunk is kept, as ever */
+    mem_fail_at(0, false);
+    pool_fini(&pool);
+}
+
 static void refused_memory_is_told_and_a_reserve_is_kept(void **state)
 {
     (void)state;
@@ -157,6 +181,7 @@ int main(void)
         cmocka_unit_test(holes_are_filled_before_a_chunk_is_added),
         cmocka_unit_test(fini_frees_what_is_still_out),
         cmocka_unit_test(many_reserved_objects_need_no_memory),
+        cmocka_unit_test(pinned_reserve_holds_across_gives),
         cmocka_unit_test(refused_memory_is_told_and_a_reserve_is_kept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -110,9 +110,10 @@ struct broker *broker_new(const struct broker_options *options)
     for (size_t i = 0; i < ARRAY_LEN(maps); i++)
         map_init(maps[i], b->seed + i);
     b->next_queue_id = b->next_msg_id = b->next_ticket = b->topology_gen = b->removal_epoch = 1;
-    b->compact.cursor = &b->catalogue;
+    compact_init(b);
     b->scratch.limit = 64u << 20;
-    b->capture.limit = b->options.tx_bytes_max * 2 + (16u << 20);
+    b->capture.limit =
+        b->options.tx_bytes_max * 4 + (16u << 20); /* reserved generously: a small message counts four times */
     b->pieces.limit = b->capture.limit + (1u << 20);
     b->recovering = true;
     b->store_was_new = true;

@@ -1,6 +1,6 @@
 /* The core as a whole: scripts of commands against their effects, and after each the journal replayed into a second broker,
  * which must have the same durable state. Then the same with a random history, and with every allocation failing once. */
-#include "core/broker_rig_test.h"
+#include "core/broker_words_test.h"
 
 static void confirms_wait_for_the_journal(void **state)
 {

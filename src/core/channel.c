@@ -96,16 +96,21 @@ static void unacked_restore(struct unacked_list *list, struct unacked item)
 
 /* ---- settling ---- */
 
-/* What a client (or the end of its channel) says of a delivery. The item is out of the unacked list already. */
-void settle(struct broker *b, struct channel *ch, struct unacked item, bool ack, bool requeue, bool reject)
+void unacked_settled(struct channel *ch, const struct unacked *item)
+{
+    if (item->consumer)
+        item->consumer->unacked--;
+    if (item->counted)
+        ch->global_unacked--;
+}
+
+/* What a client (or the end of its channel) says of a delivery. The item is out of the unacked list already. What an
+ * acknowledgement in a transaction comes to is said once more in tx.c: fate_of. */
+void settle(struct broker *b, struct channel *ch, struct unacked item, bool ack, bool requeue)
 {
     struct entry *e = item.entry;
     struct queue *q = e->queue;
-    (void)reject;
-    if (item.consumer)
-        item.consumer->unacked--;
-    if (item.counted)
-        ch->global_unacked--;
+    unacked_settled(ch, &item);
     if (!q) {
         backlog_free(b, e);
         return;
@@ -132,23 +137,23 @@ void settle(struct broker *b, struct channel *ch, struct unacked item, bool ack,
     queue_schedule(b, q);
 }
 
-static bool settle_or_hold(struct broker *b, struct channel *ch, struct unacked *u, bool ack, bool requeue, bool reject)
+static bool settle_or_hold(struct broker *b, struct channel *ch, struct unacked *u, bool ack, bool requeue)
 {
     struct unacked item = *u;
     if (ch->mode == MODE_TX) {
-        if (!tx_ack(b, ch, item, ack, requeue, reject))
+        if (!tx_ack(ch, item, ack, requeue))
             return false;
         unacked_drop(&ch->unacked, u);
         return true;
     }
     unacked_drop(&ch->unacked, u);
-    settle(b, ch, item, ack, requeue, reject);
+    settle(b, ch, item, ack, requeue);
     return true;
 }
 
 static void settle_command(struct broker *b, struct channel *ch, struct command *c, bool ack)
 {
-    bool multiple = c->flags & ASK_MULTIPLE, requeue = c->flags & ASK_REQUEUE, reject = c->flags & ASK_REJECT;
+    bool multiple = c->flags & ASK_MULTIPLE, requeue = c->flags & ASK_REQUEUE;
     uint64_t tag = c->number;
     bool ok = true;
     if (!(multiple && tag == 0)) {
@@ -159,7 +164,7 @@ static void settle_command(struct broker *b, struct channel *ch, struct command 
             return;
         }
         if (!multiple)
-            ok = settle_or_hold(b, ch, u, ack, requeue, reject);
+            ok = settle_or_hold(b, ch, u, ack, requeue);
     }
     while (ok && multiple && ch->unacked.live) {
         struct unacked *u = &ch->unacked.items[ch->unacked.first];
@@ -167,7 +172,7 @@ static void settle_command(struct broker *b, struct channel *ch, struct command 
             u++;
         if (tag && u->tag > tag)
             break;
-        ok = settle_or_hold(b, ch, u, ack, requeue, reject);
+        ok = settle_or_hold(b, ch, u, ack, requeue);
     }
     if (!ok) {
         no_memory(b, ch->peer, c->channel, c->origin);
@@ -198,7 +203,7 @@ static void requeue_all(struct broker *b, struct channel *ch)
             u++;
         struct unacked item = *u;
         unacked_drop(&ch->unacked, u);
-        settle(b, ch, item, false, true, false);
+        settle(b, ch, item, false, true);
     }
 }
 
@@ -320,11 +325,15 @@ void tx_drop(struct broker *b, struct channel *ch, bool restore)
         list_remove(&p->link);
         msg_unref(&b->heap, p->msg);
         mem_free(p->queue_ids);
+        mem_free(p->unroutable);
+        mem_free(p->delayed);
         mem_free(p);
     }
+    for (uint32_t i = 0; i < ch->tx_ack_count; i++)
+        dead_letter_discard(b, &ch->tx_acks[i].dead);
     for (uint32_t i = 0; restore && i < ch->tx_ack_count; i++) {
         if (!unacked_reserve(&ch->unacked)) { /* no room to hold it: back to its queue at once */
-            settle(b, ch, ch->tx_acks[i].item, false, true, false);
+            settle(b, ch, ch->tx_acks[i].item, false, true);
             continue;
         }
         unacked_restore(&ch->unacked, ch->tx_acks[i].item);

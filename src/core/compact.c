@@ -8,9 +8,13 @@
  *   K1  every journalled object alive has a *_PUT at or after `first`: it was written here, or was made after `first`.
  *   K2  every journalled entry alive has an ENQUEUE at or after `first` and after its queue's QUEUE_PUT: it was written
  *       here, or its own record is younger than the end of the catalogue.
- *   K3  no entry is missed while it moves between lists: an entry that moves and is not written yet is written then.
+ *   K3  no entry is missed while it moves between lists: an entry that moves and is not written yet is written then. When
+ *       there is no memory for that the snapshot is torn: it ends without a checkpoint, trims nothing and begins again.
  *   K4  every page alive has a PAGE at or after `first` and after its queue's QUEUE_PUT, as K2; the messages in it are not
  *       written, but a RETURN follows for those that have come back to their queue.
+ *
+ * Without memory a slice leaves its place as it is and rests, longer each time; what the core needs of its own for any
+ * slice is taken before the first.
  */
 #include "core/core_int.h"
 
@@ -18,10 +22,34 @@
 #define SLICE_OBJECTS 512u
 #define STOP_JOURNAL_MIN (24u << 20) /* trimming gives whole files back: below this there is little to win */
 #define STOP_LIVE_MAX (16u << 20)    /* more would hold up the stop */
+#define PAUSE_FIRST (10 * NS_PER_MS)
+#define PAUSE_MOST NS_PER_S
+
+static void rested(void *arg, struct timer *timer)
+{
+    (void)arg; /* the step that fires it goes on with the compaction */
+    (void)timer;
+}
+
+void compact_init(struct broker *b)
+{
+    b->compact.cursor = &b->catalogue;
+    b->compact.pause = PAUSE_FIRST;
+    timer_init(&b->compact.retry, rested);
+}
+
+static void rest(struct broker *b)
+{
+    struct compact *k = &b->compact;
+    wheel_set(&b->wheel, &k->retry, b->now + k->pause);
+    k->pause = k->pause * 2 < PAUSE_MOST ? k->pause * 2 : PAUSE_MOST;
+}
 
 static bool wanted(struct broker *b)
 {
     struct compact *k = &b->compact;
+    if (k->torn)
+        return true;
     if (b->options.compact_every && k->commands >= b->options.compact_every)
         return true;
     uint64_t live = b->options.log.live_bytes(b->options.log.self);
@@ -48,6 +76,7 @@ void compact_start(struct broker *b)
     k->first = b->appended + 1;
     k->cursor = b->catalogue.next;
     k->commands = 0;
+    k->torn = false;
     k->queue = NULL;
     k->entry = NULL;
     k->gen = k->gen == UINT16_MAX ? 1 : (uint16_t)(k->gen + 1); /* 0: never written */
@@ -103,8 +132,8 @@ void compact_moving(struct broker *b, struct entry *e)
 {
     if (b->compact.phase != COMPACT_MESSAGES)
         return;
-    if (needs_writing(b, e))
-        (void)try_write(b, e);
+    if (needs_writing(b, e) && !try_write(b, e))
+        b->compact.torn = true;
     compact_entry_removed(b, e);
 }
 
@@ -144,7 +173,7 @@ void compact_queue_removed(struct broker *b, struct queue *q)
     }
 }
 
-/* One slice of the catalogue; false: no memory or no room, try again later. */
+/* One slice of the catalogue; false: no memory. */
 static bool catalogue_slice(struct broker *b)
 {
     struct compact *k = &b->compact;
@@ -186,8 +215,8 @@ static bool write_page(struct broker *b, struct page *page)
     return true;
 }
 
-/* Writes pages of k->queue; false: the slice is full. */
-static bool pages_slice(struct broker *b, size_t *bytes)
+/* Writes pages of k->queue; false: the slice is full, or there is no memory. */
+static bool pages_slice(struct broker *b, size_t *bytes, bool *starved)
 {
     struct compact *k = &b->compact;
     while (&k->page->queue_link != &k->queue->pages) {
@@ -196,7 +225,7 @@ static bool pages_slice(struct broker *b, size_t *bytes)
             return false;
         if (page->journalled && page->snap_gen != k->gen && page->lsn < k->catalogue_end) {
             if (!write_page(b, page)) {
-                *bytes = SLICE_BYTES;
+                *starved = true;
                 return false;
             }
         }
@@ -206,12 +235,12 @@ static bool pages_slice(struct broker *b, size_t *bytes)
     return true;
 }
 
-/* Writes entries of k->queue until the slice is full (false) or the queue is done (true). */
-static bool queue_slice(struct broker *b, size_t *bytes)
+/* Writes entries of k->queue until the slice is full or there is no memory (false), or the queue is done (true). */
+static bool queue_slice(struct broker *b, size_t *bytes, bool *starved)
 {
     struct compact *k = &b->compact;
     struct list *list;
-    if (!pages_slice(b, bytes))
+    if (!pages_slice(b, bytes, starved))
         return false;
     while ((list = list_number(k->queue, k->list))) {
         struct list *at = k->entry ? &k->entry->link : list->next;
@@ -222,7 +251,7 @@ static bool queue_slice(struct broker *b, size_t *bytes)
                 return false;
             if (needs_writing(b, e)) {
                 if (!try_write(b, e)) {
-                    *bytes = SLICE_BYTES;
+                    *starved = true;
                     return false;
                 }
                 *bytes += msg_size(e->msg);
@@ -236,11 +265,28 @@ static bool queue_slice(struct broker *b, size_t *bytes)
     return true;
 }
 
-static void messages_slice(struct broker *b)
+/* Everything is written: the checkpoint, unless something was missed. False: no memory. */
+static bool close_snapshot(struct broker *b)
+{
+    struct compact *k = &b->compact;
+    if (k->torn) {
+        k->phase = COMPACT_IDLE;
+        return false; /* a rest before it begins again */
+    }
+    if (!log_reserve(b, 64, 1))
+        return false;
+    k->ckpt = log_checkpoint(b, k->first);
+    k->phase = COMPACT_SYNC;
+    return true;
+}
+
+/* False: no memory. */
+static bool messages_slice(struct broker *b)
 {
     struct compact *k = &b->compact;
     size_t bytes = 0;
-    while (bytes < SLICE_BYTES) {
+    bool starved = false;
+    while (bytes < SLICE_BYTES && !starved) {
         if (!k->queue) {
             if (k->cursor == &b->catalogue)
                 break;
@@ -254,27 +300,40 @@ static void messages_slice(struct broker *b)
             k->list = 0;
             k->entry = NULL;
         }
-        if (queue_slice(b, &bytes))
+        if (queue_slice(b, &bytes, &starved))
             k->queue = NULL;
     }
-    if (!k->queue && k->cursor == &b->catalogue && log_reserve(b, 64, 1)) {
-        k->ckpt = log_checkpoint(b, k->first);
-        k->phase = COMPACT_SYNC;
-    }
+    if (!starved && !k->queue && k->cursor == &b->catalogue)
+        return close_snapshot(b);
+    return !starved;
+}
+
+/* One slice of whatever is next, with what it needs of the core's own memory; false: no memory. */
+static bool slice(struct broker *b)
+{
+    if (!log_scratch_reserve(b))
+        return false;
+    return b->compact.phase == COMPACT_CATALOGUE ? catalogue_slice(b) : messages_slice(b);
 }
 
 bool compact_turn(struct broker *b)
 {
     struct compact *k = &b->compact;
-    if (b->recovering || (k->phase != COMPACT_IDLE && !b->options.log.room(b->options.log.self)))
+    if (b->recovering || timer_is_set(&k->retry) ||
+        (k->phase != COMPACT_IDLE && !b->options.log.room(b->options.log.self)))
         return false;
     switch (k->phase) {
     case COMPACT_IDLE:
         if (!b->stopping && wanted(b))
             compact_start(b);
         return k->phase != COMPACT_IDLE;
-    case COMPACT_CATALOGUE: return catalogue_slice(b);
-    case COMPACT_MESSAGES: messages_slice(b); return k->phase == COMPACT_MESSAGES;
+    case COMPACT_CATALOGUE:
+    case COMPACT_MESSAGES:
+        if (slice(b))
+            k->pause = PAUSE_FIRST;
+        else
+            rest(b);
+        return !timer_is_set(&k->retry) && k->phase != COMPACT_SYNC;
     case COMPACT_SYNC:
         if (b->durable >= k->ckpt) {
             b->options.log.trim(b->options.log.self, k->first);

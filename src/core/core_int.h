@@ -110,6 +110,8 @@ struct exchange_type {
     void (*index_remove)(struct exchange *x, struct binding *binding);
     /* Collects the targets of bindings that match. */
     void (*match)(struct broker *b, struct exchange *x, struct slice key, struct slice headers, struct route *route);
+    /* Whether a binding may have this key and these arguments; text says why not. NULL: any. */
+    bool (*binding_valid)(struct slice key, struct slice args, char *text, size_t text_len);
 };
 
 struct exchange {
@@ -334,11 +336,30 @@ struct tx_publish {
     uint64_t *queue_ids;
     uint32_t queue_count;
     uint32_t origin;
+    int64_t delay_ms; /* above 0: into the delays */
+    /* prepared by the commit */
+    size_t need;               /* bytes of its step, log_captured_bytes */
+    struct answer *unroutable; /* of its return */
+    struct delayed *delayed;
+    struct entry *entry; /* of the delays */
 };
+
+enum tx_fate { FATE_BACK, FATE_GONE, FATE_DEAD };
 
 struct tx_ack {
     struct unacked item;
-    bool ack, requeue, reject;
+    bool ack, requeue;
+    /* prepared by the commit */
+    enum tx_fate fate;
+    enum reason reason;
+    size_t need;
+    struct dead_letter *dead;
+};
+
+struct tx_needs { /* of a commit, before it changes anything */
+    size_t bytes;
+    unsigned records;          /* most of one step */
+    uint32_t entries, targets; /* sum; most of one step */
 };
 
 struct channel {
@@ -416,6 +437,9 @@ struct compact {
     uint16_t gen;
     uint64_t body_gen;
     uint64_t commands;
+    struct timer retry; /* no memory: goes on when it fires */
+    mono_t pause;       /* how long the next such rest is */
+    bool torn;          /* an entry that moved could not be written: no checkpoint, begin again */
 };
 
 struct target { /* one queue that a message goes to, as journalled */
@@ -474,6 +498,7 @@ struct broker {
     unsigned reserved_records;
     struct buffer scratch; /* record heads */
     struct buffer capture; /* sub-records of the transaction being committed */
+    size_t promised;       /* room in it that belongs to the steps to come */
     bool capturing;
     uint32_t piece_count; /* replay */
     struct buffer pieces;
@@ -607,6 +632,7 @@ uint64_t queue_purge(struct broker *b, struct queue *q);
 void queue_used(struct broker *b, struct queue *q);
 void queue_rules_changed(struct broker *b, struct queue *q);
 bool queue_locked(const struct queue *q, const struct peer *peer);
+void fail_locked(struct broker *b, struct peer *peer, const struct command *c, struct slice queue);
 
 /* backlog.c: entries in a queue */
 void backlog_init(struct queue *q);
@@ -670,7 +696,9 @@ void publish_now(struct broker *b, struct channel *ch, struct msg *msg, struct q
 struct slice msg_headers(const struct msg *msg); /* content of the header table, or empty */
 /* The same message with other properties; refs 1. NULL: no memory. */
 MUST_USE struct msg *msg_with_props(struct broker *b, const struct msg *msg, const struct amqp_props *props);
-void return_msg(struct broker *b, struct channel *ch, struct msg *msg, uint32_t origin);
+MUST_USE struct answer *return_answer(void);
+void return_msg(struct broker *b, struct channel *ch, struct msg *msg, uint32_t origin, struct answer **answer);
+MUST_USE bool targets_reserve(struct broker *b, uint32_t count); /* for enqueue_routed, as pool_reserve_many is */
 
 /* deadletter.c */
 /* The entry is in a lane or unacked. False: no memory, nothing has changed. */
@@ -678,9 +706,20 @@ bool dead_letter(struct broker *b, struct entry *entry, enum reason reason);
 void dead_letter_msg(struct broker *b, struct queue *q, struct msg *msg,
                      enum reason reason);             /* never was in the queue */
 bool dead_letter_run(struct broker *b, unsigned max); /* true: more is left */
+void dead_letters_give_lsn(struct broker *b, lsn_t lsn);
+/* For a transaction: makes everything that dead-lettering this unacknowledged entry needs, or adds it to needs. False: no
+ * memory. NULL in ret: it has nowhere to go. */
+MUST_USE bool dead_letter_prepare(struct broker *b, struct entry *entry, enum reason reason, struct tx_needs *needs,
+                                  size_t *ret_need, struct dead_letter **ret);
+void dead_letter_prepared(struct broker *b, struct dead_letter **d); /* needs are reserved; it cannot fail */
+void dead_letter_discard(struct broker *b, struct dead_letter **d);
 
 /* delay.c */
 bool delay_publish(struct broker *b, struct exchange *x, struct msg *msg, int64_t delay_ms, lsn_t *ret_lsn);
+/* The same in steps, for a transaction. Prepared: the vhost's delays are there and a struct delayed is made. */
+MUST_USE struct delayed *delay_prepare(struct broker *b, struct vhost *vhost);
+struct entry *delay_prepared(struct broker *b, struct exchange *x, struct msg *msg, int64_t delay_ms,
+                             struct delayed **d);
 bool delay_of(const struct msg *msg, int64_t *ret_ms);
 bool delay_queue_make(struct broker *b, struct vhost *vhost, uint64_t id);
 void delay_entry_recovered(struct broker *b, struct queue *q, struct entry *entry);
@@ -704,11 +743,14 @@ MUST_USE bool unacked_reserve(struct unacked_list *list);
 void unacked_push(struct unacked_list *list, struct unacked item);
 struct unacked *unacked_find(struct unacked_list *list, uint64_t tag);
 void unacked_drop(struct unacked_list *list, struct unacked *item);
-void settle(struct broker *b, struct channel *ch, struct unacked item, bool ack, bool requeue, bool reject);
+void unacked_settled(struct channel *ch, const struct unacked *item); /* it counts against no prefetch any more */
+void settle(struct broker *b, struct channel *ch, struct unacked item, bool ack, bool requeue);
 
 /* tx.c */
-void tx_publish(struct broker *b, struct channel *ch, struct msg *msg, const struct route *route, uint32_t origin);
-MUST_USE bool tx_ack(struct broker *b, struct channel *ch, struct unacked item, bool ack, bool requeue, bool reject);
+void tx_publish(struct broker *b, struct channel *ch, struct msg *msg, const struct route *route, int64_t delay_ms,
+                uint32_t origin);
+MUST_USE bool tx_ack(struct channel *ch, struct unacked item, bool ack, bool requeue);
+void tx_need(struct tx_needs *needs, const struct msg *msg, uint32_t targets, size_t *ret_need);
 void tx_drop(struct broker *b, struct channel *ch, bool restore);
 
 /* session.c */
@@ -732,8 +774,11 @@ void replay_queue_drop(struct broker *b, struct queue *q);
 
 /* records.c: writing the journal */
 MUST_USE bool log_reserve(struct broker *b, size_t bytes, unsigned records);
+MUST_USE bool log_scratch_reserve(
+    struct broker *b); /* so that log_reserve of one record takes no memory of the core's */
 lsn_t log_record(struct broker *b, const struct slice *parts, unsigned count); /* cuts oversize records into pieces */
-MUST_USE bool log_capture_begin(struct broker *b);
+MUST_USE bool log_capture_begin(struct broker *b, size_t bytes, unsigned records);
+size_t log_captured_bytes(size_t bytes, unsigned records); /* what log_reserve of these takes of a capture */
 lsn_t log_capture_end(struct broker *b);
 lsn_t log_object(struct broker *b, const struct object *object); /* *_PUT of any catalogue object; 0: not journalled */
 lsn_t log_object_gone(struct broker *b, const struct object *object);
@@ -749,6 +794,7 @@ lsn_t log_mark(struct broker *b, const struct queue *q, uint64_t mark);
 lsn_t log_checkpoint(struct broker *b, lsn_t first);
 
 /* compact.c */
+void compact_init(struct broker *b);
 bool compact_turn(struct broker *b); /* true: work is left */
 void compact_start(struct broker *b);
 bool compact_before_stop(struct broker *b); /* begun, because the next start would read a long journal for little */

@@ -19,6 +19,7 @@ struct dead_letter {
     struct msg *msg;     /* own reference */
     struct queue *queue;
     enum reason reason;
+    struct msg *made; /* as it goes out; made ahead for a transaction only */
 };
 
 static bool push(struct broker *b, struct queue *q, struct entry *e, struct msg *msg, enum reason reason)
@@ -208,37 +209,50 @@ static void drop_cycles(struct broker *b, struct slice deaths, enum reason reaso
     b->route.count = kept;
 }
 
-/* False: no memory; nothing has changed, it may be tried again. */
-static bool deliver_dead(struct broker *b, struct dead_letter *d)
+static struct slice deaths_of(struct slice headers)
+{
+    struct amqp_value v;
+    return amqp_table_find(headers, "x-death", &v) && v.type == 'A' ? v.s : (struct slice){0};
+}
+
+/* Makes the message if it is not made, and routes it; without queues in b->route it has nowhere to go. False: no memory. */
+static bool aim(struct broker *b, struct dead_letter *d)
 {
     struct exchange *x = exchange_find(d->queue->vhost, d->queue->rules.dlx);
     struct amqp_props props;
-    struct amqp_value v;
-    struct msg *msg = NULL;
+    b->route.count = 0;
+    if (!x || !amqp_props_parse(msg_props(d->msg), &props))
+        return true;
+    if (!d->made)
+        d->made = make(b, d, &props, deaths_of(props.headers));
+    if (!d->made || !route_message(b, x, d->made, msg_headers(d->made), &b->route))
+        return false;
+    drop_cycles(b, deaths_of(msg_headers(d->made)), d->reason);
+    return true;
+}
+
+static void drop_made(struct broker *b, struct dead_letter *d)
+{
+    if (d->made)
+        msg_unref(&b->heap, d->made);
+    d->made = NULL;
+}
+
+/* False: no memory; nothing has changed, it may be tried again. */
+static bool deliver_dead(struct broker *b, struct dead_letter *d)
+{
     lsn_t lsn;
-    bool starved = false;
-    if (x && amqp_props_parse(msg_props(d->msg), &props)) {
-        struct slice deaths = {0};
-        if (amqp_table_find(props.headers, "x-death", &v) && v.type == 'A')
-            deaths = v.s;
-        msg = make(b, d, &props, deaths);
-        starved = !msg || !route_message(b, x, msg, msg_headers(msg), &b->route);
+    bool starved = !aim(b, d);
+    if (!starved && b->route.count) {
+        starved = enqueue_routed(b, d->made, &b->route, d->entry, &lsn) == ENQUEUE_NO_MEMORY;
         if (!starved) {
-            struct slice died = {0};
-            if (amqp_table_find(msg_headers(msg), "x-death", &v) && v.type == 'A')
-                died = v.s;
-            drop_cycles(b, died, d->reason);
-            starved = b->route.count && enqueue_routed(b, msg, &b->route, d->entry, &lsn) == ENQUEUE_NO_MEMORY;
-            if (b->route.count && !starved) {
-                b->totals.dead_lettered++;
-                if (d->entry)
-                    backlog_remove(b, d->entry, REASON_MOVED);
-                d->entry = NULL;
-            }
+            b->totals.dead_lettered++;
+            if (d->entry)
+                backlog_remove(b, d->entry, REASON_MOVED);
+            d->entry = NULL;
         }
     }
-    if (msg)
-        msg_unref(&b->heap, msg);
+    drop_made(b, d);
     if (starved && !d->queue->deleting && !b->recovering)
         return false;
     if (d->entry)
@@ -265,4 +279,50 @@ bool dead_letter_run(struct broker *b, unsigned max)
         mem_free(d);
     }
     return !list_empty(&b->dead);
+}
+
+void dead_letters_give_lsn(struct broker *b, lsn_t lsn)
+{
+    LIST_EACH(&b->dead, node, after)
+    {
+        struct entry *e = CONTAINER_OF(node, struct dead_letter, link)->entry;
+        if (e && e->lsn == LSN_CAPTURED)
+            e->lsn = lsn;
+    }
+}
+
+/* ---- of a transaction ---- */
+
+bool dead_letter_prepare(struct broker *b, struct entry *e, enum reason reason, struct tx_needs *needs,
+                         size_t *ret_need, struct dead_letter **ret)
+{
+    struct dead_letter *d = mem_alloc(sizeof *d);
+    *ret = NULL;
+    if (!d)
+        return false;
+    *d = (struct dead_letter){.entry = e, .msg = msg_ref(e->msg), .queue = e->queue, .reason = reason};
+    bool ok = aim(b, d);
+    if (ok && b->route.count) {
+        tx_need(needs, d->made, b->route.count, ret_need);
+        *ret = d;
+        return true;
+    }
+    dead_letter_discard(b, &d);
+    return ok;
+}
+
+void dead_letter_prepared(struct broker *b, struct dead_letter **d)
+{
+    CHECK(deliver_dead(b, *d));
+    dead_letter_discard(b, d);
+}
+
+void dead_letter_discard(struct broker *b, struct dead_letter **d)
+{
+    if (!*d)
+        return;
+    drop_made(b, *d);
+    msg_unref(&b->heap, (*d)->msg);
+    mem_free(*d);
+    *d = NULL;
 }

@@ -83,31 +83,41 @@ static struct delayed *delayed_new(struct entry *e)
     return d;
 }
 
-bool delay_publish(struct broker *b, struct exchange *x, struct msg *msg, int64_t delay_ms, lsn_t *ret_lsn)
+struct delayed *delay_prepare(struct broker *b, struct vhost *vhost)
 {
-    struct vhost *vhost = x->vhost;
-    bool journalled = x->durable && (msg->flags & MSG_PERSISTENT);
     if (!vhost->delays) {
         if (!log_reserve(b, 1024, 1) || !delay_queue_make(b, vhost, 0))
-            return false;
+            return NULL;
         (void)log_object(b, &vhost->delays->object);
     }
-    struct delayed *d = delayed_new(NULL);
+    return delayed_new(NULL);
+}
+
+/* An entry and log_enqueue_bytes for one target are reserved. */
+struct entry *delay_prepared(struct broker *b, struct exchange *x, struct msg *msg, int64_t delay_ms,
+                             struct delayed **d)
+{
+    struct queue *q = x->vhost->delays;
+    bool journalled = x->durable && (msg->flags & MSG_PERSISTENT);
+    struct target t = {.queue = q, .position = q->next_position++, .deadline = b->wall + delay_ms};
+    lsn_t lsn = journalled ? log_enqueue(b, msg, &t, 1, NULL, false, true) : 0;
+    struct entry *e = backlog_append(b, q, msg_ref(msg), t.position, lsn, WALL_NEVER, journalled);
+    CHECK(e);
+    e->deadline = t.deadline;
+    (*d)->entry = e;
+    arm(b, *d);
+    *d = NULL;
+    return e;
+}
+
+bool delay_publish(struct broker *b, struct exchange *x, struct msg *msg, int64_t delay_ms, lsn_t *ret_lsn)
+{
+    struct delayed *d = delay_prepare(b, x->vhost);
     if (!d || !pool_reserve(&b->entries) || !log_reserve(b, log_enqueue_bytes(msg, 1), 1)) {
         mem_free(d);
         return false;
     }
-    struct queue *q = vhost->delays;
-    struct target t = {.queue = q, .position = q->next_position++, .deadline = b->wall + delay_ms};
-    *ret_lsn = journalled ? log_enqueue(b, msg, &t, 1, NULL, false, true) : 0;
-    struct entry *e = pool_take(&b->entries);
-    CHECK(e);
-    pool_give(&b->entries, e);
-    e = backlog_append(b, q, msg_ref(msg), t.position, *ret_lsn, WALL_NEVER, journalled);
-    CHECK(e);
-    e->deadline = t.deadline;
-    d->entry = e;
-    arm(b, d);
+    *ret_lsn = delay_prepared(b, x, msg, delay_ms, &d)->lsn;
     return true;
 }
 

@@ -377,10 +377,7 @@ static struct queue *readable(struct broker *b, struct channel *ch, struct comma
     }
     if (!queue_locked(q, peer))
         return q;
-    fail(b, peer, c->channel, c->origin, ERR_RESOURCE_LOCKED,
-         "cannot obtain exclusive access to locked queue '%.*s' in vhost '%.*s'. It could be originally declared on "
-         "another connection or the exclusive property value does not match that of the original declaration.",
-         SLICE_ARG(name), SLICE_ARG(peer->vhost->name));
+    fail_locked(b, peer, c, name);
     return NULL;
 }
 

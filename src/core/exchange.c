@@ -239,13 +239,36 @@ static void hash_match(struct broker *b, struct exchange *x, struct slice key, s
         route_target(b, route, binding);
 }
 
+static bool headers_valid(struct slice key, struct slice args, char *text, size_t text_len)
+{
+    (void)key;
+    return headers_args_valid(args, text, text_len);
+}
+
+static bool hash_valid(struct slice key, struct slice args, char *text, size_t text_len)
+{
+    unsigned weight;
+    bool number = key.len > 0;
+    (void)args;
+    if (weight_parse(key, &weight))
+        return true;
+    for (size_t i = 0; i < key.len; i++)
+        number = number && ((key.ptr[i] >= '0' && key.ptr[i] <= '9') || (i == 0 && key.ptr[i] == '-' && key.len > 1));
+    if (number)
+        snprintf(text, text_len, "The binding key must be greater than 0");
+    else
+        snprintf(text, text_len, "The binding key must be an integer: <<%s%.*s%s>>", key.len ? "\"" : "",
+                 SLICE_ARG(key), key.len ? "\"" : "");
+    return false;
+}
+
 static const struct exchange_type types[] = {
-    {"direct", false, direct_add, direct_remove, direct_match},
-    {"fanout", false, list_add, list_drop, fanout_match},
-    {"topic", true, topic_type_add, topic_type_remove, topic_type_match},
-    {"headers", false, list_add, list_drop, headers_type_match},
-    {"x-consistent-hash", false, hash_add, hash_remove, hash_match},
-    {"x-random", false, list_add, list_drop, random_match},
+    {"direct", false, direct_add, direct_remove, direct_match, NULL},
+    {"fanout", false, list_add, list_drop, fanout_match, NULL},
+    {"topic", true, topic_type_add, topic_type_remove, topic_type_match, NULL},
+    {"headers", false, list_add, list_drop, headers_type_match, headers_valid},
+    {"x-consistent-hash", false, hash_add, hash_remove, hash_match, hash_valid},
+    {"x-random", false, list_add, list_drop, random_match, NULL},
 };
 
 const struct exchange_type *exchange_type_find(struct slice name)
@@ -600,82 +623,134 @@ void do_exchange_delete(struct broker *b, struct peer *peer, struct channel *ch,
     answer_ok(b, peer, c, lsn, (struct slice){0}, 0, 0);
 }
 
-/* One place for queue.bind, queue.unbind, exchange.bind and exchange.unbind. */
+/* ---- bind and unbind, of queues and of exchanges ---- */
+
+struct bind_call {
+    struct broker *b;
+    struct peer *peer;
+    struct channel *ch;
+    struct command *c;
+    bool to_queue, add;
+    struct slice target, source, key;
+    struct exchange *x, *dest;
+    struct queue *q;
+    struct binding *binding; /* that is there already */
+};
+
+static bool target_is_named(struct bind_call *call)
+{
+    if (!call->to_queue || call->target.len)
+        return true;
+    if (call->ch->last_queue.len == 0) {
+        fail(call->b, call->peer, call->c->channel, call->c->origin, ERR_NOT_FOUND, "no previously declared queue");
+        return false;
+    }
+    call->target = call->ch->last_queue;
+    if (call->key.len == 0)
+        call->key = call->target;
+    return true;
+}
+
+static bool target_is_writable(struct bind_call *call)
+{
+    return allowed(call->b, call->peer, call->c, VERB_WRITE, call->to_queue ? "queue" : "exchange", call->target) &&
+           (call->to_queue || !is_default(call->b, call->peer, call->c, call->target));
+}
+
+static bool source_is_readable(struct bind_call *call)
+{
+    return !is_default(call->b, call->peer, call->c, call->source) &&
+           allowed(call->b, call->peer, call->c, VERB_READ, "exchange", call->source);
+}
+
+static bool topic_is_readable(struct bind_call *call)
+{
+    struct peer *peer = call->peer;
+    call->x = exchange_find(peer->vhost, call->source);
+    if (!call->x || !call->x->type->by_topic || authorise_topic(call->b, peer->user, call->x, VERB_READ, call->key))
+        return true;
+    fail(call->b, peer, call->c->channel, call->c->origin, ERR_ACCESS_REFUSED,
+         "read access to topic '%.*s' in exchange '%.*s' in vhost '%.*s' refused for user '%.*s'", SLICE_ARG(call->key),
+         SLICE_ARG(call->source), SLICE_ARG(peer->vhost->name), SLICE_ARG(peer->user->name));
+    return false;
+}
+
+/* What is not bound needs no unbinding, whatever else is wrong. */
+static bool unbinding_has_an_object(struct bind_call *call)
+{
+    struct vhost *vhost = call->peer->vhost;
+    call->q = call->to_queue ? queue_find(vhost, call->target) : NULL;
+    call->dest = call->to_queue ? NULL : exchange_find(vhost, call->target);
+    if (call->x && (call->q || call->dest))
+        call->binding = binding_find(vhost, call->x, call->q, call->dest, call->key, call->c->ask->args);
+    if (call->add || call->binding)
+        return true;
+    answer_ok(call->b, call->peer, call->c, 0, (struct slice){0}, 0, 0);
+    return false;
+}
+
+static bool both_exist(struct bind_call *call)
+{
+    if (call->x && (call->q || call->dest))
+        return true;
+    fail(call->b, call->peer, call->c->channel, call->c->origin, ERR_NOT_FOUND, "no %s '%.*s' in vhost '%.*s'",
+         call->x && call->to_queue ? "queue" : "exchange", SLICE_ARG(call->x ? call->target : call->source),
+         SLICE_ARG(call->peer->vhost->name));
+    return false;
+}
+
+static bool target_is_not_locked(struct bind_call *call)
+{
+    if (!call->q || !queue_locked(call->q, call->peer))
+        return true;
+    fail_locked(call->b, call->peer, call->c, call->target);
+    return false;
+}
+
+static bool type_takes_it(struct bind_call *call)
+{
+    char text[ERROR_TEXT_MAX];
+    const struct exchange_type *type = call->x->type;
+    if (!call->add || !type->binding_valid || type->binding_valid(call->key, call->c->ask->args, text, sizeof text))
+        return true;
+    fail(call->b, call->peer, call->c->channel, call->c->origin, ERR_PRECONDITION_FAILED, "%s", text);
+    return false;
+}
+
+/* In the order in which RabbitMQ finds fault. Each answers when it says no. */
+static bool (*const bind_checks[])(struct bind_call *call) = {
+    target_is_named,         target_is_writable, source_is_readable,   topic_is_readable,
+    unbinding_has_an_object, both_exist,         target_is_not_locked, type_takes_it,
+};
+
 static void binding_command(struct broker *b, struct peer *peer, struct channel *ch, struct command *c, bool to_queue,
                             bool add)
 {
-    struct slice target = c->ask->name, source = c->ask->other, key = c->ask->key;
-    const char *kind = to_queue ? "queue" : "exchange";
-    if (to_queue && target.len == 0) {
-        if (ch->last_queue.len == 0) {
-            fail(b, peer, c->channel, c->origin, ERR_NOT_FOUND, "no previously declared queue");
+    struct bind_call call = {.b = b,
+                             .peer = peer,
+                             .ch = ch,
+                             .c = c,
+                             .to_queue = to_queue,
+                             .add = add,
+                             .target = c->ask->name,
+                             .source = c->ask->other,
+                             .key = c->ask->key};
+    for (size_t i = 0; i < ARRAY_LEN(bind_checks); i++)
+        if (!bind_checks[i](&call))
             return;
-        }
-        target = ch->last_queue;
-        if (key.len == 0)
-            key = target;
-    }
-    if (!allowed(b, peer, c, VERB_WRITE, kind, target) || (!to_queue && is_default(b, peer, c, target)) ||
-        is_default(b, peer, c, source) || !allowed(b, peer, c, VERB_READ, "exchange", source))
-        return;
-    struct exchange *x = exchange_find(peer->vhost, source);
-    if (x && x->type->by_topic && !authorise_topic(b, peer->user, x, VERB_READ, key)) {
-        fail(b, peer, c->channel, c->origin, ERR_ACCESS_REFUSED,
-             "read access to topic '%.*s' in exchange '%.*s' in vhost '%.*s' refused for user '%.*s'", SLICE_ARG(key),
-             SLICE_ARG(source), SLICE_ARG(peer->vhost->name), SLICE_ARG(peer->user->name));
-        return;
-    }
-    struct queue *q = to_queue ? queue_find(peer->vhost, target) : NULL;
-    struct exchange *dest = to_queue ? NULL : exchange_find(peer->vhost, target);
-    struct binding *binding = x && (q || dest) ? binding_find(peer->vhost, x, q, dest, key, c->ask->args) : NULL;
-    if (!add && !binding) { /* what is not bound needs no unbinding, whatever else is wrong */
-        answer_ok(b, peer, c, 0, (struct slice){0}, 0, 0);
-        return;
-    }
-    if (!x || (!q && !dest)) {
-        fail(b, peer, c->channel, c->origin, ERR_NOT_FOUND, "no %s '%.*s' in vhost '%.*s'", x ? kind : "exchange",
-             SLICE_ARG(x ? target : source), SLICE_ARG(peer->vhost->name));
-        return;
-    }
-    if (q && queue_locked(q, peer)) {
-        fail(
-            b, peer, c->channel, c->origin, ERR_RESOURCE_LOCKED,
-            "cannot obtain exclusive access to locked queue '%.*s' in vhost '%.*s'. It could be originally declared on "
-            "another connection or the exclusive property value does not match that of the original declaration.",
-            SLICE_ARG(target), SLICE_ARG(peer->vhost->name));
-        return;
-    }
-    char text[ERROR_TEXT_MAX];
-    unsigned weight;
-    if (add && x->type->match == headers_type_match && !headers_args_valid(c->ask->args, text, sizeof text)) {
-        fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "%s", text);
-        return;
-    }
-    if (add && x->type->match == hash_match && !weight_parse(key, &weight)) {
-        bool number = key.len > 0;
-        for (size_t i = 0; i < key.len; i++)
-            number =
-                number && ((key.ptr[i] >= '0' && key.ptr[i] <= '9') || (i == 0 && key.ptr[i] == '-' && key.len > 1));
-        if (number)
-            fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "The binding key must be greater than 0");
-        else
-            fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED,
-                 "The binding key must be an integer: <<%s%.*s%s>>", key.len ? "\"" : "", SLICE_ARG(key),
-                 key.len ? "\"" : "");
-        return;
-    }
     bool fresh = false;
-    if (!log_reserve(b, key.len + c->ask->args.len + 2048, 2) ||
-        (add && !binding && !binding_make(b, x, q, dest, key, c->ask->args, &fresh))) {
+    struct slice args = c->ask->args;
+    if (!log_reserve(b, call.key.len + args.len + 2048, 2) ||
+        (add && !call.binding && !binding_make(b, call.x, call.q, call.dest, call.key, args, &fresh))) {
         no_memory(b, peer, c->channel, c->origin);
         return;
     }
     lsn_t lsn = 0;
     if (fresh)
-        lsn = log_object(b, &binding_find(peer->vhost, x, q, dest, key, c->ask->args)->object);
-    if (!add && binding) {
-        lsn = log_object_gone(b, &binding->object);
-        binding_delete(b, binding, true);
+        lsn = log_object(b, &binding_find(peer->vhost, call.x, call.q, call.dest, call.key, args)->object);
+    if (!add) {
+        lsn = log_object_gone(b, &call.binding->object);
+        binding_delete(b, call.binding, true);
     }
     answer_ok(b, peer, c, lsn, (struct slice){0}, 0, 0);
 }

@@ -99,17 +99,25 @@ bool page_alive_from(const struct page *page, uint64_t *position, uint64_t *ret_
     return *position <= page->last;
 }
 
-static bool holes_room(struct ranges *holes)
+static bool holes_room(struct ranges *holes, uint32_t more)
 {
-    if (holes->count < holes->max)
+    if (holes->count + more <= holes->max)
         return true;
     uint32_t max = holes->max ? holes->max * 2 : 2;
+    if (max < holes->count + more)
+        max = holes->count + more;
     struct range *grown = mem_realloc(holes->runs, max * sizeof *grown);
     if (!grown)
         return false;
     holes->runs = grown;
     holes->max = max;
     return true;
+}
+
+/* Whatever of its messages goes, and in whatever order, finds room: at worst every second one is a run of its own. */
+static bool page_reserve(struct page *page)
+{
+    return holes_room(&page->holes, page->live / 2 + 1);
 }
 
 /* The positions are no hole yet. */
@@ -129,7 +137,7 @@ bool page_hole(struct page *page, uint64_t position, uint64_t count)
     else if (joins_after)
         holes->runs[i].first = position;
     else {
-        if (!holes_room(holes))
+        if (!holes_room(holes, 1))
             return false;
         memmove(holes->runs + i + 1, holes->runs + i, (holes->count - i) * sizeof *holes->runs);
         holes->runs[i] = (struct range){.first = position, .last = last};
@@ -589,7 +597,8 @@ static void use_written(struct broker *b, struct lane *lane, struct page *page)
         discard_written(b, lane, page);
         return;
     }
-    if (page->journalled && (!note_transient(page, lane) || !(page->lsn = log_page(b, page)))) {
+    if (!page_reserve(page) ||
+        (page->journalled && (!note_transient(page, lane) || !(page->lsn = log_page(b, page))))) {
         segment_unref(b, page->where.segment);
         discard_written(b, lane, page);
         return;
@@ -732,7 +741,7 @@ static void was_read(struct broker *b, struct page *page, struct page_job *job)
         return;
     }
     /* Pages join the front in order: one that comes early, after the one before failed, is read again. */
-    if (job->err || first_page(lane) != page || !pool_reserve_many(&b->entries, page->live)) {
+    if (job->err || first_page(lane) != page || !pool_reserve_many(&b->entries, page->live) || !page_reserve(page)) {
         pause_paging(b);
         return;
     }

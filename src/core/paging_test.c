@@ -1,6 +1,6 @@
 /* Queues whose messages lie in pages: what a client sees is what it sees of a queue in memory. Every page here holds one or
  * two messages, and the store answers when it is told to. */
-#include "core/broker_rig_test.h"
+#include "core/broker_words_test.h"
 
 #define PAGING                                                                                                         \
     &(struct broker_options)                                                                                           \

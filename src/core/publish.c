@@ -51,7 +51,7 @@ void mark_cover(struct broker *b, struct queue *q, uint64_t position)
     q->mark_lsn = log_mark(b, q, q->mark);
 }
 
-static bool targets_reserve(struct broker *b, uint32_t count)
+bool targets_reserve(struct broker *b, uint32_t count)
 {
     if (count <= b->target_max)
         return true;
@@ -91,7 +91,7 @@ enum enqueue_result enqueue_routed(struct broker *b, struct msg *msg, const stru
     uint32_t kept = 0;
     for (uint32_t i = 0; i < count; i++) {
         struct queue *q = route->queues[i];
-        if (backlog_would_overflow(q, msg) && !from) {
+        if (backlog_would_overflow(q, msg)) {
             rejected = true;
             b->totals.rejected++;
             if (q->rules.overflow == OVERFLOW_REJECT_DLX)
@@ -156,18 +156,21 @@ static void refuse(struct broker *b, struct channel *ch, uint64_t seq, uint64_t 
     e->bytes = bytes;
 }
 
-void return_msg(struct broker *b, struct channel *ch, struct msg *msg, uint32_t origin)
+struct answer *return_answer(void)
 {
     struct answer *answer = answer_new(slice_str("NO_ROUTE"), (struct slice){0}, (struct slice){0});
-    if (!answer) {
-        no_memory(b, ch->peer, ch->number, origin);
-        return;
-    }
-    answer->code = ERR_NO_ROUTE;
+    if (answer)
+        answer->code = ERR_NO_ROUTE;
+    return answer;
+}
+
+void return_msg(struct broker *b, struct channel *ch, struct msg *msg, uint32_t origin, struct answer **answer)
+{
     struct effect *e = effect_push(b, ch->peer, EFF_RETURN, ch->number);
     e->origin = origin;
     e->msg = msg_ref(msg);
-    e->answer = answer;
+    e->answer = *answer;
+    *answer = NULL;
     b->totals.returned++;
 }
 
@@ -179,8 +182,13 @@ static void publish_routed(struct broker *b, struct channel *ch, struct msg *msg
     enum enqueue_result result = ENQUEUE_OK;
     if (b->route.count)
         result = enqueue_routed(b, msg, &b->route, NULL, &lsn);
-    else if ((msg->flags & MSG_MANDATORY) && !delivered)
-        return_msg(b, ch, msg, c->origin);
+    else if ((msg->flags & MSG_MANDATORY) && !delivered) {
+        struct answer *answer = return_answer();
+        if (answer)
+            return_msg(b, ch, msg, c->origin, &answer);
+        else
+            result = ENQUEUE_NO_MEMORY;
+    }
     if (result == ENQUEUE_NO_MEMORY)
         no_memory(b, ch->peer, c->channel, c->origin);
     else if (result == ENQUEUE_REJECTED)
@@ -322,7 +330,10 @@ static void publish_checked(struct broker *b, struct channel *ch, struct exchang
     int64_t delay_ms;
     lsn_t lsn = 0;
     if (x->delayed && delay_of(msg, &delay_ms) && delay_ms > 0) {
-        if (delay_publish(b, x, msg, delay_ms, &lsn))
+        if (ch->mode == MODE_TX) {
+            tx_publish(b, ch, msg, NULL, delay_ms, c->origin);
+            confirm(b, ch, c->number, bytes, 0);
+        } else if (delay_publish(b, x, msg, delay_ms, &lsn))
             confirm(b, ch, c->number, bytes, lsn);
         else
             no_memory(b, ch->peer, c->channel, c->origin);
@@ -336,7 +347,7 @@ static void publish_checked(struct broker *b, struct channel *ch, struct exchang
         return;
     }
     if (ch->mode == MODE_TX) {
-        tx_publish(b, ch, msg, &b->route, c->origin);
+        tx_publish(b, ch, msg, &b->route, 0, c->origin);
         confirm(b, ch, c->number, bytes, 0);
     } else
         publish_routed(b, ch, msg, c, delivered, bytes);

@@ -7,10 +7,6 @@
 
 #include <stdio.h>
 
-static const char locked_text[] = "cannot obtain exclusive access to locked queue '%.*s' in vhost '%.*s'. It could be "
-                                  "originally declared on another connection or the exclusive property value does not "
-                                  "match that of the original declaration.";
-
 struct queue *queue_find(struct vhost *vhost, struct slice name)
 {
     return map_get(&vhost->queues, name);
@@ -19,6 +15,14 @@ struct queue *queue_find(struct vhost *vhost, struct slice name)
 bool queue_locked(const struct queue *q, const struct peer *peer)
 {
     return q->exclusive && q->owner != peer;
+}
+
+void fail_locked(struct broker *b, struct peer *peer, const struct command *c, struct slice queue)
+{
+    fail(b, peer, c->channel, c->origin, ERR_RESOURCE_LOCKED,
+         "cannot obtain exclusive access to locked queue '%.*s' in vhost '%.*s'. It could be originally declared on "
+         "another connection or the exclusive property value does not match that of the original declaration.",
+         SLICE_ARG(queue), SLICE_ARG(peer->vhost->name));
 }
 
 static void expires_fired(void *arg, struct timer *timer)
@@ -181,12 +185,6 @@ uint64_t queue_purge(struct broker *b, struct queue *q)
 }
 
 /* ---- commands ---- */
-
-static void fail_locked(struct broker *b, struct peer *peer, struct command *c, struct slice name)
-{
-    fail(b, peer, c->channel, c->origin, ERR_RESOURCE_LOCKED, locked_text, SLICE_ARG(name),
-         SLICE_ARG(peer->vhost->name));
-}
 
 static void fail_no_queue(struct broker *b, struct peer *peer, struct command *c, struct slice name)
 {

@@ -31,20 +31,24 @@ bool log_reserve(struct broker *b, size_t bytes, unsigned records)
         return false;
     if (b->recovering)
         return true;
-    if (b->capturing && !buffer_reserve(&b->capture, bytes + 8u * records))
+    if (b->capturing && !buffer_reserve(&b->capture, bytes + 8u * records + b->promised))
         return false;
-    size_t all = bytes + b->capture.len + 64u * records + RESERVE_MORE;
+    size_t all = bytes + b->capture.len + b->promised + 64u * records + RESERVE_MORE;
     unsigned pieces = piece_count(all);
     if (all - RESERVE_MORE / 2 + 16u * pieces <= b->reserved_bytes && records + pieces <= b->reserved_records)
         return true; /* a command has reserved for all its parts, and what is left of the tick's is good for small ones */
     records += 8;
-    b->reserved_bytes = 0;
-    b->reserved_records = 0;
     if (!b->options.log.reserve(b->options.log.self, all + 16u * pieces, records + pieces))
         return false;
     b->reserved_bytes = all + 16u * pieces;
     b->reserved_records = records + pieces;
     return true;
+}
+
+bool log_scratch_reserve(struct broker *b)
+{
+    b->scratch.len = 0;
+    return buffer_reserve(&b->scratch, SCRATCH_HEAD + 64u + SCRATCH_BODY_MAX);
 }
 
 static lsn_t append(struct broker *b, const struct slice *parts, unsigned count, size_t len)
@@ -115,19 +119,32 @@ lsn_t log_record(struct broker *b, const struct slice *parts, unsigned count)
     return len <= CORE_RECORD_BYTES_MAX ? append(b, parts, count, len) : append_pieces(b, parts, count, len);
 }
 
-bool log_capture_begin(struct broker *b)
+/* bytes are the sum of what the steps of the transaction will reserve (log_captured_bytes), records the most that one of
+ * them asks for. Each step takes its own back from b->promised before it begins; whatever else is written meanwhile finds
+ * room beyond the promise or fails. */
+bool log_capture_begin(struct broker *b, size_t bytes, unsigned records)
 {
-    CHECK(!b->capturing);
+    CHECK(!b->capturing && !b->promised);
     b->capture.len = 0;
-    if (!log_reserve(b, 1024, 1))
-        return false;
     b->capturing = true;
+    if (!log_reserve(b, bytes, records)) {
+        b->capturing = false;
+        return false;
+    }
+    b->promised = bytes;
     return true;
 }
 
-/* Entries and marks that were waiting for the record's lsn stand in queues that are scheduled: all on b->pump. */
+size_t log_captured_bytes(size_t bytes, unsigned records)
+{
+    return bytes + 8u * records;
+}
+
+/* Entries and marks that were waiting for the record's lsn stand in queues that are scheduled: all on b->pump. What such a
+ * queue has pushed out again waits among the dead letters. */
 static void give_lsn(struct broker *b, lsn_t lsn)
 {
+    dead_letters_give_lsn(b, lsn);
     LIST_EACH(&b->pump, node, after)
     {
         struct queue *q = CONTAINER_OF(node, struct queue, pump_link);
@@ -148,15 +165,14 @@ static void give_lsn(struct broker *b, lsn_t lsn)
 
 lsn_t log_capture_end(struct broker *b)
 {
-    CHECK(b->capturing);
+    CHECK(b->capturing && !b->promised);
     b->capturing = false;
     lsn_t lsn = 0;
     if (b->capture.len && !b->recovering) {
         uint8_t type = REC_TX;
         struct slice parts[] = {slice_of(&type, 1), slice_of(b->capture.bytes, b->capture.len)};
         lsn = log_record(b, parts, 2);
-        if (!lsn)
-            lsn = LSN_CAPTURED; /* no memory for it: it never becomes durable, and nobody is told that it did */
+        CHECK(lsn); /* it was reserved */
     }
     give_lsn(b, lsn);
     b->capture.len = 0;

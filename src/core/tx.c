@@ -4,38 +4,48 @@
  * logical record with everything in it (cut into pieces when it is large), so recovery sees all or nothing; the answer
  * waits until that record is durable. Rollback drops the messages and gives the acks back. An open transaction holds at
  * most options.tx_bytes_max.
+ *
+ * Commit has two halves. The first finds out what each step will do and takes everything that it needs: room in the
+ * journal and in the capture, entries, the answers of returns, the messages of dead letters. When something is refused
+ * nothing has changed. The second cannot fail. Its steps are, in this order: what just leaves its queue, with the removals
+ * written at once; the publishes; dead letters and returns to queues. What the steps bring about in others (a queue that
+ * pushes out its oldest) is not of the transaction: it finds memory of its own or waits for the next tick.
  */
 #include "core/core_int.h"
 
-void tx_publish(struct broker *b, struct channel *ch, struct msg *msg, const struct route *route, uint32_t origin)
+#define REMOVAL_BYTES 92u /* of one position in a capture, even when it is a record of its own */
+
+void tx_publish(struct broker *b, struct channel *ch, struct msg *msg, const struct route *route, int64_t delay_ms,
+                uint32_t origin)
 {
     struct tx_publish *p = mem_zalloc(sizeof *p);
-    uint64_t bytes = msg_size(msg) + route->count * sizeof *p->queue_ids;
+    uint32_t count = route ? route->count : 0;
+    uint64_t bytes = msg_size(msg) + count * sizeof *p->queue_ids;
     if (ch->tx_bytes + bytes > b->options.tx_bytes_max) {
         mem_free(p);
         fail(b, ch->peer, ch->number, origin, ERR_PRECONDITION_FAILED, "transaction is larger than max size %llu",
              (unsigned long long)b->options.tx_bytes_max);
         return;
     }
-    if (p && route->count)
-        p->queue_ids = mem_alloc(route->count * sizeof *p->queue_ids);
-    if (!p || (route->count && !p->queue_ids)) {
+    if (p && count)
+        p->queue_ids = mem_alloc(count * sizeof *p->queue_ids);
+    if (!p || (count && !p->queue_ids)) {
         mem_free(p);
         no_memory(b, ch->peer, ch->number, origin);
         return;
     }
-    for (uint32_t i = 0; i < route->count; i++)
+    for (uint32_t i = 0; i < count; i++)
         p->queue_ids[i] = route->queues[i]->id;
-    p->queue_count = route->count;
+    p->queue_count = count;
+    p->delay_ms = delay_ms;
     p->msg = msg_ref(msg);
     p->origin = origin;
     ch->tx_bytes += bytes;
     list_insert(&ch->tx_publishes, &p->link);
 }
 
-bool tx_ack(struct broker *b, struct channel *ch, struct unacked item, bool ack, bool requeue, bool reject)
+bool tx_ack(struct channel *ch, struct unacked item, bool ack, bool requeue)
 {
-    (void)b;
     if (ch->tx_ack_count == ch->tx_ack_max) {
         uint32_t max = ch->tx_ack_max ? ch->tx_ack_max * 2 : 8;
         struct tx_ack *grown = mem_realloc(ch->tx_acks, max * sizeof *grown);
@@ -44,7 +54,7 @@ bool tx_ack(struct broker *b, struct channel *ch, struct unacked item, bool ack,
         ch->tx_acks = grown;
         ch->tx_ack_max = max;
     }
-    ch->tx_acks[ch->tx_ack_count++] = (struct tx_ack){.item = item, .ack = ack, .requeue = requeue, .reject = reject};
+    ch->tx_acks[ch->tx_ack_count++] = (struct tx_ack){.item = item, .ack = ack, .requeue = requeue};
     return true;
 }
 
@@ -80,43 +90,166 @@ static bool route_again(struct broker *b, const struct tx_publish *p)
     return !b->route.failed;
 }
 
-static bool commit_publish(struct broker *b, struct channel *ch, const struct tx_publish *p, bool *rejected)
+/* ---- commit, first half: nothing changes ---- */
+
+void tx_need(struct tx_needs *needs, const struct msg *msg, uint32_t targets, size_t *ret_need)
 {
-    lsn_t lsn;
+    *ret_need = log_captured_bytes(log_enqueue_bytes(msg, targets) + 64u * targets, targets + 1); /* enqueue_routed's */
+    needs->bytes += *ret_need;
+    needs->entries += targets;
+    needs->records = targets + 1 > needs->records ? targets + 1 : needs->records;
+    needs->targets = targets > needs->targets ? targets : needs->targets;
+}
+
+static struct exchange *delaying(struct channel *ch, const struct tx_publish *p)
+{
+    struct exchange *x = p->delay_ms ? exchange_find(ch->peer->vhost, msg_exchange(p->msg)) : NULL;
+    return x && x->delayed ? x : NULL; /* an exchange that went takes what was on its way with it */
+}
+
+static bool prepare_publish(struct broker *b, struct channel *ch, struct tx_publish *p, struct tx_needs *needs)
+{
+    if (p->delay_ms) {
+        struct exchange *x = delaying(ch, p);
+        if (!x)
+            return true;
+        p->delayed = delay_prepare(b, x->vhost);
+        tx_need(needs, p->msg, 1, &p->need);
+        return p->delayed != NULL;
+    }
     if (!route_again(b, p))
         return false;
+    if (b->route.count)
+        tx_need(needs, p->msg, b->route.count, &p->need);
+    else if ((p->msg->flags & MSG_MANDATORY) && p->queue_count == 0) {
+        p->unroutable = return_answer();
+        return p->unroutable != NULL;
+    }
+    return true;
+}
+
+/* As settle does it, but said ahead. */
+static bool prepare_ack(struct broker *b, struct tx_ack *a, struct tx_needs *needs)
+{
+    struct entry *e = a->item.entry;
+    struct queue *q = e->queue;
+    bool limit = q && q->rules.delivery_limit >= 0 && e->returns >= (uint64_t)q->rules.delivery_limit;
+    a->reason = a->ack ? REASON_ACKED : a->requeue ? REASON_DELIVERY_LIMIT : REASON_REJECTED;
+    a->fate = !q || a->ack || !a->requeue || limit ? FATE_GONE : FATE_BACK;
+    if (a->fate == FATE_GONE && !a->ack && q && q->rules.has_dlx && !q->deleting) {
+        if (!dead_letter_prepare(b, e, a->reason, needs, &a->need, &a->dead))
+            return false;
+        if (a->dead) {
+            a->fate = FATE_DEAD;
+            return true;
+        }
+    }
+    a->need = a->fate == FATE_GONE ? REMOVAL_BYTES : log_captured_bytes(64, 1);
+    needs->bytes += a->need;
+    return true;
+}
+
+static bool prepare(struct broker *b, struct channel *ch)
+{
+    struct tx_needs needs = {.records = 2};
+    backlog_flush_removals(b);
+    if (!list_empty(&b->removals))
+        return false; /* what is older must not become part of this */
+    LIST_EACH(&ch->tx_publishes, node, after)
+    if (!prepare_publish(b, ch, CONTAINER_OF(node, struct tx_publish, link), &needs))
+        return false;
+    for (uint32_t i = 0; i < ch->tx_ack_count; i++)
+        if (!prepare_ack(b, &ch->tx_acks[i], &needs))
+            return false;
+    return targets_reserve(b, needs.targets) && pool_reserve_many(&b->entries, needs.entries) &&
+           log_capture_begin(b, needs.bytes, needs.records);
+}
+
+/* ---- commit, second half: nothing fails ---- */
+
+static void commit_gone(struct broker *b, struct channel *ch, struct tx_ack *a)
+{
+    struct entry *e = a->item.entry;
+    unacked_settled(ch, &a->item);
+    if (!e->queue) {
+        backlog_free(b, e);
+        return;
+    }
+    ch->peer->removal_epoch = b->removal_epoch;
+    backlog_remove(b, e, a->reason);
+}
+
+static void commit_removals(struct broker *b, struct channel *ch)
+{
+    for (uint32_t i = 0; i < ch->tx_ack_count; i++)
+        if (ch->tx_acks[i].fate == FATE_GONE) {
+            b->promised -= ch->tx_acks[i].need;
+            commit_gone(b, ch, &ch->tx_acks[i]);
+        }
+    backlog_flush_removals(b);
+    CHECK(list_empty(&b->removals));
+}
+
+static void commit_publish(struct broker *b, struct channel *ch, struct tx_publish *p, bool *rejected)
+{
+    lsn_t lsn;
+    b->promised -= p->need;
+    if (p->delay_ms) {
+        if (p->delayed)
+            p->entry = delay_prepared(b, delaying(ch, p), p->msg, p->delay_ms, &p->delayed);
+        return;
+    }
+    CHECK(route_again(b, p));
     if (b->route.count) {
         enum enqueue_result result = enqueue_routed(b, p->msg, &b->route, NULL, &lsn);
+        CHECK(result != ENQUEUE_NO_MEMORY);
         *rejected |= result == ENQUEUE_REJECTED;
-        return result != ENQUEUE_NO_MEMORY;
+    } else if (p->unroutable)
+        return_msg(b, ch, p->msg, p->origin, &p->unroutable);
+}
+
+static void commit_rest(struct broker *b, struct channel *ch)
+{
+    for (uint32_t i = 0; i < ch->tx_ack_count; i++) {
+        struct tx_ack *a = &ch->tx_acks[i];
+        if (a->fate == FATE_GONE)
+            continue;
+        b->promised -= a->need;
+        if (a->fate == FATE_DEAD) {
+            unacked_settled(ch, &a->item);
+            ch->peer->removal_epoch = b->removal_epoch;
+            dead_letter_prepared(b, &a->dead);
+        } else
+            settle(b, ch, a->item, false, true);
     }
-    if ((p->msg->flags & MSG_MANDATORY) && p->queue_count == 0)
-        return_msg(b, ch, p->msg, p->origin);
-    return true;
+    ch->tx_ack_count = 0;
+}
+
+static lsn_t commit(struct broker *b, struct channel *ch, bool *rejected)
+{
+    pool_pin(&b->entries);
+    commit_removals(b, ch);
+    LIST_EACH(&ch->tx_publishes, node, after)
+    commit_publish(b, ch, CONTAINER_OF(node, struct tx_publish, link), rejected);
+    commit_rest(b, ch);
+    lsn_t lsn = log_capture_end(b);
+    LIST_EACH(&ch->tx_publishes, node, after)
+    {
+        struct entry *delayed = CONTAINER_OF(node, struct tx_publish, link)->entry;
+        if (delayed && delayed->lsn == LSN_CAPTURED)
+            delayed->lsn = lsn;
+    }
+    pool_unpin(&b->entries);
+    return lsn;
 }
 
 void do_tx_commit(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
 {
+    bool rejected = false;
     if (!in_tx(b, ch, c))
         return;
-    backlog_flush_removals(b);
-    if (!log_capture_begin(b)) {
-        no_memory(b, peer, c->channel, c->origin);
-        return;
-    }
-    bool ok = true, rejected = false;
-    LIST_EACH(&ch->tx_publishes, node, after)
-    ok = ok && commit_publish(b, ch, CONTAINER_OF(node, struct tx_publish, link), &rejected);
-    for (uint32_t i = 0; ok && i < ch->tx_ack_count; i++) {
-        struct tx_ack *a = &ch->tx_acks[i];
-        settle(b, ch, a->item, a->ack, a->requeue, a->reject);
-    }
-    if (ok) {
-        ch->tx_ack_count = 0;
-        (void)dead_letter_run(b, UINT32_MAX);
-        backlog_flush_removals(b);
-    }
-    lsn_t lsn = log_capture_end(b);
+    bool ok = prepare(b, ch);
+    lsn_t lsn = ok ? commit(b, ch, &rejected) : 0;
     tx_drop(b, ch, true);
     if (!ok) {
         no_memory(b, peer, c->channel, c->origin);

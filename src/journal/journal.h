@@ -66,7 +66,7 @@ bool journal_room(const struct journal *journal);
 
 /* Makes sure the next appends of up to bytes payload and count records cannot fail; replaces what is left of an earlier
  * reservation and lasts until the kick. Appends under one reservation of at most group_bytes_max sit in one group: all of
- * them survive a crash or none. False: no memory. Writer. */
+ * them survive a crash or none. False: no memory, and the earlier reservation stands. Writer. */
 MUST_USE bool journal_reserve(struct journal *journal, size_t bytes, unsigned count);
 
 /* Copies one record (the parts in order, at most JOURNAL_RECORD_BYTES_MAX) and returns its lsn. Needs a reservation.

@@ -667,6 +667,7 @@ static void the_nth_call_fails(void **state)
 static void the_nth_allocation_fails(void **state)
 {
     (void)state;
+    unsigned refused = 0;
     for (uint64_t n = 1;; n++) {
         struct os_sim *sim = os_sim_new(16);
         struct rig *rig = rig_new(os_sim_os(sim), "d");
@@ -676,9 +677,12 @@ static void the_nth_allocation_fails(void **state)
         mem_fail_at(n, false);
         int err = rig_open(rig);
         for (int i = 0; i < 60 && !err; i++) {
-            if (journal_reserve(rig->journal, 10 * sizeof bytes, 10))
+            if (journal_reserve(rig->journal, 10 * sizeof bytes, 10)) {
+                if (i % 8 == 0 && !journal_reserve(rig->journal, 1000 * sizeof bytes, 1000))
+                    refused++; /* and the first still holds */
                 for (int j = 0; j < 10; j++)
                     journal_append(rig->journal, &part, 1);
+            }
             journal_kick(rig->journal);
             err = journal_step(rig->journal);
             err = err > 0 ? 0 : err;
@@ -696,6 +700,7 @@ static void the_nth_allocation_fails(void **state)
             break;
         assert_true(n < 10000);
     }
+    assert_true(refused > 0);
 }
 
 /* ----------------------------------------------------------------------------------------------------- the real system */

@@ -190,7 +190,6 @@ bool stage_reserve(struct stage *stage, size_t bytes, unsigned count)
         return true;
     size_t need = bytes + (size_t)count * LAYOUT_RECORD_HEADER;
     bool one_group = need <= stage->cap_max - LAYOUT_GROUP_HEADER;
-    stage->reserved = 0;
     if (!stage->open && !borrow(stage, one_group ? need : 0))
         return false;
     if (one_group && group_room(stage->open) < need) {

@@ -46,7 +46,7 @@ struct stage {
 void stage_init(struct stage *stage, struct os_event *work, size_t group_bytes_max, lsn_t next_lsn);
 void stage_fini(struct stage *stage);
 
-/* As journal_reserve: replaces what is left of the last reservation. Writer. */
+/* As journal_reserve: replaces what is left of the last reservation, unless it fails. Writer. */
 MUST_USE bool stage_reserve(struct stage *stage, size_t bytes, unsigned count);
 lsn_t stage_append(struct stage *stage, const struct slice *parts, unsigned count);
 /* Ends the tick. True: there is something for the journal thread. Writer. */

@@ -32,6 +32,33 @@ static void memory_sways(void **state)
     assert_int_equal(watch_measure(&watch, 980, 500), 0);
 }
 
+static void freed_pages(void **state)
+{
+    (void)state;
+    struct watch watch = {.memory_mark = 1000, .disk_min = 100};
+    assert_false(watch_trim_due(&watch, 100, 950, MONO_NEVER)); /* far from the mark */
+    assert_true(watch_trim_due(&watch, 100, 951, MONO_NEVER));
+    assert_false(watch_trim_due(&watch, 100, 951, 10 * NS_PER_S));
+    assert_true(watch_trim_due(&watch, 100, 951, 10 * NS_PER_S + 1));
+    watch.raised = ALARM_MEMORY;
+    assert_true(watch_trim_due(&watch, 949, 2000, NS_PER_S)); /* only freed pages keep the alarm up */
+    assert_false(watch_trim_due(&watch, 949, 2000, NS_PER_S / 10));
+    assert_false(watch_trim_due(&watch, 951, 2000, NS_PER_S)); /* what is in use does */
+    assert_false(watch_trim_due(&watch, 949, 949, NS_PER_S));
+}
+
+static void looks_often_near_a_limit(void **state)
+{
+    (void)state;
+    struct watch watch = {.memory_mark = 1000, .disk_min = 100};
+    watch_measure(&watch, 500, 400);
+    assert_int_equal(watch_pause(&watch), NS_PER_S);
+    watch_measure(&watch, 501, 400);
+    assert_int_equal(watch_pause(&watch), NS_PER_S / 10);
+    watch_measure(&watch, 500, 399);
+    assert_int_equal(watch_pause(&watch), NS_PER_S / 10);
+}
+
 static void disk_sways(void **state)
 {
     (void)state;
@@ -45,6 +72,7 @@ static void disk_sways(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(marks), cmocka_unit_test(memory_sways),
+                                       cmocka_unit_test(freed_pages), cmocka_unit_test(looks_often_near_a_limit),
                                        cmocka_unit_test(disk_sways)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,8 +1,8 @@
 /* The worker thread, see worker.h.
  *
- * It sleeps on an event that the core's thread sets, and looks at memory and disk once a second. Memory is what we
- * account plus what the process occupies beyond it; before the latter raises an alarm, freed pages are given back, so
- * that memory which malloc merely keeps never blocks anybody. */
+ * It sleeps on an event that the core's thread sets, and looks at memory and disk once a second, near a limit ten times.
+ * Memory is what we account plus what the process occupies beyond it; before the latter raises an alarm, freed pages are
+ * given back, so that memory which malloc merely keeps never blocks anybody. */
 #include "main/worker.h"
 
 #include "base/check.h"
@@ -14,9 +14,6 @@
 #include "os/thread.h"
 
 #include <errno.h>
-
-#define WATCH_EVERY_NS NS_PER_S
-#define TRIM_EVERY_NS (10 * NS_PER_S)
 
 struct worker {
     struct worker_options options;
@@ -75,8 +72,8 @@ static void answer_questions(struct worker *worker)
 static uint64_t memory_used(struct worker *worker, mono_t now)
 {
     uint64_t counted = mem_in_use(), resident = os_memory_resident();
-    if (resident > worker->watch.memory_mark / 20 * 19 && resident > counted &&
-        (worker->trimmed_at == 0 || now - worker->trimmed_at > TRIM_EVERY_NS)) {
+    mono_t since = worker->trimmed_at ? now - worker->trimmed_at : MONO_NEVER;
+    if (watch_trim_due(&worker->watch, counted, resident, since)) {
         os_allocator_trim();
         worker->trimmed_at = now;
         resident = os_memory_resident();
@@ -117,10 +114,10 @@ static void worker_run(void *arg)
     while (!atomic_load(&worker->stop)) {
         answer_questions(worker);
         mono_t now = os->now_mono(os);
-        if (worker->measured_at == 0 || now - worker->measured_at >= WATCH_EVERY_NS)
+        if (worker->measured_at == 0 || now - worker->measured_at >= watch_pause(&worker->watch))
             measure(worker, now);
         tell(worker, worker->watch.raised | atomic_load(&worker->forced));
-        os_event_wait(&worker->event, WATCH_EVERY_NS);
+        os_event_wait(&worker->event, watch_pause(&worker->watch));
     }
 }
 

@@ -79,6 +79,20 @@ static bool lasts(const struct message *msg, enum place place)
     return msg->persistent || place == PLACE_QUORUM;
 }
 
+/* The message is on its way to the place. */
+static void sent(struct message *msg, enum place p)
+{
+    msg->known[p] = KNOWN_SENT;
+    if (p == PLACE_SHORT || p == PLACE_TTL) { /* may be dropped or expire at any time: into the dead letter queue */
+        msg->known[p] |= KNOWN_LEAVING;
+        msg->known[PLACE_DEAD] = KNOWN_SENT | KNOWN_LEAVING;
+    }
+    if (p == PLACE_DELAYED) {
+        msg->known[p] |= KNOWN_LEAVING;
+        msg->known[PLACE_WAITING] = KNOWN_SENT | KNOWN_LEAVING;
+    }
+}
+
 uint64_t model_published(struct model *m, unsigned places, bool persistent, uint32_t len, bool in_tx)
 {
     uint64_t id = ++m->count;
@@ -92,15 +106,7 @@ uint64_t model_published(struct model *m, unsigned places, bool persistent, uint
             m->open.where[m->open.published_count++] = (enum place)p;
             continue;
         }
-        msg->known[p] = KNOWN_SENT;
-        if (p == PLACE_SHORT || p == PLACE_TTL) { /* may be dropped or expire at any time: into the dead letter queue */
-            msg->known[p] |= KNOWN_LEAVING;
-            msg->known[PLACE_DEAD] = KNOWN_SENT | KNOWN_LEAVING;
-        }
-        if (p == PLACE_DELAYED) {
-            msg->known[p] |= KNOWN_LEAVING;
-            msg->known[PLACE_WAITING] = KNOWN_SENT | KNOWN_LEAVING;
-        }
+        sent(msg, (enum place)p);
     }
     if (!in_tx)
         msg->order = ++m->order;
@@ -202,7 +208,7 @@ void model_commit(struct model *m)
     m->commit_sent = true;
     for (unsigned i = 0; i < m->committing.published_count; i++) {
         struct message *msg = &m->messages[m->committing.published[i]];
-        msg->known[m->committing.where[i]] = KNOWN_SENT;
+        sent(msg, m->committing.where[i]);
         msg->order = ++m->order;
     }
 }
@@ -210,8 +216,7 @@ void model_commit(struct model *m)
 void model_committed(struct model *m)
 {
     for (unsigned i = 0; i < m->committing.published_count; i++)
-        if (lasts(&m->messages[m->committing.published[i]], m->committing.where[i]))
-            m->messages[m->committing.published[i]].known[m->committing.where[i]] |= KNOWN_SURE;
+        model_confirmed(m, m->committing.published[i]);
     for (unsigned i = 0; i < m->committing.acked_count; i++)
         model_gone(m, m->committing.acked_where[i], m->committing.acked[i]);
     m->commit_sent = false;
@@ -288,15 +293,20 @@ static void check_message(struct model *m, uint64_t id, const bool exists[PLACE_
         check_pair(m, id, PLACE_WAITING, PLACE_DELAYED);
 }
 
-/* M5. What a consumer took meanwhile, or a queue that went, says nothing. */
-static void check_commit(struct model *m, const bool exists[PLACE_COUNT])
+/* M5. What a consumer took meanwhile, or a queue that went, says nothing; live: transient messages are there too. */
+static void check_commit(struct model *m, const bool exists[PLACE_COUNT], bool live)
 {
     const struct model_tx *tx = &m->committing;
     unsigned there = 0, not_there = 0;
     for (unsigned i = 0; i < tx->published_count; i++) {
         const struct message *msg = &m->messages[tx->published[i]];
         uint8_t known = msg->known[tx->where[i]];
-        if ((known & (KNOWN_LEAVING | KNOWN_GONE)) || !exists[tx->where[i]] || !lasts(msg, tx->where[i]))
+        if (tx->where[i] == PLACE_DELAYED) { /* on its way, or there: it leaves only for the other */
+            known = (known | msg->known[PLACE_WAITING]) & (uint8_t)~KNOWN_LEAVING;
+            if (known & KNOWN_TAKEN)
+                continue;
+        }
+        if ((known & (KNOWN_LEAVING | KNOWN_GONE)) || !exists[tx->where[i]] || (!live && !lasts(msg, tx->where[i])))
             continue;
         *(known & KNOWN_FOUND ? &there : &not_there) += 1;
     }
@@ -319,7 +329,7 @@ void model_settle(struct model *m, const bool exists[PLACE_COUNT])
         if (p != PLACE_WAITING && !m->doubtful[p] && exists[p] != m->exists[p])
             model_fault(m, "queue of place %d %s", p, exists[p] ? "is back" : "is lost");
     if (m->commit_sent) {
-        check_commit(m, exists);
+        check_commit(m, exists, false);
         for (unsigned i = 0; i < m->committing.acked_count; i++)
             m->messages[m->committing.acked[i]].known[m->committing.acked_where[i]] |= KNOWN_LEAVING;
     }
@@ -345,4 +355,17 @@ void model_settle(struct model *m, const bool exists[PLACE_COUNT])
     }
     m->open = (struct model_tx){0};
     m->commit_sent = false;
+}
+
+void model_seen(struct model *m, enum place place, struct slice body)
+{
+    uint64_t id = model_identify(m, body);
+    if (id)
+        m->messages[id].known[place] |= KNOWN_FOUND;
+}
+
+void model_commit_is_whole(struct model *m, const bool exists[PLACE_COUNT])
+{
+    if (m->commit_sent)
+        check_commit(m, exists, true);
 }

@@ -95,4 +95,9 @@ void model_compare(struct model *m);
 void model_found(struct model *m, enum place place, struct slice body);
 void model_settle(struct model *m, const bool exists[PLACE_COUNT]);
 
+/* Of a broker that runs on: model_compare, model_seen per message, then the check that a commit which got no answer took
+ * effect as a whole or not at all. Takes nothing over. */
+void model_seen(struct model *m, enum place place, struct slice body);
+void model_commit_is_whole(struct model *m, const bool exists[PLACE_COUNT]);
+
 #endif

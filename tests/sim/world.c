@@ -108,39 +108,48 @@ static int keep_segment(void *arg, uint32_t segment, uint64_t end, struct slice 
     return store_keep(w->store, segment, end, w->why, sizeof w->why);
 }
 
+static void give_back(struct world *w, struct page_job *job)
+{
+    struct command *c = ring_push(&broker_port(w->broker, 3)->commands);
+    if (!c)
+        abort();
+    if (job->err && !w->may_fail && !os_sim_is_cut(w->disk))
+        model_fault(w->model, "a page job failed by itself: %d", job->err);
+    *c = (struct command){.type = CMD_PAGED, .job = job};
+    ring_publish(&broker_port(w->broker, 3)->commands);
+}
+
 /* Jobs to the store, work (or not: it lags at random), answers back. */
 static void store_turn(struct world *w)
 {
     struct port *port = broker_port(w->broker, 3);
     struct effect *e;
+    struct page_job *job;
     while ((e = ring_peek(&port->effects))) {
-        struct page_job *job = e->job;
+        job = e->job;
         if (!store_submit(w->store, &job))
             break;
         ring_pop(&port->effects);
     }
     if (world_pick(w, 8) >= w->lag)
         (void)store_step(w->store);
-    struct page_job *job;
-    while (ring_room(&port->commands) && (job = store_take(w->store))) {
-        if (job->err && !w->may_fail && !os_sim_is_cut(w->disk))
-            model_fault(w->model, "a page job failed by itself: %d", job->err);
-        struct command *c = ring_push(&port->commands);
-        *c = (struct command){.type = CMD_PAGED, .job = job};
-    }
-    ring_publish(&port->commands);
+    while (ring_room(&port->commands) && (job = store_take(w->store)))
+        give_back(w, job);
 }
 
+/* For the comparison, beside what the core has asked. */
 static void read_page(void *self, struct page_job *job)
 {
     struct world *w = self;
-    struct page_job *mine = job;
+    struct page_job *mine = job, *done = NULL;
     if (!store_submit(w->store, &mine))
         abort();
-    while (store_step(w->store))
-        ;
-    if (store_take(w->store) != job)
-        abort();
+    while (done != job) {
+        (void)store_step(w->store);
+        while (done != job && (done = store_take(w->store)))
+            if (done != job)
+                give_back(w, done);
+    }
     if (job->err && !w->may_fail)
         model_fault(w->model, "a page in segment %u at %u cannot be read: %d", job->where.segment, job->where.offset,
                     job->err);
@@ -465,6 +474,24 @@ void world_compare(struct world *w)
     model_settle(w->model, exists);
 }
 
+static void seen(void *arg, struct slice body)
+{
+    struct finding *f = arg;
+    model_seen(f->model, f->place, body);
+}
+
+void world_check_commit(struct world *w)
+{
+    bool exists[PLACE_COUNT];
+    struct peek_reader reader = world_reader(w);
+    model_compare(w->model);
+    for (int p = 0; p < PLACE_COUNT; p++) {
+        struct finding f = {w->model, (enum place)p};
+        exists[p] = peek_queue(w->broker, place_names[p], &reader, seen, &f);
+    }
+    model_commit_is_whole(w->model, exists);
+}
+
 /* ---- furniture ---- */
 
 static struct slice queue_args(enum place place, uint8_t *room, size_t len)
@@ -541,8 +568,7 @@ static void op_publish(struct world *w, uint16_t channel)
     enum place to = targets[world_pick(w, ARRAY_LEN(targets))];
     if (w->published_count + 1 >= ARRAY_LEN(w->published) || w->model->count + 1 >= MODEL_MESSAGES)
         return;
-    if (in_tx &&
-        (w->model->open.published_count + 2 > MODEL_TX || to == PLACE_SHORT || to == PLACE_TTL || to == PLACE_DELAYED))
+    if (in_tx && (w->model->open.published_count + 2 > MODEL_TX || to == PLACE_SHORT || to == PLACE_TTL))
         return;
     for (int p = 0; to == PLACE_COUNT && p <= PLACE_FAN; p++)
         if (w->model->exists[p] && w->model->unbound[p] && !bind(w, (enum place)p))
@@ -736,9 +762,10 @@ static void op_channel_again(struct world *w)
 
 void world_op(struct world *w)
 {
+    static const uint8_t of_tx[] = {3, 9, 10, 10, 11, 12, 13, 31};
     w->ops++;
     w->at++;
-    switch (world_pick(w, 32)) {
+    switch (w->mostly_tx ? of_tx[world_pick(w, ARRAY_LEN(of_tx))] : world_pick(w, 32)) {
     case 0: op_consume(w); break;
     case 1:
     case 2: op_get(w, CH_GET); break;

@@ -38,9 +38,10 @@ struct world {
     struct client client;
     struct model *model;
     uint64_t dice;
-    bool dead;     /* the journal has failed: only a restart helps */
-    bool may_fail; /* a fault was injected: the journal may fail */
-    bool tolerant; /* memory is refused on purpose: the client may lose its connection */
+    bool dead;      /* the journal has failed: only a restart helps */
+    bool may_fail;  /* a fault was injected: the journal may fail */
+    bool tolerant;  /* memory is refused on purpose: the client may lose its connection */
+    bool mostly_tx; /* most operations are those of transactions */
     unsigned talk;
     uint64_t compact_every;
     uint64_t paging_bytes; /* 0: queues stay in memory */
@@ -81,6 +82,8 @@ bool world_start(struct world *w);
 bool world_connect(struct world *w);
 /* Compares what the broker holds with the model, which takes it over. */
 void world_compare(struct world *w);
+/* Looks at a commit that got no answer in the running broker: all of it or nothing. */
+void world_check_commit(struct world *w);
 /* One round of everything. */
 void world_turn(struct world *w);
 /* Rounds until the answer comes. False: dead, or the channel failed, or no answer (a violation). */
