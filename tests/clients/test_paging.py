@@ -1,0 +1,145 @@
+"""Backlogs that do not fit the memory a broker may use for them: nothing is lost, nothing changes places.
+
+About Millrace alone: paging.bytes is set so low that a few thousand messages are a large backlog.
+"""
+
+import os
+import struct
+import zlib
+
+import pytest
+
+import brokers
+from conftest import TARGET
+from test_durability import ok, open_channel
+
+pytestmark = pytest.mark.skipif(TARGET == 'rabbitmq', reason='settings of Millrace')
+if TARGET == 'rabbitmq':
+    collect_ignore = [__file__]
+
+SIZE = 4096
+COUNT = 12000
+BATCH = 500
+
+
+@pytest.fixture
+def small():
+    """A broker that keeps a quarter of a megabyte of waiting messages in memory."""
+    broker = brokers.Millrace(args=('--set', 'paging.bytes=256K', '--set', 'paging.page_bytes=32K', '--set',
+                                    'journal.compact_bytes=4M'))
+    try:
+        broker.start()
+        yield broker
+    finally:
+        broker.remove()
+
+
+def body(number):
+    text = struct.pack('>Q', number) + bytes([number % 251]) * (SIZE - 12)
+    return text + struct.pack('>I', zlib.crc32(text))
+
+
+def number_of(text):
+    assert len(text) == SIZE and zlib.crc32(text[:-4]) == struct.unpack('>I', text[-4:])[0], 'a damaged body'
+    return struct.unpack('>Q', text[:8])[0]
+
+
+def publish(w, queue, first, count):
+    """With confirms, a batch at a time."""
+    for start in range(first, first + count, BATCH):
+        n = min(BATCH, first + count - start)
+        for number in range(start, start + n):
+            w.publish(1, '', queue, body(number), delivery_mode=2)
+        w.published = getattr(w, 'published', 0) + n
+        while w.take(1, ('basic.ack',)).delivery_tag < w.published:
+            pass
+
+
+def consume(w, queue, count, ack=True):
+    """That many deliveries, acknowledged a batch at a time; ends with a method that proves the acks arrived."""
+    ok(w.call(1, 'basic.qos', prefetch_count=2 * BATCH))
+    tag = ok(w.call(1, 'basic.consume', queue=queue)).consumer_tag
+    got = []
+    for i in range(1, count + 1):
+        m = w.take(1, ('basic.deliver',))
+        got.append(number_of(m.body))
+        if ack and (i % BATCH == 0 or i == count):
+            w.send_method(1, 'basic.ack', delivery_tag=m.delivery_tag, multiple=True)
+    ok(w.call(1, 'basic.cancel', consumer_tag=tag))
+    return got
+
+
+def depth(w, queue):
+    return ok(w.call(1, 'queue.declare', queue=queue, passive=True)).message_count
+
+
+def segments(broker):
+    return sorted(os.listdir(os.path.join(broker.data, 'seg')))
+
+
+def test_a_backlog_beyond_memory(small):
+    w = open_channel(small)
+    ok(w.call(1, 'queue.declare', queue='q', durable=True))
+    publish(w, 'q', 0, COUNT)
+    assert depth(w, 'q') == COUNT
+    assert sum(os.path.getsize(os.path.join(small.data, 'seg', s)) for s in segments(small)) > COUNT * SIZE * 0.8
+    if os.environ.get('MILLRACE_FLAVOUR', 'release') == 'release':
+        # the program, 16 MiB that may wait for the journal at most, buffers of the store: never the 48 MB of messages
+        assert small.rss_bytes() < 40 << 20
+    assert consume(w, 'q', 1000) == list(range(1000))
+    w.close()
+
+    small.kill9()
+    small.start()
+    w = open_channel(small)
+    left = depth(w, 'q')
+    assert left >= COUNT - 1000                 # the last acks need not have reached the disk
+    first = COUNT - left
+    publish(w, 'q', COUNT, 100)
+    assert consume(w, 'q', left + 100) == list(range(first, COUNT + 100))
+    assert depth(w, 'q') == 0
+    # what is empty has no files, but for the one that is being written
+    brokers.wait_until(lambda: len(segments(small)) <= 1, 10, 'the segments to go')
+    w.close()
+
+
+def test_purge_and_delete_of_a_backlog(small):
+    w = open_channel(small)
+    for queue in ('purged', 'deleted', 'kept'):
+        ok(w.call(1, 'queue.declare', queue=queue, durable=True))
+        publish(w, queue, 0, 2000)
+    assert ok(w.call(1, 'queue.purge', queue='purged')).message_count == 2000
+    assert ok(w.call(1, 'queue.delete', queue='deleted')).message_count == 2000
+    w.close()
+    small.kill9()
+    small.start()
+    w = open_channel(small)
+    assert depth(w, 'purged') == 0
+    assert w.call(1, 'basic.get', queue='kept', no_ack=True).message_count == 1999
+    assert consume(w, 'kept', 1999) == list(range(1, 2000))
+    w.close()
+
+
+def test_expired_backlog_is_dead_lettered_in_order(small):
+    w = open_channel(small)
+    ok(w.call(1, 'queue.declare', queue='dead', durable=True))
+    ok(w.call(1, 'queue.declare', queue='q', durable=True, arguments={
+        'x-message-ttl': 2500, 'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': 'dead'}))
+    publish(w, 'q', 0, 1500)
+    brokers.wait_until(lambda: depth(w, 'dead') == 1500, 60, 'the dead letters')
+    assert depth(w, 'q') == 0
+    assert consume(w, 'dead', 1500) == list(range(1500))
+    w.close()
+
+
+def test_a_get_waits_for_its_page(small):
+    w = open_channel(small)
+    ok(w.call(1, 'queue.declare', queue='q', durable=True))
+    publish(w, 'q', 0, 1000)
+    w.close()
+    small.restart()
+    w = open_channel(small)
+    for number in range(300):
+        m = w.call(1, 'basic.get', queue='q', no_ack=True)
+        assert m.name == 'basic.get-ok' and number_of(m.body) == number
+    w.close()
