@@ -359,6 +359,8 @@ bool broker_step(struct broker *b, mono_t now, wall_t wall, lsn_t durable)
     more |= dead_letter_run(b, DEAD_LETTERS_PER_TICK);
     backlog_flush_removals(b);
     more |= compact_turn(b);
+    if (b->drain.side && b->compact.phase == COMPACT_IDLE)
+        drain_answer(b);
     slab_heap_drain(&b->heap);
     for (unsigned i = 0; i < b->side_count; i++)
         if (ring_dirty(&b->sides[i].port.effects))

@@ -526,6 +526,29 @@ static void marks_make_redelivered(void **state)
     end(rig);
 }
 
+static void stop_shortens_a_long_journal(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    declare(rig, "q", (struct slice){0});
+    put(rig, "q", "a");
+    rig_plain(rig, CMD_DRAIN, 1, 0, 0, 0);
+    assert_int_equal(rig->log->first, 1); /* short: left as it is */
+    restart(&rig);
+    rig->log->live += 100u << 20;
+    rig->hold = true;
+    size_t before = rig->log->count;
+    rig_plain(rig, CMD_DRAIN, 1, 0, 0, 0);
+    assert_int_equal(rig_count(rig, EFF_ANSWER), 0); /* not before the snapshot is durable */
+    rig->hold = false;
+    rig_step(rig);
+    assert_int_equal(rig_count(rig, EFF_ANSWER), 1);
+    assert_int_equal(rig->log->first, before + 1);
+    restart(&rig);
+    assert_int_equal(rig_ready(rig, "q"), 1);
+    end(rig);
+}
+
 /* ---- a random history ---- */
 
 struct chance {
@@ -779,6 +802,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(vhost_goes_with_everything),
         cmocka_unit_test(large_messages_in_pieces),
         cmocka_unit_test(marks_make_redelivered),
+        cmocka_unit_test(stop_shortens_a_long_journal),
         cmocka_unit_test(random_histories_replay),
         cmocka_unit_test(random_histories_compact),
         cmocka_unit_test(every_prefix_starts),

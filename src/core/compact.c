@@ -18,6 +18,8 @@
 
 #define SLICE_BYTES (256u * 1024)
 #define SLICE_OBJECTS 512u
+#define STOP_JOURNAL_MIN (24u << 20) /* trimming gives whole files back: below this there is little to win */
+#define STOP_LIVE_MAX (16u << 20)    /* more would hold up the stop */
 #define PAUSE_FIRST (10 * NS_PER_MS)
 #define PAUSE_MOST NS_PER_S
 
@@ -50,6 +52,16 @@ static bool wanted(struct broker *b)
         return true;
     uint64_t live = b->options.log.live_bytes(b->options.log.self);
     return live > b->options.compact_bytes && live / 2 > b->journalled_bytes;
+}
+
+bool compact_before_stop(struct broker *b)
+{
+    uint64_t live = b->options.log.live_bytes(b->options.log.self);
+    if (b->compact.phase != COMPACT_IDLE || live < STOP_JOURNAL_MIN || b->journalled_bytes > STOP_LIVE_MAX ||
+        live / 4 < b->journalled_bytes)
+        return false;
+    compact_start(b);
+    return true;
 }
 
 void compact_start(struct broker *b)
@@ -227,21 +239,23 @@ static bool slice(struct broker *b)
 bool compact_turn(struct broker *b)
 {
     struct compact *k = &b->compact;
-    if (b->recovering || b->stopping || timer_is_set(&k->retry) ||
+    if (b->recovering || timer_is_set(&k->retry) ||
         (k->phase != COMPACT_IDLE && !b->options.log.room(b->options.log.self)))
         return false;
     switch (k->phase) {
     case COMPACT_IDLE:
-        if (wanted(b))
+        if (!b->stopping && wanted(b))
             compact_start(b);
         return k->phase != COMPACT_IDLE;
     case COMPACT_CATALOGUE:
     case COMPACT_MESSAGES:
         if (slice(b))
             k->pause = PAUSE_FIRST;
+        else if (b->stopping)
+            k->phase = COMPACT_IDLE; /* the stop does not wait for memory: nothing was trimmed yet */
         else
             rest(b);
-        return !timer_is_set(&k->retry) && k->phase != COMPACT_SYNC;
+        return !timer_is_set(&k->retry) && k->phase != COMPACT_SYNC && k->phase != COMPACT_IDLE;
     case COMPACT_SYNC:
         if (b->durable >= k->ckpt) {
             b->options.log.trim(b->options.log.self, k->first);

@@ -432,6 +432,10 @@ struct broker {
     uint64_t next_queue_id, next_msg_id, next_ticket;
     unsigned alarms;
     bool recovering, stopping, store_was_new;
+    struct drain { /* who asked for the stop, while a last compaction runs */
+        struct port_side *side;
+        uint32_t session, origin;
+    } drain;
 
     size_t reserved_bytes; /* of this tick's reservation in the journal: what is left */
     unsigned reserved_records;
@@ -642,6 +646,7 @@ MUST_USE bool login_init(struct broker *b);
 void login_fini(struct broker *b);
 void peer_release(struct broker *b, struct peer *peer); /* channels, owned queues; the peer stays */
 void alarms_apply(struct broker *b, struct peer *peer);
+void drain_answer(struct broker *b); /* to the CMD_DRAIN that waits for the last compaction, if any */
 
 /* reply.c: direct reply-to */
 #define REPLY_TO "amq.rabbitmq.reply-to"
@@ -679,6 +684,7 @@ lsn_t log_checkpoint(struct broker *b, lsn_t first);
 void compact_init(struct broker *b);
 bool compact_turn(struct broker *b); /* true: work is left */
 void compact_start(struct broker *b);
+bool compact_before_stop(struct broker *b); /* begun, because the next start would read a long journal for little */
 void compact_moving(struct broker *b, struct entry *entry); /* before an entry changes lists */
 void compact_object_removed(struct broker *b, struct object *object);
 void compact_entry_removed(struct broker *b, struct entry *entry);

@@ -344,5 +344,18 @@ void do_drain(struct broker *b, struct peer *peer, struct channel *ch, struct co
             q->mark_lsn = log_mark(b, q, q->mark);
         }
     }
-    answer_ok(b, peer, c, b->appended, (struct slice){0}, 0, 0);
+    b->drain = (struct drain){.side = peer->side, .session = peer->number, .origin = c->origin};
+    if (!compact_before_stop(b))
+        drain_answer(b);
+}
+
+/* Everything is in the journal, and the journal is as short as it will be. */
+void drain_answer(struct broker *b)
+{
+    struct drain drain = b->drain;
+    struct peer *peer = drain.side ? peer_of(b, drain.side, drain.session) : NULL;
+    b->drain = (struct drain){0};
+    if (peer)
+        answer_ok(b, peer, &(struct command){.type = CMD_DRAIN, .origin = drain.origin}, b->appended, (struct slice){0},
+                  0, 0);
 }

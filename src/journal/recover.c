@@ -284,6 +284,14 @@ int recover_claims(struct walk *walk, lsn_t *ret_claim, char *where, size_t wher
     return err ? err : walk->os->list(walk->os, walk->wal, claims_of_name, &claims);
 }
 
+/* The superblock says that the journal was closed with this very tail: nothing was written after it. */
+static bool ended_clean(const struct recovery *r, const struct walk *walk)
+{
+    const struct layout_super *super = &r->wal->super;
+    return super->clean && !r->lost_copy && walk->in_file && super->tail_seq == walk->seq &&
+           super->tail_offset == walk->offset && super->durable == walk->lsn - 1;
+}
+
 /* Rules 4 and 5. 0: a torn tail (or none). */
 static int judge(struct recovery *r, struct walk *walk)
 {
@@ -298,7 +306,8 @@ static int judge(struct recovery *r, struct walk *walk)
     /* The start lsn was durable before it was recorded: only damage can end the journal below it. */
     if (durable < wal->super.start_lsn - 1)
         durable = wal->super.start_lsn - 1;
-    int err = durable >= walk->lsn ? 0 : recover_claims(walk, &durable, where, sizeof where);
+    bool known = durable >= walk->lsn || ended_clean(r, walk);
+    int err = known ? 0 : recover_claims(walk, &durable, where, sizeof where);
     if (err)
         return disk_error(r, err, "read", wal->folder);
     if (durable < walk->lsn)
@@ -373,9 +382,7 @@ static int settle_tail(struct recovery *r, struct walk *walk, uint64_t *ret_cut)
         wal->fd = -1;
         return disk_error(r, err, "open", path);
     }
-    const struct layout_super *super = &wal->super;
-    bool clean = super->clean && !r->lost_copy && super->tail_seq == walk->seq && super->tail_offset == walk->offset &&
-                 super->durable == walk->lsn - 1;
+    bool clean = ended_clean(r, walk);
     if (!clean)
         err = zero_tail(r, walk, wal->fd, ret_cut);
     if (!err)

@@ -8,7 +8,7 @@
 #include "os/os_poll.h"
 
 #define READ_GULP (64u * 1024)       /* one recv */
-#define READ_CONN_MAX (256u * 1024)  /* bytes read of one connection per tick */
+#define READ_CONN_MAX READ_GULP      /* bytes read of one connection per tick: more makes stages wait for each other */
 #define READ_TICK_MAX (1024u * 1024) /* bytes read per tick */
 #define TAIL_COPY_MAX 4096u          /* a shorter unfinished tail is copied in front of the next gulp */
 #define WRITE_PIECES 64              /* iovecs per sendmsg */

@@ -65,6 +65,8 @@ static int posix_open(struct os *os, const char *path, unsigned flags, int *ret_
     while (fd < 0 && errno == EINTR);
     if (fd < 0)
         return -errno;
+    if (!(flags & OS_WRITE))
+        (void)posix_fadvise(fd, 0, 0, POSIX_FADV_SEQUENTIAL); /* who only reads, reads from end to end */
     *ret_fd = fd;
     return 0;
 }
