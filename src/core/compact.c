@@ -331,9 +331,11 @@ bool compact_turn(struct broker *b)
     case COMPACT_MESSAGES:
         if (slice(b))
             k->pause = PAUSE_FIRST;
+        else if (b->stopping)
+            k->phase = COMPACT_IDLE; /* the stop does not wait for memory: nothing was trimmed yet */
         else
             rest(b);
-        return !timer_is_set(&k->retry) && k->phase != COMPACT_SYNC;
+        return !timer_is_set(&k->retry) && k->phase != COMPACT_SYNC && k->phase != COMPACT_IDLE;
     case COMPACT_SYNC:
         if (b->durable >= k->ckpt) {
             b->options.log.trim(b->options.log.self, k->first);

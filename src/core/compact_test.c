@@ -76,6 +76,29 @@ static void rests_without_memory(void **state)
     rests(COMPACT_CATALOGUE);
 }
 
+/* A stop does not wait for memory. */
+static void stops_without_memory(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    put_large(rig, 100000);
+    rig_clear(rig);
+    rig_command(rig, 0, CMD_DRAIN, 2, 0)->origin = 7;
+    rig->log->live = 64u << 20;
+    ring_publish(&broker_port(rig->b, 0)->commands);
+    (void)step(rig);
+    assert_true(rig->b->compact.phase != COMPACT_IDLE);
+    assert_int_equal(rig_count(rig, EFF_ANSWER), 0);
+    mem_fail_at(1, true);
+    for (int i = 0; i < 3; i++)
+        (void)step(rig);
+    mem_fail_at(0, false);
+    assert_int_equal(rig_count(rig, EFF_ANSWER), 1);
+    assert_int_equal(rig->b->totals.compactions, 0);
+    rig_assert_replays(rig);
+    end(rig);
+}
+
 /* The n-th allocation fails wherever it is: the compaction comes to its end all the same. */
 static void any_allocation_fails(void **state)
 {
@@ -134,7 +157,7 @@ static void moves_without_memory(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(rests_without_memory), cmocka_unit_test(any_allocation_fails),
-                                       cmocka_unit_test(moves_without_memory)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(rests_without_memory), cmocka_unit_test(stops_without_memory),
+                                       cmocka_unit_test(any_allocation_fails), cmocka_unit_test(moves_without_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

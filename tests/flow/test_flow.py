@@ -65,11 +65,12 @@ class Pair:
         assert c.deliveries == p.confirms.confirmed
 
 
-@pytest.mark.skipif(os.environ.get('MILLRACE_FLAVOUR', 'release') != 'release', reason='the alarm measures resident memory')
-def test_real_shortage_of_memory(start):
-    """Publishing without a consumer raises the alarm, consuming ends it."""
-    broker = start('--set=memory.high_watermark=%d' % (48 * MIB))
-    Pair(broker, 'q', b'm' * 20000, 100).goes_through_an_alarm('low on memory', lambda: None, lambda: None)
+if os.environ.get('MILLRACE_FLAVOUR', 'release') == 'release':      # a sanitizer does not give memory back
+
+    def test_real_shortage_of_memory(start):
+        """Publishing without a consumer raises the alarm, consuming ends it."""
+        broker = start('--set=memory.high_watermark=%d' % (48 * MIB))
+        Pair(broker, 'q', b'm' * 20000, 100).goes_through_an_alarm('low on memory', lambda: None, lambda: None)
 
 
 SMALL_DISK = ('unshare', *(() if os.geteuid() == 0 else ('-r',)), '-m', 'sh', '-c',
