@@ -94,7 +94,7 @@ BINARY += $(if $(wildcard $(MAIN)),build/millrace)
 endif
 
 # ----------------------------------------------------------------------------------------------------------- targets
-.PHONY: all help mutants unit unit-build programs test bench tidy format coverage install uninstall clean
+.PHONY: all help mutants crash power unit unit-build programs test bench tidy format coverage install uninstall clean
 .PHONY: fuzz-build fuzz-smoke fuzz-coverage version FORCE
 
 all: $(LIBRARY) $(BINARY)  ## build the broker (default): build/millrace, or build/FLAVOUR/millrace with FLAVOUR=...
@@ -122,6 +122,12 @@ bench: all programs  ## the benchmark table, both brokers side by side; writes d
 
 mutants: all  ## deliberate faults of the broker, each of which the simulator must find; writes docs/mutants.md
 	tests/sim/mutants/run
+
+crash: all programs  ## 200 × kill -9 under load with an independent checker; writes docs/crash.md
+	tests/crash/kill9 --cycles 200 --report
+
+power: all programs  ## 100 × power cut on two kinds of disk, and the controls (needs root); writes docs/crash.md
+	tests/crash/power --cycles 100 --report
 
 asan ubsan tsan cov:  ## build that flavour
 	@$(MAKE) --no-print-directory FLAVOUR=$@ all unit-build programs
