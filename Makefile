@@ -82,7 +82,10 @@ FUZZERS := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 MAIN_LINE := ^(int )?main *\(
 WITH_MAIN := $(if $(OUTSIDE),$(shell grep -lE '$(MAIN_LINE)' $(OUTSIDE)))
 SHARED := $(filter-out $(WITH_MAIN) $(FUZZERS),$(OUTSIDE))
-PROGRAMS := $(patsubst %.c,$(B)/%,$(WITH_MAIN)) $(patsubst tests/crash/%.c,$(B)/tests/crash/%.so,$(PLUGINS))
+PROGRAMS := $(patsubst %.c,$(B)/%,$(WITH_MAIN))
+ifneq ($(wildcard /usr/include/nbdkit-plugin.h),)
+PROGRAMS += $(patsubst tests/crash/%.c,$(B)/tests/crash/%.so,$(PLUGINS))
+endif
 FUZZ_NAMES := $(patsubst tests/fuzz/fuzz_%.c,%,$(FUZZERS))
 
 UNIT := $(patsubst src/%.c,$(B)/unit/%,$(TESTS))

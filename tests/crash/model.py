@@ -21,6 +21,7 @@ import zlib
 NEXT = {"ttl": "ttl-dead", "ov": "ov-dead"}     # places that a message leaves by itself
 LIMIT = {"ov": 40, "beat": 5}                   # x-max-length
 IN_DOUBT = 30                                   # publishes of one family that may be on their way
+SOURCE = {target: place for place, target in NEXT.items()}
 UNORDERED = {"late", "rej-dead"}                # delayed messages and rejected ones come in an order of their own
 VERDICTS = ("lost", "back", "duplicate", "order", "phantom", "torn", "unflagged", "stuck", "refused")
 
@@ -151,13 +152,17 @@ class Model:
             self.verdict("duplicate", "%r came from %s although it was delivered already and not given back" % (note, place))
         elif place not in note.allowed:
             self.misplaced(note, place)
-        if not redelivered and place not in UNORDERED:
+        if not redelivered and self.ordered(note, place):
             if note.key[1] <= self.first.get((place, note.key[0]), 0):
                 self.verdict("order", "%r came from %s after #%d" % (note, place, self.first[place, note.key[0]]))
             self.first[place, note.key[0]] = note.key[1]
         note.allowed, note.settled, note.held = {place}, True, True
         self.live[note.key] = note
         return note
+
+    def ordered(self, note, place):
+        """A message that an audit had taken from its queue died later than those behind it: it may stand behind them."""
+        return place not in UNORDERED and SOURCE.get(place) not in note.seen
 
     def settle(self, group, happened):
         if group.open:
@@ -197,6 +202,7 @@ class Model:
     def audit(self, found):
         """found: {place: [(body, redelivered), ...] in order}: all there is, taken and given back."""
         at = {}
+        untouched = {key for key, note in self.live.items() if "ov" not in note.seen}
         for place, messages in found.items():
             last = {}
             for body, redelivered in messages:
@@ -207,11 +213,12 @@ class Model:
                     self.verdict("duplicate", "%r is in %s and in %s" % (note, at[note.key], place))
                     continue
                 at[note.key] = place
-                if place not in UNORDERED and note.key[1] <= last.get(note.key[0], 0):
-                    self.verdict("order", "%r stands in %s after #%d" % (note, place, last[note.key[0]]))
-                last[note.key[0]] = note.key[1]
+                if self.ordered(note, place):
+                    if note.key[1] <= last.get(note.key[0], 0):
+                        self.verdict("order", "%r stands in %s after #%d" % (note, place, last[note.key[0]]))
+                    last[note.key[0]] = note.key[1]
         self.audit_groups(at)
-        self.audit_limits(found, at)
+        self.audit_limits(found, at, untouched)
         self.audit_holes(at)
         for key, place in at.items():
             note = self.notes[key]
@@ -250,13 +257,14 @@ class Model:
                     group.settle(yes, group.what)
         self.groups = []
 
-    def audit_limits(self, found, at):
+    def audit_limits(self, found, at, untouched):
         """drop-head: what was dropped is older than what stayed, and little more than the limit stays: the drop is journalled
         behind the publish that caused it, so a crash between the two leaves the queue longer until its next publish."""
         for place, limit in LIMIT.items():
             if len(found.get(place, ())) > limit + IN_DOUBT:
                 self.verdict("order", "%d messages in %s, whose limit is %d" % (len(found[place]), place, limit))
-        numbers = {p: [k[1] for k, where in at.items() if where == p] for p in ("ov", "ov-dead", "beat")}
+        numbers = {p: [k[1] for k, where in at.items() if where == p and (p == "beat" or k in untouched)]
+                   for p in ("ov", "ov-dead", "beat")}
         if numbers["ov"] and numbers["ov-dead"] and max(numbers["ov-dead"]) > min(numbers["ov"]):
             self.verdict("order", "ov-dead has #%d, ov still #%d" % (max(numbers["ov-dead"]), min(numbers["ov"])))
         sure = [n.key[1] for n in self.live.values() if n.key[0] == "beat" and n.confirmed]

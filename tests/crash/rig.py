@@ -70,7 +70,9 @@ class Server(brokers.Millrace):
                 seconds = time.monotonic() - self.began
                 w.close()
                 return seconds
-            except (OSError, wire.WireError):
+            except (OSError, wire.WireError) as error:
+                if "login failed" in str(error):
+                    raise Refused("%s\n%s" % (self.said(), error)) from None
                 time.sleep(0.001)       # polled: nobody else would tell that the port is open
             if time.monotonic() - self.began > START_LIMIT:
                 raise Refused("nobody could log in for %d s\n%s" % (START_LIMIT, self.said()))
@@ -212,8 +214,9 @@ class Chain:
 
     def chosen(self):
         r = self.random
-        every = r.choice((0, 25, 150, 600))
-        return (*self.settings, "loops=%d" % r.choice((1, 1, 3)), "journal.compact_every=%d" % every)
+        choice = ("loops=%d" % r.choice((1, 1, 3)), "journal.compact_every=%d" % r.choice((0, 25, 150, 600)),
+                  "journal.group_bytes=%d" % r.choice((4096, 65536, 1 << 20)), "journal.direct_io=" + r.choice(("auto", "off")))
+        return (*choice, *self.settings)
 
     def start(self):
         """Starts on what the death left, sometimes dying again on the way."""
@@ -359,11 +362,17 @@ class Chain:
         found = self.model.found
         return None if found["lost"] or found["refused"] else "no loss was found in %d cuts without a sync" % self.cycles
 
+    def details(self):
+        return sorted(self.model.details, key=lambda text: VERDICTS.index(text.split(":")[0]))
+
+    def first(self):
+        """The gravest finding, without paths of this run."""
+        return self.details()[0].replace(self.server.data, "DATA").replace(self.server.folder, "DATA")
+
     def show(self):
         """Says what was checked, then one line for tools/stages; 1 when it failed."""
         print(self.line())
-        details = sorted(self.model.details, key=lambda text: VERDICTS.index(text.split(":")[0]))
-        for detail in details[:3 if self.control else 40]:
+        for detail in self.details()[:3 if self.control else 40]:
             print("  " + detail)
         why = self.verdict()
         print("FAIL %s: %s" % (self.name, why) if why else "ok " + self.name, flush=True)
@@ -386,7 +395,7 @@ def last_words(text):
 class Folder:
     """A folder of this machine: kill -9 leaves the page cache, so nothing is lost but what the broker kept to itself."""
     start_deaths, audit_deaths = 0.15, 0.12
-    data = None
+    data, settings = None, ()
 
     def up(self, chain):
         pass
