@@ -82,7 +82,10 @@ FUZZERS := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 MAIN_LINE := ^(int )?main *\(
 WITH_MAIN := $(if $(OUTSIDE),$(shell grep -lE '$(MAIN_LINE)' $(OUTSIDE)))
 SHARED := $(filter-out $(WITH_MAIN) $(FUZZERS),$(OUTSIDE))
-PROGRAMS := $(patsubst %.c,$(B)/%,$(WITH_MAIN)) $(patsubst tests/crash/%.c,$(B)/tests/crash/%.so,$(PLUGINS))
+PROGRAMS := $(patsubst %.c,$(B)/%,$(WITH_MAIN))
+ifneq ($(wildcard /usr/include/nbdkit-plugin.h),)
+PROGRAMS += $(patsubst tests/crash/%.c,$(B)/tests/crash/%.so,$(PLUGINS))
+endif
 FUZZ_NAMES := $(patsubst tests/fuzz/fuzz_%.c,%,$(FUZZERS))
 
 UNIT := $(patsubst src/%.c,$(B)/unit/%,$(TESTS))
@@ -94,7 +97,7 @@ BINARY += $(if $(wildcard $(MAIN)),build/millrace)
 endif
 
 # ----------------------------------------------------------------------------------------------------------- targets
-.PHONY: all help flow mutants unit unit-build programs test bench tidy format coverage install uninstall clean
+.PHONY: all help flow crash power suites mutants unit unit-build programs test bench tidy format coverage install uninstall clean
 .PHONY: fuzz-build fuzz-smoke fuzz-coverage version FORCE
 
 all: $(LIBRARY) $(BINARY)  ## build the broker (default): build/millrace, or build/FLAVOUR/millrace with FLAVOUR=...
@@ -125,6 +128,12 @@ flow: all  ## the long form of the flow tests; writes docs/flow.md
 
 mutants: all  ## deliberate faults of the broker, each of which the simulator must find; writes docs/mutants.md
 	tests/sim/mutants/run
+
+crash: all programs  ## 200 × kill -9 under load with an independent checker; writes docs/crash.md
+	tests/crash/kill9 --cycles 200 --report
+
+power: all programs  ## 100 × power cut on two kinds of disk, and the controls (needs root); writes docs/crash.md
+	tests/crash/power --cycles 100 --report
 
 asan ubsan tsan cov:  ## build that flavour
 	@$(MAKE) --no-print-directory FLAVOUR=$@ all unit-build programs
