@@ -94,7 +94,7 @@ BINARY += $(if $(wildcard $(MAIN)),build/millrace)
 endif
 
 # ----------------------------------------------------------------------------------------------------------- targets
-.PHONY: all help mutants unit unit-build programs test bench tidy format coverage install uninstall clean
+.PHONY: all help mutants suites unit unit-build programs test bench tidy format coverage install uninstall clean
 .PHONY: fuzz-build fuzz-smoke fuzz-coverage version FORCE
 
 all: $(LIBRARY) $(BINARY)  ## build the broker (default): build/millrace, or build/FLAVOUR/millrace with FLAVOUR=...
@@ -122,6 +122,9 @@ bench: all programs  ## the benchmark table, both brokers side by side; writes d
 
 mutants: all  ## deliberate faults of the broker, each of which the simulator must find; writes docs/mutants.md
 	tests/sim/mutants/run
+
+suites: all  ## test suites of pika, rabbitmq-c, amqplib, kombu, py-amqp against both brokers; writes docs/suites.md
+	tests/suites/run
 
 asan ubsan tsan cov:  ## build that flavour
 	@$(MAKE) --no-print-directory FLAVOUR=$@ all unit-build programs
