@@ -135,6 +135,9 @@ crash: all programs  ## 200 × kill -9 under load with an independent checker; w
 power: all programs  ## 100 × power cut on two kinds of disk, and the controls (needs root); writes docs/crash.md
 	tests/crash/power --cycles 100 --report
 
+suites: all  ## test suites of pika, rabbitmq-c, amqplib, kombu, py-amqp against both brokers; writes docs/suites.md
+	tests/suites/run
+
 asan ubsan tsan cov:  ## build that flavour
 	@$(MAKE) --no-print-directory FLAVOUR=$@ all unit-build programs
 

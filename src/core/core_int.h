@@ -627,7 +627,7 @@ void route_fini(struct route *route);
 struct queue *queue_find(struct vhost *vhost, struct slice name);
 MUST_USE struct queue *queue_make(struct broker *b, struct vhost *vhost, struct slice name, bool durable,
                                   bool exclusive, bool auto_delete, struct slice args, struct peer *owner, uint64_t id);
-void queue_delete(struct broker *b, struct queue *q, lsn_t *ret_lsn);
+void queue_delete(struct broker *b, struct queue *q);
 uint64_t queue_purge(struct broker *b, struct queue *q);
 void queue_used(struct broker *b, struct queue *q);
 void queue_rules_changed(struct broker *b, struct queue *q);

@@ -329,7 +329,7 @@ void consumer_remove(struct broker *b, struct consumer *consumer)
         return;
     choose_active(b, q);
     if (q->consumer_count == 0 && q->auto_delete)
-        queue_delete(b, q, NULL);
+        queue_delete(b, q);
 }
 
 void consumer_gone(struct broker *b, struct consumer *consumer)

@@ -36,7 +36,7 @@ static void expires_fired(void *arg, struct timer *timer)
         wheel_set(&b->wheel, &q->expires_timer, q->consumer_count ? b->now + q->rules.expires_ms * NS_PER_MS : due);
         return;
     }
-    queue_delete(b, q, NULL);
+    queue_delete(b, q);
 }
 
 /* The queue's time without use starts anew. */
@@ -127,21 +127,21 @@ static void drop_entries(struct broker *b, struct queue *q)
     CHECK(list_empty(&q->pages));
 }
 
-/* Consumers are told, bindings go, messages are gone at once for everybody; one record in the journal. */
-void queue_delete(struct broker *b, struct queue *q, lsn_t *ret_lsn)
+/* The first half of a deletion: one record in the journal, and from here on nobody starts another. */
+static lsn_t journal_end(struct broker *b, struct queue *q)
 {
-    if (q->deleting)
-        return;
     q->deleting = true;
     (void)dead_letter_run(b, UINT32_MAX);
-    lsn_t lsn = 0;
-    if (log_object_reserve(b, &q->object))
-        lsn = log_object_gone(b, &q->object);
+    lsn_t lsn = log_object_reserve(b, &q->object) ? log_object_gone(b, &q->object) : 0;
     if (!lsn && q->object.journalled)
         b->removal_lost = true;
+    return lsn;
+}
+
+/* The second: consumers are told, bindings go, messages are gone at once for everybody. */
+static void dismantle(struct broker *b, struct queue *q)
+{
     getters_end(b, q);
-    if (ret_lsn)
-        *ret_lsn = lsn;
     while (!list_empty(&q->consumers))
         consumer_gone(b, CONTAINER_OF(q->consumers.next, struct consumer, queue_link));
     while (!list_empty(&q->targets))
@@ -171,6 +171,14 @@ void queue_delete(struct broker *b, struct queue *q, lsn_t *ret_lsn)
     slice_drop(&q->name);
     slice_drop(&q->args);
     mem_free(q);
+}
+
+void queue_delete(struct broker *b, struct queue *q)
+{
+    if (q->deleting)
+        return;
+    (void)journal_end(b, q);
+    dismantle(b, q);
 }
 
 uint64_t queue_purge(struct broker *b, struct queue *q)
@@ -387,7 +395,6 @@ void do_queue_delete(struct broker *b, struct peer *peer, struct channel *ch, st
         return;
     struct queue *q = queue_find(peer->vhost, name);
     uint32_t flags = c->ask->flags;
-    lsn_t lsn = 0;
     uint64_t count = q ? q->ready_count : 0;
     if (q && queue_locked(q, peer)) {
         fail_locked(b, peer, c, name);
@@ -414,7 +421,10 @@ void do_queue_delete(struct broker *b, struct peer *peer, struct channel *ch, st
         no_memory(b, peer, c->channel, c->origin);
         return;
     }
-    if (q)
-        queue_delete(b, q, &lsn);
+    /* The answer goes before the news of cancelled consumers: a client that consumes from what it deletes waits for it,
+     * and some take the cancellation for the end of the channel. */
+    lsn_t lsn = q ? journal_end(b, q) : 0;
     answer_ok(b, peer, c, lsn, (struct slice){0}, count, 0);
+    if (q)
+        dismantle(b, q);
 }

@@ -345,7 +345,7 @@ static bool replay_queue_put(struct broker *b, struct reader *r)
     } else if (!q) {
         struct queue *old = queue_find(vhost, name);
         if (old)
-            queue_delete(b, old, NULL);
+            queue_delete(b, old);
         q = queue_make(b, vhost, name, flags & 1, false, flags & 2, args, NULL, id);
     }
     if (!q)
@@ -680,7 +680,7 @@ static bool apply(struct broker *b, struct slice record)
     case REC_QUEUE_DELETE: {
         struct queue *q = queue_by_id(b, reader_varint(&r));
         if (q)
-            queue_delete(b, q, NULL);
+            queue_delete(b, q);
         return reader_ok(&r);
     }
     case REC_BINDING_PUT: return replay_binding(b, &r, true);

@@ -131,7 +131,7 @@ void peer_release(struct broker *b, struct peer *peer)
             channel_free(b, peer->channels[i]);
     while (!list_empty(&peer->owned)) {
         struct queue *q = CONTAINER_OF(peer->owned.next, struct queue, owner_link);
-        queue_delete(b, q, NULL);
+        queue_delete(b, q);
     }
     LIST_EACH(&b->login->pending, node, after)
     {

@@ -73,10 +73,10 @@ void vhost_delete(struct broker *b, struct vhost *vhost)
         victim = q;
         if (!victim)
             break;
-        queue_delete(b, victim, NULL);
+        queue_delete(b, victim);
     }
     if (vhost->delays)
-        queue_delete(b, vhost->delays, NULL);
+        queue_delete(b, vhost->delays);
     for (;;) {
         struct exchange *victim = NULL;
         MAP_EACH(&vhost->exchanges, struct exchange, x)

@@ -525,11 +525,13 @@ def qos(count, conn='a', ch=1, size=0, everyone=False):
 
 
 def take(name, n=1, conn='a', ch=1, order=None):
-    """Wait for n messages of this name.  order is a key function where the order is not promised."""
+    """Wait for n messages of this name, or of any of several.  order is a key function where the order is not promised."""
+    names = (name,) if isinstance(name, str) else name
+
     def play(p):
-        out = p.take(conn, ch, (name,), n)
+        out = p.take(conn, ch, names, n)
         return sorted(out, key=order) if order and all(isinstance(o, list) for o in out) else out
-    return Step('%s%d take %d %s' % (conn, ch, n, name), play, [])
+    return Step('%s%d take %d %s' % (conn, ch, n, ' or '.join(names)), play, [])
 
 
 def deliver(n=1, conn='a', ch=1, order=None):

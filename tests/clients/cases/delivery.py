@@ -250,6 +250,8 @@ ROWS = [
         take('basic.cancel', ch=2)),
     row('consumer cancel notify: also to the deleter', queue(Q), consume(Q, 'c'), call('queue.delete', queue=Q),
         take('basic.cancel')),
+    row('consumer cancel notify: behind the answer to the deleter', queue(Q, durable=True), consume(Q, 'c'),
+        send('queue.delete', queue=Q), take(('queue.delete-ok', 'basic.cancel'), 2)),
     row('consumer cancel notify: not without the capability', open_('b', capabilities=()), queue(Q), consume(Q, 'c', conn='b'),
         call('queue.delete', queue=Q), sync(), quiet('b')),
     row('consumer cancel notify: unacked may still be acked', queue(Q), consume(Q, 'c'), publish('', Q), deliver(),
