@@ -50,6 +50,33 @@ static void order_is_kept(void **state)
     end(rig);
 }
 
+/* What a consumer took while its page was being written is no part of the page; after a crash it stands in its place all
+ * the same, behind what is read from an older page. */
+static void taken_while_written(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_options(&(struct broker_options){.paging_bytes = 3000, .page_bytes = 400});
+    declare(rig, "q", (struct slice){0});
+    put_numbers(rig, "q", 1, 30);
+    (void)get(rig, "q", 30); /* read from pages, which keep them */
+    assert_int_equal(rig_ready(rig, "q"), 0);
+    rig->slow_store = true;
+    rig->chance = 0; /* it does nothing */
+    put_numbers(rig, "q", 31, 30);
+    assert_true(rig->b->page_writes > 0);
+    (void)get(rig, "q", 14); /* beyond the front: into pages on their way */
+    rig->slow_store = false;
+    rig_step(rig);
+    assert_true(rig->b->paged > 0);
+    rig_assert_replays(rig);
+    restart(&rig);
+    char expected[400] = "";
+    for (unsigned i = 1; i <= 50; i++)
+        snprintf(expected + strlen(expected), sizeof expected - strlen(expected), "%s%u*", i > 1 ? " " : "", i);
+    assert_string_equal(get(rig, "q", 50), expected);
+    end(rig);
+}
+
 /* Without a consumer nothing is read; the first get waits for its page, and others behind it. */
 static void get_waits_for_its_page(void **state)
 {
@@ -195,6 +222,26 @@ static void failed_writes(void **state)
     end(rig);
 }
 
+/* A page that failed takes those behind it along: they cannot stand before messages in memory that are older. */
+static void failed_among_others(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_options(&(struct broker_options){.paging_bytes = 3000, .page_bytes = 400});
+    declare(rig, "q", (struct slice){0});
+    rig->slow_store = true;
+    rig->chance = 0;
+    put_numbers(rig, "q", 1, 60);
+    assert_true(rig->b->page_writes > 2);
+    rig->log->store->fail_writes = 1;
+    rig->slow_store = false;
+    rig_step(rig);
+    char expected[400] = "";
+    for (unsigned i = 1; i <= 60; i++)
+        snprintf(expected + strlen(expected), sizeof expected - strlen(expected), "%s%u", i > 1 ? " " : "", i);
+    assert_string_equal(get(rig, "q", 60), expected);
+    end(rig);
+}
+
 /* A damaged page stops its queue there; other queues, and what is before it, are served. */
 static void damaged_page(void **state)
 {
@@ -220,13 +267,11 @@ static void damaged_page(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(order_is_kept),
-        cmocka_unit_test(get_waits_for_its_page),
-        cmocka_unit_test(purge_and_delete),
-        cmocka_unit_test(priorities_in_pages),
-        cmocka_unit_test(expiry_and_limits_reach_into_pages),
-        cmocka_unit_test(transient_messages),
-        cmocka_unit_test(failed_writes),
+        cmocka_unit_test(order_is_kept),          cmocka_unit_test(taken_while_written),
+        cmocka_unit_test(get_waits_for_its_page), cmocka_unit_test(purge_and_delete),
+        cmocka_unit_test(priorities_in_pages),    cmocka_unit_test(expiry_and_limits_reach_into_pages),
+        cmocka_unit_test(transient_messages),     cmocka_unit_test(failed_writes),
+        cmocka_unit_test(failed_among_others),
         cmocka_unit_test(damaged_page),
     };
     if (argc > 1)
