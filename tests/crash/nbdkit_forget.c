@@ -7,6 +7,9 @@
  * applied or forgotten by the seed, in the order of the writes: so a write may be torn, a later one there without an
  * earlier one, and a sector that was written twice may hold either. Then the process ends without answering.
  *
+ * Only the first 4096 bytes are never torn: ext4 keeps its own superblock there, in two sectors under one checksum, and does
+ * not mount without it.
+ *
  * A flush applies everything to the file. The file itself is not synced: this machine does not lose power.
  */
 #define NBDKIT_API_VERSION 2
@@ -24,6 +27,7 @@
 
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_SERIALIZE_ALL_REQUESTS
 #define SECTOR 512u
+#define WHOLE 4096u
 
 struct kept {
     struct kept *next;
@@ -131,8 +135,9 @@ static void cut(void)
     for (struct kept *k = first; k; k = k->next) {
         unsigned share = mode < 5 ? shares[mode] : shares[draw(&state) % 5];
         writes++;
-        for (uint32_t at = 0; at < k->len; at += SECTOR) {
-            uint32_t len = k->len - at < SECTOR ? k->len - at : SECTOR;
+        for (uint32_t at = 0, len; at < k->len; at += len) {
+            uint32_t unit = k->at + at < WHOLE ? (uint32_t)(WHOLE - k->at - at) : SECTOR;
+            len = k->len - at < unit ? k->len - at : unit;
             sectors++;
             if (draw(&state) % 100 < share && put(k->at + at, k->bytes + at, len) == 0)
                 applied++;

@@ -389,7 +389,7 @@ class Chain:
 
 def last_words(text):
     lines = [re.sub(r"^\S+ +", "", line) for line in text.strip().splitlines()]
-    return " / ".join(lines[-2:])[-300:]
+    return " / ".join(filter(None, lines[-2:]))[:300]
 
 
 class Folder:
