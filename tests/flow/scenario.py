@@ -373,7 +373,8 @@ def run(plan, loops=None):
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65536), hard))
     if loops:
         os.environ['MILLRACE_LOOPS'] = str(loops)
-    broker = brokers.Millrace()
+    # What waits stays in memory: the cost of a consumer is not to be mixed up with pages being written and read.
+    broker = brokers.Millrace(args=('--set', 'paging.bytes=8G'))
     try:
         scenario = Scenario(broker.start(), plan)
         scenario.run()
