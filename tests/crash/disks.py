@@ -241,7 +241,7 @@ class Torn(Forgetful):
         """Now and then the power goes off while the disk is mounted or the broker reads its journal."""
         r = chain.random
         early = chain.cycles and r.random() < 0.25
-        self.set_control(r.randrange(1, 80) if early else 0, r.getrandbits(63))
+        self.set_control(r.randrange(1, 40) if early else 0, r.getrandbits(63))
         super().up(chain)
 
     def steady(self):
