@@ -166,10 +166,11 @@ struct broker_options {
     uint64_t tx_bytes_max;          /* 0: 64 MiB */
     uint64_t
         compact_bytes; /* 0: 64 MiB: the journal is compacted when it is longer than this and twice what is alive */
-    uint64_t compact_every;      /* tests: force a compaction every n commands; 0: off */
-    uint64_t paging_bytes;       /* memory of waiting messages above which they go to pages; 0: they stay in memory */
-    uint64_t page_bytes;         /* 0: PAGE_BYTES */
-    int64_t consumer_timeout_ms; /* 0: off */
+    uint64_t compact_slice_bytes; /* of a snapshot in one tick; 0: 256 KiB */
+    uint64_t compact_every;       /* tests: force a compaction every n commands; 0: off */
+    uint64_t paging_bytes;        /* memory of waiting messages above which they go to pages; 0: they stay in memory */
+    uint64_t page_bytes;          /* 0: PAGE_BYTES */
+    int64_t consumer_timeout_ms;  /* 0: off */
     struct slice default_user, default_pass, default_vhost; /* made when the store is new; empty: guest guest / */
     bool guest_loopback_only;
 };

@@ -18,7 +18,6 @@
  */
 #include "core/core_int.h"
 
-#define SLICE_BYTES (256u * 1024)
 #define SLICE_OBJECTS 512u
 #define STOP_JOURNAL_MIN (24u << 20) /* trimming gives whole files back: below this there is little to win */
 #define STOP_LIVE_MAX (16u << 20)    /* more would hold up the stop */
@@ -221,7 +220,7 @@ static bool pages_slice(struct broker *b, size_t *bytes, bool *starved)
     struct compact *k = &b->compact;
     while (&k->page->queue_link != &k->queue->pages) {
         struct page *page = k->page;
-        if (*bytes >= SLICE_BYTES)
+        if (*bytes >= b->options.compact_slice_bytes)
             return false;
         if (page->journalled && page->snap_gen != k->gen && page->lsn < k->catalogue_end) {
             if (!write_page(b, page)) {
@@ -247,7 +246,7 @@ static bool queue_slice(struct broker *b, size_t *bytes, bool *starved)
         while (at != list) {
             struct entry *e = CONTAINER_OF(at, struct entry, link);
             k->entry = e;
-            if (*bytes >= SLICE_BYTES)
+            if (*bytes >= b->options.compact_slice_bytes)
                 return false;
             if (needs_writing(b, e)) {
                 if (!try_write(b, e)) {
@@ -286,7 +285,7 @@ static bool messages_slice(struct broker *b)
     struct compact *k = &b->compact;
     size_t bytes = 0;
     bool starved = false;
-    while (bytes < SLICE_BYTES && !starved) {
+    while (bytes < b->options.compact_slice_bytes && !starved) {
         if (!k->queue) {
             if (k->cursor == &b->catalogue)
                 break;

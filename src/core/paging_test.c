@@ -271,8 +271,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(get_waits_for_its_page), cmocka_unit_test(purge_and_delete),
         cmocka_unit_test(priorities_in_pages),    cmocka_unit_test(expiry_and_limits_reach_into_pages),
         cmocka_unit_test(transient_messages),     cmocka_unit_test(failed_writes),
-        cmocka_unit_test(failed_among_others),
-        cmocka_unit_test(damaged_page),
+        cmocka_unit_test(failed_among_others),    cmocka_unit_test(damaged_page),
     };
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);

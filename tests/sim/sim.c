@@ -179,6 +179,7 @@ static bool run_chain(uint64_t seed, const struct limits *limits, struct totals 
     w.talk = limits->talk;
     w.group_bytes = world_pick(&w, 2) ? 0 : 16384;
     w.compact_every = 5 + world_pick(&w, 46); /* commands of the core between compactions */
+    w.compact_slice_bytes = 1 + world_pick(&w, 4000);
     w.paging_bytes = world_pick(&w, 3) ? 400 + world_pick(&w, 4000) : 0;
     w.model = malloc(sizeof *w.model);
     if (!w.model)

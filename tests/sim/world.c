@@ -179,6 +179,7 @@ bool world_start(struct world *w)
         .ports = 2,
         .port_slots = 256,
         .compact_every = w->compact_every,
+        .compact_slice_bytes = w->compact_slice_bytes,
         .paging_bytes = w->paging_bytes,
         .page_bytes = w->paging_bytes / 4,
     };

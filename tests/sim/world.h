@@ -43,7 +43,7 @@ struct world {
     bool tolerant;  /* memory is refused on purpose: the client may lose its connection */
     bool mostly_tx; /* most operations are those of transactions */
     unsigned talk;
-    uint64_t compact_every;
+    uint64_t compact_every, compact_slice_bytes;
     uint64_t paging_bytes; /* 0: queues stay in memory */
     size_t group_bytes;    /* of the journal; small groups tear apart what one tick appended */
     unsigned lag;          /* in 8: how often a turn leaves the journal alone */
