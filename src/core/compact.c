@@ -44,6 +44,17 @@ static void rest(struct broker *b)
     k->pause = k->pause * 2 < PAUSE_MOST ? k->pause * 2 : PAUSE_MOST;
 }
 
+/* Once the journal has been trimmed, what is left of it beyond the messages is what every snapshot will have to write
+ * again: queues, bindings, pages. A catalogue that alone is longer than compact_bytes is not compacted for ever. */
+static void measure(struct broker *b, uint64_t live)
+{
+    struct compact *k = &b->compact;
+    if (k->live_before == 0 || live >= k->live_before)
+        return;
+    k->overhead = live > b->journalled_bytes ? live - b->journalled_bytes : 0;
+    k->live_before = 0;
+}
+
 static bool wanted(struct broker *b)
 {
     struct compact *k = &b->compact;
@@ -52,7 +63,8 @@ static bool wanted(struct broker *b)
     if (b->options.compact_every && k->commands >= b->options.compact_every)
         return true;
     uint64_t live = b->options.log.live_bytes(b->options.log.self);
-    return live > b->options.compact_bytes && live / 2 > b->journalled_bytes;
+    measure(b, live);
+    return live > b->options.compact_bytes && live / 2 > b->journalled_bytes + k->overhead;
 }
 
 bool compact_before_stop(struct broker *b)
@@ -337,6 +349,7 @@ bool compact_turn(struct broker *b)
         return !timer_is_set(&k->retry) && k->phase != COMPACT_SYNC && k->phase != COMPACT_IDLE;
     case COMPACT_SYNC:
         if (b->durable >= k->ckpt) {
+            k->live_before = b->options.log.live_bytes(b->options.log.self);
             b->options.log.trim(b->options.log.self, k->first);
             b->totals.compactions++;
             b->removal_lost_before = false; /* what is true has been written */

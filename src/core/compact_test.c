@@ -155,9 +155,38 @@ static void moves_without_memory(void **state)
     }
 }
 
+/* A catalogue that alone is longer than the limit is written once, not for ever. */
+static void a_long_catalogue_is_written_once(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new(rig_log_new(), &(struct broker_options){.compact_bytes = 2000}, 1700000000000);
+    assert_true(rig_open(rig, 1));
+    rig_plain(rig, CMD_CHANNEL_OPEN, 1, 1, 0, 0);
+    for (int i = 0; i < 200; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "queue-%d", i);
+        assert_true(rig_ask(rig, CMD_QUEUE_DECLARE, 1, 1, name, NULL, NULL, (struct slice){0}, ASK_DURABLE));
+        rig_clear(rig);
+    }
+    uint64_t before = rig->b->totals.compactions;
+    for (int i = 0; i < 50; i++)
+        rig_step(rig);
+    assert_true(rig->b->totals.compactions <= before + 1);
+    assert_true(rig->log->live > 2000);
+    for (int i = 0; i < 400; i++) /* what comes and goes is still compacted away */
+        rig_publish(rig, 1, 1, "", "queue-1", "a message", true);
+    rig_clear(rig);
+    assert_true(rig_ask(rig, CMD_QUEUE_PURGE, 1, 1, "queue-1", NULL, NULL, (struct slice){0}, 0));
+    rig_step(rig);
+    assert_true(rig->b->totals.compactions > before);
+    rig_assert_replays(rig);
+    end(rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(rests_without_memory), cmocka_unit_test(stops_without_memory),
-                                       cmocka_unit_test(any_allocation_fails), cmocka_unit_test(moves_without_memory)};
+                                       cmocka_unit_test(any_allocation_fails), cmocka_unit_test(moves_without_memory),
+                                       cmocka_unit_test(a_long_catalogue_is_written_once)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

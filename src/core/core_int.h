@@ -436,6 +436,7 @@ struct compact {
     struct entry *entry; /* next entry; NULL: list not begun */
     uint16_t gen;
     uint64_t body_gen;
+    uint64_t live_before, overhead; /* bytes of the journal before the last trim; of a snapshot without its messages */
     uint64_t commands;
     struct timer retry; /* no memory: goes on when it fires */
     mono_t pause;       /* how long the next such rest is */
