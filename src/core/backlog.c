@@ -83,7 +83,7 @@ struct entry *backlog_append(struct broker *b, struct queue *q, struct msg *msg,
                         .deadline = deadline,
                         .lane = (uint8_t)lane,
                         .flags = journalled ? ENTRY_JOURNALLED : 0};
-    if (deadline <= b->wall)
+    if (deadline <= b->wall && queue_has_ready_consumer(b, q))
         e->flags |= ENTRY_FRESH;
     list_insert(&q->lanes[lane].entries, &e->link);
     q->lanes[lane].count++;
@@ -141,6 +141,7 @@ void backlog_requeue(struct broker *b, struct entry *e)
     struct queue *q = e->queue;
     compact_moving(b, e);
     leave_unacked(b, e);
+    e->flags &= (uint8_t)~ENTRY_FRESH;
     struct list *head = &q->lanes[e->lane].entries;
     struct list *at = head->next;
     if (q->requeue_hint && q->requeue_hint->lane == e->lane) {

@@ -178,7 +178,7 @@ struct queue_rules {
 enum entry_flag {
     ENTRY_JOURNALLED = 1,
     ENTRY_REDELIVERED = 2,
-    ENTRY_FRESH = 4,   /* ttl 0: may go to a consumer that is ready now, else it expires */
+    ENTRY_FRESH = 4,   /* ttl 0, and a consumer was ready when it came: may go to him, else it expires */
     ENTRY_UNACKED = 8, /* in queue->unacked, owned by a channel; else in a lane */
     ENTRY_TX = 16,     /* acknowledged inside an open transaction */
 };
