@@ -170,6 +170,7 @@ struct queue_rules {
     int64_t message_ttl_ms, expires_ms, max_length, max_length_bytes, delivery_limit, consumer_timeout_ms;
     struct slice dlx, dlk; /* point into the queue's arguments or its policies */
     bool has_dlx, has_dlk, single_active;
+    bool has_strategy, at_least_once; /* x-dead-letter-strategy */
     uint8_t max_priority;
     enum overflow overflow;
     enum queue_type type;

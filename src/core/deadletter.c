@@ -208,6 +208,33 @@ static void drop_cycles(struct broker *b, struct slice deaths, enum reason reaso
     b->route.count = kept;
 }
 
+/* A full queue that refuses publishes refuses dead letters too, unless the queue they come from promises to lose none.
+ * Those that refused end up behind the others in b->route; the value is how many they are. */
+static uint32_t drop_full(struct broker *b, const struct queue *from, const struct msg *msg)
+{
+    uint32_t kept = 0, count = b->route.count;
+    struct queue **queues = b->route.queues;
+    if (from->rules.at_least_once)
+        return 0;
+    for (uint32_t i = 0; i < count; i++)
+        if (!backlog_would_overflow(queues[i], msg)) {
+            struct queue *q = queues[i];
+            queues[i] = queues[kept];
+            queues[kept++] = q;
+        }
+    b->route.count = kept;
+    return count - kept;
+}
+
+static void refused(struct broker *b, struct msg *msg, uint32_t count)
+{
+    for (uint32_t i = b->route.count; i < b->route.count + count; i++) {
+        b->totals.rejected++;
+        if (b->route.queues[i]->rules.overflow == OVERFLOW_REJECT_DLX)
+            dead_letter_msg(b, b->route.queues[i], msg, REASON_MAXLEN);
+    }
+}
+
 /* False: no memory; nothing has changed, it may be tried again. */
 static bool deliver_dead(struct broker *b, struct dead_letter *d)
 {
@@ -228,6 +255,7 @@ static bool deliver_dead(struct broker *b, struct dead_letter *d)
             if (amqp_table_find(msg_headers(msg), "x-death", &v) && v.type == 'A')
                 died = v.s;
             drop_cycles(b, died, d->reason);
+            uint32_t full = drop_full(b, d->queue, msg);
             starved = b->route.count && enqueue_routed(b, msg, &b->route, d->entry, &lsn) == ENQUEUE_NO_MEMORY;
             if (b->route.count && !starved) {
                 b->totals.dead_lettered++;
@@ -235,6 +263,8 @@ static bool deliver_dead(struct broker *b, struct dead_letter *d)
                     backlog_remove(b, d->entry, REASON_MOVED);
                 d->entry = NULL;
             }
+            if (!starved)
+                refused(b, msg, full);
         }
     }
     if (msg)
