@@ -90,7 +90,7 @@ static bool commit_publish(struct broker *b, struct channel *ch, const struct tx
         *rejected |= result == ENQUEUE_REJECTED;
         return result != ENQUEUE_NO_MEMORY;
     }
-    if ((p->msg->flags & MSG_MANDATORY) && p->queue_count == 0)
+    if (p->msg->flags & MSG_MANDATORY) /* as RabbitMQ also when its queues have gone since it was published */
         return_msg(b, ch, p->msg, p->origin);
     return true;
 }

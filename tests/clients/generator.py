@@ -53,9 +53,9 @@ def _queue_arguments(r, name):
         args['x-max-priority'] = r.choice([0, 1, 5, 5, 255])
     if r.random() < 0.5 and (name != QUEUES[3] or r.random() < 0.3):
         args['x-dead-letter-exchange'] = ''
-        # mostly into the last queue; else on to the next one, and so perhaps in a circle
-        args['x-dead-letter-routing-key'] = QUEUES[3] if name != QUEUES[3] and r.random() < 0.75 else \
-            QUEUES[(QUEUES.index(name) + 1) % 4]
+        # mostly into the last queue; else on to the next one or back to itself, and so perhaps in a circle
+        args['x-dead-letter-routing-key'] = QUEUES[3] if name != QUEUES[3] and r.random() < 0.7 else \
+            r.choice([QUEUES[(QUEUES.index(name) + 1) % 4], name])
         if r.random() < 0.15:
             args['x-dead-letter-exchange'] = r.choice(EXCHANGES)
             if r.random() < 0.6:
@@ -104,6 +104,7 @@ def generate(seed, length=LENGTH):
     """The operations of one seed; each is a dict of plain values."""
     r = random.Random(seed)
     weights, kinds = zip(*_weights())
+    quorum = QUEUES[:2] if r.random() < 0.1 else []
     ops = []
     for n in range(length):
         kind = r.choices(kinds, weights)[0] if n >= 5 else r.choice(['queue.declare', 'queue.declare', 'exchange.declare'])
@@ -118,6 +119,12 @@ def generate(seed, length=LENGTH):
                 op.update(nowait=True)
             if r.random() < 0.25:
                 op.update(durable=False, auto_delete=False, exclusive=False, arguments={})
+            if q in quorum and r.random() < 0.9:
+                op.update(durable=True, auto_delete=False, exclusive=False, arguments={'x-queue-type': 'quorum'})
+                if r.random() < 0.4:
+                    op['arguments']['x-delivery-limit'] = r.randrange(4)
+                if r.random() < 0.4:
+                    op['arguments'].update({'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': QUEUES[3]})
         elif kind == 'passive':
             op.update(r.choice([{'queue': r.choice(QUEUES)}, {'exchange': r.choice(EXCHANGES)}]))
         elif kind == 'queue.delete':
@@ -213,6 +220,7 @@ class Channel:
         self.confirm = self.tx = False
         self.sent = self.confirmed = 0
         self.txed = []              # unacked tags as they were when the transaction began
+        self.txdid = set()          # what else the transaction holds: 'publish', 'requeue'
 
 
 class Pace:
@@ -360,6 +368,7 @@ class Sequencer:
         self.names = {kind: {op[f] for op in ops for f in fields if op.get(f)} for kind, fields in (
             ('queue', ['queue']), ('exchange', ['exchange', 'source', 'destination']))}
         self.declared, done = {'queue': {}, 'exchange': {}}, []
+        self.quorum = set()
         self.single = set()         # queues with a single active consumer: basic.get of them differs (cases/delivery.py)
         self.chain = any(op.get('arguments', {}).get('x-dead-letter-exchange') is not None for op in ops)
         answers = []
@@ -538,6 +547,8 @@ class Sequencer:
         fields = {k: v for k, v in op.items() if k not in ('do', 'conn', 'ch', 'properties', 'which', 'tag', 'what', 'count', 'sane')}
         if kind == 'passive':
             method = 'queue.declare' if 'queue' in op else 'exchange.declare'
+            if op.get('queue') in self.quorum:
+                return ['counts of a quorum queue are not exact']
             return self.call(conn, ch, method, passive=True, **fields)
         if kind in ('queue.delete', 'queue.purge', 'queue.bind', 'queue.unbind', 'exchange.declare', 'exchange.delete',
                     'exchange.bind', 'exchange.unbind'):
@@ -546,13 +557,22 @@ class Sequencer:
                 self.settle(conn, ch)
             return answer
         if kind == 'queue.declare':
+            if op['queue'] not in self.owners and any('publish' in c.txdid for c in self.channels.values()):
+                return ['not made again in a transaction']      # cases/delivery.py
             answer = self.nowait(conn, ch, kind, **fields) if op.get('nowait') else self.call(conn, ch, kind, **fields)
+            if op['arguments'].get('x-queue-type') == 'quorum' and getattr(answer[0], 'name', '') == 'queue.declare-ok':
+                answer[0].fields.pop('consumer_count')      # RabbitMQ counts who gets from a quorum queue
             if answer == ['sent'] and (conn, ch) in self.channels or getattr(answer[0], 'name', '') == 'queue.declare-ok':
                 self.owners.setdefault(op['queue'], conn)
+                of_quorum = op['arguments'].get('x-queue-type') == 'quorum'
+                (self.quorum.add if of_quorum else self.quorum.discard)(op['queue'])
                 single = op['arguments'].get('x-single-active-consumer')
                 (self.single.add if single else self.single.discard)(op['queue'])
             return answer
         if kind == 'publish':
+            if 'requeue' in c.txdid:
+                return ['not after a requeue in the same transaction']
+            c.txdid |= {'publish'} if c.tx else set()
             c.sent += 1
             what = self.player.fill([op['exchange'], op['routing_key'], op['properties']])
             if 'pieces' in op:
@@ -598,6 +618,10 @@ class Sequencer:
             gone = [t for t in c.unacked if t <= tag] if fields.get('multiple') else [tag]
             c.unacked = [t for t in c.unacked if t not in gone]
             c.txed += gone if c.tx else []
+            if c.tx and fields.get('requeue'):
+                # which comes first, what is published or what is given back, is not promised (cases/delivery.py)
+                fields['requeue'] = 'publish' not in c.txdid
+                c.txdid |= {'requeue'} if fields['requeue'] else set()
         w.send_method(ch, method, delivery_tag=tag, **fields)
         self.settle(conn, ch)
         return [method, tag]
@@ -614,6 +638,8 @@ class Sequencer:
     def do_consume(self, op, conn, ch, c, w):
         if len(c.consumers) >= CONSUMERS or (c.consumers and c.queue != op['queue']):
             return ['consumes another queue']
+        if op['queue'] in self.quorum and op['exclusive']:
+            return ['not exclusive on a quorum queue']       # cases/lifetimes.py
         c.queue = op['queue']
         c.consumers[op['tag']] = op['no_ack']
         answer = self.call(conn, ch, 'basic.consume', queue=op['queue'], consumer_tag=op['tag'], no_ack=op['no_ack'],
@@ -674,14 +700,14 @@ class Sequencer:
 
     def do_tx_commit(self, op, conn, ch, c, w):
         answer = self.call(conn, ch, 'tx.commit')
-        c.txed = []
+        c.txed, c.txdid = [], set()
         self.settle(conn, ch)
         return answer
 
     def do_tx_rollback(self, op, conn, ch, c, w):
         answer = self.call(conn, ch, 'tx.rollback')
         c.unacked = sorted(c.unacked + c.txed)
-        c.txed = []
+        c.txed, c.txdid = [], set()
         self.settle(conn, ch)
         return answer
 

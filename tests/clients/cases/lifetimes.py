@@ -256,6 +256,9 @@ ROWS = [
     row('quorum: dead-letter-strategy of nothing known', queue(Q, durable=True, args={'x-queue-type': 'quorum', 'x-dead-letter-strategy': 'perhaps'}).err(406)),
     row('quorum: single active consumer', queue(Q, durable=True, args={'x-queue-type': 'quorum', 'x-single-active-consumer': True}), consume(Q, 'c1'), consume(Q, 'c2', ch=2),
         some('1'), deliver(), cancel('c1'), ack(1), some('2'), deliver(ch=2)),
+    row('quorum: exclusive consumer', queue(Q, durable=True, args={'x-queue-type': 'quorum'}), consume(Q, 'c'), consume(Q, 'd', ch=2, exclusive=True).differs(
+        closing('channel', 403, "ACCESS_REFUSED - queue '{u}q' in vhost '/' in exclusive use", 'basic.consume'),
+        'queues.md 1.1: a second consumer is refused; quorum queues of RabbitMQ 3.10 take no notice of the flag')),
     row('quorum: same-name redeclare with another limit', queue(Q, durable=True, args={'x-queue-type': 'quorum', 'x-delivery-limit': 3}),
         queue(Q, durable=True, args={'x-queue-type': 'quorum', 'x-delivery-limit': 4}).err(406)),
     row('quorum: purge', queue(Q, durable=True, args={'x-queue-type': 'quorum'}), confirm, some('1', '2'), confirms(2), call('queue.purge', queue=Q), get(Q)),
