@@ -120,9 +120,8 @@ def generate(seed, length=LENGTH):
             if r.random() < 0.25:
                 op.update(durable=False, auto_delete=False, exclusive=False, arguments={})
             if q in quorum and r.random() < 0.9:
-                op.update(durable=True, auto_delete=False, exclusive=False, arguments={'x-queue-type': 'quorum'})
-                if r.random() < 0.4:
-                    op['arguments']['x-delivery-limit'] = r.randrange(4)
+                op.update(durable=True, auto_delete=False, exclusive=False,      # without a limit: see cases/lifetimes.py
+                          arguments={'x-queue-type': 'quorum', 'x-delivery-limit': r.choice([0, 1, 2, 3, 20])})
                 if r.random() < 0.4:
                     op['arguments'].update({'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': QUEUES[3]})
         elif kind == 'passive':
@@ -179,13 +178,13 @@ def generate(seed, length=LENGTH):
         elif kind == 'error':
             op.update(what=r.choice(ERRORS))
         ops.append(op)
-    if any('x-max-priority' in op.get('arguments', {}) for op in ops):
+    if quorum or any('x-max-priority' in op.get('arguments', {}) for op in ops):
         _without_expiry(ops)
     return _with_policies(ops, r)
 
 
 def _without_expiry(ops):
-    """Millrace lets messages of every priority expire in time (cases/lifetimes.py)."""
+    """Millrace lets messages of every priority, and of quorum queues, expire in time (cases/lifetimes.py)."""
     for op in ops:
         if op.get('properties', {}).get('expiration') == '0':
             del op['properties']['expiration']
@@ -678,7 +677,14 @@ class Sequencer:
         self.settle(conn, 0)
         return answer
 
+    def busy(self, conn):
+        """Two channels of the connection hold something: RabbitMQ ends them in no order, and gives what the first returns to
+        the second while that is ending too."""
+        return sum(bool(c.consumers or c.unacked or c.txed) for k, c in self.channels.items() if k[0] == conn) > 1
+
     def do_connection_close(self, op, conn, ch, c, w):
+        if self.busy(conn):
+            return ['two channels hold something']
         w.send_method(0, 'connection.close', reply_code=200)
         while True:
             message = w.pump(TIMEOUT)
@@ -719,6 +725,8 @@ class Sequencer:
 
     def do_error(self, op, conn, ch, c, w):
         what = op['what']
+        if what in ('immediate', 'recover', 'size', 'flow', 'twice open', 'reused tag') and self.busy(conn):
+            return ['two channels hold something']
         late = {'immediate': dict(immediate=True), 'user-id': dict(user_id='other'), 'expiration': dict(expiration='soon'),
                 'cc': dict(headers={'CC': 'no array'}), 'reply-to': dict(reply_to='amq.rabbitmq.reply-to')}
         if what in late:

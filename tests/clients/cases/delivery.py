@@ -317,6 +317,8 @@ ROWS = [
         [publish('', Q, str(i)) for i in range(6)], deliver(2), sync(Q), quiet(), ack(2, multiple=True), deliver(2)),
     row('basic.qos: global raised', queue(Q), qos(1, everyone=True), consume(Q, 'c'), [publish('', Q, str(i)) for i in range(4)],
         deliver(), qos(3, everyone=True), deliver(2), sync(Q), quiet()),
+    row('basic.qos: a channel that is full holds back its no-ack consumers', queue(Q), qos(2, everyone=True), consume(Q, 'c'), [publish('', Q, str(i)) for i in range(4)],
+        deliver(2), consume(Q, 'd', no_ack=True), sync(Q), quiet(), ack(1), deliver(), sync(Q), quiet(), qos(0, everyone=True), deliver()),
     row('basic.qos: global lifted', queue(Q), qos(1, everyone=True), consume(Q, 'c'), [publish('', Q, str(i)) for i in range(4)],
         deliver(), qos(0, everyone=True), deliver(3)),
     row('basic.qos: global unacked gets count', with_messages('1', '2', '3'), qos(1, everyone=True), get(Q, no_ack=False), consume(Q, 'c'),

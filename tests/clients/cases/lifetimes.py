@@ -256,6 +256,10 @@ ROWS = [
     row('quorum: dead-letter-strategy of nothing known', queue(Q, durable=True, args={'x-queue-type': 'quorum', 'x-dead-letter-strategy': 'perhaps'}).err(406)),
     row('quorum: single active consumer', queue(Q, durable=True, args={'x-queue-type': 'quorum', 'x-single-active-consumer': True}), consume(Q, 'c1'), consume(Q, 'c2', ch=2),
         some('1'), deliver(), cancel('c1'), ack(1), some('2'), deliver(ch=2)),
+    row('quorum: requeue keeps the place, without a limit too', queue(Q, durable=True, args={'x-queue-type': 'quorum'}), confirm, some('1', '2'), confirms(2),
+        get(Q, no_ack=False), nack(1), sync(Q), everything(Q).differs([['1', '2'], 'basic.get-empty'], 'queues.md 1.6; RabbitMQ 3.10 does so only with a delivery-limit')),
+    row('quorum: requeue keeps the place, with a limit', queue(Q, durable=True, args={'x-queue-type': 'quorum', 'x-delivery-limit': 5}), confirm, some('1', '2'),
+        confirms(2), get(Q, no_ack=False), nack(1), sync(Q), everything(Q)),
     row('quorum: exclusive consumer', queue(Q, durable=True, args={'x-queue-type': 'quorum'}), consume(Q, 'c'), consume(Q, 'd', ch=2, exclusive=True).differs(
         closing('channel', 403, "ACCESS_REFUSED - queue '{u}q' in vhost '/' in exclusive use", 'basic.consume'),
         'queues.md 1.1: a second consumer is refused; quorum queues of RabbitMQ 3.10 take no notice of the flag')),
