@@ -356,6 +356,6 @@ void drain_answer(struct broker *b)
     struct peer *peer = drain.side ? peer_of(b, drain.side, drain.session) : NULL;
     b->drain = (struct drain){0};
     if (peer)
-        answer_ok(b, peer, &(struct command){.type = CMD_DRAIN, .origin = drain.origin}, b->appended, (struct slice){0}, 0,
-                  0);
+        answer_ok(b, peer, &(struct command){.type = CMD_DRAIN, .origin = drain.origin}, b->appended, (struct slice){0},
+                  0, 0);
 }
