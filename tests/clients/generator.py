@@ -351,11 +351,13 @@ class Sequencer:
     def note(self, op, answer):
         """Remember what was declared."""
         kind = op['do'].split('.')[0]
+        if answer != ['sent'] and not isinstance(answer[0], wire.Message):
+            return
         if op['do'] in ('queue.declare', 'exchange.declare') and (answer == ['sent'] or answer[0].name.endswith('declare-ok')):
             self.declared[kind][op[kind]] = {k: v for k, v in op.items() if k not in ('do', 'conn', 'ch', 'sane', 'nowait')}
         elif op['do'] == 'exchange.delete' and answer[0].name == 'exchange.delete-ok':
             self.declared[kind].pop(op[kind], None)
-        elif not isinstance(answer[0], str) and answer[0] is not None and answer[0].name == 'channel.close' and answer[0].reply_code == 404:
+        elif answer != ['sent'] and answer[0].name == 'channel.close' and answer[0].reply_code == 404:
             for x in [x for x in self.declared['exchange'] if "'%s'" % self.player.fill(x) in answer[0].reply_text]:
                 del self.declared['exchange'][x]
 
@@ -819,7 +821,7 @@ def differs(ops, reference, target, newer=True):
 
 def both(players, ops):
     """Play on both at once."""
-    results, pace = [None, None], Pace()
+    results, pace, failed = [None, None], Pace(), []
 
     def run(i):
         try:
@@ -827,11 +829,14 @@ def both(players, ops):
         except Exception as e:      # a broker that hangs up or does not answer is a finding, not our end
             results[i] = {'answers': ['%s: %s' % (type(e).__name__, e)] * len(ops), 'streams': {}}
             players[i].wires, players[i].beside = {}, None
+            failed.append(e)
     threads = [threading.Thread(target=run, args=(i,)) for i in (0, 1)]
     for t in threads:
         t.start()
     for t in threads:
         t.join()
+    if len(failed) == 2:
+        raise failed[0]             # it is the player that is wrong, or there is no broker at all
     return results
 
 
