@@ -126,6 +126,9 @@ static void take_value(const struct arg_row *row, const struct amqp_value *v, st
     } else if (strcmp(row->key, "x-dead-letter-routing-key") == 0 && !r->has_dlk) {
         r->dlk = v->s;
         r->has_dlk = true;
+    } else if (strcmp(row->key, "x-dead-letter-strategy") == 0 && !r->has_strategy) {
+        r->at_least_once = slice_is(v->s, "at-least-once");
+        r->has_strategy = true;
     } else if (strcmp(row->key, "x-max-priority") == 0)
         r->max_priority = (uint8_t)v->i;
     else if (strcmp(row->key, "x-single-active-consumer") == 0)

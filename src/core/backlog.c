@@ -106,7 +106,7 @@ struct entry *backlog_append(struct broker *b, struct queue *q, struct msg *msg,
                         .deadline = deadline,
                         .lane = (uint8_t)lane,
                         .flags = journalled ? ENTRY_JOURNALLED : 0};
-    if (deadline <= b->wall)
+    if (deadline <= b->wall && queue_has_ready_consumer(b, q))
         e->flags |= ENTRY_FRESH;
     struct list *list = &q->lanes[lane].entries;
     list_insert(list, &e->link);
@@ -178,6 +178,7 @@ void backlog_requeue(struct broker *b, struct entry *e)
     struct queue *q = e->queue;
     compact_moving(b, e);
     leave_unacked(b, e);
+    e->flags &= (uint8_t)~ENTRY_FRESH;
     struct lane *lane = &q->lanes[e->lane];
     bool to_front = lane->paging != NULL;
     struct list *head = to_front ? &lane->paging->front : &lane->entries;

@@ -173,6 +173,7 @@ struct queue_rules {
     int64_t message_ttl_ms, expires_ms, max_length, max_length_bytes, delivery_limit, consumer_timeout_ms;
     struct slice dlx, dlk; /* point into the queue's arguments or its policies */
     bool has_dlx, has_dlk, single_active;
+    bool has_strategy, at_least_once; /* x-dead-letter-strategy */
     uint8_t max_priority;
     enum overflow overflow;
     enum queue_type type;
@@ -181,7 +182,7 @@ struct queue_rules {
 enum entry_flag {
     ENTRY_JOURNALLED = 1,
     ENTRY_REDELIVERED = 2,
-    ENTRY_FRESH = 4,   /* ttl 0: may go to a consumer that is ready now, else it expires */
+    ENTRY_FRESH = 4,   /* ttl 0, and a consumer was ready when it came: may go to him, else it expires */
     ENTRY_UNACKED = 8, /* in queue->unacked, owned by a channel; else in a lane */
     ENTRY_TX = 16,     /* acknowledged inside an open transaction */
     ENTRY_FRONT = 32,  /* in the front of a lane with pages */

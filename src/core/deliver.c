@@ -52,10 +52,9 @@ static bool can_take(const struct consumer *consumer)
     const struct channel *ch = consumer->channel;
     if (ch->peer->credit <= 0)
         return false;
-    if (consumer->no_ack)
-        return true;
-    return (consumer->prefetch == 0 || consumer->unacked < consumer->prefetch) &&
-           (ch->global_prefetch == 0 || ch->global_unacked < ch->global_prefetch);
+    if (ch->global_prefetch && ch->global_unacked >= ch->global_prefetch)
+        return false; /* as in RabbitMQ a full channel holds back its no-ack consumers too */
+    return consumer->no_ack || consumer->prefetch == 0 || consumer->unacked < consumer->prefetch;
 }
 
 /* Into the queue's turn, behind those of the same or higher priority. */

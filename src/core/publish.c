@@ -91,7 +91,7 @@ enum enqueue_result enqueue_routed(struct broker *b, struct msg *msg, const stru
     uint32_t kept = 0;
     for (uint32_t i = 0; i < count; i++) {
         struct queue *q = route->queues[i];
-        if (backlog_would_overflow(q, msg)) {
+        if (backlog_would_overflow(q, msg) && !(from && from->queue->rules.at_least_once)) {
             rejected = true;
             b->totals.rejected++;
             if (q->rules.overflow == OVERFLOW_REJECT_DLX)

@@ -121,7 +121,7 @@ static bool prepare_publish(struct broker *b, struct channel *ch, struct tx_publ
         return false;
     if (b->route.count)
         tx_need(needs, p->msg, b->route.count, &p->need);
-    else if ((p->msg->flags & MSG_MANDATORY) && p->queue_count == 0) {
+    else if (p->msg->flags & MSG_MANDATORY) { /* as RabbitMQ also when its queues have gone since it was published */
         p->unroutable = return_answer();
         return p->unroutable != NULL;
     }

@@ -29,6 +29,39 @@ def idle(seconds):
     return function('idle %g s' % seconds, play)
 
 
+def expired_after(q, milliseconds):
+    """The dead letter comes when it is due: not earlier, and not seconds later (the machine may be busy: one of three)."""
+    def play(p):
+        w, late = p.channel('a', 7), []
+        for n in range(3):
+            began = time.monotonic()
+            if n:
+                w.publish(7, '', p.fill(Q), '1', expiration=str(milliseconds))
+            while time.monotonic() - began < 8:
+                answer = w.call(7, 'basic.get', queue=p.fill(q), no_ack=True)
+                if answer.name == 'basic.get-ok':
+                    break
+                time.sleep(0.002)       # a poll interval
+            late.append((time.monotonic() - began) * 1000 - milliseconds)
+        return [{'not early': min(late) > -60, 'in time': min(late) < 1500}]
+    return function('comes after %d ms' % milliseconds, play, ['basic.get']).want(lambda s: s == [{'not early': True, 'in time': True}])
+
+
+def died_at(label, q):
+    """The time and count of the newest death; the message is given back rejected, so that it dies again."""
+    def play(p):
+        w = p.channel('a', 7)
+        answer = w.call(7, 'basic.get', queue=p.fill(q), no_ack=False)
+        w.send_method(7, 'basic.reject', delivery_tag=answer.delivery_tag, requeue=False)
+        death = answer.properties['headers']['x-death'].value if isinstance(answer.properties['headers']['x-death'], V) else \
+            answer.properties['headers']['x-death']
+        death = death[0].value if isinstance(death[0], V) else death[0]
+        when = death['time'].value if isinstance(death['time'], V) else death['time']
+        first = p.stash.setdefault('died', when)
+        return [{'time is of the first death': when == first, 'count': str(death['count'])}]
+    return function(label, play)
+
+
 ROWS = [
     # -- message TTL
     row('ttl: queue', queue(Q, args={'x-message-ttl': 80}), some('1', '2'), count(Q, 0)),
@@ -36,6 +69,14 @@ ROWS = [
     row('ttl: zero, waiting consumer', queue(Q, args={'x-message-ttl': 0}), consume(Q, 'c', no_ack=True), some('1'), deliver()),
     row('ttl: message', queue(Q), publish('', Q, '1', expiration='60'), count(Q, 0)),
     row('ttl: message zero', queue(Q), publish('', Q, '1', expiration='0'), count(Q, 0)),
+    row('ttl: message zero behind another is gone when a consumer comes', queue(Q), publish('', Q, '1'), publish('', Q, '2', expiration='0'), sync(Q),
+        consume(Q, 'c'), deliver(), sync(Q), quiet(), count(Q, 0)),
+    row('ttl: message zero, given back, is not given to another', queue(Q), consume(Q, 'c'), consume(Q, 'd', ch=2), publish('', Q, '1', expiration='0'), deliver(),
+        nack(1), sync(Q), quiet(), quiet(ch=2), count(Q, 0)),
+    row('ttl: zero, given back to the only consumer, dead-letters', dead(x_message_ttl=0), consume(Q, 'c'), some('1'), deliver(), call('basic.recover', requeue=True),
+        sync(Q, D), quiet(), drain(D, 1)),
+    row('ttl: message zero behind a full consumer', queue(Q), qos(1), consume(Q, 'c'), some('1'), deliver(), publish('', Q, '2', expiration='0'), sync(Q), ack(1),
+        sync(Q), quiet(), count(Q, 0)),
     row('ttl: message zero, waiting consumer', queue(Q), consume(Q, 'c', no_ack=True), publish('', Q, '1', expiration='0'), deliver()),
     row('ttl: the smaller of queue and message', queue(Q, args={'x-message-ttl': 60000}), publish('', Q, '1', expiration='50'), count(Q, 0),
         queue(Q + '2', args={'x-message-ttl': 50}), publish('', Q + '2', '1', expiration='60000'), count(Q + '2', 0)),
@@ -53,6 +94,9 @@ ROWS = [
     row('ttl: expiration with a plus', queue(Q), publish('', Q, expiration='+60000'), count(Q, 1)),
     row('ttl: bad expiration, unroutable too', publish('', '{u}none', expiration='soon', error=(406, None))),
     row('ttl: bad expiration, exchange missing', publish('{u}none', 'k', expiration='soon', error=(404, None))),
+
+    row('ttl: in time, queue', dead(x_message_ttl=300), some('1'), expired_after(D, 300)),
+    row('ttl: in time, message', dead(), publish('', Q, '1', expiration='300'), expired_after(D, 300)),
 
     # -- queue expiry
     row('expires: unused', queue(Q, args={'x-expires': 100}), gone(Q, 0.4)),
@@ -149,6 +193,22 @@ ROWS = [
         queue(Q, args={'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': Q + '2', 'x-max-length': 0}), some('m'), drain(D, 1)),
     row('dead letter: rejected to its own queue comes again', queue(Q, args={'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': Q}), some('m'),
         get(Q, no_ack=False), reject(1, requeue=False), sync(Q), get(Q, no_ack=False), reject(2, requeue=False), sync(Q), drain(Q, 1)),
+    row('dead letter: the time is that of the first death', queue(Q, args={'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': Q}), some('m'),
+        get(Q, no_ack=False), reject(1, requeue=False), sync(Q), died_at('first', Q), idle(1.2), sync(Q), died_at('second', Q), sync(Q)),
+    row('dead letter: to a full queue that refuses', queue(D, args={'x-max-length': 1, 'x-overflow': 'reject-publish'}), queue(Q, args={
+        'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': D}), some('1', '2'), get(Q, no_ack=False), get(Q, no_ack=False), reject(1, requeue=False), sync(Q, D),
+        reject(2, requeue=False), sync(Q, D), everything(D)),
+    row('dead letter: to a full queue that drops its head', queue(D, args={'x-max-length': 1}), queue(Q, args={
+        'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': D}), some('1', '2'), get(Q, no_ack=False), get(Q, no_ack=False), reject(1, requeue=False), sync(Q, D),
+        reject(2, requeue=False), sync(Q, D), everything(D)),
+    row('dead letter: to a full queue that dead-letters what it refuses', queue(D + '2'), queue(D, args={
+        'x-max-length': 1, 'x-overflow': 'reject-publish-dlx', 'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': D + '2'}), queue(Q, args={
+            'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': D}), some('1', '2'), get(Q, no_ack=False), get(Q, no_ack=False), reject(1, requeue=False),
+        sync(Q, D), reject(2, requeue=False), sync(Q, D), sync(D, D + '2'), everything(D), everything(D + '2')),
+    row('dead letter: to a queue with TTL zero', queue(D, args={'x-message-ttl': 0}), queue(Q, args={'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': D}),
+        some('1'), get(Q, no_ack=False), reject(1, requeue=False), sync(Q, D), get(D)),
+    row('dead letter: in a transaction, at commit', dead(), some('1'), call('tx.select'), get(Q, no_ack=False), nack(1, requeue=False), get(D, ch=2), call('tx.commit'),
+        sync(Q, D), drain(D, 1, ch=2)),
     row('dead letter: expiring in a cycle is dropped', queue(Q, args={'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': Q, 'x-message-ttl': 20}), some('m'),
         count(Q, 0)),
     row('dead letter: a cycle with a reject in it goes on', queue(Q + '2', args={'x-dead-letter-exchange': '', 'x-dead-letter-routing-key': Q, 'x-message-ttl': 20}),
@@ -202,6 +262,13 @@ ROWS = [
     row('quorum: dead-letter-strategy of nothing known', queue(Q, durable=True, args={'x-queue-type': 'quorum', 'x-dead-letter-strategy': 'perhaps'}).err(406)),
     row('quorum: single active consumer', queue(Q, durable=True, args={'x-queue-type': 'quorum', 'x-single-active-consumer': True}), consume(Q, 'c1'), consume(Q, 'c2', ch=2),
         some('1'), deliver(), cancel('c1'), ack(1), some('2'), deliver(ch=2)),
+    row('quorum: requeue keeps the place, without a limit too', queue(Q, durable=True, args={'x-queue-type': 'quorum'}), confirm, some('1', '2'), confirms(2),
+        get(Q, no_ack=False), nack(1), sync(Q), everything(Q).differs([['1', '2'], 'basic.get-empty'], 'queues.md 1.6; RabbitMQ 3.10 does so only with a delivery-limit')),
+    row('quorum: requeue keeps the place, with a limit', queue(Q, durable=True, args={'x-queue-type': 'quorum', 'x-delivery-limit': 5}), confirm, some('1', '2'),
+        confirms(2), get(Q, no_ack=False), nack(1), sync(Q), everything(Q)),
+    row('quorum: exclusive consumer', queue(Q, durable=True, args={'x-queue-type': 'quorum'}), consume(Q, 'c'), consume(Q, 'd', ch=2, exclusive=True).differs(
+        closing('channel', 403, "ACCESS_REFUSED - queue '{u}q' in vhost '/' in exclusive use", 'basic.consume'),
+        'queues.md 1.1: a second consumer is refused; quorum queues of RabbitMQ 3.10 take no notice of the flag')),
     row('quorum: same-name redeclare with another limit', queue(Q, durable=True, args={'x-queue-type': 'quorum', 'x-delivery-limit': 3}),
         queue(Q, durable=True, args={'x-queue-type': 'quorum', 'x-delivery-limit': 4}).err(406)),
     row('quorum: purge', queue(Q, durable=True, args={'x-queue-type': 'quorum'}), confirm, some('1', '2'), confirms(2), call('queue.purge', queue=Q), get(Q)),

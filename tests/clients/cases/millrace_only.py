@@ -100,6 +100,10 @@ ROWS = [
     only('delayed: exchange deleted before it is due', delayed(), queue(Q), bind(Q, X, 'k'), publish(X, 'k', 'm', headers={'x-delay': 100}), sync(Q),
          call('exchange.delete', exchange=X), idle(0.3), get(Q).want(lambda s: s[0][0] == 'basic.get-empty'), why=DELAYED),
 
+    only('dead letter: at-least-once loses none to a full queue that refuses', queue(D, args={'x-max-length': 1, 'x-overflow': 'reject-publish'}), queue(
+        Q, durable=True, args={'x-queue-type': 'quorum', 'x-dead-letter-strategy': 'at-least-once', 'x-overflow': 'reject-publish', 'x-dead-letter-exchange': '',
+                               'x-dead-letter-routing-key': D}), some('1', '2'), sync(Q), drain(Q, 2, no_ack=False), nack(2, multiple=True, requeue=False), count(D, 2),
+        why='queues.md 1.5; RabbitMQ keeps the message in the source queue until the target takes it, Millrace lets it in above the limit'),
     only('delivery-limit: classic drops', queue(Q, args={'x-delivery-limit': 1}), some('1'), get(Q, no_ack=False), reject(1),
          drain(Q, 1, no_ack=False), reject(2), count(Q, 0), why=LIMIT),
     only('delivery-limit: classic dead-letters', queue(D), queue(Q, args={
