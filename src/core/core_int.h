@@ -188,7 +188,7 @@ enum entry_flag {
     ENTRY_FRONT = 32,  /* in the front of a lane with pages */
 };
 
-/* One message in one queue: 80 bytes. */
+/* One message in one queue: 72 bytes. */
 struct entry {
     struct list link; /* lane or queue->unacked */
     struct msg *msg;
