@@ -372,6 +372,7 @@ class Sequencer:
         self.declared, done = {'queue': {}, 'exchange': {}}, []
         self.quorum = set()
         self.single = set()         # queues with a single active consumer: basic.get of them differs (cases/delivery.py)
+        self.priorities = any('x-max-priority' in op.get('arguments', {}) for op in ops)
         self.chain = any(op.get('arguments', {}).get('x-dead-letter-exchange') is not None for op in ops)
         answers = []
         try:
@@ -575,6 +576,8 @@ class Sequencer:
         if kind == 'publish':
             if 'requeue' in c.txdid:
                 return ['not after a requeue in the same transaction']
+            if self.priorities and 'publish' in c.txdid:
+                return ['one publish in a transaction']     # the higher priority first, or the earlier one: cases/delivery.py
             c.txdid |= {'publish'} if c.tx else set()
             c.sent += 1
             what = self.player.fill([op['exchange'], op['routing_key'], op['properties']])

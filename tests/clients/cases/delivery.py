@@ -116,6 +116,11 @@ ROWS = [
             [['basic.deliver', {'consumer_tag': 'c', 'delivery_tag': 2, 'redelivered': True, 'exchange': '', 'routing_key': Q}, {}, '1'],
              ['basic.deliver', {'consumer_tag': 'c', 'delivery_tag': 3, 'redelivered': False, 'exchange': '', 'routing_key': Q}, {}, '2']],
             why='the transaction takes effect at once, and then the older message is first; RabbitMQ delivers in the middle of it')),
+    row('tx: two priorities for a waiting consumer', queue(Q, args={'x-max-priority': 5}), consume(Q, 'c', ch=2), call('tx.select'),
+        publish('', Q, '1', priority=1), publish('', Q, '2', priority=2), call('tx.commit'), deliver(2, ch=2).may(
+            [['basic.deliver', {'consumer_tag': 'c', 'delivery_tag': 1, 'redelivered': False, 'exchange': '', 'routing_key': Q}, {'priority': 2}, '2'],
+             ['basic.deliver', {'consumer_tag': 'c', 'delivery_tag': 2, 'redelivered': False, 'exchange': '', 'routing_key': Q}, {'priority': 1}, '1']],
+            why='the transaction takes effect at once, and then the higher priority is first; RabbitMQ delivers in the middle of it')),
     row('tx: double ack inside one transaction', with_messages('1'), call('tx.select'), get(Q, no_ack=False), ack(1),
         ack(1), closed(of='basic.ack').err(406)),
     row('tx: unknown tag is an error at once', call('tx.select'), ack(5), closed(of='basic.ack').err(406)),
