@@ -221,8 +221,10 @@ void do_qos(struct broker *b, struct peer *peer, struct channel *ch, struct comm
 {
     if (c->flags & ASK_GLOBAL)
         ch->global_prefetch = (uint32_t)c->number;
-    else
+    else {
         ch->prefetch = (uint32_t)c->number;
+        ch->global_prefetch = 0; /* as RabbitMQ; the other way round both hold */
+    }
     consumers_unpark(b, ch);
     answer_ok(b, peer, c, 0, (struct slice){0}, 0, 0);
 }
