@@ -315,9 +315,14 @@ static bool over(const struct queue *q, uint64_t count, uint64_t bytes)
            (q->rules.max_length_bytes >= 0 && bytes > (uint64_t)q->rules.max_length_bytes);
 }
 
-bool backlog_would_overflow(const struct queue *q, const struct msg *msg)
+/* What ready consumers will take as soon as it is durable does not count as waiting. */
+bool backlog_would_overflow(struct queue *q, const struct msg *msg)
 {
-    return q->rules.overflow != OVERFLOW_DROP_HEAD && over(q, q->ready_count + 1, q->ready_bytes + msg->body_len);
+    uint64_t count = q->ready_count + 1, bytes = q->ready_bytes + msg->body_len;
+    if (q->rules.overflow == OVERFLOW_DROP_HEAD || !over(q, count, bytes))
+        return false;
+    uint64_t taken = queue_appetite(q, count);
+    return taken < count && over(q, count - taken, bytes / count * (count - taken));
 }
 
 /* Drops from the head until the queue is within its limits again. A queue that refuses publishes drops nothing it has

@@ -650,7 +650,7 @@ void backlog_free(struct broker *b, struct entry *entry);
 void backlog_removed(struct broker *b, struct queue *q, uint64_t first, uint64_t last);
 void backlog_flush_removals(struct broker *b);
 void backlog_limit(struct broker *b, struct queue *q); /* drop-head */
-bool backlog_would_overflow(const struct queue *q, const struct msg *msg);
+bool backlog_would_overflow(struct queue *q, const struct msg *msg);
 void backlog_expire(struct broker *b, struct queue *q);
 void backlog_arm(struct broker *b, struct queue *q);
 wall_t backlog_deadline(const struct broker *b, const struct queue *q, const struct msg *msg);
@@ -736,6 +736,7 @@ void consumer_remove(struct broker *b, struct consumer *consumer);
 void consumers_unpark(struct broker *b, struct channel *ch);
 void consumer_gone(struct broker *b, struct consumer *consumer); /* tell the client and remove */
 bool queue_has_ready_consumer(struct broker *b, struct queue *q);
+uint64_t queue_appetite(struct queue *q, uint64_t most); /* messages that its consumers can take now, up to so many */
 struct msg *msg_for_delivery(struct broker *b, struct queue *q, struct entry *entry); /* a reference; NULL: no memory */
 
 /* channel.c */

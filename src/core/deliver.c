@@ -104,6 +104,33 @@ bool queue_has_ready_consumer(struct broker *b, struct queue *q)
     return !list_empty(&q->ready) && next_ready(q) != NULL;
 }
 
+/* How many one consumer can take, as far as its limits go. */
+static uint64_t appetite(const struct consumer *consumer)
+{
+    const struct channel *ch = consumer->channel;
+    uint64_t most = UINT64_MAX;
+    if (!may_serve(consumer) || !can_take(consumer))
+        return 0;
+    if (!consumer->no_ack && consumer->prefetch)
+        most = consumer->prefetch - consumer->unacked;
+    if (ch->global_prefetch && ch->global_prefetch - ch->global_unacked < most)
+        most = ch->global_prefetch - ch->global_unacked;
+    return most;
+}
+
+uint64_t queue_appetite(struct queue *q, uint64_t most)
+{
+    uint64_t sum = 0;
+    LIST_EACH(&q->ready, node, after)
+    {
+        uint64_t one = appetite(CONTAINER_OF(node, struct consumer, ready_link));
+        if (one >= most - sum)
+            return most;
+        sum += one;
+    }
+    return sum;
+}
+
 /* ---- one delivery ---- */
 
 /* Quorum queues tell how often the message came back. */
