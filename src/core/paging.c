@@ -517,11 +517,11 @@ static void each_written(struct broker *b, struct lane *lane, struct page *page,
     while (at != lane->paging->unwritten) {
         struct entry *e = CONTAINER_OF(at, struct entry, link);
         at = at->next;
-        if (e->page == page)
-            each(b, lane, e);
-        else if (seen)
+        if (e->page == page) {
+            seen = true;
+            each(b, lane, e); /* e may be gone now */
+        } else if (seen)
             break;
-        seen |= e->page == page;
     }
 }
 
