@@ -208,7 +208,7 @@ struct lane {
     struct list entries;
     uint64_t count; /* all that wait, in memory or not */
     struct lane_paging *paging;
-    uint32_t loose; /* messages read from pages among entries: they came back after the last of the paging had gone */
+    uint64_t paged_upto; /* where the last page that was used ended: what is not behind it is never paged again */
 };
 
 struct lane_paging {

@@ -12,7 +12,8 @@
  * Invariants:
  *   P1  pages of a lane ascend, and every position in entries is above them, but that the messages of pages being written
  *       are the beginning of entries. While a lane is paged a returned message goes to the front, to its place by
- *       position; what the front holds behind the beginning of the first page waits for that page.
+ *       position; what the front holds behind the beginning of the first page waits for that page. Pages
+ *       of a lane never overlap, nor with one that was read and has unacknowledged messages: replay finds them by their last.
  *   P2  a message is in memory or in a page; it is in a page exactly when its position is from first to last and is no hole.
  *       Pages of different lanes overlap, but share no position.
  *   P3  PAGE is appended only after the store has said that the page is durable, and before its messages leave memory.
@@ -324,7 +325,8 @@ void paging_left(struct broker *b, struct lane *lane, struct entry *e)
 
 /* ---- writing ---- */
 
-/* The first page of a lane leaves the next messages where they are: they become its front. */
+/* The first page of a lane leaves the next messages where they are: they become its front. So does everything that came
+ * back from before the end of the pages there were: these may still hold messages that are unacknowledged (P1). */
 static bool begin_lane(struct broker *b, struct queue *q, struct lane *lane)
 {
     struct lane_paging *p = mem_zalloc(sizeof *p);
@@ -332,14 +334,15 @@ static bool begin_lane(struct broker *b, struct queue *q, struct lane *lane)
         return false;
     list_init(&p->front);
     list_init(&p->pages);
-    while (!list_empty(&lane->entries) && (p->front_bytes < front_wanted(b) || lane->loose)) {
+    while (!list_empty(&lane->entries)) {
         struct entry *e = CONTAINER_OF(lane->entries.next, struct entry, link);
+        if (p->front_bytes >= front_wanted(b) && e->position > lane->paged_upto)
+            break;
         compact_moving(b, e);
         p->front_bytes += entry_memory(e);
         list_remove(&e->link);
         list_insert(&p->front, &e->link);
         e->flags |= ENTRY_FRONT;
-        lane->loose -= e->page != NULL;
     }
     p->unwritten = lane->entries.next;
     lane->paging = p;
@@ -605,6 +608,7 @@ static void use_written(struct broker *b, struct lane *lane, struct page *page)
     }
     bool wanted = first_page(lane) == page && lane->paging->front_bytes < page_bytes(b);
     page->state = wanted ? PAGE_LOADED : PAGE_ON_DISK;
+    lane->paged_upto = page->last;
     list_insert(&q->pages, &page->queue_link);
     each_written(b, lane, page, wanted ? entry_kept : entry_paged);
     if (wanted)
@@ -927,6 +931,7 @@ bool page_settle(struct broker *b, struct page *page)
     list_insert(&lane->paging->pages, &page->lane_link);
     list_insert(&q->pages, &page->queue_link);
     page->state = PAGE_ON_DISK;
+    lane->paged_upto = page->last;
     lane->count += page->live;
     q->ready_count += page->live;
     q->ready_bytes += page->body_bytes;

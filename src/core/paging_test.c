@@ -264,14 +264,51 @@ static void damaged_page(void **state)
     end(rig);
 }
 
+/* What was given out before the queue had pages comes back when an old page has still a message unacknowledged: no new page
+ * may lie across the old one. */
+static void returned_below_an_old_page(void **state)
+{
+    (void)state;
+    for (unsigned held = 17; held < 23; held++) {
+        struct rig *rig = begin_options(PAGING);
+        rig_plain(rig, CMD_CHANNEL_OPEN, 1, 2, 0, 0);
+        declare(rig, "q", (struct slice){0});
+        for (unsigned i = 1; i <= held; i++) {
+            put_numbers(rig, "q", i, 1);
+            assert_true(rig_ask(rig, CMD_GET, 1, 2, "q", NULL, NULL, (struct slice){0}, 0));
+        }
+        assert_int_equal(rig->b->paged, 0);
+        put_numbers(rig, "q", held + 1, 40);
+        (void)get(rig, "q", 40);
+        for (unsigned tag = 1; tag <= 40; tag++)
+            if (tag != 20)
+                rig_plain(rig, CMD_ACK, 1, 1, tag, 0);
+        rig_plain(rig, CMD_CHANNEL_CLOSE, 1, 2, 0, 0);
+        put_numbers(rig, "q", held + 41, 20);
+        rig_assert_replays(rig);
+        (void)get(rig, "q", held + 16); /* into a page that would begin before the old one and end behind it */
+        for (unsigned tag = 41; tag < 41 + held + 16; tag++) {
+            rig_plain(rig, CMD_ACK, 1, 1, tag, 0);
+            rig_assert_replays(rig);
+        }
+        end(rig);
+    }
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(order_is_kept),          cmocka_unit_test(taken_while_written),
-        cmocka_unit_test(get_waits_for_its_page), cmocka_unit_test(purge_and_delete),
-        cmocka_unit_test(priorities_in_pages),    cmocka_unit_test(expiry_and_limits_reach_into_pages),
-        cmocka_unit_test(transient_messages),     cmocka_unit_test(failed_writes),
-        cmocka_unit_test(failed_among_others),    cmocka_unit_test(damaged_page),
+        cmocka_unit_test(order_is_kept),
+        cmocka_unit_test(taken_while_written),
+        cmocka_unit_test(get_waits_for_its_page),
+        cmocka_unit_test(purge_and_delete),
+        cmocka_unit_test(priorities_in_pages),
+        cmocka_unit_test(expiry_and_limits_reach_into_pages),
+        cmocka_unit_test(transient_messages),
+        cmocka_unit_test(failed_writes),
+        cmocka_unit_test(failed_among_others),
+        cmocka_unit_test(damaged_page),
+        cmocka_unit_test(returned_below_an_old_page),
     };
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
