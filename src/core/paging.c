@@ -189,6 +189,14 @@ static void segment_unref(struct broker *b, uint64_t number)
         list_insert(&b->dead_segments, &s->link);
 }
 
+/* A page was written that is not used. It is counted for a moment, so that its file goes when nothing else is in it; without
+ * memory the next start sweeps it. */
+static void segment_of_unused(struct broker *b, const struct page_where *where)
+{
+    if (segment_ref(b, where))
+        segment_unref(b, where->segment);
+}
+
 static bool store_has_room(struct broker *b)
 {
     return port_has_room(&b->sides[b->options.ports + 1]);
@@ -622,9 +630,11 @@ static void written(struct broker *b, struct page *page, struct page_job *job)
     if (job->err)
         pause_paging(b);
     page->where = job->where;
-    if (job->err || page->doomed || page->live == 0)
+    if (job->err || page->doomed || page->live == 0) {
+        if (!job->err)
+            segment_of_unused(b, &job->where);
         discard_written(b, lane, page);
-    else
+    } else
         use_written(b, lane, page);
     if (!q->fat)
         paging_fattened(b, q);
@@ -768,9 +778,11 @@ void do_paged(struct broker *b, struct peer *peer, struct channel *ch, struct co
         b->page_writes--;
     else
         b->page_reads--;
-    if (!page->queue)
+    if (!page->queue) {
+        if (job->type == PAGE_WRITE && !job->err)
+            segment_of_unused(b, &job->where);
         page_free(b, page);
-    else if (job->type == PAGE_WRITE)
+    } else if (job->type == PAGE_WRITE)
         written(b, page, job);
     else
         was_read(b, page, job);

@@ -295,6 +295,33 @@ static void returned_below_an_old_page(void **state)
     }
 }
 
+/* Pages that were written for nothing, since their queue was emptied or went meanwhile, or a consumer was faster: their
+ * files go too. */
+static void files_of_unused_pages_go(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_options(&(struct broker_options){.paging_bytes = 3000, .page_bytes = 400});
+    for (unsigned round = 0; round < 9; round++) {
+        declare(rig, "q", (struct slice){0});
+        rig->slow_store = true;
+        rig->chance = 0; /* it does nothing */
+        put_numbers(rig, "q", 1, 60);
+        assert_true(rig->b->page_writes > 2);
+        if (round % 3 == 0)
+            ASK(QUEUE_PURGE, "q", NULL, NULL, 0);
+        else if (round % 3 == 1)
+            ASK(QUEUE_DELETE, "q", NULL, NULL, 0);
+        else
+            consume(rig, "q", "c", ASK_NO_ACK);
+        rig->slow_store = false;
+        rig_step(rig);
+        ASK(QUEUE_DELETE, "q", NULL, NULL, 0);
+    }
+    assert_true(rig->log->store->count > 24);
+    assert_int_equal(rig_store_files(rig->log->store), 0);
+    end(rig);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -309,6 +336,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(failed_among_others),
         cmocka_unit_test(damaged_page),
         cmocka_unit_test(returned_below_an_old_page),
+        cmocka_unit_test(files_of_unused_pages_go),
     };
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
