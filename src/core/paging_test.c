@@ -322,6 +322,24 @@ static void files_of_unused_pages_go(void **state)
     end(rig);
 }
 
+/* The journal still tells of a queue that was deleted: that holds nothing back. */
+static void files_go_after_a_restart(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_options(PAGING);
+    declare(rig, "gone", (struct slice){0});
+    declare(rig, "q", (struct slice){0});
+    put_numbers(rig, "q", 1, 60);
+    ASK(QUEUE_DELETE, "gone", NULL, NULL, 0);
+    restart(&rig);
+    assert_true(rig_store_files(rig->log->store) > 1);
+    consume(rig, "q", "c", ASK_NO_ACK);
+    rig_step(rig);
+    assert_int_equal(rig_ready(rig, "q"), 0);
+    assert_int_equal(rig_store_files(rig->log->store), 0);
+    end(rig);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -337,6 +355,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(damaged_page),
         cmocka_unit_test(returned_below_an_old_page),
         cmocka_unit_test(files_of_unused_pages_go),
+        cmocka_unit_test(files_go_after_a_restart),
     };
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
