@@ -520,8 +520,8 @@ struct broker {
     struct map segments;       /* number → struct segment */
     struct list dead_segments; /* without pages: to be dropped when that is durable */
     uint64_t newest_segment;
-    uint32_t page_writes, page_reads; /* jobs on their way */
-    bool paging_paused;               /* a job has failed: not before the timer */
+    uint32_t page_writes, page_reads;    /* jobs on their way */
+    bool writing_paused, reading_paused; /* a job has failed: not before the timer */
     bool
         removal_lost; /* a removal could not be journalled: no segment goes until a compaction has written what is true */
     bool removal_lost_before; /* the same, before the compaction that is running began */

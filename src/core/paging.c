@@ -485,7 +485,7 @@ void paging_turn(struct broker *b)
 {
     uint64_t going = (uint64_t)b->page_writes * page_bytes(b); /* what is on its way leaves memory soon */
     for (unsigned tries = 2 * WRITES_MAX; tries && !list_empty(&b->fat); tries--) {
-        if (!over_budget(b, going) || b->paging_paused || b->page_writes == WRITES_MAX || !store_has_room(b))
+        if (!over_budget(b, going) || b->writing_paused || b->page_writes == WRITES_MAX || !store_has_room(b))
             break;
         struct queue *q = CONTAINER_OF(b->fat.next, struct queue, fat_link);
         slimmed(q);
@@ -503,7 +503,7 @@ static void resume(void *arg, struct timer *timer)
 {
     struct broker *b = arg;
     (void)timer;
-    b->paging_paused = false;
+    b->writing_paused = b->reading_paused = false;
     LIST_EACH(&b->catalogue, node, after)
     {
         struct object *object = CONTAINER_OF(node, struct object, link);
@@ -513,9 +513,10 @@ static void resume(void *arg, struct timer *timer)
     }
 }
 
-static void pause_paging(struct broker *b)
+/* Each for itself: when a disk is full, reading is what makes it empty again. */
+static void pause_paging(struct broker *b, bool *what)
 {
-    b->paging_paused = true;
+    *what = true;
     wheel_set(&b->wheel, &b->paging_timer, b->now + PAUSE_NS);
 }
 
@@ -628,7 +629,7 @@ static void written(struct broker *b, struct page *page, struct page_job *job)
     struct queue *q = page->queue;
     struct lane *lane = &q->lanes[page->lane];
     if (job->err)
-        pause_paging(b);
+        pause_paging(b, &b->writing_paused);
     page->where = job->where;
     if (job->err || page->doomed || page->live == 0) {
         if (!job->err)
@@ -645,7 +646,7 @@ static void written(struct broker *b, struct page *page, struct page_job *job)
 void paging_want(struct broker *b, struct queue *q, struct lane *lane)
 {
     struct lane_paging *p = lane->paging;
-    if (!p || b->paging_paused || b->recovering || q->deleting)
+    if (!p || b->reading_paused || b->recovering || q->deleting)
         return;
     for (struct list *at = p->pages.next; at != &p->pages && p->reading < READ_AHEAD; at = at->next) {
         struct page *page = CONTAINER_OF(at, struct page, lane_link);
@@ -670,7 +671,7 @@ void paging_want(struct broker *b, struct queue *q, struct lane *lane)
             job->items[job->count - 1].position = page->last;
         }
         if (!job) {
-            pause_paging(b);
+            pause_paging(b, &b->reading_paused);
             return;
         }
         CHECK(send(b, job));
@@ -756,7 +757,7 @@ static void was_read(struct broker *b, struct page *page, struct page_job *job)
     }
     /* Pages join the front in order: one that comes early, after the one before failed, is read again. */
     if (job->err || first_page(lane) != page || !pool_reserve_many(&b->entries, page->live) || !page_reserve(page)) {
-        pause_paging(b);
+        pause_paging(b, &b->reading_paused);
         return;
     }
     load(b, q, lane, page, job);

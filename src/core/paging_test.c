@@ -340,6 +340,22 @@ static void files_go_after_a_restart(void **state)
     end(rig);
 }
 
+/* A disk that is full is emptied by those who read from it, at their own pace. */
+static void failed_writes_hold_no_reads_up(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_options(PAGING);
+    declare(rig, "q", (struct slice){0});
+    put_numbers(rig, "q", 1, 100);
+    rig->log->store->fail_writes = 1000;
+    put_numbers(rig, "q", 101, 30);
+    assert_true(rig->b->paged > 50 && rig->log->store->fail_writes < 1000);
+    consume(rig, "q", "c", ASK_NO_ACK);
+    assert_int_equal(rig_ready(rig, "q"), 0);
+    rig->log->store->fail_writes = 0;
+    end(rig);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -356,6 +372,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(returned_below_an_old_page),
         cmocka_unit_test(files_of_unused_pages_go),
         cmocka_unit_test(files_go_after_a_restart),
+        cmocka_unit_test(failed_writes_hold_no_reads_up),
     };
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
