@@ -609,13 +609,13 @@ static void use_written(struct broker *b, struct lane *lane, struct page *page)
         discard_written(b, lane, page);
         return;
     }
-    if (!page_reserve(page) ||
+    bool wanted = first_page(lane) == page && lane->paging->front_bytes < page_bytes(b);
+    if ((wanted && !page_reserve(page)) ||
         (page->journalled && (!note_transient(page, lane) || !(page->lsn = log_page(b, page))))) {
         segment_unref(b, page->where.segment);
         discard_written(b, lane, page);
         return;
     }
-    bool wanted = first_page(lane) == page && lane->paging->front_bytes < page_bytes(b);
     page->state = wanted ? PAGE_LOADED : PAGE_ON_DISK;
     lane->paged_upto = page->last;
     list_insert(&q->pages, &page->queue_link);

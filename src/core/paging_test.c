@@ -356,6 +356,28 @@ static void failed_writes_hold_no_reads_up(void **state)
     end(rig);
 }
 
+static struct queue *queue_of(struct rig *rig, const char *name)
+{
+    return queue_find(vhost_find(rig->b, slice_str("/")), slice_str(name));
+}
+
+/* A page that nobody reads keeps nothing ready for what its readers will do: a long backlog is thousands of pages. */
+static void a_page_on_disk_takes_little_memory(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_options(PAGING);
+    declare(rig, "q", (struct slice){0});
+    put_numbers(rig, "q", 1, 60);
+    unsigned pages = 0;
+    LIST_EACH(&queue_of(rig, "q")->lane.paging->pages, node, after)
+    {
+        assert_int_equal(CONTAINER_OF(node, struct page, lane_link)->holes.max, 0);
+        pages++;
+    }
+    assert_true(pages > 10);
+    end(rig);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -373,6 +395,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(files_of_unused_pages_go),
         cmocka_unit_test(files_go_after_a_restart),
         cmocka_unit_test(failed_writes_hold_no_reads_up),
+        cmocka_unit_test(a_page_on_disk_takes_little_memory),
+
     };
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
