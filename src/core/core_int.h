@@ -246,7 +246,7 @@ struct page {
     uint32_t return_count;
     lsn_t lsn;            /* of its last PAGE record */
     uint64_t first, last; /* positions */
-    uint64_t body_bytes;  /* of what is alive, as the queue's ready_bytes counts it while it is on disk */
+    uint64_t body_bytes;  /* of what is alive; after a restart about, until it is read */
     wall_t deadline;      /* of the first message */
     struct page_where where;
     struct ranges holes;     /* positions from first to last that are not, or no longer, alive here */

@@ -278,8 +278,7 @@ void paging_entry_gone(struct broker *b, struct entry *e)
     }
     CHECK(page->live);
     page->live--;
-    if (page->state == PAGE_WRITING)
-        page->body_bytes -= e->msg->body_len;
+    page->body_bytes -= e->msg->body_len;
     if (page->state == PAGE_LOADED && page->live == 0)
         page_free(b, page);
 }
@@ -733,6 +732,7 @@ static void load(struct broker *b, struct queue *q, struct lane *lane, struct pa
     CHECK(loaded == page->live);
     q->ready_bytes += body_bytes - page->body_bytes;
     b->totals.message_bytes += body_bytes - page->body_bytes;
+    page->body_bytes = body_bytes;
     b->paged -= loaded;
     mem_free(page->returns);
     page->returns = NULL;

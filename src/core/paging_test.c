@@ -378,6 +378,30 @@ static void a_page_on_disk_takes_little_memory(void **state)
     end(rig);
 }
 
+/* A compaction writes how much of a page that was read is left: else a queue near its limit in bytes would push out messages
+ * after a restart. */
+static void bytes_left_of_a_page_are_told(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_options(&(struct broker_options){.paging_bytes = 1, .page_bytes = 1200});
+    char body[101] = "";
+    declare(rig, "q", (struct slice){0});
+    memset(body, 'x', 100);
+    for (unsigned i = 0; i < 100; i++)
+        put(rig, "q", body);
+    (void)get(rig, "q", 60);
+    for (unsigned tag = 1; tag <= 60; tag++)
+        if (tag % 7)
+            rig_plain(rig, CMD_ACK, 1, 1, tag, 0);
+    compact_start(rig->b);
+    rig_step(rig);
+    assert_int_equal(rig->b->totals.compactions, 1);
+    restart(&rig);
+    assert_int_equal(rig_ready(rig, "q"), 48);
+    assert_int_equal(queue_of(rig, "q")->ready_bytes, 4800);
+    end(rig);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -396,7 +420,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(files_go_after_a_restart),
         cmocka_unit_test(failed_writes_hold_no_reads_up),
         cmocka_unit_test(a_page_on_disk_takes_little_memory),
-
+        cmocka_unit_test(bytes_left_of_a_page_are_told),
     };
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
