@@ -290,6 +290,12 @@ static struct page *first_page(const struct lane *lane)
     return lane->paging ? LIST_FIRST(&lane->paging->pages, struct page, lane_link) : NULL;
 }
 
+static struct page *last_page(const struct lane *lane)
+{
+    const struct list *pages = &lane->paging->pages;
+    return list_empty(pages) ? NULL : CONTAINER_OF(pages->prev, struct page, lane_link);
+}
+
 struct entry *lane_first(const struct lane *lane)
 {
     if (lane->paging) {
@@ -428,6 +434,9 @@ static bool write_page(struct broker *b, struct queue *q, unsigned number)
     struct lane *lane = &q->lanes[number];
     if (!lane->paging && (list_empty(&lane->entries) || !begin_lane(b, q, lane)))
         return false;
+    const struct page *last = last_page(lane);
+    if (last && last->doomed)
+        return false; /* what comes next is written when the messages of that one are written again */
     uint32_t count = page_measure(b, lane);
     struct page *page = count ? page_new(q, number) : NULL;
     struct page_job *job = page ? page_job_new(PAGE_WRITE, count) : NULL;
@@ -543,7 +552,8 @@ static void forget_page(struct broker *b, struct lane *lane, struct entry *e)
     e->page = NULL;
 }
 
-/* The page is not used: its messages stay in memory. Those written behind it in the lane cannot be used either (P1). */
+/* The page is not used: its messages stay in memory. Those written behind it in the lane cannot be used either (P1); when
+ * the last of them has come, writing begins again at the first of these messages. */
 static void discard_written(struct broker *b, struct lane *lane, struct page *page)
 {
     for (struct list *at = page->lane_link.next; at != &lane->paging->pages; at = at->next)
@@ -551,7 +561,8 @@ static void discard_written(struct broker *b, struct lane *lane, struct page *pa
     struct queue *q = page->queue;
     each_written(b, lane, page, forget_page);
     page_free(b, page);
-    if (list_empty(&lane->paging->pages))
+    const struct page *last = last_page(lane);
+    if (!last || last->state != PAGE_WRITING)
         lane->paging->unwritten = lane->entries.next;
     paging_end(b, q, lane);
 }
@@ -912,7 +923,7 @@ void getters_forget(struct broker *b, struct channel *ch)
 void paging_settle_entry(struct lane *lane, struct entry *e)
 {
     struct lane_paging *p = lane->paging;
-    if (!p || list_empty(&p->pages) || e->position > CONTAINER_OF(p->pages.prev, struct page, lane_link)->last)
+    if (!p || list_empty(&p->pages) || e->position > last_page(lane)->last)
         return;
     if (p->unwritten == &e->link)
         p->unwritten = e->link.next;

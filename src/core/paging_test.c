@@ -242,6 +242,28 @@ static void failed_among_others(void **state)
     end(rig);
 }
 
+/* The same when older pages are on disk already: what was not written is written before what comes behind it. */
+static void failed_behind_pages_on_disk(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_options(&(struct broker_options){.paging_bytes = 3000, .page_bytes = 400});
+    declare(rig, "q", (struct slice){0});
+    put_numbers(rig, "q", 1, 60);
+    assert_true(rig->b->paged > 10);
+    uint64_t paged = rig->b->paged;
+    rig->log->store->fail_writes = 1;
+    put_numbers(rig, "q", 61, 20);
+    assert_int_equal(rig->log->store->fail_writes, 0);
+    rig_pass(rig, 1100);
+    put_numbers(rig, "q", 81, 40);
+    assert_true(rig->b->paged > paged + 40);
+    char expected[700] = "";
+    for (unsigned i = 1; i <= 120; i++)
+        snprintf(expected + strlen(expected), sizeof expected - strlen(expected), "%s%u", i > 1 ? " " : "", i);
+    assert_string_equal(get(rig, "q", 120), expected);
+    end(rig);
+}
+
 /* A damaged page stops its queue there; other queues, and what is before it, are served. */
 static void damaged_page(void **state)
 {
@@ -415,6 +437,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(failed_writes),
         cmocka_unit_test(failed_among_others),
         cmocka_unit_test(damaged_page),
+        cmocka_unit_test(failed_behind_pages_on_disk),
         cmocka_unit_test(returned_below_an_old_page),
         cmocka_unit_test(files_of_unused_pages_go),
         cmocka_unit_test(files_go_after_a_restart),
