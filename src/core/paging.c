@@ -298,15 +298,25 @@ static struct page *last_page(const struct lane *lane)
 
 struct entry *lane_first(const struct lane *lane)
 {
-    if (lane->paging) {
-        struct entry *e = LIST_FIRST(&lane->paging->front, struct entry, link);
-        const struct page *page = first_page(lane);
-        if (page && page->state != PAGE_WRITING && (!e || page->first < e->position))
-            return NULL;
-        if (e)
-            return e;
-    }
-    return LIST_FIRST(&lane->entries, struct entry, link);
+    struct entry *next = LIST_FIRST(&lane->entries, struct entry, link);
+    if (!lane->paging)
+        return next;
+    struct entry *e = LIST_FIRST(&lane->paging->front, struct entry, link);
+    const struct page *page = first_page(lane);
+    if (page && page->state != PAGE_WRITING && (!e || page->first < e->position))
+        return NULL;
+    return e && (!next || e->position < next->position) ? e : next; /* what came back may belong behind it */
+}
+
+/* Into its place in the front: the end, but for what came back or was unacknowledged in a crash. */
+static void front_insert(struct lane *lane, struct entry *e)
+{
+    struct list *at = &lane->paging->front;
+    while (at->prev != &lane->paging->front && CONTAINER_OF(at->prev, struct entry, link)->position > e->position)
+        at = at->prev;
+    list_insert(at, &e->link);
+    lane->paging->front_bytes += entry_memory(e);
+    e->flags |= ENTRY_FRONT;
 }
 
 wall_t paging_deadline(const struct lane *lane)
@@ -589,9 +599,7 @@ static void entry_kept(struct broker *b, struct lane *lane, struct entry *e)
 {
     compact_entry_removed(b, e);
     list_remove(&e->link);
-    list_insert(&lane->paging->front, &e->link);
-    lane->paging->front_bytes += entry_memory(e);
-    e->flags |= ENTRY_FRONT;
+    front_insert(lane, e);
     if (e->flags & ENTRY_JOURNALLED)
         b->journalled_bytes -= msg_size(e->msg);
 }
@@ -731,11 +739,7 @@ static void load(struct broker *b, struct queue *q, struct lane *lane, struct pa
         if (is_hole(page, item->position))
             continue;
         struct entry *e = entry_of_item(b, q, page, item);
-        struct list *at = &lane->paging->front; /* behind all, but for what was returned or unacknowledged in a crash */
-        while (at->prev != &lane->paging->front && CONTAINER_OF(at->prev, struct entry, link)->position > e->position)
-            at = at->prev;
-        list_insert(at, &e->link);
-        lane->paging->front_bytes += entry_memory(e);
+        front_insert(lane, e);
         backlog_memory(b, e, true);
         body_bytes += e->msg->body_len;
         loaded++;

@@ -424,6 +424,41 @@ static void bytes_left_of_a_page_are_told(void **state)
     end(rig);
 }
 
+/* What comes back may belong behind messages that are being written, or wait for that. */
+static void returned_behind_what_is_written(void **state)
+{
+    (void)state;
+    for (unsigned serve = 0; serve < 2; serve++) {
+        struct rig *rig = begin_options(&(struct broker_options){.paging_bytes = 3000, .page_bytes = 400});
+        rig_plain(rig, CMD_CHANNEL_OPEN, 1, 2, 0, 0);
+        declare(rig, "q", (struct slice){0});
+        for (unsigned i = 1; i <= 20; i++) {
+            put_numbers(rig, "q", i, 1);
+            assert_true(rig_ask(rig, CMD_GET, 1, i < 20 ? 2 : 1, "q", NULL, NULL, (struct slice){0}, 0));
+        }
+        assert_int_equal(rig->b->paged, 0);
+        rig->slow_store = true;
+        rig->chance = 0; /* it does nothing */
+        rig_plain(rig, CMD_CHANNEL_CLOSE, 1, 2, 0, 0);
+        put_numbers(rig, "q", 21, 20);
+        assert_true(rig->b->page_writes > 0);
+        rig_plain(rig, CMD_NACK, 1, 1, 1, ASK_REQUEUE);
+        broker_check(rig->b);
+        assert_string_equal(get(rig, "q", 11 + serve),
+                            serve ? "1* 2* 3* 4* 5* 6* 7* 8* 9* 10* 11* 12*" : "1* 2* 3* 4* 5* 6* 7* 8* 9* 10* 11*");
+        if (serve) {
+            rig->slow_store = false;
+            rig_step(rig);
+            broker_check(rig->b);
+        }
+        assert_string_equal(get(rig, "q", 11 - serve), serve ? "13* 14* 15* 16* 17* 18* 19* 20* 21 22"
+                                                             : "12* 13* 14* 15* 16* 17* 18* 19* 20* 21 22");
+        rig->slow_store = false;
+        rig_step(rig);
+        end(rig);
+    }
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -444,6 +479,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(failed_writes_hold_no_reads_up),
         cmocka_unit_test(a_page_on_disk_takes_little_memory),
         cmocka_unit_test(bytes_left_of_a_page_are_told),
+        cmocka_unit_test(returned_behind_what_is_written),
     };
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
