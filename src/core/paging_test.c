@@ -459,6 +459,32 @@ static void returned_behind_what_is_written(void **state)
     }
 }
 
+/* A channel that has failed waits for nothing: a message without acknowledgement would be lost to it. */
+static void failed_channel_gets_nothing(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_options(PAGING);
+    declare(rig, "q", (struct slice){0});
+    put_numbers(rig, "q", 1, 40);
+    restart(&rig);
+    rig->slow_store = true;
+    rig->chance = 0; /* it does nothing */
+    uint64_t left = rig_ready(rig, "q");
+    ASK(GET, "q", NULL, NULL, ASK_NO_ACK);
+    while (rig_ready(rig, "q") < left) {
+        left = rig_ready(rig, "q");
+        ASK(GET, "q", NULL, NULL, ASK_NO_ACK);
+    }
+    rig_clear(rig);
+    rig_plain(rig, CMD_ACK, 1, 1, 1000, 0);
+    assert_int_equal(rig_count(rig, EFF_ERROR), 1);
+    rig->slow_store = false;
+    rig_step(rig);
+    assert_int_equal(rig_count(rig, EFF_GET_OK), 0);
+    assert_int_equal(rig_ready(rig, "q"), left);
+    end(rig);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -480,6 +506,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_page_on_disk_takes_little_memory),
         cmocka_unit_test(bytes_left_of_a_page_are_told),
         cmocka_unit_test(returned_behind_what_is_written),
+        cmocka_unit_test(failed_channel_gets_nothing),
     };
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
