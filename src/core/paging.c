@@ -758,15 +758,25 @@ static void load(struct broker *b, struct queue *q, struct lane *lane, struct pa
 
 static void serve_getters(struct broker *b, struct queue *q);
 
+/* Is this the page that the journal tells of? Its checksum was right. */
+static bool page_fits(const struct page *page, const struct page_job *job)
+{
+    uint32_t alive = 0;
+    if (job->count != page->count || job->items[0].position != page->first ||
+        job->items[job->count - 1].position != page->last)
+        return false;
+    for (uint32_t i = 0; i < job->count; i++)
+        alive += !is_hole(page, job->items[i].position);
+    return alive == page->live;
+}
+
 static void was_read(struct broker *b, struct page *page, struct page_job *job)
 {
     struct queue *q = page->queue;
     struct lane *lane = &q->lanes[page->lane];
     lane->paging->reading--;
     page->state = PAGE_ON_DISK;
-    bool whole = !job->err && job->count == page->count && job->items[0].position == page->first &&
-                 job->items[job->count - 1].position == page->last;
-    if (job->err == -EILSEQ || (!job->err && !whole)) { /* S5 */
+    if (job->err == -EILSEQ || (!job->err && !page_fits(page, job))) { /* S5 */
         page->state = PAGE_DAMAGED;
         return;
     }
@@ -778,9 +788,9 @@ static void was_read(struct broker *b, struct page *page, struct page_job *job)
     load(b, q, lane, page, job);
     backlog_expire(b, q);
     backlog_limit(b, q);
-    serve_getters(b, q);
     queue_schedule(b, q);
     paging_want(b, q, lane);
+    serve_getters(b, q); /* last: without memory a channel fails, and an auto-delete queue may go with its consumer */
 }
 
 void do_paged(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
@@ -884,7 +894,9 @@ static void getter_free(struct getter *g)
 
 static void serve_getters(struct broker *b, struct queue *q)
 {
-    while (!list_empty(&q->getters) && (backlog_head(q) || q->ready_count == 0)) {
+    uint64_t id = q->id;
+    while (map_get(&b->queues_by_id, map_key_u64(&id)) && !list_empty(&q->getters) &&
+           (backlog_head(q) || q->ready_count == 0)) {
         struct getter g = *CONTAINER_OF(q->getters.next, struct getter, link);
         getter_free(CONTAINER_OF(q->getters.next, struct getter, link));
         get_now(b, g.channel, q, g.origin, g.no_ack);
