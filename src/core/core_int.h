@@ -521,6 +521,7 @@ struct broker {
     struct list dead_segments; /* without pages: to be dropped when that is durable */
     uint64_t newest_segment;
     uint32_t page_writes, page_reads;    /* jobs on their way */
+    bool feeding;                        /* those on hungry have their turn */
     bool writing_paused, reading_paused; /* a job has failed: not before the timer */
     bool
         removal_lost; /* a removal could not be journalled: no segment goes until a compaction has written what is true */

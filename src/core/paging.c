@@ -223,6 +223,8 @@ static void drop_segments(struct broker *b)
             s->lsn = b->appended ? b->appended : 1;
         if (s->lsn > b->durable)
             continue;
+        if (ring_room(&b->sides[b->options.ports + 1].port.effects) <= WRITES_MAX + READS_MAX)
+            return; /* nobody would tell those who wait for a place that these are done */
         struct page_job *job = page_job_new(PAGE_DROP, 0);
         if (!job)
             return;
@@ -661,20 +663,43 @@ static void written(struct broker *b, struct page *page, struct page_job *job)
 
 /* ---- reading ---- */
 
+/* While queues wait for a place, those that would go on reading stand behind them. */
+static bool may_read(struct broker *b)
+{
+    return b->page_reads < READS_MAX && store_has_room(b) && (b->feeding || list_empty(&b->hungry));
+}
+
+/* A read has come back. Whoever waits has his turn until the places are taken: those that want nothing any more take none,
+ * and when the last one is free nobody waits. */
+static void feed_hungry(struct broker *b)
+{
+    b->feeding = true;
+    while (!list_empty(&b->hungry) && may_read(b)) {
+        struct queue *q = CONTAINER_OF(b->hungry.next, struct queue, hungry_link);
+        list_remove(&q->hungry_link);
+        backlog_want(b, q);
+    }
+    b->feeding = false;
+}
+
 void paging_want(struct broker *b, struct queue *q, struct lane *lane)
 {
     struct lane_paging *p = lane->paging;
     if (!p || b->reading_paused || b->recovering || q->deleting)
         return;
+    size_t coming = 0;
     for (struct list *at = p->pages.next; at != &p->pages && p->reading < READ_AHEAD; at = at->next) {
         struct page *page = CONTAINER_OF(at, struct page, lane_link);
-        if (page->state == PAGE_READING)
+        size_t bytes = page->where.len > page_bytes(b) ? page->where.len : page_bytes(b); /* one message can be large */
+        if (page->state == PAGE_READING) {
+            coming += bytes;
             continue;
+        }
         if (page->state != PAGE_ON_DISK)
             break;
-        if (lane_first(lane) && p->front_bytes + p->reading * page_bytes(b) >= front_wanted(b))
+        if ((coming || lane_first(lane)) && p->front_bytes + coming >= front_wanted(b))
             break;
-        if (b->page_reads == READS_MAX || !store_has_room(b)) {
+        if (!may_read(b)) {
             list_remove(&q->hungry_link);
             list_insert(&b->hungry, &q->hungry_link);
             break;
@@ -694,6 +719,7 @@ void paging_want(struct broker *b, struct queue *q, struct lane *lane)
         }
         CHECK(send(b, job));
         page->state = PAGE_READING;
+        coming += bytes;
         p->reading++;
         b->page_reads++;
     }
@@ -813,11 +839,7 @@ void do_paged(struct broker *b, struct peer *peer, struct channel *ch, struct co
     else
         was_read(b, page, job);
     page_job_free(&b->heap, &job);
-    if (!list_empty(&b->hungry)) {
-        struct queue *q = CONTAINER_OF(b->hungry.next, struct queue, hungry_link);
-        list_remove(&q->hungry_link);
-        backlog_want(b, q);
-    }
+    feed_hungry(b);
 }
 
 /* ---- a queue is emptied or goes ---- */

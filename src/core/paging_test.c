@@ -485,6 +485,48 @@ static void failed_channel_gets_nothing(void **state)
     end(rig);
 }
 
+/* Many queues are read at a time, and there are fewer places than they want: each has its turn. */
+static void every_queue_is_read_in_its_turn(void **state)
+{
+    (void)state;
+    enum { QUEUES = 160, READS = 4 * QUEUES };
+    struct rig *rig = begin_options(&(struct broker_options){.paging_bytes = 1, .page_bytes = 1000});
+    char name[16], body[1001] = "";
+    memset(body, 'x', 1000); /* a page of its own, and more than half of what a front wants */
+    for (unsigned i = 0; i < QUEUES; i++) {
+        snprintf(name, sizeof name, "q%u", i);
+        declare(rig, name, (struct slice){0});
+        for (unsigned k = 0; k < 24; k++)
+            put(rig, name, body);
+        rig_clear(rig);
+    }
+    restart(&rig);
+    rig->slow_store = true;
+    rig->chance = 0; /* it does nothing, but when it is told to */
+    for (unsigned i = 0; i < QUEUES; i++) {
+        snprintf(name, sizeof name, "q%u", i);
+        consume(rig, name, name, ASK_NO_ACK);
+        rig_clear(rig);
+    }
+    for (unsigned i = 0; i < READS; i++) {
+        rig_store_serve(rig->b, rig->log, 1);
+        rig_step(rig);
+        rig_clear(rig);
+        rig_plain(rig, CMD_CREDIT, 1, 0, 1 << 20, 0);
+    }
+    for (unsigned i = 0; i < QUEUES; i++) {
+        snprintf(name, sizeof name, "q%u", i);
+        assert_true(rig_ready(rig, name) < 20);
+    }
+    rig->slow_store = false;
+    for (unsigned i = 0; i < 60; i++) {
+        rig_plain(rig, CMD_CREDIT, 1, 0, 1 << 20, 0);
+        rig_clear(rig);
+    }
+    assert_int_equal(rig->b->totals.messages, 0);
+    end(rig);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -507,6 +549,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(bytes_left_of_a_page_are_told),
         cmocka_unit_test(returned_behind_what_is_written),
         cmocka_unit_test(failed_channel_gets_nothing),
+        cmocka_unit_test(every_queue_is_read_in_its_turn),
     };
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
