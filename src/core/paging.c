@@ -504,13 +504,19 @@ bool paging_overloaded(const struct broker *b)
 void paging_turn(struct broker *b)
 {
     uint64_t going = (uint64_t)b->page_writes * page_bytes(b); /* what is on its way leaves memory soon */
+    const struct queue *idle = NULL; /* the first of those that had nothing to write: once around is enough */
     for (unsigned tries = 2 * WRITES_MAX; tries && !list_empty(&b->fat); tries--) {
         if (!over_budget(b, going) || b->writing_paused || b->page_writes == WRITES_MAX || !store_has_room(b))
             break;
         struct queue *q = CONTAINER_OF(b->fat.next, struct queue, fat_link);
+        if (q == idle)
+            break;
         slimmed(q);
-        if (write_some(b, q))
+        if (write_some(b, q)) {
             going += page_bytes(b);
+            idle = NULL;
+        } else if (!idle)
+            idle = q;
         paging_fattened(b, q); /* its turn again, after the others */
     }
     if (!list_empty(&b->dead_segments))
