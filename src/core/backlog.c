@@ -135,8 +135,6 @@ static void leave_lane(struct broker *b, struct entry *e)
     backlog_memory(b, e, false);
     if (lane->paging)
         paging_left(b, lane, e);
-    else
-        lane->loose -= e->page != NULL;
     list_remove(&e->link);
     lane->count--;
     q->ready_count--;
@@ -197,8 +195,7 @@ void backlog_requeue(struct broker *b, struct entry *e)
     if (to_front) {
         e->flags |= ENTRY_FRONT;
         lane->paging->front_bytes += entry_memory(e);
-    } else
-        lane->loose += e->page != NULL;
+    }
     backlog_memory(b, e, true);
     q->lanes[e->lane].count++;
     q->ready_count++;

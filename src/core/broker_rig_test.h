@@ -30,6 +30,7 @@ struct rig_record {
 /* The store: pages in memory, served in order, some turns later. Shared by a log and its copies, for ever. */
 struct rig_page {
     struct page_job *job; /* items with messages of nobody's heap */
+    bool gone;            /* its file was dropped */
 };
 
 struct rig_store {
@@ -203,7 +204,7 @@ RIG_FN void rig_store_write(struct rig_store *store, struct page_job *job)
         kept->items[i].msg = rig_msg_copy(NULL, job->items[i].msg);
     }
     job->where = (struct page_where){.segment = 1 + store->count / 8, .offset = store->count, .len = 1};
-    store->pages[store->count++].job = kept;
+    store->pages[store->count++] = (struct rig_page){.job = kept};
     store->written++;
 }
 
@@ -227,6 +228,31 @@ RIG_FN void rig_store_read(struct rig_store *store, struct slab_heap *heap, stru
     store->read++;
 }
 
+/* Nothing happens when the file holds a page that the core was not told of when it asked. */
+RIG_FN void rig_store_drop(struct rig_log *log, struct page_where where)
+{
+    struct rig_store *store = log->store;
+    uint32_t first = (where.segment - 1) * 8, end = where.offset + where.len;
+    for (uint32_t i = first; i < store->count && i < first + 8; i++)
+        if (i >= end)
+            return;
+    for (uint32_t i = first; i < end; i++) {
+        store->pages[i].gone = true;
+        if (log->drops)
+            rig_page_free(&store->pages[i]);
+    }
+    store->dropped++;
+}
+
+/* Files that are there, but for the one that is being written. */
+RIG_FN unsigned rig_store_files(const struct rig_store *store)
+{
+    unsigned files = 0;
+    for (uint32_t i = 0; i + 8 < store->count; i += 8)
+        files += !store->pages[i].gone;
+    return files;
+}
+
 /* Does up to max of what is asked. */
 RIG_FN void rig_store_serve(struct broker *b, struct rig_log *log, unsigned max)
 {
@@ -236,10 +262,7 @@ RIG_FN void rig_store_serve(struct broker *b, struct rig_log *log, unsigned max)
         struct page_job *job = e->job;
         ring_pop(&p->effects);
         if (job->type == PAGE_DROP) {
-            log->store->dropped++;
-            for (uint32_t i = 0; log->drops && i < log->store->count; i++)
-                if (1 + i / 8 == job->where.segment)
-                    rig_page_free(&log->store->pages[i]);
+            rig_store_drop(log, job->where);
             page_job_free(broker_heap(b), &job);
             continue;
         }

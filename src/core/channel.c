@@ -285,10 +285,12 @@ void do_channel_open(struct broker *b, struct peer *peer, struct channel *old, s
     answer_ok(b, peer, c, 0, (struct slice){0}, 0, 0);
 }
 
-/* Everything the channel has goes back: first the consumers, so that nothing returned is delivered to them again, and so
+/* Nobody waits for a message any more, and everything the channel has goes back: first the consumers, so that nothing returned is delivered to them again, and so
  * that an auto-delete queue that lost its last one goes with what it held, as in RabbitMQ. */
 void channel_release(struct broker *b, struct channel *ch)
 {
+    if (ch->waiting_gets)
+        getters_forget(b, ch);
     tx_drop(b, ch, true);
     while (!list_empty(&ch->consumers))
         consumer_remove(b, CONTAINER_OF(ch->consumers.next, struct consumer, channel_link));
@@ -297,8 +299,6 @@ void channel_release(struct broker *b, struct channel *ch)
 
 void channel_free(struct broker *b, struct channel *ch)
 {
-    if (ch->waiting_gets)
-        getters_forget(b, ch);
     channel_release(b, ch);
     ch->peer->channels[ch->number] = NULL;
     ch->peer->channel_count--;

@@ -48,13 +48,14 @@ static void check_lane(const struct queue *q, unsigned number, uint64_t *count, 
 {
     const struct lane *lane = &q->lanes[number];
     uint64_t n = check_list(q, number, &lane->entries, false, bytes, memory), front_bytes = 0;
+    const struct entry *first = LIST_FIRST(&lane->entries, struct entry, link);
     if (lane->paging) {
         n += check_list(q, number, &lane->paging->front, true, bytes, &front_bytes);
         CHECK(front_bytes == lane->paging->front_bytes);
         *memory += front_bytes;
         check_pages(lane, &n, bytes);
     }
-    CHECK(n == lane->count && (!lane->paging || lane->loose == 0));
+    CHECK(n == lane->count && (!lane->paging || !first || first->position > lane->paged_upto));
     *count += n;
 }
 

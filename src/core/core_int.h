@@ -208,7 +208,7 @@ struct lane {
     struct list entries;
     uint64_t count; /* all that wait, in memory or not */
     struct lane_paging *paging;
-    uint32_t loose; /* messages read from pages among entries: they came back after the last of the paging had gone */
+    uint64_t paged_upto; /* where the last page that was used ended: what is not behind it is never paged again */
 };
 
 struct lane_paging {
@@ -246,7 +246,7 @@ struct page {
     uint32_t return_count;
     lsn_t lsn;            /* of its last PAGE record */
     uint64_t first, last; /* positions */
-    uint64_t body_bytes;  /* of what is alive, as the queue's ready_bytes counts it while it is on disk */
+    uint64_t body_bytes;  /* of what is alive; after a restart about, until it is read */
     wall_t deadline;      /* of the first message */
     struct page_where where;
     struct ranges holes;     /* positions from first to last that are not, or no longer, alive here */
@@ -520,8 +520,9 @@ struct broker {
     struct map segments;       /* number → struct segment */
     struct list dead_segments; /* without pages: to be dropped when that is durable */
     uint64_t newest_segment;
-    uint32_t page_writes, page_reads; /* jobs on their way */
-    bool paging_paused;               /* a job has failed: not before the timer */
+    uint32_t page_writes, page_reads;    /* jobs on their way */
+    bool feeding;                        /* those on hungry have their turn */
+    bool writing_paused, reading_paused; /* a job has failed: not before the timer */
     bool
         removal_lost; /* a removal could not be journalled: no segment goes until a compaction has written what is true */
     bool removal_lost_before; /* the same, before the compaction that is running began */

@@ -12,7 +12,8 @@
  * Invariants:
  *   P1  pages of a lane ascend, and every position in entries is above them, but that the messages of pages being written
  *       are the beginning of entries. While a lane is paged a returned message goes to the front, to its place by
- *       position; what the front holds behind the beginning of the first page waits for that page.
+ *       position; what the front holds behind the beginning of the first page waits for that page. Pages
+ *       of a lane never overlap, nor with one that was read and has unacknowledged messages: replay finds them by their last.
  *   P2  a message is in memory or in a page; it is in a page exactly when its position is from first to last and is no hole.
  *       Pages of different lanes overlap, but share no position.
  *   P3  PAGE is appended only after the store has said that the page is durable, and before its messages leave memory.
@@ -188,6 +189,14 @@ static void segment_unref(struct broker *b, uint64_t number)
         list_insert(&b->dead_segments, &s->link);
 }
 
+/* A page was written that is not used. It is counted for a moment, so that its file goes when nothing else is in it; without
+ * memory the next start sweeps it. */
+static void segment_of_unused(struct broker *b, const struct page_where *where)
+{
+    if (segment_ref(b, where))
+        segment_unref(b, where->segment);
+}
+
 static bool store_has_room(struct broker *b)
 {
     return port_has_room(&b->sides[b->options.ports + 1]);
@@ -214,6 +223,8 @@ static void drop_segments(struct broker *b)
             s->lsn = b->appended ? b->appended : 1;
         if (s->lsn > b->durable)
             continue;
+        if (ring_room(&b->sides[b->options.ports + 1].port.effects) <= WRITES_MAX + READS_MAX)
+            return; /* nobody would tell those who wait for a place that these are done */
         struct page_job *job = page_job_new(PAGE_DROP, 0);
         if (!job)
             return;
@@ -269,8 +280,7 @@ void paging_entry_gone(struct broker *b, struct entry *e)
     }
     CHECK(page->live);
     page->live--;
-    if (page->state == PAGE_WRITING)
-        page->body_bytes -= e->msg->body_len;
+    page->body_bytes -= e->msg->body_len;
     if (page->state == PAGE_LOADED && page->live == 0)
         page_free(b, page);
 }
@@ -282,17 +292,33 @@ static struct page *first_page(const struct lane *lane)
     return lane->paging ? LIST_FIRST(&lane->paging->pages, struct page, lane_link) : NULL;
 }
 
+static struct page *last_page(const struct lane *lane)
+{
+    const struct list *pages = &lane->paging->pages;
+    return list_empty(pages) ? NULL : CONTAINER_OF(pages->prev, struct page, lane_link);
+}
+
 struct entry *lane_first(const struct lane *lane)
 {
-    if (lane->paging) {
-        struct entry *e = LIST_FIRST(&lane->paging->front, struct entry, link);
-        const struct page *page = first_page(lane);
-        if (page && page->state != PAGE_WRITING && (!e || page->first < e->position))
-            return NULL;
-        if (e)
-            return e;
-    }
-    return LIST_FIRST(&lane->entries, struct entry, link);
+    struct entry *next = LIST_FIRST(&lane->entries, struct entry, link);
+    if (!lane->paging)
+        return next;
+    struct entry *e = LIST_FIRST(&lane->paging->front, struct entry, link);
+    const struct page *page = first_page(lane);
+    if (page && page->state != PAGE_WRITING && (!e || page->first < e->position))
+        return NULL;
+    return e && (!next || e->position < next->position) ? e : next; /* what came back may belong behind it */
+}
+
+/* Into its place in the front: the end, but for what came back or was unacknowledged in a crash. */
+static void front_insert(struct lane *lane, struct entry *e)
+{
+    struct list *at = &lane->paging->front;
+    while (at->prev != &lane->paging->front && CONTAINER_OF(at->prev, struct entry, link)->position > e->position)
+        at = at->prev;
+    list_insert(at, &e->link);
+    lane->paging->front_bytes += entry_memory(e);
+    e->flags |= ENTRY_FRONT;
 }
 
 wall_t paging_deadline(const struct lane *lane)
@@ -324,7 +350,8 @@ void paging_left(struct broker *b, struct lane *lane, struct entry *e)
 
 /* ---- writing ---- */
 
-/* The first page of a lane leaves the next messages where they are: they become its front. */
+/* The first page of a lane leaves the next messages where they are: they become its front. So does everything that came
+ * back from before the end of the pages there were: these may still hold messages that are unacknowledged (P1). */
 static bool begin_lane(struct broker *b, struct queue *q, struct lane *lane)
 {
     struct lane_paging *p = mem_zalloc(sizeof *p);
@@ -332,14 +359,15 @@ static bool begin_lane(struct broker *b, struct queue *q, struct lane *lane)
         return false;
     list_init(&p->front);
     list_init(&p->pages);
-    while (!list_empty(&lane->entries) && (p->front_bytes < front_wanted(b) || lane->loose)) {
+    while (!list_empty(&lane->entries)) {
         struct entry *e = CONTAINER_OF(lane->entries.next, struct entry, link);
+        if (p->front_bytes >= front_wanted(b) && e->position > lane->paged_upto)
+            break;
         compact_moving(b, e);
         p->front_bytes += entry_memory(e);
         list_remove(&e->link);
         list_insert(&p->front, &e->link);
         e->flags |= ENTRY_FRONT;
-        lane->loose -= e->page != NULL;
     }
     p->unwritten = lane->entries.next;
     lane->paging = p;
@@ -418,6 +446,9 @@ static bool write_page(struct broker *b, struct queue *q, unsigned number)
     struct lane *lane = &q->lanes[number];
     if (!lane->paging && (list_empty(&lane->entries) || !begin_lane(b, q, lane)))
         return false;
+    const struct page *last = last_page(lane);
+    if (last && last->doomed)
+        return false; /* what comes next is written when the messages of that one are written again */
     uint32_t count = page_measure(b, lane);
     struct page *page = count ? page_new(q, number) : NULL;
     struct page_job *job = page ? page_job_new(PAGE_WRITE, count) : NULL;
@@ -473,13 +504,19 @@ bool paging_overloaded(const struct broker *b)
 void paging_turn(struct broker *b)
 {
     uint64_t going = (uint64_t)b->page_writes * page_bytes(b); /* what is on its way leaves memory soon */
+    const struct queue *idle = NULL; /* the first of those that had nothing to write: once around is enough */
     for (unsigned tries = 2 * WRITES_MAX; tries && !list_empty(&b->fat); tries--) {
-        if (!over_budget(b, going) || b->paging_paused || b->page_writes == WRITES_MAX || !store_has_room(b))
+        if (!over_budget(b, going) || b->writing_paused || b->page_writes == WRITES_MAX || !store_has_room(b))
             break;
         struct queue *q = CONTAINER_OF(b->fat.next, struct queue, fat_link);
+        if (q == idle)
+            break;
         slimmed(q);
-        if (write_some(b, q))
+        if (write_some(b, q)) {
             going += page_bytes(b);
+            idle = NULL;
+        } else if (!idle)
+            idle = q;
         paging_fattened(b, q); /* its turn again, after the others */
     }
     if (!list_empty(&b->dead_segments))
@@ -492,7 +529,7 @@ static void resume(void *arg, struct timer *timer)
 {
     struct broker *b = arg;
     (void)timer;
-    b->paging_paused = false;
+    b->writing_paused = b->reading_paused = false;
     LIST_EACH(&b->catalogue, node, after)
     {
         struct object *object = CONTAINER_OF(node, struct object, link);
@@ -502,9 +539,10 @@ static void resume(void *arg, struct timer *timer)
     }
 }
 
-static void pause_paging(struct broker *b)
+/* Each for itself: when a disk is full, reading is what makes it empty again. */
+static void pause_paging(struct broker *b, bool *what)
 {
-    b->paging_paused = true;
+    *what = true;
     wheel_set(&b->wheel, &b->paging_timer, b->now + PAUSE_NS);
 }
 
@@ -532,7 +570,8 @@ static void forget_page(struct broker *b, struct lane *lane, struct entry *e)
     e->page = NULL;
 }
 
-/* The page is not used: its messages stay in memory. Those written behind it in the lane cannot be used either (P1). */
+/* The page is not used: its messages stay in memory. Those written behind it in the lane cannot be used either (P1); when
+ * the last of them has come, writing begins again at the first of these messages. */
 static void discard_written(struct broker *b, struct lane *lane, struct page *page)
 {
     for (struct list *at = page->lane_link.next; at != &lane->paging->pages; at = at->next)
@@ -540,7 +579,8 @@ static void discard_written(struct broker *b, struct lane *lane, struct page *pa
     struct queue *q = page->queue;
     each_written(b, lane, page, forget_page);
     page_free(b, page);
-    if (list_empty(&lane->paging->pages))
+    const struct page *last = last_page(lane);
+    if (!last || last->state != PAGE_WRITING)
         lane->paging->unwritten = lane->entries.next;
     paging_end(b, q, lane);
 }
@@ -567,9 +607,7 @@ static void entry_kept(struct broker *b, struct lane *lane, struct entry *e)
 {
     compact_entry_removed(b, e);
     list_remove(&e->link);
-    list_insert(&lane->paging->front, &e->link);
-    lane->paging->front_bytes += entry_memory(e);
-    e->flags |= ENTRY_FRONT;
+    front_insert(lane, e);
     if (e->flags & ENTRY_JOURNALLED)
         b->journalled_bytes -= msg_size(e->msg);
 }
@@ -597,14 +635,15 @@ static void use_written(struct broker *b, struct lane *lane, struct page *page)
         discard_written(b, lane, page);
         return;
     }
-    if (!page_reserve(page) ||
+    bool wanted = first_page(lane) == page && lane->paging->front_bytes < page_bytes(b);
+    if ((wanted && !page_reserve(page)) ||
         (page->journalled && (!note_transient(page, lane) || !(page->lsn = log_page(b, page))))) {
         segment_unref(b, page->where.segment);
         discard_written(b, lane, page);
         return;
     }
-    bool wanted = first_page(lane) == page && lane->paging->front_bytes < page_bytes(b);
     page->state = wanted ? PAGE_LOADED : PAGE_ON_DISK;
+    lane->paged_upto = page->last;
     list_insert(&q->pages, &page->queue_link);
     each_written(b, lane, page, wanted ? entry_kept : entry_paged);
     if (wanted)
@@ -616,11 +655,13 @@ static void written(struct broker *b, struct page *page, struct page_job *job)
     struct queue *q = page->queue;
     struct lane *lane = &q->lanes[page->lane];
     if (job->err)
-        pause_paging(b);
+        pause_paging(b, &b->writing_paused);
     page->where = job->where;
-    if (job->err || page->doomed || page->live == 0)
+    if (job->err || page->doomed || page->live == 0) {
+        if (!job->err)
+            segment_of_unused(b, &job->where);
         discard_written(b, lane, page);
-    else
+    } else
         use_written(b, lane, page);
     if (!q->fat)
         paging_fattened(b, q);
@@ -628,20 +669,43 @@ static void written(struct broker *b, struct page *page, struct page_job *job)
 
 /* ---- reading ---- */
 
+/* While queues wait for a place, those that would go on reading stand behind them. */
+static bool may_read(struct broker *b)
+{
+    return b->page_reads < READS_MAX && store_has_room(b) && (b->feeding || list_empty(&b->hungry));
+}
+
+/* A read has come back. Whoever waits has his turn until the places are taken: those that want nothing any more take none,
+ * and when the last one is free nobody waits. */
+static void feed_hungry(struct broker *b)
+{
+    b->feeding = true;
+    while (!list_empty(&b->hungry) && may_read(b)) {
+        struct queue *q = CONTAINER_OF(b->hungry.next, struct queue, hungry_link);
+        list_remove(&q->hungry_link);
+        backlog_want(b, q);
+    }
+    b->feeding = false;
+}
+
 void paging_want(struct broker *b, struct queue *q, struct lane *lane)
 {
     struct lane_paging *p = lane->paging;
-    if (!p || b->paging_paused || b->recovering || q->deleting)
+    if (!p || b->reading_paused || b->recovering || q->deleting)
         return;
+    size_t coming = 0;
     for (struct list *at = p->pages.next; at != &p->pages && p->reading < READ_AHEAD; at = at->next) {
         struct page *page = CONTAINER_OF(at, struct page, lane_link);
-        if (page->state == PAGE_READING)
+        size_t bytes = page->where.len > page_bytes(b) ? page->where.len : page_bytes(b); /* one message can be large */
+        if (page->state == PAGE_READING) {
+            coming += bytes;
             continue;
+        }
         if (page->state != PAGE_ON_DISK)
             break;
-        if (lane_first(lane) && p->front_bytes + p->reading * page_bytes(b) >= front_wanted(b))
+        if ((coming || lane_first(lane)) && p->front_bytes + coming >= front_wanted(b))
             break;
-        if (b->page_reads == READS_MAX || !store_has_room(b)) {
+        if (!may_read(b)) {
             list_remove(&q->hungry_link);
             list_insert(&b->hungry, &q->hungry_link);
             break;
@@ -656,11 +720,12 @@ void paging_want(struct broker *b, struct queue *q, struct lane *lane)
             job->items[job->count - 1].position = page->last;
         }
         if (!job) {
-            pause_paging(b);
+            pause_paging(b, &b->reading_paused);
             return;
         }
         CHECK(send(b, job));
         page->state = PAGE_READING;
+        coming += bytes;
         p->reading++;
         b->page_reads++;
     }
@@ -706,11 +771,7 @@ static void load(struct broker *b, struct queue *q, struct lane *lane, struct pa
         if (is_hole(page, item->position))
             continue;
         struct entry *e = entry_of_item(b, q, page, item);
-        struct list *at = &lane->paging->front; /* behind all, but for what was returned or unacknowledged in a crash */
-        while (at->prev != &lane->paging->front && CONTAINER_OF(at->prev, struct entry, link)->position > e->position)
-            at = at->prev;
-        list_insert(at, &e->link);
-        lane->paging->front_bytes += entry_memory(e);
+        front_insert(lane, e);
         backlog_memory(b, e, true);
         body_bytes += e->msg->body_len;
         loaded++;
@@ -718,6 +779,7 @@ static void load(struct broker *b, struct queue *q, struct lane *lane, struct pa
     CHECK(loaded == page->live);
     q->ready_bytes += body_bytes - page->body_bytes;
     b->totals.message_bytes += body_bytes - page->body_bytes;
+    page->body_bytes = body_bytes;
     b->paged -= loaded;
     mem_free(page->returns);
     page->returns = NULL;
@@ -728,29 +790,39 @@ static void load(struct broker *b, struct queue *q, struct lane *lane, struct pa
 
 static void serve_getters(struct broker *b, struct queue *q);
 
+/* Is this the page that the journal tells of? Its checksum was right. */
+static bool page_fits(const struct page *page, const struct page_job *job)
+{
+    uint32_t alive = 0;
+    if (job->count != page->count || job->items[0].position != page->first ||
+        job->items[job->count - 1].position != page->last)
+        return false;
+    for (uint32_t i = 0; i < job->count; i++)
+        alive += !is_hole(page, job->items[i].position);
+    return alive == page->live;
+}
+
 static void was_read(struct broker *b, struct page *page, struct page_job *job)
 {
     struct queue *q = page->queue;
     struct lane *lane = &q->lanes[page->lane];
     lane->paging->reading--;
     page->state = PAGE_ON_DISK;
-    bool whole = !job->err && job->count == page->count && job->items[0].position == page->first &&
-                 job->items[job->count - 1].position == page->last;
-    if (job->err == -EILSEQ || (!job->err && !whole)) { /* S5 */
+    if (job->err == -EILSEQ || (!job->err && !page_fits(page, job))) { /* S5 */
         page->state = PAGE_DAMAGED;
         return;
     }
     /* Pages join the front in order: one that comes early, after the one before failed, is read again. */
     if (job->err || first_page(lane) != page || !pool_reserve_many(&b->entries, page->live) || !page_reserve(page)) {
-        pause_paging(b);
+        pause_paging(b, &b->reading_paused);
         return;
     }
     load(b, q, lane, page, job);
     backlog_expire(b, q);
     backlog_limit(b, q);
-    serve_getters(b, q);
     queue_schedule(b, q);
     paging_want(b, q, lane);
+    serve_getters(b, q); /* last: without memory a channel fails, and an auto-delete queue may go with its consumer */
 }
 
 void do_paged(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
@@ -764,18 +836,16 @@ void do_paged(struct broker *b, struct peer *peer, struct channel *ch, struct co
         b->page_writes--;
     else
         b->page_reads--;
-    if (!page->queue)
+    if (!page->queue) {
+        if (job->type == PAGE_WRITE && !job->err)
+            segment_of_unused(b, &job->where);
         page_free(b, page);
-    else if (job->type == PAGE_WRITE)
+    } else if (job->type == PAGE_WRITE)
         written(b, page, job);
     else
         was_read(b, page, job);
     page_job_free(&b->heap, &job);
-    if (!list_empty(&b->hungry)) {
-        struct queue *q = CONTAINER_OF(b->hungry.next, struct queue, hungry_link);
-        list_remove(&q->hungry_link);
-        backlog_want(b, q);
-    }
+    feed_hungry(b);
 }
 
 /* ---- a queue is emptied or goes ---- */
@@ -852,7 +922,9 @@ static void getter_free(struct getter *g)
 
 static void serve_getters(struct broker *b, struct queue *q)
 {
-    while (!list_empty(&q->getters) && (backlog_head(q) || q->ready_count == 0)) {
+    uint64_t id = q->id;
+    while (map_get(&b->queues_by_id, map_key_u64(&id)) && !list_empty(&q->getters) &&
+           (backlog_head(q) || q->ready_count == 0)) {
         struct getter g = *CONTAINER_OF(q->getters.next, struct getter, link);
         getter_free(CONTAINER_OF(q->getters.next, struct getter, link));
         get_now(b, g.channel, q, g.origin, g.no_ack);
@@ -895,7 +967,7 @@ void getters_forget(struct broker *b, struct channel *ch)
 void paging_settle_entry(struct lane *lane, struct entry *e)
 {
     struct lane_paging *p = lane->paging;
-    if (!p || list_empty(&p->pages) || e->position > CONTAINER_OF(p->pages.prev, struct page, lane_link)->last)
+    if (!p || list_empty(&p->pages) || e->position > last_page(lane)->last)
         return;
     if (p->unwritten == &e->link)
         p->unwritten = e->link.next;
@@ -927,6 +999,7 @@ bool page_settle(struct broker *b, struct page *page)
     list_insert(&lane->paging->pages, &page->lane_link);
     list_insert(&q->pages, &page->queue_link);
     page->state = PAGE_ON_DISK;
+    lane->paged_upto = page->last;
     lane->count += page->live;
     q->ready_count += page->live;
     q->ready_bytes += page->body_bytes;

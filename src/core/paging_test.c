@@ -242,6 +242,28 @@ static void failed_among_others(void **state)
     end(rig);
 }
 
+/* The same when older pages are on disk already: what was not written is written before what comes behind it. */
+static void failed_behind_pages_on_disk(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_options(&(struct broker_options){.paging_bytes = 3000, .page_bytes = 400});
+    declare(rig, "q", (struct slice){0});
+    put_numbers(rig, "q", 1, 60);
+    assert_true(rig->b->paged > 10);
+    uint64_t paged = rig->b->paged;
+    rig->log->store->fail_writes = 1;
+    put_numbers(rig, "q", 61, 20);
+    assert_int_equal(rig->log->store->fail_writes, 0);
+    rig_pass(rig, 1100);
+    put_numbers(rig, "q", 81, 40);
+    assert_true(rig->b->paged > paged + 40);
+    char expected[700] = "";
+    for (unsigned i = 1; i <= 120; i++)
+        snprintf(expected + strlen(expected), sizeof expected - strlen(expected), "%s%u", i > 1 ? " " : "", i);
+    assert_string_equal(get(rig, "q", 120), expected);
+    end(rig);
+}
+
 /* A damaged page stops its queue there; other queues, and what is before it, are served. */
 static void damaged_page(void **state)
 {
@@ -264,14 +286,270 @@ static void damaged_page(void **state)
     end(rig);
 }
 
+/* What was given out before the queue had pages comes back when an old page has still a message unacknowledged: no new page
+ * may lie across the old one. */
+static void returned_below_an_old_page(void **state)
+{
+    (void)state;
+    for (unsigned held = 17; held < 23; held++) {
+        struct rig *rig = begin_options(PAGING);
+        rig_plain(rig, CMD_CHANNEL_OPEN, 1, 2, 0, 0);
+        declare(rig, "q", (struct slice){0});
+        for (unsigned i = 1; i <= held; i++) {
+            put_numbers(rig, "q", i, 1);
+            assert_true(rig_ask(rig, CMD_GET, 1, 2, "q", NULL, NULL, (struct slice){0}, 0));
+        }
+        assert_int_equal(rig->b->paged, 0);
+        put_numbers(rig, "q", held + 1, 40);
+        (void)get(rig, "q", 40);
+        for (unsigned tag = 1; tag <= 40; tag++)
+            if (tag != 20)
+                rig_plain(rig, CMD_ACK, 1, 1, tag, 0);
+        rig_plain(rig, CMD_CHANNEL_CLOSE, 1, 2, 0, 0);
+        put_numbers(rig, "q", held + 41, 20);
+        rig_assert_replays(rig);
+        (void)get(rig, "q", held + 16); /* into a page that would begin before the old one and end behind it */
+        for (unsigned tag = 41; tag < 41 + held + 16; tag++) {
+            rig_plain(rig, CMD_ACK, 1, 1, tag, 0);
+            rig_assert_replays(rig);
+        }
+        end(rig);
+    }
+}
+
+/* Pages that were written for nothing, since their queue was emptied or went meanwhile, or a consumer was faster: their
+ * files go too. */
+static void files_of_unused_pages_go(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_options(&(struct broker_options){.paging_bytes = 3000, .page_bytes = 400});
+    for (unsigned round = 0; round < 9; round++) {
+        declare(rig, "q", (struct slice){0});
+        rig->slow_store = true;
+        rig->chance = 0; /* it does nothing */
+        put_numbers(rig, "q", 1, 60);
+        assert_true(rig->b->page_writes > 2);
+        if (round % 3 == 0)
+            ASK(QUEUE_PURGE, "q", NULL, NULL, 0);
+        else if (round % 3 == 1)
+            ASK(QUEUE_DELETE, "q", NULL, NULL, 0);
+        else
+            consume(rig, "q", "c", ASK_NO_ACK);
+        rig->slow_store = false;
+        rig_step(rig);
+        ASK(QUEUE_DELETE, "q", NULL, NULL, 0);
+    }
+    assert_true(rig->log->store->count > 24);
+    assert_int_equal(rig_store_files(rig->log->store), 0);
+    end(rig);
+}
+
+/* The journal still tells of a queue that was deleted: that holds nothing back. */
+static void files_go_after_a_restart(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_options(PAGING);
+    declare(rig, "gone", (struct slice){0});
+    declare(rig, "q", (struct slice){0});
+    put_numbers(rig, "q", 1, 60);
+    ASK(QUEUE_DELETE, "gone", NULL, NULL, 0);
+    restart(&rig);
+    assert_true(rig_store_files(rig->log->store) > 1);
+    consume(rig, "q", "c", ASK_NO_ACK);
+    rig_step(rig);
+    assert_int_equal(rig_ready(rig, "q"), 0);
+    assert_int_equal(rig_store_files(rig->log->store), 0);
+    end(rig);
+}
+
+/* A disk that is full is emptied by those who read from it, at their own pace. */
+static void failed_writes_hold_no_reads_up(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_options(PAGING);
+    declare(rig, "q", (struct slice){0});
+    put_numbers(rig, "q", 1, 100);
+    rig->log->store->fail_writes = 1000;
+    put_numbers(rig, "q", 101, 30);
+    assert_true(rig->b->paged > 50 && rig->log->store->fail_writes < 1000);
+    consume(rig, "q", "c", ASK_NO_ACK);
+    assert_int_equal(rig_ready(rig, "q"), 0);
+    rig->log->store->fail_writes = 0;
+    end(rig);
+}
+
+static struct queue *queue_of(struct rig *rig, const char *name)
+{
+    return queue_find(vhost_find(rig->b, slice_str("/")), slice_str(name));
+}
+
+/* A page that nobody reads keeps nothing ready for what its readers will do: a long backlog is thousands of pages. */
+static void a_page_on_disk_takes_little_memory(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_options(PAGING);
+    declare(rig, "q", (struct slice){0});
+    put_numbers(rig, "q", 1, 60);
+    unsigned pages = 0;
+    LIST_EACH(&queue_of(rig, "q")->lane.paging->pages, node, after)
+    {
+        assert_int_equal(CONTAINER_OF(node, struct page, lane_link)->holes.max, 0);
+        pages++;
+    }
+    assert_true(pages > 10);
+    end(rig);
+}
+
+/* A compaction writes how much of a page that was read is left: else a queue near its limit in bytes would push out messages
+ * after a restart. */
+static void bytes_left_of_a_page_are_told(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_options(&(struct broker_options){.paging_bytes = 1, .page_bytes = 1200});
+    char body[101] = "";
+    declare(rig, "q", (struct slice){0});
+    memset(body, 'x', 100);
+    for (unsigned i = 0; i < 100; i++)
+        put(rig, "q", body);
+    (void)get(rig, "q", 60);
+    for (unsigned tag = 1; tag <= 60; tag++)
+        if (tag % 7)
+            rig_plain(rig, CMD_ACK, 1, 1, tag, 0);
+    compact_start(rig->b);
+    rig_step(rig);
+    assert_int_equal(rig->b->totals.compactions, 1);
+    restart(&rig);
+    assert_int_equal(rig_ready(rig, "q"), 48);
+    assert_int_equal(queue_of(rig, "q")->ready_bytes, 4800);
+    end(rig);
+}
+
+/* What comes back may belong behind messages that are being written, or wait for that. */
+static void returned_behind_what_is_written(void **state)
+{
+    (void)state;
+    for (unsigned serve = 0; serve < 2; serve++) {
+        struct rig *rig = begin_options(&(struct broker_options){.paging_bytes = 3000, .page_bytes = 400});
+        rig_plain(rig, CMD_CHANNEL_OPEN, 1, 2, 0, 0);
+        declare(rig, "q", (struct slice){0});
+        for (unsigned i = 1; i <= 20; i++) {
+            put_numbers(rig, "q", i, 1);
+            assert_true(rig_ask(rig, CMD_GET, 1, i < 20 ? 2 : 1, "q", NULL, NULL, (struct slice){0}, 0));
+        }
+        assert_int_equal(rig->b->paged, 0);
+        rig->slow_store = true;
+        rig->chance = 0; /* it does nothing */
+        rig_plain(rig, CMD_CHANNEL_CLOSE, 1, 2, 0, 0);
+        put_numbers(rig, "q", 21, 20);
+        assert_true(rig->b->page_writes > 0);
+        rig_plain(rig, CMD_NACK, 1, 1, 1, ASK_REQUEUE);
+        broker_check(rig->b);
+        assert_string_equal(get(rig, "q", 11 + serve),
+                            serve ? "1* 2* 3* 4* 5* 6* 7* 8* 9* 10* 11* 12*" : "1* 2* 3* 4* 5* 6* 7* 8* 9* 10* 11*");
+        if (serve) {
+            rig->slow_store = false;
+            rig_step(rig);
+            broker_check(rig->b);
+        }
+        assert_string_equal(get(rig, "q", 11 - serve), serve ? "13* 14* 15* 16* 17* 18* 19* 20* 21 22"
+                                                             : "12* 13* 14* 15* 16* 17* 18* 19* 20* 21 22");
+        rig->slow_store = false;
+        rig_step(rig);
+        end(rig);
+    }
+}
+
+/* A channel that has failed waits for nothing: a message without acknowledgement would be lost to it. */
+static void failed_channel_gets_nothing(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_options(PAGING);
+    declare(rig, "q", (struct slice){0});
+    put_numbers(rig, "q", 1, 40);
+    restart(&rig);
+    rig->slow_store = true;
+    rig->chance = 0; /* it does nothing */
+    uint64_t left = rig_ready(rig, "q");
+    ASK(GET, "q", NULL, NULL, ASK_NO_ACK);
+    while (rig_ready(rig, "q") < left) {
+        left = rig_ready(rig, "q");
+        ASK(GET, "q", NULL, NULL, ASK_NO_ACK);
+    }
+    rig_clear(rig);
+    rig_plain(rig, CMD_ACK, 1, 1, 1000, 0);
+    assert_int_equal(rig_count(rig, EFF_ERROR), 1);
+    rig->slow_store = false;
+    rig_step(rig);
+    assert_int_equal(rig_count(rig, EFF_GET_OK), 0);
+    assert_int_equal(rig_ready(rig, "q"), left);
+    end(rig);
+}
+
+/* Many queues are read at a time, and there are fewer places than they want: each has its turn. */
+static void every_queue_is_read_in_its_turn(void **state)
+{
+    (void)state;
+    enum { QUEUES = 160, READS = 4 * QUEUES };
+    struct rig *rig = begin_options(&(struct broker_options){.paging_bytes = 1, .page_bytes = 1000});
+    char name[16], body[1001] = "";
+    memset(body, 'x', 1000); /* a page of its own, and more than half of what a front wants */
+    for (unsigned i = 0; i < QUEUES; i++) {
+        snprintf(name, sizeof name, "q%u", i);
+        declare(rig, name, (struct slice){0});
+        for (unsigned k = 0; k < 24; k++)
+            put(rig, name, body);
+        rig_clear(rig);
+    }
+    restart(&rig);
+    rig->slow_store = true;
+    rig->chance = 0; /* it does nothing, but when it is told to */
+    for (unsigned i = 0; i < QUEUES; i++) {
+        snprintf(name, sizeof name, "q%u", i);
+        consume(rig, name, name, ASK_NO_ACK);
+        rig_clear(rig);
+    }
+    for (unsigned i = 0; i < READS; i++) {
+        rig_store_serve(rig->b, rig->log, 1);
+        rig_step(rig);
+        rig_clear(rig);
+        rig_plain(rig, CMD_CREDIT, 1, 0, 1 << 20, 0);
+    }
+    for (unsigned i = 0; i < QUEUES; i++) {
+        snprintf(name, sizeof name, "q%u", i);
+        assert_true(rig_ready(rig, name) < 20);
+    }
+    rig->slow_store = false;
+    for (unsigned i = 0; i < 60; i++) {
+        rig_plain(rig, CMD_CREDIT, 1, 0, 1 << 20, 0);
+        rig_clear(rig);
+    }
+    assert_int_equal(rig->b->totals.messages, 0);
+    end(rig);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(order_is_kept),          cmocka_unit_test(taken_while_written),
-        cmocka_unit_test(get_waits_for_its_page), cmocka_unit_test(purge_and_delete),
-        cmocka_unit_test(priorities_in_pages),    cmocka_unit_test(expiry_and_limits_reach_into_pages),
-        cmocka_unit_test(transient_messages),     cmocka_unit_test(failed_writes),
-        cmocka_unit_test(failed_among_others),    cmocka_unit_test(damaged_page),
+        cmocka_unit_test(order_is_kept),
+        cmocka_unit_test(taken_while_written),
+        cmocka_unit_test(get_waits_for_its_page),
+        cmocka_unit_test(purge_and_delete),
+        cmocka_unit_test(priorities_in_pages),
+        cmocka_unit_test(expiry_and_limits_reach_into_pages),
+        cmocka_unit_test(transient_messages),
+        cmocka_unit_test(failed_writes),
+        cmocka_unit_test(failed_among_others),
+        cmocka_unit_test(damaged_page),
+        cmocka_unit_test(failed_behind_pages_on_disk),
+        cmocka_unit_test(returned_below_an_old_page),
+        cmocka_unit_test(files_of_unused_pages_go),
+        cmocka_unit_test(files_go_after_a_restart),
+        cmocka_unit_test(failed_writes_hold_no_reads_up),
+        cmocka_unit_test(a_page_on_disk_takes_little_memory),
+        cmocka_unit_test(bytes_left_of_a_page_are_told),
+        cmocka_unit_test(returned_behind_what_is_written),
+        cmocka_unit_test(failed_channel_gets_nothing),
+        cmocka_unit_test(every_queue_is_read_in_its_turn),
     };
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);

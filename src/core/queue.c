@@ -133,7 +133,7 @@ static lsn_t journal_end(struct broker *b, struct queue *q)
     q->deleting = true;
     (void)dead_letter_run(b, UINT32_MAX);
     lsn_t lsn = log_object_reserve(b, &q->object) ? log_object_gone(b, &q->object) : 0;
-    if (!lsn && q->object.journalled)
+    if (!lsn && q->object.journalled && !b->recovering) /* a replay has the record before it */
         b->removal_lost = true;
     return lsn;
 }

@@ -31,6 +31,8 @@
 #define BUFFER_FIRST (256u * 1024)
 #define BUFFER_KEPT (2 * BATCH_BYTES) /* a longer buffer goes back at once */
 #define HAND_OUT_AGAIN_NS NS_PER_MS
+#define TAKE_BACK_NS (NS_PER_S / 2)
+#define HEAP_LITTLE (2u * 1024 * 1024) /* the store asleep with so much of messages that were read, or less */
 #define SENTENCE_LEN 400
 
 /* Figures that any thread may read; only the store's thread writes them. */
@@ -479,6 +481,14 @@ bool store_step(struct store *store)
     return did;
 }
 
+/* Nobody wakes the store for messages that it has read and that others have freed: while there are many it looks itself. */
+static int64_t wait_ns(struct store *store)
+{
+    if (untaken(store))
+        return HAND_OUT_AGAIN_NS;
+    return store->heap.bytes > HEAP_LITTLE ? TAKE_BACK_NS : -1;
+}
+
 static void run(void *arg)
 {
     struct store *store = arg;
@@ -488,7 +498,7 @@ static void run(void *arg)
             continue;
         if (stop) /* set before this turn: nothing was submitted after it */
             break;
-        os_event_wait(&store->work, untaken(store) ? HAND_OUT_AGAIN_NS : -1);
+        os_event_wait(&store->work, wait_ns(store));
     }
 }
 

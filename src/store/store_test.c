@@ -797,15 +797,66 @@ static void threaded(void **state)
     rig_free(rig);
 }
 
+/* Messages that were read and are freed when the store has nothing to do: their memory goes back, or an alarm that it has
+ * raised would keep away the very publishers who give the store something to do. */
+static void freed_while_asleep(void **state)
+{
+    (void)state;
+    enum { READS = 40 };
+    struct rig *rig = rig_new(16);
+    struct page_job *read[READS] = {0};
+    struct os_event done = {0};
+    rig->options.on_fault = NULL;
+    rig->options.on_done = set_event;
+    rig->options.arg = &done;
+    rig_open(rig);
+    assert_int_equal(store_start(rig->store), 0);
+    size_t before = mem_in_use();
+    unsigned page = rig_page_new(rig, 400, 500, true);
+    assert_true(rig_write(rig, page));
+    store_wake(rig->store);
+    while (!rig->pages[page].written) {
+        os_event_wait(&done, NS_PER_S);
+        rig_take(rig);
+    }
+    for (unsigned i = 0; i < READS; i++) {
+        assert_true(rig_read(rig, page));
+        store_wake(rig->store);
+        while (!(read[i] = store_take(rig->store)))
+            os_event_wait(&done, NS_PER_S);
+    }
+    size_t most = mem_in_use();
+    assert_true(most > before + (6u << 20));
+    os_event_wait(&done, NS_PER_S / 10); /* it sleeps */
+    for (unsigned i = 0; i < READS; i++)
+        page_job_free(&rig->heap, &read[i]);
+    for (unsigned i = 0; i < 30 && mem_in_use() > before + (4u << 20); i++)
+        os_event_wait(&done, NS_PER_S / 10);
+    assert_true(mem_in_use() <= before + (4u << 20));
+    store_stop(rig->store);
+    rig_free(rig);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(write_and_read), cmocka_unit_test(roll_over),      cmocka_unit_test(many_files),
-        cmocka_unit_test(drop),           cmocka_unit_test(reads_first),    cmocka_unit_test(bounded),
-        cmocka_unit_test(restart),        cmocka_unit_test(refused_starts), cmocka_unit_test(flipped_bits),
-        cmocka_unit_test(inspection),     cmocka_unit_test(every_io_fails), cmocka_unit_test(every_allocation_fails),
-        cmocka_unit_test(full_disk),      cmocka_unit_test(failed_sync),    cmocka_unit_test(every_power_cut),
+        cmocka_unit_test(write_and_read),
+        cmocka_unit_test(roll_over),
+        cmocka_unit_test(many_files),
+        cmocka_unit_test(drop),
+        cmocka_unit_test(reads_first),
+        cmocka_unit_test(bounded),
+        cmocka_unit_test(restart),
+        cmocka_unit_test(refused_starts),
+        cmocka_unit_test(flipped_bits),
+        cmocka_unit_test(inspection),
+        cmocka_unit_test(every_io_fails),
+        cmocka_unit_test(every_allocation_fails),
+        cmocka_unit_test(full_disk),
+        cmocka_unit_test(failed_sync),
+        cmocka_unit_test(every_power_cut),
         cmocka_unit_test(threaded),
+        cmocka_unit_test(freed_while_asleep),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
