@@ -675,6 +675,7 @@ void paging_want(struct broker *b, struct queue *q, struct lane *lane); /* read 
 void paging_left(struct broker *b, struct lane *lane, struct entry *e); /* before an entry leaves a lane with pages */
 void paging_entry_gone(struct broker *b, struct entry *e);         /* the message of a page dies, or leaves the page */
 void paging_drop(struct broker *b, struct queue *q, bool journal); /* all pages and what waits in memory behind them */
+bool paging_is_damaged(const struct queue *q);                     /* its next message cannot be read */
 wall_t paging_deadline(const struct lane *lane); /* of the first message, when that is not in memory; WALL_NEVER */
 struct page *page_new(struct queue *q, unsigned lane); /* replay.c makes them too */
 void page_free(struct broker *b, struct page *page);

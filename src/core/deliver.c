@@ -511,6 +511,12 @@ void get_now(struct broker *b, struct channel *ch, struct queue *q, uint32_t ori
     backlog_expire(b, q);
     (void)dead_letter_run(b, UINT32_MAX);
     struct entry *e = backlog_head(q);
+    if (!e && paging_is_damaged(q)) {
+        fail(b, peer, ch->number, origin, ERR_PRECONDITION_FAILED,
+             "the next message of queue '%.*s' in vhost '%.*s' is damaged on disk; the broker's log says where",
+             SLICE_ARG(q->name), SLICE_ARG(q->vhost->name));
+        return;
+    }
     if (!e && q->ready_count) {
         if (!get_later(b, ch, q, origin, no_ack))
             no_memory(b, peer, ch->number, origin);

@@ -321,6 +321,17 @@ static void front_insert(struct lane *lane, struct entry *e)
     e->flags |= ENTRY_FRONT;
 }
 
+/* The next message cannot be read, now or later. */
+bool paging_is_damaged(const struct queue *q)
+{
+    for (unsigned i = lane_count(q); i-- > 0;)
+        if (q->lanes[i].count) {
+            const struct page *page = first_page(&q->lanes[i]);
+            return page && page->state == PAGE_DAMAGED && !lane_first(&q->lanes[i]);
+        }
+    return false;
+}
+
 wall_t paging_deadline(const struct lane *lane)
 {
     const struct page *page = first_page(lane);
@@ -810,6 +821,7 @@ static void was_read(struct broker *b, struct page *page, struct page_job *job)
     page->state = PAGE_ON_DISK;
     if (job->err == -EILSEQ || (!job->err && !page_fits(page, job))) { /* S5 */
         page->state = PAGE_DAMAGED;
+        serve_getters(b, q);
         return;
     }
     /* Pages join the front in order: one that comes early, after the one before failed, is read again. */
@@ -924,7 +936,7 @@ static void serve_getters(struct broker *b, struct queue *q)
 {
     uint64_t id = q->id;
     while (map_get(&b->queues_by_id, map_key_u64(&id)) && !list_empty(&q->getters) &&
-           (backlog_head(q) || q->ready_count == 0)) {
+           (backlog_head(q) || q->ready_count == 0 || paging_is_damaged(q))) {
         struct getter g = *CONTAINER_OF(q->getters.next, struct getter, link);
         getter_free(CONTAINER_OF(q->getters.next, struct getter, link));
         get_now(b, g.channel, q, g.origin, g.no_ack);

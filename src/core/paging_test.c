@@ -280,6 +280,13 @@ static void damaged_page(void **state)
     assert_true(left > 0 && left < 30);
     put(rig, "other", "a");
     assert_string_equal(get(rig, "other", 1), "a");
+    rig_clear(rig);
+    rig_plain(rig, CMD_CHANNEL_OPEN, 1, 2, 0, 0);
+    assert_true(rig_ask(rig, CMD_GET, 1, 2, "q", NULL, NULL, (struct slice){0}, 0));
+    assert_string_equal(rig_error(rig),
+                        "406 the next message of queue 'q' in vhost '/' is damaged on disk; the broker's log "
+                        "says where");
+    rig_clear(rig);
     ASK(QUEUE_PURGE, "q", NULL, NULL, 0);
     assert_int_equal(rig_ready(rig, "q"), 0);
     rig->log->store->damaged = false;
