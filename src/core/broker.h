@@ -148,6 +148,8 @@ struct core_log {
     bool (*room)(void *self);
     bool (*reserve)(void *self, size_t bytes, unsigned count);
     lsn_t (*append)(void *self, const struct slice *parts, unsigned count);
+    void (*fresh)(
+        void *self); /* what is appended next will be the beginning after a trim: see it in a place of its own */
     void (*trim)(void *self, lsn_t upto);
     uint64_t (*live_bytes)(void *self); /* bytes that a restart would read */
 };

@@ -141,6 +141,12 @@ RIG_FN lsn_t rig_log_append(void *self, const struct slice *parts, unsigned coun
     return log->count;
 }
 
+/* What was reserved is not there any more. */
+RIG_FN void rig_log_fresh(void *self)
+{
+    (void)self;
+}
+
 RIG_FN void rig_log_trim(void *self, lsn_t upto)
 {
     struct rig_log *log = self;
@@ -313,8 +319,8 @@ RIG_FN struct rig *rig_try(struct rig_log *log, const struct broker_options *opt
     rig->log = log;
     rig->options = options ? *options : (struct broker_options){0};
     rig->chance = 42;
-    rig->options.log =
-        (struct core_log){log, rig_log_room, rig_log_reserve, rig_log_append, rig_log_trim, rig_log_live};
+    rig->options.log = (struct core_log){log,           rig_log_room, rig_log_reserve, rig_log_append,
+                                         rig_log_fresh, rig_log_trim, rig_log_live};
     rig->options.random = rig_random;
     rig->options.random_arg = &rig->chance;
     rig->options.ports = 1;

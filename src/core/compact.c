@@ -19,8 +19,8 @@
 #include "core/core_int.h"
 
 #define SLICE_OBJECTS 512u
-#define STOP_JOURNAL_MIN (24u << 20) /* trimming gives whole files back: below this there is little to win */
-#define STOP_LIVE_MAX (16u << 20)    /* more would hold up the stop */
+#define STOP_JOURNAL_MIN (4u << 20) /* below this there is little to win */
+#define STOP_LIVE_MAX (16u << 20)   /* more would hold up the stop */
 #define PAUSE_FIRST (10 * NS_PER_MS)
 #define PAUSE_MOST NS_PER_S
 
@@ -83,6 +83,9 @@ void compact_start(struct broker *b)
     if (k->phase != COMPACT_IDLE)
         return;
     backlog_flush_removals(b);
+    b->options.log.fresh(b->options.log.self);
+    b->reserved_bytes = 0; /* of this tick: its group is closed */
+    b->reserved_records = 0;
     k->phase = COMPACT_CATALOGUE;
     k->first = b->appended + 1;
     k->cursor = b->catalogue.next;

@@ -25,6 +25,7 @@
 #define STAGED_BYTES_DEFAULT (16u * 1024 * 1024)
 #define FILE_BYTES_MAX (1024u * 1024 * 1024)
 #define IDLE_NS NS_PER_S
+#define FRESH_SHARE 8 /* of a file: less is not worth a new one */
 
 /* Figures that any thread may read; only the journal thread writes them. */
 enum figure {
@@ -56,6 +57,7 @@ struct journal {
     bool threaded; /* writer */
 
     /* journal thread */
+    lsn_t fresh_done;   /* of fresh: looked at */
     lsn_t noted;        /* highest lsn that something on disk claims to be durable */
     mono_t last_commit; /* end of it */
     bool shrunk;
@@ -66,6 +68,7 @@ struct journal {
     _Atomic uint64_t figures[FIGURE_COUNT];
     /* published by the writer */
     _Atomic lsn_t trim;
+    _Atomic lsn_t fresh; /* a group that begins here, or behind it, may have a new file */
     _Atomic bool stop;
 };
 
@@ -195,6 +198,12 @@ void journal_kick(struct journal *journal)
         os_event_set(&journal->work);
 }
 
+void journal_fresh(struct journal *journal)
+{
+    stage_break(&journal->stage);
+    atomic_store_explicit(&journal->fresh, journal->stage.next_lsn, memory_order_release);
+}
+
 lsn_t journal_durable(const struct journal *journal)
 {
     return atomic_load_explicit(&journal->durable, memory_order_acquire);
@@ -282,8 +291,22 @@ static int fail(struct journal *journal, int err)
     return err;
 }
 
+/* What comes before the group will be trimmed: a new file, unless the current one is hardly begun. */
+static int begin_fresh(struct journal *journal, lsn_t first)
+{
+    struct wal *wal = &journal->wal;
+    lsn_t fresh = atomic_load_explicit(&journal->fresh, memory_order_acquire);
+    if (fresh <= journal->fresh_done || first < fresh)
+        return 0;
+    journal->fresh_done = fresh;
+    return wal->offset > wal->file_bytes / FRESH_SHARE ? wal_roll(wal, first, false) : 0;
+}
+
 static int write_group(struct journal *journal, struct group *staged)
 {
+    int err = begin_fresh(journal, staged->first);
+    if (err)
+        return err;
     struct layout_group group = {
         .lsn = staged->first,
         .len = (uint32_t)(staged->len - LAYOUT_GROUP_HEADER),

@@ -73,6 +73,10 @@ MUST_USE bool journal_reserve(struct journal *journal, size_t bytes, unsigned co
  * After the journal has failed the record is dropped and still gets an lsn, which never becomes durable. Writer. */
 lsn_t journal_append(struct journal *journal, const struct slice *parts, unsigned count);
 
+/* What is appended from here on will be the beginning after the next trim: it begins a group, and a new file unless the
+ * current one is hardly begun, so that the trim gives back everything before it. Ends the reservation. Writer. */
+void journal_fresh(struct journal *journal);
+
 /* The writer is done for this tick: wake the journal thread if it sleeps. No system call when it does not. What was
  * appended is written only after a kick (or when its group is full). Writer. */
 void journal_kick(struct journal *journal);

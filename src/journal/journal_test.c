@@ -74,7 +74,8 @@ static lsn_t rig_read(struct rig *rig)
     return rig->read_next - 1;
 }
 
-static void rig_append(struct rig *rig, unsigned count)
+/* Within a tick: no kick. */
+static void rig_append_open(struct rig *rig, unsigned count)
 {
     static uint8_t bytes[JOURNAL_RECORD_BYTES_MAX];
     for (unsigned i = 0; i < count; i++) {
@@ -87,6 +88,11 @@ static void rig_append(struct rig *rig, unsigned count)
         assert_int_equal(journal_append(rig->journal, parts, 2), lsn);
         rig->appended = lsn;
     }
+}
+
+static void rig_append(struct rig *rig, unsigned count)
+{
+    rig_append_open(rig, count);
     journal_kick(rig->journal);
 }
 
@@ -188,6 +194,44 @@ static void rolls_trims_and_recycles(void **state)
     assert_int_equal(rig_read(rig), rig->appended);
     journal_stats(rig->journal, &stats);
     assert_int_equal(stats.start, rig->appended - 5);
+    rig_free(rig);
+    os_sim_free(&sim);
+}
+
+/* Where a fresh beginning was asked for a new file begins with just that record, also when others of the same tick wait in
+ * front of it; a file that is hardly begun is kept. */
+static void fresh_beginnings(void **state)
+{
+    (void)state;
+    struct os_sim *sim = os_sim_new(7);
+    struct rig *rig = rig_new(os_sim_os(sim), "d");
+    struct journal_stats stats;
+    rig_must_open(rig);
+    journal_fresh(rig->journal); /* an empty file */
+    rig_append_groups(rig, 5);
+    journal_stats(rig->journal, &stats);
+    assert_int_equal(stats.files, 1);
+    rig_append_open(rig, 3);
+    journal_fresh(rig->journal);
+    lsn_t first = rig->appended + 1;
+    rig_append(rig, 3);
+    rig_steps(rig);
+    journal_stats(rig->journal, &stats);
+    assert_int_equal(stats.files, 2);
+    assert_int_equal(journal_durable(rig->journal), rig->appended);
+    journal_trim(rig->journal, first);
+    rig_steps(rig);
+    journal_stats(rig->journal, &stats);
+    assert_int_equal(stats.files, 1);
+    assert_int_equal(stats.start, first);
+    rig_append(rig, 2);
+    journal_kick(rig->journal); /* staged, and not taken yet */
+    journal_fresh(rig->journal);
+    rig_append(rig, 2);
+    rig_steps(rig);
+    rig_close(rig);
+    rig_must_open(rig);
+    assert_int_equal(rig_read(rig), rig->appended);
     rig_free(rig);
     os_sim_free(&sim);
 }
@@ -817,6 +861,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(round_trip),
         cmocka_unit_test(rolls_trims_and_recycles),
+        cmocka_unit_test(fresh_beginnings),
         cmocka_unit_test(large_records_and_reservations),
         cmocka_unit_test(a_reservation_is_one_group),
         cmocka_unit_test(a_note_closes_the_blind_spot),

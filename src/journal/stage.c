@@ -269,6 +269,28 @@ bool stage_kick(struct stage *stage)
     return true;
 }
 
+void stage_break(struct stage *stage)
+{
+    struct group *group = NULL;
+    stage->reserved = 0;
+    if (stage->dropping)
+        return;
+    if (stage->open && stage->open->nrec)
+        close_open(stage);
+    if (stage->open)
+        return; /* empty */
+    os_lock_take(&stage->lock);
+    group = stage->shared;
+    stage->shared = NULL;
+    if (group) {
+        *stage->queue_end = group;
+        stage->queue_end = &group->next;
+    }
+    os_lock_give(&stage->lock);
+    if (group)
+        os_event_set(stage->work);
+}
+
 void stage_drop(struct stage *stage)
 {
     stage->dropping = true;

@@ -51,6 +51,8 @@ MUST_USE bool stage_reserve(struct stage *stage, size_t bytes, unsigned count);
 lsn_t stage_append(struct stage *stage, const struct slice *parts, unsigned count);
 /* Ends the tick. True: there is something for the journal thread. Writer. */
 bool stage_kick(struct stage *stage);
+/* The next record begins a group. Ends the reservation. Writer. */
+void stage_break(struct stage *stage);
 /* From now on records get an lsn and are forgotten. Writer. */
 void stage_drop(struct stage *stage);
 /* Bytes appended and not retired. Writer. */

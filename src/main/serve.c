@@ -363,6 +363,11 @@ static lsn_t log_append(void *self, const struct slice *parts, unsigned count)
     return journal_append(self, parts, count);
 }
 
+static void log_fresh(void *self)
+{
+    journal_fresh(self);
+}
+
 static void log_trim(void *self, lsn_t upto)
 {
     journal_trim(self, upto);
@@ -400,6 +405,7 @@ static int make_broker(struct serve *s)
                 .room = log_room,
                 .reserve = log_reserve,
                 .append = log_append,
+                .fresh = log_fresh,
                 .trim = log_trim,
                 .live_bytes = log_live_bytes},
         .random = draw,

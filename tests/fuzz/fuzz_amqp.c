@@ -90,6 +90,11 @@ static lsn_t log_append(void *self, const struct slice *parts, unsigned count)
     return ++w->next_lsn;
 }
 
+static void log_fresh(void *self)
+{
+    (void)self;
+}
+
 static void log_trim(void *self, lsn_t upto)
 {
     struct world *w = self;
@@ -123,7 +128,7 @@ static void draw(void *arg, void *ret, size_t len)
 static struct broker *core_new(struct world *w)
 {
     struct broker_options options = {
-        .log = {w, log_room, log_reserve, log_append, log_trim, log_live},
+        .log = {w, log_room, log_reserve, log_append, log_fresh, log_trim, log_live},
         .random = draw,
         .random_arg = w,
         .ports = 1,

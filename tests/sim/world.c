@@ -74,6 +74,11 @@ static lsn_t log_append(void *self, const struct slice *parts, unsigned count)
     return journal_append(self, parts, count);
 }
 
+static void log_fresh(void *self)
+{
+    journal_fresh(self);
+}
+
 static void log_trim(void *self, lsn_t upto)
 {
     journal_trim(self, upto);
@@ -173,7 +178,7 @@ bool world_start(struct world *w)
     if (journal_open(&options, &w->journal, w->why, sizeof w->why))
         return false;
     w->options = (struct broker_options){
-        .log = {w->journal, log_room, log_reserve_room, log_append, log_trim, log_live},
+        .log = {w->journal, log_room, log_reserve_room, log_append, log_fresh, log_trim, log_live},
         .random = on_random,
         .random_arg = w,
         .ports = 2,
