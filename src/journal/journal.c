@@ -1,4 +1,4 @@
-/* The journal's six calls, and the commit loop: take what is staged, write it, sync, publish durable_lsn, again.
+/* The journal's calls, and the commit loop: take what is staged, write it, sync, publish durable_lsn, again.
  *
  * There is no timer in the commit path: what arrives while a sync runs is the next group. Only when nothing is staged does
  * the loop do something else: trim, make files ahead (wal.c), and, one second after the last commit, write a note group
