@@ -312,14 +312,15 @@ static bool over(const struct queue *q, uint64_t count, uint64_t bytes)
            (q->rules.max_length_bytes >= 0 && bytes > (uint64_t)q->rules.max_length_bytes);
 }
 
-/* What ready consumers will take as soon as it is durable does not count as waiting. */
+/* As RabbitMQ counts: as if the message were to wait, whoever is ready. But what waits only to be durable and will then be
+ * taken at once is not there any more. */
 bool backlog_would_overflow(struct queue *q, const struct msg *msg)
 {
-    uint64_t count = q->ready_count + 1, bytes = q->ready_bytes + msg->body_len;
-    if (q->rules.overflow == OVERFLOW_DROP_HEAD || !over(q, count, bytes))
+    if (q->rules.overflow == OVERFLOW_DROP_HEAD || !over(q, q->ready_count + 1, q->ready_bytes + msg->body_len))
         return false;
-    uint64_t taken = queue_appetite(q, count);
-    return taken < count && over(q, count - taken, bytes / count * (count - taken));
+    uint64_t left = q->ready_count - queue_appetite(q, q->ready_count);
+    uint64_t bytes = left ? q->ready_bytes / q->ready_count * left : 0;
+    return over(q, left + 1, bytes + msg->body_len);
 }
 
 /* Drops from the head until the queue is within its limits again. A queue that refuses publishes drops nothing it has

@@ -122,6 +122,9 @@ ROWS = [
     row('reject-publish: without confirms', queue(Q, args={'x-max-length': 1, 'x-overflow': 'reject-publish'}), some('1', '2'), everything(Q)),
     row('reject-publish: what a consumer takes at once does not wait', queue(Q, durable=True, args={'x-max-length': 1, 'x-overflow': 'reject-publish'}), confirm,
         consume(Q, 'c', ch=2, no_ack=True), [publish('', Q, str(i), delivery_mode=2) for i in range(5)], confirms(5), deliver(5, ch=2)),
+    row('reject-publish: counts as if nobody were ready', queue(Q, args={'x-max-length': 0, 'x-overflow': 'reject-publish'}), queue(D, args={
+        'x-max-length-bytes': 3, 'x-overflow': 'reject-publish'}), confirm, consume(Q, 'c', ch=2, no_ack=True), consume(D, 'd', ch=2, no_ack=True), publish('', Q, 'a'),
+        confirms(1), publish('', D, 'long'), confirms(1), publish('', D, 'abc'), confirms(1), deliver(ch=2)),
     row('reject-publish: what a consumer has no room for waits', queue(Q, durable=True, args={'x-max-length': 1, 'x-overflow': 'reject-publish'}), confirm,
         qos(2, ch=2), consume(Q, 'c', ch=2), [publish('', Q, str(i), delivery_mode=2) for i in range(5)], confirms(5), deliver(2, ch=2), everything(Q)),
     row('reject-publish: returned messages are kept above the limit', queue(Q, args={'x-max-length': 1, 'x-overflow': 'reject-publish'}), consume(Q, 'c', ch=2),
