@@ -343,8 +343,9 @@ class Wire:
     # -- receiving
 
     def _fill(self, deadline):
-        left = deadline - time.monotonic()
-        if left <= 0 or not select.select([self.sock], [], [], left)[0]:
+        left, ready = deadline - time.monotonic(), select.poll()     # select() knows no descriptor above 1023
+        ready.register(self.sock, select.POLLIN)
+        if left <= 0 or not ready.poll(left * 1000):
             raise Timeout('nothing from the server in time')
         try:
             data = self.sock.recv(262144)

@@ -125,7 +125,7 @@ class Scenario:
         self.loop = driver.Loop()
         self.control = driver.Control(self.loop, os.path.join(broker.data, 'control.sock'))
         self.dice = random.Random(7)
-        self.publishers, self.drains = [], []
+        self.publishers, self.drains, self.wires = [], [], []
         self.base = resident(broker.process.pid)
         self.held_most = 0
         self.worst_share, self.worst = 0.0, None
@@ -137,6 +137,7 @@ class Scenario:
     def open(self, *methods, announces=True, channels=(1,)):
         capabilities = driver.wire.CAPABILITIES if announces else ()
         w = self.broker.wire(timeout=driver.WATCHDOG, properties=driver.wire.client_properties(capabilities))
+        self.wires.append(w)
         for number in channels:
             w.channel(number)
         for name, fields in methods:
@@ -356,6 +357,12 @@ class Scenario:
                             echoed=self.both.deliveries, served=self.paced.deliveries, seconds=time.monotonic() - began)
         return self.figures
 
+    def close(self):
+        """Hundreds of descriptors that the next scenario of this process may want."""
+        for w in self.wires:
+            w.abort()
+        self.loop.poll.close()
+
     def table(self):
         """Rows (what, p50, p99, max) in milliseconds."""
         rows = (('raised → the last of the announcing publishers is blocked', self.block_s),
@@ -374,7 +381,7 @@ def run(plan, loops=None):
     if loops:
         os.environ['MILLRACE_LOOPS'] = str(loops)
     # What waits stays in memory: the cost of a consumer is not to be mixed up with pages being written and read.
-    broker = brokers.Millrace(args=('--set', 'paging.bytes=8G'))
+    broker, scenario = brokers.Millrace(args=('--set', 'paging.bytes=8G')), None
     try:
         scenario = Scenario(broker.start(), plan)
         scenario.run()
@@ -383,6 +390,8 @@ def run(plan, loops=None):
             raise Stuck('the broker ended with %r\n%s' % (code, broker.log_tail()))
         return scenario
     finally:
+        if scenario:
+            scenario.close()
         broker.remove()
 
 
