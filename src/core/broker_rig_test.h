@@ -141,7 +141,7 @@ RIG_FN lsn_t rig_log_append(void *self, const struct slice *parts, unsigned coun
     return log->count;
 }
 
-/* What was reserved is not there any more. */
+/* Its records have no files; that a reservation ends here is the simulator's to see, which has the real journal. */
 RIG_FN void rig_log_fresh(void *self)
 {
     (void)self;

@@ -467,15 +467,21 @@ static void found(void *arg, struct slice body)
     model_found(f->model, f->place, body);
 }
 
-void world_compare(struct world *w)
+/* Tells the model, by each, what is in every place; the hidden queue of delayed messages may not have been made yet. */
+static void find_all(struct world *w, void (*each)(void *arg, struct slice body), bool *ret_exists)
 {
-    bool exists[PLACE_COUNT];
     struct peek_reader reader = world_reader(w);
     model_compare(w->model);
     for (int p = 0; p < PLACE_COUNT; p++) {
         struct finding f = {w->model, (enum place)p};
-        exists[p] = peek_queue(w->broker, place_names[p], &reader, found, &f);
+        ret_exists[p] = peek_queue(w->broker, place_names[p], &reader, each, &f);
     }
+}
+
+void world_compare(struct world *w)
+{
+    bool exists[PLACE_COUNT];
+    find_all(w, found, exists);
     exists[PLACE_WAITING] = true;
     model_settle(w->model, exists);
 }
@@ -489,12 +495,7 @@ static void seen(void *arg, struct slice body)
 void world_check_commit(struct world *w)
 {
     bool exists[PLACE_COUNT];
-    struct peek_reader reader = world_reader(w);
-    model_compare(w->model);
-    for (int p = 0; p < PLACE_COUNT; p++) {
-        struct finding f = {w->model, (enum place)p};
-        exists[p] = peek_queue(w->broker, place_names[p], &reader, seen, &f);
-    }
+    find_all(w, seen, exists);
     model_commit_is_whole(w->model, exists);
 }
 
