@@ -437,6 +437,14 @@ static void queue_put_op(struct broker *b, struct peer *peer, const struct comma
         refuse(b, peer, c, ERR_PRECONDITION_FAILED, "%s", text);
         return;
     }
+    if (rules.type != QUEUE_CLASSIC && (!(c->ask->flags & ASK_DURABLE) || (c->ask->flags & ASK_AUTO_DELETE))) {
+        refuse(b, peer, c, ERR_PRECONDITION_FAILED, "quorum queues and streams are durable and not auto-delete");
+        return;
+    }
+    if (rules.type == QUEUE_STREAM && !b->options.streams) {
+        refuse(b, peer, c, ERR_PRECONDITION_FAILED, "streams are switched off");
+        return;
+    }
     if (log_reserve(b, 4096 + c->ask->args.len, 1))
         q = queue_make(b, vhost, c->ask->name, c->ask->flags & ASK_DURABLE, false, c->ask->flags & ASK_AUTO_DELETE,
                        c->ask->args, NULL, 0);
@@ -464,13 +472,22 @@ static void binding_put_op(struct broker *b, struct peer *peer, const struct com
                SLICE_ARG(vhost->name));
         return;
     }
+    char why[200];
+    if (!stream_bind_allowed(b, source, args, q, why, sizeof why)) {
+        refuse(b, peer, c, ERR_PRECONDITION_FAILED, "%s", why);
+        return;
+    }
     if (!log_reserve(b, 4096 + args.len, 1) || !binding_make(b, source, q, x, c->ask->key, args, &fresh)) {
         refuse(b, peer, c, ERR_RESOURCE_ERROR, "out of memory");
         return;
     }
     lsn_t lsn = 0;
-    if (fresh)
-        lsn = log_object(b, &binding_find(vhost, source, q, x, c->ask->key, args)->object);
+    if (fresh) {
+        struct binding *binding = binding_find(vhost, source, q, x, c->ask->key, args);
+        lsn = log_object(b, &binding->object);
+        lsn_t cursor = stream_log_cursor(b, binding);
+        lsn = cursor ? cursor : lsn;
+    }
     done(b, peer, c, lsn);
 }
 
@@ -506,15 +523,16 @@ static void queue_list_op(struct broker *b, struct peer *peer, const struct comm
         row_begin(&row);
         row_slice(&row, "vhost", vhost->name);
         row_slice(&row, "name", q->name);
-        row_slice(&row, "type", slice_str(q->rules.type == QUEUE_QUORUM ? "quorum" : "classic"));
+        row_slice(&row, "type", slice_str(q->stream ? "stream" : q->rules.type == QUEUE_QUORUM ? "quorum" : "classic"));
         row_bool(&row, "durable", q->durable);
         row_bool(&row, "auto_delete", q->auto_delete);
         row_bool(&row, "exclusive", q->exclusive);
         row_slice(&row, "arguments", q->args);
-        row_number(&row, "messages", q->ready_count + q->unacked_count);
-        row_number(&row, "messages_ready", q->ready_count);
+        uint64_t ready = q->stream ? stream_count(q) : q->ready_count;
+        row_number(&row, "messages", ready + q->unacked_count);
+        row_number(&row, "messages_ready", ready);
         row_number(&row, "messages_unacknowledged", q->unacked_count);
-        row_number(&row, "message_bytes", q->ready_bytes + q->unacked_bytes);
+        row_number(&row, "message_bytes", q->stream ? stream_bytes(q) : q->ready_bytes + q->unacked_bytes);
         row_number(&row, "consumers", q->consumer_count);
         row_slice(&row, "policy", q->policy ? q->policy->name : (struct slice){0});
         row_slice(&row, "operator_policy", q->operator_policy ? q->operator_policy->name : (struct slice){0});

@@ -20,7 +20,9 @@ enum arg_check {
     ARG_OVERFLOW,
     ARG_TYPE,
     ARG_MODE,
-    ARG_STRATEGY
+    ARG_STRATEGY,
+    ARG_AGE,
+    ARG_PARTITIONS
 };
 
 struct arg_row {
@@ -48,6 +50,9 @@ static const struct arg_row rows[] = {
     {"x-queue-type", ARG_TYPE, NULL, false, SIZE_MAX},
     {"x-delivery-limit", ARG_LIMIT, "delivery-limit", true, RULE(delivery_limit)},
     {"x-consumer-timeout", ARG_POSITIVE, "consumer-timeout", true, RULE(consumer_timeout_ms)},
+    {"x-max-age", ARG_AGE, "max-age", false, SIZE_MAX},
+    {"x-stream-max-segment-size-bytes", ARG_NOT_NEGATIVE, "stream-max-segment-size-bytes", false, RULE(segment_bytes)},
+    {"x-stream-partitions", ARG_PARTITIONS, NULL, false, RULE(partitions)},
 };
 
 const char *const queue_arg_keys[] = {"x-expires",
@@ -63,6 +68,9 @@ const char *const queue_arg_keys[] = {"x-expires",
                                       "x-single-active-consumer",
                                       "x-queue-type",
                                       "x-delivery-limit",
+                                      "x-max-age",
+                                      "x-stream-max-segment-size-bytes",
+                                      "x-stream-partitions",
                                       NULL};
 
 const char *const exchange_arg_keys[] = {"alternate-exchange", NULL};
@@ -76,6 +84,7 @@ static void check_value(enum arg_check check, const struct amqp_value *v, char *
     case ARG_TIME:
     case ARG_NOT_NEGATIVE:
     case ARG_LIMIT:
+    case ARG_PARTITIONS:
     case ARG_PRIORITY:
         if (!amqp_value_is_int(v))
             snprintf(why, len, "\"expected integer, got %s\"", amqp_type_name(v->type));
@@ -85,6 +94,8 @@ static void check_value(enum arg_check check, const struct amqp_value *v, char *
             snprintf(why, len, "{value_negative,%lld}", (long long)v->i);
         else if (check == ARG_PRIORITY && v->i > 255)
             snprintf(why, len, "{max_value_exceeded,%lld}", (long long)v->i);
+        else if (check == ARG_PARTITIONS && (v->i < 1 || v->i > STREAM_PARTITIONS_MAX))
+            snprintf(why, len, "a stream has 1 to %u partitions", STREAM_PARTITIONS_MAX);
         else if ((check == ARG_TIME || check == ARG_POSITIVE) && v->i > TIME_MS_MAX)
             snprintf(why, len, "{value_too_large,%lld}", (long long)v->i);
         break;
@@ -97,17 +108,21 @@ static void check_value(enum arg_check check, const struct amqp_value *v, char *
     case ARG_TYPE:
     case ARG_MODE:
     case ARG_STRATEGY:
+    case ARG_AGE:
         if (!amqp_value_is_str(v))
             snprintf(why, len, "{unacceptable_type,%s}", amqp_type_name(v->type));
         else if (check == ARG_OVERFLOW && !slice_is(v->s, "drop-head") && !slice_is(v->s, "reject-publish") &&
                  !slice_is(v->s, "reject-publish-dlx"))
             snprintf(why, len, "invalid_overflow");
-        else if (check == ARG_TYPE && !slice_is(v->s, "classic") && !slice_is(v->s, "quorum"))
+        else if (check == ARG_TYPE && !slice_is(v->s, "classic") && !slice_is(v->s, "quorum") &&
+                 !slice_is(v->s, "stream"))
             snprintf(why, len, "\"unsupported queue type '%.*s'\"", SLICE_ARG(v->s));
         else if (check == ARG_MODE && !slice_is(v->s, "default") && !slice_is(v->s, "lazy"))
             snprintf(why, len, "\"unsupported queue mode '%.*s'\"", SLICE_ARG(v->s));
         else if (check == ARG_STRATEGY && !slice_is(v->s, "at-most-once") && !slice_is(v->s, "at-least-once"))
             snprintf(why, len, "invalid_dlx_strategy");
+        else if (check == ARG_AGE && !age_parse(v->s, &(int64_t){0}))
+            snprintf(why, len, "invalid_max_age");
         break;
     }
 }
@@ -134,8 +149,11 @@ static void take_value(const struct arg_row *row, const struct amqp_value *v, st
     else if (strcmp(row->key, "x-single-active-consumer") == 0)
         r->single_active = v->i != 0;
     else if (strcmp(row->key, "x-queue-type") == 0)
-        r->type = slice_is(v->s, "quorum") ? QUEUE_QUORUM : QUEUE_CLASSIC;
-    else if (strcmp(row->key, "x-overflow") == 0 && r->overflow == OVERFLOW_DROP_HEAD)
+        r->type = slice_is(v->s, "quorum") ? QUEUE_QUORUM : slice_is(v->s, "stream") ? QUEUE_STREAM : QUEUE_CLASSIC;
+    else if (strcmp(row->key, "x-max-age") == 0) {
+        if (r->max_age_ms < 0)
+            CHECK(age_parse(v->s, &r->max_age_ms)); /* it was checked */
+    } else if (strcmp(row->key, "x-overflow") == 0 && r->overflow == OVERFLOW_DROP_HEAD)
         r->overflow = slice_is(v->s, "reject-publish")       ? OVERFLOW_REJECT
                       : slice_is(v->s, "reject-publish-dlx") ? OVERFLOW_REJECT_DLX
                                                              : OVERFLOW_DROP_HEAD;
@@ -148,7 +166,10 @@ static void rules_init(struct queue_rules *r)
                               .max_length = -1,
                               .max_length_bytes = -1,
                               .delivery_limit = -1,
-                              .consumer_timeout_ms = -1};
+                              .consumer_timeout_ms = -1,
+                              .max_age_ms = -1,
+                              .segment_bytes = -1,
+                              .partitions = -1};
 }
 
 bool queue_args_check(struct slice args, struct slice queue, struct slice vhost, struct queue_rules *ret, char *text,

@@ -86,7 +86,7 @@ wall_t backlog_deadline(const struct broker *b, const struct queue *q, const str
 
 bool backlog_journals(const struct queue *q, const struct msg *msg)
 {
-    return q->object.journalled && (q->rules.type == QUEUE_QUORUM || (msg->flags & MSG_PERSISTENT));
+    return q->object.journalled && (q->rules.type != QUEUE_CLASSIC || (msg->flags & MSG_PERSISTENT));
 }
 
 /* The entry pool must have room (pool_reserve). Takes over one reference of msg. */
@@ -139,6 +139,8 @@ static void leave_lane(struct broker *b, struct entry *e)
     lane->count--;
     q->ready_count--;
     q->ready_bytes -= e->msg->body_len;
+    if (q->fed && q->ready_count % 64 == 0)
+        feed_hungry_queue(b, q);
     if (!was_head || q->deleting || q->hidden)
         return;
     struct entry *next = lane_first(lane);

@@ -74,13 +74,13 @@ static void default_limits(struct broker_options *o)
 
 static bool sides_make(struct broker *b)
 {
-    b->side_count = b->options.ports + 2;
+    b->side_count = b->options.ports + 3;
     b->sides = mem_zalloc(b->side_count * sizeof *b->sides);
     if (!b->sides)
         return false;
     for (unsigned i = 0; i < b->side_count; i++) {
         struct port_side *side = &b->sides[i];
-        bool helper = i >= b->options.ports; /* worker, store */
+        bool helper = i >= b->options.ports; /* worker, store, streams */
         size_t slots = helper ? 256 : b->options.port_slots;
         side->broker = b;
         side->index = i;
@@ -105,6 +105,7 @@ struct broker *broker_new(const struct broker_options *options)
     pool_init(&b->consumers, sizeof(struct consumer));
     wheel_init(&b->wheel, 0);
     paging_init(b);
+    streams_init(b);
     struct list *lists[] = {&b->catalogue, &b->peers, &b->pump, &b->await, &b->removals, &b->dead, &b->delayed};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         list_init(lists[i]);
@@ -165,7 +166,9 @@ static void drop_effect(struct broker *b, struct effect *e)
         msg_unref(&b->heap, e->msg);
     if (e->type == EFF_PAGE)
         page_job_free(&b->heap, &e->job);
-    else if (e->type != EFF_CONFIRM && e->type != EFF_NACK && e->type != EFF_GET_OK)
+    else if (e->type == EFF_STREAM)
+        stream_job_free(&b->heap, &e->stream_job);
+    else if (e->type != EFF_DELIVER && e->type != EFF_CONFIRM && e->type != EFF_NACK && e->type != EFF_GET_OK)
         mem_free(e->answer);
 }
 
@@ -177,6 +180,8 @@ static void drop_ring_contents(struct broker *b, struct port_side *side)
             msg_unref(&b->heap, c->msg);
         else if (c->type == CMD_PAGED)
             page_job_free(&b->heap, &c->job);
+        else if (c->type == CMD_STREAMED)
+            stream_job_free(&b->heap, &c->stream_job);
         else if (command_has_ask(c->type))
             mem_free(c->ask);
         ring_pop(&side->port.commands);
@@ -218,6 +223,7 @@ void broker_free(struct broker **broker)
     for (size_t i = 0; i < ARRAY_LEN(maps); i++)
         map_fini(maps[i]);
     paging_fini(b);
+    streams_fini(b);
     buffer_fini(&b->scratch);
     buffer_fini(&b->capture);
     buffer_fini(&b->pieces);
@@ -277,7 +283,8 @@ static void dispatch(struct broker *b, struct port_side *side, struct command *c
         peer = peer_of(b, side, c->session);
     }
     bool deaf = peer && peer->state == PEER_FAILED && c->type != CMD_SESSION_CLOSE;
-    if (!peer && c->type != CMD_SESSION_OPEN && c->type != CMD_VERIFIED && c->type != CMD_ALARM && c->type != CMD_PAGED)
+    if (!peer && c->type != CMD_SESSION_OPEN && c->type != CMD_VERIFIED && c->type != CMD_ALARM &&
+        c->type != CMD_PAGED && c->type != CMD_STREAMED)
         deaf = true;
     if (!deaf && row->needs_channel) {
         ch = channel_of(peer, c->channel);
@@ -301,7 +308,8 @@ static void dispatch(struct broker *b, struct port_side *side, struct command *c
 static bool may_take(struct broker *b, struct port_side *side)
 {
     return side->overflow_first == side->overflow_count && b->options.log.room(b->options.log.self) &&
-           b->dead_count < DEAD_LETTERS_PER_TICK && (side->index >= b->options.ports || !paging_overloaded(b));
+           b->dead_count < DEAD_LETTERS_PER_TICK &&
+           (side->index >= b->options.ports || (!paging_overloaded(b) && !streams_overloaded(b)));
 }
 
 static unsigned take_turn(struct broker *b, struct port_side *side, uint64_t *bytes)
@@ -366,6 +374,7 @@ bool broker_step(struct broker *b, mono_t now, wall_t wall, lsn_t durable)
     more |= !list_empty(&b->pump);
     more |= dead_letter_run(b, DEAD_LETTERS_PER_TICK);
     backlog_flush_removals(b);
+    more |= streams_turn(b);
     more |= compact_turn(b);
     paging_turn(b);
     if (b->drain.side && b->compact.phase == COMPACT_IDLE)

@@ -19,6 +19,7 @@
 #include "base/types.h"
 #include "core/message.h"
 #include "core/page.h"
+#include "core/stream_job.h"
 
 enum command_type {
     CMD_NONE,
@@ -72,7 +73,8 @@ struct command {
     union {
         struct msg *msg;
         struct ask *ask;
-        struct page_job *job; /* PAGED */
+        struct page_job *job;          /* PAGED */
+        struct stream_job *stream_job; /* STREAMED */
     };
 };
 
@@ -85,8 +87,9 @@ enum effect_type {
                            flags EFFECT_SILENT: the channel is not in confirm mode, only the bytes count */
     EFF_NACK,    /* the one publish `number` was refused (overflow=reject-publish); bytes as above */
     EFF_RETURN,  /* msg, answer: code and text; before the confirm of the same publish */
-    EFF_DELIVER, /* msg, number delivery tag (dense per channel from 1), consumer, flags EFFECT_REDELIVERED */
-    EFF_GET_OK,  /* msg, number delivery tag, count messages left, flags EFFECT_REDELIVERED */
+    EFF_DELIVER, /* msg, number delivery tag (dense per channel from 1), consumer, flags EFFECT_REDELIVERED. EFFECT_STREAM:
+                    the record of a stream at offset `count`; origin: its partition + 1 when there are several, else 0 */
+    EFF_GET_OK, /* msg, number delivery tag, count messages left, flags EFFECT_REDELIVERED */
     EFF_GET_EMPTY,
     EFF_CONSUMER_GONE, /* consumer: its queue was deleted or it lost its right; only if the session asked CAN_CANCEL */
     EFF_BLOCKED,       /* stop reading this session: answer text is the reason; the session has published */
@@ -97,9 +100,10 @@ enum effect_type {
     EFF_VERIFY,         /* to the worker's port: number ticket, answer: secret and stored verifier */
     EFF_ROW,            /* admin listings: answer.fields */
     EFF_PAGE,           /* to the store's port: job, which passes to the store */
+    EFF_STREAM,         /* to the streams' port: stream_job, which passes to the stream store */
 };
 
-enum effect_flag { EFFECT_REDELIVERED = 1, EFFECT_SILENT = 2, EFFECT_NO_ACK = 4 };
+enum effect_flag { EFFECT_REDELIVERED = 1, EFFECT_SILENT = 2, EFFECT_NO_ACK = 4, EFFECT_STREAM = 8 };
 
 /* What a cold effect says: one block, freed by the receiver with mem_free. Slices point into the block. */
 struct answer {
@@ -122,9 +126,10 @@ struct effect {
     uint64_t number;
     union {
         uint64_t bytes; /* EFF_CONFIRM, EFF_NACK */
-        uint64_t count; /* EFF_GET_OK */
+        uint64_t count; /* EFF_GET_OK; EFF_DELIVER of a stream */
         struct answer *answer;
-        struct page_job *job; /* EFF_PAGE */
+        struct page_job *job;          /* EFF_PAGE */
+        struct stream_job *stream_job; /* EFF_STREAM */
     };
     struct msg *msg;
 };
@@ -161,8 +166,8 @@ struct broker_options {
     struct core_log log;
     void (*random)(void *arg, void *ret, size_t len);
     void *random_arg;
-    unsigned ports;                 /* network loops + control; the worker's and the store's port come after them */
-    size_t port_slots;              /* 0: 8192 */
+    unsigned ports;    /* network loops + control; the worker's, the store's and the streams' port come after them */
+    size_t port_slots; /* 0: 8192 */
     uint64_t message_bytes_max;     /* 0: 16 MiB */
     unsigned channel_consumers_max; /* 0: 1024 */
     uint64_t tx_bytes_max;          /* 0: 64 MiB */
@@ -175,6 +180,7 @@ struct broker_options {
     int64_t consumer_timeout_ms;  /* 0: off */
     struct slice default_user, default_pass, default_vhost; /* made when the store is new; empty: guest guest / */
     bool guest_loopback_only;
+    bool streams; /* somebody serves the streams' port; else a stream cannot be declared */
 };
 
 struct broker;
@@ -192,7 +198,20 @@ MUST_USE int broker_replayed(struct broker *broker, mono_t now, wall_t wall, cha
 MUST_USE int broker_segments(struct broker *broker,
                              int (*each)(void *arg, uint32_t segment, uint64_t end, struct slice queue), void *arg);
 
-/* Port i: 0 … ports-1 are the loops', `ports` is the worker's, `ports` + 1 the store's. The rings live as long as the broker. */
+/* After broker_replayed: every partition of every stream, as far as its files are synced: sealed segments, oldest first, and
+ * the open one. The first answer that is not 0 ends it and is returned. */
+struct stream_files {
+    uint64_t stream; /* id of the queue */
+    uint32_t partition;
+    uint64_t start; /* what lies below has been given up by retention */
+    const struct stream_extent *sealed;
+    uint32_t sealed_count;
+    struct stream_extent tail;
+    struct slice name, vhost;
+};
+MUST_USE int broker_streams(struct broker *broker, int (*each)(void *arg, const struct stream_files *files), void *arg);
+
+/* Port i: 0 … ports-1 are the loops', `ports` is the worker's, `ports` + 1 the store's, `ports` + 2 the streams'. The rings live as long as the broker. */
 struct port *broker_port(struct broker *broker, unsigned i);
 
 /* One tick: fires timers, takes commands from all ports round-robin by bytes (at most about a millisecond's worth),
@@ -213,6 +232,7 @@ struct broker_totals {
     uint64_t messages, message_bytes, unacked, queues, exchanges, bindings, consumers, channels, sessions, vhosts,
         users;
     uint64_t compactions;
+    uint64_t stream_records; /* that streams keep */
 };
 void broker_totals(const struct broker *broker, struct broker_totals *ret);
 

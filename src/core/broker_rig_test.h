@@ -13,6 +13,7 @@
 
 #include "core/core_int.h"
 #include "core/records.h"
+#include "core/stream_rig_test.h"
 
 #define rig_fail(...)                                                                                                  \
     do {                                                                                                               \
@@ -43,6 +44,7 @@ struct rig_store {
 
 struct rig_log {
     struct rig_store *store;
+    struct rig_streams *streams;
     struct rig_record *records; /* lsn - 1 */
     size_t count, max;
     lsn_t first; /* trimmed below */
@@ -165,6 +167,7 @@ RIG_FN struct rig_log *rig_log_new(void)
     struct rig_log *log = calloc(1, sizeof *log);
     log->first = 1;
     log->store = calloc(1, sizeof *log->store);
+    log->streams = rig_streams_copy(NULL);
     return log;
 }
 
@@ -180,6 +183,8 @@ RIG_FN struct rig_log *rig_log_copy(const struct rig_log *from, size_t count)
         rig_log_trim(log, from->first);
     free(log->store);
     log->store = from->store;
+    rig_streams_free(log->streams);
+    log->streams = rig_streams_copy(from->streams);
     log->is_copy = true;
     return log;
 }
@@ -191,6 +196,7 @@ RIG_FN void rig_log_free(struct rig_log *log)
     free(log->records);
     if (!log->is_copy)
         rig_store_free(log->store);
+    rig_streams_free(log->streams);
     free(log);
 }
 
@@ -305,7 +311,7 @@ RIG_FN void rig_clear(struct rig *rig)
         struct effect *e = &rig->effects[i];
         if (e->msg)
             msg_unref(NULL, e->msg);
-        if (e->type != EFF_CONFIRM && e->type != EFF_NACK && e->type != EFF_GET_OK)
+        if (e->type != EFF_CONFIRM && e->type != EFF_NACK && e->type != EFF_GET_OK && e->type != EFF_DELIVER)
             mem_free(e->answer);
     }
     rig->effect_count = 0;
@@ -324,6 +330,7 @@ RIG_FN struct rig *rig_try(struct rig_log *log, const struct broker_options *opt
     rig->options.random = rig_random;
     rig->options.random_arg = &rig->chance;
     rig->options.ports = 1;
+    rig->options.streams = true;
     rig->options.port_slots = rig->options.port_slots ? rig->options.port_slots : 1024;
     rig->now = 1000 * NS_PER_S;
     rig->wall = wall;
@@ -338,6 +345,8 @@ RIG_FN struct rig *rig_try(struct rig_log *log, const struct broker_options *opt
     if (!err)
         err = broker_replayed(rig->b, rig->now, rig->wall, why, sizeof why);
     rig->durable = log->count;
+    if (!err)
+        err = broker_streams(rig->b, rig_stream_keep, log->streams);
     if (rig->b)
         *ret_why = err ? why : NULL;
     return rig;
@@ -410,12 +419,14 @@ RIG_FN void rig_step(struct rig *rig)
         rig_take(rig, 0);
         rig_worker(rig);
         rig_store_serve(rig->b, rig->log, rig->slow_store ? rig->chance >> 60 : 64);
+        rig_streams_serve(rig->b, rig->log->streams, 3, rig->slow_store ? rig->chance >> 60 : 64);
         if (rig->check)
             broker_check(rig->b);
         if (!more && before == rig->log->count && effects == rig->effect_count &&
             ring_empty(&broker_port(rig->b, 0)->commands) && ring_empty(&broker_port(rig->b, 1)->commands) &&
-            ring_empty(&broker_port(rig->b, 2)->commands) &&
-            (rig->slow_store || ring_empty(&broker_port(rig->b, 2)->effects)) &&
+            ring_empty(&broker_port(rig->b, 2)->commands) && ring_empty(&broker_port(rig->b, 3)->commands) &&
+            (rig->slow_store ||
+             (ring_empty(&broker_port(rig->b, 2)->effects) && ring_empty(&broker_port(rig->b, 3)->effects))) &&
             (rig->hold || rig->durable == rig->log->count))
             return;
         if (rig->starved && i > 20)

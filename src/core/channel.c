@@ -111,6 +111,8 @@ void settle(struct broker *b, struct channel *ch, struct unacked item, bool ack,
     struct entry *e = item.entry;
     struct queue *q = e->queue;
     unacked_settled(ch, &item);
+    if (e->flags & ENTRY_STREAM)
+        return; /* whatever is said of it, the record stays where it is */
     if (!q) {
         backlog_free(b, e);
         return;
@@ -140,7 +142,7 @@ void settle(struct broker *b, struct channel *ch, struct unacked item, bool ack,
 static bool settle_or_hold(struct broker *b, struct channel *ch, struct unacked *u, bool ack, bool requeue)
 {
     struct unacked item = *u;
-    if (ch->mode == MODE_TX) {
+    if (ch->mode == MODE_TX && !(item.entry->flags & ENTRY_STREAM)) {
         if (!tx_ack(ch, item, ack, requeue))
             return false;
         unacked_drop(&ch->unacked, u);

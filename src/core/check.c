@@ -125,7 +125,7 @@ void broker_check(struct broker *b)
     }
     CHECK(queues == b->totals.queues);
     CHECK(messages <= b->totals.messages); /* the rest is held unacknowledged from queues that are gone */
-    CHECK(b->entries.objects + b->paged == b->totals.messages);
+    CHECK(b->entries.objects + b->paged == b->totals.messages + b->streams.gathered);
     CHECK(memory == b->ready_memory);
     LIST_EACH(&b->peers, node, after)
     {

@@ -1,7 +1,9 @@
 /* First compaction: what is alive is appended again, in slices, then one CHECKPOINT, and when that is durable the journal
  * is trimmed to where the snapshot began.
  *
- *   IDLE ─▶ CATALOGUE (objects in creation order) ─▶ MESSAGES (queue by queue) ─▶ SYNC (checkpoint on its way) ─▶ IDLE
+ *   IDLE ─▶ CATALOGUE (objects in creation order) ─▶ STREAMS (their files are synced) ─▶ MESSAGES (queue by queue)
+ *    ▲                                                                                       │
+ *    └──────────────────────────── SYNC (checkpoint on its way) ◀────────────────────────────┘
  *
  * Work goes on meanwhile; each object is written as of its own moment, and replay is idempotent: *_PUT twice is one,
  * ENQUEUE is known by (queue, position), REMOVE of what is not there is nothing. What must hold at the checkpoint:
@@ -12,6 +14,9 @@
  *       there is no memory for that the snapshot is torn: it ends without a checkpoint, trims nothing and begins again.
  *   K4  every page alive has a PAGE at or after `first` and after its queue's QUEUE_PUT, as K2; the messages in it are not
  *       written, but a RETURN follows for those that have come back to their queue.
+ *
+ *   K5  every record of a stream that was appended before the catalogue's end is synced in a segment, and STREAM says so;
+ *       later ones have an ENQUEUE at or after `first` and after the stream's QUEUE_PUT. STREAM comes after QUEUE_PUT too.
  *
  * Without memory a slice leaves its place as it is and rests, longer each time; what the core needs of its own for any
  * slice is taken before the first.
@@ -58,6 +63,8 @@ static void measure(struct broker *b, uint64_t live)
 static bool wanted(struct broker *b)
 {
     struct compact *k = &b->compact;
+    if (b->streams.broken)
+        return false;
     if (k->torn)
         return true;
     if (b->options.compact_every && k->commands >= b->options.compact_every)
@@ -70,8 +77,8 @@ static bool wanted(struct broker *b)
 bool compact_before_stop(struct broker *b)
 {
     uint64_t live = b->options.log.live_bytes(b->options.log.self);
-    if (b->compact.phase != COMPACT_IDLE || live < STOP_JOURNAL_MIN || b->journalled_bytes > STOP_LIVE_MAX ||
-        live / 4 < b->journalled_bytes)
+    if (b->compact.phase != COMPACT_IDLE || b->streams.broken || live < STOP_JOURNAL_MIN ||
+        b->journalled_bytes > STOP_LIVE_MAX || live / 4 < b->journalled_bytes)
         return false;
     compact_start(b);
     return true;
@@ -198,7 +205,8 @@ static bool catalogue_slice(struct broker *b)
         k->cursor = k->cursor->next;
     }
     if (k->cursor == &b->catalogue) {
-        k->phase = COMPACT_MESSAGES;
+        k->phase = COMPACT_STREAMS;
+        streams_sync_begin(b);
         k->catalogue_end = b->appended + 1;
         k->cursor = b->catalogue.next;
     }
@@ -309,7 +317,15 @@ static bool messages_slice(struct broker *b)
             bytes += 16;
             if (object->kind != OBJ_QUEUE || !object->journalled)
                 continue;
-            k->queue = CONTAINER_OF(object, struct queue, object);
+            struct queue *q = CONTAINER_OF(object, struct queue, object);
+            if (q->stream) {
+                if (!stream_snapshot(b, q)) {
+                    k->cursor = &object->link;
+                    starved = true;
+                }
+                continue;
+            }
+            k->queue = q;
             k->page = CONTAINER_OF(k->queue->pages.next, struct page, queue_link);
             k->list = 0;
             k->entry = NULL;
@@ -341,6 +357,14 @@ bool compact_turn(struct broker *b)
         if (!b->stopping && wanted(b))
             compact_start(b);
         return k->phase != COMPACT_IDLE;
+    case COMPACT_STREAMS:
+        if (b->streams.broken)
+            k->phase = COMPACT_IDLE;
+        else if (!streams_synced(b))
+            return false; /* an answer of the stream store brings the next step */
+        else
+            k->phase = COMPACT_MESSAGES;
+        return k->phase != COMPACT_IDLE;
     case COMPACT_CATALOGUE:
     case COMPACT_MESSAGES:
         if (slice(b))
@@ -349,7 +373,7 @@ bool compact_turn(struct broker *b)
             k->phase = COMPACT_IDLE; /* the stop does not wait for memory: nothing was trimmed yet */
         else
             rest(b);
-        return !timer_is_set(&k->retry) && k->phase != COMPACT_SYNC && k->phase != COMPACT_IDLE;
+        return !timer_is_set(&k->retry) && (k->phase == COMPACT_CATALOGUE || k->phase == COMPACT_MESSAGES);
     case COMPACT_SYNC:
         if (b->durable >= k->ckpt) {
             k->live_before = b->options.log.live_bytes(b->options.log.self);

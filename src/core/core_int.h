@@ -102,6 +102,8 @@ struct policy {
 struct binding;
 struct exchange;
 struct route;
+struct stream;
+struct follower;
 
 struct exchange_type {
     const char *name;
@@ -129,6 +131,7 @@ struct exchange {
     struct policy *policy, *operator_policy;
     uint64_t route_mark;
     uint32_t binding_count;
+    struct stream *stream; /* whose records this is the source of (amq.stream.NAME) */
 };
 
 struct binding {
@@ -156,7 +159,7 @@ struct route {
 /* ---- queues ---- */
 
 enum overflow { OVERFLOW_DROP_HEAD, OVERFLOW_REJECT, OVERFLOW_REJECT_DLX };
-enum queue_type { QUEUE_CLASSIC, QUEUE_QUORUM };
+enum queue_type { QUEUE_CLASSIC, QUEUE_QUORUM, QUEUE_STREAM };
 enum reason {
     REASON_ACKED,
     REASON_EXPIRED,
@@ -171,7 +174,8 @@ enum reason {
 /* What governs a queue: arguments, policy and operator policy together. -1: not set. */
 struct queue_rules {
     int64_t message_ttl_ms, expires_ms, max_length, max_length_bytes, delivery_limit, consumer_timeout_ms;
-    struct slice dlx, dlk; /* point into the queue's arguments or its policies */
+    int64_t max_age_ms, segment_bytes, partitions; /* streams */
+    struct slice dlx, dlk;                         /* point into the queue's arguments or its policies */
     bool has_dlx, has_dlk, single_active;
     bool has_strategy, at_least_once; /* x-dead-letter-strategy */
     uint8_t max_priority;
@@ -186,6 +190,7 @@ enum entry_flag {
     ENTRY_UNACKED = 8, /* in queue->unacked, owned by a channel; else in a lane */
     ENTRY_TX = 16,     /* acknowledged inside an open transaction */
     ENTRY_FRONT = 32,  /* in the front of a lane with pages */
+    ENTRY_STREAM = 64, /* stands for every record of a stream that is unacknowledged; in no queue */
 };
 
 /* One message in one queue: 72 bytes. */
@@ -299,6 +304,8 @@ struct queue {
     uint64_t route_mark;
     mono_t used_at;
     struct replay_queue *replay; /* during recovery only */
+    struct stream *stream;       /* what it holds, when it is a stream; then it has no entries */
+    bool fed;                    /* bound to a stream: its feeder wants to know when it has room */
 };
 
 /* ---- clients ---- */
@@ -311,6 +318,7 @@ struct consumer {
     int32_t priority;
     uint32_t prefetch, unacked;
     bool no_ack, exclusive, ready;
+    struct follower *follower; /* of a stream */
     struct list queue_link, ready_link /* queue->ready or channel->parked */, channel_link;
     struct timer timeout;
 };
@@ -425,7 +433,7 @@ struct login; /* session.c */
 
 /* ---- compaction ---- */
 
-enum compact_phase { COMPACT_IDLE, COMPACT_CATALOGUE, COMPACT_MESSAGES, COMPACT_SYNC };
+enum compact_phase { COMPACT_IDLE, COMPACT_CATALOGUE, COMPACT_STREAMS, COMPACT_MESSAGES, COMPACT_SYNC };
 
 struct compact {
     enum compact_phase phase;
@@ -444,7 +452,9 @@ struct compact {
     bool torn;          /* an entry that moved could not be written: no checkpoint, begin again */
 };
 
-struct target { /* one queue that a message goes to, as journalled */
+/* One queue that a message goes to, as journalled. Of a stream: position is the offset, deadline the timestamp, and returns
+ * the partition. */
+struct target {
     struct queue *queue;
     uint64_t position;
     wall_t deadline;
@@ -455,6 +465,26 @@ struct target { /* one queue that a message goes to, as journalled */
 struct buffer { /* a growing byte buffer with a maximum */
     uint8_t *bytes;
     size_t len, max, limit;
+};
+
+struct streams {                         /* stream.c */
+    struct list gathering;               /* partitions that got records in this tick */
+    struct list writable;                /* partitions with a chunk to be written and none on its way */
+    struct list dirty;                   /* partitions that got records since they were synced */
+    struct list syncing;                 /* those that the compaction waits for */
+    struct list idle;                    /* chunks that nobody reads */
+    struct list adrift;                  /* chunks whose partition went */
+    struct list drops;                   /* files to go when that is durable */
+    struct list feeding;                 /* cursors that may have something to feed */
+    uint64_t gathered;                   /* records of this tick, or that found no memory */
+    uint64_t pending_bytes;              /* accepted and not in a file yet */
+    uint64_t cached_bytes;               /* of READY chunks */
+    uint32_t jobs;                       /* on their way */
+    struct list hungry;                  /* streams of followers that found no place or no memory for a read */
+    bool writing_paused, reading_paused; /* a job has failed: not before the timer */
+    bool broken;                         /* a sync has failed: nothing is trimmed any more */
+    struct timer timer;
+    struct entry token; /* ENTRY_STREAM */
 };
 
 struct broker {
@@ -527,6 +557,8 @@ struct broker {
         removal_lost; /* a removal could not be journalled: no segment goes until a compaction has written what is true */
     bool removal_lost_before; /* the same, before the compaction that is running began */
     struct timer paging_timer;
+
+    struct streams streams;
 };
 
 #define ENTRY_COST sizeof(struct entry)
@@ -690,6 +722,40 @@ bool get_later(struct broker *b, struct channel *ch, struct queue *q, uint32_t o
 void getters_forget(struct broker *b, struct channel *ch);
 void getters_end(struct broker *b, struct queue *q);
 
+/* stream.c, stream_read.c, stream_feed.c */
+void streams_init(struct broker *b);
+void streams_fini(struct broker *b);
+bool streams_turn(struct broker *b); /* once a tick: records to chunks, chunks to the store; true: more to do */
+bool streams_overloaded(const struct broker *b); /* publishers are faster than the files: take no commands */
+MUST_USE bool stream_make(struct broker *b, struct queue *q); /* its rules are known */
+void stream_free(struct broker *b, struct queue *q);
+MUST_USE bool age_parse(struct slice text, int64_t *ret_ms); /* "7D", "12h": a number and Y, M, D, h, m or s */
+void stream_rules_changed(struct broker *b, struct queue *q);
+void stream_target(struct broker *b, struct queue *q, const struct msg *msg, struct target *ret); /* its next offset */
+void stream_append(struct broker *b, const struct target *t, struct msg *msg); /* room in b->entries is reserved */
+uint64_t stream_count(const struct queue *q);                                  /* records that it keeps */
+uint64_t stream_bytes(const struct queue *q);                                  /* of its files */
+void streams_sync_begin(struct broker *b);                                     /* everything appended so far … */
+bool streams_synced(struct broker *b); /* … is in files that survive a power cut */
+MUST_USE bool stream_snapshot(struct broker *b, struct queue *q);
+MUST_USE bool stream_hold(struct broker *b, struct queue *q, const struct target *t, struct msg *msg); /* replay.c */
+MUST_USE bool stream_settle(struct broker *b, struct queue *q, char *why, size_t why_len);
+MUST_USE bool replay_stream(struct broker *b, struct reader *r);
+MUST_USE bool replay_stream_trim(struct broker *b, struct reader *r);
+MUST_USE bool replay_cursor(struct broker *b, struct reader *r);
+void stream_pump(struct broker *b, struct queue *q, unsigned *budget);
+bool stream_consume_allowed(struct broker *b, struct channel *ch, struct queue *q, struct command *c);
+MUST_USE bool stream_consume(struct broker *b, struct consumer *consumer);
+void stream_consumer_gone(struct broker *b, struct consumer *consumer);
+/* May this be bound to a source? why: what is wrong. */
+MUST_USE bool stream_bind_allowed(struct broker *b, const struct exchange *source, struct slice args,
+                                  const struct queue *q, char *why, size_t why_len);
+MUST_USE bool stream_bound(struct broker *b, struct binding *binding); /* before it is in any list; false: no memory */
+void stream_source_gone(struct exchange *x);
+void stream_unbound(struct broker *b, struct binding *binding);
+lsn_t stream_log_cursor(struct broker *b, const struct binding *binding);
+void feed_hungry_queue(struct broker *b, struct queue *q); /* it has room again */
+
 /* publish.c */
 enum enqueue_result { ENQUEUE_OK, ENQUEUE_REJECTED, ENQUEUE_NO_MEMORY };
 /* Journals msg for the routed queues (removing `from` in the same record when given) and enqueues it. */
@@ -738,6 +804,10 @@ void consumer_remove(struct broker *b, struct consumer *consumer);
 void consumers_unpark(struct broker *b, struct channel *ch);
 void consumer_gone(struct broker *b, struct consumer *consumer); /* tell the client and remove */
 bool queue_has_ready_consumer(struct broker *b, struct queue *q);
+struct consumer *queue_next_ready(struct queue *q);  /* that can take a message; those that cannot are parked */
+void queue_await(struct broker *b, struct queue *q); /* scheduled again when the durable lsn has moved */
+bool consumer_can_take(const struct consumer *consumer);
+void consumer_enlist(struct broker *b, struct consumer *consumer); /* ready, behind its equals */
 uint64_t queue_appetite(struct queue *q, uint64_t most); /* messages that its consumers can take now, up to so many */
 struct msg *msg_for_delivery(struct broker *b, struct queue *q, struct entry *entry); /* a reference; NULL: no memory */
 
@@ -793,6 +863,7 @@ lsn_t log_enqueue(struct broker *b, const struct msg *msg, const struct target *
                   const struct entry *from, bool snapshot, bool body);
 lsn_t log_remove(struct broker *b, const struct queue *q, const struct ranges *ranges);
 lsn_t log_page(struct broker *b, const struct page *page);
+lsn_t log_stream_trim(struct broker *b, const struct queue *q, uint32_t partition, uint64_t start);
 lsn_t log_return(struct broker *b, const struct queue *q, uint64_t position, uint32_t returns);
 void mark_cover(struct broker *b, struct queue *q, uint64_t position); /* journals a new mark when position needs one */
 lsn_t log_mark(struct broker *b, const struct queue *q, uint64_t mark);

@@ -25,7 +25,7 @@ void queue_schedule(struct broker *b, struct queue *q)
     q->awaiting = false;
 }
 
-static void wait_durable(struct broker *b, struct queue *q)
+void queue_await(struct broker *b, struct queue *q)
 {
     list_remove(&q->pump_link);
     list_insert(&b->await, &q->pump_link);
@@ -47,7 +47,7 @@ static bool may_serve(const struct consumer *consumer)
     return !q->rules.single_active || q->active == consumer;
 }
 
-static bool can_take(const struct consumer *consumer)
+bool consumer_can_take(const struct consumer *consumer)
 {
     const struct channel *ch = consumer->channel;
     if (ch->peer->credit <= 0)
@@ -58,7 +58,7 @@ static bool can_take(const struct consumer *consumer)
 }
 
 /* Into the queue's turn, behind those of the same or higher priority. */
-static void enlist(struct broker *b, struct consumer *consumer)
+void consumer_enlist(struct broker *b, struct consumer *consumer)
 {
     struct list *at = &consumer->queue->ready;
     list_remove(&consumer->ready_link);
@@ -82,16 +82,16 @@ void consumers_unpark(struct broker *b, struct channel *ch)
     LIST_EACH(&ch->parked, node, after)
     {
         struct consumer *consumer = CONTAINER_OF(node, struct consumer, ready_link);
-        if (may_serve(consumer) && can_take(consumer))
-            enlist(b, consumer);
+        if (may_serve(consumer) && consumer_can_take(consumer))
+            consumer_enlist(b, consumer);
     }
 }
 
-static struct consumer *next_ready(struct queue *q)
+struct consumer *queue_next_ready(struct queue *q)
 {
     struct consumer *consumer;
     while ((consumer = LIST_FIRST(&q->ready, struct consumer, ready_link))) {
-        if (may_serve(consumer) && can_take(consumer))
+        if (may_serve(consumer) && consumer_can_take(consumer))
             return consumer;
         park(consumer);
     }
@@ -101,7 +101,7 @@ static struct consumer *next_ready(struct queue *q)
 bool queue_has_ready_consumer(struct broker *b, struct queue *q)
 {
     (void)b;
-    return !list_empty(&q->ready) && next_ready(q) != NULL;
+    return !list_empty(&q->ready) && queue_next_ready(q) != NULL;
 }
 
 /* How many one consumer can take, as far as its limits go. */
@@ -109,7 +109,7 @@ static uint64_t appetite(const struct consumer *consumer)
 {
     const struct channel *ch = consumer->channel;
     uint64_t most = UINT64_MAX;
-    if (!may_serve(consumer) || !can_take(consumer))
+    if (!may_serve(consumer) || !consumer_can_take(consumer))
         return 0;
     if (!consumer->no_ack && consumer->prefetch)
         most = consumer->prefetch - consumer->unacked;
@@ -248,10 +248,14 @@ static bool mark_covers(struct broker *b, struct queue *q, const struct entry *e
 
 static void pump(struct broker *b, struct queue *q, unsigned *budget)
 {
+    if (q->stream) {
+        stream_pump(b, q, budget);
+        return;
+    }
     for (unsigned n = 0; n < PUMP_PER_QUEUE && *budget; n++) {
         struct entry *e = backlog_head(q);
         if (!e) {
-            if (q->ready_count && next_ready(q))
+            if (q->ready_count && queue_next_ready(q))
                 backlog_want(b, q); /* the queue is scheduled again when it has come */
             break;
         }
@@ -262,25 +266,25 @@ static void pump(struct broker *b, struct queue *q, unsigned *budget)
                 break;
             continue;
         }
-        struct consumer *consumer = next_ready(q);
+        struct consumer *consumer = queue_next_ready(q);
         if (!consumer)
             break;
         if (e->lsn > b->durable || !mark_covers(b, q, e)) {
-            wait_durable(b, q);
+            queue_await(b, q);
             return;
         }
         if (!deliver(b, consumer, e)) {
-            wait_durable(b, q);
+            queue_await(b, q);
             b->stalled = true;
             return;
         }
         (*budget)--;
         if (consumer->ready_link.next != &q->ready) /* alone among equals: its turn again */
-            enlist(b, consumer);
+            consumer_enlist(b, consumer);
     }
     q->pumping = false;
     list_remove(&q->pump_link);
-    if (backlog_head(q) && next_ready(q))
+    if (backlog_head(q) && queue_next_ready(q))
         queue_schedule(b, q);
     backlog_limit(b, q);
 }
@@ -312,7 +316,7 @@ static void choose_active(struct broker *b, struct queue *q)
     }
     q->active = best;
     if (best)
-        enlist(b, best);
+        consumer_enlist(b, best);
 }
 
 static void forget_in_unacked(struct channel *ch, const struct consumer *consumer)
@@ -332,6 +336,8 @@ void consumer_remove(struct broker *b, struct consumer *consumer)
     struct queue *q = consumer->queue;
     if (ch->reply_consumer == consumer)
         reply_forget(b, ch);
+    if (consumer->follower)
+        stream_consumer_gone(b, consumer);
     list_remove(&consumer->queue_link);
     list_remove(&consumer->ready_link);
     list_remove(&consumer->channel_link);
@@ -480,8 +486,12 @@ void do_consume(struct broker *b, struct peer *peer, struct channel *ch, struct 
         random_name(b, "amq.ctag-", generated, sizeof generated);
         tag = slice_str(generated);
     }
+    if (q->stream && !stream_consume_allowed(b, ch, q, c))
+        return;
     struct consumer *consumer = consumer_make(b, ch, q, c, tag);
-    if (!consumer) {
+    if (!consumer || (q->stream && !stream_consume(b, consumer))) {
+        if (consumer)
+            consumer_remove(b, consumer);
         no_memory(b, peer, c->channel, c->origin);
         return;
     }
@@ -492,7 +502,7 @@ void do_consume(struct broker *b, struct peer *peer, struct channel *ch, struct 
     else if (q->rules.single_active)
         choose_active(b, q);
     else
-        enlist(b, consumer);
+        consumer_enlist(b, consumer);
 }
 
 void do_cancel(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
@@ -560,6 +570,12 @@ void do_get(struct broker *b, struct peer *peer, struct channel *ch, struct comm
     struct queue *q = readable(b, ch, c);
     if (!q)
         return;
+    if (q->stream) {
+        fail(b, peer, c->channel, c->origin, ERR_NOT_IMPLEMENTED,
+             "basic.get not supported by stream queues queue '%.*s' in vhost '%.*s'", SLICE_ARG(q->name),
+             SLICE_ARG(peer->vhost->name));
+        return;
+    }
     if (q->rules.single_active) {
         fail(
             b, peer, c->channel, c->origin, ERR_RESOURCE_LOCKED,

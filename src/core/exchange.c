@@ -262,6 +262,29 @@ static bool hash_valid(struct slice key, struct slice args, char *text, size_t t
     return false;
 }
 
+/* ---- the source of a stream: its feeders match (stream_feed.c), nobody publishes to it ---- */
+
+static bool stream_add(struct exchange *x, struct binding *binding)
+{
+    return binding->key.len == 0 || topic_type_add(x, binding);
+}
+
+static void stream_remove(struct exchange *x, struct binding *binding)
+{
+    if (binding->key.len)
+        topic_type_remove(x, binding);
+}
+
+static void stream_match(struct broker *b, struct exchange *x, struct slice key, struct slice headers,
+                         struct route *route)
+{
+    (void)b;
+    (void)x;
+    (void)key;
+    (void)headers;
+    (void)route;
+}
+
 static const struct exchange_type types[] = {
     {"direct", false, direct_add, direct_remove, direct_match, NULL},
     {"fanout", false, list_add, list_drop, fanout_match, NULL},
@@ -269,6 +292,7 @@ static const struct exchange_type types[] = {
     {"headers", false, list_add, list_drop, headers_type_match, headers_valid},
     {"x-consistent-hash", false, hash_add, hash_remove, hash_match, hash_valid},
     {"x-random", false, list_add, list_drop, random_match, NULL},
+    {"x-stream", false, stream_add, stream_remove, stream_match, NULL},
 };
 
 const struct exchange_type *exchange_type_find(struct slice name)
@@ -351,6 +375,7 @@ void exchange_delete(struct broker *b, struct exchange *x)
         binding_delete(b, CONTAINER_OF(x->sources.next, struct binding, source_link), false);
     while (!list_empty(&x->targets))
         binding_delete(b, CONTAINER_OF(x->targets.next, struct binding, target_link), true);
+    stream_source_gone(x);
     map_take(&x->vhost->exchanges, x->name);
     object_remove(b, &x->object);
     map_fini(&x->keys);
@@ -416,6 +441,11 @@ bool binding_make(struct broker *b, struct exchange *source, struct queue *queue
         mem_free(binding);
         return false;
     }
+    if (!stream_bound(b, binding)) {
+        source->type->index_remove(source, binding);
+        mem_free(binding);
+        return false;
+    }
     CHECK(map_put(&vhost->bindings, binding->identity, binding));
     list_insert(&source->sources, &binding->source_link);
     list_insert(queue ? &queue->targets : &exchange->targets, &binding->target_link);
@@ -431,6 +461,7 @@ bool binding_make(struct broker *b, struct exchange *source, struct queue *queue
 void binding_delete(struct broker *b, struct binding *binding, bool may_delete)
 {
     struct exchange *source = binding->source;
+    stream_unbound(b, binding);
     source->type->index_remove(source, binding);
     map_take(&source->vhost->bindings, binding->identity);
     list_remove(&binding->source_link);
@@ -495,6 +526,8 @@ static const struct exchange_type *type_of_declare(struct broker *b, struct peer
     *ret_delayed = slice_is(c->ask->other, "x-delayed-message");
     if (!*ret_delayed) {
         const struct exchange_type *type = exchange_type_find(c->ask->other);
+        if (type && type->match == stream_match)
+            type = NULL; /* it comes with a stream */
         if (!type)
             fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "unknown exchange type '%.*s'",
                  SLICE_ARG(c->ask->other));
@@ -717,10 +750,19 @@ static bool type_takes_it(struct bind_call *call)
     return false;
 }
 
+static bool stream_takes_it(struct bind_call *call)
+{
+    char text[ERROR_TEXT_MAX];
+    if (!call->add || stream_bind_allowed(call->b, call->x, call->c->ask->args, call->q, text, sizeof text))
+        return true;
+    fail(call->b, call->peer, call->c->channel, call->c->origin, ERR_PRECONDITION_FAILED, "%s", text);
+    return false;
+}
+
 /* In the order in which RabbitMQ finds fault. Each answers when it says no. */
 static bool (*const bind_checks[])(struct bind_call *call) = {
-    target_is_named,         target_is_writable, source_is_readable,   topic_is_readable,
-    unbinding_has_an_object, both_exist,         target_is_not_locked, type_takes_it,
+    target_is_named, target_is_writable,   source_is_readable, topic_is_readable, unbinding_has_an_object,
+    both_exist,      target_is_not_locked, type_takes_it,      stream_takes_it,
 };
 
 static void binding_command(struct broker *b, struct peer *peer, struct channel *ch, struct command *c, bool to_queue,
@@ -746,8 +788,12 @@ static void binding_command(struct broker *b, struct peer *peer, struct channel 
         return;
     }
     lsn_t lsn = 0;
-    if (fresh)
-        lsn = log_object(b, &binding_find(peer->vhost, call.x, call.q, call.dest, call.key, args)->object);
+    if (fresh) {
+        struct binding *binding = binding_find(peer->vhost, call.x, call.q, call.dest, call.key, args);
+        lsn = log_object(b, &binding->object);
+        lsn_t cursor = stream_log_cursor(b, binding);
+        lsn = cursor ? cursor : lsn;
+    }
     if (!add) {
         lsn = log_object_gone(b, &call.binding->object);
         binding_delete(b, call.binding, true);

@@ -69,6 +69,10 @@ bool targets_reserve(struct broker *b, uint32_t count)
 static void append_one(struct broker *b, struct msg *msg, const struct target *t, lsn_t lsn)
 {
     struct queue *q = t->queue;
+    if (q->stream) {
+        stream_append(b, t, msg);
+        return;
+    }
     bool journalled = backlog_journals(q, msg);
     struct entry *e = backlog_append(b, q, msg_ref(msg), t->position, journalled ? lsn : 0, t->deadline, journalled);
     CHECK(e);
@@ -91,6 +95,10 @@ enum enqueue_result enqueue_routed(struct broker *b, struct msg *msg, const stru
     uint32_t kept = 0;
     for (uint32_t i = 0; i < count; i++) {
         struct queue *q = route->queues[i];
+        if (q->stream) {
+            stream_target(b, q, msg, &b->targets[kept++]);
+            continue;
+        }
         if (backlog_would_overflow(q, msg) && !(from && from->queue->rules.at_least_once)) {
             rejected = true;
             b->totals.rejected++;
@@ -106,7 +114,7 @@ enum enqueue_result enqueue_routed(struct broker *b, struct msg *msg, const stru
         if (!backlog_journals(q, msg))
             continue;
         journalled++;
-        if (q->consumer_count)
+        if (q->consumer_count && !q->stream)
             mark_cover(b, q, b->targets[i].position);
     }
     bool from_journal = from && (from->flags & ENTRY_JOURNALLED);

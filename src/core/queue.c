@@ -54,7 +54,10 @@ void queue_rules_changed(struct broker *b, struct queue *q)
         return;
     wheel_cancel(&b->wheel, &q->expires_timer);
     queue_used(b, q);
-    backlog_limit(b, q);
+    if (q->stream)
+        stream_rules_changed(b, q);
+    else
+        backlog_limit(b, q);
 }
 
 struct queue *queue_make(struct broker *b, struct vhost *vhost, struct slice name, bool durable, bool exclusive,
@@ -93,6 +96,10 @@ struct queue *queue_make(struct broker *b, struct vhost *vhost, struct slice nam
         list_insert(&owner->owned, &q->owner_link);
     object_add(b, &q->object, OBJ_QUEUE, durable && !exclusive);
     b->totals.queues += !q->hidden;
+    if (q->rules.type == QUEUE_STREAM && !stream_make(b, q)) {
+        queue_delete(b, q);
+        return NULL;
+    }
     if (!q->hidden)
         policy_apply_queue(b, q);
     return q;
@@ -147,6 +154,7 @@ static void dismantle(struct broker *b, struct queue *q)
     while (!list_empty(&q->targets))
         binding_delete(b, CONTAINER_OF(q->targets.next, struct binding, target_link), true);
     drop_entries(b, q);
+    stream_free(b, q);
     replay_queue_drop(b, q);
     compact_queue_removed(b, q);
     wheel_cancel(&b->wheel, &q->ttl_timer);
@@ -231,7 +239,7 @@ static void declared(struct broker *b, struct channel *ch, struct command *c, st
         no_memory(b, ch->peer, c->channel, c->origin);
         return;
     }
-    answer_ok(b, ch->peer, c, lsn, q->name, q->ready_count, q->consumer_count);
+    answer_ok(b, ch->peer, c, lsn, q->name, q->stream ? stream_count(q) : q->ready_count, q->consumer_count);
 }
 
 static void declare_passive(struct broker *b, struct channel *ch, struct command *c)
@@ -276,12 +284,12 @@ static bool equivalent(struct broker *b, struct peer *peer, struct command *c, s
     return false;
 }
 
-/* A quorum queue is durable, shared and lives until it is deleted. */
-static bool quorum_allowed(struct broker *b, struct peer *peer, struct command *c, struct slice name,
-                           const struct queue_rules *rules)
+/* Quorum queues and streams are durable, shared and live until they are deleted. */
+static bool type_allowed(struct broker *b, struct peer *peer, struct command *c, struct slice name,
+                         const struct queue_rules *rules)
 {
     const char *what = NULL;
-    if (rules->type != QUEUE_QUORUM)
+    if (rules->type == QUEUE_CLASSIC)
         return true;
     if (!(c->ask->flags & ASK_DURABLE))
         what = "non-durable";
@@ -322,8 +330,14 @@ static void declare_new(struct broker *b, struct channel *ch, struct command *c,
         fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "%s", text);
         return;
     }
-    if (!quorum_allowed(b, peer, c, name, &rules))
+    if (!type_allowed(b, peer, c, name, &rules))
         return;
+    if (rules.type == QUEUE_STREAM && !b->options.streams) {
+        fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED,
+             "invalid arg 'x-queue-type' for queue '%.*s' in vhost '%.*s': streams are switched off", SLICE_ARG(name),
+             SLICE_ARG(peer->vhost->name));
+        return;
+    }
     bool exclusive = flags & ASK_EXCLUSIVE;
     struct queue *q = NULL;
     if (log_reserve(b, name.len + c->ask->args.len + 1024, 1))
@@ -381,6 +395,10 @@ void do_queue_purge(struct broker *b, struct peer *peer, struct channel *ch, str
         fail_no_queue(b, peer, c, name);
     else if (queue_locked(q, peer))
         fail_locked(b, peer, c, name);
+    else if (q->stream)
+        fail(b, peer, c->channel, c->origin, ERR_NOT_IMPLEMENTED,
+             "queue.purge not supported by stream queues queue '%.*s' in vhost '%.*s'", SLICE_ARG(name),
+             SLICE_ARG(peer->vhost->name));
     else {
         uint64_t purged = queue_purge(b, q);
         backlog_flush_removals(b);
@@ -395,16 +413,17 @@ void do_queue_delete(struct broker *b, struct peer *peer, struct channel *ch, st
         return;
     struct queue *q = queue_find(peer->vhost, name);
     uint32_t flags = c->ask->flags;
-    uint64_t count = q ? q->ready_count : 0;
+    uint64_t count = !q ? 0 : q->stream ? stream_count(q) : q->ready_count;
     if (q && queue_locked(q, peer)) {
         fail_locked(b, peer, c, name);
         return;
     }
-    if (q && q->rules.type == QUEUE_QUORUM && (flags & (ASK_IF_UNUSED | ASK_IF_EMPTY))) {
+    if (q && q->rules.type != QUEUE_CLASSIC && (flags & (ASK_IF_UNUSED | ASK_IF_EMPTY))) {
         fail(b, peer, c->channel, c->origin, ERR_NOT_IMPLEMENTED,
              "cannot delete queue '%.*s' in vhost '%.*s'. queue.delete operations with %s flag set are not supported "
-             "by quorum queues",
-             SLICE_ARG(name), SLICE_ARG(peer->vhost->name), flags & ASK_IF_UNUSED ? "if-unused" : "if-empty");
+             "by %s queues",
+             SLICE_ARG(name), SLICE_ARG(peer->vhost->name), flags & ASK_IF_UNUSED ? "if-unused" : "if-empty",
+             q->stream ? "stream" : "quorum");
         return;
     }
     if (q && (flags & ASK_IF_UNUSED) && q->consumer_count) {

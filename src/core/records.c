@@ -8,7 +8,7 @@
 
 #include <stdio.h>
 
-#include "core/core_int.h"
+#include "core/stream_int.h"
 
 #define PIECE_BYTES (CORE_RECORD_BYTES_MAX - 16u)
 #define SCRATCH_HEAD 4096u
@@ -458,6 +458,50 @@ lsn_t log_page(struct broker *b, const struct page *page)
     return write_head(b, &w);
 }
 
+static void put_extent(struct writer *w, const struct stream_extent *extent, bool sealed)
+{
+    writer_varint(w, extent->base);
+    if (sealed)
+        writer_varint(w, extent->end);
+    writer_varint(w, extent->bytes);
+    writer_varint(w, (uint64_t)extent->first_at);
+    writer_varint(w, (uint64_t)extent->max_at);
+}
+
+/* sealed: how many of its segments are synced. Room is reserved, in the scratch too. */
+lsn_t log_stream(struct broker *b, const struct partition *p, uint32_t sealed)
+{
+    struct writer w = head(b, REC_STREAM);
+    writer_varint(&w, p->stream->queue->id);
+    writer_varint(&w, p->number);
+    writer_varint(&w, p->start);
+    writer_varint(&w, p->synced.end);
+    put_extent(&w, &p->synced, false);
+    writer_varint(&w, sealed);
+    for (uint32_t i = 0; i < sealed; i++)
+        put_extent(&w, &p->sealed[i], true);
+    return write_head(b, &w);
+}
+
+lsn_t log_stream_trim(struct broker *b, const struct queue *q, uint32_t partition, uint64_t start)
+{
+    struct writer w = head(b, REC_STREAM_TRIM);
+    writer_varint(&w, q->id);
+    writer_varint(&w, partition);
+    writer_varint(&w, start);
+    return write_head(b, &w);
+}
+
+lsn_t log_cursor(struct broker *b, const struct cursor *cursor, uint32_t partition, uint64_t next)
+{
+    struct writer w = head(b, REC_CURSOR);
+    writer_varint(&w, cursor->follower->stream->queue->id);
+    writer_varint(&w, cursor->target->id);
+    writer_varint(&w, partition);
+    writer_varint(&w, next);
+    return write_head(b, &w);
+}
+
 lsn_t log_return(struct broker *b, const struct queue *q, uint64_t position, uint32_t returns)
 {
     struct writer w = head(b, REC_RETURN);
@@ -514,6 +558,18 @@ static void print_enqueue(struct reader *r, char *ret, size_t len)
     }
     if (what & ENQ_BODY && (size_t)n + 60 < len)
         snprintf(ret + n, len - (size_t)n, ", %zu bytes", r->left);
+}
+
+static void print_stream(uint8_t type, struct reader *r, char *ret, size_t len)
+{
+    unsigned long long id = reader_varint(r), second = reader_varint(r), third = reader_varint(r),
+                       fourth = r->left ? reader_varint(r) : 0;
+    if (type == REC_CURSOR)
+        snprintf(ret, len, " of queue %llu in stream %llu, partition %llu: offset %llu", second, id, third, fourth);
+    else if (type == REC_STREAM)
+        snprintf(ret, len, " %llu partition %llu: offsets %llu to %llu are synced", id, second, third, fourth);
+    else
+        snprintf(ret, len, " %llu partition %llu begins at offset %llu", id, second, third);
 }
 
 void record_print(struct slice record, char *ret, size_t len)
@@ -574,6 +630,9 @@ void record_print(struct slice record, char *ret, size_t len)
                  first, first + span, count, segment, offset);
         break;
     }
+    case REC_STREAM:
+    case REC_STREAM_TRIM:
+    case REC_CURSOR: print_stream(type, &r, ret + n, len - (size_t)n); break;
     case REC_CHECKPOINT:
         snprintf(ret + n, len - (size_t)n, " snapshot begins at lsn %llu", (unsigned long long)reader_u64(&r));
         break;

@@ -451,6 +451,11 @@ static void shared_fini(struct broker *b)
 static bool hold(struct broker *b, const struct replay_target *t, struct msg *msg, bool snapshot)
 {
     struct queue *q = queue_by_id(b, t->queue);
+    if (q && q->stream) {
+        struct target target = {
+            .queue = q, .position = t->position, .deadline = t->deadline, .returns = (uint32_t)(t->returns >> 1)};
+        return stream_hold(b, q, &target, msg);
+    }
     if (!q || !q->replay)
         return true; /* deleted later on, or its definition comes later in the snapshot together with this message */
     if (t->position >= q->next_position)
@@ -689,6 +694,9 @@ static bool apply(struct broker *b, struct slice record)
     case REC_REMOVE: return replay_remove(b, &r);
     case REC_RETURN: return replay_return(b, &r);
     case REC_PAGE: return replay_page(b, &r);
+    case REC_STREAM: return replay_stream(b, &r);
+    case REC_STREAM_TRIM: return replay_stream_trim(b, &r);
+    case REC_CURSOR: return replay_cursor(b, &r);
     case REC_MARK: {
         struct queue *q = queue_by_id(b, reader_varint(&r));
         uint64_t mark = reader_varint(&r);
@@ -806,13 +814,18 @@ int broker_replayed(struct broker *b, mono_t now, wall_t wall, char *why, size_t
     wheel_init(&b->wheel, now);
     buffer_fini(&b->pieces);
     shared_fini(b);
-    bool ok = true;
+    bool ok = true, whole = true;
     LIST_EACH(&b->catalogue, node, after)
     {
         struct object *object = CONTAINER_OF(node, struct object, link);
+        struct queue *q = CONTAINER_OF(object, struct queue, object);
         if (object->kind == OBJ_QUEUE)
-            ok = ok && settle_queue(b, CONTAINER_OF(object, struct queue, object));
+            ok = ok && settle_queue(b, q);
+        if (object->kind == OBJ_QUEUE && q->stream)
+            whole = whole && stream_settle(b, q, why, why_len);
     }
+    if (!whole)
+        return -84; /* EILSEQ */
     if (!ok) {
         snprintf(why, why_len, "out of memory while rebuilding queues");
         return -12;

@@ -15,24 +15,24 @@
 
 #include "core/message.h"
 
-#define STREAM_ITEMS_MAX 4096u                /* of one job */
-#define STREAM_PARTITIONS_MAX 1024u           /* of one stream */
-#define STREAM_SEGMENT_BYTES (256u << 20)     /* a segment begins when the one before has so many bytes */
+#define STREAM_ITEMS_MAX 4096u            /* of one job */
+#define STREAM_PARTITIONS_MAX 1024u       /* of one stream */
+#define STREAM_SEGMENT_BYTES (256u << 20) /* a segment begins when the one before has so many bytes */
 #define STREAM_SEGMENT_BYTES_MIN (64u * 1024)
 #define STREAM_SEGMENT_BYTES_MAX (2000u << 20) /* positions are 31 bits, as Kafka's are */
 
 enum stream_job_type {
     STREAM_WRITE, /* items → behind what is written of the partition. 0: tail (and sealed) filled in, readable by STREAM_READ */
-    STREAM_READ,  /* from `first` on, below `until` → items, next */
-    STREAM_FIND,  /* the first offset in [first, until) with a timestamp of at least `timestamp` → next; until: there is none */
-    STREAM_SYNC,  /* what was written before survives a power cut → tail */
-    STREAM_DROP,  /* files that end at or below `until` go; UINT64_MAX: all, the stream was deleted. Not answered, freed by the store */
+    STREAM_READ, /* from `first` on, below `until` → items, next */
+    STREAM_FIND, /* the first offset in [first, until) with a timestamp of at least `timestamp` → next; until: there is none */
+    STREAM_SYNC, /* what was written before survives a power cut → tail */
+    STREAM_DROP, /* files that end at or below `until` go; UINT64_MAX: all, the stream was deleted. Not answered, freed by the store */
 };
 
 /* A segment file as far as it is good. base == end: there is none, or it is empty. */
 struct stream_extent {
-    uint64_t base, end;  /* offsets: of its first record; behind its last */
-    uint64_t bytes;      /* of the file up to there, with its header; 0: no file */
+    uint64_t base, end;      /* offsets: of its first record; behind its last */
+    uint64_t bytes;          /* of the file up to there, with its header; 0: no file */
     wall_t first_at, max_at; /* timestamps: of the first record, the highest; 0 without records */
 };
 
@@ -44,18 +44,19 @@ struct stream_item {
 
 struct stream_job {
     enum stream_job_type type;
-    int err;           /* answer: 0, a negative errno, -EILSEQ: damage */
-    uint64_t ticket;   /* the core's, opaque to the store */
-    uint64_t stream;   /* id of its queue */
+    int err;         /* answer: 0, a negative errno, -EILSEQ: damage */
+    uint64_t ticket; /* the core's, opaque to the store */
+    uint64_t stream; /* id of its queue */
     uint32_t partition;
-    uint32_t count, max;  /* items; room for items (READ) */
-    uint64_t first, next; /* WRITE: of items, dense: next = first + count. READ answer: everything in [first, next) was looked at */
+    uint32_t count, max; /* items; room for items (READ) */
+    uint64_t first,
+        next; /* WRITE: of items, dense: next = first + count. READ answer: everything in [first, next) was looked at */
     uint64_t until;
-    wall_t timestamp;       /* FIND */
-    uint64_t segment_bytes; /* WRITE: the open segment is sealed and the next begun when it has more than that … */
-    wall_t seal_before;     /* … or its first record is older than this (0: never) */
-    uint32_t bytes_max;     /* READ: of messages; one is given at least */
-    struct stream_extent tail;   /* the open segment */
+    wall_t timestamp;          /* FIND */
+    uint64_t segment_bytes;    /* WRITE: the open segment is sealed and the next begun when it has more than that … */
+    wall_t seal_before;        /* … or its first record is older than this (0: never) */
+    uint32_t bytes_max;        /* READ: of messages; one is given at least */
+    struct stream_extent tail; /* the open segment */
     struct stream_extent sealed; /* WRITE: the segment before it, when this write began a new one; else base == end */
     struct stream_item items[];
 };

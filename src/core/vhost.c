@@ -144,6 +144,7 @@ static bool applies_to_queue(const struct policy *p, const struct queue *q)
     case APPLY_QUEUES: return true;
     case APPLY_CLASSIC: return q->rules.type == QUEUE_CLASSIC;
     case APPLY_QUORUM: return q->rules.type == QUEUE_QUORUM;
+    case APPLY_STREAMS: return q->rules.type == QUEUE_STREAM;
     default: return false;
     }
 }

@@ -154,7 +154,8 @@ void hub_drop(struct hub *hub, struct effect *effect)
     if (effect->msg)
         msg_unref(hub->heap, effect->msg);
     effect->msg = NULL;
-    if (effect->type == EFF_CONFIRM || effect->type == EFF_NACK || effect->type == EFF_GET_OK)
+    if (effect->type == EFF_CONFIRM || effect->type == EFF_NACK || effect->type == EFF_GET_OK ||
+        effect->type == EFF_DELIVER)
         return; /* the union holds a number */
     mem_free(effect->answer);
     effect->answer = NULL;

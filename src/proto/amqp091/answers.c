@@ -364,7 +364,10 @@ static void say_deliver(struct amqp091 *a, struct amqp091_channel *ch, struct ef
         return;
     }
     a->credit_bytes += delivery_cost(e->msg);
-    amqp091_out_deliver(a, ch->number, consumer, e->number, e->flags & EFFECT_REDELIVERED, e->msg);
+    if (e->flags & EFFECT_STREAM)
+        amqp091_out_deliver_stream(a, ch->number, consumer, e->number, e->count, e->origin, e->msg);
+    else
+        amqp091_out_deliver(a, ch->number, consumer, e->number, e->flags & EFFECT_REDELIVERED, e->msg);
     e->msg = NULL;
 }
 

@@ -8,10 +8,13 @@
 #include "proto/amqp091/out.h"
 
 #include "base/check.h"
+#include "fmt/amqp_props.h"
 
 #include <endian.h>
 
 #define HEADER_FIXED 12u /* class, weight, body size */
+#define DELIVER_MAX (FRAME_OVERHEAD + 4 + 256 + 9 + 512)
+#define STREAM_PROPS_MAX (2 + 2 * 256 + 4 + 2 * 32) /* flags, two strings, length and two headers */
 
 static inline uint8_t *put8(uint8_t *at, uint8_t v)
 {
@@ -128,22 +131,33 @@ static void body_release(void *heap, void *msg)
     msg_unref(heap, msg);
 }
 
-static uint8_t *put_header(uint8_t *at, uint16_t channel, const struct msg *msg)
+/* The property list as it leaves: what the broker puts in front, and the rest as it came. */
+struct props_out {
+    struct slice first, rest;
+};
+
+static uint32_t props_len(const struct props_out *props)
 {
-    at = put_head(at, FRAME_HEADER, channel, HEADER_FIXED + msg->props_len);
+    return (uint32_t)(props->first.len + props->rest.len);
+}
+
+static uint8_t *put_header(uint8_t *at, uint16_t channel, const struct msg *msg, const struct props_out *props)
+{
+    at = put_head(at, FRAME_HEADER, channel, HEADER_FIXED + props_len(props));
     at = put64(put32(at, AMQP091_ORIGIN(60, 0)), msg->body_len);
-    at = put_bytes(at, msg_props(msg));
+    at = put_bytes(put_bytes(at, props->first), props->rest);
     return put8(at, FRAME_END);
 }
 
 /* A header too large for one piece of room. */
-static void copy_header(struct amqp091 *a, uint16_t channel, const struct msg *msg)
+static void copy_header(struct amqp091 *a, uint16_t channel, const struct msg *msg, const struct props_out *props)
 {
     uint8_t head[FRAME_HEAD + HEADER_FIXED], end = FRAME_END;
-    uint8_t *at = put_head(head, FRAME_HEADER, channel, HEADER_FIXED + msg->props_len);
+    uint8_t *at = put_head(head, FRAME_HEADER, channel, HEADER_FIXED + props_len(props));
     put64(put32(at, AMQP091_ORIGIN(60, 0)), msg->body_len);
     outq_put(queue_of(a), head, sizeof head);
-    outq_put(queue_of(a), msg->bytes + msg->exchange_len + msg->key_len, msg->props_len);
+    outq_put(queue_of(a), props->first.ptr, props->first.len);
+    outq_put(queue_of(a), props->rest.ptr, props->rest.len);
     outq_put(queue_of(a), &end, 1);
 }
 
@@ -165,23 +179,24 @@ static void lend_body(struct amqp091 *a, uint16_t channel, struct msg *msg)
 }
 
 /* Method frame (already in `method`, complete), header frame and body frames; takes the reference. */
-static void out_content(struct amqp091 *a, uint16_t channel, const uint8_t *method, size_t method_len, struct msg *msg)
+static void out_content(struct amqp091 *a, uint16_t channel, const uint8_t *method, size_t method_len, struct msg *msg,
+                        const struct props_out *props)
 {
-    size_t header_len = FRAME_OVERHEAD + HEADER_FIXED + msg->props_len;
+    size_t header_len = FRAME_OVERHEAD + HEADER_FIXED + props_len(props);
     bool small = msg->body_len < OUTQ_LEND_MIN && msg->body_len <= a->agreed.frame_max - FRAME_OVERHEAD;
     size_t body_len = small && msg->body_len ? FRAME_OVERHEAD + msg->body_len : 0;
     size_t len = method_len + header_len + body_len;
     if (len <= OUTQ_CHUNK_LEN) {
         uint8_t *start = room(a, len);
         if (start) {
-            uint8_t *at = put_header(put_bytes(start, slice_of(method, method_len)), channel, msg);
+            uint8_t *at = put_header(put_bytes(start, slice_of(method, method_len)), channel, msg, props);
             if (body_len)
                 at = put8(put_bytes(put_head(at, FRAME_BODY, channel, msg->body_len), msg_body(msg)), FRAME_END);
             commit(a, (size_t)(at - start));
         }
     } else {
         outq_put(queue_of(a), method, method_len);
-        copy_header(a, channel, msg);
+        copy_header(a, channel, msg, props);
         small = false; /* cannot be both: a body below OUTQ_LEND_MIN behind a huge header is lent as well */
     }
     if (!small && msg->body_len)
@@ -190,16 +205,69 @@ static void out_content(struct amqp091 *a, uint16_t channel, const uint8_t *meth
     msg_unref(amqp091_heap(a), msg);
 }
 
-void amqp091_out_deliver(struct amqp091 *a, uint16_t channel, const struct amqp091_consumer *consumer, uint64_t tag,
-                         bool redelivered, struct msg *msg)
+static size_t put_deliver(uint8_t *method, const struct amqp091_consumer *consumer, uint64_t tag, bool redelivered,
+                          const struct msg *msg)
 {
-    uint8_t method[FRAME_OVERHEAD + 4 + 256 + 9 + 512];
     uint8_t *at = put_bytes(method, slice_of(consumer->prefix, consumer->prefix_len));
     at = put8(put64(at, tag), redelivered);
     at = put_str8(put_str8(at, msg_exchange(msg)), msg_key(msg));
     put32(method + 3, (uint32_t)(at - method) - FRAME_HEAD);
     at = put8(at, FRAME_END);
-    out_content(a, channel, method, (size_t)(at - method), msg);
+    return (size_t)(at - method);
+}
+
+void amqp091_out_deliver(struct amqp091 *a, uint16_t channel, const struct amqp091_consumer *consumer, uint64_t tag,
+                         bool redelivered, struct msg *msg)
+{
+    uint8_t method[DELIVER_MAX];
+    size_t len = put_deliver(method, consumer, tag, redelivered, msg);
+    out_content(a, channel, method, len, msg, &(struct props_out){.rest = msg_props(msg)});
+}
+
+static uint8_t *put_long(uint8_t *at, const char *name, uint64_t value)
+{
+    at = put_str8(at, slice_str(name));
+    return put64(put8(at, 'l'), value);
+}
+
+/* x-stream-offset (and x-stream-partition) as the first headers, before those that the message has. The properties were
+ * validated when it came in. */
+static struct props_out stream_props(uint8_t first[STREAM_PROPS_MAX], const struct msg *msg, uint64_t offset,
+                                     uint32_t partition)
+{
+    struct slice props = msg_props(msg);
+    uint16_t flags = (uint16_t)(props.ptr[0] << 8 | props.ptr[1]);
+    size_t from = 2;
+    uint8_t *at = put16(first, flags | AMQP_HEADERS);
+    static const uint16_t before[] = {AMQP_CONTENT_TYPE, AMQP_CONTENT_ENCODING};
+    for (size_t i = 0; i < ARRAY_LEN(before); i++)
+        if (flags & before[i]) {
+            size_t len = 1u + props.ptr[from];
+            at = put_bytes(at, slice_of(props.ptr + from, len));
+            from += len;
+        }
+    uint32_t table = 0;
+    if (flags & AMQP_HEADERS) {
+        memcpy(&table, props.ptr + from, sizeof table);
+        table = be32toh(table);
+        from += sizeof table;
+    }
+    uint8_t *len_at = at;
+    at = put_long(at + sizeof table, "x-stream-offset", offset);
+    if (partition)
+        at = put_long(at, "x-stream-partition", partition - 1);
+    put32(len_at, table + (uint32_t)(at - len_at) - (uint32_t)sizeof table);
+    return (struct props_out){.first = slice_of(first, (size_t)(at - first)),
+                              .rest = slice_of(props.ptr + from, props.len - from)};
+}
+
+void amqp091_out_deliver_stream(struct amqp091 *a, uint16_t channel, const struct amqp091_consumer *consumer,
+                                uint64_t tag, uint64_t offset, uint32_t partition, struct msg *msg)
+{
+    uint8_t method[DELIVER_MAX], first[STREAM_PROPS_MAX];
+    size_t len = put_deliver(method, consumer, tag, false, msg);
+    struct props_out props = stream_props(first, msg, offset, partition);
+    out_content(a, channel, method, len, msg, &props);
 }
 
 void amqp091_out_get_ok(struct amqp091 *a, uint16_t channel, uint64_t tag, bool redelivered, uint32_t left,
@@ -211,7 +279,7 @@ void amqp091_out_get_ok(struct amqp091 *a, uint16_t channel, uint64_t tag, bool 
     at = put32(put_str8(put_str8(at, msg_exchange(msg)), msg_key(msg)), left);
     put32(method + 3, (uint32_t)(at - method) - FRAME_HEAD);
     at = put8(at, FRAME_END);
-    out_content(a, channel, method, (size_t)(at - method), msg);
+    out_content(a, channel, method, (size_t)(at - method), msg, &(struct props_out){.rest = msg_props(msg)});
 }
 
 void amqp091_out_return(struct amqp091 *a, uint16_t channel, uint16_t code, struct slice text, struct msg *msg)
@@ -224,7 +292,7 @@ void amqp091_out_return(struct amqp091 *a, uint16_t channel, uint16_t code, stru
     at = put_str8(put_str8(at, msg_exchange(msg)), msg_key(msg));
     put32(method + 3, (uint32_t)(at - method) - FRAME_HEAD);
     at = put8(at, FRAME_END);
-    out_content(a, channel, method, (size_t)(at - method), msg);
+    out_content(a, channel, method, (size_t)(at - method), msg, &(struct props_out){.rest = msg_props(msg)});
 }
 
 void amqp091_out_heartbeat(struct amqp091 *a)

@@ -16,6 +16,9 @@ void amqp091_out_confirm(struct amqp091 *a, uint16_t channel, uint64_t tag, bool
 /* Method, header and body frames. All take the message reference over. */
 void amqp091_out_deliver(struct amqp091 *a, uint16_t channel, const struct amqp091_consumer *consumer, uint64_t tag,
                          bool redelivered, struct msg *msg);
+/* The record of a stream, with its offset as header x-stream-offset; partition: number + 1, 0 when there is one only. */
+void amqp091_out_deliver_stream(struct amqp091 *a, uint16_t channel, const struct amqp091_consumer *consumer,
+                                uint64_t tag, uint64_t offset, uint32_t partition, struct msg *msg);
 void amqp091_out_get_ok(struct amqp091 *a, uint16_t channel, uint64_t tag, bool redelivered, uint32_t left,
                         struct msg *msg);
 void amqp091_out_return(struct amqp091 *a, uint16_t channel, uint16_t code, struct slice text, struct msg *msg);

@@ -1,0 +1,864 @@
+/* Streams: offsets, chunks on their way to files, what is synced, retention. stream_int.h has the picture and the invariants.
+ *
+ * A message that is routed to a stream is journalled by the same ENQUEUE record as for queues, so that confirms,
+ * transactions and dead letters need nothing of their own. What is kept of it is a run of records in a segment file, written
+ * by the stream store behind the journal: a restart writes again what a compaction had not yet seen synced.
+ */
+#include "core/stream_int.h"
+
+#include <errno.h>
+#include <stdio.h>
+
+#define JOBS_MAX 192u            /* fewer than the port has slots: an answer always finds one */
+#define CHUNK_BYTES (1u << 20)   /* of one chunk that is gathered */
+#define READ_BYTES (256u * 1024) /* of one that is read */
+#define READ_ITEMS 2048u
+#define CACHE_BYTES (16u << 20) /* of chunks that nobody reads */
+#define PENDING_MAX (64u << 20) /* T1: accepted and not in a file yet */
+#define PAUSE_NS NS_PER_S
+#define ITEM_COST sizeof(struct stream_item)
+
+struct stream_drop { /* files to go, when that is durable */
+    struct list link;
+    lsn_t lsn;
+    struct stream_job *job;
+};
+
+/* Those who found no place, no memory or a disk in trouble look again. */
+static void wake_hungry(struct broker *b)
+{
+    struct list *last = b->streams.hungry.prev;
+    while (!list_empty(&b->streams.hungry)) {
+        struct list *node = b->streams.hungry.next;
+        list_remove(node);
+        stream_awake(b, CONTAINER_OF(node, struct stream, hungry_link));
+        if (node == last)
+            break;
+    }
+}
+
+static void pause_over(void *arg, struct timer *timer)
+{
+    struct broker *b = arg;
+    (void)timer;
+    b->streams.writing_paused = b->streams.reading_paused = false;
+    wake_hungry(b);
+}
+
+void streams_init(struct broker *b)
+{
+    struct streams *all = &b->streams;
+    struct list *lists[] = {&all->gathering, &all->writable, &all->dirty,   &all->syncing, &all->idle,
+                            &all->adrift,    &all->drops,    &all->feeding, &all->hungry};
+    for (size_t i = 0; i < ARRAY_LEN(lists); i++)
+        list_init(lists[i]);
+    timer_init(&all->timer, pause_over);
+    all->token.flags = ENTRY_STREAM;
+    list_init(&all->token.link);
+}
+
+/* ---- jobs ---- */
+
+static struct port_side *side_of_streams(struct broker *b)
+{
+    return &b->sides[b->options.ports + 2];
+}
+
+static bool has_room(struct broker *b)
+{
+    return b->streams.jobs < JOBS_MAX && port_has_room(side_of_streams(b));
+}
+
+static void send(struct broker *b, struct stream_job **job)
+{
+    struct peer store = {.side = side_of_streams(b)};
+    effect_push(b, &store, EFF_STREAM, 0)->stream_job = *job;
+    *job = NULL;
+}
+
+bool stream_send(struct broker *b, struct stream_job **job)
+{
+    if (!has_room(b))
+        return false;
+    b->streams.jobs++;
+    send(b, job);
+    return true;
+}
+
+/* ---- chunks ---- */
+
+static size_t item_bytes(const struct msg *msg)
+{
+    return ITEM_COST + msg_size(msg);
+}
+
+static struct chunk *chunk_new(struct partition *p, enum chunk_state state, uint64_t first)
+{
+    struct chunk *c = mem_zalloc(sizeof *c);
+    if (!c)
+        return NULL;
+    c->partition = p;
+    c->state = state;
+    c->first = c->next = first;
+    list_init(&c->link);
+    list_init(&c->idle_link);
+    return c;
+}
+
+static void chunk_free(struct broker *b, struct chunk *c)
+{
+    if (c->state == CHUNK_READY)
+        b->streams.cached_bytes -= c->bytes;
+    list_remove(&c->idle_link);
+    list_remove(&c->link);
+    stream_job_free(&b->heap, &c->job);
+    mem_free(c);
+}
+
+static void evict(struct broker *b)
+{
+    while (b->streams.cached_bytes > CACHE_BYTES && !list_empty(&b->streams.idle)) {
+        struct chunk *c = CONTAINER_OF(b->streams.idle.next, struct chunk, idle_link);
+        if (chunk_safe(b, c) < c->job->count)
+            return; /* whoever reads it from the file would not know that it is not durable yet */
+        chunk_free(b, c);
+    }
+}
+
+void chunk_read(struct chunk *c)
+{
+    c->readers++;
+    list_remove(&c->idle_link);
+}
+
+void chunk_unread(struct broker *b, struct chunk *c)
+{
+    CHECK(c->readers);
+    if (--c->readers)
+        return;
+    if (c->state == CHUNK_READY) {
+        list_insert(&b->streams.idle, &c->idle_link);
+        evict(b);
+    } else if (c->state == CHUNK_DAMAGED)
+        chunk_free(b, c); /* who comes next tries again */
+}
+
+static void chunk_ready(struct broker *b, struct chunk *c)
+{
+    c->state = CHUNK_READY;
+    b->streams.cached_bytes += c->bytes;
+    if (c->readers == 0)
+        list_insert(&b->streams.idle, &c->idle_link);
+    evict(b);
+}
+
+/* How many of its items are durable: marks that have been reached are dropped. */
+uint32_t chunk_safe(struct broker *b, struct chunk *c)
+{
+    uint32_t reached = 0;
+    while (reached < c->mark_count && c->marks[reached].lsn <= b->durable)
+        c->safe = c->marks[reached++].count;
+    if (reached) {
+        c->mark_count -= reached;
+        memmove(c->marks, c->marks + reached, c->mark_count * sizeof c->marks[0]);
+    }
+    return c->safe;
+}
+
+/* ---- records come ---- */
+
+static uint32_t pick_partition(struct stream *s, const struct msg *msg)
+{
+    (void)msg;
+    return s->partition_count == 1 ? 0 : s->turn++ % s->partition_count;
+}
+
+void stream_target(struct broker *b, struct queue *q, const struct msg *msg, struct target *ret)
+{
+    struct stream *s = q->stream;
+    struct partition *p = &s->partitions[pick_partition(s, msg)];
+    *ret = (struct target){.queue = q, .position = p->end++, .deadline = b->wall, .returns = p->number};
+}
+
+static void touch(struct broker *b, struct partition *p)
+{
+    if (list_empty(&p->dirty_link))
+        list_insert(&b->streams.dirty, &p->dirty_link);
+    else
+        p->dirtied = true;
+}
+
+static void gather(struct broker *b, struct partition *p, const struct target *t, struct msg *msg)
+{
+    struct entry *e = pool_take(&b->entries);
+    CHECK(e);
+    *e = (struct entry){.msg = msg_ref(msg), .position = t->position, .deadline = t->deadline};
+    list_insert(&p->gathered, &e->link);
+    if (list_empty(&p->gather_link))
+        list_insert(&b->streams.gathering, &p->gather_link);
+    b->streams.pending_bytes += item_bytes(msg);
+    b->streams.gathered++;
+    touch(b, p);
+}
+
+void stream_append(struct broker *b, const struct target *t, struct msg *msg)
+{
+    struct stream *s = t->queue->stream;
+    gather(b, &s->partitions[t->returns], t, msg);
+    b->totals.stream_records++;
+}
+
+bool streams_overloaded(const struct broker *b)
+{
+    return b->streams.pending_bytes > PENDING_MAX;
+}
+
+/* ---- the end of a tick: from gathered to chunks ---- */
+
+static struct chunk *last_chunk(struct partition *p)
+{
+    return list_empty(&p->chunks) ? NULL : CONTAINER_OF(p->chunks.prev, struct chunk, link);
+}
+
+static bool chunk_takes(struct broker *b, struct chunk *c, const struct msg *msg)
+{
+    (void)chunk_safe(b, c); /* marks that have been reached are free again */
+    return c->state == CHUNK_QUEUED && c->job->count < STREAM_ITEMS_MAX && c->mark_count < CHUNK_MARKS &&
+           (c->job->count == 0 || c->bytes + item_bytes(msg) <= CHUNK_BYTES);
+}
+
+static bool chunk_grow(struct chunk *c)
+{
+    struct stream_job *job = c->job;
+    if (job->count < job->max)
+        return true;
+    uint32_t max = job->max * 4 < STREAM_ITEMS_MAX ? job->max * 4 : STREAM_ITEMS_MAX;
+    job = mem_realloc(job, sizeof *job + max * sizeof job->items[0]);
+    if (!job)
+        return false;
+    job->max = max;
+    c->job = job;
+    return true;
+}
+
+static struct chunk *chunk_begin(struct broker *b, struct partition *p, uint64_t first)
+{
+    struct chunk *c = chunk_new(p, CHUNK_QUEUED, first);
+    if (!c || !(c->job = stream_job_new(STREAM_WRITE, 8))) {
+        mem_free(c);
+        return NULL;
+    }
+    list_insert(&p->chunks, &c->link);
+    if (!p->queued)
+        p->queued = c;
+    if (!p->writing && list_empty(&p->write_link))
+        list_insert(&b->streams.writable, &p->write_link);
+    return c;
+}
+
+static void gathered_free(struct broker *b, struct entry *e)
+{
+    list_remove(&e->link);
+    pool_give(&b->entries, e);
+    b->streams.gathered--;
+}
+
+void gathered_drop(struct broker *b, struct entry *e)
+{
+    b->streams.pending_bytes -= item_bytes(e->msg);
+    msg_unref(&b->heap, e->msg);
+    gathered_free(b, e);
+}
+
+static void chunk_add(struct broker *b, struct chunk *c, struct entry *e)
+{
+    struct stream_job *job = c->job;
+    job->items[job->count++] = (struct stream_item){.offset = e->position, .timestamp = e->deadline, .msg = e->msg};
+    c->next = e->position + 1;
+    c->bytes += item_bytes(e->msg);
+    gathered_free(b, e);
+}
+
+static void chunk_mark(struct broker *b, struct chunk *c)
+{
+    c->marks[c->mark_count++] = (struct chunk_mark){.count = c->job->count, .lsn = b->appended};
+}
+
+/* False: no memory; what is left waits. */
+static bool to_chunks(struct broker *b, struct partition *p)
+{
+    struct chunk *c = last_chunk(p), *unmarked = NULL;
+    bool ok = true;
+    while (ok && !list_empty(&p->gathered)) {
+        struct entry *e = CONTAINER_OF(p->gathered.next, struct entry, link);
+        if (!c || !chunk_takes(b, c, e->msg)) {
+            if (unmarked)
+                chunk_mark(b, unmarked);
+            unmarked = NULL;
+            c = chunk_begin(b, p, e->position);
+        }
+        ok = c && chunk_grow(c);
+        if (!ok)
+            break;
+        chunk_add(b, c, e);
+        unmarked = c;
+    }
+    if (unmarked)
+        chunk_mark(b, unmarked);
+    return ok;
+}
+
+/* Each for itself: when a disk is full, reading goes on. */
+static void pause(struct broker *b, bool *what, mono_t ns)
+{
+    *what = true;
+    if (!timer_is_set(&b->streams.timer))
+        wheel_set(&b->wheel, &b->streams.timer, b->now + ns);
+}
+
+static void gather_all(struct broker *b)
+{
+    LIST_EACH(&b->streams.gathering, node, after)
+    {
+        struct partition *p = CONTAINER_OF(node, struct partition, gather_link);
+        if (!to_chunks(b, p)) {
+            pause(b, &b->streams.writing_paused, 10 * NS_PER_MS);
+            return;
+        }
+        list_remove(&p->gather_link);
+        stream_awake(b, p->stream);
+    }
+}
+
+/* ---- chunks go to files ---- */
+
+static wall_t seal_before(const struct broker *b, const struct stream *s)
+{
+    int64_t age = s->queue->rules.max_age_ms;
+    return age > 0 && b->wall > age ? b->wall - age : 0;
+}
+
+static uint64_t segment_bytes(const struct queue *q)
+{
+    const struct queue_rules *r = &q->rules;
+    int64_t bytes = STREAM_SEGMENT_BYTES;
+    if (r->segment_bytes > 0)
+        bytes = r->segment_bytes;
+    else if (r->max_length_bytes >= 0 && r->max_length_bytes / 8 < bytes)
+        bytes = r->max_length_bytes / 8 > (1 << 20) ? r->max_length_bytes / 8 : 1 << 20;
+    if (bytes < (int64_t)STREAM_SEGMENT_BYTES_MIN)
+        bytes = STREAM_SEGMENT_BYTES_MIN;
+    return (uint64_t)bytes < STREAM_SEGMENT_BYTES_MAX ? (uint64_t)bytes : STREAM_SEGMENT_BYTES_MAX;
+}
+
+/* A write may seal a segment: its place in the list is there before. */
+static bool sealed_reserve(struct partition *p)
+{
+    if (p->sealed_count < p->sealed_max)
+        return true;
+    uint32_t max = p->sealed_max ? p->sealed_max * 2 : 4;
+    struct stream_extent *grown = mem_realloc(p->sealed, max * sizeof *grown);
+    if (!grown)
+        return false;
+    p->sealed = grown;
+    p->sealed_max = max;
+    return true;
+}
+
+static void name_job(struct stream_job *job, const struct partition *p, const void *ticket)
+{
+    job->ticket = (uint64_t)(uintptr_t)ticket;
+    job->stream = p->stream->queue->id;
+    job->partition = p->number;
+}
+
+/* False: not now. */
+static bool write_next(struct broker *b, struct partition *p)
+{
+    struct chunk *c = p->queued;
+    struct stream_job *job = c->job;
+    if (!sealed_reserve(p))
+        return false;
+    name_job(job, p, c);
+    job->err = 0;
+    job->first = c->first;
+    job->next = c->next;
+    job->segment_bytes = segment_bytes(p->stream->queue);
+    job->seal_before = seal_before(b, p->stream);
+    if (!stream_send(b, &job))
+        return false;
+    c->state = CHUNK_WRITING;
+    p->writing = true;
+    p->queued = c->link.next == &p->chunks ? NULL : CONTAINER_OF(c->link.next, struct chunk, link);
+    list_remove(&p->write_link);
+    return true;
+}
+
+/* ---- syncing, for the compaction ---- */
+
+void streams_sync_begin(struct broker *b)
+{
+    LIST_EACH(&b->streams.dirty, node, after)
+    {
+        struct partition *p = CONTAINER_OF(node, struct partition, dirty_link);
+        p->sync_upto = p->end;
+        p->dirtied = p->sync_asked = false;
+        list_remove(&p->dirty_link);
+        list_insert(&b->streams.syncing, &p->dirty_link);
+    }
+}
+
+static bool ask_sync(struct broker *b, struct partition *p)
+{
+    struct stream_job *job = stream_job_new(STREAM_SYNC, 0);
+    if (!job)
+        return false;
+    name_job(job, p, NULL);
+    if (stream_send(b, &job)) {
+        p->sync_asked = true;
+        return true;
+    }
+    stream_job_free(&b->heap, &job);
+    return false;
+}
+
+bool streams_synced(struct broker *b)
+{
+    if (b->streams.broken)
+        return false;
+    LIST_EACH(&b->streams.syncing, node, after)
+    {
+        struct partition *p = CONTAINER_OF(node, struct partition, dirty_link);
+        if (!p->sync_asked && p->written >= p->sync_upto && !ask_sync(b, p))
+            break;
+    }
+    return list_empty(&b->streams.syncing);
+}
+
+static struct partition *partition_of(struct broker *b, const struct stream_job *job)
+{
+    struct queue *q = map_get(&b->queues_by_id, map_key_u64(&job->stream));
+    return q && q->stream ? &q->stream->partitions[job->partition] : NULL;
+}
+
+static void synced(struct broker *b, struct stream_job *job)
+{
+    struct partition *p = partition_of(b, job);
+    if (job->err) {
+        b->streams.broken = true; /* the journal keeps what it has; the store's owner stops the broker */
+        return;
+    }
+    if (!p)
+        return;
+    p->synced = job->tail;
+    p->sync_asked = false;
+    if (p->synced.end < p->sync_upto)
+        return; /* asked again */
+    list_remove(&p->dirty_link);
+    if (p->dirtied)
+        list_insert(&b->streams.dirty, &p->dirty_link);
+}
+
+/* ---- reading ---- */
+
+static struct list *place_of(struct partition *p, uint64_t offset)
+{
+    struct list *at = &p->chunks;
+    while (at->prev != &p->chunks && CONTAINER_OF(at->prev, struct chunk, link)->first > offset)
+        at = at->prev;
+    return at;
+}
+
+struct chunk *chunk_load(struct broker *b, struct partition *p, uint64_t offset)
+{
+    struct list *at = place_of(p, offset);
+    uint64_t until = at == &p->chunks ? p->written : CONTAINER_OF(at, struct chunk, link)->first;
+    if (until > p->written)
+        until = p->written;
+    CHECK(offset < until);
+    struct chunk *c = chunk_new(p, CHUNK_LOADING, offset);
+    struct stream_job *job = c ? stream_job_new(STREAM_READ, READ_ITEMS) : NULL;
+    if (job) {
+        name_job(job, p, c);
+        job->first = offset;
+        job->until = until;
+        job->bytes_max = READ_BYTES;
+    }
+    if (!job || !stream_send(b, &job)) {
+        stream_job_free(&b->heap, &job);
+        mem_free(c);
+        return NULL;
+    }
+    c->next = until - offset > READ_ITEMS ? offset + READ_ITEMS : until;
+    list_insert(at, &c->link);
+    return c;
+}
+
+static void loaded(struct broker *b, struct chunk *c, struct stream_job *job)
+{
+    for (uint32_t i = 0; i < job->count; i++)
+        c->bytes += item_bytes(job->items[i].msg);
+    c->job = job;
+    c->safe = job->count;
+    if (!job->err) {
+        CHECK(job->next > c->first);
+        c->next = job->next;
+        chunk_ready(b, c);
+    } else {
+        c->state = CHUNK_DAMAGED;
+        if (job->err != -EILSEQ)
+            pause(b, &b->streams.reading_paused, PAUSE_NS);
+        if (c->readers == 0)
+            chunk_free(b, c);
+    }
+}
+
+/* ---- answers ---- */
+
+static void written(struct broker *b, struct chunk *c, struct stream_job *job)
+{
+    struct partition *p = c->partition;
+    p->writing = false;
+    if (job->err) {
+        c->state = CHUNK_QUEUED;
+        p->queued = c;
+        list_insert(&b->streams.writable, &p->write_link);
+        pause(b, &b->streams.writing_paused, PAUSE_NS);
+        return;
+    }
+    p->written = c->next;
+    p->tail = job->tail;
+    b->streams.pending_bytes -= c->bytes;
+    bool sealed = job->sealed.end > job->sealed.base;
+    if (sealed) {
+        CHECK(p->sealed_count < p->sealed_max);
+        p->sealed[p->sealed_count++] = job->sealed;
+    }
+    if (list_empty(&p->stream->followers) && chunk_safe(b, c) == job->count)
+        chunk_free(b, c); /* and the job */
+    else
+        chunk_ready(b, c);
+    if (p->queued)
+        list_insert(&b->streams.writable, &p->write_link);
+    if (sealed)
+        stream_retention(b, p->stream);
+}
+
+static void adrift_back(struct broker *b, struct chunk *c, struct stream_job *job)
+{
+    if (c->job != job)
+        stream_job_free(&b->heap, &job);
+    chunk_free(b, c);
+}
+
+void do_streamed(struct broker *b, struct peer *peer, struct channel *ch, struct command *command)
+{
+    struct stream_job *job = command->stream_job;
+    struct chunk *c = (struct chunk *)(uintptr_t)job->ticket;
+    (void)peer;
+    (void)ch;
+    CHECK(b->streams.jobs);
+    b->streams.jobs--;
+    switch (job->type) {
+    case STREAM_WRITE:
+    case STREAM_READ: {
+        if (!c->partition) {
+            adrift_back(b, c, job);
+            return;
+        }
+        struct stream *s = c->partition->stream;
+        if (job->type == STREAM_WRITE)
+            written(b, c, job);
+        else
+            loaded(b, c, job);
+        stream_awake(b, s);
+        wake_hungry(b);
+        return;
+    }
+    case STREAM_FIND: follower_found(b, job); break;
+    case STREAM_SYNC: synced(b, job); break;
+    case STREAM_DROP: CHECK(false); break;
+    }
+    stream_job_free(&b->heap, &job);
+    wake_hungry(b);
+}
+
+/* Consumers that wait for records look again: now, and when what is not durable yet has become so. */
+void stream_awake(struct broker *b, struct stream *s)
+{
+    if (!list_empty(&s->idle))
+        queue_schedule(b, s->queue);
+    list_remove(&s->hungry_link);
+    LIST_EACH(&s->cursors, node, after)
+    feed_awake(b, CONTAINER_OF(node, struct cursor, link));
+}
+
+/* ---- retention ---- */
+
+/* The journal has the reason before a file goes: R3. */
+static void drop_files(struct broker *b, uint64_t id, uint32_t partition, uint64_t until, lsn_t lsn)
+{
+    struct stream_drop *drop = mem_zalloc(sizeof *drop);
+    struct stream_job *job = drop ? stream_job_new(STREAM_DROP, 0) : NULL;
+    if (!job) {
+        mem_free(drop); /* the next start sweeps them */
+        return;
+    }
+    job->stream = id;
+    job->partition = partition;
+    job->until = until;
+    drop->job = job;
+    drop->lsn = lsn;
+    list_insert(&b->streams.drops, &drop->link);
+}
+
+static void send_drops(struct broker *b)
+{
+    while (!list_empty(&b->streams.drops)) {
+        struct stream_drop *drop = CONTAINER_OF(b->streams.drops.next, struct stream_drop, link);
+        if (drop->lsn > b->durable || ring_room(&side_of_streams(b)->port.effects) <= JOBS_MAX / 4 ||
+            !port_has_room(side_of_streams(b)))
+            return;
+        send(b, &drop->job); /* not answered, so not counted */
+        list_remove(&drop->link);
+        mem_free(drop);
+    }
+}
+
+/* What no feeder has passed stays. */
+static uint64_t kept_for_feeders(const struct stream *s, uint32_t partition)
+{
+    uint64_t least = OFFSET_NONE;
+    LIST_EACH(&s->cursors, node, after)
+    {
+        const struct cursor *cursor = CONTAINER_OF(node, struct cursor, link);
+        uint64_t next = cursor->follower->places[partition].next;
+        least = next < least ? next : least;
+    }
+    return least;
+}
+
+static uint64_t partition_bytes(const struct partition *p)
+{
+    uint64_t bytes = p->tail.bytes;
+    for (uint32_t i = 0; i < p->sealed_count; i++)
+        bytes += p->sealed[i].bytes;
+    return bytes;
+}
+
+static uint32_t out_of_time(const struct broker *b, const struct partition *p)
+{
+    const struct queue_rules *r = &p->stream->queue->rules;
+    uint64_t bytes = partition_bytes(p);
+    uint64_t kept = kept_for_feeders(p->stream, p->number);
+    uint32_t n = 0;
+    while (n < p->sealed_count && p->sealed[n].end <= kept) {
+        bool old = (r->max_age_ms > 0 && p->sealed[n].max_at < b->wall - r->max_age_ms) ||
+                   p->sealed[n].end <= p->start; /* written again after a restart */
+        bool many = r->max_length_bytes >= 0 && bytes > (uint64_t)r->max_length_bytes;
+        if (!old && !many)
+            break;
+        bytes -= p->sealed[n++].bytes;
+    }
+    return n;
+}
+
+static void trim(struct broker *b, struct partition *p, uint32_t n)
+{
+    uint64_t start = p->sealed[n - 1].end;
+    if (!log_reserve(b, 64, 1))
+        return; /* the next segment, or the timer, tries again */
+    lsn_t lsn = log_stream_trim(b, p->stream->queue, p->number, start);
+    if (start > p->start) {
+        b->totals.stream_records -= start - p->start;
+        p->start = start;
+    }
+    memmove(p->sealed, p->sealed + n, (p->sealed_count - n) * sizeof *p->sealed);
+    p->sealed_count -= n;
+    drop_files(b, p->stream->queue->id, p->number, start, lsn);
+}
+
+void stream_retention(struct broker *b, struct stream *s)
+{
+    for (uint32_t i = 0; i < s->partition_count; i++) {
+        uint32_t n = out_of_time(b, &s->partitions[i]);
+        if (n)
+            trim(b, &s->partitions[i], n);
+    }
+}
+
+static void arm_retention(struct broker *b, struct stream *s)
+{
+    int64_t age = s->queue->rules.max_age_ms;
+    wheel_cancel(&b->wheel, &s->retention);
+    if (age <= 0 || b->recovering)
+        return;
+    int64_t every = age / 4 < 1000 ? 1000 : age / 4 > 60000 ? 60000 : age / 4;
+    wheel_set(&b->wheel, &s->retention, b->now + every * NS_PER_MS);
+}
+
+static void retention_fired(void *arg, struct timer *timer)
+{
+    struct broker *b = arg;
+    struct stream *s = CONTAINER_OF(timer, struct stream, retention);
+    stream_retention(b, s);
+    arm_retention(b, s);
+}
+
+void stream_rules_changed(struct broker *b, struct queue *q)
+{
+    if (b->recovering)
+        return;
+    arm_retention(b, q->stream);
+    stream_retention(b, q->stream);
+}
+
+/* ---- once a tick ---- */
+
+bool streams_turn(struct broker *b)
+{
+    struct streams *all = &b->streams;
+    gather_all(b);
+    if (!all->writing_paused) {
+        for (unsigned n = 0; n < JOBS_MAX && !list_empty(&all->writable); n++)
+            if (!write_next(b, CONTAINER_OF(all->writable.next, struct partition, write_link)))
+                break;
+    }
+    if (!list_empty(&all->drops))
+        send_drops(b);
+    return feed_turn(b);
+}
+
+/* ---- a stream begins and ends ---- */
+
+static void partition_init(struct stream *s, uint32_t number)
+{
+    struct partition *p = &s->partitions[number];
+    p->stream = s;
+    p->number = number;
+    struct list *lists[] = {&p->gathered, &p->chunks, &p->gather_link, &p->write_link, &p->dirty_link};
+    for (size_t i = 0; i < ARRAY_LEN(lists); i++)
+        list_init(lists[i]);
+}
+
+/* Its source, amq.stream.NAME: an exchange that nobody publishes to. It comes and goes with the stream. */
+static bool source_make(struct broker *b, struct stream *s)
+{
+    char name[NAME_MAX_BYTES + 16];
+    struct queue *q = s->queue;
+    int len = snprintf(name, sizeof name, "amq.stream.%.*s", SLICE_ARG(q->name));
+    if (len > NAME_MAX_BYTES || exchange_find(q->vhost, slice_of(name, (size_t)len)))
+        return true;
+    const struct exchange_type *type = exchange_type_find(slice_str("x-stream"));
+    s->source =
+        exchange_make(b, q->vhost, slice_of(name, (size_t)len), type, false, true, false, true, (struct slice){0});
+    if (!s->source)
+        return false;
+    s->source->object.journalled = false;
+    s->source->stream = s;
+    return true;
+}
+
+bool stream_make(struct broker *b, struct queue *q)
+{
+    uint32_t count = q->rules.partitions > 0 ? (uint32_t)q->rules.partitions : 1;
+    if (count > STREAM_PARTITIONS_MAX)
+        count = STREAM_PARTITIONS_MAX;
+    struct stream *s = mem_zalloc(sizeof *s + count * sizeof s->partitions[0]);
+    if (!s)
+        return false;
+    s->queue = q;
+    s->partition_count = count;
+    list_init(&s->followers);
+    list_init(&s->idle);
+    list_init(&s->cursors);
+    list_init(&s->hungry_link);
+    timer_init(&s->retention, retention_fired);
+    for (uint32_t i = 0; i < count; i++)
+        partition_init(s, i);
+    if (!source_make(b, s)) {
+        mem_free(s);
+        return false;
+    }
+    q->stream = s;
+    arm_retention(b, s);
+    return true;
+}
+
+static void chunk_end(struct broker *b, struct chunk *c)
+{
+    bool away = c->state == CHUNK_WRITING || c->state == CHUNK_LOADING;
+    CHECK(c->readers == 0);
+    if (c->state == CHUNK_QUEUED || c->state == CHUNK_WRITING)
+        b->streams.pending_bytes -= c->bytes;
+    if (!away) {
+        chunk_free(b, c);
+        return;
+    }
+    list_remove(&c->link);
+    list_insert(&b->streams.adrift, &c->link);
+    c->partition = NULL;
+}
+
+static void partition_end(struct broker *b, struct partition *p)
+{
+    struct entry *e;
+    b->totals.stream_records -= p->end - p->start;
+    while ((e = LIST_FIRST(&p->gathered, struct entry, link)))
+        gathered_drop(b, e);
+    while (!list_empty(&p->chunks)) /* of those on their way the job is the store's, and comes back or is freed there */
+        chunk_end(b, CONTAINER_OF(p->chunks.next, struct chunk, link));
+    list_remove(&p->gather_link);
+    list_remove(&p->write_link);
+    list_remove(&p->dirty_link);
+    mem_free(p->sealed);
+}
+
+/* The queue's end is journalled, its consumers and bindings are gone. */
+void stream_free(struct broker *b, struct queue *q)
+{
+    struct stream *s = q->stream;
+    if (!s)
+        return;
+    q->stream = NULL;
+    if (s->source)
+        exchange_delete(b, s->source); /* and the cursors of its bindings */
+    CHECK(list_empty(&s->followers) && list_empty(&s->cursors));
+    wheel_cancel(&b->wheel, &s->retention);
+    list_remove(&s->hungry_link);
+    for (uint32_t i = 0; i < s->partition_count; i++) {
+        partition_end(b, &s->partitions[i]);
+        if (!b->recovering && !b->removal_lost)
+            drop_files(b, q->id, i, UINT64_MAX, b->appended);
+    }
+    mem_free(s);
+}
+
+/* The jobs of chunks that are adrift were freed with the rings, or by whoever stopped the store. */
+void streams_fini(struct broker *b)
+{
+    LIST_EACH(&b->streams.adrift, node, after)
+    mem_free(CONTAINER_OF(node, struct chunk, link));
+    LIST_EACH(&b->streams.drops, node, after)
+    {
+        struct stream_drop *drop = CONTAINER_OF(node, struct stream_drop, link);
+        stream_job_free(&b->heap, &drop->job);
+        mem_free(drop);
+    }
+}
+
+uint64_t stream_count(const struct queue *q)
+{
+    uint64_t count = 0;
+    for (uint32_t i = 0; i < q->stream->partition_count; i++)
+        count += q->stream->partitions[i].end - q->stream->partitions[i].start;
+    return count;
+}
+
+uint64_t stream_bytes(const struct queue *q)
+{
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < q->stream->partition_count; i++)
+        bytes += partition_bytes(&q->stream->partitions[i]);
+    return bytes;
+}

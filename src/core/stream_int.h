@@ -1,0 +1,153 @@
+/* stream_int: the structures that stream.c, stream_read.c and stream_feed.c share. Core thread.
+ *
+ *   queue ─ stream ─ partition ─ chunk ─ item ─▶ msg       consumer | cursor ─ follower ─ place ─▶ chunk
+ *                  └ source (exchange amq.stream.NAME)
+ *
+ * A record's way: it gets its offset and stands in `gathered` until the end of the tick; then it is an item of a chunk,
+ * where readers find it once it is durable; the chunk goes to the stream store and is forgotten when its records are in a
+ * file and nobody reads them. Records that are older are read back from the files, as chunks too.
+ *
+ *   chunk:  QUEUED ──▶ WRITING ──▶ READY            LOADING ──▶ READY | DAMAGED
+ *             ▲           │ it failed
+ *             └───────────┘
+ *
+ * Invariants:
+ *   T1  start <= synced <= written <= end. Records from `written` on are in chunks QUEUED or WRITING, then in gathered.
+ *   T2  chunks of a partition ascend and do not overlap; a chunk that is loading covers provisionally as much as it asked for.
+ *   T3  one WRITE of a partition is on its way at a time, so its file grows in order whatever fails.
+ *   T4  a reader that stands in a chunk, or waits for it, is counted in it; READY chunks without readers are on the list of
+ *       idle ones, oldest use first, and go when all together take too much.
+ *   T5  docs/formats/streams.md R1: a compaction writes STREAM with what a SYNC that began after its catalogue was written has
+ *       answered.
+ */
+#ifndef MILLRACE_CORE_STREAM_INT_H
+#define MILLRACE_CORE_STREAM_INT_H
+
+#include "core/core_int.h"
+#include "core/stream_job.h"
+
+#define CHUNK_MARKS 4u
+#define OFFSET_NONE UINT64_MAX
+
+enum chunk_state { CHUNK_QUEUED, CHUNK_WRITING, CHUNK_LOADING, CHUNK_READY, CHUNK_DAMAGED };
+
+struct chunk_mark { /* the first `count` items are durable when lsn is */
+    uint32_t count;
+    lsn_t lsn;
+};
+
+struct chunk {
+    struct list link;            /* partition->chunks; b->streams.adrift when the partition went during a job */
+    struct list idle_link;       /* b->streams.idle, T4 */
+    struct partition *partition; /* NULL: adrift */
+    struct stream_job *job;      /* the items: to be read here even while the store writes them; NULL while LOADING */
+    enum chunk_state state;
+    uint32_t readers;
+    uint32_t safe; /* items that are durable */
+    uint32_t mark_count;
+    struct chunk_mark marks[CHUNK_MARKS];
+    uint64_t first, next; /* offsets */
+    size_t bytes;
+};
+
+struct partition {
+    struct stream *stream;
+    uint32_t number;
+    bool known;   /* replay: STREAM was seen */
+    bool gap;     /* replay: an offset was missing */
+    bool dirtied; /* appended to since sync_upto was taken */
+    bool sync_asked;
+    uint64_t start, written, end;
+    uint64_t sync_upto;
+    struct list gathered; /* entries: position is the offset, deadline the timestamp */
+    struct list chunks;
+    struct chunk *queued; /* the first that is QUEUED */
+    bool writing;
+    struct list gather_link; /* b->streams.gathering */
+    struct list write_link;  /* b->streams.writable */
+    struct list dirty_link;  /* b->streams.dirty or .syncing */
+    struct stream_extent *sealed;
+    uint32_t sealed_count, sealed_max;
+    struct stream_extent tail, synced;
+};
+
+struct stream {
+    struct queue *queue;
+    struct exchange *source; /* NULL: the name is too long for one */
+    struct list followers, idle /* consumers waiting for records, by ready_link */, cursors;
+    uint32_t partition_count, turn;
+    struct list hungry_link; /* b->streams.hungry */
+    struct timer retention;
+    struct partition partitions[];
+};
+
+struct place {     /* of a reader in a partition */
+    uint64_t next; /* OFFSET_NONE: it does not read this partition, or not yet */
+    struct chunk *chunk;
+    uint32_t at;
+};
+
+struct follower {
+    struct list link;      /* stream->followers */
+    struct stream *stream; /* NULL: given up, waits for the answers of `finding` */
+    struct cursor *cursor; /* whose it is; NULL: a consumer's */
+    uint32_t finding;      /* FIND jobs on their way */
+    uint32_t turn, run;    /* partition, and items taken of it in a row */
+    uint32_t place_count;
+    struct place places[];
+};
+
+/* A queue bound to the stream: how far it has been fed. */
+struct cursor {
+    struct list link;      /* stream->cursors */
+    struct list feed_link; /* b->streams.feeding, or alone */
+    struct queue *target;
+    struct follower *follower;
+    uint32_t bindings, all; /* of them with an empty key */
+};
+
+enum sight {
+    SIGHT_ITEM,
+    SIGHT_END,   /* nothing more that is durable */
+    SIGHT_LATER, /* it is being read, or waits for a place */
+    SIGHT_DAMAGED
+};
+
+enum offset_kind { OFFSET_FIRST, OFFSET_LAST, OFFSET_NEXT, OFFSET_NUMBER, OFFSET_TIME };
+
+struct offset_spec {
+    enum offset_kind kind;
+    uint64_t number;
+    wall_t time;
+};
+
+/* ---- stream.c ---- */
+MUST_USE bool stream_send(struct broker *b, struct stream_job **job); /* false: no room now; the job stays yours */
+void gathered_drop(struct broker *b, struct entry *e);
+void chunk_unread(struct broker *b, struct chunk *c);                             /* one reader less */
+void chunk_read(struct chunk *c);                                                 /* one more */
+struct chunk *chunk_load(struct broker *b, struct partition *p, uint64_t offset); /* NULL: no room, no memory */
+uint32_t chunk_safe(struct broker *b, struct chunk *c);
+void stream_awake(struct broker *b, struct stream *s); /* something may be readable that was not */
+lsn_t log_stream(struct broker *b, const struct partition *p, uint32_t sealed);
+lsn_t log_cursor(struct broker *b, const struct cursor *cursor, uint32_t partition, uint64_t next);
+void stream_retention(struct broker *b, struct stream *s);
+
+/* ---- stream_read.c ---- */
+MUST_USE bool offset_spec_parse(struct broker *b, struct slice args, struct offset_spec *ret, char *why,
+                                size_t why_len);
+MUST_USE struct follower *follower_new(struct stream *s);
+void follower_free(struct broker *b, struct follower **follower);
+/* The next item it can have, of whatever partition; follower_took moves on. */
+enum sight follower_look(struct broker *b, struct follower *r, const struct stream_item **ret, uint32_t *ret_partition);
+void follower_took(struct follower *r);
+void follower_place(struct broker *b, struct follower *r, uint32_t partition, uint64_t offset);
+void follower_found(struct broker *b, struct stream_job *job); /* answer of a FIND */
+bool stream_awaits_durable(const struct stream *s); /* it has records that the journal has not made durable yet */
+
+/* ---- stream_feed.c ---- */
+void cursor_free(struct broker *b, struct cursor **cursor);
+void feed_awake(struct broker *b, struct cursor *cursor);
+bool feed_turn(struct broker *b); /* true: more could be fed */
+
+#endif

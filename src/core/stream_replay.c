@@ -1,0 +1,219 @@
+/* Streams in the journal: what a snapshot says of them, and how a replay puts them together again.
+ *
+ * STREAM says up to where the files are synced; records from there on come again from ENQUEUE and are written to the files
+ * once more. They must join without a gap (R5): a record that is missing was damaged or removed behind our back.
+ */
+#include "core/stream_int.h"
+
+#include <stdio.h>
+
+/* ---- snapshot ---- */
+
+/* The sealed segments that are below the synced part of the open one. */
+static uint32_t synced_sealed(const struct partition *p)
+{
+    uint32_t n = 0;
+    while (n < p->sealed_count && p->sealed[n].end <= p->synced.base)
+        n++;
+    return n;
+}
+
+static size_t partition_record_bytes(const struct partition *p)
+{
+    return 160 + 50 * (size_t)p->sealed_count;
+}
+
+/* False: no memory, or no room. */
+bool stream_snapshot(struct broker *b, struct queue *q)
+{
+    struct stream *s = q->stream;
+    for (uint32_t i = 0; i < s->partition_count; i++) {
+        const struct partition *p = &s->partitions[i];
+        size_t bytes = partition_record_bytes(p);
+        if (p->synced.end == 0 && p->start == 0)
+            continue; /* all there is is in the journal */
+        b->scratch.len = 0;
+        if (!log_reserve(b, bytes, 1) || !buffer_reserve(&b->scratch, bytes) || !log_stream(b, p, synced_sealed(p)))
+            return false;
+    }
+    LIST_EACH(&s->cursors, node, after)
+    {
+        const struct cursor *cursor = CONTAINER_OF(node, struct cursor, link);
+        for (uint32_t i = 0; cursor->target->object.journalled && i < s->partition_count; i++)
+            if (!log_reserve(b, 64, 1) || !log_cursor(b, cursor, i, cursor->follower->places[i].next))
+                return false;
+    }
+    return true;
+}
+
+/* ---- replay ---- */
+
+static struct partition *partition_find(struct broker *b, uint64_t queue, uint64_t partition)
+{
+    struct queue *q = map_get(&b->queues_by_id, map_key_u64(&queue));
+    return q && q->stream && partition < q->stream->partition_count ? &q->stream->partitions[partition] : NULL;
+}
+
+static void forget_below(struct broker *b, struct partition *p, uint64_t offset)
+{
+    struct entry *e;
+    while ((e = LIST_FIRST(&p->gathered, struct entry, link)) && e->position < offset) {
+        gathered_drop(b, e);
+        b->totals.stream_records--;
+    }
+}
+
+bool stream_hold(struct broker *b, struct queue *q, const struct target *t, struct msg *msg)
+{
+    if (t->returns >= q->stream->partition_count)
+        return false;
+    struct partition *p = &q->stream->partitions[t->returns];
+    bool first = list_empty(&p->gathered) && !p->known;
+    if (!first && t->position < p->end)
+        return true; /* known from a file */
+    if (!first && t->position > p->end)
+        p->gap = true;
+    if (!pool_reserve(&b->entries))
+        return false;
+    p->end = t->position + 1;
+    stream_append(b, t, msg);
+    return true;
+}
+
+static bool extent_read(struct reader *r, bool sealed, struct stream_extent *ret)
+{
+    ret->base = reader_varint(r);
+    if (sealed)
+        ret->end = reader_varint(r);
+    ret->bytes = reader_varint(r);
+    ret->first_at = (wall_t)reader_varint(r);
+    ret->max_at = (wall_t)reader_varint(r);
+    return reader_ok(r) && ret->base <= ret->end;
+}
+
+static bool sealed_read(struct reader *r, uint64_t count, struct stream_extent *sealed, uint64_t end)
+{
+    for (uint64_t i = 0; i < count; i++) {
+        if (!extent_read(r, true, &sealed[i]) || sealed[i].end > end || (i && sealed[i - 1].end != sealed[i].base))
+            return false;
+    }
+    return true;
+}
+
+bool replay_stream(struct broker *b, struct reader *r)
+{
+    uint64_t queue = reader_varint(r), number = reader_varint(r), start = reader_varint(r);
+    struct stream_extent tail = {.end = reader_varint(r)};
+    if (!extent_read(r, false, &tail))
+        return false;
+    uint64_t count = reader_varint(r);
+    struct partition *p = partition_find(b, queue, number);
+    if (!reader_ok(r) || count > r->left / 5)
+        return false;
+    struct stream_extent *sealed = count ? mem_alloc(count * sizeof *sealed) : NULL;
+    if ((count && !sealed) || !sealed_read(r, count, sealed, tail.base) || !reader_done(r)) {
+        mem_free(sealed);
+        return false;
+    }
+    if (!p) { /* deleted later on */
+        mem_free(sealed);
+        return true;
+    }
+    mem_free(p->sealed);
+    p->sealed = sealed;
+    p->sealed_count = p->sealed_max = (uint32_t)count;
+    p->known = true;
+    p->start = start > p->start ? start : p->start;
+    p->tail = p->synced = tail;
+    forget_below(b, p, tail.end);
+    if (p->end < tail.end || list_empty(&p->gathered))
+        p->end = tail.end;
+    return true;
+}
+
+bool replay_stream_trim(struct broker *b, struct reader *r)
+{
+    uint64_t queue = reader_varint(r), number = reader_varint(r), start = reader_varint(r);
+    struct partition *p = partition_find(b, queue, number);
+    if (p && start > p->start)
+        p->start = start;
+    return reader_ok(r);
+}
+
+static void drop_trimmed(struct partition *p)
+{
+    uint32_t n = 0;
+    while (n < p->sealed_count && p->sealed[n].end <= p->start)
+        n++;
+    if (n)
+        memmove(p->sealed, p->sealed + n, (p->sealed_count - n) * sizeof *p->sealed);
+    p->sealed_count -= n;
+}
+
+static bool partition_settle(struct broker *b, struct partition *p, char *why, size_t why_len)
+{
+    const struct queue *q = p->stream->queue;
+    const struct entry *first = LIST_FIRST(&p->gathered, struct entry, link);
+    uint64_t begins = first ? first->position : p->synced.end;
+    if (p->gap || begins != p->synced.end) {
+        snprintf(
+            why, why_len,
+            "stream '%.*s' in vhost '%.*s', partition %u: the files hold records below offset %llu, but the journal "
+            "goes on at %llu: records between are lost",
+            SLICE_ARG(q->name), SLICE_ARG(q->vhost->name), p->number, (unsigned long long)p->synced.end,
+            (unsigned long long)begins);
+        return false;
+    }
+    p->written = p->synced.end;
+    if (p->end < p->written)
+        p->end = p->written;
+    if (p->start > p->end)
+        p->start = p->end;
+    drop_trimmed(p);
+    b->totals.stream_records += p->synced.end > p->start ? p->synced.end - p->start : 0; /* those behind were counted */
+    return true;
+}
+
+/* After the last record. False: R5, or no memory. */
+bool stream_settle(struct broker *b, struct queue *q, char *why, size_t why_len)
+{
+    struct stream *s = q->stream;
+    for (uint32_t i = 0; i < s->partition_count; i++)
+        if (!partition_settle(b, &s->partitions[i], why, why_len))
+            return false;
+    LIST_EACH(&s->cursors, node, after)
+    {
+        struct cursor *cursor = CONTAINER_OF(node, struct cursor, link);
+        for (uint32_t i = 0; i < s->partition_count; i++)
+            if (cursor->follower->places[i].next == OFFSET_NONE)
+                cursor->follower->places[i].next = s->partitions[i].end;
+        feed_awake(b, cursor);
+    }
+    return true;
+}
+
+int broker_streams(struct broker *b, int (*each)(void *arg, const struct stream_files *files), void *arg)
+{
+    LIST_EACH(&b->catalogue, node, after)
+    {
+        struct object *object = CONTAINER_OF(node, struct object, link);
+        struct queue *q = CONTAINER_OF(object, struct queue, object);
+        if (object->kind != OBJ_QUEUE || !q->stream)
+            continue;
+        for (uint32_t i = 0; i < q->stream->partition_count; i++) {
+            const struct partition *p = &q->stream->partitions[i];
+            struct stream_files files = {.stream = q->id,
+                                         .partition = i,
+                                         .start = p->start,
+                                         .sealed = p->sealed,
+                                         .sealed_count = p->sealed_count,
+                                         .tail = p->synced,
+                                         .name = q->name,
+                                         .vhost = q->vhost->name};
+            int err = each(arg, &files);
+            if (err)
+                return err;
+        }
+    }
+    return 0;
+}

@@ -1,0 +1,217 @@
+/* stream_rig: the stream store of a rig: records in memory, served in order. Each log has its own, a copy of the log a copy of
+ * it; a start cuts it off behind what the journal says is synced, as the real one is. For this folder's tests only. */
+#ifndef MILLRACE_CORE_STREAM_RIG_TEST_H
+#define MILLRACE_CORE_STREAM_RIG_TEST_H
+
+#include "core/broker.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define RIG_STREAM_FN static __attribute__((unused))
+
+struct rig_stream_record {
+    uint64_t stream, offset;
+    uint32_t partition;
+    wall_t timestamp;
+    struct msg *msg; /* of nobody's heap */
+};
+
+struct rig_stream_part { /* a partition's open segment */
+    uint64_t stream;
+    uint32_t partition;
+    struct stream_extent tail;
+};
+
+struct rig_streams {
+    struct rig_stream_record *records;
+    struct rig_stream_part *parts;
+    size_t count, max, part_count;
+    unsigned fail_writes, fail_syncs; /* so many more fail */
+    unsigned writes, reads, seals, drops;
+    int read_err;
+};
+
+RIG_STREAM_FN struct rig_stream_part *rig_stream_part(struct rig_streams *all, uint64_t stream, uint32_t partition)
+{
+    for (size_t i = 0; i < all->part_count; i++)
+        if (all->parts[i].stream == stream && all->parts[i].partition == partition)
+            return &all->parts[i];
+    all->parts = realloc(all->parts, (all->part_count + 1) * sizeof *all->parts);
+    all->parts[all->part_count] = (struct rig_stream_part){.stream = stream, .partition = partition};
+    return &all->parts[all->part_count++];
+}
+
+RIG_STREAM_FN void rig_stream_put(struct rig_streams *all, struct rig_stream_record record)
+{
+    if (all->count == all->max) {
+        all->max = all->max ? all->max * 2 : 64;
+        all->records = realloc(all->records, all->max * sizeof *all->records);
+    }
+    struct msg *copy = calloc(1, msg_size(record.msg));
+    memcpy(copy, record.msg, msg_size(record.msg));
+    record.msg = copy;
+    all->records[all->count++] = record;
+}
+
+RIG_STREAM_FN struct rig_streams *rig_streams_copy(const struct rig_streams *from)
+{
+    struct rig_streams *all = calloc(1, sizeof *all);
+    for (size_t i = 0; from && i < from->count; i++)
+        rig_stream_put(all, from->records[i]);
+    return all;
+}
+
+RIG_STREAM_FN void rig_streams_free(struct rig_streams *all)
+{
+    for (size_t i = 0; i < all->count; i++)
+        free(all->records[i].msg);
+    free(all->records);
+    free(all->parts);
+    free(all);
+}
+
+/* Forgets the records of a partition from `first` to before `until`. */
+RIG_STREAM_FN void rig_stream_cut(struct rig_streams *all, uint64_t stream, uint32_t partition, uint64_t first,
+                                  uint64_t until)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < all->count; i++) {
+        struct rig_stream_record *r = &all->records[i];
+        if (r->stream == stream && r->partition == partition && r->offset >= first && r->offset < until)
+            free(r->msg);
+        else
+            all->records[kept++] = *r;
+    }
+    all->count = kept;
+}
+
+/* For broker_streams, after a replay. */
+RIG_STREAM_FN int rig_stream_keep(void *arg, const struct stream_files *files)
+{
+    struct rig_streams *all = arg;
+    uint64_t next = files->sealed_count ? files->sealed[0].base : files->tail.base;
+    for (uint32_t i = 0; i < files->sealed_count; i++) {
+        CHECK(files->sealed[i].base == next && files->sealed[i].end > next);
+        next = files->sealed[i].end;
+    }
+    CHECK(next <= files->tail.base && files->start <= files->tail.end + 1000000);
+    rig_stream_cut(all, files->stream, files->partition, files->tail.end, UINT64_MAX);
+    uint64_t have = 0;
+    for (size_t i = 0; i < all->count; i++)
+        have += all->records[i].stream == files->stream && all->records[i].partition == files->partition &&
+                all->records[i].offset >= files->start;
+    CHECK(files->start >= files->tail.end || have == files->tail.end - files->start); /* R1 */
+    rig_stream_part(all, files->stream, files->partition)->tail = files->tail;
+    return 0;
+}
+
+RIG_STREAM_FN void rig_stream_write(struct rig_streams *all, struct stream_job *job)
+{
+    struct rig_stream_part *part = rig_stream_part(all, job->stream, job->partition);
+    struct stream_extent *tail = &part->tail;
+    bool old = job->seal_before && tail->end > tail->base && tail->first_at < job->seal_before;
+    CHECK(tail->end == job->first || tail->bytes == 0);
+    job->sealed = (struct stream_extent){0};
+    if (tail->bytes > job->segment_bytes || old) {
+        job->sealed = *tail;
+        tail->bytes = 0;
+        all->seals++;
+    }
+    if (tail->bytes == 0)
+        *tail = (struct stream_extent){
+            .base = job->first, .end = job->first, .bytes = 4096, .first_at = job->items[0].timestamp};
+    for (uint32_t i = 0; i < job->count; i++) {
+        const struct stream_item *item = &job->items[i];
+        CHECK(item->offset == tail->end);
+        rig_stream_put(all, (struct rig_stream_record){.stream = job->stream,
+                                                       .partition = job->partition,
+                                                       .offset = item->offset,
+                                                       .timestamp = item->timestamp,
+                                                       .msg = item->msg});
+        tail->end++;
+        tail->bytes += msg_size(item->msg);
+        tail->max_at = item->timestamp > tail->max_at ? item->timestamp : tail->max_at;
+    }
+    job->tail = *tail;
+    all->writes++;
+}
+
+RIG_STREAM_FN void rig_stream_read(struct rig_streams *all, struct slab_heap *heap, struct stream_job *job)
+{
+    uint64_t next = job->first;
+    size_t bytes = 0;
+    for (size_t i = 0; i < all->count && job->count < job->max; i++) {
+        const struct rig_stream_record *r = &all->records[i];
+        if (r->stream != job->stream || r->partition != job->partition || r->offset < job->first)
+            continue;
+        if (r->offset >= job->until || (job->count && bytes + msg_size(r->msg) > job->bytes_max))
+            break;
+        struct msg *msg = msg_new(heap, msg_exchange(r->msg), msg_key(r->msg), msg_props(r->msg), r->msg->body_len);
+        if (!msg) {
+            job->err = -12;
+            return;
+        }
+        msg->flags = r->msg->flags;
+        if (msg->body_len)
+            memcpy(msg_body_room(msg), msg_body(r->msg).ptr, msg->body_len);
+        job->items[job->count++] = (struct stream_item){r->offset, r->timestamp, msg};
+        bytes += msg_size(msg);
+        next = r->offset + 1;
+    }
+    job->next = next > job->first ? next : job->until;
+    all->reads++;
+}
+
+RIG_STREAM_FN void rig_stream_find(struct rig_streams *all, struct stream_job *job)
+{
+    job->next = job->until;
+    for (size_t i = 0; i < all->count; i++) {
+        const struct rig_stream_record *r = &all->records[i];
+        if (r->stream == job->stream && r->partition == job->partition && r->offset >= job->first &&
+            r->offset < job->next && r->timestamp >= job->timestamp)
+            job->next = r->offset;
+    }
+}
+
+RIG_STREAM_FN void rig_stream_do(struct rig_streams *all, struct slab_heap *heap, struct stream_job *job)
+{
+    job->err = 0;
+    if ((job->type == STREAM_WRITE && all->fail_writes && all->fail_writes--) ||
+        (job->type == STREAM_SYNC && all->fail_syncs && all->fail_syncs--))
+        job->err = -28;
+    else if (job->type == STREAM_READ && all->read_err)
+        job->err = all->read_err;
+    else if (job->type == STREAM_WRITE)
+        rig_stream_write(all, job);
+    else if (job->type == STREAM_READ)
+        rig_stream_read(all, heap, job);
+    else if (job->type == STREAM_FIND)
+        rig_stream_find(all, job);
+    else
+        job->tail = rig_stream_part(all, job->stream, job->partition)->tail;
+}
+
+/* Does up to max of what is asked. */
+RIG_STREAM_FN void rig_streams_serve(struct broker *b, struct rig_streams *all, unsigned port, unsigned max)
+{
+    struct port *p = broker_port(b, port);
+    struct effect *e;
+    while (max-- && (e = ring_peek(&p->effects))) {
+        struct stream_job *job = e->stream_job;
+        ring_pop(&p->effects);
+        if (job->type == STREAM_DROP) {
+            rig_stream_cut(all, job->stream, job->partition, 0, job->until);
+            all->drops++;
+            stream_job_free(broker_heap(b), &job);
+            continue;
+        }
+        rig_stream_do(all, broker_heap(b), job);
+        struct command *c = ring_push(&p->commands);
+        CHECK(c);
+        *c = (struct command){.type = CMD_STREAMED, .stream_job = job};
+        ring_publish(&p->commands);
+    }
+}
+
+#endif
