@@ -357,6 +357,9 @@ static enum compress_verdict unpack_zstd(struct compress *z, struct slice in, st
         n = ZSTD_findFrameCompressedSize(in.ptr + at, in.len - at);
         if (ZSTD_isError(n) || ZSTD_getFrameHeader(&header, in.ptr + at, n) != 0)
             return COMPRESS_DAMAGED;
+        bool sized = header.frameType == ZSTD_frame && header.frameContentSize != ZSTD_CONTENTSIZE_UNKNOWN;
+        if (sized && header.frameContentSize > out->max - out->len)
+            return COMPRESS_TOO_LARGE;
         if (header.frameType == ZSTD_frame && header.windowSize > ZSTD_WINDOW_MAX)
             return COMPRESS_DAMAGED;
         size_t made = ZSTD_decompressDCtx(z->zstd_reader, out->base + out->len, out->max - out->len, in.ptr + at, n);
