@@ -413,15 +413,17 @@ static void every_length_in_a_record_has_its_rule(void **state)
         {"00 00 00 01 03 00", "length"},
         {"00 00 00 0a61 01 00", "length"}, /* key over the end of the record */
         {"00 00 00 01 0a62 00", "length"},
-        {"00 00 00 01 01 01", "length"},              /* -1 headers */
-        {"00 00 00 01 01 02", "length"},              /* one header, and none there */
-        {"00 00 00 01 01 00 00", "length"},           /* something after no header */
-        {"00 00 00 01 01 02 0261 01 00", "length"},   /* and after the last */
-        {"00 00 00 01 01 04 0261 01 00", "length"},   /* two, and half of it there */
-        {"00 00 00 01 01 02 01 01", "length"},        /* a header's key is not null */
-        {"00 00 00 01 01 02 00 03", "length"},        /* its value is -1 or more */
-        {"00 00 00 01 01 02 0461 01", "length"},      /* and ends in the record */
-        {"00 00 00 01 01 feffffff0f 0001", "length"}, /* two thousand million headers */
+        {"00 00 00 01 01 01", "length"},                 /* -1 headers */
+        {"00 00 00 01 01 02", "length"},                 /* one header, and none there */
+        {"00 00 00 01 01 00 00", "length"},              /* something after no header */
+        {"00 00 00 01 01 02 0261 01 00", "length"},      /* and after the last */
+        {"00 00 00 01 01 04 0261 01 00", "length"},      /* two, and half of it there */
+        {"00 00 00 01 01 02 01 01", "length"},           /* a header's key is not null */
+        {"00 00 00 01 01 02 00 03", "length"},           /* its value is -1 or more */
+        {"00 00 00 01 01 02 0461 01", "length"},         /* and ends in the record */
+        {"00 00 00 01 01 02 0261 01 0262 01", "length"}, /* one, and two there */
+        {"00 00 00 01 01 04 0a6162636465 01", "length"}, /* two, and one long one there */
+        {"00 00 00 01 01 feffffff0f 0001", "length"},    /* two thousand million headers */
         {"00 00 00 01 01", "length"},
         {"00 00 00 01", "length"},
         {"00 00 00", "length"},
@@ -601,11 +603,14 @@ static void a_reader_that_failed_stays_failed(void **state)
     struct scene *s = *state;
     struct record_batch b;
     struct record r;
-    one_record(s, "000000010102");
-    struct record_reader reader = open_batch(s, &b);
-    assert_false(record_next(&reader, &r));
-    assert_false(record_next(&reader, &r));
-    assert_false(record_reader_ok(&reader));
+    static const char *const damaged[] = {"000000010102", "00000001010000", "000000010a0100"};
+    for (size_t i = 0; i < ARRAY_LEN(damaged); i++) {
+        one_record(s, damaged[i]);
+        struct record_reader reader = open_batch(s, &b);
+        assert_false(record_next(&reader, &r));
+        assert_false(record_next(&reader, &r));
+        assert_false(record_reader_ok(&reader));
+    }
 }
 
 /* -------------------------------------------------------------------------------------------------------- many in a row */
