@@ -2,14 +2,14 @@
  *
  *   gzip    RFC 1952, any number of members (zlib)
  *   snappy  raw, or in the blocks of snappy-java ("xerial"), which is what Kafka's own clients write (libsnappy)
- *   lz4     LZ4 frame format 1.5 and later (liblz4)
- *   zstd    RFC 8878, any number of frames, no dictionary (libzstd)
+ *   lz4     one LZ4 frame of independent blocks, no dictionary: what Kafka's Java classes read (liblz4)
+ *   zstd    RFC 8878, any number of frames with windows up to 128 MiB, no dictionary (libzstd)
  *
  *   compress_new ▸ { compress_unpack | compress_unpack_into | compress_pack }* ▸ compress_free
  *
  * A struct compress holds the libraries' states (made when first needed, then used again, so that a small batch costs no
- * set-up) and one buffer for unpacked bytes. It belongs to one thread at a time; make one per thread. Its memory is mem.h's:
- * about 0.2 MB for reading, for writing what the level needs (zstd 3: up to 4 MB, gzip 6: 0.3 MB), and the buffer.
+ * set-up) and one buffer for unpacked bytes. It belongs to one thread at a time; make one per thread. Its memory is mem.h's,
+ * except for libsnappy's table while it packs (at most 64 KiB).
  *
  * A bomb costs nothing but its bound: no codec gets room beyond it, neither for output nor for a window of its own.
  * Bytes after the end of the packed stream are damage. A verdict other than COMPRESS_OK has written nothing.

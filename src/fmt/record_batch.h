@@ -145,6 +145,8 @@ MUST_USE enum record_verdict record_batch_open(struct slice bytes, struct compre
 MUST_USE bool record_next(struct record_reader *r, struct record *ret);
 /* All records were read, and nothing is left over. */
 bool record_reader_ok(const struct record_reader *r);
+/* Exactly header_count headers, each in its place. True of every record of a batch that record_batch_check has opened. */
+bool record_headers_ok(const struct record *record);
 /* Takes the next header off *headers, a copy of struct record's. False: no more (then it is empty), or damage. */
 MUST_USE bool record_header_next(struct slice *headers, struct record_header *ret);
 
@@ -154,7 +156,7 @@ struct record_batch_writer {
     struct writer *w;
     size_t begin; /* where in w the batch begins */
     struct record_batch head;
-    int64_t next_offset;
+    int64_t next_offset, max_timestamp;
 };
 
 /* A head without producer, not compressed, create time, leader epoch -1: change what differs. */
@@ -171,8 +173,8 @@ static inline size_t record_batch_len(const struct record_batch_writer *b)
 /* How many bytes the next record will take. value_len -1: null. */
 size_t record_batch_record_len(const struct record_batch_writer *b, int64_t timestamp, const struct slice *key,
                                int64_t value_len, const struct record_header *headers, uint32_t header_count);
-/* Appends a record at the next offset; key and value may be NULL for null. False: no room (w has failed), and then the
- * record is not there and the batch can still be finished: w is as before the call. */
+/* Appends a record at the next offset; key and value may be NULL for null. False: the writer or the
+ * format has no room for it; then nothing has changed, and the batch can be finished without it. */
 MUST_USE bool record_batch_put(struct record_batch_writer *b, int64_t timestamp, const struct slice *key,
                                const struct slice *value, const struct record_header *headers, uint32_t header_count);
 /* The same with a value of value_len bytes that the caller writes to *ret_value before record_batch_finish: for what
@@ -195,7 +197,8 @@ void record_batch_set_base(uint8_t *bytes, int64_t base_offset, int32_t leader_e
 /* Time type and max timestamp of a whole batch; a new CRC only if something changes, which is the return value. */
 bool record_batch_set_max_timestamp(uint8_t *bytes, size_t len, bool append_time, int64_t max_timestamp);
 /* Writes a whole batch again with another compression (none included) behind what w holds; everything else stays, the CRC
- * is new. RECORD_OK, what record_batch_open says, or RECORD_TOO_LARGE when it does not fit into w, which then is as before. */
+ * is new. RECORD_OK, what record_batch_open says, or RECORD_TOO_LARGE when it does not fit into w, which then is as before;
+ * 61 + compress_pack_max(kind, unpacked length) bytes are always enough. z may be NULL when neither side is compressed. */
 MUST_USE enum record_verdict record_batch_repack(struct slice bytes, enum compress_kind kind, int32_t level,
                                                  struct compress *z, size_t unpacked_max, struct writer *w);
 

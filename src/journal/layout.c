@@ -8,9 +8,8 @@
 #include "journal/layout.h"
 
 #include "base/check.h"
+#include "fmt/crc32c.h"
 #include "journal/journal.h"
-
-#include <isa-l/crc.h>
 
 #define MAGIC_SUPER 0x4d525342u /* MRSB */
 #define MAGIC_FILE 0x4d525746u  /* MRWF */
@@ -19,19 +18,9 @@
 #define SUPER_CLEAN 1u
 #define GROUP_NOTE 1u
 
-#define CRC_CHUNK (1u << 30) /* the library's length is an int */
-
 uint32_t layout_crc(uint32_t crc, const void *bytes, size_t len)
 {
-    const uint8_t *at = bytes;
-    crc = ~crc;
-    while (len) {
-        size_t n = len < CRC_CHUNK ? len : CRC_CHUNK;
-        crc = crc32_iscsi((unsigned char *)at, (int)n, crc);
-        at += n;
-        len -= n;
-    }
-    return ~crc;
+    return crc32c(crc, bytes, len);
 }
 
 uint32_t layout_seed(const uint8_t uuid[LAYOUT_UUID_LEN], uint64_t seq, uint32_t epoch)
