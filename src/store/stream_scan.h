@@ -1,0 +1,45 @@
+/* stream_scan: reads a partition's files: batch by batch, messages from an offset on, the offset of a time, an index.
+ *
+ * Zero-initialised with its heap ▸ { stream_scan_read | stream_scan_find | stream_scan_index }* ▸ stream_scan_fini.
+ * Thread: the streams' only. After an error `what` says what is wrong at `position` of the file that begins at `base`.
+ */
+#ifndef MILLRACE_STORE_STREAM_SCAN_H
+#define MILLRACE_STORE_STREAM_SCAN_H
+
+#include "store/stream_files.h"
+
+#define STREAM_PIECE_BYTES (256u * 1024)         /* read at once */
+#define STREAM_UNPACKED_MAX (128u * 1024 * 1024) /* of a packed batch */
+
+struct stream_scan {
+    struct stream_files *files;
+    struct slab_heap *heap; /* of the messages */
+    uint64_t bytes_read;
+
+    uint8_t *buffer; /* bytes [buffer_at, buffer_at + buffer_len) of the file */
+    size_t buffer_cap, buffer_len;
+    uint64_t buffer_at;
+    struct stream_scratch scratch;
+    struct compress *unpack; /* once needed */
+
+    /* where it is */
+    struct stream_partition *partition;
+    uint32_t segment;  /* among the partition's */
+    uint64_t base;     /* of it */
+    uint64_t position; /* of the next batch */
+    uint64_t expected; /* its base offset */
+    size_t piece;
+    const char *what;
+};
+
+/* Fills items, count and next of a STREAM_READ. 0, -EILSEQ, or another negative errno; an error only where nothing at all
+ * could be read, then count is 0. */
+MUST_USE int stream_scan_read(struct stream_scan *scan, struct stream_partition *partition, struct stream_job *job);
+/* Fills next of a STREAM_FIND. As above. */
+MUST_USE int stream_scan_find(struct stream_scan *scan, struct stream_partition *partition, struct stream_job *job);
+/* The partition's index of its last segment is whole afterwards, or as whole as memory and disk allow. */
+void stream_scan_index(struct stream_scan *scan, struct stream_partition *partition);
+
+void stream_scan_fini(struct stream_scan *scan);
+
+#endif

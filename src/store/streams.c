@@ -1,0 +1,558 @@
+/* The streams' turn: take in what was submitted, serve all reads, write, sync or remove, hand out.
+ *
+ * Each partition has a queue of its jobs, and the partitions with jobs wait in a row: whose turn it is does what stands at
+ * the head of its queue and goes to the end of the row. So partitions do not wait for one another's syncs, and the order
+ * within one is kept. Small writes of a partition that wait behind one another are one write to the disk. Reads come first,
+ * because somebody waits for a delivery there; 4 MiB of writes, one sync or one removed file is what a read may wait for.
+ *
+ * Jobs come and go through two rings of pointers, as in store.c; `jobs` bounds them, so what is under way always has a
+ * place in the ring of finished ones and among the places of the queues.
+ *
+ * Threads: streams, but for the owner's functions. Published atomics: jobs (both sides), untaken (both), stop (owner),
+ * figures (streams).
+ */
+#include "store/streams.h"
+
+#include "base/check.h"
+#include "base/mem.h"
+#include "base/ring.h"
+#include "os/thread.h"
+#include "store/stream_write.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+
+#define TURN_BYTES (4u * 1024 * 1024)
+#define RUN_JOBS_MAX 256u
+#define HAND_OUT_AGAIN_NS NS_PER_MS
+#define TAKE_BACK_NS (NS_PER_S / 2)
+#define HEAP_LITTLE (2u * 1024 * 1024) /* asleep with so much of messages that were read, or less */
+#define SENTENCE_LEN 600
+#define NOWHERE UINT16_MAX
+
+/* Figures that any thread may read; only the streams' thread writes them. */
+enum figure {
+    FIGURE_RECORDS_WRITTEN,
+    FIGURE_RECORDS_READ,
+    FIGURE_JOBS_FAILED,
+    FIGURE_BYTES_WRITTEN,
+    FIGURE_BYTES_READ,
+    FIGURE_SYNCS,
+    FIGURE_SEGMENTS,
+    FIGURE_COUNT
+};
+
+struct place { /* of a job in the queue of its partition, or free */
+    struct stream_job *job;
+    uint16_t next;
+};
+
+struct streams {
+    struct streams_options options;
+    struct os_event work;
+    struct os_thread thread;
+    bool threaded; /* owner */
+    bool swept;    /* boot */
+
+    struct ring submitted, finished; /* of struct stream_job * */
+    _Atomic uint32_t jobs;           /* submitted and neither taken nor dropped */
+    _Atomic uint32_t untaken;        /* finished and not taken */
+    _Atomic bool stop;
+    _Atomic uint64_t figures[FIGURE_COUNT];
+
+    /* streams' thread */
+    struct slab_heap heap;
+    struct stream_files files;
+    struct stream_scan scan;
+    struct stream_write write;
+    struct stream_job *reads[STREAMS_JOBS_MAX];
+    uint32_t reads_len;
+    struct place places[STREAMS_JOBS_MAX];
+    uint16_t places_free;
+    int write_err; /* of the last write: the same trouble is told once */
+};
+
+/* ---------------------------------------------------------------------------------------------------------------- boot */
+
+static int told(const struct streams *streams, int err, char *why, size_t why_len)
+{
+    if (err)
+        snprintf(why, why_len, "%s%s", err == -EILSEQ || err == -EPROTO ? "" : "cannot ", streams->files.fault);
+    return err;
+}
+
+static void init_parts(struct streams *streams)
+{
+    slab_heap_init(&streams->heap);
+    streams->scan.files = streams->write.files = &streams->files;
+    streams->scan.heap = &streams->heap;
+    streams->write.scan = &streams->scan;
+    for (unsigned i = 0; i < STREAMS_JOBS_MAX; i++)
+        streams->places[i].next = (uint16_t)(i + 1 < STREAMS_JOBS_MAX ? i + 1 : NOWHERE);
+}
+
+int streams_open(const struct streams_options *options, struct streams **ret, char *why, size_t why_len)
+{
+    struct streams *streams = mem_zalloc(sizeof *streams);
+    snprintf(why, why_len, "no memory to open the streams");
+    if (!streams)
+        return -ENOMEM;
+    streams->options = *options;
+    init_parts(streams);
+    int err = -ENOMEM;
+    if (ring_init(&streams->submitted, STREAMS_JOBS_MAX, sizeof(struct stream_job *)) &&
+        ring_init(&streams->finished, STREAMS_JOBS_MAX, sizeof(struct stream_job *))) {
+        err = stream_files_open(&streams->files, options->os, options->dir, options->uuid, options->writers_max);
+        told(streams, err, why, why_len);
+    }
+    if (err)
+        streams_close(&streams);
+    else
+        *ret = streams;
+    return err;
+}
+
+static void publish_segments(struct streams *streams)
+{
+    atomic_store_explicit(&streams->figures[FIGURE_SEGMENTS], streams->files.count, memory_order_relaxed);
+}
+
+int streams_keep(struct streams *streams, uint64_t stream, uint32_t partition, uint64_t start,
+                 const struct stream_extent *sealed, uint32_t count, const struct stream_extent *tail, char *why,
+                 size_t why_len)
+{
+    CHECK(!streams->swept);
+    int err = stream_files_keep(&streams->files, stream, partition, start, sealed, count, tail);
+    return told(streams, err, why, why_len);
+}
+
+int streams_sweep(struct streams *streams, char *why, size_t why_len)
+{
+    CHECK(!streams->swept);
+    int err = stream_files_sweep(&streams->files);
+    streams->swept = err == 0;
+    publish_segments(streams);
+    return told(streams, err, why, why_len);
+}
+
+/* --------------------------------------------------------------------------------------------------------------- owner */
+
+bool streams_submit(struct streams *streams, struct stream_job **job)
+{
+    if (atomic_load_explicit(&streams->jobs, memory_order_relaxed) >= STREAMS_JOBS_MAX)
+        return false;
+    struct stream_job **slot = ring_push(&streams->submitted);
+    if (!slot)
+        return false;
+    atomic_fetch_add_explicit(&streams->jobs, 1, memory_order_relaxed);
+    *slot = *job;
+    *job = NULL;
+    ring_publish(&streams->submitted);
+    return true;
+}
+
+struct stream_job *streams_take(struct streams *streams)
+{
+    struct stream_job **slot = ring_peek(&streams->finished);
+    if (!slot)
+        return NULL;
+    struct stream_job *job = *slot;
+    ring_pop(&streams->finished);
+    atomic_fetch_sub_explicit(&streams->untaken, 1, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&streams->jobs, 1, memory_order_relaxed);
+    return job;
+}
+
+void streams_wake(struct streams *streams)
+{
+    os_event_set(&streams->work);
+}
+
+static uint64_t figure(const struct streams *streams, enum figure which)
+{
+    return atomic_load_explicit(&streams->figures[which], memory_order_relaxed);
+}
+
+static void figure_set(struct streams *streams, enum figure which, uint64_t value)
+{
+    atomic_store_explicit(&streams->figures[which], value, memory_order_relaxed);
+}
+
+void streams_stats(const struct streams *streams, struct streams_stats *ret)
+{
+    *ret = (struct streams_stats){
+        .records_written = figure(streams, FIGURE_RECORDS_WRITTEN),
+        .records_read = figure(streams, FIGURE_RECORDS_READ),
+        .jobs_failed = figure(streams, FIGURE_JOBS_FAILED),
+        .bytes_written = figure(streams, FIGURE_BYTES_WRITTEN),
+        .bytes_read = figure(streams, FIGURE_BYTES_READ),
+        .syncs = figure(streams, FIGURE_SYNCS),
+        .segments = figure(streams, FIGURE_SEGMENTS),
+    };
+}
+
+/* -------------------------------------------------------------------------------------------------------- jobs in, out */
+
+static void figure_add(struct streams *streams, enum figure which, uint64_t more)
+{
+    atomic_fetch_add_explicit(&streams->figures[which], more, memory_order_relaxed);
+}
+
+static void finish(struct streams *streams, struct stream_job *job, int err)
+{
+    struct stream_job **slot = ring_push(&streams->finished);
+    CHECK(slot && err <= 0); /* jobs is never more than its slots */
+    job->err = err;
+    *slot = job;
+    if (err)
+        figure_add(streams, FIGURE_JOBS_FAILED, 1);
+    atomic_fetch_add_explicit(&streams->untaken, 1, memory_order_relaxed);
+    ring_publish(&streams->finished);
+}
+
+static void forget_drop(struct streams *streams, struct stream_job *job)
+{
+    stream_job_free(&streams->heap, &job);
+    atomic_fetch_sub_explicit(&streams->jobs, 1, memory_order_relaxed);
+}
+
+static void queue_put(struct streams *streams, struct stream_partition *partition, struct stream_job *job)
+{
+    uint16_t at = streams->places_free;
+    CHECK(at != NOWHERE);
+    streams->places_free = streams->places[at].next;
+    streams->places[at] = (struct place){.job = job, .next = NOWHERE};
+    if (partition->jobs_len)
+        streams->places[partition->jobs_last].next = at;
+    else
+        partition->jobs_first = at;
+    partition->jobs_last = at;
+    if (partition->jobs_len++ == 0)
+        list_insert(&streams->files.turns, &partition->turn);
+}
+
+static struct stream_job *queue_peek(const struct streams *streams, const struct stream_partition *partition)
+{
+    return partition->jobs_len ? streams->places[partition->jobs_first].job : NULL;
+}
+
+static struct stream_job *queue_take(struct streams *streams, struct stream_partition *partition)
+{
+    uint16_t at = partition->jobs_first;
+    struct stream_job *job = queue_peek(streams, partition);
+    CHECK(job);
+    partition->jobs_first = streams->places[at].next;
+    partition->jobs_len--;
+    streams->places[at] = (struct place){.next = streams->places_free};
+    streams->places_free = at;
+    return job;
+}
+
+/* Into the queue of its partition. Where there is no such partition a sync or drop has nothing to do. */
+static void take_in_one(struct streams *streams, struct stream_job *job)
+{
+    struct stream_partition *partition = job->type == STREAM_WRITE && job->count
+                                             ? stream_files_make(&streams->files, job->stream, job->partition)
+                                             : stream_files_find(&streams->files, job->stream, job->partition);
+    if (partition)
+        queue_put(streams, partition, job);
+    else if (job->type == STREAM_DROP)
+        forget_drop(streams, job);
+    else
+        finish(streams, job, job->count ? -ENOMEM : 0);
+}
+
+static bool take_in(struct streams *streams)
+{
+    struct stream_job **slot;
+    bool did = false;
+    if (streams->options.on_turn)
+        streams->options.on_turn(streams->options.arg);
+    while ((slot = ring_peek(&streams->submitted)) != NULL) {
+        struct stream_job *job = *slot;
+        ring_pop(&streams->submitted);
+        did = true;
+        job->tail = job->sealed = (struct stream_extent){0};
+        switch (job->type) {
+        case STREAM_READ:
+        case STREAM_FIND: streams->reads[streams->reads_len++] = job; break;
+        case STREAM_WRITE:
+        case STREAM_SYNC:
+        case STREAM_DROP: take_in_one(streams, job); break;
+        }
+    }
+    return did;
+}
+
+static bool untaken(struct streams *streams)
+{
+    return atomic_load_explicit(&streams->untaken, memory_order_relaxed) != 0;
+}
+
+static void hand_out(struct streams *streams)
+{
+    if (streams->options.on_done && untaken(streams))
+        streams->options.on_done(streams->options.arg);
+}
+
+static void complain(struct streams *streams, int err, const char *sentence)
+{
+    if (streams->options.on_fault)
+        streams->options.on_fault(streams->options.arg, err, sentence);
+}
+
+/* --------------------------------------------------------------------------------------------------------------- reads */
+
+static void complain_of_read(struct streams *streams, struct stream_partition *partition, const struct stream_job *job,
+                             int err)
+{
+    char sentence[SENTENCE_LEN];
+    const struct stream_scan *scan = &streams->scan;
+    snprintf(sentence, sizeof sentence,
+             "%s at position %" PRIu64 ": offsets %" PRIu64 " to %" PRIu64 " of stream %" PRIu64 ", partition %" PRIu32
+             " cannot be read: %s",
+             stream_files_name(&streams->files, partition, scan->base), scan->position,
+             job->type == STREAM_READ ? job->next : scan->expected, job->until ? job->until - 1 : 0, job->stream,
+             job->partition, scan->what);
+    complain(streams, err, sentence);
+}
+
+static int read_one(struct streams *streams, struct stream_job *job)
+{
+    struct stream_partition *partition = stream_files_find(&streams->files, job->stream, job->partition);
+    int err = 0;
+    job->count = 0;
+    if (!partition) {
+        job->next = job->type == STREAM_READ ? job->first : job->until;
+        return 0;
+    }
+    if (job->type == STREAM_READ)
+        err = stream_scan_read(&streams->scan, partition, job);
+    else
+        err = stream_scan_find(&streams->scan, partition, job);
+    if (err)
+        complain_of_read(streams, partition, job, err);
+    return err;
+}
+
+static bool serve_reads(struct streams *streams)
+{
+    uint32_t count = streams->reads_len;
+    for (uint32_t i = 0; i < count; i++) {
+        struct stream_job *job = streams->reads[i];
+        streams->reads[i] = NULL;
+        int err = read_one(streams, job);
+        figure_add(streams, FIGURE_RECORDS_READ, job->count);
+        figure_set(streams, FIGURE_BYTES_READ, streams->scan.bytes_read);
+        finish(streams, job, err);
+        hand_out(streams);
+    }
+    streams->reads_len = 0;
+    return count > 0;
+}
+
+/* ------------------------------------------------------------------------------------------------ writes, syncs, drops */
+
+static void complain_of_write(struct streams *streams, const struct stream_job *job, int err)
+{
+    char sentence[SENTENCE_LEN];
+    if (err && err != streams->write_err) {
+        snprintf(sentence, sizeof sentence,
+                 "cannot %s; offsets from %" PRIu64 " on of stream %" PRIu64 ", partition %" PRIu32
+                 " stay in memory and in the journal",
+                 streams->files.fault, job->first, job->stream, job->partition);
+        complain(streams, err, sentence);
+    }
+    streams->write_err = err;
+}
+
+/* The writes at the head of the queue that go together. */
+static void write_some(struct streams *streams, struct stream_partition *partition)
+{
+    struct stream_job *jobs[RUN_JOBS_MAX];
+    uint32_t count = 0;
+    for (uint16_t at = partition->jobs_first; count < RUN_JOBS_MAX && count < partition->jobs_len;
+         at = streams->places[at].next) {
+        struct stream_job *job = streams->places[at].job;
+        if (job->type != STREAM_WRITE)
+            break;
+        jobs[count++] = job;
+    }
+    uint32_t done = stream_write_run(&streams->write, partition, jobs, count);
+    complain_of_write(streams, jobs[0], jobs[0]->err);
+    for (uint32_t i = 0; i < done; i++) {
+        CHECK(queue_take(streams, partition) == jobs[i]);
+        if (!jobs[i]->err)
+            figure_add(streams, FIGURE_RECORDS_WRITTEN, jobs[i]->count);
+        finish(streams, jobs[i], jobs[i]->err);
+    }
+}
+
+static void tail_of(const struct stream_partition *partition, struct stream_extent *ret)
+{
+    if (partition->tail)
+        *ret = stream_files_last(partition)->extent;
+}
+
+static void sync_one(struct streams *streams, struct stream_partition *partition)
+{
+    char sentence[SENTENCE_LEN];
+    struct stream_job *job = queue_take(streams, partition);
+    uint64_t syncs = 0;
+    int err = stream_files_sync(&streams->files, partition, &syncs);
+    figure_add(streams, FIGURE_SYNCS, syncs);
+    if (err && !partition->told) {
+        snprintf(sentence, sizeof sentence, "cannot %s (stream %" PRIu64 ", partition %" PRIu32 ")",
+                 streams->files.fault, job->stream, job->partition);
+        complain(streams, err, sentence);
+        partition->told = true;
+    }
+    if (!err)
+        tail_of(partition, &job->tail);
+    finish(streams, job, err);
+}
+
+/* One file; the job stays at the head until there is none left for it. */
+static void drop_one(struct streams *streams, struct stream_partition *partition)
+{
+    char sentence[SENTENCE_LEN];
+    bool more;
+    int err = stream_files_drop(&streams->files, partition, queue_peek(streams, partition)->until, &more);
+    if (err) {
+        snprintf(sentence, sizeof sentence, "cannot %s; the next start tries again", streams->files.fault);
+        complain(streams, err, sentence);
+    }
+    if (!more)
+        forget_drop(streams, queue_take(streams, partition));
+}
+
+/* What stands at the head of the partition's queue. True: that is enough for a turn. */
+static bool serve(struct streams *streams, struct stream_partition *partition)
+{
+    struct stream_job *job = queue_peek(streams, partition);
+    switch (job->type) {
+    case STREAM_SYNC: sync_one(streams, partition); return true;
+    case STREAM_DROP: drop_one(streams, partition); return true;
+    default: break;
+    }
+    if (job->count) {
+        write_some(streams, partition);
+        return false;
+    }
+    (void)queue_take(streams, partition);
+    tail_of(partition, &job->tail);
+    finish(streams, job, 0);
+    return false;
+}
+
+static bool serve_partitions(struct streams *streams)
+{
+    uint64_t before = streams->write.bytes_written;
+    bool did = false, enough = false;
+    struct stream_partition *partition;
+    while (!enough && (partition = LIST_FIRST(&streams->files.turns, struct stream_partition, turn)) != NULL) {
+        list_remove(&partition->turn);
+        enough = serve(streams, partition) || streams->write.bytes_written - before >= TURN_BYTES;
+        did = true;
+        if (partition->jobs_len)
+            list_insert(&streams->files.turns, &partition->turn);
+        else if (!partition->len)
+            stream_files_forget(&streams->files, partition);
+    }
+    figure_add(streams, FIGURE_BYTES_WRITTEN, streams->write.bytes_written - before);
+    return did;
+}
+
+/* ---------------------------------------------------------------------------------------------------------------- turns */
+
+bool streams_step(struct streams *streams)
+{
+    CHECK(streams->swept);
+    slab_heap_drain(&streams->heap);
+    bool did = take_in(streams);
+    hand_out(streams); /* what was left the last time */
+    did = serve_reads(streams) || did;
+    did = serve_partitions(streams) || did;
+    publish_segments(streams);
+    hand_out(streams);
+    return did;
+}
+
+/* Nobody wakes this thread for messages that it has read and that others have freed: while there are many it looks itself. */
+static int64_t wait_ns(struct streams *streams)
+{
+    if (untaken(streams))
+        return HAND_OUT_AGAIN_NS;
+    return streams->heap.bytes > HEAP_LITTLE ? TAKE_BACK_NS : -1;
+}
+
+static void run(void *arg)
+{
+    struct streams *streams = arg;
+    for (;;) {
+        bool stop = atomic_load_explicit(&streams->stop, memory_order_acquire);
+        if (streams_step(streams))
+            continue;
+        if (stop) /* set before this turn: nothing was submitted after it */
+            break;
+        os_event_wait(&streams->work, wait_ns(streams));
+    }
+}
+
+int streams_start(struct streams *streams)
+{
+    CHECK(!streams->threaded && streams->swept);
+    int err = os_thread_start(&streams->thread, "streams", run, streams);
+    streams->threaded = err == 0;
+    return err;
+}
+
+void streams_stop(struct streams *streams)
+{
+    atomic_store_explicit(&streams->stop, true, memory_order_release);
+    if (streams->threaded) {
+        os_event_set(&streams->work);
+        os_thread_join(&streams->thread);
+        streams->threaded = false;
+        return;
+    }
+    while (streams->swept && streams_step(streams))
+        continue;
+}
+
+/* Jobs of either direction that nobody will have. */
+static void forget_jobs(struct streams *streams)
+{
+    struct stream_job *job, **slot;
+    for (unsigned i = 0; i < STREAMS_JOBS_MAX; i++)
+        if (streams->places[i].job)
+            stream_job_free(&streams->heap, &streams->places[i].job);
+    for (uint32_t i = 0; i < streams->reads_len; i++)
+        stream_job_free(&streams->heap, &streams->reads[i]);
+    while (streams->submitted.slots && (slot = ring_peek(&streams->submitted)) != NULL) {
+        job = *slot;
+        ring_pop(&streams->submitted);
+        stream_job_free(&streams->heap, &job);
+    }
+    while (streams->finished.slots && (job = streams_take(streams)) != NULL)
+        stream_job_free(&streams->heap, &job);
+}
+
+void streams_close(struct streams **slot)
+{
+    struct streams *streams = *slot;
+    *slot = NULL;
+    if (!streams)
+        return;
+    CHECK(!streams->threaded);
+    forget_jobs(streams);
+    stream_write_fini(&streams->write);
+    stream_scan_fini(&streams->scan);
+    if (streams->files.os)
+        stream_files_close(&streams->files);
+    ring_fini(&streams->submitted);
+    ring_fini(&streams->finished);
+    slab_heap_fini(&streams->heap);
+    mem_free(streams);
+}
