@@ -47,7 +47,7 @@ static void pause_over(void *arg, struct timer *timer)
 
 void streams_init(struct broker *b)
 {
-    struct streams *all = &b->streams;
+    struct stream_state *all = &b->streams;
     struct list *lists[] = {&all->gathering, &all->writable, &all->dirty,   &all->syncing, &all->idle,
                             &all->adrift,    &all->drops,    &all->feeding, &all->hungry};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
@@ -717,7 +717,7 @@ void stream_rules_changed(struct broker *b, struct queue *q)
 
 bool streams_turn(struct broker *b)
 {
-    struct streams *all = &b->streams;
+    struct stream_state *all = &b->streams;
     gather_all(b);
     if (!all->writing_paused) {
         for (unsigned n = 0; n < JOBS_MAX && !list_empty(&all->writable); n++)
