@@ -163,14 +163,20 @@ static void call(struct control_conn *conn)
 
 static void force_alarms(struct control_conn *conn, const json_t *request)
 {
+    static const struct {
+        const char *name;
+        unsigned alarms;
+    } rows[] = {{"memory", ALARM_MEMORY},
+                {"disk", ALARM_DISK},
+                {"memory-hard", ALARM_MEMORY | ALARM_MEMORY_HARD},
+                {"disk-hard", ALARM_DISK | ALARM_DISK_HARD}};
     unsigned alarms = 0;
     const json_t *list = json_object_get(request, "raised");
     for (size_t i = 0; i < json_array_size(list); i++) {
         const char *name = json_string_value(json_array_get(list, i));
-        if (name && strcmp(name, "memory") == 0)
-            alarms |= ALARM_MEMORY;
-        if (name && strcmp(name, "disk") == 0)
-            alarms |= ALARM_DISK;
+        for (size_t row = 0; name && row < ARRAY_LEN(rows); row++)
+            if (strcmp(name, rows[row].name) == 0)
+                alarms |= rows[row].alarms;
     }
     conn->control->options.force_alarms(conn->control->options.arg, alarms);
     respond(conn, json_pack("{s:b}", "ok", 1));
@@ -181,6 +187,11 @@ static void handle(struct control_conn *conn, const json_t *request)
     const char *name = json_string_value(json_object_get(request, "op")), *why = NULL;
     if (name && strcmp(name, "version") == 0) {
         respond(conn, json_pack("{s:b, s:s}", "ok", 1, "version", MILLRACE_VERSION));
+        return;
+    }
+    if (name && strcmp(name, "status") == 0) {
+        json_t *status = conn->control->options.status(conn->control->options.arg);
+        respond(conn, status ? json_pack("{s:b, s:[o]}", "ok", 1, "rows", status) : NULL);
         return;
     }
     if (name && strcmp(name, "alarm") == 0) {

@@ -6,7 +6,9 @@
  * Protocol: request and response are a 32-bit big-endian length and a JSON object; one request at a time. Requests:
  *   {"op": "USER_PUT", "name": …, "other": …, "key": …, "number": n, "args": {…}, "flags": ["durable", …]}
  *       any operation of core/admin.def with its operands; with "lazy": true the answer does not wait for the disk
- *   {"op": "alarm", "raised": ["memory", "disk"]}   alarms held up by hand until the next such request
+ *   {"op": "alarm", "raised": ["memory", "disk"]}   alarms held up by hand until the next such request;
+ *       memory-hard and disk-hard refuse publishes
+ *   {"op": "status"}   one row: what memory is used for, marks and alarms; not by way of the core
  *   {"op": "version"}
  * Responses: {"ok": true, "rows": [{…}, …], "name": …, "number": n} or {"ok": false, "error": "NOT_FOUND", "text": …}.
  * Who reaches the socket may administer: it is readable by the owner only.
@@ -16,6 +18,8 @@
 
 #include "admin/caller.h"
 #include "net/loop.h"
+
+#include <jansson.h>
 
 #define CONTROL_SOCKET "control.sock"
 #define CONTROL_REQUEST_MAX (4u << 20)
@@ -29,6 +33,7 @@ struct control_options {
     struct slab_heap *heap;
     const struct log *log;
     void (*force_alarms)(void *arg, unsigned alarms);
+    json_t *(*status)(void *arg); /* an object, the caller's; NULL: no memory. On the loop's thread */
     void *arg;
 };
 

@@ -1,4 +1,4 @@
-/* The heap behind one door. Three process-wide counters live here, the one exception to "no globals": an allocator is
+/* The heap behind one door. The process-wide counters live here, the one exception to "no globals": an allocator is
  * process-wide by nature, and the fault hook has to reach every caller. Counting uses relaxed atomics; hot paths take
  * messages and entries from slabs (slab.c, pool.c) and seldom come here. */
 #include "base/mem.h"
@@ -7,7 +7,10 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-static _Atomic size_t in_use;
+/* Each on a line of its own: threads allocate different kinds. */
+static struct {
+    _Alignas(64) _Atomic size_t bytes;
+} in_use[MEM_KINDS];
 static _Atomic uint64_t fail_countdown; /* 0: off; 1: the next allocation fails */
 static _Atomic uint64_t failures_hit;
 static _Atomic bool fail_for_ever;
@@ -27,29 +30,29 @@ static bool should_fail(void)
     return true;
 }
 
-static void *account(void *ptr)
+static void *account(enum mem_kind kind, void *ptr)
 {
     if (ptr)
-        atomic_fetch_add_explicit(&in_use, malloc_usable_size(ptr), memory_order_relaxed);
+        atomic_fetch_add_explicit(&in_use[kind].bytes, malloc_usable_size(ptr), memory_order_relaxed);
     return ptr;
 }
 
-void *mem_alloc(size_t len)
+void *mem_alloc_as(enum mem_kind kind, size_t len)
 {
-    return should_fail() ? NULL : account(malloc(len ? len : 1));
+    return should_fail() ? NULL : account(kind, malloc(len ? len : 1));
 }
 
-void *mem_zalloc(size_t len)
+void *mem_zalloc_as(enum mem_kind kind, size_t len)
 {
-    return should_fail() ? NULL : account(calloc(1, len ? len : 1));
+    return should_fail() ? NULL : account(kind, calloc(1, len ? len : 1));
 }
 
-void *mem_aligned(size_t align, size_t len)
+void *mem_aligned_as(enum mem_kind kind, size_t align, size_t len)
 {
-    return should_fail() ? NULL : account(aligned_alloc(align, (len + align - 1) / align * align));
+    return should_fail() ? NULL : account(kind, aligned_alloc(align, (len + align - 1) / align * align));
 }
 
-void *mem_realloc(void *ptr, size_t len)
+void *mem_realloc_as(enum mem_kind kind, void *ptr, size_t len)
 {
     if (should_fail())
         return NULL;
@@ -57,8 +60,41 @@ void *mem_realloc(void *ptr, size_t len)
     void *grown = realloc(ptr, len ? len : 1);
     if (!grown)
         return NULL;
-    atomic_fetch_sub_explicit(&in_use, old, memory_order_relaxed);
-    return account(grown);
+    atomic_fetch_sub_explicit(&in_use[kind].bytes, old, memory_order_relaxed);
+    return account(kind, grown);
+}
+
+void mem_free_as(enum mem_kind kind, void *ptr)
+{
+    if (!ptr)
+        return;
+    atomic_fetch_sub_explicit(&in_use[kind].bytes, malloc_usable_size(ptr), memory_order_relaxed);
+    free(ptr);
+}
+
+void *mem_alloc(size_t len)
+{
+    return mem_alloc_as(MEM_OTHER, len);
+}
+
+void *mem_zalloc(size_t len)
+{
+    return mem_zalloc_as(MEM_OTHER, len);
+}
+
+void *mem_aligned(size_t align, size_t len)
+{
+    return mem_aligned_as(MEM_OTHER, align, len);
+}
+
+void *mem_realloc(void *ptr, size_t len)
+{
+    return mem_realloc_as(MEM_OTHER, ptr, len);
+}
+
+void mem_free(void *ptr)
+{
+    mem_free_as(MEM_OTHER, ptr);
 }
 
 char *mem_slicedup(struct slice s)
@@ -77,17 +113,28 @@ char *mem_strdup(const char *text)
     return mem_slicedup(slice_str(text));
 }
 
-void mem_free(void *ptr)
+size_t mem_in_use_as(enum mem_kind kind)
 {
-    if (!ptr)
-        return;
-    atomic_fetch_sub_explicit(&in_use, malloc_usable_size(ptr), memory_order_relaxed);
-    free(ptr);
+    return atomic_load_explicit(&in_use[kind].bytes, memory_order_relaxed);
 }
 
+/* Kinds are read one after the other: while others allocate the sum is of no single moment. */
 size_t mem_in_use(void)
 {
-    return atomic_load_explicit(&in_use, memory_order_relaxed);
+    size_t sum = 0;
+    for (int kind = 0; kind < MEM_KINDS; kind++)
+        sum += mem_in_use_as((enum mem_kind)kind);
+    return sum;
+}
+
+const char *mem_kind_key(enum mem_kind kind)
+{
+    static const char *const keys[MEM_KINDS] = {
+#define MEM_KIND(name, key, text) [MEM_##name] = (key),
+#include "base/mem_kinds.def"
+#undef MEM_KIND
+    };
+    return keys[kind];
 }
 
 void mem_fail_at(uint64_t n, bool for_ever)

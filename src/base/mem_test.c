@@ -36,6 +36,22 @@ static void the_account_is_balanced(void **state)
     assert_int_equal(mem_in_use(), before);
 }
 
+static void each_kind_has_an_account(void **state)
+{
+    (void)state;
+    size_t all = mem_in_use(), messages = mem_in_use_as(MEM_MESSAGES), pages = mem_in_use_as(MEM_PAGES);
+    void *a = mem_alloc_as(MEM_MESSAGES, 1000), *b = mem_aligned_as(MEM_PAGES, 4096, 4096);
+    a = mem_realloc_as(MEM_MESSAGES, a, 5000);
+    assert_true(mem_in_use_as(MEM_MESSAGES) >= messages + 5000 && mem_in_use_as(MEM_MESSAGES) < messages + 6000);
+    assert_true(mem_in_use_as(MEM_PAGES) >= pages + 4096);
+    assert_int_equal(mem_in_use() - all, mem_in_use_as(MEM_MESSAGES) - messages + mem_in_use_as(MEM_PAGES) - pages);
+    mem_free_as(MEM_MESSAGES, a);
+    mem_free_as(MEM_PAGES, b);
+    assert_int_equal(mem_in_use_as(MEM_MESSAGES), messages);
+    assert_int_equal(mem_in_use_as(MEM_PAGES), pages);
+    assert_string_equal(mem_kind_key(MEM_JOURNAL), "journal");
+}
+
 static void copies_end_with_a_nul(void **state)
 {
     (void)state;
@@ -100,6 +116,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_account_is_balanced),
+        cmocka_unit_test(each_kind_has_an_account),
         cmocka_unit_test(copies_end_with_a_nul),
         cmocka_unit_test(the_nth_allocation_fails_once_or_for_ever),
         cmocka_unit_test(a_refused_realloc_keeps_the_old_block),

@@ -26,7 +26,7 @@ void pool_init(struct pool *pool, size_t object_len)
 static void drop_chunks(struct list *chunks)
 {
     LIST_EACH(chunks, node, after)
-    mem_free(CONTAINER_OF(node, struct chunk, link));
+    mem_free_as(MEM_ENTRIES, CONTAINER_OF(node, struct chunk, link));
     list_init(chunks);
 }
 
@@ -44,7 +44,7 @@ static uint32_t chunk_capacity(const struct pool *pool)
 
 static bool add_chunk(struct pool *pool)
 {
-    struct chunk *chunk = mem_aligned(CHUNK_LEN, CHUNK_LEN);
+    struct chunk *chunk = mem_aligned_as(MEM_ENTRIES, CHUNK_LEN, CHUNK_LEN);
     if (!chunk)
         return false;
     *chunk = (struct chunk){0};
@@ -94,7 +94,7 @@ static void drop_chunk(struct pool *pool, struct chunk *chunk)
 {
     list_remove(&chunk->link);
     pool->bytes -= CHUNK_LEN;
-    mem_free(chunk);
+    mem_free_as(MEM_ENTRIES, chunk);
 }
 
 void pool_give(struct pool *pool, void *object)

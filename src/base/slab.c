@@ -41,7 +41,7 @@ void slab_heap_init(struct slab_heap *heap)
 static void free_chunks(struct list *chunks)
 {
     LIST_EACH(chunks, node, after)
-    mem_free(CONTAINER_OF(node, struct chunk, link));
+    mem_free_as(MEM_MESSAGES, CONTAINER_OF(node, struct chunk, link));
     list_init(chunks);
 }
 
@@ -56,7 +56,7 @@ void slab_heap_fini(struct slab_heap *heap)
 
 static struct chunk *chunk_new(struct slab_heap *heap, unsigned c)
 {
-    struct chunk *chunk = mem_aligned(CHUNK_LEN, CHUNK_LEN);
+    struct chunk *chunk = mem_aligned_as(MEM_MESSAGES, CHUNK_LEN, CHUNK_LEN);
     if (!chunk)
         return NULL;
     *chunk = (struct chunk){.heap = heap,
@@ -117,7 +117,7 @@ static void give_local(struct slab_heap *heap, struct chunk *chunk, void *block)
     }
     list_remove(&chunk->link);
     heap->bytes -= CHUNK_LEN;
-    mem_free(chunk);
+    mem_free_as(MEM_MESSAGES, chunk);
 }
 
 void slab_give(struct slab_heap *mine, void *block)

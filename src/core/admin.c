@@ -639,6 +639,7 @@ static void totals_op(struct broker *b, struct peer *peer, const struct command 
                 {"expired", t->expired},
                 {"dead_lettered", t->dead_lettered},
                 {"rejected", t->rejected},
+                {"refused", t->refused},
                 {"messages", t->messages},
                 {"message_bytes", t->message_bytes},
                 {"unacked", t->unacked},

@@ -29,7 +29,7 @@ bool backlog_lanes(struct queue *q, unsigned lanes)
     CHECK(q->ready_count == 0 && q->lanes == &q->lane);
     if (lanes <= 1)
         return true;
-    q->lanes = mem_zalloc(lanes * sizeof *q->lanes);
+    q->lanes = mem_zalloc_as(MEM_QUEUES, lanes * sizeof *q->lanes);
     if (!q->lanes) {
         q->lanes = &q->lane;
         return false;

@@ -134,7 +134,7 @@ static void free_peers(struct broker *b)
         slice_drop(&peer->address);
         slice_drop(&peer->protocol);
         mem_free(peer->channels);
-        mem_free(peer);
+        mem_free_as(MEM_CONNECTIONS, peer);
     }
 }
 

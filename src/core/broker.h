@@ -160,7 +160,8 @@ struct core_log {
 };
 #define CORE_RECORD_BYTES_MAX (512u * 1024)
 
-enum alarm { ALARM_MEMORY = 1, ALARM_DISK = 2 };
+/* Soft ones block publishers; the hard ones, which come with their soft one, refuse: see session.c. */
+enum alarm { ALARM_MEMORY = 1, ALARM_DISK = 2, ALARM_MEMORY_HARD = 4, ALARM_DISK_HARD = 8 };
 
 struct broker_options {
     struct core_log log;
@@ -228,7 +229,8 @@ void broker_check(struct broker *broker);
 struct slab_heap *broker_heap(struct broker *broker);
 
 struct broker_totals {
-    uint64_t published, routed, delivered, acked, redelivered, returned, dropped, expired, dead_lettered, rejected;
+    uint64_t published, routed, delivered, acked, redelivered, returned, dropped, expired, dead_lettered, rejected,
+        refused;
     uint64_t messages, message_bytes, unacked, queues, exchanges, bindings, consumers, channels, sessions, vhosts,
         users;
     uint64_t compactions;

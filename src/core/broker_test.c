@@ -28,6 +28,47 @@ static void confirms_wait_for_the_journal(void **state)
     end(rig);
 }
 
+static void alarm(struct rig *rig, unsigned alarms)
+{
+    rig_command(rig, 1, CMD_ALARM, 0, 0)->number = alarms;
+    ring_publish(&broker_port(rig->b, 1)->commands);
+    rig_step(rig);
+}
+
+/* Beyond a hard mark publishes are refused, and for want of memory newcomers; deliveries and acks go on. */
+static void hard_alarms_refuse(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    declare(rig, "q", (struct slice){0});
+    rig_plain(rig, CMD_CONFIRM_SELECT, 1, 1, 0, 0);
+    put(rig, "q", "a");
+    alarm(rig, ALARM_DISK | ALARM_DISK_HARD);
+    assert_int_equal(rig_count(rig, EFF_BLOCKED), 1);
+    rig_clear(rig);
+    put(rig, "q", "b");
+    assert_int_equal(rig_count(rig, EFF_NACK), 1);
+    assert_int_equal(rig_ready(rig, "q"), 1);
+    consume(rig, "q", "c", 0);
+    assert_string_equal(rig_delivered(rig), "a");
+    rig_plain(rig, CMD_ACK, 1, 1, 1, 0);
+    assert_int_equal(rig->b->totals.acked, 1);
+    rig_open(rig, 2); /* whoever drains may come */
+    rig_plain(rig, CMD_CHANNEL_OPEN, 2, 1, 0, 0);
+    assert_string_equal(rig_error(rig), "");
+    rig_publish(rig, 2, 1, "", "q", "c", true);
+    assert_string_equal(rig_error(rig), "406 the broker is out of disk space: publishes are refused for now");
+    alarm(rig, ALARM_MEMORY | ALARM_MEMORY_HARD);
+    rig_clear(rig);
+    rig_open(rig, 3);
+    assert_string_equal(rig_error(rig), "506 the broker is out of memory: no new connections for now");
+    alarm(rig, 0);
+    rig_clear(rig);
+    put(rig, "q", "d");
+    assert_int_equal(rig_count(rig, EFF_CONFIRM), 1);
+    end(rig);
+}
+
 static void requeue_keeps_its_place(void **state)
 {
     (void)state;
@@ -724,6 +765,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(confirms_wait_for_the_journal),
         cmocka_unit_test(requeue_keeps_its_place),
+        cmocka_unit_test(hard_alarms_refuse),
         cmocka_unit_test(acks_go_before_later_publishes),
         cmocka_unit_test(ttl_and_limits),
         cmocka_unit_test(ttl_while_down),

@@ -271,7 +271,7 @@ void do_channel_open(struct broker *b, struct peer *peer, struct channel *old, s
         fail(b, peer, 0, c->origin, ERR_CHANNEL_ERROR, "second 'channel.open' seen");
         return;
     }
-    struct channel *ch = channel_slot(peer, c->channel) ? mem_zalloc(sizeof *ch) : NULL;
+    struct channel *ch = channel_slot(peer, c->channel) ? mem_zalloc_as(MEM_CONNECTIONS, sizeof *ch) : NULL;
     if (!ch) {
         no_memory(b, peer, 0, c->origin);
         return;
@@ -308,7 +308,7 @@ void channel_free(struct broker *b, struct channel *ch)
     slice_drop(&ch->last_queue);
     mem_free(ch->unacked.items);
     mem_free(ch->tx_acks);
-    mem_free(ch);
+    mem_free_as(MEM_CONNECTIONS, ch);
 }
 
 void do_channel_close(struct broker *b, struct peer *peer, struct channel *none, struct command *c)

@@ -10,7 +10,7 @@ struct msg *msg_new(struct slab_heap *mine, struct slice exchange, struct slice 
     CHECK(exchange.len <= 255 && key.len <= 255 && props.len <= UINT32_MAX && body_len <= UINT32_MAX);
     size_t len = sizeof(struct msg) + exchange.len + key.len + props.len + body_len;
     bool large = len > SLAB_LEN_MAX;
-    struct msg *msg = large ? mem_alloc(len) : slab_take(mine, len);
+    struct msg *msg = large ? mem_alloc_as(MEM_MESSAGES, len) : slab_take(mine, len);
     if (!msg)
         return NULL;
     *msg = (struct msg){.large = large,
@@ -33,7 +33,7 @@ struct msg *msg_new(struct slab_heap *mine, struct slice exchange, struct slice 
 void msg_free(struct slab_heap *mine, struct msg *msg)
 {
     if (msg->large)
-        mem_free(msg);
+        mem_free_as(MEM_MESSAGES, msg);
     else
         slab_give(mine, msg);
 }

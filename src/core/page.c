@@ -7,7 +7,7 @@
 struct page_job *page_job_new(enum page_job_type type, uint32_t count)
 {
     CHECK(count <= PAGE_ITEMS_MAX);
-    struct page_job *job = mem_zalloc(sizeof *job + count * sizeof job->items[0]);
+    struct page_job *job = mem_zalloc_as(MEM_PAGES, sizeof *job + count * sizeof job->items[0]);
     if (!job)
         return NULL;
     job->type = type;
@@ -24,5 +24,5 @@ void page_job_free(struct slab_heap *mine, struct page_job **job)
     for (uint32_t i = 0; i < j->count; i++)
         if (j->items[i].msg)
             msg_unref(mine, j->items[i].msg);
-    mem_free(j);
+    mem_free_as(MEM_PAGES, j);
 }

@@ -54,7 +54,7 @@ static size_t fat_bytes(const struct broker *b)
 
 struct page *page_new(struct queue *q, unsigned lane)
 {
-    struct page *page = mem_zalloc(sizeof *page);
+    struct page *page = mem_zalloc_as(MEM_PAGES, sizeof *page);
     if (!page)
         return NULL;
     page->queue = q;
@@ -252,7 +252,7 @@ void page_free(struct broker *b, struct page *page)
     mem_free(page->holes.runs);
     mem_free(page->transient.runs);
     mem_free(page->returns);
-    mem_free(page);
+    mem_free_as(MEM_PAGES, page);
 }
 
 /* A job is on its way: its answer will free the page. */
@@ -464,7 +464,7 @@ static bool write_page(struct broker *b, struct queue *q, unsigned number)
     struct page *page = count ? page_new(q, number) : NULL;
     struct page_job *job = page ? page_job_new(PAGE_WRITE, count) : NULL;
     if (!job) {
-        mem_free(page);
+        mem_free_as(MEM_PAGES, page);
         return false;
     }
     page_fill(page, job, lane);

@@ -361,6 +361,18 @@ static void publish_checked(struct broker *b, struct channel *ch, struct exchang
         publish_routed(b, ch, msg, c, delivered, bytes);
 }
 
+/* A hard alarm holds: without confirms the channel ends, so that nothing is lost in silence. */
+static void refuse_for_alarm(struct broker *b, struct channel *ch, const struct command *c, uint64_t bytes)
+{
+    bool disk = b->alarms & ALARM_DISK_HARD;
+    b->totals.refused++;
+    if (ch->mode == MODE_CONFIRM)
+        refuse(b, ch, c->number, bytes);
+    else
+        fail(b, ch->peer, c->channel, c->origin, ERR_PRECONDITION_FAILED,
+             "the broker is out of %s: publishes are refused for now", disk ? "disk space" : "memory");
+}
+
 void do_publish(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
 {
     struct msg *msg = c->msg, *original = NULL;
@@ -371,6 +383,11 @@ void do_publish(struct broker *b, struct peer *peer, struct channel *ch, struct 
     if (!peer->publisher) {
         peer->publisher = true;
         alarms_apply(b, peer);
+    }
+    if (b->alarms & (ALARM_MEMORY_HARD | ALARM_DISK_HARD)) {
+        refuse_for_alarm(b, ch, c, bytes);
+        msg_unref(&b->heap, msg);
+        return;
     }
     b->totals.published++;
     struct exchange *x = exchange_of(b, ch, msg, c);

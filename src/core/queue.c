@@ -63,7 +63,7 @@ void queue_rules_changed(struct broker *b, struct queue *q)
 struct queue *queue_make(struct broker *b, struct vhost *vhost, struct slice name, bool durable, bool exclusive,
                          bool auto_delete, struct slice args, struct peer *owner, uint64_t id)
 {
-    struct queue *q = mem_zalloc(sizeof *q);
+    struct queue *q = mem_zalloc_as(MEM_QUEUES, sizeof *q);
     if (!q)
         return NULL;
     q->vhost = vhost;
@@ -106,7 +106,7 @@ struct queue *queue_make(struct broker *b, struct vhost *vhost, struct slice nam
 failed:
     slice_drop(&q->name);
     slice_drop(&q->args);
-    mem_free(q);
+    mem_free_as(MEM_QUEUES, q);
     return NULL;
 }
 
@@ -174,11 +174,11 @@ static void dismantle(struct broker *b, struct queue *q)
     for (unsigned i = 0; i < lane_count(q); i++)
         mem_free(q->lanes[i].paging);
     if (q->lanes != &q->lane)
-        mem_free(q->lanes);
+        mem_free_as(MEM_QUEUES, q->lanes);
     mem_free(q->removed.runs);
     slice_drop(&q->name);
     slice_drop(&q->args);
-    mem_free(q);
+    mem_free_as(MEM_QUEUES, q);
 }
 
 void queue_delete(struct broker *b, struct queue *q)

@@ -151,7 +151,7 @@ static void page_forget(struct page *page)
     mem_free(page->holes.runs);
     mem_free(page->transient.runs);
     mem_free(page->returns);
-    mem_free(page);
+    mem_free_as(MEM_PAGES, page);
 }
 
 /* The page's place in the list; the same page as it was known before gives way, but for what it knows of returns. */

@@ -3,6 +3,9 @@
  * A login is answered by the worker: the core knows only verifiers and sends (secret, verifier) out as EFF_VERIFY. A
  * login that succeeded is remembered as an HMAC under a key of this process, so that the next login with the same secret
  * costs a hash and no worker. Unknown users are verified against a decoy, so that they take as long as known ones.
+ *
+ * Alarms: while one holds, peers that publish are blocked (what they had sent before still counts). While a hard one holds
+ * publishes are refused (publish.c), and for want of memory nobody enters a vhost; deliveries, acks and all else go on.
  */
 #include "core/core_int.h"
 
@@ -104,12 +107,12 @@ void do_session_open(struct broker *b, struct peer *old, struct channel *ch, str
     (void)ch;
     CHECK(!old);
     struct port_side *side = &b->sides[c->number];
-    struct peer *peer = peer_slot(side, c->session) ? mem_zalloc(sizeof *peer) : NULL;
+    struct peer *peer = peer_slot(side, c->session) ? mem_zalloc_as(MEM_CONNECTIONS, sizeof *peer) : NULL;
     if (!peer ||
         (c->ask && (!slice_keep(&peer->address, c->ask->name) || !slice_keep(&peer->protocol, c->ask->other)))) {
         if (peer)
             slice_drop(&peer->address);
-        mem_free(peer);
+        mem_free_as(MEM_CONNECTIONS, peer);
         refuse_session(side, c->session);
         return;
     }
@@ -155,7 +158,7 @@ void do_session_close(struct broker *b, struct peer *peer, struct channel *ch, s
     slice_drop(&peer->address);
     slice_drop(&peer->protocol);
     mem_free(peer->channels);
-    mem_free(peer);
+    mem_free_as(MEM_CONNECTIONS, peer);
     b->totals.sessions--;
 }
 
@@ -284,6 +287,10 @@ void do_enter(struct broker *b, struct peer *peer, struct channel *ch, struct co
              SLICE_ARG(c->ask->name), SLICE_ARG(peer->user->name));
         return;
     }
+    if (b->alarms & ALARM_MEMORY_HARD) {
+        fail(b, peer, 0, c->origin, ERR_RESOURCE_ERROR, "the broker is out of memory: no new connections for now");
+        return;
+    }
     peer->vhost = vhost;
     peer->state = PEER_ENTERED;
     answer_ok(b, peer, c, 0, (struct slice){0}, 0, 0);
@@ -310,9 +317,8 @@ void alarms_apply(struct broker *b, struct peer *peer)
     struct effect *e = effect_push(b, peer, should ? EFF_BLOCKED : EFF_UNBLOCKED, 0);
     if (!should)
         return;
-    const char *text = b->alarms == (ALARM_MEMORY | ALARM_DISK) ? "low on memory & low on disk"
-                       : b->alarms == ALARM_MEMORY              ? "low on memory"
-                                                                : "low on disk";
+    bool memory = b->alarms & (ALARM_MEMORY | ALARM_MEMORY_HARD), disk = b->alarms & (ALARM_DISK | ALARM_DISK_HARD);
+    const char *text = memory && disk ? "low on memory & low on disk" : memory ? "low on memory" : "low on disk";
     e->answer = answer_new(slice_str(text), (struct slice){0}, (struct slice){0}); /* NULL: blocked without a reason */
 }
 

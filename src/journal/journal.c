@@ -238,6 +238,11 @@ uint64_t journal_live_bytes(const struct journal *journal)
     return figure(journal, FIGURE_LIVE);
 }
 
+uint64_t journal_written(const struct journal *journal)
+{
+    return figure(journal, FIGURE_WRITTEN);
+}
+
 const uint8_t *journal_uuid(const struct journal *journal)
 {
     return journal->wal.super.uuid; /* set by open, constant after it */

@@ -96,6 +96,9 @@ void journal_trim(struct journal *journal, lsn_t upto);
 /* Bytes of journal files between start and now: what a restart must read. Any thread. */
 uint64_t journal_live_bytes(const struct journal *journal);
 
+/* Bytes written to journal files in this run. Any thread. */
+uint64_t journal_written(const struct journal *journal);
+
 /* 16 bytes that name this journal; a loan for its life. Any thread. */
 const uint8_t *journal_uuid(const struct journal *journal);
 /* The token of this claim (the epoch): grows with every open. Any thread. */

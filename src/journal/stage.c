@@ -26,7 +26,7 @@ static struct group *group_new(size_t cap)
 {
     cap = layout_blocks(cap);
     struct group *group = mem_alloc(sizeof *group);
-    uint8_t *bytes = group ? mem_aligned(LAYOUT_BLOCK, cap) : NULL;
+    uint8_t *bytes = group ? mem_aligned_as(MEM_JOURNAL, LAYOUT_BLOCK, cap) : NULL;
     if (!bytes) {
         mem_free(group);
         return NULL;
@@ -37,7 +37,7 @@ static struct group *group_new(size_t cap)
 
 static void group_free(struct group *group)
 {
-    mem_free(group->bytes);
+    mem_free_as(MEM_JOURNAL, group->bytes);
     mem_free(group);
 }
 

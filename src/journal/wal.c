@@ -354,7 +354,7 @@ static bool have_zeros(struct wal *wal)
 {
     if (wal->zeros)
         return true;
-    wal->zeros = mem_aligned(LAYOUT_BLOCK, FILL_BYTES);
+    wal->zeros = mem_aligned_as(MEM_JOURNAL, LAYOUT_BLOCK, FILL_BYTES);
     if (wal->zeros)
         memset(wal->zeros, 0, FILL_BYTES);
     return wal->zeros != NULL;
@@ -444,7 +444,7 @@ int wal_tend(struct wal *wal)
 {
     enum tend what = tend_next(wal);
     if (what == TEND_NOTHING) {
-        mem_free(wal->zeros);
+        mem_free_as(MEM_JOURNAL, wal->zeros);
         wal->zeros = NULL;
         return 0;
     }
@@ -493,6 +493,6 @@ void wal_close(struct wal *wal, bool clean, lsn_t durable)
     close_fd(wal, &wal->lock_fd);
     mem_free(wal->files);
     mem_free(wal->block);
-    mem_free(wal->zeros);
+    mem_free_as(MEM_JOURNAL, wal->zeros);
     *wal = (struct wal){.lock_fd = -1, .fd = -1, .next_fd = -1, .fill_fd = -1};
 }

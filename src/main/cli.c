@@ -31,6 +31,7 @@ static const struct command_row rows[] = {
     {"policy", cli_admin, "set, clear, list policies"},
     {"definitions", cli_admin, "import or export RabbitMQ's definitions JSON"},
     {"list", cli_admin, "list queues, exchanges, bindings, connections, consumers, or totals"},
+    {"status", cli_admin, "what memory and disk are used for, marks and alarms"},
     {"alarm", cli_admin, "raise or clear an alarm by hand: publishers wait"},
     {"connection", cli_admin, "close a connection"},
     {"compact", cli_admin, "compact the journal now"},

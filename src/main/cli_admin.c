@@ -330,7 +330,7 @@ static void print_pairs(const json_t *object)
     {
         char text[512];
         cell_text(value, text, sizeof text);
-        printf("%-16s  %s\n", key, text);
+        printf("%-18s  %s\n", key, text);
     }
 }
 
@@ -391,7 +391,8 @@ static const struct verb_row verbs[] = {
     {"list", "consumers", 0, 0, "", NULL, "CONSUMER_LIST",
      "vhost queue consumer_tag peer channel ack_required prefetch_count unacked"},
     {"list", "totals", 0, 0, "", NULL, "TOTALS", ""},
-    {"alarm", "raise", 1, 2, "memory|disk ...", alarm_raise, NULL, NULL},
+    {"status", "show", 0, 0, "", NULL, "status", ""},
+    {"alarm", "raise", 1, 2, "memory|disk|memory-hard|disk-hard ...", alarm_raise, NULL, NULL},
     {"alarm", "clear", 0, 0, "", alarm_raise, NULL, NULL},
     {"connection", "close", 1, 2, "ID [REASON]", connection_close, NULL, NULL},
     {"compact", "now", 0, 0, "", compact, NULL, NULL},
@@ -441,8 +442,10 @@ int cli_admin(int argc, char **argv)
     }
     cli_line_parse(&line, usage, "Looks after a running broker through the control socket in its data folder.", argc,
                    argv);
-    if (strcmp(line.command, "compact") == 0 && line.word_count == 0)
+    if (line.word_count == 0 && strcmp(line.command, "compact") == 0)
         line.words[line.word_count++] = "now";
+    if (line.word_count == 0 && strcmp(line.command, "status") == 0)
+        line.words[line.word_count++] = "show";
     const struct verb_row *verb = line.word_count ? verb_find(line.command, line.words[0]) : NULL;
     int code = END_USAGE;
     if (!verb || line.word_count - 1 < verb->words_min || line.word_count - 1 > verb->words_max)

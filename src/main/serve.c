@@ -20,6 +20,7 @@
 #include "journal/journal.h"
 #include "main/exit_codes.h"
 #include "main/pager.h"
+#include "main/status.h"
 #include "main/worker.h"
 #include "net/listener.h"
 #include "os/os_process.h"
@@ -37,6 +38,7 @@
 #define CLOSING_LOOK_NS (10 * NS_PER_MS) /* how often loop 0 looks whether the others' connections are gone */
 #define DRAINING_NS (1 * NS_PER_S)
 #define CONNS_PER_LOOP_MAX (1u << 20)
+#define LOOK_BYTES (8u << 20) /* written to the journal: as much may have gone to pages */
 #define STOP_REASON "shutdown"
 
 enum serve_phase { SERVE_RUNNING, SERVE_CLOSING, SERVE_DRAINING, SERVE_DONE };
@@ -76,6 +78,7 @@ struct serve {
     _Atomic bool core_stop, core_running;
     _Atomic unsigned phase; /* enum serve_phase, written by loop 0 */
     mono_t phase_until;
+    uint64_t looked_at; /* the core's: what the journal had written when memory and disk were last looked at for that */
     bool drained;
     int exit_code;
     char control_path[4200];
@@ -132,7 +135,11 @@ static bool core_step(struct serve *s)
 {
     bool more = broker_step(s->broker, s->os->now_mono(s->os), s->os->now_wall(s->os), journal_durable(s->journal));
     journal_kick(s->journal);
-    if (has_effects(s->worker_port))
+    uint64_t written = journal_written(s->journal);
+    if (written - s->looked_at >= LOOK_BYTES) {
+        s->looked_at = written;
+        worker_look(s->worker);
+    } else if (has_effects(s->worker_port))
         worker_wake(s->worker);
     if (has_effects(s->store_port))
         pager_wake(s->pager);
@@ -206,9 +213,22 @@ static void start_draining(struct serve *s, mono_t now)
         s->drained = true; /* what is acknowledged is in the journal anyway */
 }
 
+/* What is acknowledged is safe in any case: a start finds it. */
+static const char *advice(int err)
+{
+    switch (err) {
+    case -ENOSPC:
+    case -EDQUOT: return "make room on this disk, then start again";
+    case -EROFS: return "mount this disk for writing again, then start again";
+    case -EIO: return "look at the disk (kernel log), then start again: what was acknowledged will be found";
+    default: return "start again when the reason is gone";
+    }
+}
+
 static void journal_is_dead(struct serve *s, int err)
 {
-    log_event(&s->log, LOG_journal_failed, log_str("error", strerror(-err)));
+    log_event(&s->log, LOG_journal_failed, log_str("error", strerror(-err)),
+              log_str("reason", journal_failure_text(s->journal)), log_str("advice", advice(err)));
     s->exit_code = END_JOURNAL;
     phase_enter(s, SERVE_DONE, 0);
 }
@@ -499,6 +519,12 @@ static void force_alarms(void *arg, unsigned alarms)
     worker_alarms_force(((struct serve *)arg)->worker, alarms);
 }
 
+static json_t *status(void *arg)
+{
+    struct serve *s = arg;
+    return status_json(s->worker, s->journal);
+}
+
 static int make_loops(struct serve *s)
 {
     for (unsigned i = 0; i < s->loop_count; i++)
@@ -508,6 +534,7 @@ static int make_loops(struct serve *s)
                                       .heap = is_alone(s) ? broker_heap(s->broker) : &s->loops[0].heap,
                                       .log = &s->log,
                                       .force_alarms = force_alarms,
+                                      .status = status,
                                       .arg = s};
     s->control = control_new(&options);
     return s->control ? 0 : fail(s, END_SYSTEM, "no memory for the control socket");
@@ -525,8 +552,12 @@ static int start_threads(struct serve *s)
                                      .log = &s->log,
                                      .port = s->worker_port,
                                      .dir = s->config->data,
+                                     .journal = s->journal,
+                                     .journal_file_bytes = s->config->journal_file_bytes,
                                      .memory_high_watermark = s->config->memory_high_watermark,
+                                     .memory_hard_watermark = s->config->memory_hard_watermark,
                                      .disk_free_min = s->config->disk_free_min,
+                                     .disk_free_hard = s->config->disk_free_hard,
                                      .wake_core = wake_core,
                                      .arg = s};
     int err = journal_start(s->journal);
@@ -748,7 +779,8 @@ static void tear_down(struct serve *s)
     if (s->journal) {
         int err = journal_stop(s->journal);
         if (err < 0 && s->exit_code == END_OK) {
-            log_event(&s->log, LOG_journal_failed, log_str("error", strerror(-err)));
+            log_event(&s->log, LOG_journal_failed, log_str("error", strerror(-err)),
+                      log_str("reason", journal_failure_text(s->journal)), log_str("advice", advice(err)));
             s->exit_code = END_JOURNAL;
         }
     }

@@ -7,6 +7,7 @@
 #define MIB (1024ull * 1024)
 #define TRIM_EVERY_NS (10 * NS_PER_S)
 #define TRIM_BLOCKED_NS (NS_PER_S / 4)
+#define TRIM_IDLE_BYTES (16 * MIB) /* less is not worth it; also what program and stacks take beyond our account */
 #define PAUSE_FAR_NS NS_PER_S
 #define PAUSE_NEAR_NS (NS_PER_S / 10)
 
@@ -15,7 +16,7 @@ uint64_t watch_memory_mark(double level, uint64_t memory_total)
     return level <= 1.0 ? (uint64_t)(level * (double)memory_total) : (uint64_t)level;
 }
 
-uint64_t watch_disk_min(uint64_t setting, uint64_t disk_total)
+uint64_t watch_disk_soft(uint64_t setting, uint64_t disk_total)
 {
     if (setting)
         return setting;
@@ -23,25 +24,45 @@ uint64_t watch_disk_min(uint64_t setting, uint64_t disk_total)
     return share < 64 * MIB ? 64 * MIB : share > 4096 * MIB ? 4096 * MIB : share;
 }
 
-static bool stays(bool raised, uint64_t value, uint64_t raise_above, uint64_t end_below)
+uint64_t watch_disk_hard(const struct watch *watch)
 {
-    return value > raise_above || (raised && value >= end_below);
+    return watch->disk_hard > watch->owed ? watch->disk_hard : watch->owed;
 }
 
-bool watch_trim_due(const struct watch *watch, uint64_t counted, uint64_t resident, mono_t since)
+static uint64_t disk_soft(const struct watch *watch)
 {
-    uint64_t low = watch->memory_mark / 20 * 19;
+    uint64_t least = watch_disk_hard(watch) / 4 * 5;
+    return watch->disk_soft > least ? watch->disk_soft : least;
+}
+
+static bool above(bool raised, uint64_t value, uint64_t mark)
+{
+    return value > mark || (raised && value >= mark / 20 * 19);
+}
+
+static bool below(bool raised, uint64_t value, uint64_t mark)
+{
+    return value < mark || (raised && value <= mark + mark / 20);
+}
+
+bool watch_trim_due(const struct watch *watch, uint64_t counted, uint64_t resident, mono_t since, bool idle)
+{
+    uint64_t low = watch->memory_soft / 20 * 19;
     bool only_pages = (watch->raised & ALARM_MEMORY) && counted < low;
-    return resident > low && resident > counted && since > (only_pages ? TRIM_BLOCKED_NS : TRIM_EVERY_NS);
+    bool much = resident > counted + counted / 8 + TRIM_IDLE_BYTES;
+    return (resident > low || (idle && much)) && resident > counted &&
+           since > (only_pages ? TRIM_BLOCKED_NS : TRIM_EVERY_NS);
 }
 
 unsigned watch_measure(struct watch *watch, uint64_t memory_used, uint64_t disk_free)
 {
-    bool memory = stays(watch->raised & ALARM_MEMORY, memory_used, watch->memory_mark, watch->memory_mark / 20 * 19);
-    bool disk = disk_free < watch->disk_min ||
-                ((watch->raised & ALARM_DISK) && disk_free <= watch->disk_min + watch->disk_min / 20);
-    watch->raised = (memory ? ALARM_MEMORY : 0u) | (disk ? ALARM_DISK : 0u);
-    watch->near = memory_used > watch->memory_mark / 2 || disk_free / 4 < watch->disk_min;
+    unsigned was = watch->raised;
+    uint64_t soft = disk_soft(watch);
+    watch->raised = (above(was & ALARM_MEMORY, memory_used, watch->memory_soft) ? ALARM_MEMORY : 0u) |
+                    (above(was & ALARM_MEMORY_HARD, memory_used, watch->memory_hard) ? ALARM_MEMORY_HARD : 0u) |
+                    (below(was & ALARM_DISK, disk_free, soft) ? ALARM_DISK : 0u) |
+                    (below(was & ALARM_DISK_HARD, disk_free, watch_disk_hard(watch)) ? ALARM_DISK_HARD : 0u);
+    watch->near = memory_used > watch->memory_soft / 2 || disk_free / 4 < soft;
     return watch->raised;
 }
 

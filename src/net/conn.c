@@ -94,10 +94,10 @@ static void engine_settled(struct conn *conn)
 struct conn *conn_open(struct loop *loop, int fd, const struct os_peer *peer, const struct engine_factory *factory)
 {
     loop->now = loop->options.os->now_mono(loop->options.os); /* accepting comes before the tick takes the time */
-    struct conn *conn = mem_zalloc(sizeof *conn);
+    struct conn *conn = mem_zalloc_as(MEM_CONNECTIONS, sizeof *conn);
     struct engine *engine = conn ? factory->make(loop->options.owner, factory->arg, peer, loop->now) : NULL;
     if (!engine) {
-        mem_free(conn);
+        mem_free_as(MEM_CONNECTIONS, conn);
         os_socket_close(fd);
         return NULL;
     }
@@ -131,7 +131,7 @@ struct conn *conn_open(struct loop *loop, int fd, const struct os_peer *peer, co
 
 static void in_release(struct conn *conn)
 {
-    mem_free(conn->in);
+    mem_free_as(MEM_CONNECTIONS, conn->in);
     conn->in = NULL;
     conn->in_at = conn->in_len = conn->in_cap = 0;
 }
@@ -173,7 +173,7 @@ void conn_free(struct conn *conn)
 {
     CHECK(conn->dead);
     list_remove(&conn->link);
-    mem_free(conn);
+    mem_free_as(MEM_CONNECTIONS, conn);
 }
 
 static void close_for_memory(struct conn *conn)
@@ -271,7 +271,7 @@ static bool in_reserve(struct conn *conn, size_t need)
     conn->in_at = 0;
     if (need <= conn->in_cap)
         return true;
-    uint8_t *grown = mem_realloc(conn->in, need);
+    uint8_t *grown = mem_realloc_as(MEM_CONNECTIONS, conn->in, need);
     if (!grown)
         return false;
     conn->in = grown;

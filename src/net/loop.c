@@ -25,12 +25,12 @@ int loop_new(const struct loop_options *options, struct loop **ret)
     if (!loop)
         return -ENOMEM;
     loop->options = *options;
-    loop->scratch = mem_alloc(TAIL_COPY_MAX + READ_GULP);
+    loop->scratch = mem_alloc_as(MEM_CONNECTIONS, TAIL_COPY_MAX + READ_GULP);
     bool ring = ring_init(&loop->handed, HANDED_MAX, sizeof(struct handed));
     int err = loop->scratch && ring ? os_poll_open(&loop->poll) : -ENOMEM;
     if (err < 0) {
         ring_fini(&loop->handed);
-        mem_free(loop->scratch);
+        mem_free_as(MEM_CONNECTIONS, loop->scratch);
         mem_free(loop);
         return err;
     }
@@ -67,7 +67,7 @@ void loop_free(struct loop **loop)
     listener_free_all(l);
     os_poll_close(&l->poll);
     ring_fini(&l->handed);
-    mem_free(l->scratch);
+    mem_free_as(MEM_CONNECTIONS, l->scratch);
     mem_free(l);
 }
 

@@ -34,7 +34,7 @@ static void piece_free(struct piece *piece)
     list_remove(&piece->link);
     if (piece->release)
         piece->release(piece->arg, piece->owner);
-    mem_free(piece);
+    mem_free_as(MEM_CONNECTIONS, piece);
 }
 
 void outq_fini(struct outq *q)
@@ -57,7 +57,7 @@ static struct piece *chunk_add(struct outq *q, size_t n)
         room = CHUNK_LEN_AFTER_LOAN; /* frame heads between bodies: the next piece is a loan again */
     if (room < n)
         room = n;
-    struct piece *piece = mem_alloc(sizeof *piece + room);
+    struct piece *piece = mem_alloc_as(MEM_CONNECTIONS, sizeof *piece + room);
     if (!piece) {
         q->failed = true;
         return NULL;
@@ -107,7 +107,7 @@ void outq_put(struct outq *q, const void *bytes, size_t len)
 void outq_lend(struct outq *q, struct slice bytes, void (*release)(void *arg, void *owner), void *arg, void *owner)
 {
     CHECK(release);
-    struct piece *piece = q->failed || bytes.len == 0 ? NULL : mem_alloc(sizeof *piece);
+    struct piece *piece = q->failed || bytes.len == 0 ? NULL : mem_alloc_as(MEM_CONNECTIONS, sizeof *piece);
     if (!piece) {
         if (bytes.len)
             q->failed = true;

@@ -57,19 +57,45 @@ static uint64_t read_limit(const char *path)
     return v ? v : UINT64_MAX;
 }
 
-/* In a container the cgroup's own file system is mounted at the top; outside, /proc/self/cgroup names the folder. */
+/* The least of what file says in folder and in all folders above it, up to root: each binds those below. */
+static uint64_t limit_upwards(const char *root, const char *folder, const char *file)
+{
+    char path[1200];
+    uint64_t least = UINT64_MAX;
+    for (size_t len = strlen(folder);; len--) {
+        if (len && folder[len] != '/' && folder[len] != '\0')
+            continue;
+        snprintf(path, sizeof path, "%s%.*s/%s", root, (int)len, folder, file);
+        uint64_t limit = read_limit(path);
+        least = limit < least ? limit : least;
+        if (len == 0)
+            return least;
+    }
+}
+
+/* A line of /proc/self/cgroup is number:controllers:folder; v2 is number 0 without controllers. In a container the folder
+ * may not exist below the mount, whose top is then the group itself. */
 static uint64_t cgroup_limit(void)
 {
-    uint64_t least = read_limit("/sys/fs/cgroup/memory.max");
-    uint64_t v1 = read_limit("/sys/fs/cgroup/memory/memory.limit_in_bytes");
-    char line[512], path[640];
-    read_line("/proc/self/cgroup", line, sizeof line);
-    if (strncmp(line, "0::/", 4) == 0 && line[4]) {
-        snprintf(path, sizeof path, "/sys/fs/cgroup%s/memory.max", line + 3);
-        uint64_t own = read_limit(path);
-        least = own < least ? own : least;
+    char line[1024];
+    uint64_t least = UINT64_MAX;
+    FILE *groups = fopen("/proc/self/cgroup", "re");
+    while (groups && fgets(line, sizeof line, groups)) {
+        line[strcspn(line, "\n")] = '\0';
+        char *controllers = strchr(line, ':'), *folder = controllers ? strchr(controllers + 1, ':') : NULL;
+        if (!folder)
+            continue;
+        *folder++ = '\0';
+        uint64_t limit = UINT64_MAX;
+        if (strcmp(controllers + 1, "memory") == 0)
+            limit = limit_upwards("/sys/fs/cgroup/memory", folder, "memory.limit_in_bytes");
+        else if (controllers[1] == '\0')
+            limit = limit_upwards("/sys/fs/cgroup", folder, "memory.max");
+        least = limit < least ? limit : least;
     }
-    return v1 < least ? v1 : least;
+    if (groups)
+        fclose(groups);
+    return least;
 }
 
 uint64_t os_memory_total(void)
@@ -85,6 +111,18 @@ uint64_t os_memory_resident(void)
     read_line("/proc/self/statm", line, sizeof line);
     strtoull(line, &at, 10);
     return strtoull(at, NULL, 10) * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+void os_memory_figures(struct os_memory *ret)
+{
+    char line[128], *at;
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
+    read_line("/proc/self/statm", line, sizeof line);
+    strtoull(line, &at, 10);
+    ret->resident = strtoull(at, &at, 10) * page;
+    ret->files = strtoull(at, NULL, 10) * page;
+    struct mallinfo2 heap = mallinfo2();
+    ret->heap = heap.uordblks + heap.hblkhd;
 }
 
 unsigned os_processors(void)

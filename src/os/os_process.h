@@ -13,6 +13,13 @@ uint64_t os_descriptors_raise(void);
 uint64_t os_memory_total(void);
 /* Bytes of RAM that this process occupies; 0 when the system does not say. */
 uint64_t os_memory_resident(void);
+struct os_memory {
+    uint64_t resident; /* RAM that the process occupies */
+    uint64_t files;    /* of it: the program and its libraries */
+    uint64_t heap;     /* what the allocator has handed out */
+};
+/* May take milliseconds. */
+void os_memory_figures(struct os_memory *ret);
 unsigned os_processors(void);
 /* Whether a crash may leave a core file, and others of the same user may attach. */
 void os_dumpable_set(bool dumpable);

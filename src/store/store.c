@@ -280,10 +280,10 @@ static bool buffer_reserve(struct store *store, uint64_t len)
         cap *= 2;
     if (cap < len)
         cap = (size_t)layout_blocks(len);
-    uint8_t *buffer = mem_aligned(LAYOUT_BLOCK, cap);
+    uint8_t *buffer = mem_aligned_as(MEM_STORE, LAYOUT_BLOCK, cap);
     if (!buffer)
         return false;
-    mem_free(store->buffer);
+    mem_free_as(MEM_STORE, store->buffer);
     store->buffer = buffer;
     store->buffer_cap = cap;
     return true;
@@ -293,7 +293,7 @@ static void buffer_release(struct store *store)
 {
     if (store->buffer_cap <= BUFFER_KEPT)
         return;
-    mem_free(store->buffer);
+    mem_free_as(MEM_STORE, store->buffer);
     store->buffer = NULL;
     store->buffer_cap = 0;
 }
@@ -549,7 +549,7 @@ void store_close(struct store **slot)
     CHECK(!store->threaded);
     forget_jobs(store);
     segments_close(&store->segments);
-    mem_free(store->buffer);
+    mem_free_as(MEM_STORE, store->buffer);
     ring_fini(&store->submitted);
     ring_fini(&store->finished);
     slab_heap_fini(&store->heap);

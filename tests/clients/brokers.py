@@ -209,6 +209,10 @@ class Millrace(Broker):
             raise StartError('millrace %s: %s' % (' '.join(args), done.stdout))
         return done.stdout
 
+    def status(self):
+        """What `millrace status` says, as a dict."""
+        return json.loads(self.cli('status', '--json'))[0]
+
     def prepare(self):
         for name in VHOSTS:
             self.cli('vhost', 'add', name)

@@ -4,6 +4,7 @@ The heavy crash tests with their checker are in tests/crash; here are the promis
 With MILLRACE_TARGET=rabbitmq the same tests run against RabbitMQ.
 """
 
+import os
 import signal
 import socket
 import subprocess
@@ -321,6 +322,69 @@ def test_an_alarm_blocks_publishers_and_never_consumers(fresh_target):
 # ---- about Millrace alone: these are not collected when RabbitMQ is the target ------------------------
 
 if TARGET == 'millrace':
+
+    def test_hard_alarms_refuse_and_say_so(fresh_millrace):
+        w = open_channel(fresh_millrace)
+        ok(w.call(1, 'queue.declare', queue='q', durable=True))
+        w.close()
+        fresh_millrace.cli('alarm', 'raise', 'disk-hard')
+        confirming, plain = open_channel(fresh_millrace), open_channel(fresh_millrace, confirm=False)
+        confirming.publish(1, '', 'q', b'refused', delivery_mode=2)
+        assert confirming.take(1, ('basic.nack', 'basic.ack')).name == 'basic.nack'
+        assert confirming.take(0, ('connection.blocked',)).reason == 'low on disk'
+        plain.publish(1, '', 'q', b'refused', delivery_mode=2)
+        closed = plain.take(1, ('channel.close',))
+        assert (closed.reply_code, closed.reply_text) == (
+            406, 'PRECONDITION_FAILED - the broker is out of disk space: publishes are refused for now')
+        fresh_millrace.cli('alarm', 'raise', 'memory-hard')
+        with pytest.raises(wire.WireError) as refused:
+            fresh_millrace.wire()
+        assert 'the broker is out of memory: no new connections for now' in str(refused.value)
+        status = fresh_millrace.status()
+        assert status['alarms'] == 'memory memory-hard'
+        fresh_millrace.cli('alarm', 'clear')
+        confirming.take(0, ('connection.unblocked',))
+        confirming.publish(1, '', 'q', b'taken', delivery_mode=2)
+        assert confirming.take(1, ('basic.nack', 'basic.ack')).name == 'basic.ack'
+        assert ok(confirming.call(1, 'queue.declare', queue='q', passive=True)).message_count == 1
+        for w in (confirming, plain):
+            w.abort()
+
+    def test_memory_is_accounted_for(fresh_millrace):
+        """What is counted by kind, the allocator's and the program's share are what the system says, to a few MiB."""
+        w = open_channel(fresh_millrace)
+        ok(w.call(1, 'queue.declare', queue='q'))
+        for _ in range(20):
+            w.publish(1, '', 'q', b'x' * (1 << 20))
+        while w.take(1, ('basic.ack',)).delivery_tag < 20:
+            pass
+        status = fresh_millrace.status()
+        assert status['memory_messages'] > 20 << 20
+        assert status['memory_queues'] < 100_000 and status['memory_connections'] > 0
+        if os.environ.get('MILLRACE_FLAVOUR', 'release') == 'release':
+            kinds = ('other', 'messages', 'entries', 'queues', 'pages', 'connections', 'journal', 'store', 'libraries', 'program')
+            parts = sum(status['memory_' + kind] for kind in kinds)
+            assert parts + status['memory_kept'] == status['memory_resident']
+            assert abs(parts - status['memory_resident']) < 8 << 20, status
+        w.close()
+
+    def test_what_a_burst_used_goes_back(fresh_millrace):
+        """To the system, far below any mark, once there is nothing else to do."""
+        if os.environ.get('MILLRACE_FLAVOUR', 'release') != 'release':
+            return                      # sanitizers keep what was freed
+        fresh_millrace.stop()
+        fresh_millrace.args += ('--set', 'paging.bytes=1G')
+        fresh_millrace.start()
+        w = open_channel(fresh_millrace)
+        ok(w.call(1, 'queue.declare', queue='q'))
+        for i in range(1, 6001):
+            w.publish(1, '', 'q', b'x' * 20000)
+            while i % 500 == 0 and w.take(1, ('basic.ack',)).delivery_tag < i:
+                pass
+        assert fresh_millrace.rss_bytes() > 120_000_000
+        ok(w.call(1, 'queue.purge', queue='q'))
+        wait_until(lambda: fresh_millrace.rss_bytes() < 24 << 20, 15, 'the memory to go back')
+        w.close()
 
     def test_stop_does_not_wait_for_a_silent_client(fresh_millrace):
         w = open_channel(fresh_millrace)

@@ -89,13 +89,17 @@ static bool sweep(const struct script *script, enum fault fault, bool for_ever, 
     w.model = malloc(sizeof *w.model);
     if (!w.model)
         abort();
-    size_t before = mem_in_use();
+    size_t before[MEM_KINDS];
+    for (unsigned kind = 0; kind < MEM_KINDS; kind++)
+        before[kind] = mem_in_use_as(kind);
     uint64_t n = first, hit, cut_short = 0;
     do {
         hit = run(&w, script, fault, n, for_ever);
         cut_short += w.model->tx_checked;
-        if (mem_in_use() != before)
-            model_fault(w.model, "%zu bytes were not given back", mem_in_use() - before);
+        for (unsigned kind = 0; kind < MEM_KINDS; kind++)
+            if (mem_in_use_as(kind) != before[kind])
+                model_fault(w.model, "%zd bytes of %s were not given back",
+                            (ssize_t)(mem_in_use_as(kind) - before[kind]), mem_kind_key(kind));
     } while (hit && !w.model->wrong[0] && ++n);
     bool good = !w.model->wrong[0];
     if (!good)

@@ -105,12 +105,12 @@ void amqp091_held_drop(struct amqp091 *a, struct amqp091_channel *ch)
 static bool confirms_grow(struct amqp091_channel *ch)
 {
     uint32_t room = ch->confirms_room ? ch->confirms_room * 2 : CONFIRMS_FIRST;
-    struct amqp091_confirm *grown = mem_alloc(room * sizeof *grown);
+    struct amqp091_confirm *grown = mem_alloc_as(MEM_CONNECTIONS, room * sizeof *grown);
     if (!grown)
         return false;
     for (uint32_t i = 0; i < ch->confirms_count; i++)
         grown[i] = ch->confirms[(ch->confirms_head + i) & (ch->confirms_room - 1)];
-    mem_free(ch->confirms);
+    mem_free_as(MEM_CONNECTIONS, ch->confirms);
     ch->confirms = grown;
     ch->confirms_head = 0;
     ch->confirms_room = room;
@@ -185,7 +185,7 @@ static void confirms_release(struct amqp091 *a, struct amqp091_channel *ch, lsn_
     say_acks(a, ch, upto);
     amqp091_settle(a, ch, bytes);
     if (ch->confirms_count == 0 && ch->confirms_room > CONFIRMS_KEPT) {
-        mem_free(ch->confirms);
+        mem_free_as(MEM_CONNECTIONS, ch->confirms);
         ch->confirms = NULL;
         ch->confirms_head = ch->confirms_room = 0;
     }

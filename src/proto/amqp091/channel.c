@@ -52,7 +52,7 @@ static struct amqp091_channel *channel_new(struct amqp091 *a, uint16_t number)
 {
     if (!table_reach(a, number))
         return NULL;
-    struct amqp091_channel *ch = mem_zalloc(sizeof *ch);
+    struct amqp091_channel *ch = mem_zalloc_as(MEM_CONNECTIONS, sizeof *ch);
     if (!ch)
         return NULL;
     ch->number = number;
@@ -111,7 +111,7 @@ static void channel_silence(struct amqp091 *a, struct amqp091_channel *ch)
     content_drop(a, ch);
     amqp091_held_drop(a, ch);
     amqp091_settle(a, ch, ch->unsettled_bytes);
-    mem_free(ch->confirms);
+    mem_free_as(MEM_CONNECTIONS, ch->confirms);
     ch->confirms = NULL;
     ch->confirms_count = ch->confirms_head = ch->confirms_room = 0;
     mem_free(ch->fault);
@@ -128,7 +128,7 @@ static void channel_free(struct amqp091 *a, struct amqp091_channel *ch)
     map_fini(&ch->consumers);
     a->channels[ch->number] = NULL;
     a->channel_count--;
-    mem_free(ch);
+    mem_free_as(MEM_CONNECTIONS, ch);
 }
 
 void amqp091_channels_free(struct amqp091 *a)
@@ -504,7 +504,7 @@ static bool body_reach(struct amqp091 *a, struct amqp091_channel *ch, uint32_t n
         return false;
     }
     CHECK(ch->msg->large);
-    struct msg *grown = mem_realloc(ch->msg, msg_size(ch->msg) + more);
+    struct msg *grown = mem_realloc_as(MEM_MESSAGES, ch->msg, msg_size(ch->msg) + more);
     if (!grown) {
         amqp091_fail_memory(a);
         return false;

@@ -533,7 +533,7 @@ static void engine_shutdown(struct engine *engine, const char *text)
 
 static void session_free(struct session *session)
 {
-    mem_free(CONTAINER_OF(session, struct amqp091, session));
+    mem_free_as(MEM_CONNECTIONS, CONTAINER_OF(session, struct amqp091, session));
 }
 
 static void engine_closed(struct engine *engine)
@@ -598,11 +598,11 @@ struct engine *amqp091_new(const struct amqp091_options *options, struct hub *hu
                            mono_t now)
 {
     CHECK(options->frame_max >= AMQP091_FRAME_MIN && options->channel_max > 0);
-    struct amqp091 *a = mem_zalloc(sizeof *a);
+    struct amqp091 *a = mem_zalloc_as(MEM_CONNECTIONS, sizeof *a);
     if (!a)
         return NULL;
     if (!hub_attach(hub, &a->session)) {
-        mem_free(a);
+        mem_free_as(MEM_CONNECTIONS, a);
         return NULL;
     }
     struct engine *engine = &a->session.engine;
