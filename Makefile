@@ -126,8 +126,8 @@ bench: all programs  ## the benchmark table, both brokers side by side; writes d
 flow: all  ## the long form of the flow tests; writes docs/flow.md
 	$(PYTHON) tests/flow/scenario.py --write docs/flow.md
 
-mutants: all  ## deliberate faults of the broker, each of which the simulator must find; writes docs/mutants.md
-	tests/sim/mutants/run
+mutants: all  ## deliberate faults of the broker (tests/mutants), each of which a test must find; writes docs/mutants.md
+	tests/mutants/run
 
 crash: all programs  ## 200 × kill -9 under load with an independent checker; writes docs/crash.md
 	tests/crash/kill9 --cycles 200 --report
