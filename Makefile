@@ -97,7 +97,7 @@ BINARY += $(if $(wildcard $(MAIN)),build/millrace)
 endif
 
 # ----------------------------------------------------------------------------------------------------------- targets
-.PHONY: all help flow crash power suites mutants unit unit-build programs test bench tidy format coverage install uninstall clean
+.PHONY: all help flow crash power power-replay suites mutants unit unit-build programs test bench tidy format coverage install uninstall clean
 .PHONY: fuzz-build fuzz-smoke fuzz-coverage version FORCE
 
 all: $(LIBRARY) $(BINARY)  ## build the broker (default): build/millrace, or build/FLAVOUR/millrace with FLAVOUR=...
@@ -134,6 +134,9 @@ crash: all programs  ## 200 × kill -9 under load with an independent checker; w
 
 power: all programs  ## 100 × power cut on two kinds of disk, and the controls (needs root); writes docs/crash.md
 	tests/crash/power --cycles 100 --report
+
+power-replay: all programs  ## 1,200 states of a disk rebuilt from a log of its writes and flushes (needs root; STATES=N); writes docs/crash.md
+	tests/crash/replay --states $(or $(STATES),1200) --workloads $(or $(WORKLOADS),6) --report
 
 suites: all  ## test suites of pika, rabbitmq-c, amqplib, kombu, py-amqp against both brokers; writes docs/suites.md
 	tests/suites/run
