@@ -97,7 +97,7 @@ BINARY += $(if $(wildcard $(MAIN)),build/millrace)
 endif
 
 # ----------------------------------------------------------------------------------------------------------- targets
-.PHONY: all help flow crash power suites mutants unit unit-build programs test bench tidy format coverage install uninstall clean
+.PHONY: all help flow crash power power-replay suites mutants unit unit-build programs test bench tidy format coverage install uninstall clean
 .PHONY: fuzz-build fuzz-smoke fuzz-coverage version FORCE
 
 all: $(LIBRARY) $(BINARY)  ## build the broker (default): build/millrace, or build/FLAVOUR/millrace with FLAVOUR=...
@@ -126,14 +126,17 @@ bench: all programs  ## the benchmark table, both brokers side by side; writes d
 flow: all  ## the long form of the flow tests; writes docs/flow.md
 	$(PYTHON) tests/flow/scenario.py --write docs/flow.md
 
-mutants: all  ## deliberate faults of the broker, each of which the simulator must find; writes docs/mutants.md
-	tests/sim/mutants/run
+mutants: all  ## deliberate faults of the broker (tests/mutants), each of which a test must find; writes docs/mutants.md
+	tests/mutants/run
 
 crash: all programs  ## 200 × kill -9 under load with an independent checker; writes docs/crash.md
 	tests/crash/kill9 --cycles 200 --report
 
 power: all programs  ## 100 × power cut on two kinds of disk, and the controls (needs root); writes docs/crash.md
 	tests/crash/power --cycles 100 --report
+
+power-replay: all programs  ## 1,200 states of a disk rebuilt from a log of its writes and flushes (needs root; STATES=N); writes docs/crash.md
+	tests/crash/replay --states $(or $(STATES),1200) --workloads $(or $(WORKLOADS),6) --report
 
 suites: all  ## test suites of pika, rabbitmq-c, amqplib, kombu, py-amqp against both brokers; writes docs/suites.md
 	tests/suites/run

@@ -522,3 +522,32 @@ if TARGET == 'millrace':
         if not address.startswith('127.'):
             with pytest.raises(OSError):
                 socket.create_connection((address, fresh_millrace.port), 2).close()
+
+
+@pytest.mark.skipif(TARGET == 'rabbitmq', reason='the settings are those of Millrace')
+@pytest.mark.parametrize('settings', ((), ('journal.compact_every=1',), ('paging.bytes=1', 'paging.page_bytes=256')),
+                         ids=('journal', 'snapshot', 'page'))
+def test_requeue_count_survives_a_kill(settings):
+    """x-delivery-count of a quorum queue, whether a message is in the journal, in a snapshot of it, or in a page."""
+    broker = brokers.Millrace(args=[word for setting in settings for word in ('--set', setting)])
+    try:
+        broker.start()
+        w = open_channel(broker)
+        ok(w.call(1, 'queue.declare', queue='q', durable=True, arguments={'x-queue-type': 'quorum'}))
+        publish(w, '', 'q', *map(str, range(40)))
+        for times in (3, 2, 1):             # the first message three times, the second twice, the third once
+            taken = [w.call(1, 'basic.get', queue='q') for _ in range(times)]
+            for m in taken:
+                w.send_method(1, 'basic.nack', delivery_tag=m.delivery_tag, requeue=True)
+        publish(w, '', 'q', 'end')          # confirmed behind the returns
+        broker.kill9()
+        w.abort()
+        broker.start()
+        w = open_channel(broker)
+        found = everything(w, 'q')
+        assert bodies(found) == [*map(str, range(40)), 'end']
+        counts = [m.properties.get('headers', {}).get('x-delivery-count', wire.V('l', 0)).value for m in found[:4]]
+        assert counts == [3, 2, 1, 0]
+        w.close()
+    finally:
+        broker.remove()

@@ -73,6 +73,7 @@ class Shutdown:
     gone. A direct write always survives it, hence the setting."""
     start_deaths, audit_deaths = 0.05, 0.05
     settings = ("journal.direct_io=off",)
+    size = 256 << 20
 
     def __init__(self):
         self.folder = tempfile.mkdtemp(prefix="millrace-power-")
@@ -81,7 +82,7 @@ class Shutdown:
         self.cut_done = False
         os.mkdir(self.mounted)
         with open(self.image, "wb") as image:
-            image.truncate(256 << 20)
+            image.truncate(self.size)
         run("mkfs.ext4", "-qF", "-E", "lazy_itable_init=0,lazy_journal_init=0", self.image)
 
     def mount(self, device):
@@ -275,3 +276,21 @@ class Torn(Forgetful):
         except OSError:
             rows = []
         return len(rows), sum(row[1] for row in rows), sum(row[2] for row in rows)
+
+
+class Recorded(Forgetful):
+    """The same over nbdkit_record.c, which forgets nothing and logs all that it does."""
+    size = 96 << 20
+
+    def __init__(self, plugin):
+        if not os.path.exists(plugin):
+            raise Unusable("%s is not built" % plugin)
+        self.plugin = plugin
+        super().__init__()
+        self.log, self.count, self.first = self.folder + "/log", self.folder + "/count", self.folder + "/first.img"
+        shutil.copyfile(self.image, self.first)
+        with open(self.count, "wb") as count:
+            count.write(bytes(16))
+
+    def command(self):
+        return [*self.nbdkit, self.plugin, "file=" + self.image, "log=" + self.log, "count=" + self.count]

@@ -108,8 +108,7 @@ class Link:
 
     def requeue(self, tag):
         note, _ = self.held.pop(tag)
-        note.held = False
-        self.model.counts["requeued"] += 1
+        self.model.requeued(note)
         self.send("basic.nack", delivery_tag=tag, requeue=True)
 
     def on_confirm(self, tag, multiple):
@@ -275,7 +274,7 @@ class Comer(Link):
         m, r = self.model, self.random
         if self.step == "declare":
             if m.queues.get("come") is not True:
-                m.queues["come"] = None
+                m.queue("come", None)
             self.send("queue.declare", queue="come", durable=True)
             self.send("queue.bind", queue="come", exchange="coming", routing_key="come")
             self.step = "declaring"
@@ -288,14 +287,15 @@ class Comer(Link):
             left = [n for n in m.live.values() if n.key[0] == "come" and n.allowed == {"come"}]
             self.group = m.begin("queue." + self.what, [(n, None, "come") for n in left])
             if self.what == "delete":
-                m.queues["come"] = None
+                m.queue("come", None)
             self.send("queue." + self.what, queue="come")
             self.members, self.step = [], "ending"
 
     def on_ok(self, message):
         m = self.model
         if message.name == "queue.bind-ok":
-            m.queues["come"], self.step = True, "fill"
+            m.queue("come", True)
+            self.step = "fill"
         elif message.name in ("queue.delete-ok", "queue.purge-ok"):
             if message.message_count != len(self.group.members):
                 m.verdict("lost", "%s counts %d messages where %d were confirmed" % (
@@ -303,7 +303,7 @@ class Comer(Link):
             m.settle(self.group, True)
             m.counts["removed"] += len(self.group.members)
             if self.what == "delete":
-                m.queues["come"] = False
+                m.queue("come", False)
             self.step = "declare" if self.what == "delete" else "fill"
 
 

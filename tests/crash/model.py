@@ -121,6 +121,8 @@ class Model:
 
     def ack(self, note, place):
         note.allowed = {place, NEXT.get(place), None}       # still held: until a crash it may not come again
+        if place == "beat":
+            note.confirmed = False                          # nothing says any more that the last one is there
 
     def sealed(self, note):
         """A later publish of the channel that acknowledged it was confirmed."""
@@ -135,6 +137,14 @@ class Model:
         self.counts["acks"] += 1
         if note.allowed == {place, target}:         # it may have been taken from the target and acknowledged there since
             note.allowed = {target}
+
+    def requeued(self, note):
+        note.held = False
+        self.counts["requeued"] += 1
+
+    def queue(self, name, there):
+        """True, False, or None while an answer is waited for."""
+        self.queues[name] = there
 
     def begin(self, what, members):
         group = Group(what, members)

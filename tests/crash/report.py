@@ -8,12 +8,12 @@ from load import brokers
 PATH = os.path.join(brokers.ROOT, "docs", "crash.md")
 TITLE = "# Crash and power cut: latest results"
 INTRO = """
-Written by `make crash`, `make power` and `tests/crash/mutants`; what is promised and how it is checked is in
+Written by `make crash`, `make power`, `make power-replay` and `tests/crash/mutants`; what is promised and how it is checked is in
 [tests/crash/README.md](../tests/crash/README.md). *lost*: confirmed (or committed, or seen by a consumer), then missing. *back*:
 acknowledged, rejected, deleted or purged with an answer that implies the journal, then there again. *other*: duplicate, order,
 phantom, torn transaction, redelivered flag missing, stuck, start refused.
 """
-ORDER = ("kill -9", "Power cut", "Deliberate faults")
+ORDER = ("kill -9", "Power cut", "Block-level replay", "Deliberate faults")
 LOSS = ("lost", "back")
 
 

@@ -99,6 +99,12 @@ def generation(data):
     return best
 
 
+def choices(r):
+    """Settings under which nothing may differ but where the deaths come."""
+    return ("loops=%d" % r.choice((1, 1, 3)), "journal.compact_every=%d" % r.choice((0, 25, 150, 600)),
+            "journal.group_bytes=%d" % r.choice((4096, 65536, 1 << 20)), "journal.direct_io=" + r.choice(("auto", "off")))
+
+
 class Audit:
     """Takes everything from all queues without acknowledging, and gives it back; or, as a drain, acknowledges all of it."""
 
@@ -116,7 +122,7 @@ class Audit:
             known = self.model.queues.get(name, name != "come")
             if known is not None and there != known:
                 self.model.verdict("lost" if known else "back", "queue %s is %s" % (name, "not there" if known else "there"))
-            self.model.queues[name] = there
+            self.model.queue(name, there)
             if there:
                 self.found.setdefault(name, [])
             else:
@@ -213,10 +219,7 @@ class Chain:
         self.torn = None
 
     def chosen(self):
-        r = self.random
-        choice = ("loops=%d" % r.choice((1, 1, 3)), "journal.compact_every=%d" % r.choice((0, 25, 150, 600)),
-                  "journal.group_bytes=%d" % r.choice((4096, 65536, 1 << 20)), "journal.direct_io=" + r.choice(("auto", "off")))
-        return (*choice, *self.settings)
+        return (*choices(self.random), *self.settings)
 
     def start(self):
         """Starts on what the death left, sometimes dying again on the way."""
