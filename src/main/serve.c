@@ -21,6 +21,7 @@
 #include "main/exit_codes.h"
 #include "main/pager.h"
 #include "main/status.h"
+#include "main/stream_pager.h"
 #include "main/worker.h"
 #include "net/listener.h"
 #include "os/os_process.h"
@@ -62,8 +63,9 @@ struct serve {
     struct journal *journal;
     struct broker *broker;
     struct worker *worker;
-    struct port *worker_port, *store_port;
+    struct port *worker_port, *store_port, *streams_port;
     struct pager *pager;
+    struct stream_pager *stream_pager;
     struct control *control;
     struct caller drain;
     struct amqp091_options amqp;
@@ -143,6 +145,8 @@ static bool core_step(struct serve *s)
         worker_wake(s->worker);
     if (has_effects(s->store_port))
         pager_wake(s->pager);
+    if (has_effects(s->streams_port))
+        stream_pager_wake(s->stream_pager);
     return more;
 }
 
@@ -443,12 +447,14 @@ static int make_broker(struct serve *s)
         .default_pass = slice_str(c->default_pass),
         .default_vhost = slice_str(c->default_vhost),
         .guest_loopback_only = c->guest_loopback_only,
+        .streams = true,
     };
     s->broker = broker_new(&options);
     if (!s->broker)
         return fail(s, END_SYSTEM, "no memory for the broker");
     s->worker_port = broker_port(s->broker, s->loop_count + 1);
     s->store_port = broker_port(s->broker, s->loop_count + 2);
+    s->streams_port = broker_port(s->broker, s->loop_count + 3);
     return 0;
 }
 
@@ -463,6 +469,9 @@ static int open_store(struct serve *s)
                                     .arg = s};
     char why[400] = "";
     int err = pager_open(&options, &s->pager, why, sizeof why);
+    options.port = s->streams_port;
+    if (err >= 0)
+        err = stream_pager_open(&options, &s->stream_pager, why, sizeof why);
     return err < 0 ? fail(s, err == -ENOMEM ? END_SYSTEM : END_DATA_FOLDER, "%s", why) : 0;
 }
 
@@ -475,6 +484,8 @@ static int recover(struct serve *s)
         err = broker_replayed(s->broker, began, s->os->now_wall(s->os), replay.why, sizeof replay.why);
     if (err == 0)
         err = pager_keep(s->pager, s->broker, replay.why, sizeof replay.why);
+    if (err == 0)
+        err = stream_pager_keep(s->stream_pager, s->broker, replay.why, sizeof replay.why);
     if (err != 0)
         return fail(s, err == -ENOMEM ? END_SYSTEM : END_DATA_DAMAGED, "%s",
                     replay.why[0] ? replay.why : strerror(-err));
@@ -565,6 +576,8 @@ static int start_threads(struct serve *s)
         err = worker_start(&options, &s->worker);
     if (err == 0)
         err = pager_start(s->pager);
+    if (err == 0)
+        err = stream_pager_start(s->stream_pager);
     if (err == 0 && !is_alone(s)) {
         atomic_store(&s->core_running, true);
         err = os_thread_start(&s->core_thread, "core", core_run, s);
@@ -741,6 +754,8 @@ static void join_threads(struct serve *s)
     worker_stop(&s->worker);
     if (s->pager)
         pager_stop(s->pager, broker_heap(s->broker));
+    if (s->stream_pager)
+        stream_pager_stop(s->stream_pager, broker_heap(s->broker));
 }
 
 /* The loops' threads are gone: lets the sockets go, and the sessions that the core still has to confirm. */
@@ -797,6 +812,7 @@ static void tear_down(struct serve *s)
         }
         broker_free(&s->broker);
         pager_close(&s->pager);
+        stream_pager_close(&s->stream_pager);
         for (unsigned i = 0; !is_alone(s) && i < s->loop_count; i++)
             if (s->loops[i].serve) {
                 slab_heap_drain(&s->loops[i].heap);
