@@ -120,9 +120,12 @@ struct record_fault {
 /* Everything that a broker must know before it stores an untrusted producer's bytes verbatim, as Kafka's LogValidator and
  * UnifiedLog check it: exactly one batch of magic 2 with base offset 0, right CRC, at least one record, count and offset
  * deltas dense 0..n-1, no control batch, create time, a sequence where there is a producer id, known compression, every
- * varint, length and header in its place, nothing left over. Stricter than Kafka where two clients would read different
- * things: null is -1 only, and no varint exceeds its type. z may be NULL when limits->unpacked_max is 0. On another verdict
- * than RECORD_OK *fault (unless NULL) says why; *ret is written on RECORD_OK only. */
+ * varint, length and header in its place, nothing left over.
+ * Stricter than Kafka: where two clients would read different things (null is -1 only, no varint exceeds its type, nothing
+ * follows an lz4 frame); a packed batch whose deltas are not dense, which Kafka writes anew; log append time, which Kafka
+ * takes back where a timestamp came with it; a transactional batch without a producer id.
+ * z may be NULL when limits->unpacked_max is 0. On another verdict than RECORD_OK *fault (unless NULL) says why; *ret is
+ * written on RECORD_OK only. */
 MUST_USE enum record_verdict record_batch_check(struct slice bytes, const struct record_limits *limits,
                                                 struct compress *z, struct record_check *ret,
                                                 struct record_fault *fault);
