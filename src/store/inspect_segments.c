@@ -37,16 +37,17 @@ struct inspection {
 
 /* --------------------------------------------------------------------------------------------------------------- files */
 
-static void find_uuid(struct inspection *in, const char *dir)
+bool store_inspect_uuid(struct os *os, const char *dir, uint8_t ret[LAYOUT_UUID_LEN])
 {
-    for (unsigned i = 0; i < 2 && !in->uuid_known; i++) {
+    for (unsigned i = 0; i < 2; i++) {
         enum super_state state;
         struct layout_super super;
-        if (recover_super(in->os, dir, "ab"[i], &state, &super) == 0 && state == SUPER_GOOD) {
-            in->uuid_known = true;
-            memcpy(in->uuid, super.uuid, LAYOUT_UUID_LEN);
+        if (recover_super(os, dir, "ab"[i], &state, &super) == 0 && state == SUPER_GOOD) {
+            memcpy(ret, super.uuid, LAYOUT_UUID_LEN);
+            return true;
         }
     }
+    return false;
 }
 
 static int note_file(void *arg, const char *name)
@@ -202,7 +203,7 @@ static int print_all(struct inspection *in, const char *dir)
     in->piece = mem_alloc(PIECE_BYTES);
     if (!in->piece)
         return -ENOMEM;
-    find_uuid(in, dir);
+    in->uuid_known = store_inspect_uuid(in->os, dir, in->uuid);
     if (in->numbers_len)
         qsort(in->numbers, in->numbers_len, sizeof *in->numbers, compare_numbers);
     for (size_t i = 0; i < in->numbers_len && !err; i++)

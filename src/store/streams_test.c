@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "os/os_sim.h"
 #include "os/thread.h"
+#include "store/inspect_streams.h"
 #include "store/stream_format.h"
 #include "store/streams_test_rig.h"
 
@@ -733,6 +734,53 @@ static void bounded(void **state)
     rig_free(rig); /* with a job inside */
 }
 
+static void inspected_has(struct rig *rig, bool batches, const char *phrase, bool there)
+{
+    char *text = NULL;
+    size_t len;
+    FILE *out = open_memstream(&text, &len);
+    assert_int_equal(streams_inspect(os_sim_os(rig->sim), "d", batches, out), 0);
+    fclose(out);
+    if ((strstr(text, phrase) != NULL) != there)
+        fail_msg("%s \"%s\":\n%s", there ? "without" : "with", phrase, text);
+    free(text);
+}
+
+static void inspection(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new(17);
+    inspected_has(rig, true, "file", false);
+    rig_open(rig);
+    inspected_has(rig, true, "file", false); /* nobody who has no stream is told of them */
+    struct part *a = rig_part(rig, 0xab, 0, 0), *b = rig_part(rig, 0xcd, 3, 70);
+    while (a->now->count < 1)
+        rig_write_now(rig, a, 30);
+    rig_write_now(rig, b, 5);
+    char phrase[200];
+    snprintf(phrase, sizeof phrase, "3 files of streams, %llu batches, %llu records",
+             (unsigned long long)(a->next / 30 + 1), (unsigned long long)a->next + 5);
+    inspected_has(rig, false, phrase, true);
+    inspected_has(rig, false, "batch at", false);
+    inspected_has(rig, true, "batch at 4096      offsets 0 to 29 records 30 times 1700000", true);
+    inspected_has(rig, true, "file str/00000000000000cd-0003-0000000000000046", true);
+    inspected_has(rig, true, "stream 205 partition 3 from offset 70", true);
+    snprintf(phrase, sizeof phrase, "  sealed: batches end at %llu before offset %llu",
+             (unsigned long long)a->now->sealed[0].bytes, (unsigned long long)a->now->sealed[0].end);
+    inspected_has(rig, false, phrase, true);
+    inspected_has(rig, true, "no batch", false);
+    inspected_has(rig, true, "not whole", false);
+    assert_true(os_sim_flip(rig->sim, path_of(b, 70), 4096 + 100, 1));
+    inspected_has(rig, false, "NOT WHOLE", true);
+    assert_true(os_sim_flip(rig->sim, path_of(b, 70), 4096 + 5, 1));
+    inspected_has(rig, false, "  from 4096 to ", true);
+    os_sim_put(rig->sim, path_of(b, 4), os_sim_peek(rig->sim, path_of(a, 0)));
+    inspected_has(rig, true, "is in truth 00000000000000ab-0000-0000000000000000", true);
+    os_sim_put(rig->sim, path_of(b, 4), slice_str("x"));
+    inspected_has(rig, true, "no header", true);
+    rig_free(rig);
+}
+
 /* -------------------------------------------------------------------------------------------------------------- faults */
 
 /* Some of everything. Every job that was taken in is answered, whatever fails. */
@@ -1038,11 +1086,22 @@ static void threaded(void **state)
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(write_and_read), cmocka_unit_test(roll_over),      cmocka_unit_test(restart),
-        cmocka_unit_test(refused_starts), cmocka_unit_test(flipped_bits),   cmocka_unit_test(find),
-        cmocka_unit_test(drop),           cmocka_unit_test(no_gaps),        cmocka_unit_test(many_partitions),
-        cmocka_unit_test(bounded),        cmocka_unit_test(every_io_fails), cmocka_unit_test(every_allocation_fails),
-        cmocka_unit_test(full_disk),      cmocka_unit_test(failed_sync),    cmocka_unit_test(every_power_cut),
+        cmocka_unit_test(write_and_read),
+        cmocka_unit_test(roll_over),
+        cmocka_unit_test(restart),
+        cmocka_unit_test(refused_starts),
+        cmocka_unit_test(flipped_bits),
+        cmocka_unit_test(find),
+        cmocka_unit_test(drop),
+        cmocka_unit_test(no_gaps),
+        cmocka_unit_test(many_partitions),
+        cmocka_unit_test(bounded),
+        cmocka_unit_test(inspection),
+        cmocka_unit_test(every_io_fails),
+        cmocka_unit_test(every_allocation_fails),
+        cmocka_unit_test(full_disk),
+        cmocka_unit_test(failed_sync),
+        cmocka_unit_test(every_power_cut),
         cmocka_unit_test(threaded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
