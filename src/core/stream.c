@@ -4,7 +4,9 @@
  * transactions and dead letters need nothing of their own. What is kept of it is a run of records in a segment file, written
  * by the stream store behind the journal: a restart writes again what a compaction had not yet seen synced.
  */
+#include "core/record_key.h"
 #include "core/stream_int.h"
+#include "fmt/murmur2.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -167,10 +169,15 @@ uint32_t chunk_safe(struct broker *b, struct chunk *c)
 
 /* ---- records come ---- */
 
+/* As Kafka's clients do: equal keys stay in order. */
 static uint32_t pick_partition(struct stream *s, const struct msg *msg)
 {
-    (void)msg;
-    return s->partition_count == 1 ? 0 : s->turn++ % s->partition_count;
+    struct slice key;
+    if (s->partition_count == 1)
+        return 0;
+    if (record_key(msg, &key))
+        return murmur2_partition(key, s->partition_count);
+    return s->turn++ % s->partition_count;
 }
 
 void stream_target(struct broker *b, struct queue *q, const struct msg *msg, struct target *ret)

@@ -2,6 +2,7 @@
  * retention and trouble with the disk; and what is bound to a stream gets every record once. */
 #include "core/broker_words_test.h"
 #include "core/stream_int.h"
+#include "fmt/murmur2.h"
 
 enum {
 #define ADMIN(name, operands) OP_##name,
@@ -348,6 +349,29 @@ static void partitions(void **state)
     end(rig);
 }
 
+/* By the routing key, or what the message says: as a Kafka client's partitioner would do it. */
+static void equal_keys_stay_together(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    declare_stream(rig, "s", 5, 0);
+    ASK(EXCHANGE_DECLARE, "t", "topic", NULL, ASK_DURABLE);
+    ASK(QUEUE_BIND, "s", "t", "#", 0);
+    for (unsigned i = 0; i < 10; i++)
+        rig_publish(rig, 1, 1, "t", i % 2 ? "foobar" : "21", "by routing key", true);
+    struct table t;
+    amqp_put_str(&table(&t)->w, "x-stream-key", slice_str("21"));
+    struct amqp_props props = {.present = AMQP_HEADERS, .headers = writer_slice(&t.w)};
+    rig_publish_with(rig, 1, 1, "", "s", slice_str("by header"), &props, 0);
+    const struct partition *p = stream_named(rig, "s")->partitions;
+    uint64_t counts[5] = {0}, foobar = 5, twenty_one = 6;
+    counts[murmur2_partition(slice_str("foobar"), 5)] += foobar;
+    counts[murmur2_partition(slice_str("21"), 5)] += twenty_one;
+    for (unsigned i = 0; i < 5; i++)
+        assert_int_equal(p[i].end, counts[i]);
+    end(rig);
+}
+
 static void refusals(void **state)
 {
     (void)state;
@@ -611,6 +635,7 @@ int main(void)
         cmocka_unit_test(trouble_with_the_disk),
         cmocka_unit_test(failed_sync),
         cmocka_unit_test(partitions),
+        cmocka_unit_test(equal_keys_stay_together),
         cmocka_unit_test(refusals),
         cmocka_unit_test(a_bound_queue_gets_each_record_once),
         cmocka_unit_test(fed_once_over_crashes),

@@ -11,6 +11,7 @@
 
 #include "base/check.h"
 #include "base/mem.h"
+#include "core/record_key.h"
 #include "fmt/amqp_props.h"
 #include "fmt/amqp_table.h"
 
@@ -21,7 +22,6 @@
 #define MAGIC_TRAILER 0x4d525349u /* MRSI */
 
 #define NAME_AMQP "mr-amqp"
-#define NAME_KEY "x-stream-key"
 #define AMQP_FIXED_MAX 14u       /* bytes of mr-amqp's value before the names */
 #define HEADERS_BYTES_MAX 65536u /* of a header table, as the AMQP engine takes it from a publisher */
 #define HEADERS_MAX (AMQP_TABLE_FIELDS_MAX + 1)
@@ -237,7 +237,7 @@ static bool put_amqp(const struct msg *msg, struct stream_scratch *scratch, stru
 }
 
 /* The strings among the message's headers; how many. */
-static uint32_t put_headers(const struct msg *msg, struct record_header *ret, struct slice *key, bool *has_key)
+static uint32_t put_headers(const struct msg *msg, struct record_header *ret)
 {
     struct amqp_props props;
     struct amqp_field field;
@@ -249,10 +249,6 @@ static uint32_t put_headers(const struct msg *msg, struct record_header *ret, st
         if (!amqp_value_is_str(&field.value))
             continue;
         ret[count++] = (struct record_header){.key = field.name, .has_value = true, .value = field.value.s};
-        if (slice_is(field.name, NAME_KEY)) {
-            *key = field.value.s;
-            *has_key = true;
-        }
     }
     return count;
 }
@@ -261,14 +257,14 @@ int stream_record_put(struct record_batch_writer *batch, wall_t timestamp, const
                       struct stream_scratch *scratch)
 {
     struct record_header one, *headers = &one;
-    struct slice key = msg_key(msg), body = msg_body(msg);
-    bool has_key = msg->exchange_len > 0;
+    struct slice key, body = msg_body(msg);
+    bool has_key = record_key(msg, &key);
     uint32_t count = 1;
     if (msg->flags & MSG_HAS_HEADERS) {
         if (!scratch_headers(scratch))
             return -ENOMEM;
         headers = scratch->headers;
-        count += put_headers(msg, headers + 1, &key, &has_key);
+        count += put_headers(msg, headers + 1);
     }
     headers[0] = (struct record_header){.key = slice_str(NAME_AMQP), .has_value = true};
     if (!put_amqp(msg, scratch, &headers[0].value))
