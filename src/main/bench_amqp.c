@@ -113,6 +113,7 @@ enum option_key {
     KEY_QUEUE,
     KEY_QUEUES,
     KEY_QUEUE_TYPE,
+    KEY_OFFSET,
     KEY_KEEP,
     KEY_AUTO_ACK,
     KEY_PREFETCH,
@@ -160,7 +161,8 @@ static const struct argp_option OPTIONS[] = {
     {"queue", KEY_QUEUE, "NAME", 0, "use this queue, emptied first and kept (default: a new one, deleted afterwards)",
      0},
     {"queues", KEY_QUEUES, "N", 0, "NAME-0 … NAME-(N-1), connections take turns (default 1)", 0},
-    {"queue-type", KEY_QUEUE_TYPE, "TYPE", 0, "x-queue-type: classic, quorum, …", 0},
+    {"queue-type", KEY_QUEUE_TYPE, "TYPE", 0, "x-queue-type: classic, quorum, stream, …", 0},
+    {"offset", KEY_OFFSET, "WHERE", 0, "first, last, next or a number: where consumers begin in a stream", 0},
     {"durable", KEY_DURABLE, NULL, 0, "durable queues, whatever the messages are", 0},
     {"no-durable", KEY_NOT_DURABLE, NULL, 0, "queues that are not durable", 0},
     {"keep", KEY_KEEP, NULL, 0, "do not delete queues at the end", 0},
@@ -255,6 +257,7 @@ static error_t on_option(int key, char *arg, struct argp_state *state)
         break;
     case KEY_QUEUES: o->queues = (unsigned)parse_count(arg, 1, 1000000, state); break;
     case KEY_QUEUE_TYPE: o->queue_kind.type = arg; break;
+    case KEY_OFFSET: o->offset = arg; break;
     case KEY_KEEP: o->queue_kept = true; break;
     case KEY_AUTO_ACK: o->auto_ack = true; break;
     case KEY_PREFETCH: o->prefetch = (uint16_t)parse_count(arg, 0, 65535, state); break;

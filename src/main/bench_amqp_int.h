@@ -23,7 +23,8 @@ struct bench_options {
     uint32_t ack_every; /* 1: every delivery by itself; more: one ack with multiple for so many */
     uint32_t gather_us; /* least time between two rounds of the event loop */
     char queue[200];
-    bool queue_kept; /* neither deleted at the end nor made up by us */
+    bool queue_kept;    /* neither deleted at the end nor made up by us */
+    const char *offset; /* of consumers in a stream, or NULL */
     struct bench_queue_kind queue_kind;
     struct bench_wire_limits limits;
     const char *data_dir, *probe_dir;

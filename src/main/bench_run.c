@@ -717,7 +717,7 @@ static int consumer_open(const struct bench_options *o, struct consumer *c, unsi
         return -1;
     if (!o->auto_ack && o->prefetch > 0 && bench_wire_qos(&c->link.wire, o->prefetch) != 0)
         return -1;
-    if (bench_wire_consume(&c->link.wire, queue, o->auto_ack) != 0)
+    if (bench_wire_consume(&c->link.wire, queue, o->auto_ack, o->offset) != 0)
         return -1;
     bench_wire_nonblocking(&c->link.wire, true);
     return 0;

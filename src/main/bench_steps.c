@@ -69,7 +69,8 @@ int bench_queues_set_up(const struct bench_options *o)
     for (unsigned i = 0; i < o->queues && failed == 0; i++) {
         bench_queue_name(o, i, queue);
         failed = bench_wire_queue_declare(&w, queue, &o->queue_kind);
-        if (failed == 0 && o->producers > 0)
+        bool stream = o->queue_kind.type != NULL && strcmp(o->queue_kind.type, "stream") == 0; /* cannot be emptied */
+        if (failed == 0 && o->producers > 0 && !stream)
             failed = bench_wire_queue_purge(&w, queue);
     }
     if (failed != 0)

@@ -618,13 +618,29 @@ int bench_wire_qos(struct bench_wire *w, uint16_t prefetch)
     return wire_ask(w, &out, BENCH_BASIC_QOS_OK);
 }
 
-int bench_wire_consume(struct bench_wire *w, const char *queue, bool no_ack)
+static void put_offset(struct bench_writer *w, const char *offset)
+{
+    char *end;
+    unsigned long long number = strtoull(offset, &end, 10);
+    if (*end != '\0' || end == offset) {
+        put_field_text(w, "x-stream-offset", offset);
+        return;
+    }
+    bench_put_shortstr(w, "x-stream-offset");
+    bench_put_u8(w, 'l');
+    bench_put_u64(w, number);
+}
+
+int bench_wire_consume(struct bench_wire *w, const char *queue, bool no_ack, const char *offset)
 {
     ASK_BEGIN(out, 1, BENCH_BASIC_CONSUME);
     bench_put_u16(&out, 0);
     bench_put_shortstr(&out, queue);
     bench_put_shortstr(&out, "c"); /* short, so that deliveries stay small */
     bench_put_u8(&out, no_ack ? 2 : 0);
-    bench_put_u32(&out, 0);
+    size_t arguments = put_table_begin(&out);
+    if (offset != NULL)
+        put_offset(&out, offset);
+    put_table_end(&out, arguments);
     return wire_ask(w, &out, BENCH_BASIC_CONSUME_OK);
 }

@@ -172,7 +172,8 @@ int bench_wire_queue_declare(struct bench_wire *w, const char *queue, const stru
 int bench_wire_queue_delete(struct bench_wire *w, const char *queue);
 int bench_wire_queue_purge(struct bench_wire *w, const char *queue);
 int bench_wire_qos(struct bench_wire *w, uint16_t prefetch);
-int bench_wire_consume(struct bench_wire *w, const char *queue, bool no_ack);
+/* offset: where to begin in a stream (first, last, next, a number), or NULL. */
+int bench_wire_consume(struct bench_wire *w, const char *queue, bool no_ack, const char *offset);
 
 /* Writes everything, waiting where it must. */
 int bench_wire_send(struct bench_wire *w, const void *bytes, size_t len);
