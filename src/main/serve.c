@@ -237,12 +237,23 @@ static void journal_is_dead(struct serve *s, int err)
     phase_enter(s, SERVE_DONE, 0);
 }
 
+/* What is in memory of the failed pages nobody knows; the journal has it all. */
+static void streams_are_dead(struct serve *s, int err)
+{
+    log_event(&s->log, LOG_stream_unsynced, log_str("error", strerror(-err)), log_str("advice", advice(err)));
+    s->exit_code = END_JOURNAL;
+    phase_enter(s, SERVE_DONE, 0);
+}
+
 /* Loop 0's thread, once a turn. Returns when it wants to be called again. */
 static mono_t stop_advance(struct serve *s, mono_t now)
 {
     int err = journal_failure(s->journal);
     if (err < 0 && phase_of(s) != SERVE_DONE)
         journal_is_dead(s, err);
+    err = stream_pager_failure(s->stream_pager);
+    if (err < 0 && phase_of(s) != SERVE_DONE)
+        streams_are_dead(s, err);
     switch (phase_of(s)) {
     case SERVE_RUNNING:
         if (os_signal_caught())
@@ -755,7 +766,7 @@ static void join_threads(struct serve *s)
     if (s->pager)
         pager_stop(s->pager, broker_heap(s->broker));
     if (s->stream_pager)
-        stream_pager_stop(s->stream_pager, broker_heap(s->broker));
+        stream_pager_stop(s->stream_pager);
 }
 
 /* The loops' threads are gone: lets the sockets go, and the sessions that the core still has to confirm. */

@@ -8,12 +8,14 @@
 #include "store/streams.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 #include <stdio.h>
 
 struct stream_pager {
     struct pager_options options;
     struct streams *streams;
-    char *why; /* while files are kept */
+    _Atomic int sync_err; /* of a sync that has failed; published by the streams' thread */
+    char *why;            /* while files are kept */
     size_t why_len;
 };
 
@@ -40,6 +42,8 @@ static void on_done(void *arg)
     while (ring_room(commands) > 0 && (job = streams_take(pager->streams))) {
         struct command *command = ring_push(commands);
         CHECK(command);
+        if (job->type == STREAM_SYNC && job->err)
+            atomic_store(&pager->sync_err, job->err);
         *command = (struct command){.type = CMD_STREAMED, .stream_job = job};
         any = true;
     }
@@ -111,12 +115,16 @@ void stream_pager_wake(struct stream_pager *pager)
     streams_wake(pager->streams);
 }
 
-void stream_pager_stop(struct stream_pager *pager, struct slab_heap *heap)
+int stream_pager_failure(const struct stream_pager *pager)
+{
+    return atomic_load(&pager->sync_err);
+}
+
+/* What is finished goes to the core all the same: it shares the messages of what was being written. */
+void stream_pager_stop(struct stream_pager *pager)
 {
     streams_stop(pager->streams);
-    struct stream_job *job;
-    while ((job = streams_take(pager->streams)))
-        stream_job_free(heap, &job);
+    on_done(pager);
 }
 
 void stream_pager_close(struct stream_pager **pager)

@@ -20,8 +20,11 @@ MUST_USE int stream_pager_keep(struct stream_pager *pager, struct broker *broker
 MUST_USE int stream_pager_start(struct stream_pager *pager);
 /* The port has effects. Any thread. */
 void stream_pager_wake(struct stream_pager *pager);
-/* What was asked is finished or forgotten; the thread is gone. heap: the caller's, or the broker's when its thread is gone. */
-void stream_pager_stop(struct stream_pager *pager, struct slab_heap *heap);
+/* A negative errno once a sync of a segment has failed: the broker must stop, a start writes it again from the journal. 0: none.
+ * Any thread. */
+int stream_pager_failure(const struct stream_pager *pager);
+/* What was asked is finished, its answers lie in the port; the thread is gone. */
+void stream_pager_stop(struct stream_pager *pager);
 void stream_pager_close(struct stream_pager **pager);
 
 #endif

@@ -272,7 +272,7 @@ static void forged_batches(struct disk *disk, uint8_t *bytes, size_t len, bool r
     find_some(disk, extent.end + 5);
     streams_close(&disk->streams);
     if (disk->tail.base == 0)
-        return; /* there was nothing in it, so it was gone on with */
+        return;                               /* there was nothing in it, so it was gone on with */
     open_disk(disk, &extent, 1, &disk->tail); /* and once more with the index from the file */
     read_all(disk, extent.end + 5, false);
     find_some(disk, extent.end + 5);
