@@ -467,7 +467,7 @@ struct buffer { /* a growing byte buffer with a maximum */
     size_t len, max, limit;
 };
 
-struct stream_state { /* stream.c */
+struct stream_state {                    /* stream.c */
     struct list gathering;               /* partitions that got records in this tick */
     struct list writable;                /* partitions with a chunk to be written and none on its way */
     struct list dirty;                   /* partitions that got records since they were synced */
