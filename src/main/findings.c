@@ -108,6 +108,9 @@ json_t *findings_json(struct findings *findings, const struct audit_totals *t)
                 {"pages", t->pages},
                 {"page_messages", t->page_messages},
                 {"page_bytes", t->page_bytes},
+                {"stream_files", t->stream_files},
+                {"stream_records", t->stream_records},
+                {"stream_bytes", t->stream_bytes},
                 {"queues", t->queues},
                 {"messages", t->messages},
                 {"notes", t->notes},
@@ -127,12 +130,14 @@ json_t *findings_json(struct findings *findings, const struct audit_totals *t)
 
 void findings_print_totals(const struct audit_totals *t)
 {
-    char journal[32], pages[32];
+    char journal[32], pages[32], streams[32];
+    progress_bytes(t->stream_bytes, streams, sizeof streams);
     progress_bytes(t->journal_bytes, journal, sizeof journal);
     progress_bytes(t->page_bytes, pages, sizeof pages);
     printf("journal:   %" PRIu64 " files, %" PRIu64 " groups, %" PRIu64 " records, %s\n", t->journal_files, t->groups,
            t->records, journal);
     printf("segments:  %" PRIu64 " files, %" PRIu64 " pages in use with %" PRIu64 " messages, %s\n", t->segments,
            t->pages, t->page_messages, pages);
+    printf("streams:   %" PRIu64 " files, %" PRIu64 " records, %s\n", t->stream_files, t->stream_records, streams);
     printf("holds:     %" PRIu64 " queues, %" PRIu64 " messages\n", t->queues, t->messages);
 }

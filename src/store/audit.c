@@ -446,23 +446,43 @@ bool audit_rejected(const struct audit *audit, lsn_t lsn)
 
 /* ------------------------------------------------------------------------------------------------------- kinds of file */
 
-/* A new kind of file is a row here; the rows are examined in this order. */
+static bool is_journal(const char *name)
+{
+    uint64_t number;
+    return wal_name(name, 'w', &number);
+}
+
+static bool is_spare(const char *name)
+{
+    uint64_t number;
+    return wal_name(name, 'f', &number);
+}
+
+static bool is_segment(const char *name)
+{
+    uint64_t number;
+    return wal_name(name, 's', &number) && number > 0 && number <= UINT32_MAX;
+}
+
+/* A new kind of file is a row here; the rows are examined in this order, those of one folder stand together. */
 static const struct file_kind {
     const char *folder; /* below the data folder; "": itself */
-    const char *name;   /* NULL: `letter`, a dash and a number */
-    char letter;
+    const char *name;   /* NULL: what `is` says */
+    bool (*is)(const char *name);
     int (*examine)(struct audit *audit); /* all of them; NULL: what is in it means nothing */
 } kinds[] = {
-    {"", "superblock.a", 0, examine_superblocks},
-    {"", "superblock.b", 0, NULL},
-    {"", "LOCK", 0, NULL},
-    {"", "control.sock", 0, NULL},
-    {"", "lost+found", 0, NULL},
-    {"", "wal", 0, NULL},
-    {"", "seg", 0, NULL},
-    {"wal", NULL, 'w', examine_journal},
-    {"wal", NULL, 'f', NULL},
-    {"seg", NULL, 's', audit_segments},
+    {"", "superblock.a", NULL, examine_superblocks},
+    {"", "superblock.b", NULL, NULL},
+    {"", "LOCK", NULL, NULL},
+    {"", "control.sock", NULL, NULL},
+    {"", "lost+found", NULL, NULL},
+    {"", "wal", NULL, NULL},
+    {"", "seg", NULL, NULL},
+    {"", "str", NULL, NULL},
+    {"wal", NULL, is_journal, examine_journal},
+    {"wal", NULL, is_spare, NULL},
+    {"seg", NULL, is_segment, audit_segments},
+    {"str", NULL, audit_is_stream, audit_streams},
 };
 
 struct look {
@@ -474,10 +494,9 @@ static int look_at_name(void *arg, const char *name)
 {
     struct look *look = arg;
     char path[300];
-    uint64_t number;
     for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
         if (strcmp(kinds[i].folder, look->folder) == 0 &&
-            (kinds[i].name ? strcmp(kinds[i].name, name) == 0 : wal_name(name, kinds[i].letter, &number)))
+            (kinds[i].name ? strcmp(kinds[i].name, name) == 0 : kinds[i].is(name)))
             return 0;
     snprintf(path, sizeof path, "%s%s%s", look->folder, *look->folder ? "/" : "", name);
     tell_of_file(look->audit, AUDIT_NOTE, path, "it is none of the broker's files", "the broker leaves it alone");

@@ -46,6 +46,7 @@ struct audit_options {
 struct audit_totals {
     uint64_t journal_files, groups, records, journal_bytes;
     uint64_t segments, pages, page_messages, page_bytes;
+    uint64_t stream_files, stream_records, stream_bytes;
     uint64_t queues, messages;
     uint64_t notes, flaws, damages, unreadable;
     uint64_t lost_records, lost_pages, lost_page_messages;
