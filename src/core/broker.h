@@ -212,6 +212,25 @@ struct stream_files {
 };
 MUST_USE int broker_streams(struct broker *broker, int (*each)(void *arg, const struct stream_files *files), void *arg);
 
+/* While replaying: what is known of a queue; the slices are loans. False: there is none of that id. */
+bool broker_queue_known(struct broker *broker, uint64_t id, struct slice *ret_vhost, struct slice *ret_name,
+                        uint64_t *ret_next_position);
+
+struct broker_page { /* a page with live messages, as the journal has it; slices are loans */
+    struct slice vhost, queue;
+    uint64_t queue_id;
+    uint8_t lane;
+    struct page_where where;
+    uint32_t count, live; /* messages; of them alive */
+    uint64_t first, last; /* positions */
+    const void *page;     /* for broker_page_alive */
+};
+
+/* After broker_replayed: every page with live messages, queue by queue. As broker_segments. */
+MUST_USE int broker_pages(struct broker *broker, int (*each)(void *arg, const struct broker_page *page), void *arg);
+/* The run of live positions at or behind *position, which is moved to its first. False: there is none. */
+bool broker_page_alive(const struct broker_page *page, uint64_t *position, uint64_t *ret_last);
+
 /* Port i: 0 … ports-1 are the loops', `ports` is the worker's, `ports` + 1 the store's, `ports` + 2 the streams'. The rings live as long as the broker. */
 struct port *broker_port(struct broker *broker, unsigned i);
 

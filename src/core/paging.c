@@ -1039,6 +1039,38 @@ int broker_segments(struct broker *b, int (*each)(void *arg, uint32_t segment, u
     return r;
 }
 
+int broker_pages(struct broker *b, int (*each)(void *arg, const struct broker_page *page), void *arg)
+{
+    int r = 0;
+    LIST_EACH(&b->catalogue, node, after)
+    {
+        struct object *object = CONTAINER_OF(node, struct object, link);
+        struct queue *q = CONTAINER_OF(object, struct queue, object);
+        if (object->kind != OBJ_QUEUE)
+            continue;
+        for (struct list *at = q->pages.next; at != &q->pages && r == 0; at = at->next) {
+            const struct page *page = CONTAINER_OF(at, struct page, queue_link);
+            struct broker_page view = {.vhost = q->vhost->name,
+                                       .queue = q->name,
+                                       .queue_id = q->id,
+                                       .lane = page->lane,
+                                       .where = page->where,
+                                       .count = page->count,
+                                       .live = page->live,
+                                       .first = page->first,
+                                       .last = page->last,
+                                       .page = page};
+            r = each(arg, &view);
+        }
+    }
+    return r;
+}
+
+bool broker_page_alive(const struct broker_page *page, uint64_t *position, uint64_t *ret_last)
+{
+    return page_alive_from(page->page, position, ret_last);
+}
+
 /* ---- life ---- */
 
 void paging_init(struct broker *b)

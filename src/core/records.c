@@ -540,6 +540,50 @@ const char *record_name(uint8_t type)
     }
 }
 
+/* ---- for who looks at a journal without being the broker ---- */
+
+static bool enqueue_targets(struct reader *r, void (*each)(void *, uint64_t, uint64_t, bool), void *arg)
+{
+    uint8_t what = reader_u8(r);
+    (void)reader_varint(r);
+    if (what & ENQ_MOVE) {
+        (void)reader_varint(r);
+        (void)reader_varint(r);
+    }
+    uint64_t count = reader_varint(r);
+    for (uint64_t i = 0; i < count && reader_ok(r); i++) {
+        uint64_t queue = reader_varint(r), position = reader_varint(r);
+        (void)reader_varint(r);
+        (void)reader_varint(r);
+        if (reader_ok(r))
+            each(arg, queue, position, what & ENQ_SNAPSHOT);
+    }
+    return reader_ok(r);
+}
+
+bool record_targets(struct slice record, void (*each)(void *arg, uint64_t queue, uint64_t position, bool snapshot),
+                    void *arg)
+{
+    struct reader r = reader_of(record);
+    uint8_t type = reader_u8(&r);
+    if (type == REC_ENQUEUE)
+        return enqueue_targets(&r, each, arg);
+    while (type == REC_TX && r.left) {
+        struct slice inner = reader_str32(&r);
+        if (!reader_ok(&r) || inner.len == 0 || inner.ptr[0] == REC_TX || !record_targets(inner, each, arg))
+            return false;
+    }
+    return reader_ok(&r);
+}
+
+lsn_t record_checkpoint(struct slice record)
+{
+    struct reader r = reader_of(record);
+    bool checkpoint = reader_u8(&r) == REC_CHECKPOINT;
+    lsn_t first = reader_u64(&r);
+    return checkpoint && reader_ok(&r) ? first : 0;
+}
+
 static void print_enqueue(struct reader *r, char *ret, size_t len)
 {
     uint8_t what = reader_u8(r);

@@ -14,6 +14,12 @@ enum enqueue_what { ENQ_SNAPSHOT = 1, ENQ_BODY = 2, ENQ_MOVE = 4 };
 
 /* "ENQUEUE"; NULL when unknown. */
 const char *record_name(uint8_t type);
+/* The places (queue id and position) into which a record puts messages, those of a transaction included; pieces of an
+ * oversize record are not looked into. snapshot: written by a compaction, not by a publish. False: it does not parse. */
+bool record_targets(struct slice record, void (*each)(void *arg, uint64_t queue, uint64_t position, bool snapshot),
+                    void *arg);
+/* The first lsn of the snapshot that is complete with this record; 0: it is no CHECKPOINT. */
+lsn_t record_checkpoint(struct slice record);
 /* One line about the record, truncated to len. */
 void record_print(struct slice record, char *ret, size_t len);
 

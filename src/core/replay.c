@@ -727,6 +727,18 @@ int broker_replay(struct broker *b, lsn_t lsn, struct slice record, char *why, s
     return -84; /* EILSEQ */
 }
 
+bool broker_queue_known(struct broker *b, uint64_t id, struct slice *ret_vhost, struct slice *ret_name,
+                        uint64_t *ret_next_position)
+{
+    const struct queue *q = queue_by_id(b, id);
+    if (!q)
+        return false;
+    *ret_vhost = q->vhost->name;
+    *ret_name = q->name;
+    *ret_next_position = q->next_position;
+    return true;
+}
+
 /* ---- after the last record ---- */
 
 static bool settle_one(struct broker *b, struct queue *q, struct held *item)

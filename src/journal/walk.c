@@ -46,8 +46,7 @@ static void ended(struct walk *walk, const char *format, ...)
     va_end(args);
 }
 
-/* Makes bytes [offset, offset + len) of the file readable: 1, 0 when the file is shorter, or a negative errno. */
-static int fetch(struct walk *walk, uint64_t offset, size_t len, const uint8_t **ret)
+int walk_bytes(struct walk *walk, uint64_t offset, size_t len, const uint8_t **ret)
 {
     if (offset >= walk->buf_at && offset - walk->buf_at <= walk->buf_len &&
         len <= walk->buf_len - (size_t)(offset - walk->buf_at)) {
@@ -79,7 +78,7 @@ static int fetch(struct walk *walk, uint64_t offset, size_t len, const uint8_t *
 
 int walk_block(struct walk *walk, uint64_t offset, const uint8_t **ret)
 {
-    return fetch(walk, offset, LAYOUT_BLOCK, ret);
+    return walk_bytes(walk, offset, LAYOUT_BLOCK, ret);
 }
 
 /* Opens file seq and reads its header block. 1: it is there with a good header of this journal; 0: not; or an errno. */
@@ -168,7 +167,7 @@ static int next_file(struct walk *walk)
 static int group_here(struct walk *walk, struct layout_group *ret, const uint8_t **ret_bytes)
 {
     const uint8_t *bytes;
-    int r = fetch(walk, walk->offset, LAYOUT_BLOCK, &bytes);
+    int r = walk_bytes(walk, walk->offset, LAYOUT_BLOCK, &bytes);
     if (r <= 0) {
         ended(walk, "the file ends");
         return r;
@@ -182,7 +181,7 @@ static int group_here(struct walk *walk, struct layout_group *ret, const uint8_t
         ended(walk, "the group with lsn %" PRIu64 " does not continue the one before", ret->lsn);
         return 0;
     }
-    r = fetch(walk, walk->offset, layout_group_bytes(ret->len), &bytes);
+    r = walk_bytes(walk, walk->offset, layout_group_bytes(ret->len), &bytes);
     if (r <= 0) {
         ended(walk, "the file ends inside the group");
         return r;

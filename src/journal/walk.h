@@ -50,7 +50,10 @@ MUST_USE int walk_open(struct walk *walk, struct os *os, const char *wal, const 
 /* 1: the next valid group and a loan of its body until the next call; 0: the end; a negative errno of the disk, or
  * on_file's non-zero answer. */
 MUST_USE int walk_next(struct walk *walk, struct layout_group *ret, struct slice *ret_body);
-/* Makes the block at offset readable: 1, 0 at the end of the file, or a negative errno. For looking behind the end. */
+/* Makes bytes [offset, offset + len) of the file readable: 1 and a loan until the next call, 0 when the file is shorter, or
+ * a negative errno. */
+MUST_USE int walk_bytes(struct walk *walk, uint64_t offset, size_t len, const uint8_t **ret);
+/* The block at offset, as walk_bytes: 1, 0 at the end of the file, or a negative errno. For looking behind the end. */
 MUST_USE int walk_block(struct walk *walk, uint64_t offset, const uint8_t **ret);
 void walk_close(struct walk *walk);
 

@@ -36,6 +36,7 @@ static const struct command_row rows[] = {
     {"connection", cli_admin, "close a connection"},
     {"compact", cli_admin, "compact the journal now"},
     {"bench", run_bench, "bench amqp: load any AMQP 0-9-1 server and report rates and latencies"},
+    {"check", cli_check, "verify a stopped data folder from end to end: says what is wrong, where, and what to do"},
     {"inspect", cli_inspect, "print a data folder's journal record by record"},
     {"reference", cli_reference, "print settings, errors, limits, methods and log events"},
     {"help", run_help, "this list"},
@@ -152,6 +153,9 @@ static const struct argp_option admin_options[] = {
 static const struct argp_option inspect_options[] = {
     OPTIONS_OF_ALL, {"groups", OPT_GROUPS, 0, 0, "no line per record or page", 0}, {0}};
 
+static const struct argp_option check_options[] = {
+    OPTIONS_OF_ALL, {"json", OPT_JSON, 0, 0, "the findings as JSON", 0}, {0}};
+
 static void line_set(struct cli_line *line, const char *set, struct argp_state *state)
 {
     if (line->set_count == CLI_SETS_MAX)
@@ -203,6 +207,8 @@ static const struct argp_option *own_options(const char *command)
         return serve_options;
     if (strcmp(command, "inspect") == 0)
         return inspect_options;
+    if (strcmp(command, "check") == 0)
+        return check_options;
     return strcmp(command, "reference") == 0 ? options : admin_options;
 }
 

@@ -28,6 +28,7 @@ struct cli_line {
 int cli_serve(int argc, char **argv);
 int cli_admin(int argc, char **argv);
 int cli_inspect(int argc, char **argv);
+int cli_check(int argc, char **argv);
 int cli_reference(int argc, char **argv);
 
 /* Parses options and words; prints usage and ends the process on wrong ones (argp). */

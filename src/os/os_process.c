@@ -36,6 +36,11 @@ uint64_t os_descriptors_raise(void)
     return limit.rlim_cur == RLIM_INFINITY ? 1u << 20 : limit.rlim_cur;
 }
 
+bool os_is_terminal(int fd)
+{
+    return isatty(fd) == 1;
+}
+
 /* The first line of a small file; an empty text when there is none. */
 static void read_line(const char *path, char *ret, size_t len)
 {

@@ -28,6 +28,9 @@ void os_allocator_tune(unsigned arenas);
 /* Gives freed pages back to the system. May take milliseconds. */
 void os_allocator_trim(void);
 
+/* Whether somebody looks at this descriptor (a terminal). */
+bool os_is_terminal(int fd);
+
 /* SIGTERM, SIGINT and SIGHUP call first(arg) once, in signal context (it may only do what signal handlers may);
  * a second signal ends the process at once. SIGPIPE is ignored. Main thread, once. */
 void os_signals_catch(void (*first)(void *arg), void *arg);

@@ -1,0 +1,206 @@
+"""Data folders of a stopped broker: `millrace check` says what is wrong and where.
+
+About Millrace alone. The damage of every class of byte is in tests/sim/rot.c; here are real files, real processes and
+what a person sees.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+
+import pytest
+
+import brokers
+from conftest import TARGET
+from test_durability import ok, open_channel
+from test_paging import SIZE, body, consume, depth, number_of, publish  # noqa: F401
+
+pytestmark = pytest.mark.skipif(TARGET == 'rabbitmq', reason='tools of Millrace')
+if TARGET == 'rabbitmq':
+    collect_ignore = [__file__]
+
+SETTINGS = ('--set', 'paging.bytes=64K', '--set', 'paging.page_bytes=16K', '--set', 'journal.file_bytes=1M')
+GOOD, USAGE, DAMAGED, FOREIGN, FOLDER, BUSY = 0, 64, 65, 66, 73, 75
+
+
+def millrace(*words, binary=None):
+    binary = binary or os.path.abspath(os.environ.get('MILLRACE_BIN', os.path.join(brokers.ROOT, 'build', 'millrace')))
+    return subprocess.run([binary, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True, timeout=120)
+
+
+def check(data):
+    """(exit code, what --json says)"""
+    done = millrace('check', '--json', '--data', data)
+    return done.returncode, json.loads(done.stdout)
+
+
+def bad(report, weights=('damage', 'flaw')):
+    return [f for f in report['findings'] if f['weight'] in weights]
+
+
+def names(folder):
+    return sorted(os.listdir(folder))
+
+
+def flip(path, offset, mask=0x40):
+    with open(path, 'r+b') as f:
+        f.seek(offset)
+        byte = f.read(1)[0]
+        f.seek(offset)
+        f.write(bytes([byte ^ mask]))
+
+
+def contents(data):
+    """Every byte of a folder."""
+    found = {}
+    for folder, _, files in os.walk(data):
+        for name in files:
+            path = os.path.join(folder, name)
+            if not name.endswith('.sock'):
+                with open(path, 'rb') as f:
+                    found[os.path.relpath(path, data)] = f.read()
+    return found
+
+
+@pytest.fixture(scope='module')
+def stopped(tmp_path_factory):
+    """A data folder with pages, a short queue and a half-consumed one; stopped cleanly."""
+    broker = brokers.Millrace(args=SETTINGS)
+    try:
+        broker.start()
+        w = open_channel(broker)
+        for queue in ('long', 'short'):
+            ok(w.call(1, 'queue.declare', queue=queue, durable=True))
+        publish(w, 'long', 0, 500)
+        publish(w, 'short', 500, 5)
+        assert consume(w, 'long', 60) == list(range(60))
+        w.close()
+        assert broker.stop()[0] == 0
+        kept = str(tmp_path_factory.mktemp('stopped') / 'data')
+        shutil.copytree(broker.data, kept)
+        yield kept
+    finally:
+        broker.remove()
+
+
+@pytest.fixture
+def data(stopped, tmp_path):
+    """A copy to break."""
+    shutil.copytree(stopped, tmp_path / 'data')
+    return str(tmp_path / 'data')
+
+
+def segment(data):
+    return os.path.join(data, 'seg', names(os.path.join(data, 'seg'))[0])
+
+
+def journal(data):
+    return os.path.join(data, 'wal', [n for n in names(os.path.join(data, 'wal')) if n.startswith('w-')][0])
+
+
+def live_page(data):
+    """Somewhere in a page of the second half of the segment: the first pages are consumed."""
+    with open(segment(data), 'rb') as f:
+        bytes_ = f.read()
+    return bytes_.index(b'MRPG', len(bytes_) // 2) + 100
+
+
+def test_a_good_store_is_called_good(data):
+    before = contents(data)
+    code, report = check(data)
+    assert code == GOOD and report['verdict'] == 'good' and bad(report) == []
+    assert report['totals']['messages'] == 445 and report['totals']['queues'] == 2
+    assert report['totals']['pages'] > 10 and report['totals']['page_messages'] > 300
+    assert contents(data) == before                    # nothing was changed
+    done = millrace('check', data)
+    assert done.returncode == GOOD and done.stdout.splitlines()[-1].startswith('good: ') and done.stderr == ''
+
+
+def test_a_killed_broker_leaves_a_good_store():
+    broker = brokers.Millrace(args=SETTINGS)
+    try:
+        broker.start()
+        w = open_channel(broker)
+        ok(w.call(1, 'queue.declare', queue='q', durable=True))
+        publish(w, 'q', 0, 500)
+        broker.kill9()
+        code, report = check(broker.data)
+        assert code == GOOD and report['totals']['messages'] == 500, report
+    finally:
+        broker.remove()
+
+
+def test_a_running_broker_is_left_alone():
+    broker = brokers.Millrace()
+    try:
+        broker.start()
+        done = millrace('check', '--data', broker.data)
+        assert done.returncode == BUSY and 'a broker is running' in done.stderr and done.stdout == ''
+    finally:
+        broker.remove()
+
+
+def test_what_is_no_data_folder(tmp_path):
+    assert millrace('check', '--data', str(tmp_path / 'absent')).returncode == FOLDER
+    assert names(tmp_path) == []
+    (tmp_path / 'letter').write_text('hello')
+    done = millrace('check', '--data', str(tmp_path))
+    assert done.returncode == FOLDER and 'not a data folder' in done.stderr
+
+
+def test_a_damaged_page_is_named_with_its_queue_and_messages(data):
+    at = live_page(data)
+    flip(segment(data), at)
+    code, report = check(data)
+    found, = bad(report)
+    assert code == DAMAGED and report['verdict'] == 'damaged'
+    assert found['file'] == 'seg/' + os.path.basename(segment(data))
+    assert found['offset'] == at - 100 and found['bytes'] > 4096
+    assert found['vhost'] == '/' and found['queue'] == 'long'
+    assert 0 < found['messages'] <= found['last_position'] - found['first_position'] + 1
+    assert 'salvage' in found['advice']
+    text = millrace('check', data).stdout
+    assert "queue 'long' in vhost '/', positions" in text and text.splitlines()[-1].startswith('DAMAGED: 1 places')
+
+
+def test_a_missing_segment_is_named(data):
+    name = os.path.basename(segment(data))
+    os.unlink(segment(data))
+    code, report = check(data)
+    assert code == DAMAGED and any(f['what'] == 'the file is missing' and f['file'] == 'seg/' + name for f in bad(report))
+    assert report['totals']['lost_page_messages'] > 300
+
+
+def test_damage_in_the_journal_names_the_records(data):
+    flip(journal(data), 4096 + 70)
+    code, report = check(data)
+    found = bad(report, ('damage',))
+    assert code == DAMAGED and found[0]['file'] == 'wal/' + os.path.basename(journal(data))
+    assert found[0]['offset'] == 4096 and found[0]['last_lsn'] >= found[0]['first_lsn'] > 0
+
+
+def test_one_superblock_is_a_flaw_and_mended_by_a_start(data):
+    flip(os.path.join(data, 'superblock.a'), 60)
+    code, report = check(data)
+    found, = bad(report)
+    assert code == DAMAGED and report['verdict'] == 'flawed' and found['file'] == 'superblock.a'
+    broker = brokers.Millrace(args=SETTINGS)
+    try:
+        shutil.copytree(data, broker.data)
+        broker.start()
+        assert broker.stop()[0] == 0
+        assert check(broker.data)[0] == GOOD
+    finally:
+        broker.remove()
+
+
+def test_strange_files_are_noted_only(data):
+    for name in ('notes.txt', 'wal/readme', 'seg/s-00000000000000ff'):
+        with open(os.path.join(data, name), 'w') as f:
+            f.write('x')
+    code, report = check(data)
+    assert code == GOOD
+    noted = {f['file'] for f in report['findings']}
+    assert noted == {'notes.txt', 'wal/readme', 'seg/s-00000000000000ff'}
