@@ -480,6 +480,7 @@ struct stream_state {                    /* stream.c */
     uint64_t pending_bytes;              /* accepted and not in a file yet */
     uint64_t cached_bytes;               /* of READY chunks */
     uint32_t jobs;                       /* on their way */
+    struct list leaving;                 /* followers that were given up while a FIND is on its way */
     struct list hungry;                  /* streams of followers that found no place or no memory for a read */
     bool writing_paused, reading_paused; /* a job has failed: not before the timer */
     bool broken;                         /* a sync has failed: nothing is trimmed any more */

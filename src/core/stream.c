@@ -51,7 +51,7 @@ void streams_init(struct broker *b)
 {
     struct stream_state *all = &b->streams;
     struct list *lists[] = {&all->gathering, &all->writable, &all->dirty,   &all->syncing, &all->idle,
-                            &all->adrift,    &all->drops,    &all->feeding, &all->hungry};
+                            &all->adrift,    &all->drops,    &all->feeding, &all->hungry,  &all->leaving};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         list_init(lists[i]);
     timer_init(&all->timer, pause_over);
@@ -846,6 +846,8 @@ void streams_fini(struct broker *b)
 {
     LIST_EACH(&b->streams.adrift, node, after)
     mem_free(CONTAINER_OF(node, struct chunk, link));
+    LIST_EACH(&b->streams.leaving, node, after)
+    mem_free(CONTAINER_OF(node, struct follower, link));
     LIST_EACH(&b->streams.drops, node, after)
     {
         struct stream_drop *drop = CONTAINER_OF(node, struct stream_drop, link);

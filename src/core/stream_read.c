@@ -104,7 +104,9 @@ void follower_free(struct broker *b, struct follower **follower)
     list_remove(&f->link);
     f->stream = NULL;
     f->cursor = NULL;
-    if (!f->finding)
+    if (f->finding)
+        list_insert(&b->streams.leaving, &f->link);
+    else
         mem_free(f);
 }
 
@@ -120,8 +122,10 @@ void follower_found(struct broker *b, struct stream_job *job)
     CHECK(f->finding);
     f->finding--;
     if (!f->stream) {
-        if (!f->finding)
-            mem_free(f);
+        if (f->finding)
+            return;
+        list_remove(&f->link);
+        mem_free(f);
         return;
     }
     /* Whoever cannot be told where the time is begins at the beginning: more than was asked for rather than less. */

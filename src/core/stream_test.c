@@ -566,6 +566,7 @@ static void freed_while_busy(void **state)
     rig->slow_store = true;
     rig->chance = 0;
     put_numbers(rig, "s", 50, 10);
+    consume_at(rig, "s", "c", "1h", 0); /* looks for a time */
     struct rig_log *log = rig->log;
     rig_free(rig);
     rig_log_free(log);
