@@ -1,4 +1,4 @@
-/* stream_int: the structures that stream.c, stream_read.c and stream_feed.c share. Core thread.
+/* stream_int: the structures that the stream*.c files share. Core thread.
  *
  *   queue ─ stream ─ partition ─ chunk ─ item ─▶ msg       consumer | cursor ─ follower ─ place ─▶ chunk
  *                  └ source (exchange amq.stream.NAME)
@@ -121,17 +121,26 @@ struct offset_spec {
     wall_t time;
 };
 
-/* ---- stream.c ---- */
+/* ---- stream_chunk.c ---- */
 MUST_USE bool stream_send(struct broker *b, struct stream_job **job); /* false: no room now; the job stays yours */
+void chunks_turn(struct broker *b);
+void chunk_gather(struct broker *b, struct partition *p, const struct target *t, struct msg *msg);
 void gathered_drop(struct broker *b, struct entry *e);
 void chunk_unread(struct broker *b, struct chunk *c);                             /* one reader less */
 void chunk_read(struct chunk *c);                                                 /* one more */
 struct chunk *chunk_load(struct broker *b, struct partition *p, uint64_t offset); /* NULL: no room, no memory */
 uint32_t chunk_safe(struct broker *b, struct chunk *c);
+void chunk_end(struct broker *b, struct chunk *c); /* its partition goes; nobody reads it */
+/* Files of the partition that end at or below until go when lsn is durable (R3). */
+void files_drop(struct broker *b, uint64_t id, uint32_t partition, uint64_t until, lsn_t lsn);
+
+/* ---- stream.c ---- */
 void stream_awake(struct broker *b, struct stream *s); /* something may be readable that was not */
+void stream_retention(struct broker *b, struct stream *s);
+
+/* ---- records.c ---- */
 lsn_t log_stream(struct broker *b, const struct partition *p, uint32_t sealed);
 lsn_t log_cursor(struct broker *b, const struct cursor *cursor, uint32_t partition, uint64_t next);
-void stream_retention(struct broker *b, struct stream *s);
 
 /* ---- stream_read.c ---- */
 MUST_USE bool offset_spec_parse(struct broker *b, struct slice args, struct offset_spec *ret, char *why,
