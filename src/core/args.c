@@ -1,7 +1,8 @@
 /* Arguments of queues and exchanges: what is known, what is allowed, what counts as the same, and how policies join in.
  *
  * Texts and the order of checks follow RabbitMQ (reference queues.md 1.3). Only known keys are validated and compared;
- * unknown keys are kept for listings and ignored otherwise.
+ * unknown keys are kept for listings and ignored otherwise. A key that the type of the queue does not have is refused, and
+ * one that comes with a policy does nothing.
  */
 #include "core/core_int.h"
 
@@ -22,6 +23,8 @@ enum arg_check {
     ARG_MODE,
     ARG_STRATEGY,
     ARG_AGE,
+    ARG_COUNT,
+    ARG_LOCATOR,
     ARG_PARTITIONS
 };
 
@@ -53,6 +56,38 @@ static const struct arg_row rows[] = {
     {"x-max-age", ARG_AGE, "max-age", false, SIZE_MAX},
     {"x-stream-max-segment-size-bytes", ARG_NOT_NEGATIVE, "stream-max-segment-size-bytes", false, RULE(segment_bytes)},
     {"x-stream-partitions", ARG_PARTITIONS, NULL, false, RULE(partitions)},
+    {"x-initial-cluster-size", ARG_COUNT, NULL, false, SIZE_MAX},
+    {"x-queue-leader-locator", ARG_LOCATOR, NULL, false, SIZE_MAX},
+};
+
+#define OF(type) (1u << QUEUE_##type)
+
+/* Keys that not all types of queue have. */
+static const struct {
+    const char *key;
+    unsigned types;
+} typed[] = {
+    {"x-expires", OF(CLASSIC) | OF(QUORUM)},
+    {"x-message-ttl", OF(CLASSIC) | OF(QUORUM)},
+    {"x-dead-letter-exchange", OF(CLASSIC) | OF(QUORUM)},
+    {"x-dead-letter-routing-key", OF(CLASSIC) | OF(QUORUM)},
+    {"x-dead-letter-strategy", OF(CLASSIC) | OF(QUORUM)},
+    {"x-max-length", OF(CLASSIC) | OF(QUORUM)},
+    {"x-max-priority", OF(CLASSIC)},
+    {"x-overflow", OF(CLASSIC) | OF(QUORUM)},
+    {"x-queue-mode", OF(CLASSIC) | OF(QUORUM)},
+    {"x-single-active-consumer", OF(CLASSIC) | OF(QUORUM)},
+    {"x-delivery-limit", OF(CLASSIC) | OF(QUORUM)},
+    {"x-max-age", OF(STREAM)},
+    {"x-stream-max-segment-size-bytes", OF(STREAM)},
+    {"x-stream-partitions", OF(STREAM)},
+    {"x-initial-cluster-size", OF(STREAM)},
+};
+
+static const char *const type_names[] = {
+    [QUEUE_CLASSIC] = "rabbit_classic_queue",
+    [QUEUE_QUORUM] = "rabbit_quorum_queue",
+    [QUEUE_STREAM] = "rabbit_stream_queue",
 };
 
 const char *const queue_arg_keys[] = {"x-expires",
@@ -71,6 +106,8 @@ const char *const queue_arg_keys[] = {"x-expires",
                                       "x-max-age",
                                       "x-stream-max-segment-size-bytes",
                                       "x-stream-partitions",
+                                      "x-initial-cluster-size",
+                                      "x-queue-leader-locator",
                                       NULL};
 
 const char *const exchange_arg_keys[] = {"alternate-exchange", NULL};
@@ -84,11 +121,12 @@ static void check_value(enum arg_check check, const struct amqp_value *v, char *
     case ARG_TIME:
     case ARG_NOT_NEGATIVE:
     case ARG_LIMIT:
+    case ARG_COUNT:
     case ARG_PARTITIONS:
     case ARG_PRIORITY:
         if (!amqp_value_is_int(v))
             snprintf(why, len, "\"expected integer, got %s\"", amqp_type_name(v->type));
-        else if (check == ARG_POSITIVE && v->i == 0)
+        else if ((check == ARG_POSITIVE || check == ARG_COUNT) && v->i == 0)
             snprintf(why, len, "{value_zero,0}");
         else if (v->i < 0 && !(check == ARG_LIMIT && v->i == -1))
             snprintf(why, len, "{value_negative,%lld}", (long long)v->i);
@@ -109,6 +147,7 @@ static void check_value(enum arg_check check, const struct amqp_value *v, char *
     case ARG_MODE:
     case ARG_STRATEGY:
     case ARG_AGE:
+    case ARG_LOCATOR:
         if (!amqp_value_is_str(v))
             snprintf(why, len, "{unacceptable_type,%s}", amqp_type_name(v->type));
         else if (check == ARG_OVERFLOW && !slice_is(v->s, "drop-head") && !slice_is(v->s, "reject-publish") &&
@@ -123,6 +162,9 @@ static void check_value(enum arg_check check, const struct amqp_value *v, char *
             snprintf(why, len, "invalid_dlx_strategy");
         else if (check == ARG_AGE && !age_parse(v->s, &(int64_t){0}))
             snprintf(why, len, "invalid_max_age");
+        else if (check == ARG_LOCATOR && !slice_is(v->s, "client-local") && !slice_is(v->s, "balanced") &&
+                 !slice_is(v->s, "random") && !slice_is(v->s, "least-leaders"))
+            snprintf(why, len, "invalid_queue_locator_arg");
         break;
     }
 }
@@ -148,8 +190,6 @@ static void take_value(const struct arg_row *row, const struct amqp_value *v, st
         r->max_priority = (uint8_t)v->i;
     else if (strcmp(row->key, "x-single-active-consumer") == 0)
         r->single_active = v->i != 0;
-    else if (strcmp(row->key, "x-queue-type") == 0)
-        r->type = slice_is(v->s, "quorum") ? QUEUE_QUORUM : slice_is(v->s, "stream") ? QUEUE_STREAM : QUEUE_CLASSIC;
     else if (strcmp(row->key, "x-max-age") == 0) {
         if (r->max_age_ms < 0)
             CHECK(age_parse(v->s, &r->max_age_ms)); /* it was checked */
@@ -172,14 +212,36 @@ static void rules_init(struct queue_rules *r)
                               .partitions = -1};
 }
 
+bool queue_type_has(enum queue_type type, const char *key)
+{
+    for (size_t i = 0; i < ARRAY_LEN(typed); i++)
+        if (strcmp(typed[i].key, key) == 0)
+            return typed[i].types & 1u << type;
+    return true;
+}
+
+const char *queue_type_module(enum queue_type type)
+{
+    return type_names[type];
+}
+
+static enum queue_type type_of(struct slice args)
+{
+    struct amqp_value v;
+    if (!amqp_table_find(args, "x-queue-type", &v) || !amqp_value_is_str(&v))
+        return QUEUE_CLASSIC;
+    return slice_is(v.s, "quorum") ? QUEUE_QUORUM : slice_is(v.s, "stream") ? QUEUE_STREAM : QUEUE_CLASSIC;
+}
+
 bool queue_args_check(struct slice args, struct slice queue, struct slice vhost, struct queue_rules *ret, char *text,
                       size_t text_len)
 {
     rules_init(ret);
+    ret->type = type_of(args);
     char why[200];
     struct amqp_value v;
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-        if (!amqp_table_find(args, rows[i].key, &v))
+        if (!queue_type_has(ret->type, rows[i].key) || !amqp_table_find(args, rows[i].key, &v))
             continue;
         check_value(rows[i].check, &v, why, sizeof why);
         if (!why[0] && strcmp(rows[i].key, "x-dead-letter-routing-key") == 0 &&
@@ -192,12 +254,12 @@ bool queue_args_check(struct slice args, struct slice queue, struct slice vhost,
         }
         take_value(&rows[i], &v, ret);
     }
-    if (ret->type == QUEUE_QUORUM && amqp_table_find(args, "x-max-priority", &v)) {
-        snprintf(text, text_len,
-                 "invalid arg 'x-max-priority' for queue '%.*s' in vhost '%.*s' of queue type rabbit_quorum_queue",
-                 SLICE_ARG(queue), SLICE_ARG(vhost));
-        return false;
-    }
+    for (size_t i = 0; i < ARRAY_LEN(typed); i++)
+        if (!queue_type_has(ret->type, typed[i].key) && amqp_table_find(args, typed[i].key, &v)) {
+            snprintf(text, text_len, "invalid arg '%s' for queue '%.*s' in vhost '%.*s' of queue type %s", typed[i].key,
+                     SLICE_ARG(queue), SLICE_ARG(vhost), queue_type_module(ret->type));
+            return false;
+        }
     return true;
 }
 
@@ -206,7 +268,8 @@ static void add_policy(const struct policy *policy, struct queue_rules *r)
     struct amqp_value v;
     char why[200];
     for (size_t i = 0; policy && i < ARRAY_LEN(rows); i++) {
-        if (!rows[i].policy_key || !amqp_table_find(policy->definition, rows[i].policy_key, &v))
+        if (!rows[i].policy_key || !queue_type_has(r->type, rows[i].key) ||
+            !amqp_table_find(policy->definition, rows[i].policy_key, &v))
             continue;
         check_value(rows[i].check, &v, why, sizeof why);
         if (!why[0])
@@ -218,15 +281,12 @@ static void add_policy(const struct policy *policy, struct queue_rules *r)
 void queue_rules_resolve(struct queue *q, struct queue_rules *ret)
 {
     char text[ERROR_TEXT_MAX];
-    enum queue_type type;
     if (!queue_args_check(q->args, q->name, q->vhost->name, ret, text, sizeof text)) {
         /* An older journal may hold arguments that are refused today: what is right of them counts. */
     }
-    type = ret->type;
     add_policy(q->policy, ret);
     add_policy(q->operator_policy, ret);
-    ret->type = type;
-    if (type == QUEUE_QUORUM && ret->delivery_limit < 0 &&
+    if (ret->type == QUEUE_QUORUM && ret->delivery_limit < 0 &&
         !amqp_table_find(q->args, "x-delivery-limit", &(struct amqp_value){0}))
         ret->delivery_limit = 20;
 }

@@ -142,7 +142,7 @@ void settle(struct broker *b, struct channel *ch, struct unacked item, bool ack,
 static bool settle_or_hold(struct broker *b, struct channel *ch, struct unacked *u, bool ack, bool requeue)
 {
     struct unacked item = *u;
-    if (ch->mode == MODE_TX && !(item.entry->flags & ENTRY_STREAM)) {
+    if (ch->mode == MODE_TX) {
         if (!tx_ack(ch, item, ack, requeue))
             return false;
         unacked_drop(&ch->unacked, u);

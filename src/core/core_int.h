@@ -629,6 +629,8 @@ bool apply_to_parse(struct slice text, enum apply_to *ret);
 const char *apply_to_name(enum apply_to apply_to);
 
 /* args.c */
+bool queue_type_has(enum queue_type type, const char *key); /* an argument that it takes */
+const char *queue_type_module(enum queue_type type);        /* what RabbitMQ calls it in error texts */
 MUST_USE bool queue_args_check(struct slice args, struct slice queue, struct slice vhost, struct queue_rules *ret,
                                char *text, size_t text_len);
 void queue_rules_resolve(struct queue *q, struct queue_rules *ret);

@@ -444,11 +444,27 @@ static struct consumer *consumer_make(struct broker *b, struct channel *ch, stru
     return consumer;
 }
 
+static bool consumer_args_allowed(struct broker *b, struct peer *peer, const struct queue *q, struct command *c)
+{
+    const char *foreign = q->stream ? "x-priority" : "x-stream-offset";
+    struct amqp_value v;
+    if (amqp_table_find(c->ask->args, foreign, &v))
+        fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED,
+             "invalid arg '%s' for queue '%.*s' in vhost '%.*s' of queue type %s", foreign, SLICE_ARG(q->name),
+             SLICE_ARG(peer->vhost->name), queue_type_module(q->rules.type));
+    else if (amqp_table_find(c->ask->args, "x-priority", &v) && !amqp_value_is_int(&v))
+        fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED,
+             "invalid arg 'x-priority' for queue '%.*s' in vhost '%.*s': \"expected integer, got %s\"",
+             SLICE_ARG(q->name), SLICE_ARG(peer->vhost->name), amqp_type_name(v.type));
+    else
+        return true;
+    return false;
+}
+
 void do_consume(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
 {
     char generated[64];
     struct slice tag = c->ask->other;
-    struct amqp_value v;
     if (tag.len && consumer_by_tag(ch, tag)) {
         fail(b, peer, c->channel, c->origin, ERR_NOT_ALLOWED, "attempt to reuse consumer tag '%.*s'", SLICE_ARG(tag));
         return;
@@ -465,12 +481,8 @@ void do_consume(struct broker *b, struct peer *peer, struct channel *ch, struct 
              SLICE_ARG(q->name), SLICE_ARG(peer->vhost->name));
         return;
     }
-    if (amqp_table_find(c->ask->args, "x-priority", &v) && !amqp_value_is_int(&v)) {
-        fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED,
-             "invalid arg 'x-priority' for queue '%.*s' in vhost '%.*s': \"expected integer, got %s\"",
-             SLICE_ARG(q->name), SLICE_ARG(peer->vhost->name), amqp_type_name(v.type));
+    if (!consumer_args_allowed(b, peer, q, c))
         return;
-    }
     if (q->rules.type == QUEUE_QUORUM && ch->global_prefetch) {
         fail(b, peer, c->channel, c->origin, ERR_NOT_IMPLEMENTED,
              "queue '%.*s' in vhost '%.*s' does not support global qos", SLICE_ARG(q->name),

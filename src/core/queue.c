@@ -278,7 +278,15 @@ static bool equivalent(struct broker *b, struct peer *peer, struct command *c, s
     if (!same_flag(b, peer, c, q->name, "durable", (flags & ASK_DURABLE) && !(flags & ASK_EXCLUSIVE), q->durable) ||
         !same_flag(b, peer, c, q->name, "auto_delete", flags & ASK_AUTO_DELETE, q->auto_delete))
         return false;
-    if (args_equivalent("queue", q->name, q->vhost->name, c->ask->args, q->args, queue_arg_keys, text, sizeof text))
+    const char *keys[32];
+    size_t count = 0;
+    for (const char *const *key = queue_arg_keys; *key; key++) /* what this type does not have is not compared */
+        if (queue_type_has(q->rules.type, *key)) {
+            CHECK(count + 1 < ARRAY_LEN(keys));
+            keys[count++] = *key;
+        }
+    keys[count] = NULL;
+    if (args_equivalent("queue", q->name, q->vhost->name, c->ask->args, q->args, keys, text, sizeof text))
         return true;
     fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "%s", text);
     return false;
@@ -291,12 +299,12 @@ static bool type_allowed(struct broker *b, struct peer *peer, struct command *c,
     const char *what = NULL;
     if (rules->type == QUEUE_CLASSIC)
         return true;
-    if (!(c->ask->flags & ASK_DURABLE))
-        what = "non-durable";
+    if (c->ask->flags & ASK_AUTO_DELETE)
+        what = "auto-delete";
     else if (c->ask->flags & ASK_EXCLUSIVE)
         what = "exclusive-owner";
-    else if (c->ask->flags & ASK_AUTO_DELETE)
-        what = "auto-delete";
+    else if (!(c->ask->flags & ASK_DURABLE))
+        what = "non-durable";
     if (what)
         fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED,
              "invalid property '%s' for queue '%.*s' in vhost '%.*s'", what, SLICE_ARG(name),
@@ -328,6 +336,11 @@ static void declare_new(struct broker *b, struct channel *ch, struct command *c,
         return;
     if (!queue_args_check(c->ask->args, name, peer->vhost->name, &rules, text, sizeof text)) {
         fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "%s", text);
+        return;
+    }
+    if (rules.type != QUEUE_CLASSIC && c->ask->name.len == 0) {
+        fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "Cannot declare a server-named queue for type %s",
+             queue_type_module(rules.type));
         return;
     }
     if (!type_allowed(b, peer, c, name, &rules))

@@ -21,16 +21,16 @@ static bool interval_parse(struct slice text, int64_t *ret_ms)
         int64_t ms;
     } units[] = {{'Y', 31536000000}, {'M', 2592000000}, {'D', 86400000}, {'h', 3600000}, {'m', 60000}, {'s', 1000}};
     int64_t n = 0;
-    if (text.len < 2 || text.len > 12)
+    if (text.len < 2)
         return false;
     for (size_t i = 0; i + 1 < text.len; i++) {
         if (text.ptr[i] < '0' || text.ptr[i] > '9')
             return false;
-        n = n * 10 + (text.ptr[i] - '0');
+        n = n < INT64_MAX / 10 - 1 ? n * 10 + (text.ptr[i] - '0') : INT64_MAX / 10;
     }
-    for (size_t i = 0; i < ARRAY_LEN(units); i++)
-        if (text.ptr[text.len - 1] == (uint8_t)units[i].unit && n <= INT64_MAX / units[i].ms) {
-            *ret_ms = n * units[i].ms;
+    for (size_t i = 0; n > 0 && i < ARRAY_LEN(units); i++)
+        if (text.ptr[text.len - 1] == (uint8_t)units[i].unit) {
+            *ret_ms = n < INT64_MAX / units[i].ms ? n * units[i].ms : INT64_MAX;
             return true;
         }
     return false;
@@ -348,19 +348,20 @@ bool stream_consume_allowed(struct broker *b, struct channel *ch, struct queue *
     bool one = amqp_table_find(c->ask->args, "x-stream-partition", &v);
     if (ch->prefetch == 0) {
         fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED,
-             "consumer prefetch count is not set for stream '%.*s' in vhost '%.*s'", SLICE_ARG(q->name),
+             "consumer prefetch count is not set for 'queue '%.*s' in vhost '%.*s''", SLICE_ARG(q->name),
              SLICE_ARG(peer->vhost->name));
     } else if (c->ask->flags & ASK_NO_ACK) {
         fail(b, peer, c->channel, c->origin, ERR_NOT_IMPLEMENTED,
-             "automatic acknowledgement not supported by stream '%.*s' in vhost '%.*s'", SLICE_ARG(q->name),
-             SLICE_ARG(peer->vhost->name));
+             "automatic acknowledgement not supported by stream queues queue '%.*s' in vhost '%.*s'",
+             SLICE_ARG(q->name), SLICE_ARG(peer->vhost->name));
     } else if (ch->global_prefetch) {
         fail(b, peer, c->channel, c->origin, ERR_NOT_IMPLEMENTED,
              "queue '%.*s' in vhost '%.*s' does not support global qos", SLICE_ARG(q->name),
              SLICE_ARG(peer->vhost->name));
     } else if (!offset_spec_parse(b, c->ask->args, &spec, why, sizeof why)) {
-        fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "invalid arg 'x-stream-offset' for '%.*s': %s",
-             SLICE_ARG(q->name), why);
+        fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED,
+             "invalid arg 'x-stream-offset' for queue '%.*s' in vhost '%.*s': %s", SLICE_ARG(q->name),
+             SLICE_ARG(peer->vhost->name), why);
     } else if (one && (!amqp_value_is_int(&v) || v.i < 0 || v.i >= q->stream->partition_count)) {
         fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED,
              "invalid arg 'x-stream-partition': stream '%.*s' in vhost '%.*s' has partitions 0 to %u",
@@ -401,9 +402,7 @@ static bool begin_at(struct broker *b, struct follower *f, struct partition *p, 
     case OFFSET_FIRST: next = p->start; break;
     case OFFSET_LAST: next = p->end > p->start ? p->end - 1 : p->end; break;
     case OFFSET_NEXT: break;
-    case OFFSET_NUMBER:
-        next = spec->number < p->start ? p->start : spec->number < p->end ? spec->number : p->end;
-        break;
+    case OFFSET_NUMBER: next = spec->number > p->start ? spec->number : p->start; break; /* also behind the end */
     case OFFSET_TIME:
         if (p->written > p->start)
             return find(b, f, p, spec->time);

@@ -381,7 +381,7 @@ static void refusals(void **state)
         enum command_type type;
         uint32_t flags;
         const char *error;
-    } rows[] = {{CMD_CONSUME, 0, "406 consumer prefetch count is not set for stream 's' in vhost '/'"},
+    } rows[] = {{CMD_CONSUME, 0, "406 consumer prefetch count is not set for 'queue 's' in vhost '/''"},
                 {CMD_GET, 0, "540 basic.get not supported by stream queues queue 's' in vhost '/'"},
                 {CMD_QUEUE_PURGE, 0, "540 queue.purge not supported by stream queues queue 's' in vhost '/'"},
                 {CMD_QUEUE_DELETE, ASK_IF_EMPTY, "540 "},

@@ -136,6 +136,8 @@ static bool prepare_ack(struct broker *b, struct tx_ack *a, struct tx_needs *nee
     bool limit = q && q->rules.delivery_limit >= 0 && e->returns >= (uint64_t)q->rules.delivery_limit;
     a->reason = a->ack ? REASON_ACKED : a->requeue ? REASON_DELIVERY_LIMIT : REASON_REJECTED;
     a->fate = !q || a->ack || !a->requeue || limit ? FATE_GONE : FATE_BACK;
+    if (e->flags & ENTRY_STREAM)
+        a->fate = FATE_BACK; /* settle gives its credit back, and nothing else */
     if (a->fate == FATE_GONE && !a->ack && q && q->rules.has_dlx && !q->deleting) {
         if (!dead_letter_prepare(b, e, a->reason, needs, &a->need, &a->dead))
             return false;

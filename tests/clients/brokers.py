@@ -41,6 +41,10 @@ POLICIES = [
      'definition': {'alternate-exchange': 'amq.fanout'}},
     {'vhost': '/', 'name': 'mr-dlx', 'pattern': 'pol-dlx$', 'apply-to': 'all', 'priority': 1,
      'definition': {'dead-letter-exchange': '', 'dead-letter-routing-key': 'mr-pol-dead'}},
+    {'vhost': '/', 'name': 'mr-exp', 'pattern': 'pol-exp$', 'apply-to': 'queues', 'priority': 1,
+     'definition': {'expires': 100}},
+    {'vhost': '/', 'name': 'mr-stream', 'pattern': 'pol-str$', 'apply-to': 'queues', 'priority': 1,
+     'definition': {'max-age': '1h', 'max-length-bytes': 200000, 'stream-max-segment-size-bytes': 100000}},
 ]
 # The password is "imported-secret"; this is RabbitMQ's own form of it: base64(salt, sha256(salt, password)).
 IMPORTED_USER = {'name': 'mr-imported', 'password_hash': 'Se5V9QT3w9Mwd11brvQmVHfjgDDxJ3W17EEwOLCiGvgCPtM9',

@@ -8,7 +8,10 @@
 #include "proto/amqp091/out.h"
 
 #include "base/check.h"
+#include "base/mem.h"
+#include "base/reader.h"
 #include "fmt/amqp_props.h"
+#include "fmt/amqp_table.h"
 
 #include <endian.h>
 
@@ -230,10 +233,36 @@ static uint8_t *put_long(uint8_t *at, const char *name, uint64_t value)
     return put64(put8(at, 'l'), value);
 }
 
+static bool is_ours(struct slice header)
+{
+    return slice_is(header, "x-stream-offset") || slice_is(header, "x-stream-partition");
+}
+
+/* What a publisher named like our headers, who read it from another stream as a rule, is left out: clients take one of two
+ * equal names, not all the same one. NULL: there is none, or no memory to leave it out. */
+static uint8_t *without_ours(struct slice table, struct slice behind, size_t *ret_table_len)
+{
+    struct reader r = reader_of(table);
+    struct amqp_field field;
+    bool found = false;
+    while (!found && amqp_table_next(&r, &field))
+        found = is_ours(field.name);
+    uint8_t *copy = found ? mem_alloc(table.len + behind.len) : NULL, *at = copy;
+    if (!copy)
+        return NULL;
+    r = reader_of(table);
+    for (const uint8_t *begin = r.at; amqp_table_next(&r, &field); begin = r.at)
+        if (!is_ours(field.name))
+            at = put_bytes(at, slice_of(begin, (size_t)(r.at - begin)));
+    *ret_table_len = (size_t)(at - copy);
+    put_bytes(at, behind);
+    return copy;
+}
+
 /* x-stream-offset (and x-stream-partition) as the first headers, before those that the message has. The properties were
- * validated when it came in. */
+ * validated when it came in. ret_copy is to be freed when they are no longer needed. */
 static struct props_out stream_props(uint8_t first[STREAM_PROPS_MAX], const struct msg *msg, uint64_t offset,
-                                     uint32_t partition)
+                                     uint32_t partition, uint8_t **ret_copy)
 {
     struct slice props = msg_props(msg);
     uint16_t flags = (uint16_t)(props.ptr[0] << 8 | props.ptr[1]);
@@ -252,22 +281,28 @@ static struct props_out stream_props(uint8_t first[STREAM_PROPS_MAX], const stru
         table = be32toh(table);
         from += sizeof table;
     }
+    struct slice rest = slice_of(props.ptr + from, props.len - from),
+                 behind = slice_of(rest.ptr + table, rest.len - table);
+    size_t table_len = table;
+    *ret_copy = without_ours(slice_of(rest.ptr, table), behind, &table_len);
+    if (*ret_copy)
+        rest = slice_of(*ret_copy, table_len + behind.len);
     uint8_t *len_at = at;
     at = put_long(at + sizeof table, "x-stream-offset", offset);
     if (partition)
         at = put_long(at, "x-stream-partition", partition - 1);
-    put32(len_at, table + (uint32_t)(at - len_at) - (uint32_t)sizeof table);
-    return (struct props_out){.first = slice_of(first, (size_t)(at - first)),
-                              .rest = slice_of(props.ptr + from, props.len - from)};
+    put32(len_at, (uint32_t)(table_len + (size_t)(at - len_at) - sizeof table));
+    return (struct props_out){.first = slice_of(first, (size_t)(at - first)), .rest = rest};
 }
 
 void amqp091_out_deliver_stream(struct amqp091 *a, uint16_t channel, const struct amqp091_consumer *consumer,
                                 uint64_t tag, uint64_t offset, uint32_t partition, struct msg *msg)
 {
-    uint8_t method[DELIVER_MAX], first[STREAM_PROPS_MAX];
+    uint8_t method[DELIVER_MAX], first[STREAM_PROPS_MAX], *copy;
     size_t len = put_deliver(method, consumer, tag, false, msg);
-    struct props_out props = stream_props(first, msg, offset, partition);
+    struct props_out props = stream_props(first, msg, offset, partition, &copy);
     out_content(a, channel, method, len, msg, &props);
+    mem_free(copy);
 }
 
 void amqp091_out_get_ok(struct amqp091 *a, uint16_t channel, uint64_t tag, bool redelivered, uint32_t left,
