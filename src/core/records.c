@@ -584,6 +584,27 @@ lsn_t record_checkpoint(struct slice record)
     return checkpoint && reader_ok(&r) ? first : 0;
 }
 
+size_t record_remove(uint8_t *ret, uint64_t queue, uint64_t first, uint64_t last)
+{
+    struct writer w = writer_of(ret, RECORD_REMOVE_MAX);
+    writer_u8(&w, REC_REMOVE);
+    writer_varint(&w, queue);
+    writer_varint(&w, 1);
+    writer_varint(&w, first);
+    writer_varint(&w, last - first + 1);
+    CHECK(writer_ok(&w));
+    return w.len;
+}
+
+size_t record_nothing(uint8_t *ret)
+{
+    struct writer w = writer_of(ret, RECORD_REMOVE_MAX);
+    writer_u8(&w, REC_MARK);
+    writer_varint(&w, 0); /* no queue has this id */
+    writer_varint(&w, 0);
+    return w.len;
+}
+
 static void print_enqueue(struct reader *r, char *ret, size_t len)
 {
     uint8_t what = reader_u8(r);

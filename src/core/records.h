@@ -20,6 +20,11 @@ bool record_targets(struct slice record, void (*each)(void *arg, uint64_t queue,
                     void *arg);
 /* The first lsn of the snapshot that is complete with this record; 0: it is no CHECKPOINT. */
 lsn_t record_checkpoint(struct slice record);
+/* A REMOVE of one run. ret has RECORD_REMOVE_MAX bytes; the answer is how many were used. */
+#define RECORD_REMOVE_MAX 40u
+size_t record_remove(uint8_t *ret, uint64_t queue, uint64_t first, uint64_t last);
+/* A record without effect, behind which pieces that came before are loose: what stands at a place where records are missing. */
+size_t record_nothing(uint8_t *ret);
 /* One line about the record, truncated to len. */
 void record_print(struct slice record, char *ret, size_t len);
 

@@ -27,6 +27,7 @@ struct journal_options {
     struct os *os;
     const char *dir; /* data folder; the journal lives in dir/wal and dir/superblock.{a,b} */
     enum journal_direct_io direct_io;
+    const uint8_t *uuid;            /* of a journal that is created, 16 bytes; NULL: drawn */
     uint64_t file_bytes;            /* 0: 16 MiB; multiple of 4096 */
     size_t group_bytes_max;         /* 0: 1 MiB */
     size_t staged_bytes_max;        /* 0: 16 MiB; journal_room says no above it; a reservation may overdraw it */

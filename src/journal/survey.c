@@ -306,7 +306,7 @@ static int hand_out(struct reading *r, uint64_t offset, const struct layout_grou
     for (lsn_t lsn = group->lsn; !stop && layout_record_next(&body, &record); lsn++) {
         s->payload += record.len;
         s->records++;
-        if (lsn < s->start_lsn || (r->upto && lsn >= r->upto))
+        if (lsn < s->start_lsn || lsn < s->from_lsn || (r->upto && lsn >= r->upto))
             continue;
         place.after_gap = r->after_gap;
         r->after_gap = false;

@@ -59,6 +59,7 @@ struct survey {
     struct survey_file *files; /* names w-…, by seq */
     size_t files_len, files_cap;
     lsn_t start_lsn;
+    lsn_t from_lsn; /* records below are not handed out, though read; the owner's to set, 0: start_lsn */
     uint64_t start_seq;
     uint64_t bytes; /* of the files that a survey reads */
 

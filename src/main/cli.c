@@ -37,6 +37,7 @@ static const struct command_row rows[] = {
     {"compact", cli_admin, "compact the journal now"},
     {"bench", run_bench, "bench amqp: load any AMQP 0-9-1 server and report rates and latencies"},
     {"check", cli_check, "verify a stopped data folder from end to end: says what is wrong, where, and what to do"},
+    {"salvage", cli_check, "copy what is readable of a damaged data folder into a new one"},
     {"inspect", cli_inspect, "print a data folder's journal record by record"},
     {"reference", cli_reference, "print settings, errors, limits, methods and log events"},
     {"help", run_help, "this list"},
@@ -117,7 +118,8 @@ enum {
     OPT_APPLY_TO,
     OPT_PRIORITY,
     OPT_OPERATOR,
-    OPT_GROUPS
+    OPT_GROUPS,
+    OPT_TO
 };
 
 /* Options that are settings by another name: --data DIR is --set data=DIR. */
@@ -156,6 +158,12 @@ static const struct argp_option inspect_options[] = {
 static const struct argp_option check_options[] = {
     OPTIONS_OF_ALL, {"json", OPT_JSON, 0, 0, "the findings as JSON", 0}, {0}};
 
+static const struct argp_option salvage_options[] = {
+    OPTIONS_OF_ALL,
+    {"to", OPT_TO, "NEWDIR", 0, "the new data folder; absent or empty", 0},
+    {"json", OPT_JSON, 0, 0, "the findings as JSON", 0},
+    {0}};
+
 static void line_set(struct cli_line *line, const char *set, struct argp_state *state)
 {
     if (line->set_count == CLI_SETS_MAX)
@@ -191,6 +199,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     case OPT_APPLY_TO: line->apply_to = arg; return 0;
     case OPT_PRIORITY: line->priority = (int)strtol(arg, NULL, 10); return 0;
     case OPT_OPERATOR: line->operator_policy = true; return 0;
+    case OPT_TO: line->to = arg; return 0;
     case OPT_GROUPS: line->groups_only = true; return 0;
     case ARGP_KEY_ARG:
         if (line->word_count == CLI_WORDS_MAX)
@@ -209,6 +218,8 @@ static const struct argp_option *own_options(const char *command)
         return inspect_options;
     if (strcmp(command, "check") == 0)
         return check_options;
+    if (strcmp(command, "salvage") == 0)
+        return salvage_options;
     return strcmp(command, "reference") == 0 ? options : admin_options;
 }
 

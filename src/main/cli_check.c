@@ -1,7 +1,9 @@
-/* `millrace check`: verifies a stopped data folder. Main thread. */
+/* `millrace check` and `millrace salvage`: verify a stopped data folder; copy what is readable of one. Main thread. */
 #include "main/cli_int.h"
 #include "main/findings.h"
 #include "store/audit.h"
+#include "store/new_folder.h"
+#include "store/salvage.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -81,19 +83,110 @@ static int check(const char *dir, bool json)
     return code_of(err);
 }
 
+/* ---- salvage ---- */
+
+static json_t *result_json(const struct salvage_result *r)
+{
+    return json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "records", (json_int_t)r->records, "records_left_out",
+                     (json_int_t)r->records_left_out, "pages", (json_int_t)r->pages, "segments",
+                     (json_int_t)r->segments, "stream_files", (json_int_t)r->stream_files, "bytes",
+                     (json_int_t)r->bytes, "queues", (json_int_t)r->copy.queues, "messages",
+                     (json_int_t)r->copy.messages);
+}
+
+static void print_result(const struct salvage_result *r, const char *to)
+{
+    const struct audit_totals *t = &r->original;
+    printf("copied:    %" PRIu64 " records, %" PRIu64 " pages in %" PRIu64 " segments, %" PRIu64 " files of streams\n",
+           r->records, r->pages, r->segments, r->stream_files);
+    printf("holds:     %" PRIu64 " queues, %" PRIu64 " messages\n", r->copy.queues, r->copy.messages);
+    if (r->original_verdict == 0 || !(t->damages + t->unreadable))
+        printf("%s is whole: nothing is lost\n", to);
+    else
+        printf("%s is whole, but not everything could be read; LOST: %" PRIu64 " journal records, %" PRIu64
+               " pages with %" PRIu64 " messages, parts of %" PRIu64 " files of streams\n",
+               to, t->lost_records, t->lost_pages, t->lost_page_messages, t->damaged_streams);
+    if (t->lost_records)
+        printf(
+            "What was deleted while those records were written may be back: look at users, permissions and queues\n");
+}
+
+static int print_salvage(struct findings *findings, const struct salvage_result *r, const char *dir, const char *to)
+{
+    if (!findings->json) {
+        print_result(r, to);
+        return 0;
+    }
+    json_t *json = findings_json(findings, &r->original);
+    if (!json)
+        return -ENOMEM;
+    json_object_set_new(json, "data", json_string(dir));
+    json_object_set_new(json, "to", json_string(to));
+    json_object_set_new(json, "verdict", json_string(verdict_of(&r->original, r->original_verdict)));
+    json_object_set_new(json, "copied", result_json(r));
+    int failed = json_dumpf(json, stdout, JSON_INDENT(2));
+    json_decref(json);
+    return failed < 0 || putchar('\n') == EOF ? -EIO : 0;
+}
+
+static int run_salvage(const char *dir, const char *to, bool json)
+{
+    struct findings findings;
+    struct new_folder folder;
+    struct salvage_result result = {0};
+    char why[900] = "";
+    findings_init(&findings, os_posix(), json);
+    int err = new_folder_begin(&folder, os_posix(), to, why, sizeof why);
+    struct salvage_options options = {.audit = {.os = os_posix(),
+                                                .dir = dir,
+                                                .on_finding = findings_add,
+                                                .on_progress = findings_progress,
+                                                .arg = &findings},
+                                      .to = folder.partial};
+    if (!err)
+        err = salvage(&options, &result, why, sizeof why);
+    if (!err)
+        err = new_folder_finish(&folder, why, sizeof why);
+    progress_clear(&findings.progress);
+    if (err)
+        cli_complain("%s", why);
+    else
+        err = print_salvage(&findings, &result, dir, to);
+    findings_end(&findings);
+    if (err)
+        return code_of(err == -EILSEQ ? -EIO : err);
+    return result.original.damages + result.original.unreadable ? END_DATA_DAMAGED : END_OK;
+}
+
+static int run(const struct cli_line *line, const char *dir)
+{
+    if (strcmp(line->command, "check") == 0)
+        return check(dir, line->json);
+    if (line->to)
+        return run_salvage(dir, line->to, line->json);
+    cli_complain("salvage needs --to NEWDIR, a folder that is absent or empty");
+    return END_USAGE;
+}
+
 int cli_check(int argc, char **argv)
 {
     struct cli_line line;
     struct config config;
-    cli_line_parse(
-        &line, "[DIR]",
-        "Verifies a stopped data folder from end to end: superblocks, every journal file, group and record, "
-        "every segment and every page with messages, and every other file. Says what is wrong, in which file "
-        "and where, whose messages are lost, and what to do. Changes nothing.",
-        argc, argv);
+    const char *text =
+        strcmp(argv[0], "check") == 0
+            ? "Verifies a stopped data folder from end to end: superblocks, every journal file, group and record, "
+              "every "
+              "segment and every page with messages, and every other file. Says what is wrong, in which file and "
+              "where, "
+              "whose messages are lost, and what to do. Changes nothing."
+            : "Copies what is readable of a damaged data folder into a new one, on which a broker starts, and says "
+              "exactly "
+              "what is lost. Never changes the original. Exit code 0: nothing is lost; 65: all that was readable was "
+              "copied, and something is lost.";
+    cli_line_parse(&line, "[DIR]", text, argc, argv);
     int code = cli_config_load(&line, &config);
     if (code == END_OK) {
-        code = check(line.word_count ? line.words[0] : config.data, line.json);
+        code = run(&line, line.word_count ? line.words[0] : config.data);
         config_free(&config);
     }
     cli_line_free(&line);

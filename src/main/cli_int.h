@@ -20,6 +20,7 @@ struct cli_line {
     const char *vhost, *tags, *apply_to; /* administration */
     int priority;
     bool operator_policy, groups_only;
+    const char *to;
     const char *words[CLI_WORDS_MAX]; /* what is no option */
     unsigned word_count;
 };

@@ -34,8 +34,8 @@ struct os {
     int (*size)(struct os *os, int fd, uint64_t *ret_size);
     int (*truncate)(struct os *os, int fd, uint64_t size);
     int (*rename)(struct os *os, const char *from, const char *to); /* not durable until sync_dir */
-    int (*unlink)(struct os *os, const char *path);
-    int (*mkdir)(struct os *os, const char *path); /* mode 0700; -EEXIST is an error here too */
+    int (*unlink)(struct os *os, const char *path);                 /* a file, or (the real one) an empty folder */
+    int (*mkdir)(struct os *os, const char *path);                  /* mode 0700; -EEXIST is an error here too */
     int (*sync_dir)(struct os *os, const char *path);
     int (*list)(struct os *os, const char *path, int (*each)(void *arg, const char *name), void *arg);
     int (*lock)(struct os *os, int fd); /* exclusive, non-blocking; -EWOULDBLOCK when held by another process */

@@ -152,7 +152,10 @@ static int posix_rename(struct os *os, const char *from, const char *to)
 static int posix_unlink(struct os *os, const char *path)
 {
     (void)os;
-    return unlink(path) < 0 ? -errno : 0;
+    int r = unlink(path);
+    if (r < 0 && errno == EISDIR)
+        r = rmdir(path);
+    return r < 0 ? -errno : 0;
 }
 
 static int posix_mkdir(struct os *os, const char *path)

@@ -302,6 +302,21 @@ static bool is_first(struct audit *audit, uint64_t id)
     return true;
 }
 
+static void tell_of_unknown(struct audit *audit, const struct survey_place *place, const char *file, uint64_t queue)
+{
+    char what[200];
+    snprintf(what, sizeof what,
+             "messages for a queue (its id is %" PRIu64
+             ") whose declaration was in the part of the journal that is lost: they are lost with it",
+             queue);
+    audit_tell(audit, &(struct audit_finding){.weight = AUDIT_DAMAGE,
+                                              .file = file,
+                                              .at = true,
+                                              .offset = place->offset,
+                                              .what = what,
+                                              .advice = ADVICE_DAMAGE});
+}
+
 /* Behind a gap the first message of a queue that was published: the positions that are jumped over were given out in the
  * gap, to messages or to transient ones, which the journal never sees. */
 static void look_for_lost(void *arg, uint64_t queue, uint64_t position, bool snapshot)
@@ -311,10 +326,16 @@ static void look_for_lost(void *arg, uint64_t queue, uint64_t position, bool sna
     struct slice vhost, name;
     uint64_t next;
     char file[32];
-    if (snapshot || !broker_queue_known(audit->broker, queue, &vhost, &name, &next) || !is_first(audit, queue) ||
-        position <= next)
+    if (map_get(&audit->looked_at, map_key_u64(&queue)))
         return;
     journal_name(look->place->seq, file);
+    if (!broker_queue_known(audit->broker, queue, &vhost, &name, &next)) {
+        if (is_first(audit, queue))
+            tell_of_unknown(audit, look->place, file, queue);
+        return;
+    }
+    if (snapshot || !is_first(audit, queue) || position <= next)
+        return;
     audit_tell(audit,
                &(struct audit_finding){.weight = AUDIT_DAMAGE,
                                        .file = file,
@@ -353,11 +374,6 @@ static int replay_record(void *arg, const struct survey_place *place, lsn_t lsn,
 {
     struct audit *audit = arg;
     char why[400] = "";
-    lsn_t first = record_checkpoint(record);
-    if (first) {
-        audit->checkpoint = lsn;
-        audit->checkpoint_first = first;
-    }
     struct lost_look look = {audit, place};
     if (audit->behind_gap)
         (void)record_targets(record, look_for_lost, &look); /* what does not parse the replay refuses */
@@ -369,14 +385,15 @@ static int tell_gap(void *arg, const struct survey_gap *gap)
 {
     struct audit *audit = arg;
     char file[32], what[300];
-    bool records = gap->last >= gap->first, onward = gap->end_seq != 0;
+    bool before = gap->last < audit->survey.from_lsn; /* the snapshot that follows repeats what was alive */
+    bool records = gap->last >= gap->first && !before, onward = gap->end_seq != 0;
     int n = snprintf(what, sizeof what, "the journal cannot be read here (%s)", gap->reason);
     if (records)
         n +=
             snprintf(what + n, sizeof what - (size_t)n, "; everything up to lsn %" PRIu64 " was safely stored, says %s",
                      audit->survey.claim, audit->survey.claim_where);
     else
-        n += snprintf(what + n, sizeof what - (size_t)n, "; no record is lost by it");
+        n += snprintf(what + n, sizeof what - (size_t)n, "; nothing is lost by it");
     if (onward)
         snprintf(what + n, sizeof what - (size_t)n, "; it goes on in w-%016" PRIx64 " at offset %" PRIu64, gap->end_seq,
                  gap->end_offset);
@@ -416,10 +433,41 @@ static int replay_journal(struct audit *audit)
     return err;
 }
 
+/* The first reading looks for the last complete snapshot, and where records are lost. */
+static int note_checkpoint(void *arg, const struct survey_place *place, lsn_t lsn, struct slice record)
+{
+    struct audit *audit = arg;
+    lsn_t first = record_checkpoint(record);
+    (void)place;
+    if (first && first <= lsn) {
+        audit->checkpoint = lsn;
+        audit->checkpoint_first = first;
+    }
+    return 0;
+}
+
+static int note_gap(void *arg, const struct survey_gap *gap)
+{
+    struct audit *audit = arg;
+    if (gap->last >= gap->first)
+        audit->gap_last = gap->last;
+    return 0;
+}
+
+/* When all that is lost lies before a complete snapshot nothing is lost at all: it repeats what was alive. */
+static void choose_beginning(struct audit *audit)
+{
+    struct survey *s = &audit->survey;
+    bool whole = audit->gap_last < audit->checkpoint_first && (!audit->upto || audit->checkpoint < audit->upto);
+    if ((audit->damaged || !s->any_super) && whole)
+        s->from_lsn = audit->checkpoint_first;
+}
+
 static int examine_journal(struct audit *audit)
 {
     struct survey *s = &audit->survey;
-    struct survey_hooks hooks = {.on_bytes = survey_bytes, .arg = audit};
+    struct survey_hooks hooks = {
+        .on_record = note_checkpoint, .on_gap = note_gap, .on_bytes = survey_bytes, .arg = audit};
     audit->done = 0;
     audit->total = 2 * s->bytes;
     int err = survey_read(s, 0, &hooks);
@@ -427,6 +475,7 @@ static int examine_journal(struct audit *audit)
         return err;
     audit->damaged = survey_damaged(s);
     audit->upto = audit->damaged ? 0 : s->stop_lsn;
+    choose_beginning(audit);
     examine_journal_names(audit);
     examine_tail(audit);
     audit->totals.journal_files = s->files_read;
@@ -490,14 +539,21 @@ struct look {
     const char *folder;
 };
 
+bool audit_knows(const char *folder, const char *name)
+{
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
+        if (strcmp(kinds[i].folder, folder) == 0 &&
+            (kinds[i].name ? strcmp(kinds[i].name, name) == 0 : kinds[i].is(name)))
+            return true;
+    return false;
+}
+
 static int look_at_name(void *arg, const char *name)
 {
     struct look *look = arg;
     char path[300];
-    for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
-        if (strcmp(kinds[i].folder, look->folder) == 0 &&
-            (kinds[i].name ? strcmp(kinds[i].name, name) == 0 : kinds[i].is(name)))
-            return 0;
+    if (audit_knows(look->folder, name))
+        return 0;
     snprintf(path, sizeof path, "%s%s%s", look->folder, *look->folder ? "/" : "", name);
     tell_of_file(look->audit, AUDIT_NOTE, path, "it is none of the broker's files", "the broker leaves it alone");
     return 0;

@@ -50,6 +50,7 @@ struct audit_totals {
     uint64_t queues, messages;
     uint64_t notes, flaws, damages, unreadable;
     uint64_t lost_records, lost_pages, lost_page_messages;
+    uint64_t damaged_streams; /* files of streams: of damages and unreadable */
 };
 
 struct audit_queue {
@@ -80,10 +81,13 @@ struct audit {
     lsn_t appended;
     lsn_t *rejected; /* records that cannot be applied, ascending */
     size_t rejected_len, rejected_cap;
-    lsn_t checkpoint, checkpoint_first; /* the last one that was read */
-    bool behind_gap;                    /* a gap with lost records came before */
-    struct map looked_at;               /* since it: struct audit_queue, queues whose next message has been seen */
-    struct audit_page *pages;           /* by segment and offset */
+    lsn_t checkpoint;
+    lsn_t
+        checkpoint_first; /* the last one that was read names this: the snapshot that is complete with it begins there */
+    lsn_t gap_last;       /* the highest record that is lost in a gap; 0: none */
+    bool behind_gap;      /* a gap with lost records came before */
+    struct map looked_at;     /* since it: struct audit_queue, queues whose next message has been seen */
+    struct audit_page *pages; /* by segment and offset */
     size_t pages_len, pages_cap;
     struct audit_segment *segments; /* by number in the name */
     size_t segments_len, segments_cap;
@@ -101,5 +105,7 @@ bool audit_rejected(const struct audit *audit, lsn_t lsn);
 /* The file that holds segment `number` in truth. NULL: none. */
 const struct audit_segment *audit_segment(const struct audit *audit, uint32_t number);
 void audit_close(struct audit *audit);
+/* Is a name below the data folder ("": itself, "wal", …) one of the kinds of file or folder that a broker makes? */
+bool audit_knows(const char *folder, const char *name);
 
 #endif

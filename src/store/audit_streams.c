@@ -42,6 +42,7 @@ static void tell(struct audit *audit, const struct stream_files *files, const ch
         finding.last = v->extent.end - 1;
         finding.messages = v->extent.end - v->offset;
     }
+    audit->totals.damaged_streams += !index;
     audit_tell(audit, &finding);
 }
 

@@ -204,3 +204,122 @@ def test_strange_files_are_noted_only(data):
     assert code == GOOD
     noted = {f['file'] for f in report['findings']}
     assert noted == {'notes.txt', 'wal/readme', 'seg/s-00000000000000ff'}
+
+
+# ---- salvage
+
+@pytest.fixture
+def revive(tmp_path):
+    """A broker on a given folder."""
+    started = []
+
+    def start(data):
+        broker = brokers.Millrace(args=SETTINGS)
+        shutil.copytree(data, broker.data)
+        started.append(broker)
+        return broker.start()
+    yield start
+    for broker in started:
+        broker.remove()
+
+
+def groups(data):
+    """(file, offset) of every group that a start would read"""
+    found, path = [], None
+    for line in millrace('inspect', data, '--groups').stdout.splitlines():
+        words = line.split()
+        if words[:1] == ['file'] and words[1].startswith('w-'):
+            path = os.path.join(data, 'wal', words[1])
+        if words[:2] == ['group', 'at']:
+            found.append((path, int(words[2])))
+    return found
+
+
+def salvage(data, to, *words):
+    done = millrace('salvage', '--json', '--data', data, '--to', to, *words)
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def test_salvage_of_a_good_store_is_all_of_it(data, tmp_path, revive):
+    before = contents(data)
+    to = str(tmp_path / 'new')
+    code, report = salvage(data, to)
+    assert code == GOOD and report['copied']['messages'] == 445
+    assert contents(data) == before
+    assert not os.path.exists(to + '.partial')
+    assert check(to)[0] == GOOD
+    w = open_channel(revive(to))
+    assert depth(w, 'long') == 440 and depth(w, 'short') == 5
+    assert consume(w, 'long', 440) == list(range(60, 500))
+    w.close()
+
+
+def test_salvage_leaves_out_exactly_the_damaged_page(data, tmp_path, revive):
+    flip(segment(data), live_page(data))
+    code, report = salvage(data, str(tmp_path / 'new'))
+    found, = bad(report)
+    assert code == DAMAGED and report['totals']['lost_pages'] == 1
+    lost = set(range(found['first_position'], found['last_position'] + 1))
+    assert len(lost) == found['messages'] == report['totals']['lost_page_messages']
+    w = open_channel(revive(str(tmp_path / 'new')))
+    numbers = consume(w, 'long', 440 - len(lost))
+    assert depth(w, 'long') == 0 and numbers == sorted(numbers)
+    first = set(range(60, 500)) - set(numbers)      # positions begin at 1, our numbers at 0
+    assert len(first) == len(lost) and {n - min(first) for n in first} == {n - min(lost) for n in lost}
+    w.close()
+
+
+def test_salvage_where_the_broker_refuses_to_start(data, tmp_path, revive):
+    """Damage in the journal below what was acknowledged, a segment that is gone, and no superblock."""
+    broker = brokers.Millrace(args=SETTINGS)
+    try:                                             # more than one group: a run that is killed
+        shutil.copytree(data, broker.data)
+        broker.start()
+        w = open_channel(broker)
+        ok(w.call(1, 'queue.declare', queue='late', durable=True))
+        for number in range(0, 40, 10):
+            publish(w, 'late', number, 10)
+        broker.kill9()
+        places = groups(broker.data)
+        flip(places[-3][0], places[-3][1] + 80)
+        with pytest.raises(brokers.StartError):
+            broker.start()
+        code, report = salvage(broker.data, str(tmp_path / 'new'))
+        assert code == DAMAGED and report['totals']['lost_records'] > 0
+        assert any(f.get('queue') == 'late' and f['messages'] == f['last_position'] - f['first_position'] + 1
+                   for f in bad(report)), report
+        broken = str(tmp_path / 'broken')
+        shutil.copytree(broker.data, broken, ignore=shutil.ignore_patterns('*.sock'))
+    finally:
+        broker.remove()
+    w = open_channel(revive(str(tmp_path / 'new')))
+    assert consume(w, 'long', 440) == list(range(60, 500))
+    left = depth(w, 'late')
+    assert 0 < left < 40
+    assert set(consume(w, 'late', left)) < set(range(40))
+    w.close()
+    os.unlink(os.path.join(broken, 'superblock.a'))
+    os.unlink(os.path.join(broken, 'superblock.b'))
+    os.unlink(segment(broken))
+    code, report = salvage(broken, str(tmp_path / 'poor'))
+    assert code == DAMAGED and report['totals']['lost_page_messages'] > 300
+    w = open_channel(revive(str(tmp_path / 'poor')))
+    assert depth(w, 'late') == left and depth(w, 'short') == 5
+    w.close()
+
+
+def test_salvage_never_writes_over_anything(data, tmp_path):
+    (tmp_path / 'full').mkdir()
+    (tmp_path / 'full' / 'letter').write_text('hello')
+    assert millrace('salvage', '--data', data, '--to', str(tmp_path / 'full')).returncode == FOLDER
+    assert millrace('salvage', '--data', data).returncode == USAGE
+    (tmp_path / 'new.partial').mkdir()
+    (tmp_path / 'new.partial' / 'letter').write_text('hello')
+    done = millrace('salvage', '--data', data, '--to', str(tmp_path / 'new'))
+    assert done.returncode == FOLDER and 'in the way' in done.stderr
+    assert (tmp_path / 'new.partial' / 'letter').read_text() == 'hello'
+    os.unlink(tmp_path / 'new.partial' / 'letter')
+    shutil.copytree(data, tmp_path / 'new.partial', dirs_exist_ok=True)     # an earlier attempt was interrupted
+    assert salvage(data, str(tmp_path / 'new'))[0] == GOOD
+    assert check(str(tmp_path / 'new'))[0] == GOOD

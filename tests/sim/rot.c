@@ -6,7 +6,8 @@
  * of another store. What must hold each time:
  *   - the audit (`millrace check`) finds it, and names the file;
  *   - a start refuses and changes nothing, or starts and serves nothing that is wrong (a damaged page is not served);
- *   - nothing was deleted: with the byte put back everything is there.
+ *   - nothing was deleted: with the byte put back everything is there;
+ *   - a salvage makes a store that starts, and loses what the byte stood for and no more.
  * The last line is "N passed, N failed", one per kind of file and class of byte.
  */
 #include "world.h"
@@ -19,6 +20,7 @@
 #include "journal/layout.h"
 #include "store/audit.h"
 #include "store/page_format.h"
+#include "store/salvage.h"
 
 #define SPOTS_MAX 120000
 
@@ -67,7 +69,9 @@ struct rot {
     unsigned every; /* of zeros, payload: one byte in so many */
     struct broker_page pages[4096];
     size_t page_count;
-    uint64_t audits, starts, refused, tested[CLASS_COUNT];
+    uint64_t messages; /* in the whole store */
+    bool last_refused;
+    uint64_t salvages, audits, starts, refused, tested[CLASS_COUNT];
     char wrong[CLASS_COUNT + 1][500];
 };
 
@@ -229,6 +233,7 @@ struct look {
     const char *path; /* the file that is wrong */
     bool named;
     unsigned findings;
+    uint64_t messages;
     char last[300];
 };
 
@@ -253,6 +258,7 @@ static int audit_disk(struct rot *rot, struct os_sim *disk, struct look *look)
     if (err)
         return err;
     err = audit_run(&audit);
+    look->messages = audit.totals.messages;
     audit_close(&audit);
     return err;
 }
@@ -319,6 +325,7 @@ static bool start(struct rot *rot, struct os_sim *disk, char *why, size_t len)
     bool started = world_start(w);
     rot->starts++;
     rot->refused += !started;
+    rot->last_refused = !started;
     struct peek_reader reader = world_reader(w);
     for (int p = 0; started && p < PLACE_COUNT; p++) {
         struct served served = {copy, (enum place)p};
@@ -348,6 +355,80 @@ static void try_start(struct rot *rot, const struct spot *s)
     os_sim_free(&disk);
 }
 
+/* ---- salvage ---- */
+
+struct move {
+    struct os_sim *from, *to;
+};
+
+static void move_file(void *arg, const char *path)
+{
+    struct move *move = arg;
+    char name[64];
+    snprintf(name, sizeof name, "/data%s", path + strlen("/new"));
+    struct slice bytes = os_sim_peek(move->from, path);
+    if (strlen(path) > strlen("/new/str") || strstr(path, "LOCK"))
+        os_sim_put(move->to, name, bytes);
+}
+
+/* The disk whose /data is the other's /new. */
+static struct os_sim *moved(struct os_sim *disk)
+{
+    static const char *const folders[] = {"/data", "/data/wal", "/data/seg", "/data/str"};
+    struct os_sim *names = os_sim_clone(disk), *fresh = os_sim_new(1);
+    struct move move = {disk, fresh};
+    for (size_t i = 0; i < ARRAY_LEN(folders); i++)
+        if (os_sim_os(fresh)->mkdir(os_sim_os(fresh), folders[i]))
+            abort();
+    os_sim_clock_set(fresh, 2000 * NS_PER_S, 1700000000000);
+    os_sim_each(names, "/new", move_file, &move);
+    os_sim_each(names, "/new/wal", move_file, &move);
+    os_sim_each(names, "/new/seg", move_file, &move);
+    os_sim_free(&names);
+    return fresh;
+}
+
+/* Nothing that is in a header only costs a message; a page costs its own; and a broker starts on all of it. */
+static void check_salvaged(struct rot *rot, const struct spot *s, struct os_sim *disk, const struct salvage_result *r)
+{
+    char why[400] = "";
+    struct os_sim *fresh = moved(disk);
+    bool costs = s->class == GROUP_HEADER || s->class == RECORD_HEADER || s->class == PAYLOAD || s->class == PADDING;
+    bool page = s->class == PAGE_HEADER_BYTES || s->class == PAGE_BODY;
+    uint64_t lost = r->original.lost_page_messages;
+    if (!costs && !page && !is_complete(rot, fresh, why, sizeof why))
+        fail(rot, s->class, s->path, s->offset, "the salvage has lost something:", why);
+    if (page &&
+        (r->original.lost_records || r->original.lost_pages != 1 || !lost || r->copy.messages != rot->messages - lost))
+        fail(rot, s->class, s->path, s->offset, "the salvage has lost more, or less, than the page", "");
+    if (!start(rot, fresh, why, sizeof why) && (strstr(why, "nobody published") || strstr(why, "refused")))
+        fail(rot, s->class, s->path, s->offset, "the salvaged store is wrong:", why);
+    if (rot->last_refused)
+        fail(rot, s->class, s->path, s->offset, "the salvaged store does not start:", rot->world.why);
+    os_sim_free(&fresh);
+}
+
+static void try_salvage(struct rot *rot, const struct spot *s)
+{
+    char why[400];
+    struct salvage_result result;
+    struct os_sim *disk = os_sim_clone(rot->whole);
+    struct salvage_options options = {.audit = {.os = os_sim_os(disk), .dir = "/data"}, .to = "/new"};
+    os_sim_flip(disk, s->path, s->offset, 0x10);
+    struct os_sim *before = os_sim_clone(disk);
+    rot->salvages++;
+    int err = salvage(&options, &result, why, sizeof why);
+    if (err)
+        fail(rot, s->class, s->path, s->offset, "cannot be salvaged:", why);
+    else
+        check_salvaged(rot, s, disk, &result);
+    struct slice now = os_sim_peek(disk, s->path), was = os_sim_peek(before, s->path);
+    if (!slice_equal(now, was))
+        fail(rot, s->class, s->path, s->offset, "the salvage has changed the original", "");
+    os_sim_free(&before);
+    os_sim_free(&disk);
+}
+
 static void flip_all(struct rot *rot, unsigned starts_every)
 {
     struct os_sim *disk = os_sim_clone(rot->whole);
@@ -365,6 +446,8 @@ static void flip_all(struct rot *rot, unsigned starts_every)
         os_sim_flip(disk, s->path, s->offset, mask);
         if (i % starts_every == 0)
             try_start(rot, s);
+        if (i % starts_every == starts_every / 2)
+            try_salvage(rot, s);
     }
     os_sim_free(&disk);
 }
@@ -461,6 +544,7 @@ static void run(struct rot *rot, uint64_t seed, bool clean, unsigned starts_ever
     if (err || look.findings)
         fail(rot, CLASS_COUNT, "/data", seed, "the audit does not find the whole store good:", look.last);
     os_sim_kill(rot->whole);
+    rot->messages = look.messages;
     find_pages(rot);
     find_spots(rot);
     flip_all(rot, starts_every);
@@ -492,8 +576,8 @@ int main(int argc, char **argv)
             printf("FAIL %s: %s\n", name, rot.wrong[i][0] ? rot.wrong[i] : "there was none of it");
         *(good ? &passed : &failed) += 1;
     }
-    printf("%llu audits, %llu starts on damaged stores, %llu refused\n", (unsigned long long)rot.audits,
-           (unsigned long long)rot.starts, (unsigned long long)rot.refused);
+    printf("%llu audits, %llu salvages, %llu starts, %llu refused\n", (unsigned long long)rot.audits,
+           (unsigned long long)rot.salvages, (unsigned long long)rot.starts, (unsigned long long)rot.refused);
     world_fini(&rot.world);
     free(rot.spots);
     free(rot.model);
