@@ -177,9 +177,12 @@ static int create(struct recovery *r)
                       wal->dir);
     struct layout_super super = {.epoch = 1, .start_lsn = 1, .start_seq = 1};
     wal->os->random(wal->os, super.uuid, LAYOUT_UUID_LEN);
-    wal->super.generation = 1;
+    wal->super.generation = 0;
     wal->epoch = 1;
     int err = wal_super_write(wal, &super);
+    if (!err)
+        err = wal_super_write(wal,
+                              &super); /* both copies: on a full disk the other could not be made when it is needed */
     if (!err)
         err = wal->os->sync_dir(wal->os, wal->dir);
     return err ? refuse(r, err, "cannot create a journal: %s", wal->fault) : 0;

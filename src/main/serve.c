@@ -78,6 +78,7 @@ struct serve {
     _Atomic bool core_stop, core_running;
     _Atomic unsigned phase; /* enum serve_phase, written by loop 0 */
     mono_t phase_until;
+    bool tight;         /* the core's: what the journal said of the disk then */
     uint64_t looked_at; /* the core's: what the journal had written when memory and disk were last looked at for that */
     bool drained;
     int exit_code;
@@ -136,8 +137,10 @@ static bool core_step(struct serve *s)
     bool more = broker_step(s->broker, s->os->now_mono(s->os), s->os->now_wall(s->os), journal_durable(s->journal));
     journal_kick(s->journal);
     uint64_t written = journal_written(s->journal);
-    if (written - s->looked_at >= LOOK_BYTES) {
+    bool tight = journal_ready(s->journal) != UINT64_MAX;
+    if (written - s->looked_at >= LOOK_BYTES || tight != s->tight) {
         s->looked_at = written;
+        s->tight = tight;
         worker_look(s->worker);
     } else if (has_effects(s->worker_port))
         worker_wake(s->worker);
@@ -228,7 +231,8 @@ static const char *advice(int err)
 static void journal_is_dead(struct serve *s, int err)
 {
     log_event(&s->log, LOG_journal_failed, log_str("error", strerror(-err)),
-              log_str("reason", journal_failure_text(s->journal)), log_str("advice", advice(err)));
+              log_str("reason", journal_failure_text(s->journal)), log_str("folder", s->config->data),
+              log_str("advice", advice(err)));
     s->exit_code = END_JOURNAL;
     phase_enter(s, SERVE_DONE, 0);
 }
@@ -393,6 +397,11 @@ static void log_trim(void *self, lsn_t upto)
     journal_trim(self, upto);
 }
 
+static uint64_t log_ready(void *self)
+{
+    return journal_ready(self);
+}
+
 static uint64_t log_live_bytes(void *self)
 {
     return journal_live_bytes(self);
@@ -427,7 +436,8 @@ static int make_broker(struct serve *s)
                 .append = log_append,
                 .fresh = log_fresh,
                 .trim = log_trim,
-                .live_bytes = log_live_bytes},
+                .live_bytes = log_live_bytes,
+                .ready = log_ready},
         .random = draw,
         .random_arg = s->os,
         .ports = s->loop_count + 1,
@@ -780,7 +790,8 @@ static void tear_down(struct serve *s)
         int err = journal_stop(s->journal);
         if (err < 0 && s->exit_code == END_OK) {
             log_event(&s->log, LOG_journal_failed, log_str("error", strerror(-err)),
-                      log_str("reason", journal_failure_text(s->journal)), log_str("advice", advice(err)));
+                      log_str("reason", journal_failure_text(s->journal)), log_str("folder", s->config->data),
+                      log_str("advice", advice(err)));
             s->exit_code = END_JOURNAL;
         }
     }
