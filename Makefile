@@ -97,7 +97,7 @@ BINARY += $(if $(wildcard $(MAIN)),build/millrace)
 endif
 
 # ----------------------------------------------------------------------------------------------------------- targets
-.PHONY: all help flow crash power suites mutants unit unit-build programs test bench tidy format coverage install uninstall clean
+.PHONY: all help flow crash power suites cage limits mutants unit unit-build programs test bench tidy format coverage install uninstall clean
 .PHONY: fuzz-build fuzz-smoke fuzz-coverage version FORCE
 
 all: $(LIBRARY) $(BINARY)  ## build the broker (default): build/millrace, or build/FLAVOUR/millrace with FLAVOUR=...
@@ -134,6 +134,12 @@ crash: all programs  ## 200 × kill -9 under load with an independent checker; w
 
 power: all programs  ## 100 × power cut on two kinds of disk, and the controls (needs root); writes docs/crash.md
 	tests/crash/power --cycles 100 --report
+
+cage: all  ## 20 GB of messages under a memory limit of 256 MB, killed twice, read back (needs root; about 15 minutes)
+	tests/limits/cage --bytes 2e10
+
+limits: all  ## a small disk filled and drained 1000 times, and what else disks do (needs root)
+	tests/limits/disk --rounds 1000
 
 suites: all  ## test suites of pika, rabbitmq-c, amqplib, kombu, py-amqp against both brokers; writes docs/suites.md
 	tests/suites/run
