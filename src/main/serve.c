@@ -39,6 +39,7 @@
 #define DRAINING_NS (1 * NS_PER_S)
 #define CONNS_PER_LOOP_MAX (1u << 20)
 #define LOOK_BYTES (8u << 20) /* written to the journal: as much may have gone to pages */
+#define ASSEMBLY_MORE (16u << 20) /* beside the largest message, for those of other channels */
 #define STOP_REASON "shutdown"
 
 enum serve_phase { SERVE_RUNNING, SERVE_CLOSING, SERVE_DRAINING, SERVE_DONE };
@@ -599,6 +600,8 @@ static void set_amqp(struct serve *s)
     s->amqp = amqp091_options_default();
     s->amqp.version = c->compat_version;
     s->amqp.message_bytes_max = c->message_bytes_max;
+    if (s->amqp.assembly_bytes_max < c->message_bytes_max + ASSEMBLY_MORE)
+        s->amqp.assembly_bytes_max = c->message_bytes_max + ASSEMBLY_MORE;
     s->amqp.frame_max = (uint32_t)c->frame_max;
     s->amqp.channel_max = (uint16_t)c->channel_max;
     s->amqp.heartbeat_s = (uint16_t)c->heartbeat_s;
