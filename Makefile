@@ -97,7 +97,7 @@ BINARY += $(if $(wildcard $(MAIN)),build/millrace)
 endif
 
 # ----------------------------------------------------------------------------------------------------------- targets
-.PHONY: all help flow crash power power-replay suites mutants unit unit-build programs test bench tidy format coverage install uninstall clean
+.PHONY: all help flow crash power power-replay suites cage limits mutants unit unit-build programs test bench tidy format coverage install uninstall clean
 .PHONY: fuzz-build fuzz-smoke fuzz-coverage version FORCE
 
 all: $(LIBRARY) $(BINARY)  ## build the broker (default): build/millrace, or build/FLAVOUR/millrace with FLAVOUR=...
@@ -137,6 +137,12 @@ power: all programs  ## 100 × power cut on two kinds of disk, and the controls 
 
 power-replay: all programs  ## 1,200 states of a disk rebuilt from a log of its writes and flushes (needs root; STATES=N); writes docs/crash.md
 	tests/crash/replay --states $(or $(STATES),1200) --workloads $(or $(WORKLOADS),6) --report
+
+cage: all  ## 20 GB of messages under a memory limit of 256 MB, killed twice, read back (needs root; about 15 minutes)
+	tests/limits/cage --bytes 2e10
+
+limits: all  ## a small disk filled and drained 1000 times, and what else disks do (needs root)
+	tests/limits/disk --rounds 1000
 
 suites: all  ## test suites of pika, rabbitmq-c, amqplib, kombu, py-amqp against both brokers; writes docs/suites.md
 	tests/suites/run

@@ -47,8 +47,8 @@ struct rig_log {
     struct rig_streams *streams;
     struct rig_record *records; /* lsn - 1 */
     size_t count, max;
-    lsn_t first; /* trimmed below */
-    uint64_t live;
+    lsn_t first;          /* trimmed below */
+    uint64_t live, ready; /* ready 0: the disk has room */
     bool no_room, is_copy;
     bool drops; /* no prefix of it will be replayed: what the store is told to drop is gone */
 };
@@ -160,6 +160,12 @@ RIG_FN void rig_log_trim(void *self, lsn_t upto)
 RIG_FN uint64_t rig_log_live(void *self)
 {
     return ((struct rig_log *)self)->live;
+}
+
+RIG_FN uint64_t rig_log_ready(void *self)
+{
+    uint64_t ready = ((struct rig_log *)self)->ready;
+    return ready ? ready : UINT64_MAX;
 }
 
 RIG_FN struct rig_log *rig_log_new(void)
@@ -326,7 +332,7 @@ RIG_FN struct rig *rig_try(struct rig_log *log, const struct broker_options *opt
     rig->options = options ? *options : (struct broker_options){0};
     rig->chance = 42;
     rig->options.log = (struct core_log){log,           rig_log_room, rig_log_reserve, rig_log_append,
-                                         rig_log_fresh, rig_log_trim, rig_log_live};
+                                         rig_log_fresh, rig_log_trim, rig_log_live,    rig_log_ready};
     rig->options.random = rig_random;
     rig->options.random_arg = &rig->chance;
     rig->options.ports = 1;
@@ -433,6 +439,13 @@ RIG_FN void rig_step(struct rig *rig)
             return;
     }
     rig_fail("the broker does not come to rest");
+}
+
+RIG_FN void rig_alarm(struct rig *rig, unsigned alarms)
+{
+    rig_command(rig, 1, CMD_ALARM, 0, 0)->number = alarms;
+    ring_publish(&broker_port(rig->b, 1)->commands);
+    rig_step(rig);
 }
 
 RIG_FN void rig_pass(struct rig *rig, int64_t ms)

@@ -28,13 +28,6 @@ static void confirms_wait_for_the_journal(void **state)
     end(rig);
 }
 
-static void alarm(struct rig *rig, unsigned alarms)
-{
-    rig_command(rig, 1, CMD_ALARM, 0, 0)->number = alarms;
-    ring_publish(&broker_port(rig->b, 1)->commands);
-    rig_step(rig);
-}
-
 /* Beyond a hard mark publishes are refused, and for want of memory newcomers; deliveries and acks go on. */
 static void hard_alarms_refuse(void **state)
 {
@@ -43,7 +36,7 @@ static void hard_alarms_refuse(void **state)
     declare(rig, "q", (struct slice){0});
     rig_plain(rig, CMD_CONFIRM_SELECT, 1, 1, 0, 0);
     put(rig, "q", "a");
-    alarm(rig, ALARM_DISK | ALARM_DISK_HARD);
+    rig_alarm(rig, ALARM_DISK | ALARM_DISK_HARD);
     assert_int_equal(rig_count(rig, EFF_BLOCKED), 1);
     rig_clear(rig);
     put(rig, "q", "b");
@@ -58,11 +51,11 @@ static void hard_alarms_refuse(void **state)
     assert_string_equal(rig_error(rig), "");
     rig_publish(rig, 2, 1, "", "q", "c", true);
     assert_string_equal(rig_error(rig), "406 the broker is out of disk space: publishes are refused for now");
-    alarm(rig, ALARM_MEMORY | ALARM_MEMORY_HARD);
+    rig_alarm(rig, ALARM_MEMORY | ALARM_MEMORY_HARD);
     rig_clear(rig);
     rig_open(rig, 3);
     assert_string_equal(rig_error(rig), "506 the broker is out of memory: no new connections for now");
-    alarm(rig, 0);
+    rig_alarm(rig, 0);
     rig_clear(rig);
     put(rig, "q", "d");
     assert_int_equal(rig_count(rig, EFF_CONFIRM), 1);

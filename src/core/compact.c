@@ -26,6 +26,8 @@
 #define SLICE_OBJECTS 512u
 #define STOP_JOURNAL_MIN (4u << 20) /* below this there is little to win */
 #define STOP_LIVE_MAX (16u << 20)   /* more would hold up the stop */
+#define SCARCE_SHARE 8 /* of compact_bytes: how long a journal is left alone while the disk is nearly full */
+#define SNAPSHOT_MARGIN (2u << 20) /* for what is appended meanwhile */
 #define PAUSE_FIRST (10 * NS_PER_MS)
 #define PAUSE_MOST NS_PER_S
 
@@ -60,6 +62,14 @@ static void measure(struct broker *b, uint64_t live)
     k->live_before = 0;
 }
 
+/* On a full disk the journal has its spare files, and a snapshot that does not fit into them would use them up for nothing:
+ * acks go on until it fits. */
+static bool fits(struct broker *b, uint64_t snapshot)
+{
+    uint64_t ready = b->options.log.ready ? b->options.log.ready(b->options.log.self) : UINT64_MAX;
+    return snapshot + snapshot / 8 + SNAPSHOT_MARGIN < ready;
+}
+
 static bool wanted(struct broker *b)
 {
     struct compact *k = &b->compact;
@@ -71,7 +81,10 @@ static bool wanted(struct broker *b)
         return true;
     uint64_t live = b->options.log.live_bytes(b->options.log.self);
     measure(b, live);
-    return live > b->options.compact_bytes && live / 2 > b->journalled_bytes + k->overhead;
+    bool scarce = b->alarms & ALARM_DISK; /* worth a snapshot much earlier: what it frees ends the alarm */
+    uint64_t least = scarce ? b->options.compact_bytes / SCARCE_SHARE : b->options.compact_bytes;
+    uint64_t snapshot = b->journalled_bytes + k->overhead;
+    return live > least && live / 2 > snapshot && (!scarce || fits(b, snapshot));
 }
 
 bool compact_before_stop(struct broker *b)

@@ -183,10 +183,37 @@ static void a_long_catalogue_is_written_once(void **state)
     end(rig);
 }
 
+/* A disk that is nearly full: what a snapshot frees is wanted soon, unless there is no room for the snapshot itself. */
+static void a_full_disk_is_worth_an_early_snapshot(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    rig->b->options.compact_bytes = 8 << 20;
+    rig_plain(rig, CMD_CONFIRM_SELECT, 1, 1, 0, 0);
+    for (int i = 0; i < 60; i++)
+        put_large(rig, 100000);
+    for (int i = 0; i < 31; i++) /* 2.9 MB are left, of 6 MB in the journal */
+        assert_true(rig_ask(rig, CMD_GET, 1, 1, "q", NULL, NULL, (struct slice){0}, ASK_NO_ACK));
+    assert_int_equal(rig->b->totals.compactions, 0);
+    rig->log->ready = 5 << 20;
+    rig_alarm(rig, ALARM_DISK);
+    assert_int_equal(rig->b->totals.compactions, 0);
+    rig->log->ready = 6 << 20;
+    rig_step(rig);
+    assert_int_equal(rig->b->totals.compactions, 1);
+    rig_step(rig);
+    assert_int_equal(rig->b->totals.compactions, 1); /* now it is short */
+    rig_assert_replays(rig);
+    end(rig);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(rests_without_memory), cmocka_unit_test(stops_without_memory),
-                                       cmocka_unit_test(any_allocation_fails), cmocka_unit_test(moves_without_memory),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(a_full_disk_is_worth_an_early_snapshot),
+                                       cmocka_unit_test(rests_without_memory),
+                                       cmocka_unit_test(stops_without_memory),
+                                       cmocka_unit_test(any_allocation_fails),
+                                       cmocka_unit_test(moves_without_memory),
                                        cmocka_unit_test(a_long_catalogue_is_written_once)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -703,7 +703,8 @@ void backlog_want(struct broker *b, struct queue *q); /* the head is on disk: re
 /* paging.c */
 void paging_init(struct broker *b);
 void paging_fini(struct broker *b);
-void paging_turn(struct broker *b);             /* once a tick: writes pages, drops segments */
+void paging_turn(struct broker *b); /* once a tick: writes pages, drops segments */
+void paging_disk_full(struct broker *b);
 bool paging_overloaded(const struct broker *b); /* publishers are faster than the disk: take no commands */
 void paging_fattened(struct broker *b, struct queue *q);
 void paging_want(struct broker *b, struct queue *q, struct lane *lane); /* read ahead, when the front is short */

@@ -174,7 +174,7 @@ static bool segment_ref(struct broker *b, const struct page_where *where)
     if (number > b->newest_segment) { /* the one before gets no pages any more */
         struct segment *before = map_get(&b->segments, map_key_u64(&b->newest_segment));
         b->newest_segment = number;
-        if (before && before->pages == 0)
+        if (before && before->pages == 0 && list_empty(&before->link))
             list_insert(&b->dead_segments, &before->link);
     }
     return true;
@@ -185,7 +185,16 @@ static void segment_unref(struct broker *b, uint64_t number)
     struct segment *s = map_get(&b->segments, map_key_u64(&number));
     CHECK(s && s->pages);
     s->lsn = 0;
-    if (--s->pages == 0 && number != b->newest_segment)
+    if (--s->pages == 0 && (number != b->newest_segment || (b->alarms & ALARM_DISK)))
+        list_insert(&b->dead_segments, &s->link);
+}
+
+/* The newest segment is kept although nothing in it is alive, for it may be written to. On a full disk it goes too: the
+ * store then begins another, or knows of a page that we do not and keeps it. */
+void paging_disk_full(struct broker *b)
+{
+    struct segment *s = map_get(&b->segments, map_key_u64(&b->newest_segment));
+    if (s && s->pages == 0 && list_empty(&s->link))
         list_insert(&b->dead_segments, &s->link);
 }
 

@@ -326,7 +326,10 @@ void do_alarm(struct broker *b, struct peer *peer, struct channel *ch, struct co
 {
     (void)peer;
     (void)ch;
+    bool disk = !(b->alarms & ALARM_DISK) && (c->number & ALARM_DISK);
     b->alarms = (unsigned)c->number;
+    if (disk)
+        paging_disk_full(b);
     LIST_EACH(&b->peers, node, after)
     alarms_apply(b, CONTAINER_OF(node, struct peer, link));
 }

@@ -3,7 +3,8 @@
  * There is no timer in the commit path: what arrives while a sync runs is the next group. Only when nothing is staged does
  * the loop do something else: trim, make files ahead (wal.c), and, one second after the last commit, write a note group
  * that records the durable lsn, so that damage to the last group can be told from a torn tail.
- * The first failed write or sync stops the journal for good; what is staged is forgotten, its lsns never become durable.
+ * The first failed write or sync stops the journal for good; what is staged is forgotten, its lsns never become durable. A
+ * disk that is full is no such failure: spare files are used, then the group waits and is tried again.
  *
  * Threads: the writer owns stage's writer half; the journal thread (or who calls journal_step) owns wal. Published
  * atomics: durable, failure, live_bytes and the figures by the journal; trim and stop by the writer.
@@ -25,7 +26,9 @@
 #define STAGED_BYTES_DEFAULT (16u * 1024 * 1024)
 #define FILE_BYTES_MAX (1024u * 1024 * 1024)
 #define IDLE_NS NS_PER_S
-#define FRESH_SHARE 8 /* of a file: less is not worth a new one */
+#define STALL_NS (NS_PER_S / 10)
+#define TIGHT_NS (20 * NS_PER_MS) /* between commits on a full disk: a group is a block at least, and blocks are few */
+#define FRESH_SHARE 8             /* of a file: less is not worth a new one */
 
 /* Figures that any thread may read; only the journal thread writes them. */
 enum figure {
@@ -39,6 +42,7 @@ enum figure {
     FIGURE_SYNC_MAX,
     FIGURE_START,
     FIGURE_LIVE,
+    FIGURE_READY,
     FIGURE_COUNT
 };
 
@@ -54,9 +58,11 @@ struct journal {
     struct wal wal;
     struct os_event work;
     struct os_thread thread;
-    bool threaded; /* writer */
+    bool threaded; /* writer; constant while the thread runs */
 
     /* journal thread */
+    struct group *stalled; /* the disk had no room for it */
+    mono_t stalled_until;
     lsn_t fresh_done;   /* of fresh: looked at */
     lsn_t noted;        /* highest lsn that something on disk claims to be durable */
     mono_t last_commit; /* end of it */
@@ -70,6 +76,7 @@ struct journal {
     _Atomic lsn_t trim;
     _Atomic lsn_t fresh; /* a group that begins here, or behind it, may have a new file */
     _Atomic bool stop;
+    _Atomic bool scarce; /* any thread */
 };
 
 static void figure_set(struct journal *journal, enum figure figure, uint64_t value)
@@ -95,6 +102,7 @@ static void publish_files(struct journal *journal)
     figure_set(journal, FIGURE_POOL, wal->pool_len + (wal->next_fd >= 0));
     figure_set(journal, FIGURE_START, wal->super.start_lsn);
     figure_set(journal, FIGURE_LIVE, wal->live_bytes);
+    figure_set(journal, FIGURE_READY, journal->stalled ? 0 : wal_ready(wal));
 }
 
 /* ------------------------------------------------------------------------------------------------------ open and read */
@@ -238,6 +246,17 @@ uint64_t journal_live_bytes(const struct journal *journal)
     return figure(journal, FIGURE_LIVE);
 }
 
+uint64_t journal_ready(const struct journal *journal)
+{
+    return figure(journal, FIGURE_READY);
+}
+
+void journal_scarce(struct journal *journal, bool scarce)
+{
+    if (atomic_exchange(&journal->scarce, scarce) != scarce)
+        os_event_set(&journal->work);
+}
+
 uint64_t journal_written(const struct journal *journal)
 {
     return figure(journal, FIGURE_WRITTEN);
@@ -282,7 +301,10 @@ static void progress(struct journal *journal)
 
 static void drop_staged(struct journal *journal)
 {
-    struct group *group;
+    struct group *group = journal->stalled;
+    journal->stalled = NULL;
+    if (group)
+        stage_retire(&journal->stage, group);
     while ((group = stage_take(&journal->stage)) != NULL)
         stage_retire(&journal->stage, group);
 }
@@ -304,7 +326,10 @@ static int begin_fresh(struct journal *journal, lsn_t first)
     if (fresh <= journal->fresh_done || first < fresh)
         return 0;
     journal->fresh_done = fresh;
-    return wal->offset > wal->file_bytes / FRESH_SHARE ? wal_roll(wal, first, false) : 0;
+    if (wal->offset <= wal->file_bytes / FRESH_SHARE || !wal_has_spare(wal))
+        return 0;
+    int err = wal_roll(wal, first, false);
+    return wal_may_retry(wal, err) ? 0 : err;
 }
 
 static int write_group(struct journal *journal, struct group *staged)
@@ -319,29 +344,60 @@ static int write_group(struct journal *journal, struct group *staged)
         .durable = journal_durable(journal),
         .wall_ms = journal->os->now_wall(journal->os),
     };
+    err = wal_group_write(&journal->wal, staged->bytes, &group);
+    if (err)
+        return err;
     figure_add(journal, FIGURE_GROUPS, 1);
     figure_add(journal, FIGURE_PAYLOAD, group.len - (uint64_t)group.nrec * LAYOUT_RECORD_HEADER);
     journal->noted = group.durable; /* the claim in this group's header, once it is synced */
-    return wal_group_write(&journal->wal, staged->bytes, &group);
+    return 0;
+}
+
+static mono_t commit_not_before(const struct journal *journal)
+{
+    if (journal->stalled)
+        return journal->stalled_until;
+    return journal->wal.tight && journal->threaded ? journal->last_commit + TIGHT_NS : 0;
+}
+
+/* The group did not fit on the disk: it is kept, and tried again. What goes down with the broker is not acknowledged. */
+static bool stall(struct journal *journal, struct group *group, int err)
+{
+    if (!wal_may_retry(&journal->wal, err) || atomic_load_explicit(&journal->stop, memory_order_relaxed))
+        return false;
+    journal->stalled = group;
+    journal->stalled_until = journal->os->now_mono(journal->os) + STALL_NS;
+    return true;
 }
 
 /* Writes what is staged, up to about one full group's bytes, and syncs it once. 1, 0: nothing was staged, or an errno. */
 static int commit(struct journal *journal)
 {
-    struct group *done = NULL, *group = stage_take(&journal->stage);
+    mono_t began = journal->os->now_mono(journal->os);
+    if (began < commit_not_before(journal) && !atomic_load_explicit(&journal->stop, memory_order_relaxed))
+        return 0;
+    struct group *done = NULL, *group = journal->stalled ? journal->stalled : stage_take(&journal->stage);
+    journal->stalled = NULL;
     if (!group)
         return 0;
-    mono_t began = journal->os->now_mono(journal->os);
     lsn_t last = 0;
     size_t bytes = 0;
     int err = 0;
     while (group) {
         err = write_group(journal, group);
+        if (err && stall(journal, group, err)) {
+            err = 0;
+            break;
+        }
         last = group->first + group->nrec - 1;
         bytes += group->len;
         group->next = done;
         done = group;
         group = !err && bytes < journal->group_bytes_max / 2 ? stage_take(&journal->stage) : NULL;
+    }
+    if (!err && !done) {
+        publish_files(journal);
+        return 0;
     }
     if (!err)
         err = wal_sync(&journal->wal);
@@ -372,6 +428,8 @@ static int trim(struct journal *journal)
     if (upto <= journal->wal.super.start_lsn)
         return 0;
     int err = wal_trim(&journal->wal, upto, journal_durable(journal));
+    if (wal_may_retry(&journal->wal, err))
+        return 0; /* a file system that needs room to overwrite: with the next step again */
     if (err)
         return err;
     publish_files(journal);
@@ -401,7 +459,7 @@ static int settle(struct journal *journal)
     int err = wal_group_write(&journal->wal, journal->wal.block, &group);
     if (!err)
         err = wal_sync(&journal->wal);
-    if (err)
+    if (err && !wal_may_retry(&journal->wal, err)) /* a full disk goes without the note */
         return err;
     journal->noted = durable;
     publish_files(journal);
@@ -415,14 +473,15 @@ int journal_step(struct journal *journal)
         drop_staged(journal);
         return err;
     }
+    journal->wal.scarce = atomic_load_explicit(&journal->scarce, memory_order_relaxed);
     int did = trim(journal); /* first: under a load without pauses it would never have its turn */
     if (did >= 0) {
         int committed = commit(journal);
         did = committed ? committed : did;
     }
     bool stopping = atomic_load_explicit(&journal->stop, memory_order_relaxed);
-    if (did == 0 && !stopping)
-        did = settle(journal);
+    if (did == 0 && !stopping && !journal->stalled)
+        did = journal->wal.scarce && wal_shrink(&journal->wal) ? 1 : settle(journal);
     if (did == 0 && !stopping) {
         did = wal_tend(&journal->wal);
         publish_files(journal);
@@ -436,6 +495,8 @@ static int64_t sleep_ns(struct journal *journal)
     mono_t at = wal_tend_at(&journal->wal);
     if (journal->noted < journal_durable(journal) || !journal->shrunk)
         at = at < journal->last_commit + IDLE_NS ? at : journal->last_commit + IDLE_NS;
+    if (journal->stalled || (journal->wal.tight && stage_waits(&journal->stage)))
+        at = at < commit_not_before(journal) ? at : commit_not_before(journal);
     if (at == MONO_NEVER)
         return -1;
     mono_t now = journal->os->now_mono(journal->os);
@@ -461,8 +522,10 @@ static void run(void *arg)
 int journal_start(struct journal *journal)
 {
     CHECK(!journal->threaded);
+    journal->threaded = true; /* the thread reads it */
     int err = os_thread_start(&journal->thread, "journal", run, journal);
-    journal->threaded = err == 0;
+    if (err)
+        journal->threaded = false;
     return err;
 }
 
@@ -491,6 +554,7 @@ void journal_close(struct journal **slot)
     lsn_t durable = journal_durable(journal);
     bool clean = !journal_failure(journal) && durable == journal_appended(journal) && wal_sync(&journal->wal) == 0;
     wal_close(&journal->wal, clean, durable);
+    drop_staged(journal);
     stage_fini(&journal->stage);
     mem_free(journal);
 }

@@ -97,6 +97,13 @@ void journal_trim(struct journal *journal, lsn_t upto);
 /* Bytes of journal files between start and now: what a restart must read. Any thread. */
 uint64_t journal_live_bytes(const struct journal *journal);
 
+/* Bytes that can still be written although the disk has no room for another file; UINT64_MAX: it has. At 0 the journal
+ * waits: what is appended becomes durable when there is room again. Any thread. */
+uint64_t journal_ready(const struct journal *journal);
+
+/* The disk is nearly full: keep few spare files. Any thread. */
+void journal_scarce(struct journal *journal, bool scarce);
+
 /* Bytes written to journal files in this run. Any thread. */
 uint64_t journal_written(const struct journal *journal);
 

@@ -176,13 +176,21 @@ static int create(struct recovery *r)
         return refuse(r, -EILSEQ, "%s: both superblocks are missing or damaged although there are journal files",
                       wal->dir);
     struct layout_super super = {.epoch = 1, .start_lsn = 1, .start_seq = 1};
+<<<<<<< HEAD
     if (r->options->uuid)
         memcpy(super.uuid, r->options->uuid, LAYOUT_UUID_LEN);
     else
         wal->os->random(wal->os, super.uuid, LAYOUT_UUID_LEN);
     wal->super.generation = 1;
+=======
+    wal->os->random(wal->os, super.uuid, LAYOUT_UUID_LEN);
+    wal->super.generation = 0;
+>>>>>>> cage
     wal->epoch = 1;
     int err = wal_super_write(wal, &super);
+    if (!err)
+        err = wal_super_write(wal,
+                              &super); /* both copies: on a full disk the other could not be made when it is needed */
     if (!err)
         err = wal->os->sync_dir(wal->os, wal->dir);
     return err ? refuse(r, err, "cannot create a journal: %s", wal->fault) : 0;

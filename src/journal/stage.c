@@ -327,6 +327,14 @@ struct group *stage_take(struct stage *stage)
     return group;
 }
 
+bool stage_waits(struct stage *stage)
+{
+    os_lock_take(&stage->lock);
+    bool waits = stage->queue || stage->shared;
+    os_lock_give(&stage->lock);
+    return waits;
+}
+
 void stage_retire(struct stage *stage, struct group *group)
 {
     atomic_fetch_add_explicit(&stage->bytes_out, group->len - LAYOUT_GROUP_HEADER, memory_order_relaxed);

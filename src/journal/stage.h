@@ -58,6 +58,8 @@ void stage_drop(struct stage *stage);
 /* Bytes appended and not retired. Writer. */
 uint64_t stage_bytes(const struct stage *stage);
 
+/* There is something to take. Journal thread. */
+bool stage_waits(struct stage *stage);
 /* The oldest group, or NULL; the caller owns it until retire. Journal thread. */
 struct group *stage_take(struct stage *stage);
 void stage_retire(struct stage *stage, struct group *group);

@@ -4,7 +4,8 @@
  * A file that was zero-filled once is overwritten in place ever after: fdatasync then has no metadata to write. Spares
  * are made ahead in small steps while the journal is idle. Under a load that leaves no idle moment a new file is used while
  * it grows, which for large groups costs less than writing everything twice.
- * One spare is always kept back. It is used when the disk has no room for another.
+ * One spare is always kept back. It is used when the disk has no room for another. While the disk has none the journal is
+ * *tight*: what can still be written is what wal_ready says. Space that comes back ends it with the next file made ahead.
  * Thread: journal.
  */
 #include "journal/wal.h"
@@ -21,6 +22,8 @@
 #define FILL_BYTES (128u * 1024) /* one step of zero-filling: about 0.1 ms that a commit may have to wait */
 #define SPARES_WHEN_IDLE 4
 #define TEND_RETRY_NS NS_PER_S
+#define TEND_RETRY_TIGHT_NS (NS_PER_S / 10)
+#define SPARES_WHEN_SCARCE 1 /* with one prepared */
 
 static int fault(struct wal *wal, int err, const char *format, ...) __attribute__((format(printf, 3, 4)));
 static int fault(struct wal *wal, int err, const char *format, ...)
@@ -37,6 +40,11 @@ static int fault(struct wal *wal, int err, const char *format, ...)
 static bool no_space(int err)
 {
     return err == -ENOSPC || err == -EDQUOT;
+}
+
+bool wal_may_retry(const struct wal *wal, int err)
+{
+    return no_space(err) && !wal->final;
 }
 
 static struct wal_file *current(struct wal *wal)
@@ -90,10 +98,12 @@ int wal_super_write(struct wal *wal, struct layout_super *super)
     err = wal->os->size(wal->os, fd, &size);
     if (!err)
         err = wal->os->pwrite(wal->os, fd, wal->block, LAYOUT_BLOCK, 0);
+    bool full = no_space(err);
     if (!err)
         err = wal->os->fdatasync(wal->os, fd);
     if (!err && size < LAYOUT_BLOCK)
         err = wal->os->sync_dir(wal->os, wal->dir);
+    wal->final = err && !full; /* the other copy holds; a copy that was not written may be tried again */
     close_fd(wal, &fd);
     if (err)
         return fault(wal, err, "write %s", path);
@@ -154,7 +164,9 @@ static int obtain(struct wal *wal, uint64_t seq, bool must_fit, int *ret_fd, uin
     if (pool_has(wal, must_fit ? 0 : 1))
         return prepare_from_pool(wal, seq, ret_fd, ret_size);
     *ret_size = 0;
-    int err = must_fit ? fault(wal, -ENOSPC, "no spare journal file is left") : create_empty(wal, seq, ret_fd);
+    int err = must_fit ? fault(wal, -ENOSPC, "no spare journal file is left in %s", wal->folder)
+                       : create_empty(wal, seq, ret_fd);
+    wal->tight = wal->tight || no_space(err);
     if (no_space(err) && pool_has(wal, 0))
         return prepare_from_pool(wal, seq, ret_fd, ret_size);
     return err;
@@ -167,7 +179,7 @@ int wal_file_add(struct wal *wal, const struct wal_file *file)
     if (wal->files_len == wal->files_cap) {
         size_t cap = wal->files_cap ? wal->files_cap * 2 : 8;
         if (cap > WAL_FILES_MAX)
-            return fault(wal, -ENOSPC, "%s holds too many files", wal->folder);
+            return fault(wal, -EOVERFLOW, "%s holds too many files", wal->folder);
         struct wal_file *files = mem_realloc(wal->files, cap * sizeof *files);
         if (!files)
             return fault(wal, -ENOMEM, "list of files");
@@ -205,6 +217,7 @@ int wal_roll(struct wal *wal, lsn_t start_lsn, bool must_fit)
     if (err)
         return err; /* it has said what */
     err = write_file_header(wal, fd, file.seq, start_lsn, &crc);
+    wal->tight = wal->tight || no_space(err);
     if (no_space(err) && file.size == 0 && pool_has(wal, 0)) {
         close_fd(wal, &fd); /* the empty file is replaced by the rename */
         err = prepare_from_pool(wal, file.seq, &fd, &file.size);
@@ -239,6 +252,8 @@ int wal_roll(struct wal *wal, lsn_t start_lsn, bool must_fit)
 static int leave_full_file(struct wal *wal, lsn_t lsn)
 {
     int err = wal->os->truncate(wal->os, wal->fd, wal->offset);
+    wal->tight = true;
+    wal->final = err != 0;
     if (err)
         return fault(wal, err, "cut journal file %016" PRIx64, current(wal)->seq);
     wal->size = wal->offset;
@@ -269,6 +284,7 @@ int wal_group_write(struct wal *wal, uint8_t *bytes, struct layout_group *group)
         if (err)
             return err;
     }
+    wal->final = err != 0; /* J9 */
     if (err)
         return fault(wal, err, "write journal file %016" PRIx64 " at %" PRIu64, current(wal)->seq, wal->offset);
     wal->offset += all;
@@ -286,6 +302,7 @@ int wal_sync(struct wal *wal)
     if (!wal->unsynced)
         return 0;
     int err = wal->os->fdatasync(wal->os, wal->fd);
+    wal->final = err != 0; /* J9 */
     if (err)
         return fault(wal, err, "sync journal file %016" PRIx64, current(wal)->seq);
     wal->unsynced = false;
@@ -297,7 +314,7 @@ int wal_sync(struct wal *wal)
 /* Files worth keeping as spares: what was used between two trims, as the next round will want as many. */
 static unsigned pool_target(const struct wal *wal)
 {
-    unsigned wish = wal->rolled + 2;
+    unsigned wish = wal->scarce ? SPARES_WHEN_SCARCE : wal->rolled + 2;
     return wish < WAL_POOL_MAX ? wish : WAL_POOL_MAX;
 }
 
@@ -345,9 +362,10 @@ int wal_trim(struct wal *wal, lsn_t upto, lsn_t durable)
 
 /* --------------------------------------------------------------------------------------------------- files made ahead */
 
-static void tend_later(struct wal *wal)
+static void tend_later(struct wal *wal, int err)
 {
-    wal->tend_after = wal->os->now_mono(wal->os) + TEND_RETRY_NS;
+    wal->tight = wal->tight || no_space(err);
+    wal->tend_after = wal->os->now_mono(wal->os) + (wal->tight ? TEND_RETRY_TIGHT_NS : TEND_RETRY_NS);
 }
 
 static bool have_zeros(struct wal *wal)
@@ -376,19 +394,21 @@ static int fill_step(struct wal *wal, int fd, uint64_t *size)
 /* The current file may still be growing (a new journal, a file begun in haste): zeros ahead of the groups. */
 static int fill_current(struct wal *wal)
 {
-    if (fill_step(wal, wal->fd, &wal->size) == 0)
+    int err = fill_step(wal, wal->fd, &wal->size);
+    if (err == 0)
         return 1;
+    wal->tight = wal->tight || no_space(err);
     wal->no_fill = true; /* a group write will meet the same trouble, and has a place to go */
     return 0;
 }
 
-static void fill_give_up(struct wal *wal)
+static void fill_give_up(struct wal *wal, int err)
 {
     char path[WAL_PATH_MAX];
     close_fd(wal, &wal->fill_fd);
     CHECK(wal_path(path, wal->folder, 'f', wal->fill_number));
     (void)wal->os->unlink(wal->os, path);
-    tend_later(wal);
+    tend_later(wal, err);
 }
 
 static int fill_spare(struct wal *wal)
@@ -407,20 +427,22 @@ static int fill_spare(struct wal *wal)
         if (!err) {
             close_fd(wal, &wal->fill_fd);
             wal->pool[wal->pool_len++] = wal->fill_number;
+            wal->tight = false;
         }
     }
     if (!err)
         return 1;
-    fill_give_up(wal);
+    fill_give_up(wal, err);
     return 0;
 }
 
 static int prepare_next(struct wal *wal)
 {
-    if (prepare_from_pool(wal, current(wal)->seq + 1, &wal->next_fd, &wal->next_size) == 0)
+    int err = prepare_from_pool(wal, current(wal)->seq + 1, &wal->next_fd, &wal->next_size);
+    if (err == 0)
         return 1;
     close_fd(wal, &wal->next_fd); /* should its name exist, the next try or the next start replaces it */
-    tend_later(wal);
+    tend_later(wal, err);
     return 0;
 }
 
@@ -444,6 +466,7 @@ int wal_tend(struct wal *wal)
 {
     enum tend what = tend_next(wal);
     if (what == TEND_NOTHING) {
+        wal->tight = false;
         mem_free_as(MEM_JOURNAL, wal->zeros);
         wal->zeros = NULL;
         return 0;
@@ -465,10 +488,24 @@ mono_t wal_tend_at(const struct wal *wal)
     return tend_next(wal) == TEND_NOTHING ? MONO_NEVER : wal->tend_after;
 }
 
+uint64_t wal_ready(const struct wal *wal)
+{
+    if (!wal->tight)
+        return UINT64_MAX;
+    uint64_t next = wal->next_fd >= 0 ? wal->next_size : 0;
+    return wal->size - wal->offset + next + wal->pool_len * wal->file_bytes;
+}
+
+bool wal_has_spare(const struct wal *wal)
+{
+    return !wal->tight || wal->next_fd >= 0 || pool_has(wal, 1);
+}
+
 bool wal_shrink(struct wal *wal)
 {
     char path[WAL_PATH_MAX];
-    if (wal->pool_len <= SPARES_WHEN_IDLE)
+    if (wal->pool_len <=
+        (wal->scarce ? (wal->next_fd >= 0 ? SPARES_WHEN_SCARCE : SPARES_WHEN_SCARCE + 1) : SPARES_WHEN_IDLE))
         return false;
     CHECK(wal_path(path, wal->folder, 'f', wal->pool[--wal->pool_len]));
     (void)wal->os->unlink(wal->os, path);
@@ -478,7 +515,7 @@ bool wal_shrink(struct wal *wal)
 void wal_close(struct wal *wal, bool clean, lsn_t durable)
 {
     if (wal->fill_fd >= 0)
-        fill_give_up(wal);
+        fill_give_up(wal, 0);
     if (clean) {
         struct layout_super super = wal->super;
         super.clean = true;

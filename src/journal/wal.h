@@ -37,6 +37,9 @@ struct wal {
     uint64_t offset, size; /* next group; length of the file (beyond it a write grows the file) */
     uint32_t chain;
     bool unsynced, no_fill;
+    bool final;  /* a sync failed, or a write to blocks that were there: nothing more may be written (J9) */
+    bool tight;  /* the disk had no room the last time */
+    bool scarce; /* set by the caller: keep no more spares than are needed */
 
     int next_fd; /* renamed and its name synced; -1: none */
     uint64_t next_size;
@@ -55,6 +58,13 @@ struct wal {
     bool wrote;      /* a group, in this run */
     char fault[192]; /* what failed last, for people */
 };
+
+/* The disk was full, and all is as before the call: the same may be tried again. */
+bool wal_may_retry(const struct wal *wal, int err);
+/* Bytes that can be written although the disk has no room; UINT64_MAX: it has. */
+uint64_t wal_ready(const struct wal *wal);
+/* A new file may be begun without touching the last spare. */
+bool wal_has_spare(const struct wal *wal);
 
 void wal_init(struct wal *wal, const struct journal_options *options);
 /* Opens or creates a journal file for writing, by the direct I/O setting. */

@@ -40,6 +40,7 @@
 #define DRAINING_NS (1 * NS_PER_S)
 #define CONNS_PER_LOOP_MAX (1u << 20)
 #define LOOK_BYTES (8u << 20) /* written to the journal: as much may have gone to pages */
+#define ASSEMBLY_MORE (16u << 20) /* beside the largest message, for those of other channels */
 #define STOP_REASON "shutdown"
 
 enum serve_phase { SERVE_RUNNING, SERVE_CLOSING, SERVE_DRAINING, SERVE_DONE };
@@ -80,6 +81,7 @@ struct serve {
     _Atomic bool core_stop, core_running;
     _Atomic unsigned phase; /* enum serve_phase, written by loop 0 */
     mono_t phase_until;
+    bool tight;         /* the core's: what the journal said of the disk then */
     uint64_t looked_at; /* the core's: what the journal had written when memory and disk were last looked at for that */
     bool drained;
     int exit_code;
@@ -138,8 +140,10 @@ static bool core_step(struct serve *s)
     bool more = broker_step(s->broker, s->os->now_mono(s->os), s->os->now_wall(s->os), journal_durable(s->journal));
     journal_kick(s->journal);
     uint64_t written = journal_written(s->journal);
-    if (written - s->looked_at >= LOOK_BYTES) {
+    bool tight = journal_ready(s->journal) != UINT64_MAX;
+    if (written - s->looked_at >= LOOK_BYTES || tight != s->tight) {
         s->looked_at = written;
+        s->tight = tight;
         worker_look(s->worker);
     } else if (has_effects(s->worker_port))
         worker_wake(s->worker);
@@ -232,7 +236,8 @@ static const char *advice(int err)
 static void journal_is_dead(struct serve *s, int err)
 {
     log_event(&s->log, LOG_journal_failed, log_str("error", strerror(-err)),
-              log_str("reason", journal_failure_text(s->journal)), log_str("advice", advice(err)));
+              log_str("reason", journal_failure_text(s->journal)), log_str("folder", s->config->data),
+              log_str("advice", advice(err)));
     s->exit_code = END_JOURNAL;
     phase_enter(s, SERVE_DONE, 0);
 }
@@ -408,6 +413,11 @@ static void log_trim(void *self, lsn_t upto)
     journal_trim(self, upto);
 }
 
+static uint64_t log_ready(void *self)
+{
+    return journal_ready(self);
+}
+
 static uint64_t log_live_bytes(void *self)
 {
     return journal_live_bytes(self);
@@ -442,7 +452,8 @@ static int make_broker(struct serve *s)
                 .append = log_append,
                 .fresh = log_fresh,
                 .trim = log_trim,
-                .live_bytes = log_live_bytes},
+                .live_bytes = log_live_bytes,
+                .ready = log_ready},
         .random = draw,
         .random_arg = s->os,
         .ports = s->loop_count + 1,
@@ -613,6 +624,8 @@ static void set_amqp(struct serve *s)
     s->amqp = amqp091_options_default();
     s->amqp.version = c->compat_version;
     s->amqp.message_bytes_max = c->message_bytes_max;
+    if (s->amqp.assembly_bytes_max < c->message_bytes_max + ASSEMBLY_MORE)
+        s->amqp.assembly_bytes_max = c->message_bytes_max + ASSEMBLY_MORE;
     s->amqp.frame_max = (uint32_t)c->frame_max;
     s->amqp.channel_max = (uint16_t)c->channel_max;
     s->amqp.heartbeat_s = (uint16_t)c->heartbeat_s;
@@ -806,7 +819,8 @@ static void tear_down(struct serve *s)
         int err = journal_stop(s->journal);
         if (err < 0 && s->exit_code == END_OK) {
             log_event(&s->log, LOG_journal_failed, log_str("error", strerror(-err)),
-                      log_str("reason", journal_failure_text(s->journal)), log_str("advice", advice(err)));
+                      log_str("reason", journal_failure_text(s->journal)), log_str("folder", s->config->data),
+                      log_str("advice", advice(err)));
             s->exit_code = END_JOURNAL;
         }
     }

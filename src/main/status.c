@@ -64,5 +64,7 @@ json_t *status_json(struct worker *worker, const struct journal *journal)
     put_memory(object);
     put_marks(object, worker);
     number(object, "journal_bytes", journal_live_bytes(journal));
+    if (journal_ready(journal) != UINT64_MAX)
+        number(object, "journal_reserve", journal_ready(journal));
     return object;
 }

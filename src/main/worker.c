@@ -27,6 +27,7 @@ struct worker {
     uint64_t written; /* by the journal, when it was measured last */
     struct os_lock lock;
     struct worker_figures figures; /* under the lock */
+    bool stalled;                  /* the journal waits for room, and we have said so */
     unsigned told;                 /* alarms that the core knows of */
     mono_t measured_at;            /* 0: never */
     mono_t trimmed_at;
@@ -137,12 +138,23 @@ static void publish_figures(struct worker *worker, uint64_t used, uint64_t disk_
     os_lock_give(&worker->lock);
 }
 
+/* Even the spare journal files are used up. */
+static void say_whether_stalled(struct worker *worker)
+{
+    bool stalled = journal_ready(worker->options.journal) == 0;
+    if (stalled && !worker->stalled)
+        log_event(worker->options.log, LOG_journal_waits, log_str("folder", worker->options.dir));
+    worker->stalled = stalled;
+}
+
 static void measure(struct worker *worker, mono_t now)
 {
     struct os *os = worker->options.os;
     uint64_t disk_free, disk_total, written = journal_written(worker->options.journal);
     if (os->space(os, worker->options.dir, &disk_free, &disk_total) < 0)
         disk_free = UINT64_MAX; /* a disk that does not say how full it is raises no alarm */
+    if (journal_ready(worker->options.journal) != UINT64_MAX)
+        disk_free = 0; /* whatever it is out of, blocks or names: it makes no files any more */
     bool idle = worker->measured_at && written == worker->written;
     worker->measured_at = now;
     worker->written = written;
@@ -150,6 +162,8 @@ static void measure(struct worker *worker, mono_t now)
     uint64_t used = memory_used(worker, now, idle);
     watch_measure(&worker->watch, used, disk_free);
     publish_figures(worker, used, disk_free);
+    journal_scarce(worker->options.journal, worker->watch.raised & ALARM_DISK);
+    say_whether_stalled(worker);
 }
 
 static void worker_run(void *arg)

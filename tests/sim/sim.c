@@ -25,7 +25,7 @@ static const char *const ending_names[END_COUNT] = {
     "power cut", "power cut while starting", "process killed", "EIO", "ENOSPC", "orderly stop"};
 
 struct totals {
-    uint64_t chains, lives, ends[END_COUNT], ops, confirms, deliveries, compactions, flips, flips_refused,
+    uint64_t chains, lives, ends[END_COUNT], ops, confirms, deliveries, compactions, flips, flips_refused, waits,
         pages_written, pages_read;
     uint64_t compared, sure, gone, pairs, transactions, disk_ops;
 };
@@ -69,7 +69,8 @@ static void arm_started(struct world *w, enum ending ending)
     if (ending == END_EIO)
         os_sim_fail(w->disk, masks[world_pick(w, 4)], 1 + world_pick(w, 30), 5, world_pick(w, 2));
     if (ending == END_ENOSPC)
-        os_sim_fail(w->disk, 1u << OS_SIM_PWRITE | 1u << OS_SIM_TRUNCATE, 1 + world_pick(w, 30), 28, true);
+        os_sim_fail(w->disk, 1u << OS_SIM_PWRITE | (world_pick(w, 2) ? 0 : 1u << OS_SIM_TRUNCATE),
+                    1 + world_pick(w, 30), 28, true);
 }
 
 static void after_end(struct world *w, enum ending ending)
@@ -209,6 +210,7 @@ static bool run_chain(uint64_t seed, const struct limits *limits, struct totals 
     t->deliveries += w.deliveries;
     t->pages_written += w.pages_written;
     t->pages_read += w.pages_read;
+    t->waits += w.waits;
     t->compared += w.model->compared;
     t->sure += w.model->sure_checked;
     t->gone += w.model->gone_checked;
@@ -292,9 +294,9 @@ static void report(const struct totals *t, double seconds)
         "compared %llu places: %llu sure to be there, %llu gone for ever, %llu moving pairs, %llu unanswered commits\n",
         (unsigned long long)t->compared, (unsigned long long)t->sure, (unsigned long long)t->gone,
         (unsigned long long)t->pairs, (unsigned long long)t->transactions);
-    printf("%llu pages written, %llu read; %llu flipped bits, %llu of them refused\n",
+    printf("%llu pages written, %llu read; %llu flipped bits, %llu of them refused; %llu waits for room on the disk\n",
            (unsigned long long)t->pages_written, (unsigned long long)t->pages_read, (unsigned long long)t->flips,
-           (unsigned long long)t->flips_refused);
+           (unsigned long long)t->flips_refused, (unsigned long long)t->waits);
 }
 
 static double seconds_now(void)

@@ -443,6 +443,10 @@ bool world_wait(struct world *w, uint32_t method)
     w->answer = 0;
     for (int i = 0; i < 2000 && !w->dead && !w->model->wrong[0]; i++) {
         world_turn(w);
+        if (w->may_fail && i == 1000 && !w->dead && journal_ready(w->journal) == 0) {
+            os_sim_fail(w->disk, 0, 0, 0, false); /* somebody makes room: what waited goes on */
+            w->waits++;
+        }
         if (w->answer == method || (method == ASKED(60, 71) && w->answer == ASKED(60, 72)))
             return true;
     }

@@ -64,7 +64,7 @@ struct world {
     enum place get_place;
     bool get_no_ack;
     /* counts */
-    uint64_t ops, confirms, deliveries, steps, pages_written, pages_read;
+    uint64_t ops, confirms, deliveries, steps, pages_written, pages_read, waits;
 };
 
 void world_init(struct world *w);
