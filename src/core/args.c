@@ -7,8 +7,6 @@
 
 #include <stdio.h>
 
-#define TIME_MS_MAX 315360000000LL /* ten years, RabbitMQ's limit for times */
-
 enum arg_check {
     ARG_POSITIVE,
     ARG_TIME,
@@ -22,7 +20,9 @@ enum arg_check {
     ARG_MODE,
     ARG_STRATEGY,
     ARG_AGE,
-    ARG_PARTITIONS
+    ARG_PARTITIONS,
+    ARG_NAME,
+    ARG_KEYS
 };
 
 struct arg_row {
@@ -49,6 +49,10 @@ static const struct arg_row rows[] = {
     {"x-single-active-consumer", ARG_BOOL, NULL, false, SIZE_MAX},
     {"x-queue-type", ARG_TYPE, NULL, false, SIZE_MAX},
     {"x-delivery-limit", ARG_LIMIT, "delivery-limit", true, RULE(delivery_limit)},
+    {"x-message-deduplication", ARG_BOOL, "message-deduplication", false, SIZE_MAX},
+    {"x-deduplication-header", ARG_NAME, "deduplication-header", false, SIZE_MAX},
+    {"x-cache-size", ARG_KEYS, "cache-size", true, RULE(cache_size)},
+    {"x-cache-ttl", ARG_POSITIVE, "cache-ttl", true, RULE(cache_ttl_ms)},
     {"x-consumer-timeout", ARG_POSITIVE, "consumer-timeout", true, RULE(consumer_timeout_ms)},
     {"x-max-age", ARG_AGE, "max-age", false, SIZE_MAX},
     {"x-stream-max-segment-size-bytes", ARG_NOT_NEGATIVE, "stream-max-segment-size-bytes", false, RULE(segment_bytes)},
@@ -71,6 +75,10 @@ const char *const queue_arg_keys[] = {"x-expires",
                                       "x-max-age",
                                       "x-stream-max-segment-size-bytes",
                                       "x-stream-partitions",
+                                      "x-message-deduplication",
+                                      "x-deduplication-header",
+                                      "x-cache-size",
+                                      "x-cache-ttl",
                                       NULL};
 
 const char *const exchange_arg_keys[] = {"alternate-exchange", NULL};
@@ -86,13 +94,14 @@ static void check_value(enum arg_check check, const struct amqp_value *v, char *
     case ARG_LIMIT:
     case ARG_PARTITIONS:
     case ARG_PRIORITY:
+    case ARG_KEYS:
         if (!amqp_value_is_int(v))
             snprintf(why, len, "\"expected integer, got %s\"", amqp_type_name(v->type));
-        else if (check == ARG_POSITIVE && v->i == 0)
+        else if ((check == ARG_POSITIVE || check == ARG_KEYS) && v->i == 0)
             snprintf(why, len, "{value_zero,0}");
         else if (v->i < 0 && !(check == ARG_LIMIT && v->i == -1))
             snprintf(why, len, "{value_negative,%lld}", (long long)v->i);
-        else if (check == ARG_PRIORITY && v->i > 255)
+        else if ((check == ARG_PRIORITY && v->i > 255) || (check == ARG_KEYS && v->i > DEDUP_KEYS_MAX))
             snprintf(why, len, "{max_value_exceeded,%lld}", (long long)v->i);
         else if (check == ARG_PARTITIONS && (v->i < 1 || v->i > STREAM_PARTITIONS_MAX))
             snprintf(why, len, "a stream has 1 to %u partitions", STREAM_PARTITIONS_MAX);
@@ -109,6 +118,7 @@ static void check_value(enum arg_check check, const struct amqp_value *v, char *
     case ARG_MODE:
     case ARG_STRATEGY:
     case ARG_AGE:
+    case ARG_NAME:
         if (!amqp_value_is_str(v))
             snprintf(why, len, "{unacceptable_type,%s}", amqp_type_name(v->type));
         else if (check == ARG_OVERFLOW && !slice_is(v->s, "drop-head") && !slice_is(v->s, "reject-publish") &&
@@ -123,6 +133,8 @@ static void check_value(enum arg_check check, const struct amqp_value *v, char *
             snprintf(why, len, "invalid_dlx_strategy");
         else if (check == ARG_AGE && !age_parse(v->s, &(int64_t){0}))
             snprintf(why, len, "invalid_max_age");
+        else if (check == ARG_NAME && v->s.len == 0)
+            snprintf(why, len, "\"expected the name of a header\"");
         break;
     }
 }
@@ -144,7 +156,12 @@ static void take_value(const struct arg_row *row, const struct amqp_value *v, st
     } else if (strcmp(row->key, "x-dead-letter-strategy") == 0 && !r->has_strategy) {
         r->at_least_once = slice_is(v->s, "at-least-once");
         r->has_strategy = true;
-    } else if (strcmp(row->key, "x-max-priority") == 0)
+    } else if (strcmp(row->key, "x-message-deduplication") == 0 && !r->has_dedup) {
+        r->dedup = v->i != 0;
+        r->has_dedup = true;
+    } else if (strcmp(row->key, "x-deduplication-header") == 0 && !r->dedup_header.len)
+        r->dedup_header = v->s;
+    else if (strcmp(row->key, "x-max-priority") == 0)
         r->max_priority = (uint8_t)v->i;
     else if (strcmp(row->key, "x-single-active-consumer") == 0)
         r->single_active = v->i != 0;
@@ -166,6 +183,8 @@ static void rules_init(struct queue_rules *r)
                               .max_length = -1,
                               .max_length_bytes = -1,
                               .delivery_limit = -1,
+                              .cache_size = -1,
+                              .cache_ttl_ms = -1,
                               .consumer_timeout_ms = -1,
                               .max_age_ms = -1,
                               .segment_bytes = -1,

@@ -210,6 +210,8 @@ void backlog_free(struct broker *b, struct entry *e)
 {
     if (e->queue) {
         compact_entry_removed(b, e);
+        if (e->queue->extra)
+            dedup_left(b, e);
         if (e->flags & ENTRY_UNACKED)
             leave_unacked(b, e);
         else

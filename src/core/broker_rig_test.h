@@ -634,9 +634,10 @@ RIG_FN size_t rig_paged(const struct queue *q, struct rig_store *store, struct e
     return count;
 }
 
-RIG_FN char *rig_dump_queue(const struct queue *q, struct rig_store *store, bool loose)
+RIG_FN char *rig_dump_queue(const struct queue *q, struct rig_store *store, bool loose, wall_t wall)
 {
-    size_t max = 512 + (q->ready_count + q->unacked_count) * 160, count = 0, at;
+    size_t max = 512 + (q->ready_count + q->unacked_count + (q->extra ? q->extra->window.count : 0)) * 160, count = 0,
+           at;
     char *text = malloc(max);
     struct entry **entries = calloc(q->ready_count + q->unacked_count + 1, sizeof *entries);
     at = (size_t)snprintf(text, max, "queue %s%.*s id=%llu args=%u", q->hidden ? "(delays)" : "", SLICE_ARG(q->name),
@@ -662,6 +663,17 @@ RIG_FN char *rig_dump_queue(const struct queue *q, struct rig_store *store, bool
                                    rig_sum(msg_props(entries[i]->msg)), rig_sum(msg_key(entries[i]->msg)),
                                    (long long)(entries[i]->deadline == WALL_NEVER ? -1 : entries[i]->deadline),
                                    loose ? 0 : entries[i]->returns, entries[i]->lane);
+    if (q->extra && q->extra->window.count)
+        LIST_EACH(&q->extra->window.keys, node, after)
+        {
+            const struct key *k = CONTAINER_OF(node, struct key, link);
+            bool counts = k->value.until == WALL_NEVER ? k->position >= q->extra->window.purged_upto || k->kept
+                                                       : k->value.until > wall;
+            if (k->journalled && counts)
+                at += (size_t)snprintf(text + at, max - at, " key-%llx-%llx:%llu:%lld",
+                                       (unsigned long long)k->value.hash[0], (unsigned long long)k->value.hash[1],
+                                       (unsigned long long)k->position, (long long)k->value.until);
+        }
     for (size_t i = 0; i < paged; i++)
         free(made[i]);
     free(made);
@@ -708,7 +720,7 @@ RIG_FN char *rig_dump(struct broker *b, struct rig_store *store, bool loose)
             break;
         }
         case OBJ_QUEUE:
-            lines[count++] = rig_dump_queue(CONTAINER_OF(object, struct queue, object), store, loose);
+            lines[count++] = rig_dump_queue(CONTAINER_OF(object, struct queue, object), store, loose, b->wall);
             continue;
         case OBJ_BINDING: {
             const struct binding *p = CONTAINER_OF(object, struct binding, object);

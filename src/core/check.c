@@ -74,6 +74,7 @@ static uint64_t check_queue(struct broker *b, const struct queue *q, uint64_t *m
         unacked++;
     }
     CHECK(unacked == q->unacked_count);
+    dedup_check(b, q);
     uint32_t consumers = 0;
     LIST_EACH(&q->consumers, node, after)
     {

@@ -14,9 +14,10 @@
  *       there is no memory for that the snapshot is torn: it ends without a checkpoint, trims nothing and begins again.
  *   K4  every page alive has a PAGE at or after `first` and after its queue's QUEUE_PUT, as K2; the messages in it are not
  *       written, but a RETURN follows for those that have come back to their queue.
- *
  *   K5  every record of a stream that was appended before the catalogue's end is synced in a segment, and STREAM says so;
  *       later ones have an ENQUEUE at or after `first` and after the stream's QUEUE_PUT. STREAM comes after QUEUE_PUT too.
+ *   K6  every key of a journalled message that a queue deduplicates by stands in a WINDOW, written here, or in its own KEYED,
+ *       younger than that.
  *
  * Without memory a slice leaves its place as it is and rests, longer each time; what the core needs of its own for any
  * slice is taken before the first.
@@ -165,6 +166,19 @@ void compact_entry_removed(struct broker *b, struct entry *e)
         k->entry = CONTAINER_OF(e->link.next, struct entry, link);
 }
 
+void compact_key_removed(struct broker *b, struct key *key)
+{
+    struct compact *k = &b->compact;
+    if (k->key == &key->link)
+        k->key = key->link.next;
+}
+
+void compact_window_dropped(struct broker *b, struct queue *q)
+{
+    if (b->compact.queue == q)
+        b->compact.key = NULL;
+}
+
 void compact_page_removed(struct broker *b, struct page *page)
 {
     struct compact *k = &b->compact;
@@ -191,6 +205,7 @@ void compact_queue_removed(struct broker *b, struct queue *q)
         b->compact.queue = NULL;
         b->compact.entry = NULL;
         b->compact.page = NULL;
+        b->compact.key = NULL;
     }
 }
 
@@ -257,12 +272,29 @@ static bool pages_slice(struct broker *b, size_t *bytes, bool *starved)
     return true;
 }
 
+/* As pages_slice, of the keys that the queue has accepted. */
+static bool keys_slice(struct broker *b, size_t *bytes, bool *starved)
+{
+    struct compact *k = &b->compact;
+    while (k->key) {
+        size_t len;
+        if (*bytes >= b->options.compact_slice_bytes)
+            return false;
+        if (!log_window(b, k->queue, &k->key, &len)) {
+            *starved = true;
+            return false;
+        }
+        *bytes += len;
+    }
+    return true;
+}
+
 /* Writes entries of k->queue until the slice is full or there is no memory (false), or the queue is done (true). */
 static bool queue_slice(struct broker *b, size_t *bytes, bool *starved)
 {
     struct compact *k = &b->compact;
     struct list *list;
-    if (!pages_slice(b, bytes, starved))
+    if (!keys_slice(b, bytes, starved) || !pages_slice(b, bytes, starved))
         return false;
     while ((list = list_number(k->queue, k->list))) {
         struct list *at = k->entry ? &k->entry->link : list->next;
@@ -326,6 +358,7 @@ static bool messages_slice(struct broker *b)
                 continue;
             }
             k->queue = q;
+            k->key = k->queue->extra && k->queue->extra->window.count ? k->queue->extra->window.keys.next : NULL;
             k->page = CONTAINER_OF(k->queue->pages.next, struct page, queue_link);
             k->list = 0;
             k->entry = NULL;

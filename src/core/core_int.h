@@ -22,13 +22,15 @@
 #include "base/wheel.h"
 #include "base/writer.h"
 #include "core/broker.h"
+#include "core/dedup.h"
 #include "core/page.h"
 #include "fmt/amqp_props.h"
 #include "fmt/amqp_table.h"
 
 #define NAME_MAX_BYTES 255
 #define ERROR_TEXT_MAX 512
-#define LSN_CAPTURED UINT64_MAX /* entry of a transaction whose record is still being built */
+#define TIME_MS_MAX 315360000000LL /* ten years, RabbitMQ's limit for times */
+#define LSN_CAPTURED UINT64_MAX    /* entry of a transaction whose record is still being built */
 
 enum object_kind {
     OBJ_VHOST,
@@ -178,6 +180,9 @@ struct queue_rules {
     struct slice dlx, dlk;                         /* point into the queue's arguments or its policies */
     bool has_dlx, has_dlk, single_active;
     bool has_strategy, at_least_once; /* x-dead-letter-strategy */
+    bool has_dedup, dedup;
+    int64_t cache_size, cache_ttl_ms;
+    struct slice dedup_header; /* as dlx; empty: the default */
     uint8_t max_priority;
     enum overflow overflow;
     enum queue_type type;
@@ -267,6 +272,12 @@ struct segment {      /* a file with live pages */
     lsn_t lsn; /* to be durable before the file goes; 0: not known yet */
 };
 
+/* What few queues have. Made when it is needed, for as long as the queue lives. */
+struct queue_extra {
+    struct window window;
+    uint64_t duplicates; /* dropped */
+};
+
 struct queue {
     struct object object;
     struct vhost *vhost;
@@ -306,6 +317,7 @@ struct queue {
     struct replay_queue *replay; /* during recovery only */
     struct stream *stream;       /* what it holds, when it is a stream; then it has no entries */
     bool fed;                    /* bound to a stream: its feeder wants to know when it has room */
+    struct queue_extra *extra;   /* NULL until it is needed */
 };
 
 /* ---- clients ---- */
@@ -367,6 +379,7 @@ struct tx_ack {
 
 struct tx_needs { /* of a commit, before it changes anything */
     size_t bytes;
+    uint32_t keys;
     unsigned records;          /* most of one step */
     uint32_t entries, targets; /* sum; most of one step */
 };
@@ -440,7 +453,8 @@ struct compact {
     lsn_t first, catalogue_end, ckpt;
     struct list *cursor; /* next object of the catalogue */
     struct queue *queue; /* being written */
-    struct page *page;   /* its next page, while pages are written */
+    struct list *key;    /* its next key of a message accepted, while these are written; NULL: they are */
+    struct page *page;   /* then its next page, while pages are written */
     unsigned list;       /* then its lists: a lane's front, its entries, the next lane …, unacked */
     struct entry *entry; /* next entry; NULL: list not begun */
     uint16_t gen;
@@ -460,6 +474,7 @@ struct target {
     wall_t deadline;
     uint32_t returns;
     bool redelivered;
+    bool keyed; /* the queue takes the message's key */
 };
 
 struct buffer { /* a growing byte buffer with a maximum */
@@ -491,7 +506,7 @@ struct stream_state {                    /* stream.c */
 struct broker {
     struct broker_options options;
     struct slab_heap heap;
-    struct pool entries, consumers, bindings;
+    struct pool entries, consumers, bindings, keys;
     struct wheel wheel;
     mono_t now;
     wall_t wall;
@@ -668,6 +683,7 @@ uint64_t queue_purge(struct broker *b, struct queue *q);
 void queue_used(struct broker *b, struct queue *q);
 void queue_rules_changed(struct broker *b, struct queue *q);
 bool queue_locked(const struct queue *q, const struct peer *peer);
+MUST_USE bool queue_extra_make(struct queue *q); /* if it is not there. False: no memory */
 void fail_locked(struct broker *b, struct peer *peer, const struct command *c, struct slice queue);
 
 /* backlog.c: entries in a queue */
@@ -868,6 +884,8 @@ lsn_t log_stream_trim(struct broker *b, const struct queue *q, uint32_t partitio
 lsn_t log_return(struct broker *b, const struct queue *q, uint64_t position, uint32_t returns);
 void mark_cover(struct broker *b, struct queue *q, uint64_t position); /* journals a new mark when position needs one */
 lsn_t log_mark(struct broker *b, const struct queue *q, uint64_t mark);
+/* Some of the queue's keys from *at on, which becomes where to go on, or NULL. False: no memory, or no room. */
+MUST_USE bool log_window(struct broker *b, const struct queue *q, struct list **at, size_t *ret_bytes);
 lsn_t log_checkpoint(struct broker *b, lsn_t first);
 
 /* compact.c */
@@ -880,6 +898,8 @@ void compact_object_removed(struct broker *b, struct object *object);
 void compact_entry_removed(struct broker *b, struct entry *entry);
 void compact_queue_removed(struct broker *b, struct queue *q);
 void compact_page_removed(struct broker *b, struct page *page);
+void compact_key_removed(struct broker *b, struct key *key);
+void compact_window_dropped(struct broker *b, struct queue *q);
 void compact_lists_changed(struct broker *b, struct queue *q); /* a lane gets, or loses, its front */
 
 /* admin.c */

@@ -50,6 +50,7 @@ void queue_used(struct broker *b, struct queue *q)
 void queue_rules_changed(struct broker *b, struct queue *q)
 {
     queue_rules_resolve(q, &q->rules);
+    dedup_rules_changed(b, q);
     if (b->recovering)
         return;
     wheel_cancel(&b->wheel, &q->expires_timer);
@@ -110,9 +111,17 @@ failed:
     return NULL;
 }
 
+bool queue_extra_make(struct queue *q)
+{
+    if (!q->extra)
+        q->extra = mem_zalloc(sizeof *q->extra);
+    return q->extra != NULL;
+}
+
 static void drop_entries(struct broker *b, struct queue *q)
 {
     struct entry *e;
+    dedup_drop(b, q);
     if (q->hidden)
         delay_drop_all(b, q);
     paging_drop(b, q, false);
@@ -176,6 +185,7 @@ static void dismantle(struct broker *b, struct queue *q)
     if (q->lanes != &q->lane)
         mem_free_as(MEM_QUEUES, q->lanes);
     mem_free(q->removed.runs);
+    mem_free(q->extra);
     slice_drop(&q->name);
     slice_drop(&q->args);
     mem_free_as(MEM_QUEUES, q);
@@ -196,6 +206,7 @@ uint64_t queue_purge(struct broker *b, struct queue *q)
     paging_drop(b, q, true);
     while ((e = backlog_head(q)))
         backlog_remove(b, e, REASON_PURGED);
+    dedup_purged(b, q);
     getters_end(b, q);
     return purged;
 }

@@ -119,6 +119,8 @@ static bool prepare_publish(struct broker *b, struct channel *ch, struct tx_publ
     }
     if (!route_again(b, p))
         return false;
+    if (!dedup_reserve(b, p->msg, &b->route, &needs->keys))
+        return false;
     if (b->route.count)
         tx_need(needs, p->msg, b->route.count, &p->need);
     else if (p->msg->flags & MSG_MANDATORY) { /* as RabbitMQ also when its queues have gone since it was published */
@@ -162,7 +164,7 @@ static bool prepare(struct broker *b, struct channel *ch)
         if (!prepare_ack(b, &ch->tx_acks[i], &needs))
             return false;
     return targets_reserve(b, needs.targets) && pool_reserve_many(&b->entries, needs.entries) &&
-           log_capture_begin(b, needs.bytes, needs.records);
+           (!needs.keys || pool_reserve_many(&b->keys, needs.keys)) && log_capture_begin(b, needs.bytes, needs.records);
 }
 
 /* ---- commit, second half: nothing fails ---- */
@@ -190,7 +192,7 @@ static void commit_removals(struct broker *b, struct channel *ch)
     CHECK(list_empty(&b->removals));
 }
 
-static void commit_publish(struct broker *b, struct channel *ch, struct tx_publish *p, bool *rejected)
+static void commit_publish(struct broker *b, struct channel *ch, struct tx_publish *p, bool *rejected, lsn_t *before)
 {
     lsn_t lsn;
     b->promised -= p->need;
@@ -204,6 +206,8 @@ static void commit_publish(struct broker *b, struct channel *ch, struct tx_publi
         enum enqueue_result result = enqueue_routed(b, p->msg, &b->route, NULL, &lsn);
         CHECK(result != ENQUEUE_NO_MEMORY);
         *rejected |= result == ENQUEUE_REJECTED;
+        if (lsn != LSN_CAPTURED && lsn > *before)
+            *before = lsn; /* of what it is a duplicate of */
     } else if (p->unroutable)
         return_msg(b, ch, p->msg, p->origin, &p->unroutable);
 }
@@ -227,10 +231,12 @@ static void commit_rest(struct broker *b, struct channel *ch)
 
 static lsn_t commit(struct broker *b, struct channel *ch, bool *rejected)
 {
+    lsn_t before = 0;
     pool_pin(&b->entries);
+    pool_pin(&b->keys);
     commit_removals(b, ch);
     LIST_EACH(&ch->tx_publishes, node, after)
-    commit_publish(b, ch, CONTAINER_OF(node, struct tx_publish, link), rejected);
+    commit_publish(b, ch, CONTAINER_OF(node, struct tx_publish, link), rejected, &before);
     commit_rest(b, ch);
     lsn_t lsn = log_capture_end(b);
     LIST_EACH(&ch->tx_publishes, node, after)
@@ -240,7 +246,8 @@ static lsn_t commit(struct broker *b, struct channel *ch, bool *rejected)
             delayed->lsn = lsn;
     }
     pool_unpin(&b->entries);
-    return lsn;
+    pool_unpin(&b->keys);
+    return lsn > before ? lsn : before;
 }
 
 void do_tx_commit(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
