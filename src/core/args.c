@@ -22,6 +22,7 @@ enum arg_check {
     ARG_AGE,
     ARG_PARTITIONS,
     ARG_NAME,
+    ARG_RETRY,
     ARG_KEYS
 };
 
@@ -53,6 +54,10 @@ static const struct arg_row rows[] = {
     {"x-deduplication-header", ARG_NAME, "deduplication-header", false, SIZE_MAX},
     {"x-cache-size", ARG_KEYS, "cache-size", true, RULE(cache_size)},
     {"x-cache-ttl", ARG_POSITIVE, "cache-ttl", true, RULE(cache_ttl_ms)},
+    {"x-delayed-retry-type", ARG_RETRY, "delayed-retry-type", false, SIZE_MAX},
+    {"x-delayed-retry-min", ARG_POSITIVE, "delayed-retry-min", true, RULE(retry_min_ms)},
+    {"x-delayed-retry-max", ARG_POSITIVE, "delayed-retry-max", true, RULE(retry_max_ms)},
+    {"x-delayed-retry-multiplier", ARG_POSITIVE, "delayed-retry-multiplier", true, RULE(retry_multiplier)},
     {"x-consumer-timeout", ARG_POSITIVE, "consumer-timeout", true, RULE(consumer_timeout_ms)},
     {"x-max-age", ARG_AGE, "max-age", false, SIZE_MAX},
     {"x-stream-max-segment-size-bytes", ARG_NOT_NEGATIVE, "stream-max-segment-size-bytes", false, RULE(segment_bytes)},
@@ -79,9 +84,22 @@ const char *const queue_arg_keys[] = {"x-expires",
                                       "x-deduplication-header",
                                       "x-cache-size",
                                       "x-cache-ttl",
+                                      "x-delayed-retry-type",
+                                      "x-delayed-retry-min",
+                                      "x-delayed-retry-max",
+                                      "x-delayed-retry-multiplier",
                                       NULL};
 
 const char *const exchange_arg_keys[] = {"alternate-exchange", NULL};
+
+static enum retry_type retry_type_of(struct slice text)
+{
+    return slice_is(text, "disabled")   ? RETRY_DISABLED
+           : slice_is(text, "all")      ? RETRY_ALL
+           : slice_is(text, "failed")   ? RETRY_FAILED
+           : slice_is(text, "returned") ? RETRY_RETURNED
+                                        : RETRY_UNSET;
+}
 
 /* Says what is wrong with a value, in RabbitMQ's words; an empty text means that it is fine. */
 static void check_value(enum arg_check check, const struct amqp_value *v, char *why, size_t len)
@@ -119,6 +137,7 @@ static void check_value(enum arg_check check, const struct amqp_value *v, char *
     case ARG_STRATEGY:
     case ARG_AGE:
     case ARG_NAME:
+    case ARG_RETRY:
         if (!amqp_value_is_str(v))
             snprintf(why, len, "{unacceptable_type,%s}", amqp_type_name(v->type));
         else if (check == ARG_OVERFLOW && !slice_is(v->s, "drop-head") && !slice_is(v->s, "reject-publish") &&
@@ -133,6 +152,8 @@ static void check_value(enum arg_check check, const struct amqp_value *v, char *
             snprintf(why, len, "invalid_dlx_strategy");
         else if (check == ARG_AGE && !age_parse(v->s, &(int64_t){0}))
             snprintf(why, len, "invalid_max_age");
+        else if (check == ARG_RETRY && retry_type_of(v->s) == RETRY_UNSET)
+            snprintf(why, len, "\"unsupported retry type '%.*s'\"", SLICE_ARG(v->s));
         else if (check == ARG_NAME && v->s.len == 0)
             snprintf(why, len, "\"expected the name of a header\"");
         break;
@@ -161,6 +182,8 @@ static void take_value(const struct arg_row *row, const struct amqp_value *v, st
         r->has_dedup = true;
     } else if (strcmp(row->key, "x-deduplication-header") == 0 && !r->dedup_header.len)
         r->dedup_header = v->s;
+    else if (strcmp(row->key, "x-delayed-retry-type") == 0 && r->retry_type == RETRY_UNSET)
+        r->retry_type = retry_type_of(v->s);
     else if (strcmp(row->key, "x-max-priority") == 0)
         r->max_priority = (uint8_t)v->i;
     else if (strcmp(row->key, "x-single-active-consumer") == 0)
@@ -185,6 +208,9 @@ static void rules_init(struct queue_rules *r)
                               .delivery_limit = -1,
                               .cache_size = -1,
                               .cache_ttl_ms = -1,
+                              .retry_min_ms = -1,
+                              .retry_max_ms = -1,
+                              .retry_multiplier = -1,
                               .consumer_timeout_ms = -1,
                               .max_age_ms = -1,
                               .segment_bytes = -1,

@@ -107,7 +107,7 @@ void compact_start(struct broker *b)
     b->removal_lost = false;
 }
 
-static void write_entry(struct broker *b, struct entry *e)
+static void write_entry(struct broker *b, const struct entry *e)
 {
     struct compact *k = &b->compact;
     struct msg *msg = e->msg;
@@ -119,7 +119,6 @@ static void write_entry(struct broker *b, struct entry *e)
                        .redelivered = (e->flags & ENTRY_REDELIVERED) != 0};
     (void)log_enqueue(b, msg, &t, 1, NULL, true, body);
     msg->mark = k->body_gen;
-    e->snap_gen = k->gen;
 }
 
 static bool is_paged(const struct entry *e)
@@ -137,16 +136,16 @@ static bool needs_writing(const struct broker *b, const struct entry *e)
 /* False: no memory, or no room in the journal. */
 static bool try_write(struct broker *b, struct entry *e)
 {
-    if (is_paged(e)) {
-        if (!log_reserve(b, 64, 1))
-            return false;
-        (void)log_return(b, e->queue, e->position, e->returns);
-        e->snap_gen = b->compact.gen;
-        return true;
-    }
-    if (!log_reserve(b, log_enqueue_bytes(e->msg, 1), 1))
+    bool delayed = e->flags & ENTRY_DELAYED, paged = is_paged(e);
+    if (!log_reserve(b, 64 + (paged ? 0 : log_enqueue_bytes(e->msg, 1)), 2))
         return false;
-    write_entry(b, e);
+    if (!paged)
+        write_entry(b, e);
+    if (delayed)
+        (void)log_retry(b, e->queue, e->position, e->returns, retry_due_of(e));
+    else if (paged)
+        (void)log_return(b, e->queue, e->position, e->returns);
+    e->snap_gen = b->compact.gen;
     return true;
 }
 
@@ -228,13 +227,13 @@ static bool catalogue_slice(struct broker *b)
     return true;
 }
 
-/* The lists of a queue's entries in memory: each lane's front and entries, then the unacknowledged. A lane that is not paged
+/* The lists of a queue's entries in memory: each lane's front and entries, then the unacknowledged, then the delayed. A lane that is not paged
  * has no front: its entries stand for it, and what is written is not written again. NULL: no more. */
 static struct list *list_number(struct queue *q, unsigned number)
 {
     unsigned lanes = lane_count(q);
     if (number >= 2 * lanes)
-        return number == 2 * lanes ? &q->unacked : NULL;
+        return number == 2 * lanes ? &q->unacked : number == 2 * lanes + 1 ? retry_list(q) : NULL;
     struct lane *lane = &q->lanes[number / 2];
     return number % 2 == 0 && lane->paging ? &lane->paging->front : &lane->entries;
 }
@@ -243,10 +242,15 @@ static struct list *list_number(struct queue *q, unsigned number)
 static bool write_page(struct broker *b, struct page *page)
 {
     lsn_t lsn = log_page(b, page);
-    if (!lsn || !log_reserve(b, 32 * (size_t)page->return_count + 32, page->return_count + 1))
+    if (!lsn || !log_reserve(b, 48 * (size_t)page->return_count + 32, page->return_count + 1))
         return false;
-    for (uint32_t i = 0; i < page->return_count; i++)
-        (void)log_return(b, page->queue, page->returns[i].position, page->returns[i].returns);
+    for (uint32_t i = 0; i < page->return_count; i++) {
+        const struct page_return *back = &page->returns[i];
+        if (back->due)
+            (void)log_retry(b, page->queue, back->position, back->returns, back->due);
+        else
+            (void)log_return(b, page->queue, back->position, back->returns);
+    }
     page->lsn = lsn;
     page->snap_gen = b->compact.gen;
     return true;

@@ -24,6 +24,7 @@
 #include "core/broker.h"
 #include "core/dedup.h"
 #include "core/page.h"
+#include "core/retry.h"
 #include "fmt/amqp_props.h"
 #include "fmt/amqp_table.h"
 
@@ -182,6 +183,8 @@ struct queue_rules {
     bool has_strategy, at_least_once; /* x-dead-letter-strategy */
     bool has_dedup, dedup;
     int64_t cache_size, cache_ttl_ms;
+    int64_t retry_min_ms, retry_max_ms, retry_multiplier;
+    enum retry_type retry_type;
     struct slice dedup_header; /* as dlx; empty: the default */
     uint8_t max_priority;
     enum overflow overflow;
@@ -191,16 +194,17 @@ struct queue_rules {
 enum entry_flag {
     ENTRY_JOURNALLED = 1,
     ENTRY_REDELIVERED = 2,
-    ENTRY_FRESH = 4,   /* ttl 0, and a consumer was ready when it came: may go to him, else it expires */
-    ENTRY_UNACKED = 8, /* in queue->unacked, owned by a channel; else in a lane */
-    ENTRY_TX = 16,     /* acknowledged inside an open transaction */
-    ENTRY_FRONT = 32,  /* in the front of a lane with pages */
-    ENTRY_STREAM = 64, /* stands for every record of a stream that is unacknowledged; in no queue */
+    ENTRY_FRESH = 4,     /* ttl 0, and a consumer was ready when it came: may go to him, else it expires */
+    ENTRY_UNACKED = 8,   /* in queue->unacked, owned by a channel; else in a lane */
+    ENTRY_TX = 16,       /* acknowledged inside an open transaction */
+    ENTRY_FRONT = 32,    /* in the front of a lane with pages */
+    ENTRY_STREAM = 64,   /* stands for every record of a stream that is unacknowledged; in no queue */
+    ENTRY_DELAYED = 128, /* waits for its retry; lsn is its index in the heap */
 };
 
 /* One message in one queue: 72 bytes. */
 struct entry {
-    struct list link; /* lane or queue->unacked */
+    struct list link; /* lane, queue->unacked or retry.entries */
     struct msg *msg;
     struct queue *queue; /* NULL: the queue was deleted while the entry was unacked */
     struct page *page;   /* that is being written from it, or that it was read from; NULL: none */
@@ -241,6 +245,7 @@ enum page_state { PAGE_WRITING, PAGE_ON_DISK, PAGE_READING, PAGE_LOADED, PAGE_DA
 struct page_return { /* a message of a page that has come back to its queue */
     uint64_t position;
     uint32_t returns;
+    wall_t due; /* not to be delivered before; 0: at once */
 };
 
 struct page {
@@ -276,6 +281,7 @@ struct segment {      /* a file with live pages */
 struct queue_extra {
     struct window window;
     uint64_t duplicates; /* dropped */
+    struct retry retry;
 };
 
 struct queue {
@@ -369,7 +375,8 @@ enum tx_fate { FATE_BACK, FATE_GONE, FATE_DEAD };
 
 struct tx_ack {
     struct unacked item;
-    bool ack, requeue;
+    bool ack;
+    enum back back;
     /* prepared by the commit */
     enum tx_fate fate;
     enum reason reason;
@@ -693,7 +700,8 @@ struct entry *backlog_append(struct broker *b, struct queue *q, struct msg *msg,
                              wall_t deadline, bool journalled);
 struct entry *backlog_head(struct queue *q);
 void backlog_take(struct broker *b, struct entry *entry);    /* lane → unacked list */
-void backlog_requeue(struct broker *b, struct entry *entry); /* unacked list → lane, in its place */
+void backlog_requeue(struct broker *b, struct entry *entry); /* unacked or delayed → lane, in its place */
+void backlog_leave(struct broker *b, struct entry *entry);   /* whatever list it is in */
 /* The entry leaves the queue for good: its removal is journalled (not for REASON_MOVED) and it is freed. */
 void backlog_remove(struct broker *b, struct entry *entry, enum reason reason);
 void backlog_free(struct broker *b, struct entry *entry);
@@ -836,12 +844,12 @@ void unacked_push(struct unacked_list *list, struct unacked item);
 struct unacked *unacked_find(struct unacked_list *list, uint64_t tag);
 void unacked_drop(struct unacked_list *list, struct unacked *item);
 void unacked_settled(struct channel *ch, const struct unacked *item); /* it counts against no prefetch any more */
-void settle(struct broker *b, struct channel *ch, struct unacked item, bool ack, bool requeue);
+void settle(struct broker *b, struct channel *ch, struct unacked item, bool ack, enum back back);
 
 /* tx.c */
 void tx_publish(struct broker *b, struct channel *ch, struct msg *msg, const struct route *route, int64_t delay_ms,
                 uint32_t origin);
-MUST_USE bool tx_ack(struct channel *ch, struct unacked item, bool ack, bool requeue);
+MUST_USE bool tx_ack(struct channel *ch, struct unacked item, bool ack, enum back back);
 void tx_need(struct tx_needs *needs, const struct msg *msg, uint32_t targets, size_t *ret_need);
 void tx_drop(struct broker *b, struct channel *ch, bool restore);
 
@@ -882,6 +890,7 @@ lsn_t log_remove(struct broker *b, const struct queue *q, const struct ranges *r
 lsn_t log_page(struct broker *b, const struct page *page);
 lsn_t log_stream_trim(struct broker *b, const struct queue *q, uint32_t partition, uint64_t start);
 lsn_t log_return(struct broker *b, const struct queue *q, uint64_t position, uint32_t returns);
+lsn_t log_retry(struct broker *b, const struct queue *q, uint64_t position, uint32_t returns, wall_t due);
 void mark_cover(struct broker *b, struct queue *q, uint64_t position); /* journals a new mark when position needs one */
 lsn_t log_mark(struct broker *b, const struct queue *q, uint64_t mark);
 /* Some of the queue's keys from *at on, which becomes where to go on, or NULL. False: no memory, or no room. */

@@ -125,6 +125,7 @@ static void drop_entries(struct broker *b, struct queue *q)
     if (q->hidden)
         delay_drop_all(b, q);
     paging_drop(b, q, false);
+    retry_drop(b, q);
     while ((e = backlog_head(q)))
         backlog_free(b, e);
     while ((e = LIST_FIRST(&q->unacked, struct entry, link))) {
@@ -201,11 +202,14 @@ void queue_delete(struct broker *b, struct queue *q)
 
 uint64_t queue_purge(struct broker *b, struct queue *q)
 {
-    uint64_t purged = q->ready_count;
+    struct list *delayed = retry_list(q);
+    uint64_t purged = q->ready_count + (delayed ? q->extra->retry.count : 0);
     struct entry *e;
     paging_drop(b, q, true);
     while ((e = backlog_head(q)))
         backlog_remove(b, e, REASON_PURGED);
+    while (delayed && !list_empty(delayed))
+        backlog_remove(b, CONTAINER_OF(delayed->next, struct entry, link), REASON_PURGED);
     dedup_purged(b, q);
     getters_end(b, q);
     return purged;
@@ -442,7 +446,7 @@ void do_queue_delete(struct broker *b, struct peer *peer, struct channel *ch, st
              SLICE_ARG(name), SLICE_ARG(peer->vhost->name));
         return;
     }
-    if (q && (flags & ASK_IF_EMPTY) && q->ready_count) {
+    if (q && (flags & ASK_IF_EMPTY) && (q->ready_count || (q->extra && q->extra->retry.count))) {
         fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "queue '%.*s' in vhost '%.*s' not empty",
              SLICE_ARG(name), SLICE_ARG(peer->vhost->name));
         return;

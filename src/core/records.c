@@ -519,6 +519,16 @@ lsn_t log_return(struct broker *b, const struct queue *q, uint64_t position, uin
     return write_head(b, &w);
 }
 
+lsn_t log_retry(struct broker *b, const struct queue *q, uint64_t position, uint32_t returns, wall_t due)
+{
+    struct writer w = head(b, REC_RETRY);
+    writer_varint(&w, q->id);
+    writer_varint(&w, position);
+    writer_varint(&w, returns);
+    writer_varint(&w, (uint64_t)due);
+    return write_head(b, &w);
+}
+
 static bool put_key(struct writer *w, const struct key *k)
 {
     if (!k->journalled)
@@ -695,6 +705,7 @@ void record_print(struct slice record, char *ret, size_t len)
     }
     case REC_QUEUE_DELETE:
     case REC_MARK:
+    case REC_RETRY:
     case REC_RETURN: {
         unsigned long long id = reader_varint(&r), value = r.left ? reader_varint(&r) : 0;
         snprintf(ret + n, len - (size_t)n, " queue %llu %llu", id, value);

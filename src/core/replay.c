@@ -22,6 +22,7 @@ struct held { /* a message in a queue, while replaying */
     wall_t deadline;
     uint32_t returns;
     bool redelivered;
+    wall_t due; /* not to be delivered before; 0: at once */
 };
 
 struct held_list {
@@ -223,17 +224,19 @@ static struct page *page_of_position(struct queue *q, uint64_t position)
     return NULL;
 }
 
-static bool page_return(struct page *page, uint64_t position, uint32_t returns)
+/* due NULL: as it was. */
+static bool page_return(struct page *page, uint64_t position, uint32_t returns, const wall_t *due)
 {
     for (uint32_t i = 0; i < page->return_count; i++)
         if (page->returns[i].position == position) {
             page->returns[i].returns = returns > page->returns[i].returns ? returns : page->returns[i].returns;
+            page->returns[i].due = due ? *due : page->returns[i].due;
             return true;
         }
     struct page_return *grown = mem_realloc(page->returns, (page->return_count + 1) * sizeof *grown);
     if (!grown)
         return false;
-    grown[page->return_count++] = (struct page_return){position, returns};
+    grown[page->return_count++] = (struct page_return){position, returns, due ? *due : 0};
     page->returns = grown;
     return true;
 }
@@ -469,7 +472,7 @@ static bool hold(struct broker *b, const struct replay_target *t, struct msg *ms
         q->next_position = t->position + 1;
     struct page *page = page_of_position(q, t->position);
     if (page)
-        return t->returns >> 1 == 0 || page_return(page, t->position, (uint32_t)(t->returns >> 1));
+        return t->returns >> 1 == 0 || page_return(page, t->position, (uint32_t)(t->returns >> 1), NULL);
     struct held *have = held_find(&q->replay->live, t->position);
     if (!have)
         have = held_find(&q->replay->snapshot, t->position);
@@ -573,19 +576,22 @@ static bool replay_remove(struct broker *b, struct reader *r)
     return reader_ok(r);
 }
 
-static bool replay_return(struct broker *b, struct reader *r)
+/* delayed: the record says until when. */
+static bool replay_return(struct broker *b, struct reader *r, bool delayed)
 {
     struct queue *q = queue_by_id(b, reader_varint(r));
     uint64_t position = reader_varint(r), returns = reader_varint(r);
+    wall_t due = delayed ? (wall_t)reader_varint(r) : 0;
     struct held *item = NULL;
     if (q && q->replay && !(item = held_find(&q->replay->live, position)))
         item = held_find(&q->replay->snapshot, position);
     if (item) {
         item->returns = (uint32_t)returns;
         item->redelivered = true;
+        item->due = due;
     }
     struct page *page = q && q->replay && !item ? page_of_position(q, position) : NULL;
-    return reader_ok(r) && (!page || page_return(page, position, (uint32_t)returns));
+    return reader_ok(r) && (!page || page_return(page, position, (uint32_t)returns, &due));
 }
 
 /* What the page holds leaves the list of messages in memory. */
@@ -728,7 +734,8 @@ static bool apply(struct broker *b, struct slice record)
     case REC_KEYED: return replay_keyed(b, &r);
     case REC_WINDOW: return replay_window(b, &r);
     case REC_REMOVE: return replay_remove(b, &r);
-    case REC_RETURN: return replay_return(b, &r);
+    case REC_RETURN: return replay_return(b, &r, false);
+    case REC_RETRY: return replay_return(b, &r, true);
     case REC_PAGE: return replay_page(b, &r);
     case REC_STREAM: return replay_stream(b, &r);
     case REC_STREAM_TRIM: return replay_stream_trim(b, &r);
@@ -794,7 +801,7 @@ static bool settle_one(struct broker *b, struct queue *q, struct held *item)
         e->deadline = item->deadline;
         delay_entry_recovered(b, q, e);
     }
-    return true;
+    return item->due <= b->wall || retry_park(b, e, item->due);
 }
 
 static bool is_there(struct queue *q, uint64_t position)

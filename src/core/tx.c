@@ -44,7 +44,7 @@ void tx_publish(struct broker *b, struct channel *ch, struct msg *msg, const str
     list_insert(&ch->tx_publishes, &p->link);
 }
 
-bool tx_ack(struct channel *ch, struct unacked item, bool ack, bool requeue)
+bool tx_ack(struct channel *ch, struct unacked item, bool ack, enum back back)
 {
     if (ch->tx_ack_count == ch->tx_ack_max) {
         uint32_t max = ch->tx_ack_max ? ch->tx_ack_max * 2 : 8;
@@ -54,7 +54,7 @@ bool tx_ack(struct channel *ch, struct unacked item, bool ack, bool requeue)
         ch->tx_acks = grown;
         ch->tx_ack_max = max;
     }
-    ch->tx_acks[ch->tx_ack_count++] = (struct tx_ack){.item = item, .ack = ack, .requeue = requeue};
+    ch->tx_acks[ch->tx_ack_count++] = (struct tx_ack){.item = item, .ack = ack, .back = back};
     return true;
 }
 
@@ -136,8 +136,8 @@ static bool prepare_ack(struct broker *b, struct tx_ack *a, struct tx_needs *nee
     struct entry *e = a->item.entry;
     struct queue *q = e->queue;
     bool limit = q && q->rules.delivery_limit >= 0 && e->returns >= (uint64_t)q->rules.delivery_limit;
-    a->reason = a->ack ? REASON_ACKED : a->requeue ? REASON_DELIVERY_LIMIT : REASON_REJECTED;
-    a->fate = !q || a->ack || !a->requeue || limit ? FATE_GONE : FATE_BACK;
+    a->reason = a->ack ? REASON_ACKED : a->back ? REASON_DELIVERY_LIMIT : REASON_REJECTED;
+    a->fate = !q || a->ack || !a->back || limit ? FATE_GONE : FATE_BACK;
     if (a->fate == FATE_GONE && !a->ack && q && q->rules.has_dlx && !q->deleting) {
         if (!dead_letter_prepare(b, e, a->reason, needs, &a->need, &a->dead))
             return false;
@@ -224,7 +224,7 @@ static void commit_rest(struct broker *b, struct channel *ch)
             ch->peer->removal_epoch = b->removal_epoch;
             dead_letter_prepared(b, &a->dead);
         } else
-            settle(b, ch, a->item, false, true);
+            settle(b, ch, a->item, false, a->back);
     }
     ch->tx_ack_count = 0;
 }
