@@ -666,6 +666,16 @@ static void print_stream(uint8_t type, struct reader *r, char *ret, size_t len)
         snprintf(ret, len, " %llu partition %llu begins at offset %llu", id, second, third);
 }
 
+static void print_page(struct reader *r, char *ret, size_t len)
+{
+    unsigned long long id = reader_varint(r), lane = reader_varint(r), segment = reader_varint(r),
+                       offset = reader_varint(r);
+    (void)reader_varint(r);
+    unsigned long long first = reader_varint(r), span = reader_varint(r), count = reader_varint(r);
+    snprintf(ret, len, " queue %llu lane %llu: positions %llu to %llu, %llu messages in segment %llu at %llu", id, lane,
+             first, first + span, count, segment, offset);
+}
+
 void record_print(struct slice record, char *ret, size_t len)
 {
     struct reader r = reader_of(record);
@@ -717,16 +727,7 @@ void record_print(struct slice record, char *ret, size_t len)
         snprintf(ret + n, len - (size_t)n, " queue %llu: %llu runs, first %llu +%llu", id, runs, first, count);
         break;
     }
-    case REC_PAGE: {
-        unsigned long long id = reader_varint(&r), lane = reader_varint(&r), segment = reader_varint(&r),
-                           offset = reader_varint(&r);
-        (void)reader_varint(&r);
-        unsigned long long first = reader_varint(&r), span = reader_varint(&r), count = reader_varint(&r);
-        snprintf(ret + n, len - (size_t)n,
-                 " queue %llu lane %llu: positions %llu to %llu, %llu messages in segment %llu at %llu", id, lane,
-                 first, first + span, count, segment, offset);
-        break;
-    }
+    case REC_PAGE: print_page(&r, ret + n, len - (size_t)n); break;
     case REC_STREAM:
     case REC_STREAM_TRIM:
     case REC_CURSOR: print_stream(type, &r, ret + n, len - (size_t)n); break;
