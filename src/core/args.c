@@ -217,6 +217,28 @@ static void rules_init(struct queue_rules *r)
                               .partitions = -1};
 }
 
+/* What queues of a type do not do is refused, not ignored. */
+static bool type_takes(enum queue_type type, struct slice args, struct slice queue, struct slice vhost, char *text,
+                       size_t text_len)
+{
+    static const struct {
+        enum queue_type type;
+        const char *key, *name;
+    } wrong[] = {{QUEUE_QUORUM, "x-max-priority", "rabbit_quorum_queue"},
+                 {QUEUE_STREAM, "x-message-deduplication", "rabbit_stream_queue"},
+                 {QUEUE_STREAM, "x-delayed-retry-type", "rabbit_stream_queue"},
+                 {QUEUE_STREAM, "x-delayed-retry-min", "rabbit_stream_queue"}};
+    struct amqp_value v;
+    for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
+        if (type != wrong[i].type || !amqp_table_find(args, wrong[i].key, &v))
+            continue;
+        snprintf(text, text_len, "invalid arg '%s' for queue '%.*s' in vhost '%.*s' of queue type %s", wrong[i].key,
+                 SLICE_ARG(queue), SLICE_ARG(vhost), wrong[i].name);
+        return false;
+    }
+    return true;
+}
+
 bool queue_args_check(struct slice args, struct slice queue, struct slice vhost, struct queue_rules *ret, char *text,
                       size_t text_len)
 {
@@ -237,13 +259,7 @@ bool queue_args_check(struct slice args, struct slice queue, struct slice vhost,
         }
         take_value(&rows[i], &v, ret);
     }
-    if (ret->type == QUEUE_QUORUM && amqp_table_find(args, "x-max-priority", &v)) {
-        snprintf(text, text_len,
-                 "invalid arg 'x-max-priority' for queue '%.*s' in vhost '%.*s' of queue type rabbit_quorum_queue",
-                 SLICE_ARG(queue), SLICE_ARG(vhost));
-        return false;
-    }
-    return true;
+    return type_takes(ret->type, args, queue, vhost, text, text_len);
 }
 
 static void add_policy(const struct policy *policy, struct queue_rules *r)
@@ -271,6 +287,10 @@ void queue_rules_resolve(struct queue *q, struct queue_rules *ret)
     add_policy(q->policy, ret);
     add_policy(q->operator_policy, ret);
     ret->type = type;
+    if (type == QUEUE_STREAM) { /* of a policy for all queues */
+        ret->dedup = false;
+        ret->retry_min_ms = -1;
+    }
     if (type == QUEUE_QUORUM && ret->delivery_limit < 0 &&
         !amqp_table_find(q->args, "x-delivery-limit", &(struct amqp_value){0}))
         ret->delivery_limit = 20;

@@ -243,7 +243,12 @@ bool dedup_reserve(struct broker *b, const struct msg *msg, const struct route *
         *sum += keys;
         return true;
     }
-    return !keys || pool_reserve_many(&b->keys, keys);
+    return dedup_reserve_keys(b, keys);
+}
+
+bool dedup_reserve_keys(struct broker *b, uint32_t sum)
+{
+    return !sum || pool_reserve_many(&b->keys, sum);
 }
 
 static bool died_in(const struct msg *msg, struct slice queue)

@@ -48,6 +48,7 @@ struct window {
 /* Room for the keys of msg in all queues of the route, and their windows. With sum nothing is reserved but the windows, and
  * the keys are added to it: of a transaction. False: no memory. */
 MUST_USE bool dedup_reserve(struct broker *b, const struct msg *msg, const struct route *route, uint32_t *sum);
+MUST_USE bool dedup_reserve_keys(struct broker *b, uint32_t sum);
 /* What the queue takes for the message's key, when it is accepted at that time. */
 struct key_value dedup_key(const struct queue *q, const struct msg *msg, wall_t at);
 /* from: the message is moved from there (NULL: published). What comes back by a dead-letter exchange to a queue that it died

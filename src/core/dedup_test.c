@@ -282,8 +282,16 @@ static void arguments(void **state)
         rig_plain(rig, CMD_CHANNEL_OPEN, 1, 1, 0, 0);
         rig_clear(rig);
     }
-    declare_ways(rig, "q", (struct ways){.size = 5});
     struct table t;
+    amqp_put_str(&table(&t)->w, "x-queue-type", slice_str("stream"));
+    amqp_put_bool(&t.w, "x-message-deduplication", true);
+    rig_ask(rig, CMD_QUEUE_DECLARE, 1, 1, "q", NULL, NULL, writer_slice(&t.w), ASK_DURABLE);
+    assert_string_equal(rig_error(rig), "406 invalid arg 'x-message-deduplication' for queue 'q' in vhost '/' of queue "
+                                        "type rabbit_stream_queue");
+    rig_plain(rig, CMD_CHANNEL_CLOSE, 1, 1, 0, 0);
+    rig_plain(rig, CMD_CHANNEL_OPEN, 1, 1, 0, 0);
+    rig_clear(rig);
+    declare_ways(rig, "q", (struct ways){.size = 5});
     amqp_put_bool(&table(&t)->w, "x-message-deduplication", true);
     amqp_put_long(&t.w, "x-cache-size", 6);
     rig_ask(rig, CMD_QUEUE_DECLARE, 1, 1, "q", NULL, NULL, writer_slice(&t.w), ASK_DURABLE);
@@ -736,6 +744,46 @@ static void commit_with_acks_without_memory(void **state)
     }
 }
 
+/* A queue bound to a stream that has every key twice; whichever allocation of its feeder fails. */
+static void fed_by_a_stream_without_memory(void **state)
+{
+    (void)state;
+    unsigned bound = 0;
+    for (uint64_t n = 1, hit = 1; hit; n++) {
+        struct rig *rig = begin();
+        struct table t;
+        char key[16];
+        rig->check = false;
+        amqp_put_str(&table(&t)->w, "x-queue-type", slice_str("stream"));
+        declare(rig, "s", writer_slice(&t.w));
+        declare_ways(rig, "q", (struct ways){.ttl = 100000});
+        for (unsigned i = 0; i < 600; i++) {
+            snprintf(key, sizeof key, "%u", i % 300);
+            put_key(rig, "s", key, key);
+            rig_clear(rig);
+        }
+        rig->starved = true;
+        amqp_put_str(&table(&t)->w, "x-stream-offset", slice_str("first"));
+        mem_fail_at(n, false);
+        (void)rig_ask(rig, CMD_QUEUE_BIND, 1, 1, "q", "amq.stream.s", "", writer_slice(&t.w), 0);
+        hit = mem_failures_hit();
+        mem_fail_at(0, false);
+        rig->starved = false;
+        if (!list_empty(&queue_find(vhost_find(rig->b, slice_str("/")), slice_str("q"))->targets)) {
+            put_key(rig, "s", "0", "0"); /* a feeder that found no memory looks again */
+            rig_pass(rig, 2000);
+            assert_int_equal(rig_ready(rig, "q"), 300);
+            assert_int_equal(duplicates(rig), 301);
+            bound++;
+        }
+        broker_check(rig->b);
+        struct rig_log *log = rig->log;
+        rig_free(rig);
+        rig_log_free(log);
+    }
+    assert_true(bound > 5);
+}
+
 /* A start without memory says so, or has every key. */
 static void start_without_memory(void **state)
 {
@@ -787,6 +835,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(every_allocation_fails_once),
         cmocka_unit_test(large_commit_without_memory),
         cmocka_unit_test(commit_with_acks_without_memory),
+        cmocka_unit_test(fed_by_a_stream_without_memory),
         cmocka_unit_test(start_without_memory),
     };
     if (argc > 1)

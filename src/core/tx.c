@@ -164,7 +164,7 @@ static bool prepare(struct broker *b, struct channel *ch)
         if (!prepare_ack(b, &ch->tx_acks[i], &needs))
             return false;
     return targets_reserve(b, needs.targets) && pool_reserve_many(&b->entries, needs.entries) &&
-           (!needs.keys || pool_reserve_many(&b->keys, needs.keys)) && log_capture_begin(b, needs.bytes, needs.records);
+           dedup_reserve_keys(b, needs.keys) && log_capture_begin(b, needs.bytes, needs.records);
 }
 
 /* ---- commit, second half: nothing fails ---- */
