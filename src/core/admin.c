@@ -529,11 +529,17 @@ static void queue_list_op(struct broker *b, struct peer *peer, const struct comm
         row_bool(&row, "exclusive", q->exclusive);
         row_slice(&row, "arguments", q->args);
         uint64_t ready = q->stream ? stream_count(q) : q->ready_count;
-        row_number(&row, "messages", ready + q->unacked_count);
+        uint64_t delayed = q->extra ? q->extra->retry.count : 0;
+        row_number(&row, "messages", ready + q->unacked_count + delayed);
         row_number(&row, "messages_ready", ready);
         row_number(&row, "messages_unacknowledged", q->unacked_count);
-        row_number(&row, "message_bytes", q->stream ? stream_bytes(q) : q->ready_bytes + q->unacked_bytes);
+        row_number(&row, "messages_delayed", delayed);
+        row_number(&row, "message_bytes",
+                   q->stream ? stream_bytes(q)
+                             : q->ready_bytes + q->unacked_bytes + (delayed ? q->extra->retry.bytes : 0));
         row_number(&row, "consumers", q->consumer_count);
+        row_number(&row, "duplicates", q->extra ? q->extra->duplicates : 0);
+        row_number(&row, "deduplication_keys", q->extra ? q->extra->window.count : 0);
         row_slice(&row, "policy", q->policy ? q->policy->name : (struct slice){0});
         row_slice(&row, "operator_policy", q->operator_policy ? q->operator_policy->name : (struct slice){0});
         row_emit(b, peer, c, &row);
@@ -640,6 +646,7 @@ static void totals_op(struct broker *b, struct peer *peer, const struct command 
                 {"dead_lettered", t->dead_lettered},
                 {"rejected", t->rejected},
                 {"refused", t->refused},
+                {"duplicates", t->duplicates},
                 {"messages", t->messages},
                 {"message_bytes", t->message_bytes},
                 {"unacked", t->unacked},

@@ -8,8 +8,6 @@
 
 #include <stdio.h>
 
-#define TIME_MS_MAX 315360000000LL /* ten years, RabbitMQ's limit for times */
-
 enum arg_check {
     ARG_POSITIVE,
     ARG_TIME,
@@ -25,7 +23,10 @@ enum arg_check {
     ARG_AGE,
     ARG_COUNT,
     ARG_LOCATOR,
-    ARG_PARTITIONS
+    ARG_PARTITIONS,
+    ARG_NAME,
+    ARG_RETRY,
+    ARG_KEYS
 };
 
 struct arg_row {
@@ -52,6 +53,14 @@ static const struct arg_row rows[] = {
     {"x-single-active-consumer", ARG_BOOL, NULL, false, SIZE_MAX},
     {"x-queue-type", ARG_TYPE, NULL, false, SIZE_MAX},
     {"x-delivery-limit", ARG_LIMIT, "delivery-limit", true, RULE(delivery_limit)},
+    {"x-message-deduplication", ARG_BOOL, "message-deduplication", false, SIZE_MAX},
+    {"x-deduplication-header", ARG_NAME, "deduplication-header", false, SIZE_MAX},
+    {"x-cache-size", ARG_KEYS, "cache-size", true, RULE(cache_size)},
+    {"x-cache-ttl", ARG_POSITIVE, "cache-ttl", true, RULE(cache_ttl_ms)},
+    {"x-delayed-retry-type", ARG_RETRY, "delayed-retry-type", false, SIZE_MAX},
+    {"x-delayed-retry-min", ARG_POSITIVE, "delayed-retry-min", true, RULE(retry_min_ms)},
+    {"x-delayed-retry-max", ARG_POSITIVE, "delayed-retry-max", true, RULE(retry_max_ms)},
+    {"x-delayed-retry-multiplier", ARG_POSITIVE, "delayed-retry-multiplier", true, RULE(retry_multiplier)},
     {"x-consumer-timeout", ARG_POSITIVE, "consumer-timeout", true, RULE(consumer_timeout_ms)},
     {"x-max-age", ARG_AGE, "max-age", false, SIZE_MAX},
     {"x-stream-max-segment-size-bytes", ARG_NOT_NEGATIVE, "stream-max-segment-size-bytes", false, RULE(segment_bytes)},
@@ -78,6 +87,9 @@ static const struct {
     {"x-queue-mode", OF(CLASSIC) | OF(QUORUM)},
     {"x-single-active-consumer", OF(CLASSIC) | OF(QUORUM)},
     {"x-delivery-limit", OF(CLASSIC) | OF(QUORUM)},
+    {"x-message-deduplication", OF(CLASSIC) | OF(QUORUM)},
+    {"x-delayed-retry-type", OF(CLASSIC) | OF(QUORUM)},
+    {"x-delayed-retry-min", OF(CLASSIC) | OF(QUORUM)},
     {"x-max-age", OF(STREAM)},
     {"x-stream-max-segment-size-bytes", OF(STREAM)},
     {"x-stream-partitions", OF(STREAM)},
@@ -108,9 +120,26 @@ const char *const queue_arg_keys[] = {"x-expires",
                                       "x-stream-partitions",
                                       "x-initial-cluster-size",
                                       "x-queue-leader-locator",
+                                      "x-message-deduplication",
+                                      "x-deduplication-header",
+                                      "x-cache-size",
+                                      "x-cache-ttl",
+                                      "x-delayed-retry-type",
+                                      "x-delayed-retry-min",
+                                      "x-delayed-retry-max",
+                                      "x-delayed-retry-multiplier",
                                       NULL};
 
 const char *const exchange_arg_keys[] = {"alternate-exchange", NULL};
+
+static enum retry_type retry_type_of(struct slice text)
+{
+    return slice_is(text, "disabled")   ? RETRY_DISABLED
+           : slice_is(text, "all")      ? RETRY_ALL
+           : slice_is(text, "failed")   ? RETRY_FAILED
+           : slice_is(text, "returned") ? RETRY_RETURNED
+                                        : RETRY_UNSET;
+}
 
 /* Says what is wrong with a value, in RabbitMQ's words; an empty text means that it is fine. */
 static void check_value(enum arg_check check, const struct amqp_value *v, char *why, size_t len)
@@ -124,13 +153,14 @@ static void check_value(enum arg_check check, const struct amqp_value *v, char *
     case ARG_COUNT:
     case ARG_PARTITIONS:
     case ARG_PRIORITY:
+    case ARG_KEYS:
         if (!amqp_value_is_int(v))
             snprintf(why, len, "\"expected integer, got %s\"", amqp_type_name(v->type));
-        else if ((check == ARG_POSITIVE || check == ARG_COUNT) && v->i == 0)
+        else if ((check == ARG_POSITIVE || check == ARG_COUNT || check == ARG_KEYS) && v->i == 0)
             snprintf(why, len, "{value_zero,0}");
         else if (v->i < 0 && !(check == ARG_LIMIT && v->i == -1))
             snprintf(why, len, "{value_negative,%lld}", (long long)v->i);
-        else if (check == ARG_PRIORITY && v->i > 255)
+        else if ((check == ARG_PRIORITY && v->i > 255) || (check == ARG_KEYS && v->i > DEDUP_KEYS_MAX))
             snprintf(why, len, "{max_value_exceeded,%lld}", (long long)v->i);
         else if (check == ARG_PARTITIONS && (v->i < 1 || v->i > STREAM_PARTITIONS_MAX))
             snprintf(why, len, "a stream has 1 to %u partitions", STREAM_PARTITIONS_MAX);
@@ -148,6 +178,8 @@ static void check_value(enum arg_check check, const struct amqp_value *v, char *
     case ARG_STRATEGY:
     case ARG_AGE:
     case ARG_LOCATOR:
+    case ARG_NAME:
+    case ARG_RETRY:
         if (!amqp_value_is_str(v))
             snprintf(why, len, "{unacceptable_type,%s}", amqp_type_name(v->type));
         else if (check == ARG_OVERFLOW && !slice_is(v->s, "drop-head") && !slice_is(v->s, "reject-publish") &&
@@ -165,6 +197,10 @@ static void check_value(enum arg_check check, const struct amqp_value *v, char *
         else if (check == ARG_LOCATOR && !slice_is(v->s, "client-local") && !slice_is(v->s, "balanced") &&
                  !slice_is(v->s, "random") && !slice_is(v->s, "least-leaders"))
             snprintf(why, len, "invalid_queue_locator_arg");
+        else if (check == ARG_RETRY && retry_type_of(v->s) == RETRY_UNSET)
+            snprintf(why, len, "\"unsupported retry type '%.*s'\"", SLICE_ARG(v->s));
+        else if (check == ARG_NAME && v->s.len == 0)
+            snprintf(why, len, "\"expected the name of a header\"");
         break;
     }
 }
@@ -186,7 +222,14 @@ static void take_value(const struct arg_row *row, const struct amqp_value *v, st
     } else if (strcmp(row->key, "x-dead-letter-strategy") == 0 && !r->has_strategy) {
         r->at_least_once = slice_is(v->s, "at-least-once");
         r->has_strategy = true;
-    } else if (strcmp(row->key, "x-max-priority") == 0)
+    } else if (strcmp(row->key, "x-message-deduplication") == 0 && !r->has_dedup) {
+        r->dedup = v->i != 0;
+        r->has_dedup = true;
+    } else if (strcmp(row->key, "x-deduplication-header") == 0 && !r->dedup_header.len)
+        r->dedup_header = v->s;
+    else if (strcmp(row->key, "x-delayed-retry-type") == 0 && r->retry_type == RETRY_UNSET)
+        r->retry_type = retry_type_of(v->s);
+    else if (strcmp(row->key, "x-max-priority") == 0)
         r->max_priority = (uint8_t)v->i;
     else if (strcmp(row->key, "x-single-active-consumer") == 0)
         r->single_active = v->i != 0;
@@ -206,6 +249,11 @@ static void rules_init(struct queue_rules *r)
                               .max_length = -1,
                               .max_length_bytes = -1,
                               .delivery_limit = -1,
+                              .cache_size = -1,
+                              .cache_ttl_ms = -1,
+                              .retry_min_ms = -1,
+                              .retry_max_ms = -1,
+                              .retry_multiplier = -1,
                               .consumer_timeout_ms = -1,
                               .max_age_ms = -1,
                               .segment_bytes = -1,
@@ -286,6 +334,10 @@ void queue_rules_resolve(struct queue *q, struct queue_rules *ret)
     }
     add_policy(q->policy, ret);
     add_policy(q->operator_policy, ret);
+    if (ret->type == QUEUE_STREAM) { /* of a policy for all queues */
+        ret->dedup = false;
+        ret->retry_min_ms = -1;
+    }
     if (ret->type == QUEUE_QUORUM && ret->delivery_limit < 0 &&
         !amqp_table_find(q->args, "x-delivery-limit", &(struct amqp_value){0}))
         ret->delivery_limit = 20;

@@ -1,7 +1,8 @@
 /* The entries of a queue: lanes of waiting messages, the list of unacknowledged ones, limits and expiry.
  *
  * Invariants:
- *   B1  an entry is in exactly one list: a lane of its queue, the queue's unacked list, or (queue NULL) its channel alone.
+ *   B1  an entry is in exactly one list: a lane of its queue, the queue's unacked list, its delayed list (retry.c), or
+ *       (queue NULL) its channel alone.
  *   B2  a lane is sorted by position (front, pages, entries: paging.c); a priority queue has one lane per priority, highest
  *       served first.
  *   B3  ready_count and ready_bytes are the sums over the lanes, unacked_count over the unacked list.
@@ -171,13 +172,23 @@ static void leave_unacked(struct broker *b, struct entry *e)
     b->totals.unacked--;
 }
 
+void backlog_leave(struct broker *b, struct entry *e)
+{
+    if (e->flags & ENTRY_UNACKED)
+        leave_unacked(b, e);
+    else if (e->flags & ENTRY_DELAYED)
+        retry_leave(b, e);
+    else
+        leave_lane(b, e);
+}
+
 /* Back to its place by position. Returned entries are usually older than all that wait; the hint makes a run of returns,
  * ascending or descending, cost O(1) each. */
 void backlog_requeue(struct broker *b, struct entry *e)
 {
     struct queue *q = e->queue;
     compact_moving(b, e);
-    leave_unacked(b, e);
+    backlog_leave(b, e);
     e->flags &= (uint8_t)~ENTRY_FRESH;
     struct lane *lane = &q->lanes[e->lane];
     bool to_front = lane->paging != NULL;
@@ -210,10 +221,9 @@ void backlog_free(struct broker *b, struct entry *e)
 {
     if (e->queue) {
         compact_entry_removed(b, e);
-        if (e->flags & ENTRY_UNACKED)
-            leave_unacked(b, e);
-        else
-            leave_lane(b, e);
+        if (e->queue->extra)
+            dedup_left(b, e);
+        backlog_leave(b, e);
     }
     b->totals.messages--;
     b->totals.message_bytes -= e->msg->body_len;

@@ -103,6 +103,7 @@ struct broker *broker_new(const struct broker_options *options)
     slab_heap_init(&b->heap);
     pool_init(&b->entries, sizeof(struct entry));
     pool_init(&b->consumers, sizeof(struct consumer));
+    pool_init(&b->keys, sizeof(struct key));
     wheel_init(&b->wheel, 0);
     paging_init(b);
     streams_init(b);
@@ -229,6 +230,7 @@ void broker_free(struct broker **broker)
     buffer_fini(&b->pieces);
     pool_fini(&b->entries);
     pool_fini(&b->consumers);
+    pool_fini(&b->keys);
     slab_heap_fini(&b->heap);
     mem_free(b);
 }

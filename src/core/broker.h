@@ -251,7 +251,7 @@ struct slab_heap *broker_heap(struct broker *broker);
 
 struct broker_totals {
     uint64_t published, routed, delivered, acked, redelivered, returned, dropped, expired, dead_lettered, rejected,
-        refused;
+        refused, duplicates;
     uint64_t messages, message_bytes, unacked, queues, exchanges, bindings, consumers, channels, sessions, vhosts,
         users;
     uint64_t compactions;

@@ -637,8 +637,10 @@ RIG_FN size_t rig_paged(const struct queue *q, struct rig_store *store, struct e
                                 .returns = item->returns,
                                 .lane = page->lane};
             for (uint32_t r = 0; r < page->return_count; r++)
-                if (page->returns[r].position == e->position)
+                if (page->returns[r].position == e->position) {
                     e->returns = page->returns[r].returns;
+                    e->lsn = (lsn_t)page->returns[r].due; /* where nothing else is, as it has no queue */
+                }
             if (backlog_journals(q, e->msg))
                 e->flags = ENTRY_JOURNALLED;
             ret[count++] = e;
@@ -647,11 +649,21 @@ RIG_FN size_t rig_paged(const struct queue *q, struct rig_store *store, struct e
     return count;
 }
 
-RIG_FN char *rig_dump_queue(const struct queue *q, struct rig_store *store, bool loose)
+/* Until when it waits for its retry; 0: it does not. */
+RIG_FN long long rig_due(const struct entry *e, wall_t wall)
 {
-    size_t max = 512 + (q->ready_count + q->unacked_count) * 160, count = 0, at;
+    wall_t due = !e->queue ? (wall_t)e->lsn : e->flags & ENTRY_DELAYED ? retry_due_of(e) : 0;
+    return due > wall ? due : 0;
+}
+
+RIG_FN char *rig_dump_queue(const struct queue *q, struct rig_store *store, bool loose, wall_t wall)
+{
+    size_t max = 512 + (q->ready_count + q->unacked_count + (q->extra ? q->extra->window.count : 0)) * 160, count = 0,
+           at;
+    uint64_t delayed = q->extra ? q->extra->retry.count : 0;
+    max += delayed * 160;
     char *text = malloc(max);
-    struct entry **entries = calloc(q->ready_count + q->unacked_count + 1, sizeof *entries);
+    struct entry **entries = calloc(q->ready_count + q->unacked_count + delayed + 1, sizeof *entries);
     at = (size_t)snprintf(text, max, "queue %s%.*s id=%llu args=%u", q->hidden ? "(delays)" : "", SLICE_ARG(q->name),
                           (unsigned long long)q->id, rig_sum(q->args));
     size_t paged = rig_paged(q, store, entries);
@@ -667,14 +679,29 @@ RIG_FN char *rig_dump_queue(const struct queue *q, struct rig_store *store, bool
     }
     LIST_EACH(&q->unacked, node, after)
     entries[count++] = CONTAINER_OF(node, struct entry, link);
+    if (delayed)
+        LIST_EACH(retry_list(q), node, after)
+    entries[count++] = CONTAINER_OF(node, struct entry, link);
     qsort(entries, count, sizeof *entries, rig_by_position);
     for (size_t i = 0; i < count; i++)
         if (entries[i]->flags & ENTRY_JOURNALLED)
-            at += (size_t)snprintf(text + at, max - at, " %llu:%u:%u:%u:%lld:%u:%u",
+            at += (size_t)snprintf(text + at, max - at, " %llu:%u:%u:%u:%lld:%u:%u:%lld",
                                    (unsigned long long)entries[i]->position, rig_sum(msg_body(entries[i]->msg)),
                                    rig_sum(msg_props(entries[i]->msg)), rig_sum(msg_key(entries[i]->msg)),
                                    (long long)(entries[i]->deadline == WALL_NEVER ? -1 : entries[i]->deadline),
-                                   loose ? 0 : entries[i]->returns, entries[i]->lane);
+                                   loose ? 0 : entries[i]->returns, entries[i]->lane,
+                                   loose ? 0 : rig_due(entries[i], wall));
+    if (q->extra && q->extra->window.count)
+        LIST_EACH(&q->extra->window.keys, node, after)
+        {
+            const struct key *k = CONTAINER_OF(node, struct key, link);
+            bool counts = k->value.until == WALL_NEVER ? k->position >= q->extra->window.purged_upto || k->kept
+                                                       : k->value.until > wall;
+            if (k->journalled && counts)
+                at += (size_t)snprintf(text + at, max - at, " key-%llx-%llx:%llu:%lld",
+                                       (unsigned long long)k->value.hash[0], (unsigned long long)k->value.hash[1],
+                                       (unsigned long long)k->position, (long long)k->value.until);
+        }
     for (size_t i = 0; i < paged; i++)
         free(made[i]);
     free(made);
@@ -721,7 +748,7 @@ RIG_FN char *rig_dump(struct broker *b, struct rig_store *store, bool loose)
             break;
         }
         case OBJ_QUEUE:
-            lines[count++] = rig_dump_queue(CONTAINER_OF(object, struct queue, object), store, loose);
+            lines[count++] = rig_dump_queue(CONTAINER_OF(object, struct queue, object), store, loose, b->wall);
             continue;
         case OBJ_BINDING: {
             const struct binding *p = CONTAINER_OF(object, struct binding, object);

@@ -104,9 +104,23 @@ void unacked_settled(struct channel *ch, const struct unacked *item)
         ch->global_unacked--;
 }
 
+/* False: it is not to wait, or there is no memory. */
+static bool delayed(struct broker *b, struct entry *e, wall_t due)
+{
+    if (!due)
+        return false;
+    compact_moving(b, e);
+    if (!retry_park(b, e, due))
+        return false;
+    if ((e->flags & ENTRY_JOURNALLED) && log_reserve(b, 64, 1))
+        (void)log_retry(b, e->queue, e->position, e->returns,
+                        due); /* without memory a restart brings it back at once */
+    return true;
+}
+
 /* What a client (or the end of its channel) says of a delivery. The item is out of the unacked list already. What an
  * acknowledgement in a transaction comes to is said once more in tx.c: fate_of. */
-void settle(struct broker *b, struct channel *ch, struct unacked item, bool ack, bool requeue)
+void settle(struct broker *b, struct channel *ch, struct unacked item, bool ack, enum back back)
 {
     struct entry *e = item.entry;
     struct queue *q = e->queue;
@@ -122,7 +136,7 @@ void settle(struct broker *b, struct channel *ch, struct unacked item, bool ack,
         backlog_remove(b, e, REASON_ACKED);
         return;
     }
-    if (!requeue) {
+    if (back == BACK_NOT) {
         ch->peer->removal_epoch = b->removal_epoch;
         if (dead_letter(b, e, REASON_REJECTED))
             return; /* else it goes back to its queue */
@@ -132,6 +146,8 @@ void settle(struct broker *b, struct channel *ch, struct unacked item, bool ack,
         return;
     e->returns++;
     e->flags |= ENTRY_REDELIVERED;
+    if (delayed(b, e, retry_due(b, q, back, e->returns)))
+        return;
     if ((e->flags & ENTRY_JOURNALLED) && log_reserve(b, 64, 1))
         (void)log_return(b, q, e->position, e->returns); /* without memory a restart shows one return less */
     backlog_requeue(b, e);
@@ -139,23 +155,24 @@ void settle(struct broker *b, struct channel *ch, struct unacked item, bool ack,
     queue_schedule(b, q);
 }
 
-static bool settle_or_hold(struct broker *b, struct channel *ch, struct unacked *u, bool ack, bool requeue)
+static bool settle_or_hold(struct broker *b, struct channel *ch, struct unacked *u, bool ack, enum back back)
 {
     struct unacked item = *u;
     if (ch->mode == MODE_TX) {
-        if (!tx_ack(ch, item, ack, requeue))
+        if (!tx_ack(ch, item, ack, back))
             return false;
         unacked_drop(&ch->unacked, u);
         return true;
     }
     unacked_drop(&ch->unacked, u);
-    settle(b, ch, item, ack, requeue);
+    settle(b, ch, item, ack, back);
     return true;
 }
 
 static void settle_command(struct broker *b, struct channel *ch, struct command *c, bool ack)
 {
-    bool multiple = c->flags & ASK_MULTIPLE, requeue = c->flags & ASK_REQUEUE;
+    bool multiple = c->flags & ASK_MULTIPLE;
+    enum back back = !(c->flags & ASK_REQUEUE) ? BACK_NOT : c->flags & ASK_REJECT ? BACK_FAILED : BACK_RETURNED;
     uint64_t tag = c->number;
     bool ok = true;
     if (!(multiple && tag == 0)) {
@@ -166,7 +183,7 @@ static void settle_command(struct broker *b, struct channel *ch, struct command 
             return;
         }
         if (!multiple)
-            ok = settle_or_hold(b, ch, u, ack, requeue);
+            ok = settle_or_hold(b, ch, u, ack, back);
     }
     while (ok && multiple && ch->unacked.live) {
         struct unacked *u = &ch->unacked.items[ch->unacked.first];
@@ -174,7 +191,7 @@ static void settle_command(struct broker *b, struct channel *ch, struct command 
             u++;
         if (tag && u->tag > tag)
             break;
-        ok = settle_or_hold(b, ch, u, ack, requeue);
+        ok = settle_or_hold(b, ch, u, ack, back);
     }
     if (!ok) {
         no_memory(b, ch->peer, c->channel, c->origin);
@@ -197,7 +214,7 @@ void do_nack(struct broker *b, struct peer *peer, struct channel *ch, struct com
 }
 
 /* Oldest first: what a length limit pushes out leaves in order. */
-static void requeue_all(struct broker *b, struct channel *ch)
+static void requeue_all(struct broker *b, struct channel *ch, enum back back)
 {
     while (ch->unacked.live) {
         struct unacked *u = &ch->unacked.items[ch->unacked.first];
@@ -205,13 +222,13 @@ static void requeue_all(struct broker *b, struct channel *ch)
             u++;
         struct unacked item = *u;
         unacked_drop(&ch->unacked, u);
-        settle(b, ch, item, false, true);
+        settle(b, ch, item, false, back);
     }
 }
 
 void do_recover(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
 {
-    requeue_all(b, ch);
+    requeue_all(b, ch, BACK_RETURNED);
     if (!list_empty(&ch->parked))
         consumers_unpark(b, ch);
     answer_ok(b, peer, c, 0, (struct slice){0}, 0, 0);
@@ -296,7 +313,7 @@ void channel_release(struct broker *b, struct channel *ch)
     tx_drop(b, ch, true);
     while (!list_empty(&ch->consumers))
         consumer_remove(b, CONTAINER_OF(ch->consumers.next, struct consumer, channel_link));
-    requeue_all(b, ch);
+    requeue_all(b, ch, BACK_FAILED);
 }
 
 void channel_free(struct broker *b, struct channel *ch)
@@ -337,7 +354,7 @@ void tx_drop(struct broker *b, struct channel *ch, bool restore)
         dead_letter_discard(b, &ch->tx_acks[i].dead);
     for (uint32_t i = 0; restore && i < ch->tx_ack_count; i++) {
         if (!unacked_reserve(&ch->unacked)) { /* no room to hold it: back to its queue at once */
-            settle(b, ch, ch->tx_acks[i].item, false, true);
+            settle(b, ch, ch->tx_acks[i].item, false, BACK_RETURNED);
             continue;
         }
         unacked_restore(&ch->unacked, ch->tx_acks[i].item);

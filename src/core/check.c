@@ -74,6 +74,8 @@ static uint64_t check_queue(struct broker *b, const struct queue *q, uint64_t *m
         unacked++;
     }
     CHECK(unacked == q->unacked_count);
+    dedup_check(b, q);
+    retry_check(q);
     uint32_t consumers = 0;
     LIST_EACH(&q->consumers, node, after)
     {
@@ -84,7 +86,7 @@ static uint64_t check_queue(struct broker *b, const struct queue *q, uint64_t *m
     CHECK(consumers == q->consumer_count);
     CHECK(q->hidden || queue_find(q->vhost, q->name) == q);
     CHECK(map_get(&b->queues_by_id, map_key_u64(&q->id)) == q);
-    return count + unacked;
+    return count + unacked + (q->extra ? q->extra->retry.count : 0);
 }
 
 static void check_binding(const struct binding *binding)

@@ -14,9 +14,10 @@
  *       there is no memory for that the snapshot is torn: it ends without a checkpoint, trims nothing and begins again.
  *   K4  every page alive has a PAGE at or after `first` and after its queue's QUEUE_PUT, as K2; the messages in it are not
  *       written, but a RETURN follows for those that have come back to their queue.
- *
  *   K5  every record of a stream that was appended before the catalogue's end is synced in a segment, and STREAM says so;
  *       later ones have an ENQUEUE at or after `first` and after the stream's QUEUE_PUT. STREAM comes after QUEUE_PUT too.
+ *   K6  every key of a journalled message that a queue deduplicates by stands in a WINDOW, written here, or in its own KEYED,
+ *       younger than that.
  *
  * Without memory a slice leaves its place as it is and rests, longer each time; what the core needs of its own for any
  * slice is taken before the first.
@@ -119,7 +120,7 @@ void compact_start(struct broker *b)
     b->removal_lost = false;
 }
 
-static void write_entry(struct broker *b, struct entry *e)
+static void write_entry(struct broker *b, const struct entry *e)
 {
     struct compact *k = &b->compact;
     struct msg *msg = e->msg;
@@ -131,7 +132,6 @@ static void write_entry(struct broker *b, struct entry *e)
                        .redelivered = (e->flags & ENTRY_REDELIVERED) != 0};
     (void)log_enqueue(b, msg, &t, 1, NULL, true, body);
     msg->mark = k->body_gen;
-    e->snap_gen = k->gen;
 }
 
 static bool is_paged(const struct entry *e)
@@ -149,16 +149,16 @@ static bool needs_writing(const struct broker *b, const struct entry *e)
 /* False: no memory, or no room in the journal. */
 static bool try_write(struct broker *b, struct entry *e)
 {
-    if (is_paged(e)) {
-        if (!log_reserve(b, 64, 1))
-            return false;
-        (void)log_return(b, e->queue, e->position, e->returns);
-        e->snap_gen = b->compact.gen;
-        return true;
-    }
-    if (!log_reserve(b, log_enqueue_bytes(e->msg, 1), 1))
+    bool delayed = e->flags & ENTRY_DELAYED, paged = is_paged(e);
+    if (!log_reserve(b, 64 + (paged ? 0 : log_enqueue_bytes(e->msg, 1)), 2))
         return false;
-    write_entry(b, e);
+    if (!paged)
+        write_entry(b, e);
+    if (delayed)
+        (void)log_retry(b, e->queue, e->position, e->returns, retry_due_of(e));
+    else if (paged)
+        (void)log_return(b, e->queue, e->position, e->returns);
+    e->snap_gen = b->compact.gen;
     return true;
 }
 
@@ -176,6 +176,19 @@ void compact_entry_removed(struct broker *b, struct entry *e)
     struct compact *k = &b->compact;
     if (k->entry == e)
         k->entry = CONTAINER_OF(e->link.next, struct entry, link);
+}
+
+void compact_key_removed(struct broker *b, struct key *key)
+{
+    struct compact *k = &b->compact;
+    if (k->key == &key->link)
+        k->key = key->link.next;
+}
+
+void compact_window_dropped(struct broker *b, struct queue *q)
+{
+    if (b->compact.queue == q)
+        b->compact.key = NULL;
 }
 
 void compact_page_removed(struct broker *b, struct page *page)
@@ -204,6 +217,7 @@ void compact_queue_removed(struct broker *b, struct queue *q)
         b->compact.queue = NULL;
         b->compact.entry = NULL;
         b->compact.page = NULL;
+        b->compact.key = NULL;
     }
 }
 
@@ -226,13 +240,13 @@ static bool catalogue_slice(struct broker *b)
     return true;
 }
 
-/* The lists of a queue's entries in memory: each lane's front and entries, then the unacknowledged. A lane that is not paged
+/* The lists of a queue's entries in memory: each lane's front and entries, then the unacknowledged, then the delayed. A lane that is not paged
  * has no front: its entries stand for it, and what is written is not written again. NULL: no more. */
 static struct list *list_number(struct queue *q, unsigned number)
 {
     unsigned lanes = lane_count(q);
     if (number >= 2 * lanes)
-        return number == 2 * lanes ? &q->unacked : NULL;
+        return number == 2 * lanes ? &q->unacked : number == 2 * lanes + 1 ? retry_list(q) : NULL;
     struct lane *lane = &q->lanes[number / 2];
     return number % 2 == 0 && lane->paging ? &lane->paging->front : &lane->entries;
 }
@@ -241,10 +255,15 @@ static struct list *list_number(struct queue *q, unsigned number)
 static bool write_page(struct broker *b, struct page *page)
 {
     lsn_t lsn = log_page(b, page);
-    if (!lsn || !log_reserve(b, 32 * (size_t)page->return_count + 32, page->return_count + 1))
+    if (!lsn || !log_reserve(b, 48 * (size_t)page->return_count + 32, page->return_count + 1))
         return false;
-    for (uint32_t i = 0; i < page->return_count; i++)
-        (void)log_return(b, page->queue, page->returns[i].position, page->returns[i].returns);
+    for (uint32_t i = 0; i < page->return_count; i++) {
+        const struct page_return *back = &page->returns[i];
+        if (back->due)
+            (void)log_retry(b, page->queue, back->position, back->returns, back->due);
+        else
+            (void)log_return(b, page->queue, back->position, back->returns);
+    }
     page->lsn = lsn;
     page->snap_gen = b->compact.gen;
     return true;
@@ -270,12 +289,29 @@ static bool pages_slice(struct broker *b, size_t *bytes, bool *starved)
     return true;
 }
 
+/* As pages_slice, of the keys that the queue has accepted. */
+static bool keys_slice(struct broker *b, size_t *bytes, bool *starved)
+{
+    struct compact *k = &b->compact;
+    while (k->key) {
+        size_t len;
+        if (*bytes >= b->options.compact_slice_bytes)
+            return false;
+        if (!log_window(b, k->queue, &k->key, &len)) {
+            *starved = true;
+            return false;
+        }
+        *bytes += len;
+    }
+    return true;
+}
+
 /* Writes entries of k->queue until the slice is full or there is no memory (false), or the queue is done (true). */
 static bool queue_slice(struct broker *b, size_t *bytes, bool *starved)
 {
     struct compact *k = &b->compact;
     struct list *list;
-    if (!pages_slice(b, bytes, starved))
+    if (!keys_slice(b, bytes, starved) || !pages_slice(b, bytes, starved))
         return false;
     while ((list = list_number(k->queue, k->list))) {
         struct list *at = k->entry ? &k->entry->link : list->next;
@@ -339,6 +375,7 @@ static bool messages_slice(struct broker *b)
                 continue;
             }
             k->queue = q;
+            k->key = k->queue->extra && k->queue->extra->window.count ? k->queue->extra->window.keys.next : NULL;
             k->page = CONTAINER_OF(k->queue->pages.next, struct page, queue_link);
             k->list = 0;
             k->entry = NULL;

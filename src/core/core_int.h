@@ -22,13 +22,16 @@
 #include "base/wheel.h"
 #include "base/writer.h"
 #include "core/broker.h"
+#include "core/dedup.h"
 #include "core/page.h"
+#include "core/retry.h"
 #include "fmt/amqp_props.h"
 #include "fmt/amqp_table.h"
 
 #define NAME_MAX_BYTES 255
 #define ERROR_TEXT_MAX 512
-#define LSN_CAPTURED UINT64_MAX /* entry of a transaction whose record is still being built */
+#define TIME_MS_MAX 315360000000LL /* ten years, RabbitMQ's limit for times */
+#define LSN_CAPTURED UINT64_MAX    /* entry of a transaction whose record is still being built */
 
 enum object_kind {
     OBJ_VHOST,
@@ -178,6 +181,11 @@ struct queue_rules {
     struct slice dlx, dlk;                         /* point into the queue's arguments or its policies */
     bool has_dlx, has_dlk, single_active;
     bool has_strategy, at_least_once; /* x-dead-letter-strategy */
+    bool has_dedup, dedup;
+    int64_t cache_size, cache_ttl_ms;
+    int64_t retry_min_ms, retry_max_ms, retry_multiplier;
+    enum retry_type retry_type;
+    struct slice dedup_header; /* as dlx; empty: the default */
     uint8_t max_priority;
     enum overflow overflow;
     enum queue_type type;
@@ -186,16 +194,17 @@ struct queue_rules {
 enum entry_flag {
     ENTRY_JOURNALLED = 1,
     ENTRY_REDELIVERED = 2,
-    ENTRY_FRESH = 4,   /* ttl 0, and a consumer was ready when it came: may go to him, else it expires */
-    ENTRY_UNACKED = 8, /* in queue->unacked, owned by a channel; else in a lane */
-    ENTRY_TX = 16,     /* acknowledged inside an open transaction */
-    ENTRY_FRONT = 32,  /* in the front of a lane with pages */
-    ENTRY_STREAM = 64, /* stands for every record of a stream that is unacknowledged; in no queue */
+    ENTRY_FRESH = 4,     /* ttl 0, and a consumer was ready when it came: may go to him, else it expires */
+    ENTRY_UNACKED = 8,   /* in queue->unacked, owned by a channel; else in a lane */
+    ENTRY_TX = 16,       /* acknowledged inside an open transaction */
+    ENTRY_FRONT = 32,    /* in the front of a lane with pages */
+    ENTRY_STREAM = 64,   /* stands for every record of a stream that is unacknowledged; in no queue */
+    ENTRY_DELAYED = 128, /* waits for its retry; lsn is its index in the heap */
 };
 
 /* One message in one queue: 72 bytes. */
 struct entry {
-    struct list link; /* lane or queue->unacked */
+    struct list link; /* lane, queue->unacked or retry.entries */
     struct msg *msg;
     struct queue *queue; /* NULL: the queue was deleted while the entry was unacked */
     struct page *page;   /* that is being written from it, or that it was read from; NULL: none */
@@ -236,6 +245,7 @@ enum page_state { PAGE_WRITING, PAGE_ON_DISK, PAGE_READING, PAGE_LOADED, PAGE_DA
 struct page_return { /* a message of a page that has come back to its queue */
     uint64_t position;
     uint32_t returns;
+    wall_t due; /* not to be delivered before; 0: at once */
 };
 
 struct page {
@@ -265,6 +275,13 @@ struct segment {      /* a file with live pages */
     uint64_t end; /* of the last page that the core was told of */
     uint32_t pages;
     lsn_t lsn; /* to be durable before the file goes; 0: not known yet */
+};
+
+/* What few queues have. Made when it is needed, for as long as the queue lives. */
+struct queue_extra {
+    struct window window;
+    uint64_t duplicates; /* dropped */
+    struct retry retry;
 };
 
 struct queue {
@@ -306,6 +323,7 @@ struct queue {
     struct replay_queue *replay; /* during recovery only */
     struct stream *stream;       /* what it holds, when it is a stream; then it has no entries */
     bool fed;                    /* bound to a stream: its feeder wants to know when it has room */
+    struct queue_extra *extra;   /* NULL until it is needed */
 };
 
 /* ---- clients ---- */
@@ -357,7 +375,8 @@ enum tx_fate { FATE_BACK, FATE_GONE, FATE_DEAD };
 
 struct tx_ack {
     struct unacked item;
-    bool ack, requeue;
+    bool ack;
+    enum back back;
     /* prepared by the commit */
     enum tx_fate fate;
     enum reason reason;
@@ -367,6 +386,7 @@ struct tx_ack {
 
 struct tx_needs { /* of a commit, before it changes anything */
     size_t bytes;
+    uint32_t keys;
     unsigned records;          /* most of one step */
     uint32_t entries, targets; /* sum; most of one step */
 };
@@ -440,7 +460,8 @@ struct compact {
     lsn_t first, catalogue_end, ckpt;
     struct list *cursor; /* next object of the catalogue */
     struct queue *queue; /* being written */
-    struct page *page;   /* its next page, while pages are written */
+    struct list *key;    /* its next key of a message accepted, while these are written; NULL: they are */
+    struct page *page;   /* then its next page, while pages are written */
     unsigned list;       /* then its lists: a lane's front, its entries, the next lane …, unacked */
     struct entry *entry; /* next entry; NULL: list not begun */
     uint16_t gen;
@@ -460,6 +481,7 @@ struct target {
     wall_t deadline;
     uint32_t returns;
     bool redelivered;
+    bool keyed; /* the queue takes the message's key */
 };
 
 struct buffer { /* a growing byte buffer with a maximum */
@@ -491,7 +513,7 @@ struct stream_state {                    /* stream.c */
 struct broker {
     struct broker_options options;
     struct slab_heap heap;
-    struct pool entries, consumers, bindings;
+    struct pool entries, consumers, bindings, keys;
     struct wheel wheel;
     mono_t now;
     wall_t wall;
@@ -670,6 +692,7 @@ uint64_t queue_purge(struct broker *b, struct queue *q);
 void queue_used(struct broker *b, struct queue *q);
 void queue_rules_changed(struct broker *b, struct queue *q);
 bool queue_locked(const struct queue *q, const struct peer *peer);
+MUST_USE bool queue_extra_make(struct queue *q); /* if it is not there. False: no memory */
 void fail_locked(struct broker *b, struct peer *peer, const struct command *c, struct slice queue);
 
 /* backlog.c: entries in a queue */
@@ -679,7 +702,8 @@ struct entry *backlog_append(struct broker *b, struct queue *q, struct msg *msg,
                              wall_t deadline, bool journalled);
 struct entry *backlog_head(struct queue *q);
 void backlog_take(struct broker *b, struct entry *entry);    /* lane → unacked list */
-void backlog_requeue(struct broker *b, struct entry *entry); /* unacked list → lane, in its place */
+void backlog_requeue(struct broker *b, struct entry *entry); /* unacked or delayed → lane, in its place */
+void backlog_leave(struct broker *b, struct entry *entry);   /* whatever list it is in */
 /* The entry leaves the queue for good: its removal is journalled (not for REASON_MOVED) and it is freed. */
 void backlog_remove(struct broker *b, struct entry *entry, enum reason reason);
 void backlog_free(struct broker *b, struct entry *entry);
@@ -823,12 +847,12 @@ void unacked_push(struct unacked_list *list, struct unacked item);
 struct unacked *unacked_find(struct unacked_list *list, uint64_t tag);
 void unacked_drop(struct unacked_list *list, struct unacked *item);
 void unacked_settled(struct channel *ch, const struct unacked *item); /* it counts against no prefetch any more */
-void settle(struct broker *b, struct channel *ch, struct unacked item, bool ack, bool requeue);
+void settle(struct broker *b, struct channel *ch, struct unacked item, bool ack, enum back back);
 
 /* tx.c */
 void tx_publish(struct broker *b, struct channel *ch, struct msg *msg, const struct route *route, int64_t delay_ms,
                 uint32_t origin);
-MUST_USE bool tx_ack(struct channel *ch, struct unacked item, bool ack, bool requeue);
+MUST_USE bool tx_ack(struct channel *ch, struct unacked item, bool ack, enum back back);
 void tx_need(struct tx_needs *needs, const struct msg *msg, uint32_t targets, size_t *ret_need);
 void tx_drop(struct broker *b, struct channel *ch, bool restore);
 
@@ -869,8 +893,11 @@ lsn_t log_remove(struct broker *b, const struct queue *q, const struct ranges *r
 lsn_t log_page(struct broker *b, const struct page *page);
 lsn_t log_stream_trim(struct broker *b, const struct queue *q, uint32_t partition, uint64_t start);
 lsn_t log_return(struct broker *b, const struct queue *q, uint64_t position, uint32_t returns);
+lsn_t log_retry(struct broker *b, const struct queue *q, uint64_t position, uint32_t returns, wall_t due);
 void mark_cover(struct broker *b, struct queue *q, uint64_t position); /* journals a new mark when position needs one */
 lsn_t log_mark(struct broker *b, const struct queue *q, uint64_t mark);
+/* Some of the queue's keys from *at on, which becomes where to go on, or NULL. False: no memory, or no room. */
+MUST_USE bool log_window(struct broker *b, const struct queue *q, struct list **at, size_t *ret_bytes);
 lsn_t log_checkpoint(struct broker *b, lsn_t first);
 
 /* compact.c */
@@ -883,6 +910,8 @@ void compact_object_removed(struct broker *b, struct object *object);
 void compact_entry_removed(struct broker *b, struct entry *entry);
 void compact_queue_removed(struct broker *b, struct queue *q);
 void compact_page_removed(struct broker *b, struct page *page);
+void compact_key_removed(struct broker *b, struct key *key);
+void compact_window_dropped(struct broker *b, struct queue *q);
 void compact_lists_changed(struct broker *b, struct queue *q); /* a lane gets, or loses, its front */
 
 /* admin.c */

@@ -301,7 +301,7 @@ bool dead_letter_prepare(struct broker *b, struct entry *e, enum reason reason, 
     if (!d)
         return false;
     *d = (struct dead_letter){.entry = e, .msg = msg_ref(e->msg), .queue = e->queue, .reason = reason};
-    bool ok = aim(b, d);
+    bool ok = aim(b, d) && (!b->route.count || dedup_reserve(b, d->made, &b->route, &needs->keys));
     if (ok && b->route.count) {
         tx_need(needs, d->made, b->route.count, ret_need);
         *ret = d;

@@ -133,11 +133,12 @@ uint64_t queue_appetite(struct queue *q, uint64_t most)
 
 /* ---- one delivery ---- */
 
-/* Quorum queues tell how often the message came back. */
+/* Quorum queues, and those that delay retries, tell how often the message came back. */
 struct msg *msg_for_delivery(struct broker *b, struct queue *q, struct entry *e)
 {
     struct amqp_props props;
-    if (q->rules.type != QUEUE_QUORUM || e->returns == 0 || !amqp_props_parse(msg_props(e->msg), &props))
+    if ((q->rules.type != QUEUE_QUORUM && !retry_enabled(&q->rules)) || e->returns == 0 ||
+        !amqp_props_parse(msg_props(e->msg), &props))
         return msg_ref(e->msg);
     size_t max = props.headers.len + 64;
     uint8_t *raw = mem_alloc(max);

@@ -781,6 +781,26 @@ static struct entry *entry_of_item(struct broker *b, struct queue *q, struct pag
     return e;
 }
 
+/* Of what has joined the front, messages that came back before the last start and whose time has not come. A compaction
+ * that is going on has written the page with them, or will find them where they are then. */
+static void park_delayed(struct broker *b, struct lane *lane, struct page *page)
+{
+    struct page_return *returns = page->returns;
+    uint32_t count = page->return_count;
+    page->returns = NULL;
+    page->return_count = 0;
+    for (uint32_t i = 0; i < count && lane->paging; i++) {
+        struct list *front = &lane->paging->front, *at = front->prev;
+        if (returns[i].due <= b->wall)
+            continue;
+        while (at != front && CONTAINER_OF(at, struct entry, link)->position != returns[i].position)
+            at = at->prev;
+        if (at != front && !retry_park(b, CONTAINER_OF(at, struct entry, link), returns[i].due))
+            break; /* without memory they come back at once */
+    }
+    mem_free(returns);
+}
+
 /* All that is alive of the page joins the front. */
 static void load(struct broker *b, struct queue *q, struct lane *lane, struct page *page, struct page_job *job)
 {
@@ -801,11 +821,9 @@ static void load(struct broker *b, struct queue *q, struct lane *lane, struct pa
     b->totals.message_bytes += body_bytes - page->body_bytes;
     page->body_bytes = body_bytes;
     b->paged -= loaded;
-    mem_free(page->returns);
-    page->returns = NULL;
-    page->return_count = 0;
     page->state = PAGE_LOADED;
     list_remove(&page->lane_link);
+    park_delayed(b, lane, page);
 }
 
 static void serve_getters(struct broker *b, struct queue *q);

@@ -88,15 +88,22 @@ enum enqueue_result enqueue_routed(struct broker *b, struct msg *msg, const stru
 {
     uint32_t count = route->count, journalled = 0;
     *ret_lsn = 0;
-    if (!targets_reserve(b, count) || !pool_reserve_many(&b->entries, count) ||
+    if (!targets_reserve(b, count) || !pool_reserve_many(&b->entries, count) || !dedup_reserve(b, msg, route, NULL) ||
         !log_reserve(b, log_enqueue_bytes(msg, count) + 64u * count, count + 1))
         return ENQUEUE_NO_MEMORY;
-    bool rejected = false;
+    bool rejected = false, duplicate = false;
     uint32_t kept = 0;
     for (uint32_t i = 0; i < count; i++) {
         struct queue *q = route->queues[i];
         if (q->stream) {
             stream_target(b, q, msg, &b->targets[kept++]);
+            continue;
+        }
+        struct key_value key = {0};
+        if (q->rules.dedup)
+            key = dedup_key(q, msg, b->wall);
+        if (key.has && dedup_is_duplicate(b, q, msg, &key, from)) {
+            duplicate = true;
             continue;
         }
         if (backlog_would_overflow(q, msg) && !(from && from->queue->rules.at_least_once)) {
@@ -106,8 +113,10 @@ enum enqueue_result enqueue_routed(struct broker *b, struct msg *msg, const stru
                 dead_letter_msg(b, q, msg, REASON_MAXLEN);
             continue;
         }
-        b->targets[kept++] =
-            (struct target){.queue = q, .position = q->next_position++, .deadline = backlog_deadline(b, q, msg)};
+        if (key.has)
+            dedup_accept(b, q, &key, q->next_position, backlog_journals(q, msg));
+        b->targets[kept++] = (struct target){
+            .queue = q, .position = q->next_position++, .deadline = backlog_deadline(b, q, msg), .keyed = key.has};
     }
     for (uint32_t i = 0; i < kept; i++) {
         struct queue *q = b->targets[i].queue;
@@ -127,6 +136,8 @@ enum enqueue_result enqueue_routed(struct broker *b, struct msg *msg, const stru
         append_one(b, msg, &t, *ret_lsn);
     }
     b->totals.routed += kept;
+    if (duplicate && *ret_lsn < b->appended)
+        *ret_lsn = b->appended; /* what it is a duplicate of may be on its way to the disk */
     return rejected ? ENQUEUE_REJECTED : ENQUEUE_OK;
 }
 

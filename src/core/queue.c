@@ -50,6 +50,7 @@ void queue_used(struct broker *b, struct queue *q)
 void queue_rules_changed(struct broker *b, struct queue *q)
 {
     queue_rules_resolve(q, &q->rules);
+    dedup_rules_changed(b, q);
     if (b->recovering)
         return;
     wheel_cancel(&b->wheel, &q->expires_timer);
@@ -110,12 +111,21 @@ failed:
     return NULL;
 }
 
+bool queue_extra_make(struct queue *q)
+{
+    if (!q->extra)
+        q->extra = mem_zalloc(sizeof *q->extra);
+    return q->extra != NULL;
+}
+
 static void drop_entries(struct broker *b, struct queue *q)
 {
     struct entry *e;
+    dedup_drop(b, q);
     if (q->hidden)
         delay_drop_all(b, q);
     paging_drop(b, q, false);
+    retry_drop(b, q);
     while ((e = backlog_head(q)))
         backlog_free(b, e);
     while ((e = LIST_FIRST(&q->unacked, struct entry, link))) {
@@ -176,6 +186,7 @@ static void dismantle(struct broker *b, struct queue *q)
     if (q->lanes != &q->lane)
         mem_free_as(MEM_QUEUES, q->lanes);
     mem_free(q->removed.runs);
+    mem_free(q->extra);
     slice_drop(&q->name);
     slice_drop(&q->args);
     mem_free_as(MEM_QUEUES, q);
@@ -191,11 +202,15 @@ void queue_delete(struct broker *b, struct queue *q)
 
 uint64_t queue_purge(struct broker *b, struct queue *q)
 {
-    uint64_t purged = q->ready_count;
+    struct list *delayed = retry_list(q);
+    uint64_t purged = q->ready_count + (delayed ? q->extra->retry.count : 0);
     struct entry *e;
     paging_drop(b, q, true);
     while ((e = backlog_head(q)))
         backlog_remove(b, e, REASON_PURGED);
+    while (delayed && !list_empty(delayed))
+        backlog_remove(b, CONTAINER_OF(delayed->next, struct entry, link), REASON_PURGED);
+    dedup_purged(b, q);
     getters_end(b, q);
     return purged;
 }
@@ -444,7 +459,7 @@ void do_queue_delete(struct broker *b, struct peer *peer, struct channel *ch, st
              SLICE_ARG(name), SLICE_ARG(peer->vhost->name));
         return;
     }
-    if (q && (flags & ASK_IF_EMPTY) && q->ready_count) {
+    if (q && (flags & ASK_IF_EMPTY) && (q->ready_count || (q->extra && q->extra->retry.count))) {
         fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "queue '%.*s' in vhost '%.*s' not empty",
              SLICE_ARG(name), SLICE_ARG(peer->vhost->name));
         return;

@@ -13,6 +13,8 @@
 #define PIECE_BYTES (CORE_RECORD_BYTES_MAX - 16u)
 #define SCRATCH_HEAD 4096u
 #define SCRATCH_BODY_MAX (256u * 1024)
+#define WINDOW_KEYS 256u /* a record, at most */
+#define WINDOW_KEY_BYTES 36u
 #define RESERVE_MORE                                                                                                   \
     8192u /* on top of what is asked, so that what a command reserves inside its own reservation is there */
 
@@ -364,7 +366,7 @@ lsn_t log_object_gone(struct broker *b, const struct object *object)
 
 size_t log_enqueue_bytes(const struct msg *msg, uint32_t targets)
 {
-    return 96 + 48 * (size_t)targets + msg_size(msg);
+    return 112 + 48 * (size_t)targets + msg_size(msg);
 }
 
 static void put_target(struct writer *w, const struct target *t)
@@ -382,11 +384,17 @@ lsn_t log_enqueue(struct broker *b, const struct msg *msg, const struct target *
 {
     if (b->recovering)
         return 0;
-    struct writer w = head(b, REC_ENQUEUE);
     uint32_t written = 0;
+    bool keyed = false;
     for (uint32_t i = 0; i < count; i++)
-        written += backlog_journals(targets[i].queue, msg);
+        if (backlog_journals(targets[i].queue, msg)) {
+            written++;
+            keyed |= targets[i].keyed;
+        }
     body = body && written;
+    struct writer w = head(b, keyed ? REC_KEYED : REC_ENQUEUE);
+    if (keyed)
+        writer_varint(&w, (uint64_t)b->wall);
     writer_u8(&w, (uint8_t)((snapshot ? ENQ_SNAPSHOT : 0) | (body ? ENQ_BODY : 0) | (from ? ENQ_MOVE : 0)));
     writer_varint(&w, msg->id);
     if (from) {
@@ -511,6 +519,45 @@ lsn_t log_return(struct broker *b, const struct queue *q, uint64_t position, uin
     return write_head(b, &w);
 }
 
+lsn_t log_retry(struct broker *b, const struct queue *q, uint64_t position, uint32_t returns, wall_t due)
+{
+    struct writer w = head(b, REC_RETRY);
+    writer_varint(&w, q->id);
+    writer_varint(&w, position);
+    writer_varint(&w, returns);
+    writer_varint(&w, (uint64_t)due);
+    return write_head(b, &w);
+}
+
+static bool put_key(struct writer *w, const struct key *k)
+{
+    if (!k->journalled)
+        return false;
+    writer_u64(w, k->value.hash[0]);
+    writer_u64(w, k->value.hash[1]);
+    writer_varint(w, k->position);
+    writer_varint(w, k->value.until == WALL_NEVER ? 0 : (uint64_t)k->value.until + 1);
+    return true;
+}
+
+bool log_window(struct broker *b, const struct queue *q, struct list **at, size_t *ret_bytes)
+{
+    const struct list *end = &q->extra->window.keys;
+    unsigned count = 0;
+    if (!log_reserve(b, 16 + WINDOW_KEYS * WINDOW_KEY_BYTES, 1))
+        return false;
+    struct writer w = head(b, REC_WINDOW);
+    writer_varint(&w, q->id);
+    for (unsigned n = 0; n < WINDOW_KEYS && *at != end; n++) {
+        count += put_key(&w, CONTAINER_OF(*at, struct key, link));
+        *at = (*at)->next;
+    }
+    *ret_bytes = w.len;
+    if (*at == end)
+        *at = NULL;
+    return !count || write_head(b, &w);
+}
+
 lsn_t log_mark(struct broker *b, const struct queue *q, uint64_t mark)
 {
     struct writer w = head(b, REC_MARK);
@@ -566,7 +613,9 @@ bool record_targets(struct slice record, void (*each)(void *arg, uint64_t queue,
 {
     struct reader r = reader_of(record);
     uint8_t type = reader_u8(&r);
-    if (type == REC_ENQUEUE)
+    if (type == REC_KEYED)
+        (void)reader_varint(&r);
+    if (type == REC_ENQUEUE || type == REC_KEYED)
         return enqueue_targets(&r, each, arg);
     while (type == REC_TX && r.left) {
         struct slice inner = reader_str32(&r);
@@ -605,11 +654,12 @@ size_t record_nothing(uint8_t *ret)
     return w.len;
 }
 
-static void print_enqueue(struct reader *r, char *ret, size_t len)
+static void print_enqueue(struct reader *r, bool keyed, char *ret, size_t len)
 {
     uint8_t what = reader_u8(r);
     unsigned long long id = reader_varint(r);
-    int n = snprintf(ret, len, "ENQUEUE%s id %llu", what & ENQ_SNAPSHOT ? " (snapshot)" : "", id);
+    int n =
+        snprintf(ret, len, "%s%s id %llu", keyed ? "KEYED" : "ENQUEUE", what & ENQ_SNAPSHOT ? " (snapshot)" : "", id);
     if (what & ENQ_MOVE) {
         unsigned long long queue = reader_varint(r), position = reader_varint(r);
         n += snprintf(ret + n, len - (size_t)n, " moved from queue %llu position %llu", queue, position);
@@ -637,13 +687,25 @@ static void print_stream(uint8_t type, struct reader *r, char *ret, size_t len)
         snprintf(ret, len, " %llu partition %llu begins at offset %llu", id, second, third);
 }
 
+static void print_page(struct reader *r, char *ret, size_t len)
+{
+    unsigned long long id = reader_varint(r), lane = reader_varint(r), segment = reader_varint(r),
+                       offset = reader_varint(r);
+    (void)reader_varint(r);
+    unsigned long long first = reader_varint(r), span = reader_varint(r), count = reader_varint(r);
+    snprintf(ret, len, " queue %llu lane %llu: positions %llu to %llu, %llu messages in segment %llu at %llu", id, lane,
+             first, first + span, count, segment, offset);
+}
+
 void record_print(struct slice record, char *ret, size_t len)
 {
     struct reader r = reader_of(record);
     uint8_t type = reader_u8(&r);
     const char *name = record_name(type);
-    if (type == REC_ENQUEUE && len > 200) {
-        print_enqueue(&r, ret, len);
+    if ((type == REC_ENQUEUE || type == REC_KEYED) && len > 200) {
+        if (type == REC_KEYED)
+            (void)reader_varint(&r);
+        print_enqueue(&r, type == REC_KEYED, ret, len);
         return;
     }
     int n = snprintf(ret, len, "%s", name ? name : "unknown");
@@ -674,6 +736,7 @@ void record_print(struct slice record, char *ret, size_t len)
     }
     case REC_QUEUE_DELETE:
     case REC_MARK:
+    case REC_RETRY:
     case REC_RETURN: {
         unsigned long long id = reader_varint(&r), value = r.left ? reader_varint(&r) : 0;
         snprintf(ret + n, len - (size_t)n, " queue %llu %llu", id, value);
@@ -685,19 +748,15 @@ void record_print(struct slice record, char *ret, size_t len)
         snprintf(ret + n, len - (size_t)n, " queue %llu: %llu runs, first %llu +%llu", id, runs, first, count);
         break;
     }
-    case REC_PAGE: {
-        unsigned long long id = reader_varint(&r), lane = reader_varint(&r), segment = reader_varint(&r),
-                           offset = reader_varint(&r);
-        (void)reader_varint(&r);
-        unsigned long long first = reader_varint(&r), span = reader_varint(&r), count = reader_varint(&r);
-        snprintf(ret + n, len - (size_t)n,
-                 " queue %llu lane %llu: positions %llu to %llu, %llu messages in segment %llu at %llu", id, lane,
-                 first, first + span, count, segment, offset);
-        break;
-    }
+    case REC_PAGE: print_page(&r, ret + n, len - (size_t)n); break;
     case REC_STREAM:
     case REC_STREAM_TRIM:
     case REC_CURSOR: print_stream(type, &r, ret + n, len - (size_t)n); break;
+    case REC_WINDOW: {
+        unsigned long long id = reader_varint(&r);
+        snprintf(ret + n, len - (size_t)n, " queue %llu, %zu bytes of keys", id, r.left);
+        break;
+    }
     case REC_CHECKPOINT:
         snprintf(ret + n, len - (size_t)n, " snapshot begins at lsn %llu", (unsigned long long)reader_u64(&r));
         break;

@@ -22,6 +22,7 @@ struct held { /* a message in a queue, while replaying */
     wall_t deadline;
     uint32_t returns;
     bool redelivered;
+    wall_t due; /* not to be delivered before; 0: at once */
 };
 
 struct held_list {
@@ -223,17 +224,19 @@ static struct page *page_of_position(struct queue *q, uint64_t position)
     return NULL;
 }
 
-static bool page_return(struct page *page, uint64_t position, uint32_t returns)
+/* due NULL: as it was. */
+static bool page_return(struct page *page, uint64_t position, uint32_t returns, const wall_t *due)
 {
     for (uint32_t i = 0; i < page->return_count; i++)
         if (page->returns[i].position == position) {
             page->returns[i].returns = returns > page->returns[i].returns ? returns : page->returns[i].returns;
+            page->returns[i].due = due ? *due : page->returns[i].due;
             return true;
         }
     struct page_return *grown = mem_realloc(page->returns, (page->return_count + 1) * sizeof *grown);
     if (!grown)
         return false;
-    grown[page->return_count++] = (struct page_return){position, returns};
+    grown[page->return_count++] = (struct page_return){position, returns, due ? *due : 0};
     page->returns = grown;
     return true;
 }
@@ -448,7 +451,9 @@ static void shared_fini(struct broker *b)
     b->shared = NULL;
 }
 
-static bool hold(struct broker *b, const struct replay_target *t, struct msg *msg, bool snapshot)
+/* accepted: when, of a record that says so, for the queue's window. */
+static bool hold(struct broker *b, const struct replay_target *t, struct msg *msg, bool snapshot,
+                 const wall_t *accepted)
 {
     struct queue *q = queue_by_id(b, t->queue);
     if (q && q->stream) {
@@ -458,11 +463,16 @@ static bool hold(struct broker *b, const struct replay_target *t, struct msg *ms
     }
     if (!q || !q->replay)
         return true; /* deleted later on, or its definition comes later in the snapshot together with this message */
+    if (accepted) {
+        struct key_value key = dedup_key(q, msg, *accepted);
+        if (key.has && !dedup_restore(b, q, &key, t->position))
+            return false;
+    }
     if (t->position >= q->next_position)
         q->next_position = t->position + 1;
     struct page *page = page_of_position(q, t->position);
     if (page)
-        return t->returns >> 1 == 0 || page_return(page, t->position, (uint32_t)(t->returns >> 1));
+        return t->returns >> 1 == 0 || page_return(page, t->position, (uint32_t)(t->returns >> 1), NULL);
     struct held *have = held_find(&q->replay->live, t->position);
     if (!have)
         have = held_find(&q->replay->snapshot, t->position);
@@ -482,7 +492,7 @@ static bool hold(struct broker *b, const struct replay_target *t, struct msg *ms
     return false;
 }
 
-static bool replay_enqueue(struct broker *b, struct reader *r)
+static bool replay_enqueue(struct broker *b, struct reader *r, const wall_t *accepted)
 {
     uint8_t what = reader_u8(r);
     uint64_t id = reader_varint(r);
@@ -515,10 +525,37 @@ static bool replay_enqueue(struct broker *b, struct reader *r)
     if ((what & ENQ_BODY) && (what & ENQ_SNAPSHOT) && id)
         ok = shared_keep(b, msg);
     for (uint64_t i = 0; i < count && ok; i++)
-        ok = target_read(&targets, &t) && hold(b, &t, msg, what & ENQ_SNAPSHOT);
+        ok = target_read(&targets, &t) && hold(b, &t, msg, what & ENQ_SNAPSHOT, accepted);
     if (what & ENQ_BODY)
         msg_unref(&b->heap, msg);
     return ok;
+}
+
+static bool replay_keyed(struct broker *b, struct reader *r)
+{
+    wall_t accepted = (wall_t)reader_varint(r);
+    return accepted <= WALL_NEVER - TIME_MS_MAX && replay_enqueue(b, r, &accepted);
+}
+
+static bool replay_window(struct broker *b, struct reader *r)
+{
+    struct queue *q = queue_by_id(b, reader_varint(r));
+    while (r->left && reader_ok(r)) {
+        struct key_value value = {.has = true};
+        value.hash[0] = reader_u64(r);
+        value.hash[1] = reader_u64(r);
+        uint64_t position = reader_varint(r), until = reader_varint(r);
+        value.until = until ? (wall_t)(until - 1) : WALL_NEVER;
+        if (!reader_ok(r) || position == 0 || value.until < 0)
+            return false;
+        if (!q || !q->rules.dedup)
+            continue; /* deleted later on, or its keys mean nothing any more */
+        if (!dedup_restore(b, q, &value, position))
+            return false;
+        if (position >= q->next_position)
+            q->next_position = position + 1;
+    }
+    return reader_ok(r);
 }
 
 static bool replay_remove(struct broker *b, struct reader *r)
@@ -539,19 +576,22 @@ static bool replay_remove(struct broker *b, struct reader *r)
     return reader_ok(r);
 }
 
-static bool replay_return(struct broker *b, struct reader *r)
+/* delayed: the record says until when. */
+static bool replay_return(struct broker *b, struct reader *r, bool delayed)
 {
     struct queue *q = queue_by_id(b, reader_varint(r));
     uint64_t position = reader_varint(r), returns = reader_varint(r);
+    wall_t due = delayed ? (wall_t)reader_varint(r) : 0;
     struct held *item = NULL;
     if (q && q->replay && !(item = held_find(&q->replay->live, position)))
         item = held_find(&q->replay->snapshot, position);
     if (item) {
         item->returns = (uint32_t)returns;
         item->redelivered = true;
+        item->due = due;
     }
     struct page *page = q && q->replay && !item ? page_of_position(q, position) : NULL;
-    return reader_ok(r) && (!page || page_return(page, position, (uint32_t)returns));
+    return reader_ok(r) && (!page || page_return(page, position, (uint32_t)returns, &due));
 }
 
 /* What the page holds leaves the list of messages in memory. */
@@ -690,9 +730,12 @@ static bool apply(struct broker *b, struct slice record)
     }
     case REC_BINDING_PUT: return replay_binding(b, &r, true);
     case REC_BINDING_DELETE: return replay_binding(b, &r, false);
-    case REC_ENQUEUE: return replay_enqueue(b, &r);
+    case REC_ENQUEUE: return replay_enqueue(b, &r, NULL);
+    case REC_KEYED: return replay_keyed(b, &r);
+    case REC_WINDOW: return replay_window(b, &r);
     case REC_REMOVE: return replay_remove(b, &r);
-    case REC_RETURN: return replay_return(b, &r);
+    case REC_RETURN: return replay_return(b, &r, false);
+    case REC_RETRY: return replay_return(b, &r, true);
     case REC_PAGE: return replay_page(b, &r);
     case REC_STREAM: return replay_stream(b, &r);
     case REC_STREAM_TRIM: return replay_stream_trim(b, &r);
@@ -758,7 +801,13 @@ static bool settle_one(struct broker *b, struct queue *q, struct held *item)
         e->deadline = item->deadline;
         delay_entry_recovered(b, q, e);
     }
-    return true;
+    return item->due <= b->wall || retry_park(b, e, item->due);
+}
+
+static bool is_there(struct queue *q, uint64_t position)
+{
+    return held_find(&q->replay->live, position) || held_find(&q->replay->snapshot, position) ||
+           page_of_position(q, position);
 }
 
 static bool settle_queue(struct broker *b, struct queue *q)
@@ -768,7 +817,7 @@ static bool settle_queue(struct broker *b, struct queue *q)
         return true;
     struct held_list *a = &held->live, *s = &held->snapshot;
     uint32_t i = a->first, j = s->first;
-    bool ok = true;
+    bool ok = dedup_settle(b, q, is_there);
     for (uint32_t p = 0; ok && p < held->page_count; p++) {
         struct page *page = held->pages[p];
         held->pages[p] = NULL;

@@ -212,7 +212,9 @@ static bool feed_step(struct broker *b, struct cursor *cursor)
     struct follower *f = cursor->follower;
     struct stream *s = f->stream;
     const struct stream_item *item;
-    uint32_t partition, count = 0;
+    struct queue *targets[] = {cursor->target};
+    struct route route = {.queues = targets, .count = 1, .max = 1};
+    uint32_t partition, count = 0, keys = 0;
     size_t bytes = 0, need = log_captured_bytes(64, 1);
     if (follower_look(b, f, &item, &partition) != SIGHT_ITEM)
         return false;
@@ -222,11 +224,15 @@ static bool feed_step(struct broker *b, struct cursor *cursor)
     while (at + count < end && count < STEP_RECORDS && bytes < STEP_BYTES) {
         const struct msg *msg = c->job->items[at + count++].msg;
         bytes += msg_size(msg);
+        if (!dedup_reserve(b, msg, &route, &keys))
+            return false;
         need += log_captured_bytes(log_enqueue_bytes(msg, 1) + 64u, 2);
     }
-    if (!targets_reserve(b, 1) || !pool_reserve_many(&b->entries, count) || !log_capture_begin(b, need, 2))
+    if (!targets_reserve(b, 1) || !pool_reserve_many(&b->entries, count) || !dedup_reserve_keys(b, keys) ||
+        !log_capture_begin(b, need, 2))
         return false;
     pool_pin(&b->entries);
+    pool_pin(&b->keys);
     uint64_t next = c->job->items[at + count - 1].offset + 1;
     b->promised -= log_captured_bytes(64, 1);
     (void)log_cursor(b, cursor, partition, next);
@@ -238,6 +244,7 @@ static bool feed_step(struct broker *b, struct cursor *cursor)
     }
     (void)log_capture_end(b);
     pool_unpin(&b->entries);
+    pool_unpin(&b->keys);
     place->at = at + count;
     place->next = next;
     f->run += count;

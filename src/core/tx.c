@@ -44,7 +44,7 @@ void tx_publish(struct broker *b, struct channel *ch, struct msg *msg, const str
     list_insert(&ch->tx_publishes, &p->link);
 }
 
-bool tx_ack(struct channel *ch, struct unacked item, bool ack, bool requeue)
+bool tx_ack(struct channel *ch, struct unacked item, bool ack, enum back back)
 {
     if (ch->tx_ack_count == ch->tx_ack_max) {
         uint32_t max = ch->tx_ack_max ? ch->tx_ack_max * 2 : 8;
@@ -54,7 +54,7 @@ bool tx_ack(struct channel *ch, struct unacked item, bool ack, bool requeue)
         ch->tx_acks = grown;
         ch->tx_ack_max = max;
     }
-    ch->tx_acks[ch->tx_ack_count++] = (struct tx_ack){.item = item, .ack = ack, .requeue = requeue};
+    ch->tx_acks[ch->tx_ack_count++] = (struct tx_ack){.item = item, .ack = ack, .back = back};
     return true;
 }
 
@@ -119,6 +119,8 @@ static bool prepare_publish(struct broker *b, struct channel *ch, struct tx_publ
     }
     if (!route_again(b, p))
         return false;
+    if (!dedup_reserve(b, p->msg, &b->route, &needs->keys))
+        return false;
     if (b->route.count)
         tx_need(needs, p->msg, b->route.count, &p->need);
     else if (p->msg->flags & MSG_MANDATORY) { /* as RabbitMQ also when its queues have gone since it was published */
@@ -134,8 +136,8 @@ static bool prepare_ack(struct broker *b, struct tx_ack *a, struct tx_needs *nee
     struct entry *e = a->item.entry;
     struct queue *q = e->queue;
     bool limit = q && q->rules.delivery_limit >= 0 && e->returns >= (uint64_t)q->rules.delivery_limit;
-    a->reason = a->ack ? REASON_ACKED : a->requeue ? REASON_DELIVERY_LIMIT : REASON_REJECTED;
-    a->fate = !q || a->ack || !a->requeue || limit ? FATE_GONE : FATE_BACK;
+    a->reason = a->ack ? REASON_ACKED : a->back ? REASON_DELIVERY_LIMIT : REASON_REJECTED;
+    a->fate = !q || a->ack || !a->back || limit ? FATE_GONE : FATE_BACK;
     if (e->flags & ENTRY_STREAM)
         a->fate = FATE_BACK; /* settle gives its credit back, and nothing else */
     if (a->fate == FATE_GONE && !a->ack && q && q->rules.has_dlx && !q->deleting) {
@@ -164,7 +166,7 @@ static bool prepare(struct broker *b, struct channel *ch)
         if (!prepare_ack(b, &ch->tx_acks[i], &needs))
             return false;
     return targets_reserve(b, needs.targets) && pool_reserve_many(&b->entries, needs.entries) &&
-           log_capture_begin(b, needs.bytes, needs.records);
+           dedup_reserve_keys(b, needs.keys) && log_capture_begin(b, needs.bytes, needs.records);
 }
 
 /* ---- commit, second half: nothing fails ---- */
@@ -192,7 +194,7 @@ static void commit_removals(struct broker *b, struct channel *ch)
     CHECK(list_empty(&b->removals));
 }
 
-static void commit_publish(struct broker *b, struct channel *ch, struct tx_publish *p, bool *rejected)
+static void commit_publish(struct broker *b, struct channel *ch, struct tx_publish *p, bool *rejected, lsn_t *before)
 {
     lsn_t lsn;
     b->promised -= p->need;
@@ -206,6 +208,8 @@ static void commit_publish(struct broker *b, struct channel *ch, struct tx_publi
         enum enqueue_result result = enqueue_routed(b, p->msg, &b->route, NULL, &lsn);
         CHECK(result != ENQUEUE_NO_MEMORY);
         *rejected |= result == ENQUEUE_REJECTED;
+        if (lsn != LSN_CAPTURED && lsn > *before)
+            *before = lsn; /* of what it is a duplicate of */
     } else if (p->unroutable)
         return_msg(b, ch, p->msg, p->origin, &p->unroutable);
 }
@@ -222,17 +226,19 @@ static void commit_rest(struct broker *b, struct channel *ch)
             ch->peer->removal_epoch = b->removal_epoch;
             dead_letter_prepared(b, &a->dead);
         } else
-            settle(b, ch, a->item, false, true);
+            settle(b, ch, a->item, false, a->back);
     }
     ch->tx_ack_count = 0;
 }
 
 static lsn_t commit(struct broker *b, struct channel *ch, bool *rejected)
 {
+    lsn_t before = 0;
     pool_pin(&b->entries);
+    pool_pin(&b->keys);
     commit_removals(b, ch);
     LIST_EACH(&ch->tx_publishes, node, after)
-    commit_publish(b, ch, CONTAINER_OF(node, struct tx_publish, link), rejected);
+    commit_publish(b, ch, CONTAINER_OF(node, struct tx_publish, link), rejected, &before);
     commit_rest(b, ch);
     lsn_t lsn = log_capture_end(b);
     LIST_EACH(&ch->tx_publishes, node, after)
@@ -242,7 +248,8 @@ static lsn_t commit(struct broker *b, struct channel *ch, bool *rejected)
             delayed->lsn = lsn;
     }
     pool_unpin(&b->entries);
-    return lsn;
+    pool_unpin(&b->keys);
+    return lsn > before ? lsn : before;
 }
 
 void do_tx_commit(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)

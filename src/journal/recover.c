@@ -176,16 +176,11 @@ static int create(struct recovery *r)
         return refuse(r, -EILSEQ, "%s: both superblocks are missing or damaged although there are journal files",
                       wal->dir);
     struct layout_super super = {.epoch = 1, .start_lsn = 1, .start_seq = 1};
-<<<<<<< HEAD
     if (r->options->uuid)
         memcpy(super.uuid, r->options->uuid, LAYOUT_UUID_LEN);
     else
         wal->os->random(wal->os, super.uuid, LAYOUT_UUID_LEN);
-    wal->super.generation = 1;
-=======
-    wal->os->random(wal->os, super.uuid, LAYOUT_UUID_LEN);
     wal->super.generation = 0;
->>>>>>> cage
     wal->epoch = 1;
     int err = wal_super_write(wal, &super);
     if (!err)

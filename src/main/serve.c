@@ -39,7 +39,7 @@
 #define CLOSING_LOOK_NS (10 * NS_PER_MS) /* how often loop 0 looks whether the others' connections are gone */
 #define DRAINING_NS (1 * NS_PER_S)
 #define CONNS_PER_LOOP_MAX (1u << 20)
-#define LOOK_BYTES (8u << 20) /* written to the journal: as much may have gone to pages */
+#define LOOK_BYTES (8u << 20)     /* written to the journal: as much may have gone to pages */
 #define ASSEMBLY_MORE (16u << 20) /* beside the largest message, for those of other channels */
 #define STOP_REASON "shutdown"
 

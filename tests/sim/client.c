@@ -199,8 +199,17 @@ void client_queue_delete(struct client *c, uint16_t channel, const char *name)
     frame_end(c, f);
 }
 
+/* A table with one number. */
+static void put_headers(struct client *c, const char *name, int value)
+{
+    put_number(c, 1 + strlen(name) + 1 + 4, 4);
+    put_short(c, name);
+    put(c, "I", 1);
+    put_number(c, (uint64_t)value, 4);
+}
+
 void client_publish(struct client *c, uint16_t channel, const char *exchange, const char *key, struct slice body,
-                    bool persistent, int priority, int delay_ms, int expiration_ms)
+                    bool persistent, int priority, int delay_ms, int expiration_ms, int once)
 {
     size_t f = method(c, channel, 60, 40);
     put_number(c, 0, 2);
@@ -212,13 +221,11 @@ void client_publish(struct client *c, uint16_t channel, const char *exchange, co
     put_number(c, 60, 2);
     put_number(c, 0, 2);
     put_number(c, body.len, 8);
-    put_number(c, 0x1800u | (delay_ms >= 0 ? 0x2000u : 0) | (expiration_ms >= 0 ? 0x100u : 0), 2);
-    if (delay_ms >= 0) {
-        put_number(c, 1 + 7 + 1 + 4, 4);
-        put_short(c, "x-delay");
-        put(c, "I", 1);
-        put_number(c, (uint64_t)delay_ms, 4);
-    }
+    put_number(c, 0x1800u | (delay_ms >= 0 || once >= 0 ? 0x2000u : 0) | (expiration_ms >= 0 ? 0x100u : 0), 2);
+    if (delay_ms >= 0)
+        put_headers(c, "x-delay", delay_ms);
+    if (once >= 0)
+        put_headers(c, "x-deduplication-header", once);
     put_number(c, persistent ? 2 : 1, 1);
     put_number(c, (uint64_t)priority, 1);
     if (expiration_ms >= 0) {

@@ -59,9 +59,9 @@ void client_queue_declare(struct client *c, uint16_t channel, const char *name, 
 void client_queue_bind(struct client *c, uint16_t channel, const char *queue, const char *exchange, const char *key);
 void client_queue_purge(struct client *c, uint16_t channel, const char *name);
 void client_queue_delete(struct client *c, uint16_t channel, const char *name);
-/* delay_ms and expiration_ms: negative for none. */
+/* delay_ms, expiration_ms and once (x-deduplication-header): negative for none. */
 void client_publish(struct client *c, uint16_t channel, const char *exchange, const char *key, struct slice body,
-                    bool persistent, int priority, int delay_ms, int expiration_ms);
+                    bool persistent, int priority, int delay_ms, int expiration_ms, int once);
 void client_consume(struct client *c, uint16_t channel, const char *queue, const char *tag, bool no_ack);
 void client_cancel(struct client *c, uint16_t channel, const char *tag);
 void client_qos(struct client *c, uint16_t channel, uint16_t count);

@@ -6,6 +6,7 @@
  *   M3  a transient message is not found, but for the quorum queue
  *   M4  a message that moves (dead letter, delay) is found in exactly one of its two places, never in both (I7 of a MOVE)
  *   M5  an unanswered commit is found whole or not at all: its publishes and its acks (I7)
+ *   M7  a key whose message was accepted lets no other in, one whose message was lost or was transient lets the next one in (D1)
  *   M6  messages of one queue stand in the order in which the commands were sent (I3)
  * What is found is SURE from then on; what is not found is GONE for ever.
  */
@@ -111,6 +112,35 @@ uint64_t model_published(struct model *m, unsigned places, bool persistent, uint
     if (!in_tx)
         msg->order = ++m->order;
     return id;
+}
+
+uint64_t model_published_once(struct model *m, unsigned slot, bool persistent, uint32_t len, uint32_t *ret_key)
+{
+    struct model_key *key = &m->keys[slot];
+    bool fresh = key->owner == 0;
+    uint64_t id = model_published(m, fresh ? 1u << PLACE_ONCE : 0, persistent, len, false);
+    if (fresh)
+        key->owner = id;
+    else
+        m->duplicates++;
+    *ret_key = key->number * MODEL_KEYS + slot;
+    return id;
+}
+
+/* What a key is worth after a restart. Found, or sure once: it counts. A transient message takes its key along. What was not
+ * sure and is not there is lost with its key, but if something else may have taken it away nobody can tell. */
+static void settle_keys(struct model *m)
+{
+    for (unsigned i = 0; i < MODEL_KEYS; i++) {
+        struct model_key *key = &m->keys[i];
+        const struct message *msg = &m->messages[key->owner];
+        uint8_t known = msg->known[PLACE_ONCE];
+        if (!key->owner || (msg->persistent && (known & (KNOWN_FOUND | KNOWN_SURE))))
+            continue;
+        if (msg->persistent && ((known & KNOWN_LEAVING) || m->one_may_lack[PLACE_ONCE]))
+            key->number++;
+        key->owner = 0;
+    }
 }
 
 void model_confirmed(struct model *m, uint64_t id)
@@ -253,7 +283,8 @@ void model_found(struct model *m, enum place place, struct slice body)
         model_fault(m, "message %llu is back in place %d, from where it was gone", (unsigned long long)id, place);
     if (!lasts(msg, place))
         model_fault(m, "transient message %llu survived in place %d", (unsigned long long)id, place);
-    if (place == PLACE_PLAIN || place == PLACE_FAN || place == PLACE_QUORUM) {
+    if (place == PLACE_PLAIN || place == PLACE_FAN || place == PLACE_QUORUM || place == PLACE_ONCE ||
+        place == PLACE_RETRY) {
         if (msg->order < m->found_order[place])
             model_fault(m, "message %llu stands out of order in place %d", (unsigned long long)id, place);
         m->found_order[place] = msg->order;
@@ -335,6 +366,7 @@ void model_settle(struct model *m, const bool exists[PLACE_COUNT])
     }
     for (uint64_t id = 1; id <= m->count; id++)
         check_message(m, id, exists, lacking);
+    settle_keys(m);
     m->life++;
     for (uint64_t id = 1; id <= m->count; id++)
         for (int p = 0; p < PLACE_COUNT; p++) {

@@ -18,6 +18,8 @@ enum place {
     PLACE_DELAYED,  /* q5: bound to the delayed exchange */
     PLACE_PRIORITY, /* q6 */
     PLACE_QUORUM,   /* q7: transient messages are durable here */
+    PLACE_ONCE,     /* q8: deduplicates, for longer than a chain lives */
+    PLACE_RETRY,    /* q9: delays what comes back */
     PLACE_WAITING,  /* the broker's hidden queue of delayed messages */
     PLACE_COUNT
 };
@@ -34,6 +36,7 @@ enum known {
 
 #define MODEL_MESSAGES 8192
 #define MODEL_TX 64
+#define MODEL_KEYS 12
 
 struct message {
     uint64_t order; /* rank of the command that enqueued it; 0: none yet */
@@ -63,9 +66,13 @@ struct model {
     struct model_tx open, committing;
     bool commit_sent;
     uint64_t found_order[PLACE_COUNT]; /* order of the last message found, for I3 */
+    struct model_key {
+        uint64_t owner;  /* the message that was accepted with it, or is on its way; 0: none */
+        uint32_t number; /* grows when it cannot be known whether it is free: nobody uses it again then */
+    } keys[MODEL_KEYS];
     char wrong[400];
     /* counts for the report */
-    uint64_t compared, sure_checked, gone_checked, groups_checked, tx_checked;
+    uint64_t compared, sure_checked, gone_checked, groups_checked, tx_checked, duplicates;
 };
 
 void model_init(struct model *m);
@@ -78,6 +85,8 @@ uint64_t model_identify(struct model *m, struct slice body);
 
 /* A new message for the places (bit set), by a publish outside a transaction (or held in one: in_tx). */
 uint64_t model_published(struct model *m, unsigned places, bool persistent, uint32_t len, bool in_tx);
+/* The same for the place that deduplicates, with a key: a duplicate goes nowhere. ret_key: what to send. */
+uint64_t model_published_once(struct model *m, unsigned slot, bool persistent, uint32_t len, uint32_t *ret_key);
 void model_confirmed(struct model *m, uint64_t id);
 /* A delivery; place: the consumer's queue. */
 void model_delivered(struct model *m, enum place place, struct slice body, bool redelivered, uint64_t *ret_id);

@@ -58,7 +58,8 @@ bool peek_queue(struct broker *broker, const char *name, const struct peek_reade
     size_t count = 0, jobs = 0, pages = 0;
     LIST_EACH(&q->pages, node, after)
     pages++;
-    struct seen *seen = calloc(q->ready_count + q->unacked_count + 1, sizeof *seen);
+    size_t delayed = q->extra ? q->extra->retry.count : 0;
+    struct seen *seen = calloc(q->ready_count + q->unacked_count + delayed + 1, sizeof *seen);
     struct page_job **read = calloc(pages + 1, sizeof(struct page_job *));
     if (!seen || !read)
         abort();
@@ -68,6 +69,8 @@ bool peek_queue(struct broker *broker, const char *name, const struct peek_reade
             count += see_list(&q->lanes[lane].paging->front, seen + count);
     }
     count += see_list(&q->unacked, seen + count);
+    if (retry_list(q))
+        count += see_list(retry_list(q), seen + count);
     LIST_EACH(&q->pages, node, after)
     {
         const struct page *page = CONTAINER_OF(node, struct page, queue_link);

@@ -27,7 +27,7 @@ static const char *const ending_names[END_COUNT] = {
 struct totals {
     uint64_t chains, lives, ends[END_COUNT], ops, confirms, deliveries, compactions, flips, flips_refused, waits,
         pages_written, pages_read;
-    uint64_t compared, sure, gone, pairs, transactions, disk_ops;
+    uint64_t compared, sure, gone, pairs, transactions, disk_ops, duplicates;
 };
 
 struct limits {
@@ -216,6 +216,7 @@ static bool run_chain(uint64_t seed, const struct limits *limits, struct totals 
     t->gone += w.model->gone_checked;
     t->pairs += w.model->groups_checked;
     t->transactions += w.model->tx_checked;
+    t->duplicates += w.model->duplicates;
     t->disk_ops += os_sim_ops(w.disk) - before;
     bool good = !w.model->wrong[0];
     os_sim_free(&w.disk);
@@ -291,12 +292,15 @@ static void report(const struct totals *t, double seconds)
            (unsigned long long)t->ops, (unsigned long long)t->confirms, (unsigned long long)t->deliveries,
            (unsigned long long)t->compactions, (unsigned long long)t->disk_ops);
     printf(
-        "compared %llu places: %llu sure to be there, %llu gone for ever, %llu moving pairs, %llu unanswered commits\n",
+        "compared %llu places: %llu sure to be there, %llu gone for ever, %llu moving pairs, %llu unanswered commits, "
+        "%llu duplicates\n",
         (unsigned long long)t->compared, (unsigned long long)t->sure, (unsigned long long)t->gone,
-        (unsigned long long)t->pairs, (unsigned long long)t->transactions);
-    printf("%llu pages written, %llu read; %llu flipped bits, %llu of them refused; %llu waits for room on the disk\n",
-           (unsigned long long)t->pages_written, (unsigned long long)t->pages_read, (unsigned long long)t->flips,
-           (unsigned long long)t->flips_refused, (unsigned long long)t->waits);
+        (unsigned long long)t->pairs, (unsigned long long)t->transactions, (unsigned long long)t->duplicates);
+    printf("%llu pages written, %llu read; %llu flipped bits, %llu of them refused; %llu waits for room on the disk
+           ",
+           (unsigned long long)t->pages_written,
+           (unsigned long long)t->pages_read, (unsigned long long)t->flips, (unsigned long long)t->flips_refused,
+           (unsigned long long)t->waits);
 }
 
 static double seconds_now(void)

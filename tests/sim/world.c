@@ -13,7 +13,7 @@
 #include "fmt/amqp_table.h"
 #include "peek.h"
 
-const char *const place_names[PLACE_COUNT] = {"q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7", ""};
+const char *const place_names[PLACE_COUNT] = {"q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7", "q8", "q9", ""};
 
 /* Lines for people who look for a bug: --talk 2. */
 #define TELL(w, ...)                                                                                                   \
@@ -518,6 +518,12 @@ static struct slice queue_args(enum place place, uint8_t *room, size_t len)
     }
     if (place == PLACE_PRIORITY)
         amqp_put_long(&out, "x-max-priority", 3);
+    if (place == PLACE_ONCE) {
+        amqp_put_bool(&out, "x-message-deduplication", true);
+        amqp_put_long(&out, "x-cache-ttl", 1000LL * 86400 * 1000);
+    }
+    if (place == PLACE_RETRY)
+        amqp_put_long(&out, "x-delayed-retry-min", 4);
     if (place == PLACE_QUORUM) {
         amqp_put_str(&out, "x-queue-type", slice_str("quorum"));
         amqp_put_long(&out, "x-delivery-limit", -1);
@@ -573,13 +579,15 @@ static uint32_t body_len(struct world *w)
 static void op_publish(struct world *w, uint16_t channel)
 {
     static uint8_t body[1 << 20];
-    static const enum place targets[] = {PLACE_PLAIN,   PLACE_PLAIN,    PLACE_FAN,    PLACE_SHORT, PLACE_TTL,
-                                         PLACE_DELAYED, PLACE_PRIORITY, PLACE_QUORUM, PLACE_COUNT};
+    static const enum place targets[] = {PLACE_PLAIN, PLACE_PLAIN,   PLACE_FAN,      PLACE_SHORT,
+                                         PLACE_TTL,   PLACE_DELAYED, PLACE_PRIORITY, PLACE_QUORUM,
+                                         PLACE_ONCE,  PLACE_ONCE,    PLACE_RETRY,    PLACE_COUNT};
     bool in_tx = channel == CH_TX, persistent = world_pick(w, 5) != 0;
     enum place to = targets[world_pick(w, ARRAY_LEN(targets))];
     if (w->published_count + 1 >= ARRAY_LEN(w->published) || w->model->count + 1 >= MODEL_MESSAGES)
         return;
-    if (in_tx && (w->model->open.published_count + 2 > MODEL_TX || to == PLACE_SHORT || to == PLACE_TTL))
+    if (in_tx &&
+        (w->model->open.published_count + 2 > MODEL_TX || to == PLACE_SHORT || to == PLACE_TTL || to == PLACE_ONCE))
         return;
     for (int p = 0; to == PLACE_COUNT && p <= PLACE_FAN; p++)
         if (w->model->exists[p] && w->model->unbound[p] && !bind(w, (enum place)p))
@@ -589,13 +597,16 @@ static void op_publish(struct world *w, uint16_t channel)
         if (!w->model->exists[p])
             places &= ~(1u << p);
     uint32_t len = body_len(w);
-    uint64_t id = model_published(w->model, places, persistent, len, in_tx);
+    uint32_t key = 0;
+    uint64_t id = to == PLACE_ONCE ? model_published_once(w->model, world_pick(w, MODEL_KEYS), persistent, len, &key)
+                                   : model_published(w->model, places, persistent, len, in_tx);
     TELL(w, "channel %u: publish %llu to places %x, %u bytes%s\n", channel, (unsigned long long)id, places, len,
          persistent ? "" : ", transient");
     model_body(id, len, body);
     const char *exchange = to == PLACE_COUNT ? "amq.fanout" : to == PLACE_DELAYED ? "late" : "";
     client_publish(&w->client, channel, exchange, to == PLACE_COUNT ? "" : place_names[to], slice_of(body, len),
-                   persistent, (int)world_pick(w, 5), to == PLACE_DELAYED ? (int)(1 + world_pick(w, 30)) : -1, -1);
+                   persistent, (int)world_pick(w, 5), to == PLACE_DELAYED ? (int)(1 + world_pick(w, 30)) : -1, -1,
+                   to == PLACE_ONCE ? (int)key : -1);
     if (in_tx)
         return;
     w->published[++w->published_count] = id;
@@ -718,7 +729,8 @@ static bool is_held(const struct world *w, enum place place, uint64_t id)
 
 static void op_purge(struct world *w)
 {
-    enum place place = world_pick(w, 2) ? PLACE_PLAIN : PLACE_QUORUM;
+    static const enum place purged[] = {PLACE_PLAIN, PLACE_QUORUM, PLACE_ONCE, PLACE_RETRY};
+    enum place place = purged[world_pick(w, ARRAY_LEN(purged))];
     struct model *m = w->model;
     if (!m->exists[place] || w->consuming[place] || m->open.acked_count)
         return;
