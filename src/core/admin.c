@@ -506,16 +506,16 @@ static void queue_list_op(struct broker *b, struct peer *peer, const struct comm
         row_begin(&row);
         row_slice(&row, "vhost", vhost->name);
         row_slice(&row, "name", q->name);
-        row_slice(&row, "type", slice_str(q->rules.type == QUEUE_QUORUM ? "quorum" : "classic"));
+        row_slice(&row, "type", slice_str(q->rules->type == QUEUE_QUORUM ? "quorum" : "classic"));
         row_bool(&row, "durable", q->durable);
         row_bool(&row, "auto_delete", q->auto_delete);
         row_bool(&row, "exclusive", q->exclusive);
         row_slice(&row, "arguments", q->args);
-        row_number(&row, "messages", q->ready_count + q->unacked_count);
-        row_number(&row, "messages_ready", q->ready_count);
-        row_number(&row, "messages_unacknowledged", q->unacked_count);
-        row_number(&row, "message_bytes", q->ready_bytes + q->unacked_bytes);
-        row_number(&row, "consumers", q->consumer_count);
+        row_number(&row, "messages", q->busy->ready_count + q->busy->unacked_count);
+        row_number(&row, "messages_ready", q->busy->ready_count);
+        row_number(&row, "messages_unacknowledged", q->busy->unacked_count);
+        row_number(&row, "message_bytes", q->busy->ready_bytes + q->busy->unacked_bytes);
+        row_number(&row, "consumers", q->busy->consumer_count);
         row_slice(&row, "policy", q->policy ? q->policy->name : (struct slice){0});
         row_slice(&row, "operator_policy", q->operator_policy ? q->operator_policy->name : (struct slice){0});
         row_emit(b, peer, c, &row);
@@ -588,7 +588,7 @@ static void consumer_list_op(struct broker *b, struct peer *peer, const struct c
     struct row row;
     MAP_EACH(&b->vhosts, struct vhost, vhost)
     MAP_EACH(&vhost->queues, struct queue, q)
-    LIST_EACH(&q->consumers, node, after)
+    LIST_EACH(&q->busy->consumers, node, after)
     {
         struct consumer *consumer = CONTAINER_OF(node, struct consumer, queue_link);
         row_begin(&row);

@@ -91,6 +91,17 @@ static bool sides_make(struct broker *b)
     return true;
 }
 
+static struct slice queue_id_of(const void *value)
+{
+    return map_key_u64(&((const struct queue *)value)->id);
+}
+
+static void retry_rules(void *arg, struct timer *timer)
+{
+    (void)timer;
+    (void)!queue_rules_retry(arg); /* without memory it has set the timer again */
+}
+
 struct broker *broker_new(const struct broker_options *options)
 {
     struct broker *b = mem_aligned(64, sizeof *b);
@@ -108,9 +119,13 @@ struct broker *broker_new(const struct broker_options *options)
     struct list *lists[] = {&b->catalogue, &b->peers, &b->pump, &b->await, &b->removals, &b->dead, &b->delayed};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         list_init(lists[i]);
-    struct map *maps[] = {&b->vhosts, &b->users, &b->queues_by_id, &b->reply_tokens};
+    struct map *maps[] = {&b->vhosts, &b->users, &b->reply_tokens};
     for (size_t i = 0; i < ARRAY_LEN(maps); i++)
         map_init(maps[i], b->seed + i);
+    map_init_keyed(&b->queues_by_id, b->seed + ARRAY_LEN(maps), queue_id_of);
+    rules_init(b);
+    busy_init(b);
+    timer_init(&b->rules_timer, retry_rules);
     b->next_queue_id = b->next_msg_id = b->next_ticket = b->topology_gen = b->removal_epoch = 1;
     compact_init(b);
     b->scratch.limit = 64u << 20;
@@ -218,6 +233,7 @@ void broker_free(struct broker **broker)
     for (size_t i = 0; i < ARRAY_LEN(maps); i++)
         map_fini(maps[i]);
     paging_fini(b);
+    rules_fini(b);
     buffer_fini(&b->scratch);
     buffer_fini(&b->capture);
     buffer_fini(&b->pieces);

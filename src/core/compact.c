@@ -211,8 +211,8 @@ static struct list *list_number(struct queue *q, unsigned number)
 {
     unsigned lanes = lane_count(q);
     if (number >= 2 * lanes)
-        return number == 2 * lanes ? &q->unacked : NULL;
-    struct lane *lane = &q->lanes[number / 2];
+        return number == 2 * lanes ? &q->busy->unacked : NULL;
+    struct lane *lane = &q->busy->lanes[number / 2];
     return number % 2 == 0 && lane->paging ? &lane->paging->front : &lane->entries;
 }
 
@@ -233,7 +233,7 @@ static bool write_page(struct broker *b, struct page *page)
 static bool pages_slice(struct broker *b, size_t *bytes, bool *starved)
 {
     struct compact *k = &b->compact;
-    while (&k->page->queue_link != &k->queue->pages) {
+    while (&k->page->queue_link != &k->queue->busy->pages) {
         struct page *page = k->page;
         if (*bytes >= b->options.compact_slice_bytes)
             return false;
@@ -309,8 +309,10 @@ static bool messages_slice(struct broker *b)
             bytes += 16;
             if (object->kind != OBJ_QUEUE || !object->journalled)
                 continue;
+            if (!queue_is_busy(CONTAINER_OF(object, struct queue, object)))
+                continue; /* nothing is in it */
             k->queue = CONTAINER_OF(object, struct queue, object);
-            k->page = CONTAINER_OF(k->queue->pages.next, struct page, queue_link);
+            k->page = CONTAINER_OF(k->queue->busy->pages.next, struct page, queue_link);
             k->list = 0;
             k->entry = NULL;
         }

@@ -325,9 +325,9 @@ static void front_insert(struct lane *lane, struct entry *e)
 bool paging_is_damaged(const struct queue *q)
 {
     for (unsigned i = lane_count(q); i-- > 0;)
-        if (q->lanes[i].count) {
-            const struct page *page = first_page(&q->lanes[i]);
-            return page && page->state == PAGE_DAMAGED && !lane_first(&q->lanes[i]);
+        if (q->busy->lanes[i].count) {
+            const struct page *page = first_page(&q->busy->lanes[i]);
+            return page && page->state == PAGE_DAMAGED && !lane_first(&q->busy->lanes[i]);
         }
     return false;
 }
@@ -454,7 +454,7 @@ static void page_claim(struct page *page, struct lane *lane)
 /* False: nothing to write, or no memory. */
 static bool write_page(struct broker *b, struct queue *q, unsigned number)
 {
-    struct lane *lane = &q->lanes[number];
+    struct lane *lane = &q->busy->lanes[number];
     if (!lane->paging && (list_empty(&lane->entries) || !begin_lane(b, q, lane)))
         return false;
     const struct page *last = last_page(lane);
@@ -490,16 +490,16 @@ static bool write_some(struct broker *b, struct queue *q)
 
 void paging_fattened(struct broker *b, struct queue *q)
 {
-    if (!b->options.paging_bytes || q->hidden || q->memory < fat_bytes(b))
+    if (!b->options.paging_bytes || q->hidden || q->busy->memory < fat_bytes(b))
         return;
     q->fat = true;
-    list_insert(&b->fat, &q->fat_link);
+    list_insert(&b->fat, &q->busy->fat_link);
 }
 
 static void slimmed(struct queue *q)
 {
     q->fat = false;
-    list_remove(&q->fat_link);
+    list_remove(&q->busy->fat_link);
 }
 
 static bool over_budget(const struct broker *b, uint64_t going)
@@ -519,7 +519,7 @@ void paging_turn(struct broker *b)
     for (unsigned tries = 2 * WRITES_MAX; tries && !list_empty(&b->fat); tries--) {
         if (!over_budget(b, going) || b->writing_paused || b->page_writes == WRITES_MAX || !store_has_room(b))
             break;
-        struct queue *q = CONTAINER_OF(b->fat.next, struct queue, fat_link);
+        struct queue *q = CONTAINER_OF(b->fat.next, struct busy, fat_link)->queue;
         if (q == idle)
             break;
         slimmed(q);
@@ -603,8 +603,8 @@ static void entry_paged(struct broker *b, struct lane *lane, struct entry *e)
     (void)lane;
     compact_entry_removed(b, e);
     backlog_memory(b, e, false);
-    if (q->requeue_hint == e)
-        q->requeue_hint = NULL;
+    if (q->busy->requeue_hint == e)
+        q->busy->requeue_hint = NULL;
     list_remove(&e->link);
     if (e->flags & ENTRY_JOURNALLED)
         b->journalled_bytes -= msg_size(e->msg);
@@ -655,7 +655,7 @@ static void use_written(struct broker *b, struct lane *lane, struct page *page)
     }
     page->state = wanted ? PAGE_LOADED : PAGE_ON_DISK;
     lane->paged_upto = page->last;
-    list_insert(&q->pages, &page->queue_link);
+    list_insert(&q->busy->pages, &page->queue_link);
     each_written(b, lane, page, wanted ? entry_kept : entry_paged);
     if (wanted)
         list_remove(&page->lane_link);
@@ -664,7 +664,7 @@ static void use_written(struct broker *b, struct lane *lane, struct page *page)
 static void written(struct broker *b, struct page *page, struct page_job *job)
 {
     struct queue *q = page->queue;
-    struct lane *lane = &q->lanes[page->lane];
+    struct lane *lane = &q->busy->lanes[page->lane];
     if (job->err)
         pause_paging(b, &b->writing_paused);
     page->where = job->where;
@@ -692,8 +692,8 @@ static void feed_hungry(struct broker *b)
 {
     b->feeding = true;
     while (!list_empty(&b->hungry) && may_read(b)) {
-        struct queue *q = CONTAINER_OF(b->hungry.next, struct queue, hungry_link);
-        list_remove(&q->hungry_link);
+        struct queue *q = CONTAINER_OF(b->hungry.next, struct busy, hungry_link)->queue;
+        list_remove(&q->busy->hungry_link);
         backlog_want(b, q);
     }
     b->feeding = false;
@@ -717,8 +717,8 @@ void paging_want(struct broker *b, struct queue *q, struct lane *lane)
         if ((coming || lane_first(lane)) && p->front_bytes + coming >= front_wanted(b))
             break;
         if (!may_read(b)) {
-            list_remove(&q->hungry_link);
-            list_insert(&b->hungry, &q->hungry_link);
+            list_remove(&q->busy->hungry_link);
+            list_insert(&b->hungry, &q->busy->hungry_link);
             break;
         }
         struct page_job *job = page_job_new(PAGE_READ, page->count);
@@ -767,7 +767,7 @@ static struct entry *entry_of_item(struct broker *b, struct queue *q, struct pag
     item->msg = NULL; /* its reference went into the entry */
     if (backlog_journals(q, e->msg))
         e->flags |= ENTRY_JOURNALLED;
-    if (item->redelivered || e->returns > item->returns || e->position < q->recovered_mark)
+    if (item->redelivered || e->returns > item->returns || e->position < q->busy->recovered_mark)
         e->flags |= ENTRY_REDELIVERED;
     return e;
 }
@@ -788,7 +788,7 @@ static void load(struct broker *b, struct queue *q, struct lane *lane, struct pa
         loaded++;
     }
     CHECK(loaded == page->live);
-    q->ready_bytes += body_bytes - page->body_bytes;
+    q->busy->ready_bytes += body_bytes - page->body_bytes;
     b->totals.message_bytes += body_bytes - page->body_bytes;
     page->body_bytes = body_bytes;
     b->paged -= loaded;
@@ -816,7 +816,7 @@ static bool page_fits(const struct page *page, const struct page_job *job)
 static void was_read(struct broker *b, struct page *page, struct page_job *job)
 {
     struct queue *q = page->queue;
-    struct lane *lane = &q->lanes[page->lane];
+    struct lane *lane = &q->busy->lanes[page->lane];
     lane->paging->reading--;
     page->state = PAGE_ON_DISK;
     if (job->err == -EILSEQ || (!job->err && !page_fits(page, job))) { /* S5 */
@@ -873,14 +873,14 @@ static void journal_drop(struct broker *b, struct queue *q, const struct page *p
 static void drop_page(struct broker *b, struct queue *q, struct page *page, bool journal)
 {
     if (page->state == PAGE_WRITING) {
-        struct lane *lane = &q->lanes[page->lane];
+        struct lane *lane = &q->busy->lanes[page->lane];
         each_written(b, lane, page, forget_page);
         page_adrift(b, page);
         return;
     }
-    q->lanes[page->lane].count -= page->live;
-    q->ready_count -= page->live;
-    q->ready_bytes -= page->body_bytes;
+    q->busy->lanes[page->lane].count -= page->live;
+    q->busy->ready_count -= page->live;
+    q->busy->ready_bytes -= page->body_bytes;
     b->totals.messages -= page->live;
     b->totals.message_bytes -= page->body_bytes;
     b->paged -= page->live;
@@ -893,7 +893,7 @@ static void drop_page(struct broker *b, struct queue *q, struct page *page, bool
 void paging_drop(struct broker *b, struct queue *q, bool journal)
 {
     for (unsigned i = 0; i < lane_count(q); i++) {
-        struct lane *lane = &q->lanes[i];
+        struct lane *lane = &q->busy->lanes[i];
         if (!lane->paging)
             continue;
         LIST_EACH(&lane->paging->pages, node, after)
@@ -902,6 +902,7 @@ void paging_drop(struct broker *b, struct queue *q, bool journal)
         lane->paging->unwritten = lane->entries.next;
         paging_end(b, q, lane);
     }
+    queue_calmed(b, q);
 }
 
 /* ---- basic.get that waits for a page ---- */
@@ -919,7 +920,7 @@ bool get_later(struct broker *b, struct channel *ch, struct queue *q, uint32_t o
     if (!g)
         return false;
     *g = (struct getter){.channel = ch, .origin = origin, .no_ack = no_ack};
-    list_insert(&q->getters, &g->link);
+    list_insert(&q->busy->getters, &g->link);
     ch->waiting_gets++;
     backlog_want(b, q);
     return true;
@@ -935,10 +936,10 @@ static void getter_free(struct getter *g)
 static void serve_getters(struct broker *b, struct queue *q)
 {
     uint64_t id = q->id;
-    while (map_get(&b->queues_by_id, map_key_u64(&id)) && !list_empty(&q->getters) &&
-           (backlog_head(q) || q->ready_count == 0 || paging_is_damaged(q))) {
-        struct getter g = *CONTAINER_OF(q->getters.next, struct getter, link);
-        getter_free(CONTAINER_OF(q->getters.next, struct getter, link));
+    while (map_get(&b->queues_by_id, map_key_u64(&id)) && !list_empty(&q->busy->getters) &&
+           (backlog_head(q) || q->busy->ready_count == 0 || paging_is_damaged(q))) {
+        struct getter g = *CONTAINER_OF(q->busy->getters.next, struct getter, link);
+        getter_free(CONTAINER_OF(q->busy->getters.next, struct getter, link));
         get_now(b, g.channel, q, g.origin, g.no_ack);
     }
 }
@@ -946,8 +947,8 @@ static void serve_getters(struct broker *b, struct queue *q)
 /* The queue is empty, or goes: those who wait hear that there is nothing. */
 void getters_end(struct broker *b, struct queue *q)
 {
-    while (!list_empty(&q->getters)) {
-        struct getter *g = CONTAINER_OF(q->getters.next, struct getter, link);
+    while (!list_empty(&q->busy->getters)) {
+        struct getter *g = CONTAINER_OF(q->busy->getters.next, struct getter, link);
         effect_push(b, g->channel->peer, EFF_GET_EMPTY, g->channel->number)->origin = g->origin;
         getter_free(g);
     }
@@ -964,7 +965,7 @@ void getters_forget(struct broker *b, struct channel *ch)
             return;
         if (object->kind != OBJ_QUEUE)
             continue;
-        LIST_EACH(&q->getters, link, next)
+        LIST_EACH(&q->busy->getters, link, next)
         {
             struct getter *g = CONTAINER_OF(link, struct getter, link);
             if (g->channel == ch)
@@ -992,7 +993,7 @@ void paging_settle_entry(struct lane *lane, struct entry *e)
 bool page_settle(struct broker *b, struct page *page)
 {
     struct queue *q = page->queue;
-    struct lane *lane = &q->lanes[page->lane];
+    struct lane *lane = &q->busy->lanes[page->lane];
     if (page->live == 0) {
         page->state = PAGE_WRITING; /* counted nowhere */
         page_free(b, page);
@@ -1009,12 +1010,12 @@ bool page_settle(struct broker *b, struct page *page)
     if (!segment_ref(b, &page->where))
         return false;
     list_insert(&lane->paging->pages, &page->lane_link);
-    list_insert(&q->pages, &page->queue_link);
+    list_insert(&q->busy->pages, &page->queue_link);
     page->state = PAGE_ON_DISK;
     lane->paged_upto = page->last;
     lane->count += page->live;
-    q->ready_count += page->live;
-    q->ready_bytes += page->body_bytes;
+    q->busy->ready_count += page->live;
+    q->busy->ready_bytes += page->body_bytes;
     b->totals.messages += page->live;
     b->totals.message_bytes += page->body_bytes;
     b->paged += page->live;
@@ -1031,7 +1032,7 @@ int broker_segments(struct broker *b, int (*each)(void *arg, uint32_t segment, u
         struct queue *q = CONTAINER_OF(object, struct queue, object);
         if (object->kind != OBJ_QUEUE)
             continue;
-        for (struct list *at = q->pages.next; at != &q->pages && r == 0; at = at->next) {
+        for (struct list *at = q->busy->pages.next; at != &q->busy->pages && r == 0; at = at->next) {
             const struct page *page = CONTAINER_OF(at, struct page, queue_link);
             r = each(arg, page->where.segment, (uint64_t)page->where.offset + page->where.len, q->name);
         }

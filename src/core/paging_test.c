@@ -398,7 +398,7 @@ static void a_page_on_disk_takes_little_memory(void **state)
     declare(rig, "q", (struct slice){0});
     put_numbers(rig, "q", 1, 60);
     unsigned pages = 0;
-    LIST_EACH(&queue_of(rig, "q")->lane.paging->pages, node, after)
+    LIST_EACH(&queue_of(rig, "q")->busy->lane.paging->pages, node, after)
     {
         assert_int_equal(CONTAINER_OF(node, struct page, lane_link)->holes.max, 0);
         pages++;
@@ -427,7 +427,7 @@ static void bytes_left_of_a_page_are_told(void **state)
     assert_int_equal(rig->b->totals.compactions, 1);
     restart(&rig);
     assert_int_equal(rig_ready(rig, "q"), 48);
-    assert_int_equal(queue_of(rig, "q")->ready_bytes, 4800);
+    assert_int_equal(queue_of(rig, "q")->busy->ready_bytes, 4800);
     end(rig);
 }
 

@@ -48,7 +48,7 @@ void mark_cover(struct broker *b, struct queue *q, uint64_t position)
     if (position < q->mark)
         return;
     q->mark = position + MARK_STRIDE;
-    q->mark_lsn = log_mark(b, q, q->mark);
+    q->busy->mark_lsn = log_mark(b, q, q->mark);
 }
 
 bool targets_reserve(struct broker *b, uint32_t count)
@@ -72,8 +72,8 @@ static void append_one(struct broker *b, struct msg *msg, const struct target *t
     bool journalled = backlog_journals(q, msg);
     struct entry *e = backlog_append(b, q, msg_ref(msg), t->position, journalled ? lsn : 0, t->deadline, journalled);
     CHECK(e);
-    if (e->lsn == LSN_CAPTURED && !q->captured_from)
-        q->captured_from = t->position;
+    if (e->lsn == LSN_CAPTURED && !q->busy->captured_from)
+        q->busy->captured_from = t->position;
     queue_schedule(b, q);
     if (!queue_has_ready_consumer(b, q))
         backlog_limit(b, q);
@@ -84,17 +84,17 @@ enum enqueue_result enqueue_routed(struct broker *b, struct msg *msg, const stru
 {
     uint32_t count = route->count, journalled = 0;
     *ret_lsn = 0;
-    if (!targets_reserve(b, count) || !pool_reserve_many(&b->entries, count) ||
+    if (!targets_reserve(b, count) || !queues_rouse(b, route) || !pool_reserve_many(&b->entries, count) ||
         !log_reserve(b, log_enqueue_bytes(msg, count) + 64u * count, count + 1))
         return ENQUEUE_NO_MEMORY;
     bool rejected = false;
     uint32_t kept = 0;
     for (uint32_t i = 0; i < count; i++) {
         struct queue *q = route->queues[i];
-        if (backlog_would_overflow(q, msg) && !(from && from->queue->rules.at_least_once)) {
+        if (backlog_would_overflow(q, msg) && !(from && from->queue->rules->at_least_once)) {
             rejected = true;
             b->totals.rejected++;
-            if (q->rules.overflow == OVERFLOW_REJECT_DLX)
+            if (q->rules->overflow == OVERFLOW_REJECT_DLX)
                 dead_letter_msg(b, q, msg, REASON_MAXLEN);
             continue;
         }
@@ -106,7 +106,7 @@ enum enqueue_result enqueue_routed(struct broker *b, struct msg *msg, const stru
         if (!backlog_journals(q, msg))
             continue;
         journalled++;
-        if (q->consumer_count)
+        if (q->busy->consumer_count)
             mark_cover(b, q, b->targets[i].position);
     }
     bool from_journal = from && (from->flags & ENTRY_JOURNALLED);

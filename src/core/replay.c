@@ -204,7 +204,7 @@ static bool pages_remove(struct queue *q, uint64_t first, uint64_t count)
 {
     struct replay_queue *held = q->replay;
     uint64_t last = first + count - 1;
-    for (unsigned lane = 0; held->page_count && lane < lane_count(q); lane++)
+    for (unsigned lane = 0; held->page_count && lane <= q->rules->max_priority; lane++)
         for (uint32_t i = page_bound(held, lane, first);
              i < held->page_count && held->pages[i]->lane == lane && held->pages[i]->first <= last; i++)
             if (!page_remove(held->pages[i], first, last))
@@ -215,7 +215,7 @@ static bool pages_remove(struct queue *q, uint64_t first, uint64_t count)
 static struct page *page_of_position(struct queue *q, uint64_t position)
 {
     struct replay_queue *held = q->replay;
-    for (unsigned lane = 0; held->page_count && lane < lane_count(q); lane++) {
+    for (unsigned lane = 0; held->page_count && lane <= q->rules->max_priority; lane++) {
         uint32_t i = page_bound(held, lane, position);
         if (i < held->page_count && held->pages[i]->lane == lane && page_has(held->pages[i], position))
             return held->pages[i];
@@ -236,6 +236,14 @@ static bool page_return(struct page *page, uint64_t position, uint32_t returns)
     grown[page->return_count++] = (struct page_return){position, returns};
     page->returns = grown;
     return true;
+}
+
+/* Made when the queue gets something, so that empty ones leave no holes in the heap. NULL: no memory. */
+static struct replay_queue *replay_of(struct queue *q)
+{
+    if (!q->replay)
+        q->replay = mem_zalloc(sizeof *q->replay);
+    return q->replay;
 }
 
 void replay_queue_drop(struct broker *b, struct queue *q)
@@ -350,8 +358,6 @@ static bool replay_queue_put(struct broker *b, struct reader *r)
     }
     if (!q)
         return false;
-    if (!q->replay && !(q->replay = mem_zalloc(sizeof *q->replay)))
-        return false;
     q->next_position = next > q->next_position ? next : q->next_position;
     q->mark = mark > q->mark ? mark : q->mark;
     return true;
@@ -451,8 +457,10 @@ static void shared_fini(struct broker *b)
 static bool hold(struct broker *b, const struct replay_target *t, struct msg *msg, bool snapshot)
 {
     struct queue *q = queue_by_id(b, t->queue);
-    if (!q || !q->replay)
+    if (!q)
         return true; /* deleted later on, or its definition comes later in the snapshot together with this message */
+    if (!replay_of(q))
+        return false;
     if (t->position >= q->next_position)
         q->next_position = t->position + 1;
     struct page *page = page_of_position(q, t->position);
@@ -522,12 +530,14 @@ static bool replay_remove(struct broker *b, struct reader *r)
     uint64_t count = reader_varint(r);
     for (uint64_t i = 0; i < count && reader_ok(r); i++) {
         uint64_t first = reader_varint(r), length = reader_varint(r);
-        if (!reader_ok(r) || length == 0 || !q || !q->replay)
+        if (!reader_ok(r) || length == 0 || !q)
             continue;
-        remove_run(b, &q->replay->live, first, length);
-        remove_run(b, &q->replay->snapshot, first, length);
-        if (!pages_remove(q, first, length))
-            return false;
+        if (q->replay) {
+            remove_run(b, &q->replay->live, first, length);
+            remove_run(b, &q->replay->snapshot, first, length);
+            if (!pages_remove(q, first, length))
+                return false;
+        }
         if (first + length > q->next_position)
             q->next_position = first + length;
     }
@@ -589,9 +599,9 @@ static bool replay_page(struct broker *b, struct reader *r)
 {
     struct queue *q = queue_by_id(b, reader_varint(r));
     uint64_t lane = reader_varint(r);
-    if (!q || !q->replay)
+    if (!q)
         return reader_ok(r); /* deleted later on */
-    struct page *page = lane < lane_count(q) ? page_new(q, (unsigned)lane) : NULL;
+    struct page *page = lane <= q->rules->max_priority && replay_of(q) ? page_new(q, (unsigned)lane) : NULL;
     if (!page)
         return false;
     if (!page_read(r, page)) {
@@ -729,7 +739,7 @@ static bool settle_one(struct broker *b, struct queue *q, struct held *item)
     if (!e)
         return false;
     item->msg = NULL; /* its reference went into the entry */
-    paging_settle_entry(&q->lanes[e->lane], e);
+    paging_settle_entry(&q->busy->lanes[e->lane], e);
     e->flags &= (uint8_t)~ENTRY_FRESH;
     e->returns = item->returns;
     if (item->redelivered || item->position < q->mark)
@@ -741,14 +751,12 @@ static bool settle_one(struct broker *b, struct queue *q, struct held *item)
     return true;
 }
 
-static bool settle_queue(struct broker *b, struct queue *q)
+static bool settle_messages(struct broker *b, struct queue *q)
 {
     struct replay_queue *held = q->replay;
-    if (!held)
-        return true;
     struct held_list *a = &held->live, *s = &held->snapshot;
     uint32_t i = a->first, j = s->first;
-    bool ok = true;
+    bool ok = held->page_count + a->live + s->live == 0 || queue_rouse(b, q);
     for (uint32_t p = 0; ok && p < held->page_count; p++) {
         struct page *page = held->pages[p];
         held->pages[p] = NULL;
@@ -763,12 +771,19 @@ static bool settle_queue(struct broker *b, struct queue *q)
     a->first = i;
     s->first = j;
     replay_queue_drop(b, q);
-    if (!list_empty(&q->pages))
+    if (!list_empty(&q->busy->pages))
         backlog_arm(b, q);
+    return ok;
+}
+
+static bool settle_queue(struct broker *b, struct queue *q)
+{
+    bool ok = !q->replay || settle_messages(b, q);
     if (q->next_position < q->mark)
         q->next_position = q->mark;
-    q->mark_safe = q->mark;
-    q->delivered_upto = q->recovered_mark = q->mark;
+    q->delivered_upto = q->mark;
+    if (queue_is_busy(q))
+        q->busy->mark_safe = q->busy->recovered_mark = q->mark;
     return ok;
 }
 
@@ -813,13 +828,14 @@ int broker_replayed(struct broker *b, mono_t now, wall_t wall, char *why, size_t
         if (object->kind == OBJ_QUEUE)
             ok = ok && settle_queue(b, CONTAINER_OF(object, struct queue, object));
     }
-    if (!ok) {
+    if (!ok || !queue_rules_retry(b)) {
         snprintf(why, why_len, "out of memory while rebuilding queues");
         return -12;
     }
     if (b->store_was_new && !make_defaults(b, why, why_len))
         return -12;
     b->recovering = false;
+    busy_recovered(b);
     LIST_EACH(&b->catalogue, node, after)
     {
         struct object *object = CONTAINER_OF(node, struct object, link);

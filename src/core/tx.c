@@ -117,7 +117,7 @@ static bool prepare_publish(struct broker *b, struct channel *ch, struct tx_publ
         tx_need(needs, p->msg, 1, &p->need);
         return p->delayed != NULL;
     }
-    if (!route_again(b, p))
+    if (!route_again(b, p) || !queues_rouse(b, &b->route))
         return false;
     if (b->route.count)
         tx_need(needs, p->msg, b->route.count, &p->need);
@@ -133,10 +133,10 @@ static bool prepare_ack(struct broker *b, struct tx_ack *a, struct tx_needs *nee
 {
     struct entry *e = a->item.entry;
     struct queue *q = e->queue;
-    bool limit = q && q->rules.delivery_limit >= 0 && e->returns >= (uint64_t)q->rules.delivery_limit;
+    bool limit = q && q->rules->delivery_limit >= 0 && e->returns >= (uint64_t)q->rules->delivery_limit;
     a->reason = a->ack ? REASON_ACKED : a->requeue ? REASON_DELIVERY_LIMIT : REASON_REJECTED;
     a->fate = !q || a->ack || !a->requeue || limit ? FATE_GONE : FATE_BACK;
-    if (a->fate == FATE_GONE && !a->ack && q && q->rules.has_dlx && !q->deleting) {
+    if (a->fate == FATE_GONE && !a->ack && q && q->rules->has_dlx && !q->deleting) {
         if (!dead_letter_prepare(b, e, a->reason, needs, &a->need, &a->dead))
             return false;
         if (a->dead) {
