@@ -58,8 +58,8 @@ void backlog_memory(struct broker *b, struct entry *e, bool joins)
     }
     b->ready_memory += bytes;
     w->memory += bytes;
-    if (!q->fat)
-        paging_fattened(b, q);
+    if (!q->fat && (!q->thin || w->memory >= b->fat_bytes))
+        paging_listed(b, q);
 }
 
 wall_t backlog_deadline(const struct broker *b, const struct queue *q, const struct msg *msg)
@@ -179,8 +179,7 @@ void backlog_requeue(struct broker *b, struct entry *e)
     list_insert(at, &e->link);
     w->requeue_hint = e;
     if (to_front) {
-        e->flags |= ENTRY_FRONT;
-        lane->paging->front_bytes += entry_memory(e);
+        front_grows(b, lane, e);
     }
     backlog_memory(b, e, true);
     w->lanes[e->lane].count++;

@@ -80,8 +80,8 @@ static bool sides_make(struct broker *b)
         return false;
     for (unsigned i = 0; i < b->side_count; i++) {
         struct port_side *side = &b->sides[i];
-        bool helper = i >= b->options.ports; /* worker, store */
-        size_t slots = helper ? 256 : b->options.port_slots;
+        bool worker = i == b->options.ports, store = i == b->options.ports + 1;
+        size_t slots = worker ? 256 : store ? PAGE_PORT_SLOTS : b->options.port_slots;
         side->broker = b;
         side->index = i;
         if (!ring_init(&side->port.commands, slots, sizeof(struct command)) ||
@@ -383,7 +383,7 @@ bool broker_step(struct broker *b, mono_t now, wall_t wall, lsn_t durable)
     more |= dead_letter_run(b, DEAD_LETTERS_PER_TICK);
     backlog_flush_removals(b);
     more |= compact_turn(b);
-    paging_turn(b);
+    more |= paging_turn(b);
     if (b->drain.side && b->compact.phase == COMPACT_IDLE)
         drain_answer(b);
     slab_heap_drain(&b->heap);

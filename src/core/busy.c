@@ -47,9 +47,9 @@ static bool rests(const struct broker *b, const struct queue *q)
         if (w->lanes[i].count || w->lanes[i].paging)
             return false;
     return w->unacked_count == 0 && w->consumer_count == 0 && list_empty(&w->pages) && list_empty(&w->pump_link) &&
-           list_empty(&w->removal_link) && list_empty(&w->fat_link) && list_empty(&w->hungry_link) &&
-           list_empty(&w->getters) && w->mark_lsn <= b->durable && !timer_is_set(&w->ttl_timer) && !w->owner &&
-           q->rules->expires_ms < 0 && b->compact.queue != q;
+           list_empty(&w->removal_link) && list_empty(&w->hungry_link) && list_empty(&w->getters) &&
+           w->mark_lsn <= b->durable && !timer_is_set(&w->ttl_timer) && !w->owner && q->rules->expires_ms < 0 &&
+           b->compact.queue != q;
 }
 
 /* Has it nothing to do, but perhaps to wait for the journal? Then it is looked at again. */
@@ -113,7 +113,7 @@ void busy_check(const struct queue *q)
         CHECK(q->deleting || !is_empty(q) || !list_empty(&q->busy->resting_link));
         return;
     }
-    CHECK(!q->pumping && !q->awaiting && !q->removal_dirty && !q->fat && !q->replay && !q->exclusive);
+    CHECK(!q->pumping && !q->awaiting && !q->removal_dirty && !q->fat && !q->thin && !q->replay && !q->exclusive);
     CHECK(q->rules->expires_ms < 0);
 }
 
@@ -156,6 +156,8 @@ void queue_busy_end(struct broker *b, struct queue *q)
                             &w->fat_link,  &w->hungry_link,  &w->resting_link};
     for (size_t i = 0; i < ARRAY_LEN(links); i++)
         list_remove(links[i]);
+    b->thin_count -= q->thin;
+    q->fat = q->thin = false;
     for (unsigned i = 0; i < lane_count(q); i++)
         mem_free(w->lanes[i].paging);
     if (w->lanes != &w->lane)

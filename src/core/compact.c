@@ -119,11 +119,18 @@ static bool is_paged(const struct entry *e)
     return e->page && e->page->state == PAGE_LOADED;
 }
 
+/* Its PAGE is behind the beginning of the snapshot; else it is written when its queue has its turn. */
+static bool is_written(const struct broker *b, const struct page *page)
+{
+    return page->snap_gen == b->compact.gen || page->lsn >= b->compact.catalogue_end;
+}
+
+/* A RETURN before its PAGE would be forgotten by the replay. */
 static bool needs_writing(const struct broker *b, const struct entry *e)
 {
     if (!(e->flags & ENTRY_JOURNALLED) || e->snap_gen == b->compact.gen)
         return false;
-    return is_paged(e) ? e->returns > 0 : e->lsn < b->compact.catalogue_end;
+    return is_paged(e) ? e->returns > 0 && is_written(b, e->page) : e->lsn < b->compact.catalogue_end;
 }
 
 /* False: no memory, or no room in the journal. */
@@ -237,7 +244,7 @@ static bool pages_slice(struct broker *b, size_t *bytes, bool *starved)
         struct page *page = k->page;
         if (*bytes >= b->options.compact_slice_bytes)
             return false;
-        if (page->journalled && page->snap_gen != k->gen && page->lsn < k->catalogue_end) {
+        if (page->journalled && !is_written(b, page)) {
             if (!write_page(b, page)) {
                 *starved = true;
                 return false;

@@ -310,8 +310,8 @@ struct queue {
     bool pumping : 1;  /* on b->pump */
     bool awaiting : 1; /* on b->await */
     bool removal_dirty : 1;
-    bool fat : 1;         /* on b->fat */
-    bool rules_stale : 1; /* no memory for those of a policy that has changed: tried again */
+    bool fat : 1, thin : 1; /* on b->fat, b->thin */
+    bool rules_stale : 1;   /* no memory for those of a policy that has changed: tried again */
     uint8_t bytes[];
 };
 
@@ -534,9 +534,16 @@ struct broker {
     uint64_t journalled_bytes; /* of live entries: what a compaction would write */
 
     /* paging.c */
-    uint64_t ready_memory;     /* of all queues' waiting messages */
-    uint64_t paged;            /* messages that are on disk only */
-    struct list fat;           /* queues that hold enough of it for a page */
+    uint64_t ready_memory;   /* of all queues' waiting messages */
+    uint64_t paged;          /* messages that are on disk only */
+    size_t fat_bytes;        /* what a queue holds that is paged by itself */
+    uint64_t front_memory;   /* of it: what is in fronts */
+    uint64_t writing_memory; /* of it, or a little more: what goes when the pages on their way are written */
+    struct list fat;         /* queues that hold enough of it for a page */
+    struct list thin;        /* the others that hold some, in turn */
+    uint32_t thin_count;
+    uint32_t thin_vain;        /* so many of them in a row had nothing to write … */
+    uint64_t thin_memory;      /* … while ready_memory was this */
     struct list hungry;        /* queues that want to read when there is room for jobs */
     struct list adrift;        /* pages whose queue went while their job was on its way */
     struct map segments;       /* number → struct segment */
@@ -727,9 +734,9 @@ void backlog_want(struct broker *b, struct queue *q); /* the head is on disk: re
 /* paging.c */
 void paging_init(struct broker *b);
 void paging_fini(struct broker *b);
-void paging_turn(struct broker *b);             /* once a tick: writes pages, drops segments */
+bool paging_turn(struct broker *b);             /* once a tick: writes pages, drops segments. True: work is left */
 bool paging_overloaded(const struct broker *b); /* publishers are faster than the disk: take no commands */
-void paging_fattened(struct broker *b, struct queue *q);
+void paging_listed(struct broker *b, struct queue *q); /* into the list where it belongs by what it holds */
 void paging_want(struct broker *b, struct queue *q, struct lane *lane); /* read ahead, when the front is short */
 void paging_left(struct broker *b, struct lane *lane, struct entry *e); /* before an entry leaves a lane with pages */
 void paging_entry_gone(struct broker *b, struct entry *e);         /* the message of a page dies, or leaves the page */
@@ -742,9 +749,21 @@ MUST_USE bool page_hole(struct page *page, uint64_t position, uint64_t count);
 bool page_has(const struct page *page, uint64_t position);
 /* The next run of positions that are alive, from *position on. False: there is none. */
 bool page_alive_from(const struct page *page, uint64_t *position, uint64_t *ret_last);
-void paging_settle_entry(struct lane *lane, struct entry *e);
+void paging_settle_entry(struct broker *b, struct lane *lane, struct entry *e);
 MUST_USE bool page_settle(struct broker *b,
                           struct page *page); /* a page of the replay takes its place; last come highest */
+
+/* between paging.c and thin.c */
+void front_grows(struct broker *b, struct lane *lane, struct entry *e);   /* the entry stands in the front */
+void front_shrinks(struct broker *b, struct lane *lane, struct entry *e); /* it leaves */
+bool paging_may_write(struct broker *b);
+bool page_write(struct broker *b, struct queue *q, unsigned lane,
+                bool thin);                /* false: nothing to write, or no memory */
+size_t thin_least(const struct broker *b); /* memory that a page is worth */
+bool thin_turn(struct broker *b);
+bool queue_is_awaited(const struct queue *q); /* somebody would take its next message now */
+void page_trim(struct page *page);            /* its holes take no more memory than they need */
+
 bool get_later(struct broker *b, struct channel *ch, struct queue *q, uint32_t origin, bool no_ack);
 void getters_forget(struct broker *b, struct channel *ch);
 void getters_end(struct broker *b, struct queue *q);

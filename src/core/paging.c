@@ -21,6 +21,8 @@
  *       that made it so is durable.
  *   P5  one job per page at a time; the job's ticket is the page. A page whose queue goes meanwhile drifts until the answer.
  *
+ * Queues that hold too little for that are thin.c's: their pages are small, and no message stays behind in a front.
+ *
  * Without a journal (transient messages) pages are the same but for the record: they are garbage after a restart. The hidden
  * queue of delayed messages is not paged.
  */
@@ -28,9 +30,11 @@
 
 #include <errno.h>
 
-#define WRITES_MAX 32u /* pages being written, of all queues */
-#define READS_MAX 128u /* pages being read */
-#define READ_AHEAD 4u  /* of one lane */
+#define WRITES_MAX 256u   /* pages being written, of all queues … */
+#define WRITING_PAGES 64u /* … and as much as so many full pages */
+#define READS_MAX 128u    /* pages being read */
+#define READ_AHEAD 4u     /* of one lane */
+#define THIN_BYTES 512u   /* of memory: a smaller page is not worth its struct */
 #define PAUSE_NS NS_PER_S
 #define OVERLOAD 4u /* times paging_bytes */
 
@@ -45,9 +49,16 @@ static size_t front_wanted(const struct broker *b)
     return 4 * page_bytes(b);
 }
 
-static size_t fat_bytes(const struct broker *b)
+size_t thin_least(const struct broker *b)
 {
-    return front_wanted(b) + 2 * page_bytes(b);
+    return page_bytes(b) < THIN_BYTES ? page_bytes(b) : THIN_BYTES;
+}
+
+/* The fronts of all queues together: what is more is read again when somebody wants it. */
+static size_t fronts_wanted(const struct broker *b)
+{
+    size_t share = b->options.paging_bytes / 4;
+    return share > front_wanted(b) ? share : front_wanted(b);
 }
 
 /* ---- pages ---- */
@@ -119,6 +130,18 @@ static bool holes_room(struct ranges *holes, uint32_t more)
 static bool page_reserve(struct page *page)
 {
     return holes_room(&page->holes, page->live / 2 + 1);
+}
+
+void page_trim(struct page *page)
+{
+    struct ranges *holes = &page->holes;
+    struct range *less = holes->count ? mem_realloc(holes->runs, holes->count * sizeof *less) : NULL;
+    if (holes->count == 0)
+        mem_free(holes->runs);
+    else if (!less)
+        return; /* the larger one is as good */
+    holes->runs = less;
+    holes->max = holes->count;
 }
 
 /* The positions are no hole yet. */
@@ -310,15 +333,30 @@ struct entry *lane_first(const struct lane *lane)
     return e && (!next || e->position < next->position) ? e : next; /* what came back may belong behind it */
 }
 
+void front_grows(struct broker *b, struct lane *lane, struct entry *e)
+{
+    size_t bytes = entry_memory(e);
+    e->flags |= ENTRY_FRONT;
+    lane->paging->front_bytes += bytes;
+    b->front_memory += bytes;
+}
+
+void front_shrinks(struct broker *b, struct lane *lane, struct entry *e)
+{
+    size_t bytes = entry_memory(e);
+    e->flags &= (uint8_t)~ENTRY_FRONT;
+    lane->paging->front_bytes -= bytes;
+    b->front_memory -= bytes;
+}
+
 /* Into its place in the front: the end, but for what came back or was unacknowledged in a crash. */
-static void front_insert(struct lane *lane, struct entry *e)
+static void front_insert(struct broker *b, struct lane *lane, struct entry *e)
 {
     struct list *at = &lane->paging->front;
     while (at->prev != &lane->paging->front && CONTAINER_OF(at->prev, struct entry, link)->position > e->position)
         at = at->prev;
     list_insert(at, &e->link);
-    lane->paging->front_bytes += entry_memory(e);
-    e->flags |= ENTRY_FRONT;
+    front_grows(b, lane, e);
 }
 
 /* The next message cannot be read, now or later. */
@@ -350,10 +388,9 @@ static void paging_end(struct broker *b, struct queue *q, struct lane *lane)
 void paging_left(struct broker *b, struct lane *lane, struct entry *e)
 {
     struct lane_paging *p = lane->paging;
-    if (e->flags & ENTRY_FRONT) {
-        p->front_bytes -= entry_memory(e);
-        e->flags &= (uint8_t)~ENTRY_FRONT;
-    } else if (p->unwritten == &e->link)
+    if (e->flags & ENTRY_FRONT)
+        front_shrinks(b, lane, e);
+    else if (p->unwritten == &e->link)
         p->unwritten = e->link.next;
     if (e->page && e->page->state == PAGE_WRITING)
         paging_entry_gone(b, e); /* the message stays in memory, without the page */
@@ -361,27 +398,28 @@ void paging_left(struct broker *b, struct lane *lane, struct entry *e)
 
 /* ---- writing ---- */
 
-/* The first page of a lane leaves the next messages where they are: they become its front. So does everything that came
- * back from before the end of the pages there were: these may still hold messages that are unacknowledged (P1). */
-static bool begin_lane(struct broker *b, struct queue *q, struct lane *lane)
+/* The first page of a lane leaves the next messages where they are: they become its front, unless there are fronts enough or
+ * the queue is thin. So does everything that came back from before the end of the pages there were: these may still hold messages
+ * that are unacknowledged (P1). */
+static bool begin_lane(struct broker *b, struct queue *q, struct lane *lane, bool thin)
 {
+    size_t wanted = thin || b->front_memory + front_wanted(b) > fronts_wanted(b) ? 0 : front_wanted(b);
     struct lane_paging *p = mem_zalloc(sizeof *p);
     if (!p)
         return false;
     list_init(&p->front);
     list_init(&p->pages);
+    lane->paging = p;
     while (!list_empty(&lane->entries)) {
         struct entry *e = CONTAINER_OF(lane->entries.next, struct entry, link);
-        if (p->front_bytes >= front_wanted(b) && e->position > lane->paged_upto)
+        if (p->front_bytes >= wanted && e->position > lane->paged_upto)
             break;
         compact_moving(b, e);
-        p->front_bytes += entry_memory(e);
         list_remove(&e->link);
         list_insert(&p->front, &e->link);
-        e->flags |= ENTRY_FRONT;
+        front_grows(b, lane, e);
     }
     p->unwritten = lane->entries.next;
-    lane->paging = p;
     compact_lists_changed(b, q);
     return true;
 }
@@ -395,8 +433,9 @@ static void page_item_set(struct page_item *item, struct entry *e)
                                .msg = msg_ref(e->msg)};
 }
 
-/* How many of the unwritten entries make a page; 0: not enough, or what comes is not durable. */
-static uint32_t page_measure(struct broker *b, struct lane *lane)
+/* How many of the unwritten entries make a page; 0: not enough, or what comes is not durable. A thin page is what there is,
+ * when it frees more memory than the page costs. */
+static uint32_t page_measure(struct broker *b, struct lane *lane, bool thin)
 {
     size_t bytes = 0;
     uint32_t count = 0;
@@ -408,7 +447,7 @@ static uint32_t page_measure(struct broker *b, struct lane *lane)
         if (++count == PAGE_ITEMS_MAX || bytes >= page_bytes(b))
             return count;
     }
-    return 0;
+    return thin && bytes + count * ENTRY_COST >= thin_least(b) ? count : 0;
 }
 
 /* False: no memory for the positions between that are not the page's. */
@@ -441,6 +480,14 @@ static void page_fill(struct page *page, struct page_job *job, const struct lane
     job->sync = page->journalled;
 }
 
+static size_t job_memory(const struct page_job *job)
+{
+    size_t bytes = 0;
+    for (uint32_t i = 0; i < job->count; i++)
+        bytes += msg_size(job->items[i].msg) + ENTRY_COST;
+    return bytes;
+}
+
 /* From here on the entries are being written. */
 static void page_claim(struct page *page, struct lane *lane)
 {
@@ -451,29 +498,31 @@ static void page_claim(struct page *page, struct lane *lane)
     list_insert(&lane->paging->pages, &page->lane_link);
 }
 
-/* False: nothing to write, or no memory. */
-static bool write_page(struct broker *b, struct queue *q, unsigned number)
+bool page_write(struct broker *b, struct queue *q, unsigned number, bool thin)
 {
     struct lane *lane = &q->busy->lanes[number];
-    if (!lane->paging && (list_empty(&lane->entries) || !begin_lane(b, q, lane)))
+    if (!lane->paging && (list_empty(&lane->entries) || !begin_lane(b, q, lane, thin)))
         return false;
     const struct page *last = last_page(lane);
     if (last && last->doomed)
         return false; /* what comes next is written when the messages of that one are written again */
-    uint32_t count = page_measure(b, lane);
+    uint32_t count = page_measure(b, lane, thin);
     struct page *page = count ? page_new(q, number) : NULL;
     struct page_job *job = page ? page_job_new(PAGE_WRITE, count) : NULL;
     if (!job) {
         mem_free(page);
+        paging_end(b, q, lane);
         return false;
     }
     page_fill(page, job, lane);
     if (!page_gaps(page, job)) {
         page_free(b, page);
         page_job_free(&b->heap, &job);
+        paging_end(b, q, lane);
         return false;
     }
     page_claim(page, lane);
+    b->writing_memory += job_memory(job);
     CHECK(send(b, job));
     b->page_writes++;
     return true;
@@ -483,28 +532,35 @@ static bool write_page(struct broker *b, struct queue *q, unsigned number)
 static bool write_some(struct broker *b, struct queue *q)
 {
     for (unsigned i = 0; i < lane_count(q); i++)
-        if (write_page(b, q, i))
+        if (page_write(b, q, i, false))
             return true;
     return false;
 }
 
-void paging_fattened(struct broker *b, struct queue *q)
+static void unlist(struct broker *b, struct queue *q)
 {
-    if (!b->options.paging_bytes || q->hidden || q->busy->memory < fat_bytes(b))
-        return;
-    q->fat = true;
-    list_insert(&b->fat, &q->busy->fat_link);
-}
-
-static void slimmed(struct queue *q)
-{
-    q->fat = false;
+    b->thin_count -= q->thin;
+    q->fat = q->thin = false;
     list_remove(&q->busy->fat_link);
 }
 
-static bool over_budget(const struct broker *b, uint64_t going)
+void paging_listed(struct broker *b, struct queue *q)
 {
-    return b->ready_memory > b->options.paging_bytes + going;
+    if (!b->options.paging_bytes || q->hidden)
+        return;
+    if (q->fat || q->thin)
+        unlist(b, q);
+    q->fat = q->busy->memory >= b->fat_bytes;
+    q->thin = !q->fat && q->busy->memory;
+    b->thin_count += q->thin;
+    if (q->fat || q->thin)
+        list_insert(q->fat ? &b->fat : &b->thin, &q->busy->fat_link);
+}
+
+bool paging_may_write(struct broker *b)
+{
+    return b->ready_memory > b->options.paging_bytes + b->writing_memory && !b->writing_paused &&
+           b->page_writes < WRITES_MAX && b->writing_memory < WRITING_PAGES * page_bytes(b) && store_has_room(b);
 }
 
 bool paging_overloaded(const struct broker *b)
@@ -512,29 +568,30 @@ bool paging_overloaded(const struct broker *b)
     return b->page_writes && !b->stopping && b->ready_memory / OVERLOAD > b->options.paging_bytes;
 }
 
-void paging_turn(struct broker *b)
+bool paging_turn(struct broker *b)
 {
-    uint64_t going = (uint64_t)b->page_writes * page_bytes(b); /* what is on its way leaves memory soon */
     const struct queue *idle = NULL; /* the first of those that had nothing to write: once around is enough */
-    for (unsigned tries = 2 * WRITES_MAX; tries && !list_empty(&b->fat); tries--) {
-        if (!over_budget(b, going) || b->writing_paused || b->page_writes == WRITES_MAX || !store_has_room(b))
-            break;
+    for (unsigned tries = 64; tries && !list_empty(&b->fat) && paging_may_write(b); tries--) {
         struct queue *q = CONTAINER_OF(b->fat.next, struct busy, fat_link)->queue;
         if (q == idle)
             break;
-        slimmed(q);
-        if (write_some(b, q)) {
-            going += page_bytes(b);
+        if (write_some(b, q))
             idle = NULL;
-        } else if (!idle)
+        else if (!idle)
             idle = q;
-        paging_fattened(b, q); /* its turn again, after the others */
+        paging_listed(b, q); /* its turn again, after the others */
     }
     if (!list_empty(&b->dead_segments))
         drop_segments(b);
+    return thin_turn(b);
 }
 
 /* ---- what the store says ---- */
+
+bool queue_is_awaited(const struct queue *q)
+{
+    return !list_empty(&q->busy->ready) || !list_empty(&q->busy->getters);
+}
 
 static void resume(void *arg, struct timer *timer)
 {
@@ -545,8 +602,12 @@ static void resume(void *arg, struct timer *timer)
     {
         struct object *object = CONTAINER_OF(node, struct object, link);
         struct queue *q = CONTAINER_OF(object, struct queue, object);
-        if (object->kind == OBJ_QUEUE)
+        if (object->kind != OBJ_QUEUE || list_empty(&q->busy->pages))
+            continue;
+        if (queue_is_awaited(q))
             backlog_want(b, q);
+        else
+            backlog_limit(b, q);
     }
 }
 
@@ -618,7 +679,7 @@ static void entry_kept(struct broker *b, struct lane *lane, struct entry *e)
 {
     compact_entry_removed(b, e);
     list_remove(&e->link);
-    front_insert(lane, e);
+    front_insert(b, lane, e);
     if (e->flags & ENTRY_JOURNALLED)
         b->journalled_bytes -= msg_size(e->msg);
 }
@@ -646,7 +707,7 @@ static void use_written(struct broker *b, struct lane *lane, struct page *page)
         discard_written(b, lane, page);
         return;
     }
-    bool wanted = first_page(lane) == page && lane->paging->front_bytes < page_bytes(b);
+    bool wanted = first_page(lane) == page && lane->paging->front_bytes < page_bytes(b) && queue_is_awaited(q);
     if ((wanted && !page_reserve(page)) ||
         (page->journalled && (!note_transient(page, lane) || !(page->lsn = log_page(b, page))))) {
         segment_unref(b, page->where.segment);
@@ -674,8 +735,7 @@ static void written(struct broker *b, struct page *page, struct page_job *job)
         discard_written(b, lane, page);
     } else
         use_written(b, lane, page);
-    if (!q->fat)
-        paging_fattened(b, q);
+    paging_listed(b, q);
 }
 
 /* ---- reading ---- */
@@ -714,7 +774,8 @@ void paging_want(struct broker *b, struct queue *q, struct lane *lane)
         }
         if (page->state != PAGE_ON_DISK)
             break;
-        if ((coming || lane_first(lane)) && p->front_bytes + coming >= front_wanted(b))
+        if ((coming || lane_first(lane)) &&
+            (p->front_bytes + coming >= front_wanted(b) || b->front_memory + coming >= 2 * fronts_wanted(b)))
             break;
         if (!may_read(b)) {
             list_remove(&q->busy->hungry_link);
@@ -762,8 +823,7 @@ static struct entry *entry_of_item(struct broker *b, struct queue *q, struct pag
                         .position = item->position,
                         .deadline = item->deadline,
                         .returns = returns_of(page, item),
-                        .lane = page->lane,
-                        .flags = ENTRY_FRONT};
+                        .lane = page->lane};
     item->msg = NULL; /* its reference went into the entry */
     if (backlog_journals(q, e->msg))
         e->flags |= ENTRY_JOURNALLED;
@@ -782,7 +842,7 @@ static void load(struct broker *b, struct queue *q, struct lane *lane, struct pa
         if (is_hole(page, item->position))
             continue;
         struct entry *e = entry_of_item(b, q, page, item);
-        front_insert(lane, e);
+        front_insert(b, lane, e);
         backlog_memory(b, e, true);
         body_bytes += e->msg->body_len;
         loaded++;
@@ -844,9 +904,10 @@ void do_paged(struct broker *b, struct peer *peer, struct channel *ch, struct co
     (void)peer;
     (void)ch;
     c->job = NULL;
-    if (job->type == PAGE_WRITE)
+    if (job->type == PAGE_WRITE) {
         b->page_writes--;
-    else
+        b->writing_memory -= job_memory(job);
+    } else
         b->page_reads--;
     if (!page->queue) {
         if (job->type == PAGE_WRITE && !job->err)
@@ -977,7 +1038,7 @@ void getters_forget(struct broker *b, struct channel *ch)
 /* ---- recovery ---- */
 
 /* An entry that was just appended: when pages come after it, it belongs in front of them. */
-void paging_settle_entry(struct lane *lane, struct entry *e)
+void paging_settle_entry(struct broker *b, struct lane *lane, struct entry *e)
 {
     struct lane_paging *p = lane->paging;
     if (!p || list_empty(&p->pages) || e->position > last_page(lane)->last)
@@ -986,8 +1047,7 @@ void paging_settle_entry(struct lane *lane, struct entry *e)
         p->unwritten = e->link.next;
     list_remove(&e->link);
     list_insert(&p->front, &e->link);
-    e->flags |= ENTRY_FRONT;
-    p->front_bytes += entry_memory(e);
+    front_grows(b, lane, e);
 }
 
 bool page_settle(struct broker *b, struct page *page)
@@ -1044,7 +1104,9 @@ int broker_segments(struct broker *b, int (*each)(void *arg, uint32_t segment, u
 
 void paging_init(struct broker *b)
 {
+    b->fat_bytes = front_wanted(b) + 2 * page_bytes(b);
     list_init(&b->fat);
+    list_init(&b->thin);
     list_init(&b->hungry);
     list_init(&b->adrift);
     list_init(&b->dead_segments);

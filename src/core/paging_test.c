@@ -272,12 +272,13 @@ static void damaged_page(void **state)
     declare(rig, "q", (struct slice){0});
     declare(rig, "other", (struct slice){0});
     put_numbers(rig, "q", 1, 30);
+    assert_string_equal(get(rig, "q", 1), "1"); /* the rest of its page is in memory */
     rig->log->store->damaged = true;
     consume(rig, "q", "c", 0);
     rig_clear(rig);
     rig_pass(rig, 1200);
     uint64_t left = rig_ready(rig, "q");
-    assert_true(left > 0 && left < 30);
+    assert_true(left > 0 && left < 29);
     put(rig, "other", "a");
     assert_string_equal(get(rig, "other", 1), "a");
     rig_clear(rig);
@@ -523,7 +524,7 @@ static void every_queue_is_read_in_its_turn(void **state)
     }
     for (unsigned i = 0; i < QUEUES; i++) {
         snprintf(name, sizeof name, "q%u", i);
-        assert_true(rig_ready(rig, name) < 20);
+        assert_true(rig_ready(rig, name) < 24);
     }
     rig->slow_store = false;
     for (unsigned i = 0; i < 60; i++) {

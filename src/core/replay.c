@@ -739,7 +739,7 @@ static bool settle_one(struct broker *b, struct queue *q, struct held *item)
     if (!e)
         return false;
     item->msg = NULL; /* its reference went into the entry */
-    paging_settle_entry(&q->busy->lanes[e->lane], e);
+    paging_settle_entry(b, &q->busy->lanes[e->lane], e);
     e->flags &= (uint8_t)~ENTRY_FRESH;
     e->returns = item->returns;
     if (item->redelivered || item->position < q->mark)
