@@ -246,7 +246,7 @@ static void drop_segments(struct broker *b)
             s->lsn = b->appended ? b->appended : 1;
         if (s->lsn > b->durable)
             continue;
-        if (ring_room(&b->sides[b->options.ports + 1].port.effects) <= WRITES_MAX + READS_MAX)
+        if (ring_room_now(&b->sides[b->options.ports + 1].port.effects) <= WRITES_MAX + READS_MAX)
             return; /* nobody would tell those who wait for a place that these are done */
         struct page_job *job = page_job_new(PAGE_DROP, 0);
         if (!job)
