@@ -3,25 +3,25 @@
  * Open addressing with linear probing and backward-shift deletion; keys are loans that live in the value (the caller
  * keeps them alive and unchanged while the entry is in). Keyed with a per-table seed so that peers cannot choose
  * collisions. Life cycle: map_init (no memory yet) → map_put/map_get/map_remove → map_fini. One thread.
+ * A place costs 28 bytes, or 12 in a map that finds the keys in the values (map_init_keyed), where there are many.
  */
 #ifndef MILLRACE_BASE_MAP_H
 #define MILLRACE_BASE_MAP_H
 
 #include "base/types.h"
 
-struct map_entry {
-    uint64_t hash; /* 0: empty */
-    struct slice key;
-    void *value;
-};
-
 struct map {
-    struct map_entry *entries;
-    uint32_t count, mask; /* entries == NULL: mask 0 */
+    void **values; /* the one block of memory, also of what follows; NULL: none yet, mask 0 */
+    struct slice *keys;
+    uint32_t *hashes; /* 0: empty */
+    uint32_t count, mask;
     uint64_t seed;
+    struct slice (*key_of)(const void *value); /* NULL: keys are kept */
 };
 
 void map_init(struct map *map, uint64_t seed);
+/* key_of answers the key that a value was put with. */
+void map_init_keyed(struct map *map, uint64_t seed, struct slice (*key_of)(const void *value));
 void map_fini(struct map *map);
 void *map_get(const struct map *map, struct slice key);
 /* Makes sure that the next map_put succeeds. False: no memory. */
@@ -38,7 +38,7 @@ static inline struct slice map_key_u64(const uint64_t *number)
 
 /* Visits every value; no changes of the map inside. */
 #define MAP_EACH(map, type, var)                                                                                       \
-    for (uint32_t var##_i = 0; var##_i <= (map)->mask && (map)->entries; var##_i++)                                    \
-        for (type *var = (type *)((map)->entries[var##_i].hash ? (map)->entries[var##_i].value : NULL); var; var = NULL)
+    for (uint32_t var##_i = 0; var##_i <= (map)->mask && (map)->values; var##_i++)                                     \
+        for (type *var = (type *)((map)->hashes[var##_i] ? (map)->values[var##_i] : NULL); var; var = NULL)
 
 #endif

@@ -44,6 +44,23 @@ static void slots_are_rounded_up_and_counted(void **state)
     }
 }
 
+/* Up to three quarters the producer does not look at what was taken, but when it is asked to. */
+static void room_is_what_there_is(void **state)
+{
+    (void)state;
+    struct ring r;
+    assert_true(ring_init(&r, 8, sizeof(uint64_t)));
+    for (unsigned i = 0; i < 5; i++) {
+        assert_non_null(ring_push(&r));
+        ring_publish(&r);
+        assert_non_null(ring_peek(&r));
+        ring_pop(&r);
+    }
+    assert_in_range(ring_room(&r), 3, 8);
+    assert_int_equal(ring_room_now(&r), 8);
+    ring_fini(&r);
+}
+
 static void nothing_is_seen_before_it_is_published(void **state)
 {
     (void)state;
@@ -146,6 +163,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(slots_are_rounded_up_and_counted),
+        cmocka_unit_test(room_is_what_there_is),
         cmocka_unit_test(nothing_is_seen_before_it_is_published),
         cmocka_unit_test(indices_wrap_at_32_bits),
         cmocka_unit_test(refused_memory_is_told),

@@ -523,21 +523,24 @@ static void queue_list_op(struct broker *b, struct peer *peer, const struct comm
         row_begin(&row);
         row_slice(&row, "vhost", vhost->name);
         row_slice(&row, "name", q->name);
-        row_slice(&row, "type", slice_str(q->stream ? "stream" : q->rules.type == QUEUE_QUORUM ? "quorum" : "classic"));
+        row_slice(&row, "type",
+                  slice_str(q->stream                        ? "stream"
+                            : q->rules->type == QUEUE_QUORUM ? "quorum"
+                                                             : "classic"));
         row_bool(&row, "durable", q->durable);
         row_bool(&row, "auto_delete", q->auto_delete);
         row_bool(&row, "exclusive", q->exclusive);
         row_slice(&row, "arguments", q->args);
-        uint64_t ready = q->stream ? stream_count(q) : q->ready_count;
+        uint64_t ready = q->stream ? stream_count(q) : q->busy->ready_count;
         uint64_t delayed = q->extra ? q->extra->retry.count : 0;
-        row_number(&row, "messages", ready + q->unacked_count + delayed);
+        row_number(&row, "messages", ready + q->busy->unacked_count + delayed);
         row_number(&row, "messages_ready", ready);
-        row_number(&row, "messages_unacknowledged", q->unacked_count);
+        row_number(&row, "messages_unacknowledged", q->busy->unacked_count);
         row_number(&row, "messages_delayed", delayed);
         row_number(&row, "message_bytes",
                    q->stream ? stream_bytes(q)
-                             : q->ready_bytes + q->unacked_bytes + (delayed ? q->extra->retry.bytes : 0));
-        row_number(&row, "consumers", q->consumer_count);
+                             : q->busy->ready_bytes + q->busy->unacked_bytes + (delayed ? q->extra->retry.bytes : 0));
+        row_number(&row, "consumers", q->busy->consumer_count);
         row_number(&row, "duplicates", q->extra ? q->extra->duplicates : 0);
         row_number(&row, "deduplication_keys", q->extra ? q->extra->window.count : 0);
         row_slice(&row, "policy", q->policy ? q->policy->name : (struct slice){0});
@@ -612,7 +615,7 @@ static void consumer_list_op(struct broker *b, struct peer *peer, const struct c
     struct row row;
     MAP_EACH(&b->vhosts, struct vhost, vhost)
     MAP_EACH(&vhost->queues, struct queue, q)
-    LIST_EACH(&q->consumers, node, after)
+    LIST_EACH(&q->busy->consumers, node, after)
     {
         struct consumer *consumer = CONTAINER_OF(node, struct consumer, queue_link);
         row_begin(&row);

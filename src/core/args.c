@@ -242,7 +242,7 @@ static void take_value(const struct arg_row *row, const struct amqp_value *v, st
                                                              : OVERFLOW_DROP_HEAD;
 }
 
-static void rules_init(struct queue_rules *r)
+static void nothing_set(struct queue_rules *r)
 {
     *r = (struct queue_rules){.message_ttl_ms = -1,
                               .expires_ms = -1,
@@ -284,7 +284,7 @@ static enum queue_type type_of(struct slice args)
 bool queue_args_check(struct slice args, struct slice queue, struct slice vhost, struct queue_rules *ret, char *text,
                       size_t text_len)
 {
-    rules_init(ret);
+    nothing_set(ret);
     ret->type = type_of(args);
     char why[200];
     struct amqp_value v;
@@ -326,7 +326,7 @@ static void add_policy(const struct policy *policy, struct queue_rules *r)
 }
 
 /* Arguments, then policy, then operator policy: numbers take the smallest, for the rest the first that is set wins. */
-void queue_rules_resolve(struct queue *q, struct queue_rules *ret)
+void queue_rules_resolve(const struct queue *q, struct queue_rules *ret)
 {
     char text[ERROR_TEXT_MAX];
     if (!queue_args_check(q->args, q->name, q->vhost->name, ret, text, sizeof text)) {

@@ -17,36 +17,21 @@
 #define EXPIRE_PER_SLICE 512u
 #define RANGES_MAX 4096u
 
-void backlog_init(struct queue *q)
-{
-    list_init(&q->lane.entries);
-    q->lanes = &q->lane;
-    list_init(&q->unacked);
-}
+static void ttl_fired(void *arg, struct timer *timer);
 
-/* Changes the number of lanes of an empty queue. */
-bool backlog_lanes(struct queue *q, unsigned lanes)
+void backlog_init(struct busy *busy)
 {
-    CHECK(q->ready_count == 0 && q->lanes == &q->lane);
-    if (lanes <= 1)
-        return true;
-    q->lanes = mem_zalloc_as(MEM_QUEUES, lanes * sizeof *q->lanes);
-    if (!q->lanes) {
-        q->lanes = &q->lane;
-        return false;
-    }
-    for (unsigned i = 0; i < lanes; i++)
-        list_init(&q->lanes[i].entries);
-    return true;
+    timer_init(&busy->ttl_timer, ttl_fired);
 }
 
 struct entry *backlog_head(struct queue *q)
 {
-    if (q->lanes == &q->lane)
-        return lane_first(&q->lane);
-    for (int i = q->rules.max_priority; i >= 0; i--)
-        if (q->lanes[i].count)
-            return lane_first(&q->lanes[i]);
+    struct busy *w = q->busy;
+    if (w->lanes == &w->lane)
+        return lane_first(&w->lane);
+    for (int i = q->rules->max_priority; i >= 0; i--)
+        if (w->lanes[i].count)
+            return lane_first(&w->lanes[i]);
     return NULL;
 }
 
@@ -58,48 +43,45 @@ struct list *lane_list_of(struct lane *lane, const struct entry *e)
 void backlog_want(struct broker *b, struct queue *q)
 {
     for (unsigned i = 0; i < lane_count(q); i++)
-        if (q->lanes[i].paging)
-            paging_want(b, q, &q->lanes[i]);
+        if (q->busy->lanes[i].paging)
+            paging_want(b, q, &q->busy->lanes[i]);
 }
 
 void backlog_memory(struct broker *b, struct entry *e, bool joins)
 {
     struct queue *q = e->queue;
+    struct busy *w = q->busy;
     size_t bytes = entry_memory(e);
     if (!joins) {
         b->ready_memory -= bytes;
-        q->memory -= bytes;
+        w->memory -= bytes;
         return;
     }
     b->ready_memory += bytes;
-    q->memory += bytes;
-    if (!q->fat)
-        paging_fattened(b, q);
+    w->memory += bytes;
+    if (!q->fat && (!q->thin || w->memory >= b->fat_bytes))
+        paging_listed(b, q);
 }
 
 wall_t backlog_deadline(const struct broker *b, const struct queue *q, const struct msg *msg)
 {
-    int64_t ttl = q->rules.message_ttl_ms;
+    int64_t ttl = q->rules->message_ttl_ms;
     if (msg->expiration_ms >= 0 && (ttl < 0 || msg->expiration_ms < ttl))
         ttl = msg->expiration_ms;
     return ttl < 0 ? WALL_NEVER : b->wall + ttl;
 }
 
-bool backlog_journals(const struct queue *q, const struct msg *msg)
-{
-    return q->object.journalled && (q->rules.type != QUEUE_CLASSIC || (msg->flags & MSG_PERSISTENT));
-}
-
-/* The entry pool must have room (pool_reserve). Takes over one reference of msg. */
+/* The queue is busy, and the entry pool must have room (pool_reserve). Takes over one reference of msg. */
 struct entry *backlog_append(struct broker *b, struct queue *q, struct msg *msg, uint64_t position, lsn_t lsn,
                              wall_t deadline, bool journalled)
 {
+    struct busy *w = q->busy;
     struct entry *e = pool_take(&b->entries);
     if (!e)
         return NULL;
-    unsigned lane = q->lanes == &q->lane                    ? 0
-                    : msg->priority < q->rules.max_priority ? msg->priority
-                                                            : q->rules.max_priority;
+    unsigned lane = w->lanes == &w->lane                     ? 0
+                    : msg->priority < q->rules->max_priority ? msg->priority
+                                                             : q->rules->max_priority;
     *e = (struct entry){.msg = msg,
                         .queue = q,
                         .position = position,
@@ -109,19 +91,19 @@ struct entry *backlog_append(struct broker *b, struct queue *q, struct msg *msg,
                         .flags = journalled ? ENTRY_JOURNALLED : 0};
     if (deadline <= b->wall && queue_has_ready_consumer(b, q))
         e->flags |= ENTRY_FRESH;
-    struct list *list = &q->lanes[lane].entries;
+    struct list *list = &w->lanes[lane].entries;
     list_insert(list, &e->link);
-    if (q->lanes[lane].paging && q->lanes[lane].paging->unwritten == list)
-        q->lanes[lane].paging->unwritten = &e->link;
+    if (w->lanes[lane].paging && w->lanes[lane].paging->unwritten == list)
+        w->lanes[lane].paging->unwritten = &e->link;
     backlog_memory(b, e, true);
-    q->lanes[lane].count++;
-    q->ready_count++;
-    q->ready_bytes += msg->body_len;
+    w->lanes[lane].count++;
+    w->ready_count++;
+    w->ready_bytes += msg->body_len;
     b->totals.messages++;
     b->totals.message_bytes += msg->body_len;
     if (journalled)
         b->journalled_bytes += msg_size(msg);
-    if (deadline != WALL_NEVER && lane_first(&q->lanes[lane]) == e)
+    if (deadline != WALL_NEVER && lane_first(&w->lanes[lane]) == e)
         backlog_arm(b, q);
     return e;
 }
@@ -129,18 +111,19 @@ struct entry *backlog_append(struct broker *b, struct queue *q, struct msg *msg,
 static void leave_lane(struct broker *b, struct entry *e)
 {
     struct queue *q = e->queue;
-    struct lane *lane = &q->lanes[e->lane];
+    struct busy *w = q->busy;
+    struct lane *lane = &w->lanes[e->lane];
     bool was_head = e->link.prev == lane_list_of(lane, e);
-    if (q->requeue_hint == e)
-        q->requeue_hint = NULL;
+    if (w->requeue_hint == e)
+        w->requeue_hint = NULL;
     backlog_memory(b, e, false);
     if (lane->paging)
         paging_left(b, lane, e);
     list_remove(&e->link);
     lane->count--;
-    q->ready_count--;
-    q->ready_bytes -= e->msg->body_len;
-    if (q->fed && q->ready_count % 64 == 0)
+    w->ready_count--;
+    w->ready_bytes -= e->msg->body_len;
+    if (q->fed && w->ready_count % 64 == 0)
         feed_hungry_queue(b, q);
     if (!was_head || q->deleting || q->hidden)
         return;
@@ -154,21 +137,23 @@ static void leave_lane(struct broker *b, struct entry *e)
 void backlog_take(struct broker *b, struct entry *e)
 {
     struct queue *q = e->queue;
+    struct busy *w = q->busy;
     compact_moving(b, e);
     leave_lane(b, e);
-    list_insert(&q->unacked, &e->link);
+    list_insert(&w->unacked, &e->link);
     e->flags |= ENTRY_UNACKED;
-    q->unacked_count++;
-    q->unacked_bytes += e->msg->body_len;
+    w->unacked_count++;
+    w->unacked_bytes += e->msg->body_len;
     b->totals.unacked++;
 }
 
-static void leave_unacked(struct broker *b, struct entry *e)
+static inline void leave_unacked(struct broker *b, struct entry *e)
 {
+    struct busy *w = e->queue->busy;
     list_remove(&e->link);
     e->flags &= (uint8_t)~ENTRY_UNACKED;
-    e->queue->unacked_count--;
-    e->queue->unacked_bytes -= e->msg->body_len;
+    w->unacked_count--;
+    w->unacked_bytes -= e->msg->body_len;
     b->totals.unacked--;
 }
 
@@ -187,16 +172,17 @@ void backlog_leave(struct broker *b, struct entry *e)
 void backlog_requeue(struct broker *b, struct entry *e)
 {
     struct queue *q = e->queue;
+    struct busy *w = q->busy;
     compact_moving(b, e);
     backlog_leave(b, e);
     e->flags &= (uint8_t)~ENTRY_FRESH;
-    struct lane *lane = &q->lanes[e->lane];
+    struct lane *lane = &w->lanes[e->lane];
     bool to_front = lane->paging != NULL;
     struct list *head = to_front ? &lane->paging->front : &lane->entries;
     struct list *at = head->next;
-    if (q->requeue_hint && q->requeue_hint->lane == e->lane &&
-        to_front == ((q->requeue_hint->flags & ENTRY_FRONT) != 0)) {
-        at = &q->requeue_hint->link;
+    if (w->requeue_hint && w->requeue_hint->lane == e->lane &&
+        to_front == ((w->requeue_hint->flags & ENTRY_FRONT) != 0)) {
+        at = &w->requeue_hint->link;
         while (at != head && CONTAINER_OF(at, struct entry, link)->position > e->position)
             at = at->prev;
         at = at->next;
@@ -204,15 +190,14 @@ void backlog_requeue(struct broker *b, struct entry *e)
     while (at != head && CONTAINER_OF(at, struct entry, link)->position < e->position)
         at = at->next;
     list_insert(at, &e->link);
-    q->requeue_hint = e;
+    w->requeue_hint = e;
     if (to_front) {
-        e->flags |= ENTRY_FRONT;
-        lane->paging->front_bytes += entry_memory(e);
+        front_grows(b, lane, e);
     }
     backlog_memory(b, e, true);
-    q->lanes[e->lane].count++;
-    q->ready_count++;
-    q->ready_bytes += e->msg->body_len;
+    w->lanes[e->lane].count++;
+    w->ready_count++;
+    w->ready_bytes += e->msg->body_len;
     if (e->deadline != WALL_NEVER)
         backlog_arm(b, q);
 }
@@ -224,6 +209,7 @@ void backlog_free(struct broker *b, struct entry *e)
         if (e->queue->extra)
             dedup_left(b, e);
         backlog_leave(b, e);
+        queue_calmed(b, e->queue);
     }
     b->totals.messages--;
     b->totals.message_bytes -= e->msg->body_len;
@@ -240,27 +226,29 @@ void backlog_free(struct broker *b, struct entry *e)
 /* False: no memory, nothing was written. */
 static bool flush_queue(struct broker *b, struct queue *q)
 {
-    if (q->removed.count && !b->recovering && !log_remove(b, q, &q->removed))
+    struct busy *w = q->busy;
+    if (w->removed.count && !b->recovering && !log_remove(b, q, &w->removed))
         return false; /* no memory: they stay for the next tick */
-    q->removed.count = 0;
-    if (q->removed.max > 64) {
-        mem_free(q->removed.runs);
-        q->removed = (struct ranges){0};
+    w->removed.count = 0;
+    if (w->removed.max > 64) {
+        mem_free(w->removed.runs);
+        w->removed = (struct ranges){0};
     }
     q->removal_dirty = false;
-    list_remove(&q->removal_link);
+    list_remove(&w->removal_link);
     return true;
 }
 
 void backlog_removed(struct broker *b, struct queue *q, uint64_t first, uint64_t last)
 {
+    struct busy *w = q->busy;
     if (b->recovering)
         return;
-    struct ranges *r = &q->removed;
+    struct ranges *r = &w->removed;
     struct range *run = r->count ? &r->runs[r->count - 1] : NULL;
     if (!q->removal_dirty) {
         q->removal_dirty = true;
-        list_insert(&b->removals, &q->removal_link);
+        list_insert(&b->removals, &w->removal_link);
     }
     if (run && run->last + 1 == first) {
         run->last = last;
@@ -295,7 +283,7 @@ void backlog_removed(struct broker *b, struct queue *q, uint64_t first, uint64_t
 void backlog_flush_removals(struct broker *b)
 {
     while (!list_empty(&b->removals))
-        if (!flush_queue(b, CONTAINER_OF(b->removals.next, struct queue, removal_link)))
+        if (!flush_queue(b, CONTAINER_OF(b->removals.next, struct busy, removal_link)->queue))
             break;
     b->removal_epoch++;
 }
@@ -320,18 +308,19 @@ void backlog_remove(struct broker *b, struct entry *e, enum reason reason)
 
 static bool over(const struct queue *q, uint64_t count, uint64_t bytes)
 {
-    return (q->rules.max_length >= 0 && count > (uint64_t)q->rules.max_length) ||
-           (q->rules.max_length_bytes >= 0 && bytes > (uint64_t)q->rules.max_length_bytes);
+    return (q->rules->max_length >= 0 && count > (uint64_t)q->rules->max_length) ||
+           (q->rules->max_length_bytes >= 0 && bytes > (uint64_t)q->rules->max_length_bytes);
 }
 
 /* As RabbitMQ counts: as if the message were to wait, whoever is ready. But what waits only to be durable and will then be
  * taken at once is not there any more. */
 bool backlog_would_overflow(struct queue *q, const struct msg *msg)
 {
-    if (q->rules.overflow == OVERFLOW_DROP_HEAD || !over(q, q->ready_count + 1, q->ready_bytes + msg->body_len))
+    if (q->rules->overflow == OVERFLOW_DROP_HEAD ||
+        !over(q, q->busy->ready_count + 1, q->busy->ready_bytes + msg->body_len))
         return false;
-    uint64_t left = q->ready_count - queue_appetite(q, q->ready_count);
-    uint64_t bytes = left ? q->ready_bytes / q->ready_count * left : 0;
+    uint64_t left = q->busy->ready_count - queue_appetite(q, q->busy->ready_count);
+    uint64_t bytes = left ? q->busy->ready_bytes / q->busy->ready_count * left : 0;
     return over(q, left + 1, bytes + msg->body_len);
 }
 
@@ -339,9 +328,9 @@ bool backlog_would_overflow(struct queue *q, const struct msg *msg)
  * accepted: what comes back to it is kept above the limit. */
 void backlog_limit(struct broker *b, struct queue *q)
 {
-    if (q->rules.overflow != OVERFLOW_DROP_HEAD || (q->rules.max_length < 0 && q->rules.max_length_bytes < 0))
+    if (q->rules->overflow != OVERFLOW_DROP_HEAD || (q->rules->max_length < 0 && q->rules->max_length_bytes < 0))
         return;
-    while (q->ready_count && over(q, q->ready_count, q->ready_bytes)) {
+    while (q->busy->ready_count && over(q, q->busy->ready_count, q->busy->ready_bytes)) {
         struct entry *head = backlog_head(q); /* the head even among priorities, as RabbitMQ has it */
         if (!head)
             backlog_want(b, q);
@@ -355,33 +344,32 @@ void backlog_limit(struct broker *b, struct queue *q)
 static void ttl_fired(void *arg, struct timer *timer)
 {
     struct broker *b = arg;
-    struct queue *q = CONTAINER_OF(timer, struct queue, ttl_timer);
+    struct queue *q = CONTAINER_OF(timer, struct busy, ttl_timer)->queue;
     backlog_expire(b, q);
     queue_schedule(b, q);
 }
 
 unsigned lane_count(const struct queue *q)
 {
-    return q->lanes == &q->lane ? 1 : q->rules.max_priority + 1u;
+    return q->busy->lanes == &q->busy->lane ? 1 : q->rules->max_priority + 1u;
 }
 
 void backlog_arm(struct broker *b, struct queue *q)
 {
     wall_t next = WALL_NEVER;
     for (unsigned i = 0; i < lane_count(q); i++) {
-        struct entry *e = lane_first(&q->lanes[i]);
-        wall_t deadline = e ? e->deadline : paging_deadline(&q->lanes[i]);
+        struct entry *e = lane_first(&q->busy->lanes[i]);
+        wall_t deadline = e ? e->deadline : paging_deadline(&q->busy->lanes[i]);
         next = deadline < next ? deadline : next;
     }
     if (next == WALL_NEVER) {
-        wheel_cancel(&b->wheel, &q->ttl_timer);
+        wheel_cancel(&b->wheel, &q->busy->ttl_timer);
         return;
     }
-    q->ttl_timer.fire = ttl_fired;
     int64_t wait_ms = next > b->wall ? next - b->wall : 0;
     if (wait_ms > 365LL * 86400 * 1000)
         wait_ms = 365LL * 86400 * 1000;
-    wheel_set(&b->wheel, &q->ttl_timer, b->now + wait_ms * NS_PER_MS);
+    wheel_set(&b->wheel, &q->busy->ttl_timer, b->now + wait_ms * NS_PER_MS);
 }
 
 /* What is due at a head goes, unless it is fresh and not looked at yet, or not durable: a delivery may still come first. */
@@ -391,7 +379,7 @@ void backlog_expire(struct broker *b, struct queue *q)
     bool waiting = false;
     for (unsigned i = 0; i < lane_count(q); i++) {
         struct entry *e;
-        while ((e = lane_first(&q->lanes[i])) && e->deadline <= b->wall && budget) {
+        while ((e = lane_first(&q->busy->lanes[i])) && e->deadline <= b->wall && budget) {
             if (e->lsn > b->durable || ((e->flags & ENTRY_FRESH) && queue_has_ready_consumer(b, q))) {
                 waiting = true;
                 break;
@@ -402,14 +390,13 @@ void backlog_expire(struct broker *b, struct queue *q)
             }
             budget--;
         }
-        if (!e && paging_deadline(&q->lanes[i]) <= b->wall) {
-            paging_want(b, q, &q->lanes[i]); /* it goes when it has come */
+        if (!e && paging_deadline(&q->busy->lanes[i]) <= b->wall) {
+            paging_want(b, q, &q->busy->lanes[i]); /* it goes when it has come */
             waiting = true;
         }
     }
     if (waiting) {
-        q->ttl_timer.fire = ttl_fired;
-        wheel_set(&b->wheel, &q->ttl_timer, b->now + 2 * NS_PER_MS);
+        wheel_set(&b->wheel, &q->busy->ttl_timer, b->now + 2 * NS_PER_MS);
     } else
         backlog_arm(b, q);
 }

@@ -80,8 +80,8 @@ static bool sides_make(struct broker *b)
         return false;
     for (unsigned i = 0; i < b->side_count; i++) {
         struct port_side *side = &b->sides[i];
-        bool helper = i >= b->options.ports; /* worker, store, streams */
-        size_t slots = helper ? 256 : b->options.port_slots;
+        bool helper = i >= b->options.ports, store = i == b->options.ports + 1; /* worker, store, streams */
+        size_t slots = store ? PAGE_PORT_SLOTS : helper ? 256 : b->options.port_slots;
         side->broker = b;
         side->index = i;
         if (!ring_init(&side->port.commands, slots, sizeof(struct command)) ||
@@ -89,6 +89,17 @@ static bool sides_make(struct broker *b)
             return false;
     }
     return true;
+}
+
+static struct slice queue_id_of(const void *value)
+{
+    return map_key_u64(&((const struct queue *)value)->id);
+}
+
+static void retry_rules(void *arg, struct timer *timer)
+{
+    (void)timer;
+    (void)!queue_rules_retry(arg); /* without memory it has set the timer again */
 }
 
 struct broker *broker_new(const struct broker_options *options)
@@ -110,9 +121,13 @@ struct broker *broker_new(const struct broker_options *options)
     struct list *lists[] = {&b->catalogue, &b->peers, &b->pump, &b->await, &b->removals, &b->dead, &b->delayed};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         list_init(lists[i]);
-    struct map *maps[] = {&b->vhosts, &b->users, &b->queues_by_id, &b->reply_tokens};
+    struct map *maps[] = {&b->vhosts, &b->users, &b->reply_tokens};
     for (size_t i = 0; i < ARRAY_LEN(maps); i++)
         map_init(maps[i], b->seed + i);
+    map_init_keyed(&b->queues_by_id, b->seed + ARRAY_LEN(maps), queue_id_of);
+    rules_init(b);
+    busy_init(b);
+    timer_init(&b->rules_timer, retry_rules);
     b->next_queue_id = b->next_msg_id = b->next_ticket = b->topology_gen = b->removal_epoch = 1;
     compact_init(b);
     b->scratch.limit = 64u << 20;
@@ -225,6 +240,7 @@ void broker_free(struct broker **broker)
         map_fini(maps[i]);
     paging_fini(b);
     streams_fini(b);
+    rules_fini(b);
     buffer_fini(&b->scratch);
     buffer_fini(&b->capture);
     buffer_fini(&b->pieces);
@@ -378,7 +394,7 @@ bool broker_step(struct broker *b, mono_t now, wall_t wall, lsn_t durable)
     backlog_flush_removals(b);
     more |= streams_turn(b);
     more |= compact_turn(b);
-    paging_turn(b);
+    more |= paging_turn(b);
     if (b->drain.side && b->compact.phase == COMPACT_IDLE)
         drain_answer(b);
     slab_heap_drain(&b->heap);

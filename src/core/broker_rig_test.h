@@ -594,7 +594,7 @@ RIG_FN const char *rig_error(struct rig *rig)
 RIG_FN uint64_t rig_ready(struct rig *rig, const char *queue)
 {
     struct queue *q = queue_find(vhost_find(rig->b, slice_str("/")), slice_str(queue));
-    return q ? q->ready_count : UINT64_MAX;
+    return q ? q->busy->ready_count : UINT64_MAX;
 }
 
 /* ---- the durable state as text, in an order that does not depend on history ---- */
@@ -622,7 +622,7 @@ RIG_FN uint32_t rig_sum(struct slice s)
 RIG_FN size_t rig_paged(const struct queue *q, struct rig_store *store, struct entry **ret)
 {
     size_t count = 0;
-    LIST_EACH(&q->pages, node, after)
+    LIST_EACH(&q->busy->pages, node, after)
     {
         struct page *page = CONTAINER_OF(node, struct page, queue_link);
         const struct page_job *kept = page->state == PAGE_LOADED ? NULL : rig_store_page(store, page->where);
@@ -658,12 +658,12 @@ RIG_FN long long rig_due(const struct entry *e, wall_t wall)
 
 RIG_FN char *rig_dump_queue(const struct queue *q, struct rig_store *store, bool loose, wall_t wall)
 {
-    size_t max = 512 + (q->ready_count + q->unacked_count + (q->extra ? q->extra->window.count : 0)) * 160, count = 0,
-           at;
+    size_t max = 512 + (q->busy->ready_count + q->busy->unacked_count + (q->extra ? q->extra->window.count : 0)) * 160,
+           count = 0, at;
     uint64_t delayed = q->extra ? q->extra->retry.count : 0;
     max += delayed * 160;
     char *text = malloc(max);
-    struct entry **entries = calloc(q->ready_count + q->unacked_count + delayed + 1, sizeof *entries);
+    struct entry **entries = calloc(q->busy->ready_count + q->busy->unacked_count + delayed + 1, sizeof *entries);
     at = (size_t)snprintf(text, max, "queue %s%.*s id=%llu args=%u", q->hidden ? "(delays)" : "", SLICE_ARG(q->name),
                           (unsigned long long)q->id, rig_sum(q->args));
     size_t paged = rig_paged(q, store, entries);
@@ -671,13 +671,13 @@ RIG_FN char *rig_dump_queue(const struct queue *q, struct rig_store *store, bool
     struct entry **made = calloc(paged + 1, sizeof *made);
     memcpy(made, entries, paged * sizeof *made);
     for (unsigned lane = 0; lane < lane_count(q); lane++) {
-        LIST_EACH(&q->lanes[lane].entries, node, after)
+        LIST_EACH(&q->busy->lanes[lane].entries, node, after)
         entries[count++] = CONTAINER_OF(node, struct entry, link);
-        if (q->lanes[lane].paging)
-            LIST_EACH(&q->lanes[lane].paging->front, node, after)
+        if (q->busy->lanes[lane].paging)
+            LIST_EACH(&q->busy->lanes[lane].paging->front, node, after)
         entries[count++] = CONTAINER_OF(node, struct entry, link);
     }
-    LIST_EACH(&q->unacked, node, after)
+    LIST_EACH(&q->busy->unacked, node, after)
     entries[count++] = CONTAINER_OF(node, struct entry, link);
     if (delayed)
         LIST_EACH(retry_list(q), node, after)

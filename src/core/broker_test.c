@@ -580,7 +580,7 @@ static void random_op(struct rig *rig, struct chance *c, uint64_t *tags)
     case 7: rig_plain(rig, CMD_ACK, 1, channel, number, multiple); break;
     case 8: rig_plain(rig, CMD_NACK, 1, channel, number, multiple | ASK_REQUEUE); break;
     case 9: rig_plain(rig, CMD_NACK, 1, channel, number, multiple); break;
-    case 10: rig_pass(rig, 5 * (1 + pick(c, 4))); break;
+    case 10: rig_pass(rig, pick(c, 6) ? 5 * (1 + pick(c, 4)) : 1100); break; /* queues come to rest */
     case 11: rig_plain(rig, pick(c, 2) ? CMD_TX_COMMIT : CMD_TX_ROLLBACK, 1, channel, 0, 0); break;
     case 12:
         if (pick(c, 4) == 0)

@@ -141,7 +141,7 @@ void settle(struct broker *b, struct channel *ch, struct unacked item, bool ack,
         if (dead_letter(b, e, REASON_REJECTED))
             return; /* else it goes back to its queue */
     }
-    if (q->rules.delivery_limit >= 0 && e->returns >= (uint64_t)q->rules.delivery_limit &&
+    if (q->rules->delivery_limit >= 0 && e->returns >= (uint64_t)q->rules->delivery_limit &&
         dead_letter(b, e, REASON_DELIVERY_LIMIT))
         return;
     e->returns++;

@@ -46,7 +46,7 @@ static void check_pages(const struct lane *lane, uint64_t *count, uint64_t *byte
 
 static void check_lane(const struct queue *q, unsigned number, uint64_t *count, uint64_t *bytes, uint64_t *memory)
 {
-    const struct lane *lane = &q->lanes[number];
+    const struct lane *lane = &q->busy->lanes[number];
     uint64_t n = check_list(q, number, &lane->entries, false, bytes, memory), front_bytes = 0;
     const struct entry *first = LIST_FIRST(&lane->entries, struct entry, link);
     if (lane->paging) {
@@ -61,29 +61,30 @@ static void check_lane(const struct queue *q, unsigned number, uint64_t *count, 
 
 static uint64_t check_queue(struct broker *b, const struct queue *q, uint64_t *memory)
 {
+    busy_check(q);
     uint64_t count = 0, bytes = 0, unacked = 0, held = 0;
     for (unsigned i = 0; i < lane_count(q); i++)
         check_lane(q, i, &count, &bytes, &held);
-    CHECK(held == q->memory);
+    CHECK(held == q->busy->memory);
     *memory += held;
-    CHECK(count == q->ready_count && bytes == q->ready_bytes);
-    LIST_EACH(&q->unacked, node, after)
+    CHECK(count == q->busy->ready_count && bytes == q->busy->ready_bytes);
+    LIST_EACH(&q->busy->unacked, node, after)
     {
         const struct entry *e = CONTAINER_OF(node, struct entry, link);
         CHECK(e->queue == q && (e->flags & ENTRY_UNACKED) && e->position < q->next_position);
         unacked++;
     }
-    CHECK(unacked == q->unacked_count);
+    CHECK(unacked == q->busy->unacked_count);
     dedup_check(b, q);
     retry_check(q);
     uint32_t consumers = 0;
-    LIST_EACH(&q->consumers, node, after)
+    LIST_EACH(&q->busy->consumers, node, after)
     {
         const struct consumer *consumer = CONTAINER_OF(node, struct consumer, queue_link);
         CHECK(consumer->queue == q && !consumer->channel->failed);
         consumers++;
     }
-    CHECK(consumers == q->consumer_count);
+    CHECK(consumers == q->busy->consumer_count);
     CHECK(q->hidden || queue_find(q->vhost, q->name) == q);
     CHECK(map_get(&b->queues_by_id, map_key_u64(&q->id)) == q);
     return count + unacked + (q->extra ? q->extra->retry.count : 0);

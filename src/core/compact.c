@@ -139,11 +139,18 @@ static bool is_paged(const struct entry *e)
     return e->page && e->page->state == PAGE_LOADED;
 }
 
+/* Its PAGE is behind the beginning of the snapshot; else it is written when its queue has its turn. */
+static bool is_written(const struct broker *b, const struct page *page)
+{
+    return page->snap_gen == b->compact.gen || page->lsn >= b->compact.catalogue_end;
+}
+
+/* A RETURN before its PAGE would be forgotten by the replay. */
 static bool needs_writing(const struct broker *b, const struct entry *e)
 {
     if (!(e->flags & ENTRY_JOURNALLED) || e->snap_gen == b->compact.gen)
         return false;
-    return is_paged(e) ? e->returns > 0 : e->lsn < b->compact.catalogue_end;
+    return is_paged(e) ? e->returns > 0 && is_written(b, e->page) : e->lsn < b->compact.catalogue_end;
 }
 
 /* False: no memory, or no room in the journal. */
@@ -246,8 +253,8 @@ static struct list *list_number(struct queue *q, unsigned number)
 {
     unsigned lanes = lane_count(q);
     if (number >= 2 * lanes)
-        return number == 2 * lanes ? &q->unacked : number == 2 * lanes + 1 ? retry_list(q) : NULL;
-    struct lane *lane = &q->lanes[number / 2];
+        return number == 2 * lanes ? &q->busy->unacked : number == 2 * lanes + 1 ? retry_list(q) : NULL;
+    struct lane *lane = &q->busy->lanes[number / 2];
     return number % 2 == 0 && lane->paging ? &lane->paging->front : &lane->entries;
 }
 
@@ -273,11 +280,11 @@ static bool write_page(struct broker *b, struct page *page)
 static bool pages_slice(struct broker *b, size_t *bytes, bool *starved)
 {
     struct compact *k = &b->compact;
-    while (&k->page->queue_link != &k->queue->pages) {
+    while (&k->page->queue_link != &k->queue->busy->pages) {
         struct page *page = k->page;
         if (*bytes >= b->options.compact_slice_bytes)
             return false;
-        if (page->journalled && page->snap_gen != k->gen && page->lsn < k->catalogue_end) {
+        if (page->journalled && !is_written(b, page)) {
             if (!write_page(b, page)) {
                 *starved = true;
                 return false;
@@ -374,9 +381,12 @@ static bool messages_slice(struct broker *b)
                 }
                 continue;
             }
+            bool window = q->extra && q->extra->window.count;
+            if (!queue_is_busy(q) && !window)
+                continue; /* nothing is in it */
             k->queue = q;
-            k->key = k->queue->extra && k->queue->extra->window.count ? k->queue->extra->window.keys.next : NULL;
-            k->page = CONTAINER_OF(k->queue->pages.next, struct page, queue_link);
+            k->key = window ? q->extra->window.keys.next : NULL;
+            k->page = CONTAINER_OF(q->busy->pages.next, struct page, queue_link);
             k->list = 0;
             k->entry = NULL;
         }

@@ -174,11 +174,12 @@ enum reason {
     REASON_COUNT
 };
 
-/* What governs a queue: arguments, policy and operator policy together. -1: not set. */
+/* What governs a queue: arguments, policy and operator policy together. -1: not set. Most queues have the same: they share
+ * one that is counted (rules.c), which owns what the slices point to; in others they are loans. */
 struct queue_rules {
     int64_t message_ttl_ms, expires_ms, max_length, max_length_bytes, delivery_limit, consumer_timeout_ms;
     int64_t max_age_ms, segment_bytes, partitions; /* streams */
-    struct slice dlx, dlk;                         /* point into the queue's arguments or its policies */
+    struct slice dlx, dlk;
     bool has_dlx, has_dlk, single_active;
     bool has_strategy, at_least_once; /* x-dead-letter-strategy */
     bool has_dedup, dedup;
@@ -284,19 +285,11 @@ struct queue_extra {
     struct retry retry;
 };
 
-struct queue {
-    struct object object;
-    struct vhost *vhost;
-    struct slice name, args;
-    uint64_t id;
-    bool durable, auto_delete, exclusive, had_consumer, hidden, deleting;
-    bool pumping;  /* on b->pump */
-    bool awaiting; /* on b->await */
-    bool removal_dirty;
-    bool fat;           /* on b->fat */
+/* What a queue has while anything goes on in it: messages, consumers, timers. A queue at rest shares busy_idle, which says
+ * "nothing" to whoever reads and cannot be written; who is about to change something calls queue_rouse first (busy.c). */
+struct busy {
+    struct queue *queue;
     struct peer *owner; /* exclusive queues */
-    struct queue_rules rules;
-    struct policy *policy, *operator_policy;
     struct lane *lanes; /* max_priority + 1; &lane when there is one */
     struct lane lane;
     struct entry *requeue_hint;
@@ -304,27 +297,53 @@ struct queue {
     struct list pages;
     uint64_t memory;         /* of waiting messages, what paging may free */
     uint64_t recovered_mark; /* positions below it may have been delivered before the last start */
-    uint64_t next_position, ready_count, ready_bytes, unacked_count, unacked_bytes;
-    uint64_t delivered_upto; /* positions below it may have been delivered */
-    uint64_t mark;           /* journalled delivered mark; delivery at or beyond it needs a new MARK first */
-    uint64_t mark_safe;      /* the mark that is known to be durable */
-    uint64_t captured_from;  /* first position of the transaction that is being committed; 0: none */
+    uint64_t ready_count, ready_bytes, unacked_count, unacked_bytes;
+    uint64_t mark_safe;     /* the mark that is known to be durable */
+    uint64_t captured_from; /* first position of the transaction that is being committed; 0: none */
     lsn_t mark_lsn;
     struct list consumers, ready; /* all; those that can take a message, by priority */
     uint32_t consumer_count;
     struct consumer *exclusive_consumer, *active;
-    struct list targets; /* bindings to this queue */
-    struct list pump_link, removal_link, owner_link, fat_link, hungry_link;
+    struct list pump_link, removal_link, owner_link, fat_link, hungry_link, resting_link;
     struct list getters; /* struct getter: basic.get that wait for a page */
     struct ranges removed;
     struct timer ttl_timer, expires_timer;
-    uint64_t route_mark;
-    mono_t used_at;
-    struct replay_queue *replay; /* during recovery only */
-    struct stream *stream;       /* what it holds, when it is a stream; then it has no entries */
-    bool fed;                    /* bound to a stream: its feeder wants to know when it has room */
-    struct queue_extra *extra;   /* NULL until it is needed */
+    mono_t used_at; /* while it expires without use */
 };
+
+extern const struct busy busy_idle;
+
+/* One allocation with name and arguments; some 200 bytes when idle (bench/queue_memory). */
+struct queue {
+    struct object object;
+    struct vhost *vhost;
+    struct slice name, args; /* in bytes */
+    uint64_t id;
+    const struct queue_rules *rules; /* shared: rules.c */
+    struct policy *policy, *operator_policy;
+    struct busy *busy; /* &busy_idle: at rest */
+    uint64_t next_position;
+    uint64_t delivered_upto; /* positions below it may have been delivered */
+    uint64_t mark;           /* journalled delivered mark; delivery at or beyond it needs a new MARK first */
+    uint64_t route_mark;
+    struct list targets;         /* bindings to this queue */
+    struct replay_queue *replay; /* during recovery only, and when it has messages */
+    struct stream *stream;       /* what it holds, when it is a stream; then it has no entries */
+    struct queue_extra *extra;   /* NULL until it is needed */
+    bool durable : 1, auto_delete : 1, exclusive : 1, had_consumer : 1, hidden : 1, deleting : 1;
+    bool pumping : 1;  /* on b->pump */
+    bool awaiting : 1; /* on b->await */
+    bool removal_dirty : 1;
+    bool fat : 1, thin : 1; /* on b->fat, b->thin */
+    bool fed : 1;           /* bound to a stream: its feeder wants to know when it has room */
+    bool rules_stale : 1;   /* no memory for those of a policy that has changed: tried again */
+    uint8_t bytes[];
+};
+
+static inline bool queue_is_busy(const struct queue *q)
+{
+    return q->busy != &busy_idle;
+}
 
 /* ---- clients ---- */
 
@@ -537,6 +556,9 @@ struct broker {
     struct list pump, await; /* queues with something to deliver; waiting for durable */
     struct list removals;    /* queues with removed ranges to be journalled */
     uint64_t removal_epoch;
+    struct list resting; /* queues that may have nothing to do any more */
+    struct timer rest_timer, rules_timer;
+    struct map rules;    /* struct shared_rules, by content */
     struct list delayed; /* struct delayed: messages that wait for their time */
     struct list dead;    /* struct dead_letter waiting to be routed */
     uint64_t dead_count;
@@ -565,9 +587,16 @@ struct broker {
     uint64_t journalled_bytes; /* of live entries: what a compaction would write */
 
     /* paging.c */
-    uint64_t ready_memory;     /* of all queues' waiting messages */
-    uint64_t paged;            /* messages that are on disk only */
-    struct list fat;           /* queues that hold enough of it for a page */
+    uint64_t ready_memory;   /* of all queues' waiting messages */
+    uint64_t paged;          /* messages that are on disk only */
+    size_t fat_bytes;        /* what a queue holds that is paged by itself */
+    uint64_t front_memory;   /* of it: what is in fronts */
+    uint64_t writing_memory; /* of it, or a little more: what goes when the pages on their way are written */
+    struct list fat;         /* queues that hold enough of it for a page */
+    struct list thin;        /* the others that hold some, in turn */
+    uint32_t thin_count;
+    uint32_t thin_vain;        /* so many of them in a row had nothing to write … */
+    uint64_t thin_memory;      /* … while ready_memory was this */
     struct list hungry;        /* queues that want to read when there is room for jobs */
     struct list adrift;        /* pages whose queue went while their job was on its way */
     struct map segments;       /* number → struct segment */
@@ -645,6 +674,7 @@ MUST_USE bool policy_put(struct broker *b, struct vhost *vhost, struct slice nam
                          char *text, size_t text_len);
 struct policy *policy_find(struct vhost *vhost, struct slice name, bool operator_policy);
 void policy_delete(struct broker *b, struct policy *policy);
+void policy_find_queue(struct queue *q); /* which policies it has; its rules are as they were */
 void policy_apply_queue(struct broker *b, struct queue *q);
 void policy_apply_exchange(struct broker *b, struct exchange *x);
 bool apply_to_parse(struct slice text, enum apply_to *ret);
@@ -655,11 +685,17 @@ bool queue_type_has(enum queue_type type, const char *key); /* an argument that 
 const char *queue_type_module(enum queue_type type);        /* what RabbitMQ calls it in error texts */
 MUST_USE bool queue_args_check(struct slice args, struct slice queue, struct slice vhost, struct queue_rules *ret,
                                char *text, size_t text_len);
-void queue_rules_resolve(struct queue *q, struct queue_rules *ret);
+void queue_rules_resolve(const struct queue *q, struct queue_rules *ret); /* lends of its arguments and policies */
 MUST_USE bool args_equivalent(const char *what, struct slice name, struct slice vhost, struct slice asked,
                               struct slice current, const char *const *keys, char *text, size_t text_len);
 extern const char *const queue_arg_keys[];
 extern const char *const exchange_arg_keys[];
+
+/* rules.c: shared rules */
+void rules_init(struct broker *b);
+void rules_fini(struct broker *b);
+MUST_USE const struct queue_rules *rules_share(struct broker *b, const struct queue_rules *rules); /* NULL: no memory */
+void rules_drop(struct broker *b, const struct queue_rules **rules);                               /* NULL is nothing */
 
 /* exchange.c */
 struct exchange *exchange_find(struct vhost *vhost, struct slice name);
@@ -690,14 +726,45 @@ MUST_USE struct queue *queue_make(struct broker *b, struct vhost *vhost, struct 
 void queue_delete(struct broker *b, struct queue *q);
 uint64_t queue_purge(struct broker *b, struct queue *q);
 void queue_used(struct broker *b, struct queue *q);
+void queue_expires(void *arg, struct timer *timer); /* fires in a queue's expires_timer */
 void queue_rules_changed(struct broker *b, struct queue *q);
+MUST_USE bool queue_rules_retry(struct broker *b); /* those for which there was no memory */
 bool queue_locked(const struct queue *q, const struct peer *peer);
 MUST_USE bool queue_extra_make(struct queue *q); /* if it is not there. False: no memory */
 void fail_locked(struct broker *b, struct peer *peer, const struct command *c, struct slice queue);
 
+/* busy.c */
+void busy_init(struct broker *b);
+void busy_recovered(struct broker *b);
+/* The queue is busy afterwards, until a timer finds that it rests: what a command rouses is busy to its end. */
+MUST_USE bool queue_rouse_now(struct broker *b, struct queue *q);
+static inline bool queue_rouse(struct broker *b, struct queue *q)
+{
+    return queue_is_busy(q) || queue_rouse_now(b, q);
+}
+static inline bool queues_rouse(struct broker *b, const struct route *route)
+{
+    for (uint32_t i = 0; i < route->count; i++)
+        if (!queue_rouse(b, route->queues[i]))
+            return false;
+    return true;
+}
+void queue_calmed_now(struct broker *b, struct queue *q);
+static inline uint64_t queue_delayed(const struct queue *q) /* messages that wait for their retry */
+{
+    return q->extra ? q->extra->retry.count : 0;
+}
+static inline void queue_calmed(struct broker *b, struct queue *q) /* something ended: perhaps nothing is left to do */
+{
+    const struct busy *w = q->busy;
+    if ((w->ready_count | w->unacked_count | w->consumer_count | queue_delayed(q)) == 0)
+        queue_calmed_now(b, q);
+}
+void queue_busy_end(struct broker *b, struct queue *q);
+void busy_check(const struct queue *q);
+
 /* backlog.c: entries in a queue */
-void backlog_init(struct queue *q);
-MUST_USE bool backlog_lanes(struct queue *q, unsigned lanes);
+void backlog_init(struct busy *busy);
 struct entry *backlog_append(struct broker *b, struct queue *q, struct msg *msg, uint64_t position, lsn_t lsn,
                              wall_t deadline, bool journalled);
 struct entry *backlog_head(struct queue *q);
@@ -714,7 +781,10 @@ bool backlog_would_overflow(struct queue *q, const struct msg *msg);
 void backlog_expire(struct broker *b, struct queue *q);
 void backlog_arm(struct broker *b, struct queue *q);
 wall_t backlog_deadline(const struct broker *b, const struct queue *q, const struct msg *msg);
-bool backlog_journals(const struct queue *q, const struct msg *msg);
+static inline bool backlog_journals(const struct queue *q, const struct msg *msg)
+{
+    return q->object.journalled && ((msg->flags & MSG_PERSISTENT) || q->rules->type == QUEUE_QUORUM);
+}
 
 /* The first waiting message of a lane, when it is in memory. */
 struct entry *lane_first(const struct lane *lane);
@@ -727,10 +797,10 @@ void backlog_want(struct broker *b, struct queue *q); /* the head is on disk: re
 /* paging.c */
 void paging_init(struct broker *b);
 void paging_fini(struct broker *b);
-void paging_turn(struct broker *b); /* once a tick: writes pages, drops segments */
+bool paging_turn(struct broker *b); /* once a tick: writes pages, drops segments. True: work is left */
 void paging_disk_full(struct broker *b);
-bool paging_overloaded(const struct broker *b); /* publishers are faster than the disk: take no commands */
-void paging_fattened(struct broker *b, struct queue *q);
+bool paging_overloaded(const struct broker *b);        /* publishers are faster than the disk: take no commands */
+void paging_listed(struct broker *b, struct queue *q); /* into the list where it belongs by what it holds */
 void paging_want(struct broker *b, struct queue *q, struct lane *lane); /* read ahead, when the front is short */
 void paging_left(struct broker *b, struct lane *lane, struct entry *e); /* before an entry leaves a lane with pages */
 void paging_entry_gone(struct broker *b, struct entry *e);         /* the message of a page dies, or leaves the page */
@@ -743,9 +813,21 @@ MUST_USE bool page_hole(struct page *page, uint64_t position, uint64_t count);
 bool page_has(const struct page *page, uint64_t position);
 /* The next run of positions that are alive, from *position on. False: there is none. */
 bool page_alive_from(const struct page *page, uint64_t *position, uint64_t *ret_last);
-void paging_settle_entry(struct lane *lane, struct entry *e);
+void paging_settle_entry(struct broker *b, struct lane *lane, struct entry *e);
 MUST_USE bool page_settle(struct broker *b,
                           struct page *page); /* a page of the replay takes its place; last come highest */
+
+/* between paging.c and thin.c */
+void front_grows(struct broker *b, struct lane *lane, struct entry *e);   /* the entry stands in the front */
+void front_shrinks(struct broker *b, struct lane *lane, struct entry *e); /* it leaves */
+bool paging_may_write(struct broker *b);
+bool page_write(struct broker *b, struct queue *q, unsigned lane,
+                bool thin);                /* false: nothing to write, or no memory */
+size_t thin_least(const struct broker *b); /* memory that a page is worth */
+bool thin_turn(struct broker *b);
+bool queue_is_awaited(const struct queue *q); /* somebody would take its next message now */
+void page_trim(struct page *page);            /* its holes take no more memory than they need */
+
 bool get_later(struct broker *b, struct channel *ch, struct queue *q, uint32_t origin, bool no_ack);
 void getters_forget(struct broker *b, struct channel *ch);
 void getters_end(struct broker *b, struct queue *q);

@@ -38,7 +38,7 @@ static bool push(struct broker *b, struct queue *q, struct entry *e, struct msg 
 bool dead_letter(struct broker *b, struct entry *e, enum reason reason)
 {
     struct queue *q = e->queue;
-    if (!q || !q->rules.has_dlx || q->deleting) {
+    if (!q || !q->rules->has_dlx || q->deleting) {
         backlog_remove(b, e, reason);
         return true;
     }
@@ -47,7 +47,7 @@ bool dead_letter(struct broker *b, struct entry *e, enum reason reason)
 
 void dead_letter_msg(struct broker *b, struct queue *q, struct msg *msg, enum reason reason)
 {
-    if (q->rules.has_dlx)
+    if (q->rules->has_dlx)
         (void)push(b, q, NULL, msg, reason); /* without memory its publisher still hears that it was refused */
 }
 
@@ -173,7 +173,7 @@ static void write_headers(struct broker *b, struct writer *w, const struct msg *
 static struct msg *make(struct broker *b, const struct dead_letter *d, const struct amqp_props *old,
                         struct slice deaths)
 {
-    const struct queue_rules *rules = &d->queue->rules;
+    const struct queue_rules *rules = d->queue->rules;
     struct slice key = rules->has_dlk ? rules->dlk : msg_key(d->msg);
     size_t max = old->headers.len + 2 * deaths.len + 6 * NAME_MAX_BYTES + 1024 + old->expiration.len;
     uint8_t *raw = mem_alloc(2 * max + 1024 + amqp_props_len_max(old));
@@ -218,7 +218,7 @@ static struct slice deaths_of(struct slice headers)
 /* Makes the message if it is not made, and routes it; without queues in b->route it has nowhere to go. False: no memory. */
 static bool aim(struct broker *b, struct dead_letter *d)
 {
-    struct exchange *x = exchange_find(d->queue->vhost, d->queue->rules.dlx);
+    struct exchange *x = exchange_find(d->queue->vhost, d->queue->rules->dlx);
     struct amqp_props props;
     b->route.count = 0;
     if (!x || !amqp_props_parse(msg_props(d->msg), &props))
@@ -302,11 +302,12 @@ bool dead_letter_prepare(struct broker *b, struct entry *e, enum reason reason, 
         return false;
     *d = (struct dead_letter){.entry = e, .msg = msg_ref(e->msg), .queue = e->queue, .reason = reason};
     bool ok = aim(b, d) && (!b->route.count || dedup_reserve(b, d->made, &b->route, &needs->keys));
-    if (ok && b->route.count) {
+    if (ok && b->route.count && queues_rouse(b, &b->route)) {
         tx_need(needs, d->made, b->route.count, ret_need);
         *ret = d;
         return true;
     }
+    ok = ok && !b->route.count;
     dead_letter_discard(b, &d);
     return ok;
 }

@@ -135,7 +135,7 @@ static bool counts(const struct broker *b, const struct window *w, const struct 
 
 static uint32_t most(const struct queue *q)
 {
-    return q->rules.cache_size < 0 ? DEDUP_KEYS_DEFAULT : (uint32_t)q->rules.cache_size;
+    return q->rules->cache_size < 0 ? DEDUP_KEYS_DEFAULT : (uint32_t)q->rules->cache_size;
 }
 
 static struct window *window_of(const struct queue *q)
@@ -145,7 +145,7 @@ static struct window *window_of(const struct queue *q)
 
 static struct slice header_of(const struct queue *q)
 {
-    return q->rules.dedup_header.len ? q->rules.dedup_header : slice_str(DEDUP_HEADER);
+    return q->rules->dedup_header.len ? q->rules->dedup_header : slice_str(DEDUP_HEADER);
 }
 
 static uint64_t header_hash(const struct queue *q)
@@ -198,11 +198,11 @@ struct key_value dedup_key(const struct queue *q, const struct msg *msg, wall_t 
 {
     struct key_value value = {.until = WALL_NEVER};
     struct amqp_value v;
-    if (!q->rules.dedup || !(msg->flags & MSG_HAS_HEADERS))
+    if (!q->rules->dedup || !(msg->flags & MSG_HAS_HEADERS))
         return value;
     struct slice headers = msg_headers(msg);
     value.has = hash_of(q, headers, value.hash);
-    int64_t ttl = q->rules.cache_ttl_ms;
+    int64_t ttl = q->rules->cache_ttl_ms;
     if (amqp_table_find(headers, "x-cache-ttl", &v) && amqp_value_is_int(&v) && v.i > 0 && v.i <= TIME_MS_MAX)
         ttl = v.i;
     if (ttl >= 0)
@@ -230,7 +230,7 @@ bool dedup_reserve(struct broker *b, const struct msg *msg, const struct route *
         return true;
     for (uint32_t i = 0; i < route->count; i++) {
         struct queue *q = route->queues[i];
-        if (!q->rules.dedup)
+        if (!q->rules->dedup)
             continue;
         struct window *w = window_make(q);
         if (!w)
@@ -323,7 +323,7 @@ void dedup_purged(struct broker *b, struct queue *q)
     if (!w || !w->present)
         return;
     w->purged_upto = q->next_position;
-    LIST_EACH(&q->unacked, node, after)
+    LIST_EACH(&q->busy->unacked, node, after)
     keep(b, w, CONTAINER_OF(node, struct entry, link));
 }
 
@@ -345,7 +345,7 @@ void dedup_drop(struct broker *b, struct queue *q)
 void dedup_rules_changed(struct broker *b, struct queue *q)
 {
     const struct window *w = window_of(q);
-    if (w && (!q->rules.dedup || w->header != header_hash(q)))
+    if (w && (!q->rules->dedup || w->header != header_hash(q)))
         dedup_drop(b, q);
 }
 
@@ -433,7 +433,7 @@ void dedup_check(struct broker *b, const struct queue *q)
     }
     CHECK(count == w->count && present == w->present && w->header == header_hash(q));
     CHECK(w->base <= w->buckets && w->buckets <= 2 * w->base);
-    LIST_EACH(&q->unacked, node, after)
+    LIST_EACH(&q->busy->unacked, node, after)
     {
         const struct entry *e = CONTAINER_OF(node, struct entry, link);
         struct key_value value = dedup_key(q, e->msg, 0);

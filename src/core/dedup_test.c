@@ -455,7 +455,7 @@ static void message_and_key_or_neither(void **state)
         struct rig *other = rig_new(copy, NULL, rig->wall);
         struct queue *q = queue_find(vhost_find(other->b, slice_str("/")), slice_str("q"));
         if (q)
-            assert_int_equal(q->extra ? q->extra->window.count : 0, q->ready_count);
+            assert_int_equal(q->extra ? q->extra->window.count : 0, q->busy->ready_count);
         rig_free(other);
         rig_log_free(copy);
     }
@@ -629,7 +629,7 @@ static void assert_once(struct rig *rig, const char *queue)
     struct queue *q = queue_find(vhost_find(rig->b, slice_str("/")), slice_str(queue));
     char *bodies[64];
     unsigned count = 0;
-    for (struct list *at = q ? q->lane.entries.next : NULL; q && at != &q->lane.entries; at = at->next)
+    for (struct list *at = q ? q->busy->lane.entries.next : NULL; q && at != &q->busy->lane.entries; at = at->next)
         bodies[count++] = strndup((const char *)msg_body(CONTAINER_OF(at, struct entry, link)->msg).ptr,
                                   msg_body(CONTAINER_OF(at, struct entry, link)->msg).len);
     qsort(bodies, count, sizeof *bodies, by_body);

@@ -90,7 +90,7 @@ struct delayed *delay_prepare(struct broker *b, struct vhost *vhost)
             return NULL;
         (void)log_object(b, &vhost->delays->object);
     }
-    return delayed_new(NULL);
+    return queue_rouse(b, vhost->delays) ? delayed_new(NULL) : NULL;
 }
 
 /* An entry and log_enqueue_bytes for one target are reserved. */

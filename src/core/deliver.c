@@ -19,16 +19,17 @@ void queue_schedule(struct broker *b, struct queue *q)
 {
     if (q->pumping || q->deleting)
         return;
-    list_remove(&q->pump_link); /* from b->await, if it is there */
-    list_insert(&b->pump, &q->pump_link);
+    struct list *link = &q->busy->pump_link;
+    list_remove(link); /* from b->await, if it is there */
+    list_insert(&b->pump, link);
     q->pumping = true;
     q->awaiting = false;
 }
 
 void queue_await(struct broker *b, struct queue *q)
 {
-    list_remove(&q->pump_link);
-    list_insert(&b->await, &q->pump_link);
+    list_remove(&q->busy->pump_link);
+    list_insert(&b->await, &q->busy->pump_link);
     q->pumping = false;
     q->awaiting = true;
 }
@@ -36,7 +37,7 @@ void queue_await(struct broker *b, struct queue *q)
 void durable_advanced(struct broker *b)
 {
     LIST_EACH(&b->await, node, after)
-    queue_schedule(b, CONTAINER_OF(node, struct queue, pump_link));
+    queue_schedule(b, CONTAINER_OF(node, struct busy, pump_link)->queue);
 }
 
 /* ---- readiness ---- */
@@ -44,7 +45,7 @@ void durable_advanced(struct broker *b)
 static bool may_serve(const struct consumer *consumer)
 {
     const struct queue *q = consumer->queue;
-    return !q->rules.single_active || q->active == consumer;
+    return !q->rules->single_active || q->busy->active == consumer;
 }
 
 bool consumer_can_take(const struct consumer *consumer)
@@ -60,9 +61,9 @@ bool consumer_can_take(const struct consumer *consumer)
 /* Into the queue's turn, behind those of the same or higher priority. */
 void consumer_enlist(struct broker *b, struct consumer *consumer)
 {
-    struct list *at = &consumer->queue->ready;
+    struct list *at = &consumer->queue->busy->ready;
     list_remove(&consumer->ready_link);
-    while (at->prev != &consumer->queue->ready &&
+    while (at->prev != &consumer->queue->busy->ready &&
            CONTAINER_OF(at->prev, struct consumer, ready_link)->priority < consumer->priority)
         at = at->prev;
     list_insert(at, &consumer->ready_link);
@@ -89,8 +90,9 @@ void consumers_unpark(struct broker *b, struct channel *ch)
 
 struct consumer *queue_next_ready(struct queue *q)
 {
+    const struct list *ready = &q->busy->ready;
     struct consumer *consumer;
-    while ((consumer = LIST_FIRST(&q->ready, struct consumer, ready_link))) {
+    while ((consumer = LIST_FIRST(ready, struct consumer, ready_link))) {
         if (may_serve(consumer) && consumer_can_take(consumer))
             return consumer;
         park(consumer);
@@ -101,7 +103,7 @@ struct consumer *queue_next_ready(struct queue *q)
 bool queue_has_ready_consumer(struct broker *b, struct queue *q)
 {
     (void)b;
-    return !list_empty(&q->ready) && queue_next_ready(q) != NULL;
+    return !list_empty(&q->busy->ready) && queue_next_ready(q) != NULL;
 }
 
 /* How many one consumer can take, as far as its limits go. */
@@ -121,7 +123,7 @@ static uint64_t appetite(const struct consumer *consumer)
 uint64_t queue_appetite(struct queue *q, uint64_t most)
 {
     uint64_t sum = 0;
-    LIST_EACH(&q->ready, node, after)
+    LIST_EACH(&q->busy->ready, node, after)
     {
         uint64_t one = appetite(CONTAINER_OF(node, struct consumer, ready_link));
         if (one >= most - sum)
@@ -137,7 +139,7 @@ uint64_t queue_appetite(struct queue *q, uint64_t most)
 struct msg *msg_for_delivery(struct broker *b, struct queue *q, struct entry *e)
 {
     struct amqp_props props;
-    if ((q->rules.type != QUEUE_QUORUM && !retry_enabled(&q->rules)) || e->returns == 0 ||
+    if ((q->rules->type != QUEUE_QUORUM && !retry_enabled(q->rules)) || e->returns == 0 ||
         !amqp_props_parse(msg_props(e->msg), &props))
         return msg_ref(e->msg);
     size_t max = props.headers.len + 64;
@@ -160,7 +162,7 @@ struct msg *msg_for_delivery(struct broker *b, struct queue *q, struct entry *e)
 
 static int64_t timeout_ms(const struct broker *b, const struct queue *q)
 {
-    return q->rules.consumer_timeout_ms > 0 ? q->rules.consumer_timeout_ms : b->options.consumer_timeout_ms;
+    return q->rules->consumer_timeout_ms > 0 ? q->rules->consumer_timeout_ms : b->options.consumer_timeout_ms;
 }
 
 static void timeout_fired(void *arg, struct timer *timer)
@@ -238,13 +240,13 @@ static bool deliver(struct broker *b, struct consumer *consumer, struct entry *e
 
 static bool mark_covers(struct broker *b, struct queue *q, const struct entry *e)
 {
-    if (!(e->flags & ENTRY_JOURNALLED) || e->position < q->mark_safe)
+    if (!(e->flags & ENTRY_JOURNALLED) || e->position < q->busy->mark_safe)
         return true;
     if (e->position >= q->mark && log_reserve(b, 64, 1))
         mark_cover(b, q, e->position);
-    if (q->mark_lsn <= b->durable)
-        q->mark_safe = q->mark;
-    return e->position < q->mark_safe;
+    if (q->busy->mark_lsn <= b->durable)
+        q->busy->mark_safe = q->mark;
+    return e->position < q->busy->mark_safe;
 }
 
 static void pump(struct broker *b, struct queue *q, unsigned *budget)
@@ -256,7 +258,7 @@ static void pump(struct broker *b, struct queue *q, unsigned *budget)
     for (unsigned n = 0; n < PUMP_PER_QUEUE && *budget; n++) {
         struct entry *e = backlog_head(q);
         if (!e) {
-            if (q->ready_count && queue_next_ready(q))
+            if (q->busy->ready_count && queue_next_ready(q))
                 backlog_want(b, q); /* the queue is scheduled again when it has come */
             break;
         }
@@ -280,11 +282,11 @@ static void pump(struct broker *b, struct queue *q, unsigned *budget)
             return;
         }
         (*budget)--;
-        if (consumer->ready_link.next != &q->ready) /* alone among equals: its turn again */
+        if (consumer->ready_link.next != &q->busy->ready) /* alone among equals: its turn again */
             consumer_enlist(b, consumer);
     }
     q->pumping = false;
-    list_remove(&q->pump_link);
+    list_remove(&q->busy->pump_link);
     if (backlog_head(q) && queue_next_ready(q))
         queue_schedule(b, q);
     backlog_limit(b, q);
@@ -296,7 +298,7 @@ void pump_all(struct broker *b, unsigned budget)
     struct list *last = b->pump.prev;
     while (!list_empty(&b->pump) && budget) {
         struct list *node = b->pump.next;
-        pump(b, CONTAINER_OF(node, struct queue, pump_link), &budget);
+        pump(b, CONTAINER_OF(node, struct busy, pump_link)->queue, &budget);
         if (node == last)
             break;
     }
@@ -307,15 +309,15 @@ void pump_all(struct broker *b, unsigned budget)
 static void choose_active(struct broker *b, struct queue *q)
 {
     struct consumer *best = NULL;
-    if (!q->rules.single_active || q->active)
+    if (!q->rules->single_active || q->busy->active)
         return;
-    LIST_EACH(&q->consumers, node, after)
+    LIST_EACH(&q->busy->consumers, node, after)
     {
         struct consumer *consumer = CONTAINER_OF(node, struct consumer, queue_link);
         if (!best || consumer->priority > best->priority)
             best = consumer;
     }
-    q->active = best;
+    q->busy->active = best;
     if (best)
         consumer_enlist(b, best);
 }
@@ -347,12 +349,12 @@ void consumer_remove(struct broker *b, struct consumer *consumer)
     if (consumer->unacked)
         forget_in_unacked(ch, consumer);
     if (q) {
-        q->consumer_count--;
+        q->busy->consumer_count--;
         b->totals.consumers--;
-        if (q->exclusive_consumer == consumer)
-            q->exclusive_consumer = NULL;
-        if (q->active == consumer)
-            q->active = NULL;
+        if (q->busy->exclusive_consumer == consumer)
+            q->busy->exclusive_consumer = NULL;
+        if (q->busy->active == consumer)
+            q->busy->active = NULL;
         queue_used(b, q);
     }
     slice_drop(&consumer->tag);
@@ -361,7 +363,8 @@ void consumer_remove(struct broker *b, struct consumer *consumer)
     if (!q || q->deleting)
         return;
     choose_active(b, q);
-    if (q->consumer_count == 0 && q->auto_delete)
+    queue_calmed(b, q);
+    if (q->busy->consumer_count == 0 && q->auto_delete)
         queue_delete(b, q);
 }
 
@@ -417,7 +420,7 @@ static struct queue *readable(struct broker *b, struct channel *ch, struct comma
 static struct consumer *consumer_make(struct broker *b, struct channel *ch, struct queue *q, struct command *c,
                                       struct slice tag)
 {
-    struct consumer *consumer = pool_take(&b->consumers);
+    struct consumer *consumer = queue_rouse(b, q) ? pool_take(&b->consumers) : NULL;
     if (!consumer)
         return NULL;
     *consumer = (struct consumer){.channel = ch, .queue = q, .prefetch = ch->prefetch};
@@ -434,14 +437,14 @@ static struct consumer *consumer_make(struct broker *b, struct channel *ch, stru
     consumer->exclusive = c->ask->flags & ASK_EXCLUSIVE;
     list_init(&consumer->ready_link);
     timer_init(&consumer->timeout, timeout_fired);
-    list_insert(&q->consumers, &consumer->queue_link);
+    list_insert(&q->busy->consumers, &consumer->queue_link);
     list_insert(&ch->consumers, &consumer->channel_link);
     ch->consumer_count++;
-    q->consumer_count++;
+    q->busy->consumer_count++;
     q->had_consumer = true;
     b->totals.consumers++;
     if (consumer->exclusive)
-        q->exclusive_consumer = consumer;
+        q->busy->exclusive_consumer = consumer;
     return consumer;
 }
 
@@ -452,7 +455,7 @@ static bool consumer_args_allowed(struct broker *b, struct peer *peer, const str
     if (amqp_table_find(c->ask->args, foreign, &v))
         fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED,
              "invalid arg '%s' for queue '%.*s' in vhost '%.*s' of queue type %s", foreign, SLICE_ARG(q->name),
-             SLICE_ARG(peer->vhost->name), queue_type_module(q->rules.type));
+             SLICE_ARG(peer->vhost->name), queue_type_module(q->rules->type));
     else if (amqp_table_find(c->ask->args, "x-priority", &v) && !amqp_value_is_int(&v))
         fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED,
              "invalid arg 'x-priority' for queue '%.*s' in vhost '%.*s': \"expected integer, got %s\"",
@@ -477,14 +480,15 @@ void do_consume(struct broker *b, struct peer *peer, struct channel *ch, struct 
     struct queue *q = readable(b, ch, c);
     if (!q)
         return;
-    if (q->exclusive_consumer || ((c->ask->flags & ASK_EXCLUSIVE) && (q->consumer_count || q->rules.single_active))) {
+    if (q->busy->exclusive_consumer ||
+        ((c->ask->flags & ASK_EXCLUSIVE) && (q->busy->consumer_count || q->rules->single_active))) {
         fail(b, peer, c->channel, c->origin, ERR_ACCESS_REFUSED, "queue '%.*s' in vhost '%.*s' in exclusive use",
              SLICE_ARG(q->name), SLICE_ARG(peer->vhost->name));
         return;
     }
     if (!consumer_args_allowed(b, peer, q, c))
         return;
-    if (q->rules.type == QUEUE_QUORUM && ch->global_prefetch) {
+    if (q->rules->type == QUEUE_QUORUM && ch->global_prefetch) {
         fail(b, peer, c->channel, c->origin, ERR_NOT_IMPLEMENTED,
              "queue '%.*s' in vhost '%.*s' does not support global qos", SLICE_ARG(q->name),
              SLICE_ARG(peer->vhost->name));
@@ -510,9 +514,9 @@ void do_consume(struct broker *b, struct peer *peer, struct channel *ch, struct 
     }
     queue_used(b, q);
     answer_ok(b, peer, c, 0, consumer->tag, consumer->id, 0);
-    if (q->rules.single_active && q->active)
+    if (q->rules->single_active && q->busy->active)
         park(consumer);
-    else if (q->rules.single_active)
+    else if (q->rules->single_active)
         choose_active(b, q);
     else
         consumer_enlist(b, consumer);
@@ -540,7 +544,7 @@ void get_now(struct broker *b, struct channel *ch, struct queue *q, uint32_t ori
              SLICE_ARG(q->name), SLICE_ARG(q->vhost->name));
         return;
     }
-    if (!e && q->ready_count) {
+    if (!e && q->busy->ready_count) {
         if (!get_later(b, ch, q, origin, no_ack))
             no_memory(b, peer, ch->number, origin);
         return;
@@ -556,8 +560,8 @@ void get_now(struct broker *b, struct channel *ch, struct queue *q, uint32_t ori
         return;
     }
     lsn_t lsn = e->lsn;
-    if ((e->flags & ENTRY_JOURNALLED) && !mark_covers(b, q, e) && q->mark_lsn > lsn)
-        lsn = q->mark_lsn;
+    if ((e->flags & ENTRY_JOURNALLED) && !mark_covers(b, q, e) && q->busy->mark_lsn > lsn)
+        lsn = q->busy->mark_lsn;
     struct effect *effect = effect_push(b, peer, EFF_GET_OK, ch->number);
     effect->origin = origin;
     effect->msg = msg;
@@ -575,7 +579,7 @@ void get_now(struct broker *b, struct channel *ch, struct queue *q, uint32_t ori
         backlog_take(b, e);
     }
     backlog_expire(b, q); /* what this message hid and is due does not count as left */
-    effect->count = q->ready_count;
+    effect->count = q->busy->ready_count;
 }
 
 void do_get(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
@@ -589,18 +593,18 @@ void do_get(struct broker *b, struct peer *peer, struct channel *ch, struct comm
              SLICE_ARG(peer->vhost->name));
         return;
     }
-    if (q->rules.single_active) {
+    if (q->rules->single_active) {
         fail(
             b, peer, c->channel, c->origin, ERR_RESOURCE_LOCKED,
             "cannot obtain access to locked queue '%.*s' in vhost '%.*s'. basic.get operations are not supported by %s "
             "with single active consumer",
             SLICE_ARG(q->name), SLICE_ARG(peer->vhost->name),
-            q->rules.type == QUEUE_QUORUM ? "quorum queues" : "queues");
+            q->rules->type == QUEUE_QUORUM ? "quorum queues" : "queues");
         return;
     }
     queue_used(b, q);
     bool no_ack = c->flags & ASK_NO_ACK || c->ask->flags & ASK_NO_ACK;
-    if (list_empty(&q->getters))
+    if (list_empty(&q->busy->getters))
         get_now(b, ch, q, c->origin, no_ack);
     else if (!get_later(b, ch, q, c->origin, no_ack))
         no_memory(b, peer, c->channel, c->origin);

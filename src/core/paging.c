@@ -21,6 +21,8 @@
  *       that made it so is durable.
  *   P5  one job per page at a time; the job's ticket is the page. A page whose queue goes meanwhile drifts until the answer.
  *
+ * Queues that hold too little for that are thin.c's: their pages are small, and no message stays behind in a front.
+ *
  * Without a journal (transient messages) pages are the same but for the record: they are garbage after a restart. The hidden
  * queue of delayed messages is not paged.
  */
@@ -28,9 +30,11 @@
 
 #include <errno.h>
 
-#define WRITES_MAX 32u /* pages being written, of all queues */
-#define READS_MAX 128u /* pages being read */
-#define READ_AHEAD 4u  /* of one lane */
+#define WRITES_MAX 256u   /* pages being written, of all queues … */
+#define WRITING_PAGES 64u /* … and as much as so many full pages */
+#define READS_MAX 128u    /* pages being read */
+#define READ_AHEAD 4u     /* of one lane */
+#define THIN_BYTES 512u   /* of memory: a smaller page is not worth its struct */
 #define PAUSE_NS NS_PER_S
 #define OVERLOAD 4u /* times paging_bytes */
 
@@ -45,9 +49,16 @@ static size_t front_wanted(const struct broker *b)
     return 4 * page_bytes(b);
 }
 
-static size_t fat_bytes(const struct broker *b)
+size_t thin_least(const struct broker *b)
 {
-    return front_wanted(b) + 2 * page_bytes(b);
+    return page_bytes(b) < THIN_BYTES ? page_bytes(b) : THIN_BYTES;
+}
+
+/* The fronts of all queues together: what is more is read again when somebody wants it. */
+static size_t fronts_wanted(const struct broker *b)
+{
+    size_t share = b->options.paging_bytes / 4;
+    return share > front_wanted(b) ? share : front_wanted(b);
 }
 
 /* ---- pages ---- */
@@ -119,6 +130,18 @@ static bool holes_room(struct ranges *holes, uint32_t more)
 static bool page_reserve(struct page *page)
 {
     return holes_room(&page->holes, page->live / 2 + 1);
+}
+
+void page_trim(struct page *page)
+{
+    struct ranges *holes = &page->holes;
+    struct range *less = holes->count ? mem_realloc(holes->runs, holes->count * sizeof *less) : NULL;
+    if (holes->count == 0)
+        mem_free(holes->runs);
+    else if (!less)
+        return; /* the larger one is as good */
+    holes->runs = less;
+    holes->max = holes->count;
 }
 
 /* The positions are no hole yet. */
@@ -232,7 +255,7 @@ static void drop_segments(struct broker *b)
             s->lsn = b->appended ? b->appended : 1;
         if (s->lsn > b->durable)
             continue;
-        if (ring_room(&b->sides[b->options.ports + 1].port.effects) <= WRITES_MAX + READS_MAX)
+        if (ring_room_now(&b->sides[b->options.ports + 1].port.effects) <= WRITES_MAX + READS_MAX)
             return; /* nobody would tell those who wait for a place that these are done */
         struct page_job *job = page_job_new(PAGE_DROP, 0);
         if (!job)
@@ -319,24 +342,39 @@ struct entry *lane_first(const struct lane *lane)
     return e && (!next || e->position < next->position) ? e : next; /* what came back may belong behind it */
 }
 
+void front_grows(struct broker *b, struct lane *lane, struct entry *e)
+{
+    size_t bytes = entry_memory(e);
+    e->flags |= ENTRY_FRONT;
+    lane->paging->front_bytes += bytes;
+    b->front_memory += bytes;
+}
+
+void front_shrinks(struct broker *b, struct lane *lane, struct entry *e)
+{
+    size_t bytes = entry_memory(e);
+    e->flags &= (uint8_t)~ENTRY_FRONT;
+    lane->paging->front_bytes -= bytes;
+    b->front_memory -= bytes;
+}
+
 /* Into its place in the front: the end, but for what came back or was unacknowledged in a crash. */
-static void front_insert(struct lane *lane, struct entry *e)
+static void front_insert(struct broker *b, struct lane *lane, struct entry *e)
 {
     struct list *at = &lane->paging->front;
     while (at->prev != &lane->paging->front && CONTAINER_OF(at->prev, struct entry, link)->position > e->position)
         at = at->prev;
     list_insert(at, &e->link);
-    lane->paging->front_bytes += entry_memory(e);
-    e->flags |= ENTRY_FRONT;
+    front_grows(b, lane, e);
 }
 
 /* The next message cannot be read, now or later. */
 bool paging_is_damaged(const struct queue *q)
 {
     for (unsigned i = lane_count(q); i-- > 0;)
-        if (q->lanes[i].count) {
-            const struct page *page = first_page(&q->lanes[i]);
-            return page && page->state == PAGE_DAMAGED && !lane_first(&q->lanes[i]);
+        if (q->busy->lanes[i].count) {
+            const struct page *page = first_page(&q->busy->lanes[i]);
+            return page && page->state == PAGE_DAMAGED && !lane_first(&q->busy->lanes[i]);
         }
     return false;
 }
@@ -359,10 +397,9 @@ static void paging_end(struct broker *b, struct queue *q, struct lane *lane)
 void paging_left(struct broker *b, struct lane *lane, struct entry *e)
 {
     struct lane_paging *p = lane->paging;
-    if (e->flags & ENTRY_FRONT) {
-        p->front_bytes -= entry_memory(e);
-        e->flags &= (uint8_t)~ENTRY_FRONT;
-    } else if (p->unwritten == &e->link)
+    if (e->flags & ENTRY_FRONT)
+        front_shrinks(b, lane, e);
+    else if (p->unwritten == &e->link)
         p->unwritten = e->link.next;
     if (e->page && e->page->state == PAGE_WRITING)
         paging_entry_gone(b, e); /* the message stays in memory, without the page */
@@ -370,27 +407,28 @@ void paging_left(struct broker *b, struct lane *lane, struct entry *e)
 
 /* ---- writing ---- */
 
-/* The first page of a lane leaves the next messages where they are: they become its front. So does everything that came
- * back from before the end of the pages there were: these may still hold messages that are unacknowledged (P1). */
-static bool begin_lane(struct broker *b, struct queue *q, struct lane *lane)
+/* The first page of a lane leaves the next messages where they are: they become its front, unless there are fronts enough or
+ * the queue is thin. So does everything that came back from before the end of the pages there were: these may still hold messages
+ * that are unacknowledged (P1). */
+static bool begin_lane(struct broker *b, struct queue *q, struct lane *lane, bool thin)
 {
+    size_t wanted = thin || b->front_memory + front_wanted(b) > fronts_wanted(b) ? 0 : front_wanted(b);
     struct lane_paging *p = mem_zalloc(sizeof *p);
     if (!p)
         return false;
     list_init(&p->front);
     list_init(&p->pages);
+    lane->paging = p;
     while (!list_empty(&lane->entries)) {
         struct entry *e = CONTAINER_OF(lane->entries.next, struct entry, link);
-        if (p->front_bytes >= front_wanted(b) && e->position > lane->paged_upto)
+        if (p->front_bytes >= wanted && e->position > lane->paged_upto)
             break;
         compact_moving(b, e);
-        p->front_bytes += entry_memory(e);
         list_remove(&e->link);
         list_insert(&p->front, &e->link);
-        e->flags |= ENTRY_FRONT;
+        front_grows(b, lane, e);
     }
     p->unwritten = lane->entries.next;
-    lane->paging = p;
     compact_lists_changed(b, q);
     return true;
 }
@@ -404,8 +442,9 @@ static void page_item_set(struct page_item *item, struct entry *e)
                                .msg = msg_ref(e->msg)};
 }
 
-/* How many of the unwritten entries make a page; 0: not enough, or what comes is not durable. */
-static uint32_t page_measure(struct broker *b, struct lane *lane)
+/* How many of the unwritten entries make a page; 0: not enough, or what comes is not durable. A thin page is what there is,
+ * when it frees more memory than the page costs. */
+static uint32_t page_measure(struct broker *b, struct lane *lane, bool thin)
 {
     size_t bytes = 0;
     uint32_t count = 0;
@@ -417,7 +456,7 @@ static uint32_t page_measure(struct broker *b, struct lane *lane)
         if (++count == PAGE_ITEMS_MAX || bytes >= page_bytes(b))
             return count;
     }
-    return 0;
+    return thin && bytes + count * ENTRY_COST >= thin_least(b) ? count : 0;
 }
 
 /* False: no memory for the positions between that are not the page's. */
@@ -450,6 +489,14 @@ static void page_fill(struct page *page, struct page_job *job, const struct lane
     job->sync = page->journalled;
 }
 
+static size_t job_memory(const struct page_job *job)
+{
+    size_t bytes = 0;
+    for (uint32_t i = 0; i < job->count; i++)
+        bytes += msg_size(job->items[i].msg) + ENTRY_COST;
+    return bytes;
+}
+
 /* From here on the entries are being written. */
 static void page_claim(struct page *page, struct lane *lane)
 {
@@ -460,29 +507,31 @@ static void page_claim(struct page *page, struct lane *lane)
     list_insert(&lane->paging->pages, &page->lane_link);
 }
 
-/* False: nothing to write, or no memory. */
-static bool write_page(struct broker *b, struct queue *q, unsigned number)
+bool page_write(struct broker *b, struct queue *q, unsigned number, bool thin)
 {
-    struct lane *lane = &q->lanes[number];
-    if (!lane->paging && (list_empty(&lane->entries) || !begin_lane(b, q, lane)))
+    struct lane *lane = &q->busy->lanes[number];
+    if (!lane->paging && (list_empty(&lane->entries) || !begin_lane(b, q, lane, thin)))
         return false;
     const struct page *last = last_page(lane);
     if (last && last->doomed)
         return false; /* what comes next is written when the messages of that one are written again */
-    uint32_t count = page_measure(b, lane);
+    uint32_t count = page_measure(b, lane, thin);
     struct page *page = count ? page_new(q, number) : NULL;
     struct page_job *job = page ? page_job_new(PAGE_WRITE, count) : NULL;
     if (!job) {
         mem_free_as(MEM_PAGES, page);
+        paging_end(b, q, lane);
         return false;
     }
     page_fill(page, job, lane);
     if (!page_gaps(page, job)) {
         page_free(b, page);
         page_job_free(&b->heap, &job);
+        paging_end(b, q, lane);
         return false;
     }
     page_claim(page, lane);
+    b->writing_memory += job_memory(job);
     CHECK(send(b, job));
     b->page_writes++;
     return true;
@@ -492,28 +541,35 @@ static bool write_page(struct broker *b, struct queue *q, unsigned number)
 static bool write_some(struct broker *b, struct queue *q)
 {
     for (unsigned i = 0; i < lane_count(q); i++)
-        if (write_page(b, q, i))
+        if (page_write(b, q, i, false))
             return true;
     return false;
 }
 
-void paging_fattened(struct broker *b, struct queue *q)
+static void unlist(struct broker *b, struct queue *q)
 {
-    if (!b->options.paging_bytes || q->hidden || q->memory < fat_bytes(b))
+    b->thin_count -= q->thin;
+    q->fat = q->thin = false;
+    list_remove(&q->busy->fat_link);
+}
+
+void paging_listed(struct broker *b, struct queue *q)
+{
+    if (!b->options.paging_bytes || q->hidden)
         return;
-    q->fat = true;
-    list_insert(&b->fat, &q->fat_link);
+    if (q->fat || q->thin)
+        unlist(b, q);
+    q->fat = q->busy->memory >= b->fat_bytes;
+    q->thin = !q->fat && q->busy->memory;
+    b->thin_count += q->thin;
+    if (q->fat || q->thin)
+        list_insert(q->fat ? &b->fat : &b->thin, &q->busy->fat_link);
 }
 
-static void slimmed(struct queue *q)
+bool paging_may_write(struct broker *b)
 {
-    q->fat = false;
-    list_remove(&q->fat_link);
-}
-
-static bool over_budget(const struct broker *b, uint64_t going)
-{
-    return b->ready_memory > b->options.paging_bytes + going;
+    return b->ready_memory > b->options.paging_bytes + b->writing_memory && !b->writing_paused &&
+           b->page_writes < WRITES_MAX && b->writing_memory < WRITING_PAGES * page_bytes(b) && store_has_room(b);
 }
 
 bool paging_overloaded(const struct broker *b)
@@ -521,29 +577,30 @@ bool paging_overloaded(const struct broker *b)
     return b->page_writes && !b->stopping && b->ready_memory / OVERLOAD > b->options.paging_bytes;
 }
 
-void paging_turn(struct broker *b)
+bool paging_turn(struct broker *b)
 {
-    uint64_t going = (uint64_t)b->page_writes * page_bytes(b); /* what is on its way leaves memory soon */
     const struct queue *idle = NULL; /* the first of those that had nothing to write: once around is enough */
-    for (unsigned tries = 2 * WRITES_MAX; tries && !list_empty(&b->fat); tries--) {
-        if (!over_budget(b, going) || b->writing_paused || b->page_writes == WRITES_MAX || !store_has_room(b))
-            break;
-        struct queue *q = CONTAINER_OF(b->fat.next, struct queue, fat_link);
+    for (unsigned tries = 64; tries && !list_empty(&b->fat) && paging_may_write(b); tries--) {
+        struct queue *q = CONTAINER_OF(b->fat.next, struct busy, fat_link)->queue;
         if (q == idle)
             break;
-        slimmed(q);
-        if (write_some(b, q)) {
-            going += page_bytes(b);
+        if (write_some(b, q))
             idle = NULL;
-        } else if (!idle)
+        else if (!idle)
             idle = q;
-        paging_fattened(b, q); /* its turn again, after the others */
+        paging_listed(b, q); /* its turn again, after the others */
     }
     if (!list_empty(&b->dead_segments))
         drop_segments(b);
+    return thin_turn(b);
 }
 
 /* ---- what the store says ---- */
+
+bool queue_is_awaited(const struct queue *q)
+{
+    return !list_empty(&q->busy->ready) || !list_empty(&q->busy->getters);
+}
 
 static void resume(void *arg, struct timer *timer)
 {
@@ -554,8 +611,12 @@ static void resume(void *arg, struct timer *timer)
     {
         struct object *object = CONTAINER_OF(node, struct object, link);
         struct queue *q = CONTAINER_OF(object, struct queue, object);
-        if (object->kind == OBJ_QUEUE)
+        if (object->kind != OBJ_QUEUE || list_empty(&q->busy->pages))
+            continue;
+        if (queue_is_awaited(q))
             backlog_want(b, q);
+        else
+            backlog_limit(b, q);
     }
 }
 
@@ -612,8 +673,8 @@ static void entry_paged(struct broker *b, struct lane *lane, struct entry *e)
     (void)lane;
     compact_entry_removed(b, e);
     backlog_memory(b, e, false);
-    if (q->requeue_hint == e)
-        q->requeue_hint = NULL;
+    if (q->busy->requeue_hint == e)
+        q->busy->requeue_hint = NULL;
     list_remove(&e->link);
     if (e->flags & ENTRY_JOURNALLED)
         b->journalled_bytes -= msg_size(e->msg);
@@ -627,7 +688,7 @@ static void entry_kept(struct broker *b, struct lane *lane, struct entry *e)
 {
     compact_entry_removed(b, e);
     list_remove(&e->link);
-    front_insert(lane, e);
+    front_insert(b, lane, e);
     if (e->flags & ENTRY_JOURNALLED)
         b->journalled_bytes -= msg_size(e->msg);
 }
@@ -655,7 +716,7 @@ static void use_written(struct broker *b, struct lane *lane, struct page *page)
         discard_written(b, lane, page);
         return;
     }
-    bool wanted = first_page(lane) == page && lane->paging->front_bytes < page_bytes(b);
+    bool wanted = first_page(lane) == page && lane->paging->front_bytes < page_bytes(b) && queue_is_awaited(q);
     if ((wanted && !page_reserve(page)) ||
         (page->journalled && (!note_transient(page, lane) || !(page->lsn = log_page(b, page))))) {
         segment_unref(b, page->where.segment);
@@ -664,7 +725,7 @@ static void use_written(struct broker *b, struct lane *lane, struct page *page)
     }
     page->state = wanted ? PAGE_LOADED : PAGE_ON_DISK;
     lane->paged_upto = page->last;
-    list_insert(&q->pages, &page->queue_link);
+    list_insert(&q->busy->pages, &page->queue_link);
     each_written(b, lane, page, wanted ? entry_kept : entry_paged);
     if (wanted)
         list_remove(&page->lane_link);
@@ -673,7 +734,7 @@ static void use_written(struct broker *b, struct lane *lane, struct page *page)
 static void written(struct broker *b, struct page *page, struct page_job *job)
 {
     struct queue *q = page->queue;
-    struct lane *lane = &q->lanes[page->lane];
+    struct lane *lane = &q->busy->lanes[page->lane];
     if (job->err)
         pause_paging(b, &b->writing_paused);
     page->where = job->where;
@@ -683,8 +744,7 @@ static void written(struct broker *b, struct page *page, struct page_job *job)
         discard_written(b, lane, page);
     } else
         use_written(b, lane, page);
-    if (!q->fat)
-        paging_fattened(b, q);
+    paging_listed(b, q);
 }
 
 /* ---- reading ---- */
@@ -701,8 +761,8 @@ static void feed_hungry(struct broker *b)
 {
     b->feeding = true;
     while (!list_empty(&b->hungry) && may_read(b)) {
-        struct queue *q = CONTAINER_OF(b->hungry.next, struct queue, hungry_link);
-        list_remove(&q->hungry_link);
+        struct queue *q = CONTAINER_OF(b->hungry.next, struct busy, hungry_link)->queue;
+        list_remove(&q->busy->hungry_link);
         backlog_want(b, q);
     }
     b->feeding = false;
@@ -723,11 +783,12 @@ void paging_want(struct broker *b, struct queue *q, struct lane *lane)
         }
         if (page->state != PAGE_ON_DISK)
             break;
-        if ((coming || lane_first(lane)) && p->front_bytes + coming >= front_wanted(b))
+        if ((coming || lane_first(lane)) &&
+            (p->front_bytes + coming >= front_wanted(b) || b->front_memory + coming >= 2 * fronts_wanted(b)))
             break;
         if (!may_read(b)) {
-            list_remove(&q->hungry_link);
-            list_insert(&b->hungry, &q->hungry_link);
+            list_remove(&q->busy->hungry_link);
+            list_insert(&b->hungry, &q->busy->hungry_link);
             break;
         }
         struct page_job *job = page_job_new(PAGE_READ, page->count);
@@ -771,12 +832,11 @@ static struct entry *entry_of_item(struct broker *b, struct queue *q, struct pag
                         .position = item->position,
                         .deadline = item->deadline,
                         .returns = returns_of(page, item),
-                        .lane = page->lane,
-                        .flags = ENTRY_FRONT};
+                        .lane = page->lane};
     item->msg = NULL; /* its reference went into the entry */
     if (backlog_journals(q, e->msg))
         e->flags |= ENTRY_JOURNALLED;
-    if (item->redelivered || e->returns > item->returns || e->position < q->recovered_mark)
+    if (item->redelivered || e->returns > item->returns || e->position < q->busy->recovered_mark)
         e->flags |= ENTRY_REDELIVERED;
     return e;
 }
@@ -811,13 +871,13 @@ static void load(struct broker *b, struct queue *q, struct lane *lane, struct pa
         if (is_hole(page, item->position))
             continue;
         struct entry *e = entry_of_item(b, q, page, item);
-        front_insert(lane, e);
+        front_insert(b, lane, e);
         backlog_memory(b, e, true);
         body_bytes += e->msg->body_len;
         loaded++;
     }
     CHECK(loaded == page->live);
-    q->ready_bytes += body_bytes - page->body_bytes;
+    q->busy->ready_bytes += body_bytes - page->body_bytes;
     b->totals.message_bytes += body_bytes - page->body_bytes;
     page->body_bytes = body_bytes;
     b->paged -= loaded;
@@ -843,7 +903,7 @@ static bool page_fits(const struct page *page, const struct page_job *job)
 static void was_read(struct broker *b, struct page *page, struct page_job *job)
 {
     struct queue *q = page->queue;
-    struct lane *lane = &q->lanes[page->lane];
+    struct lane *lane = &q->busy->lanes[page->lane];
     lane->paging->reading--;
     page->state = PAGE_ON_DISK;
     if (job->err == -EILSEQ || (!job->err && !page_fits(page, job))) { /* S5 */
@@ -871,9 +931,10 @@ void do_paged(struct broker *b, struct peer *peer, struct channel *ch, struct co
     (void)peer;
     (void)ch;
     c->job = NULL;
-    if (job->type == PAGE_WRITE)
+    if (job->type == PAGE_WRITE) {
         b->page_writes--;
-    else
+        b->writing_memory -= job_memory(job);
+    } else
         b->page_reads--;
     if (!page->queue) {
         if (job->type == PAGE_WRITE && !job->err)
@@ -900,14 +961,14 @@ static void journal_drop(struct broker *b, struct queue *q, const struct page *p
 static void drop_page(struct broker *b, struct queue *q, struct page *page, bool journal)
 {
     if (page->state == PAGE_WRITING) {
-        struct lane *lane = &q->lanes[page->lane];
+        struct lane *lane = &q->busy->lanes[page->lane];
         each_written(b, lane, page, forget_page);
         page_adrift(b, page);
         return;
     }
-    q->lanes[page->lane].count -= page->live;
-    q->ready_count -= page->live;
-    q->ready_bytes -= page->body_bytes;
+    q->busy->lanes[page->lane].count -= page->live;
+    q->busy->ready_count -= page->live;
+    q->busy->ready_bytes -= page->body_bytes;
     b->totals.messages -= page->live;
     b->totals.message_bytes -= page->body_bytes;
     b->paged -= page->live;
@@ -920,7 +981,7 @@ static void drop_page(struct broker *b, struct queue *q, struct page *page, bool
 void paging_drop(struct broker *b, struct queue *q, bool journal)
 {
     for (unsigned i = 0; i < lane_count(q); i++) {
-        struct lane *lane = &q->lanes[i];
+        struct lane *lane = &q->busy->lanes[i];
         if (!lane->paging)
             continue;
         LIST_EACH(&lane->paging->pages, node, after)
@@ -929,6 +990,7 @@ void paging_drop(struct broker *b, struct queue *q, bool journal)
         lane->paging->unwritten = lane->entries.next;
         paging_end(b, q, lane);
     }
+    queue_calmed(b, q);
 }
 
 /* ---- basic.get that waits for a page ---- */
@@ -946,7 +1008,7 @@ bool get_later(struct broker *b, struct channel *ch, struct queue *q, uint32_t o
     if (!g)
         return false;
     *g = (struct getter){.channel = ch, .origin = origin, .no_ack = no_ack};
-    list_insert(&q->getters, &g->link);
+    list_insert(&q->busy->getters, &g->link);
     ch->waiting_gets++;
     backlog_want(b, q);
     return true;
@@ -962,10 +1024,10 @@ static void getter_free(struct getter *g)
 static void serve_getters(struct broker *b, struct queue *q)
 {
     uint64_t id = q->id;
-    while (map_get(&b->queues_by_id, map_key_u64(&id)) && !list_empty(&q->getters) &&
-           (backlog_head(q) || q->ready_count == 0 || paging_is_damaged(q))) {
-        struct getter g = *CONTAINER_OF(q->getters.next, struct getter, link);
-        getter_free(CONTAINER_OF(q->getters.next, struct getter, link));
+    while (map_get(&b->queues_by_id, map_key_u64(&id)) && !list_empty(&q->busy->getters) &&
+           (backlog_head(q) || q->busy->ready_count == 0 || paging_is_damaged(q))) {
+        struct getter g = *CONTAINER_OF(q->busy->getters.next, struct getter, link);
+        getter_free(CONTAINER_OF(q->busy->getters.next, struct getter, link));
         get_now(b, g.channel, q, g.origin, g.no_ack);
     }
 }
@@ -973,8 +1035,8 @@ static void serve_getters(struct broker *b, struct queue *q)
 /* The queue is empty, or goes: those who wait hear that there is nothing. */
 void getters_end(struct broker *b, struct queue *q)
 {
-    while (!list_empty(&q->getters)) {
-        struct getter *g = CONTAINER_OF(q->getters.next, struct getter, link);
+    while (!list_empty(&q->busy->getters)) {
+        struct getter *g = CONTAINER_OF(q->busy->getters.next, struct getter, link);
         effect_push(b, g->channel->peer, EFF_GET_EMPTY, g->channel->number)->origin = g->origin;
         getter_free(g);
     }
@@ -991,7 +1053,7 @@ void getters_forget(struct broker *b, struct channel *ch)
             return;
         if (object->kind != OBJ_QUEUE)
             continue;
-        LIST_EACH(&q->getters, link, next)
+        LIST_EACH(&q->busy->getters, link, next)
         {
             struct getter *g = CONTAINER_OF(link, struct getter, link);
             if (g->channel == ch)
@@ -1003,7 +1065,7 @@ void getters_forget(struct broker *b, struct channel *ch)
 /* ---- recovery ---- */
 
 /* An entry that was just appended: when pages come after it, it belongs in front of them. */
-void paging_settle_entry(struct lane *lane, struct entry *e)
+void paging_settle_entry(struct broker *b, struct lane *lane, struct entry *e)
 {
     struct lane_paging *p = lane->paging;
     if (!p || list_empty(&p->pages) || e->position > last_page(lane)->last)
@@ -1012,14 +1074,13 @@ void paging_settle_entry(struct lane *lane, struct entry *e)
         p->unwritten = e->link.next;
     list_remove(&e->link);
     list_insert(&p->front, &e->link);
-    e->flags |= ENTRY_FRONT;
-    p->front_bytes += entry_memory(e);
+    front_grows(b, lane, e);
 }
 
 bool page_settle(struct broker *b, struct page *page)
 {
     struct queue *q = page->queue;
-    struct lane *lane = &q->lanes[page->lane];
+    struct lane *lane = &q->busy->lanes[page->lane];
     if (page->live == 0) {
         page->state = PAGE_WRITING; /* counted nowhere */
         page_free(b, page);
@@ -1036,12 +1097,12 @@ bool page_settle(struct broker *b, struct page *page)
     if (!segment_ref(b, &page->where))
         return false;
     list_insert(&lane->paging->pages, &page->lane_link);
-    list_insert(&q->pages, &page->queue_link);
+    list_insert(&q->busy->pages, &page->queue_link);
     page->state = PAGE_ON_DISK;
     lane->paged_upto = page->last;
     lane->count += page->live;
-    q->ready_count += page->live;
-    q->ready_bytes += page->body_bytes;
+    q->busy->ready_count += page->live;
+    q->busy->ready_bytes += page->body_bytes;
     b->totals.messages += page->live;
     b->totals.message_bytes += page->body_bytes;
     b->paged += page->live;
@@ -1058,7 +1119,7 @@ int broker_segments(struct broker *b, int (*each)(void *arg, uint32_t segment, u
         struct queue *q = CONTAINER_OF(object, struct queue, object);
         if (object->kind != OBJ_QUEUE)
             continue;
-        for (struct list *at = q->pages.next; at != &q->pages && r == 0; at = at->next) {
+        for (struct list *at = q->busy->pages.next; at != &q->busy->pages && r == 0; at = at->next) {
             const struct page *page = CONTAINER_OF(at, struct page, queue_link);
             r = each(arg, page->where.segment, (uint64_t)page->where.offset + page->where.len, q->name);
         }
@@ -1075,7 +1136,7 @@ int broker_pages(struct broker *b, int (*each)(void *arg, const struct broker_pa
         struct queue *q = CONTAINER_OF(object, struct queue, object);
         if (object->kind != OBJ_QUEUE)
             continue;
-        for (struct list *at = q->pages.next; at != &q->pages && r == 0; at = at->next) {
+        for (struct list *at = q->busy->pages.next; at != &q->busy->pages && r == 0; at = at->next) {
             const struct page *page = CONTAINER_OF(at, struct page, queue_link);
             struct broker_page view = {.vhost = q->vhost->name,
                                        .queue = q->name,
@@ -1102,7 +1163,9 @@ bool broker_page_alive(const struct broker_page *page, uint64_t *position, uint6
 
 void paging_init(struct broker *b)
 {
+    b->fat_bytes = front_wanted(b) + 2 * page_bytes(b);
     list_init(&b->fat);
+    list_init(&b->thin);
     list_init(&b->hungry);
     list_init(&b->adrift);
     list_init(&b->dead_segments);

@@ -272,12 +272,13 @@ static void damaged_page(void **state)
     declare(rig, "q", (struct slice){0});
     declare(rig, "other", (struct slice){0});
     put_numbers(rig, "q", 1, 30);
+    assert_string_equal(get(rig, "q", 1), "1"); /* the rest of its page is in memory */
     rig->log->store->damaged = true;
     consume(rig, "q", "c", 0);
     rig_clear(rig);
     rig_pass(rig, 1200);
     uint64_t left = rig_ready(rig, "q");
-    assert_true(left > 0 && left < 30);
+    assert_true(left > 0 && left < 29);
     put(rig, "other", "a");
     assert_string_equal(get(rig, "other", 1), "a");
     rig_clear(rig);
@@ -398,7 +399,7 @@ static void a_page_on_disk_takes_little_memory(void **state)
     declare(rig, "q", (struct slice){0});
     put_numbers(rig, "q", 1, 60);
     unsigned pages = 0;
-    LIST_EACH(&queue_of(rig, "q")->lane.paging->pages, node, after)
+    LIST_EACH(&queue_of(rig, "q")->busy->lane.paging->pages, node, after)
     {
         assert_int_equal(CONTAINER_OF(node, struct page, lane_link)->holes.max, 0);
         pages++;
@@ -427,7 +428,7 @@ static void bytes_left_of_a_page_are_told(void **state)
     assert_int_equal(rig->b->totals.compactions, 1);
     restart(&rig);
     assert_int_equal(rig_ready(rig, "q"), 48);
-    assert_int_equal(queue_of(rig, "q")->ready_bytes, 4800);
+    assert_int_equal(queue_of(rig, "q")->busy->ready_bytes, 4800);
     end(rig);
 }
 
@@ -523,7 +524,7 @@ static void every_queue_is_read_in_its_turn(void **state)
     }
     for (unsigned i = 0; i < QUEUES; i++) {
         snprintf(name, sizeof name, "q%u", i);
-        assert_true(rig_ready(rig, name) < 20);
+        assert_true(rig_ready(rig, name) < 24);
     }
     rig->slow_store = false;
     for (unsigned i = 0; i < 60; i++) {

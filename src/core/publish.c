@@ -48,7 +48,7 @@ void mark_cover(struct broker *b, struct queue *q, uint64_t position)
     if (position < q->mark)
         return;
     q->mark = position + MARK_STRIDE;
-    q->mark_lsn = log_mark(b, q, q->mark);
+    q->busy->mark_lsn = log_mark(b, q, q->mark);
 }
 
 bool targets_reserve(struct broker *b, uint32_t count)
@@ -76,8 +76,8 @@ static void append_one(struct broker *b, struct msg *msg, const struct target *t
     bool journalled = backlog_journals(q, msg);
     struct entry *e = backlog_append(b, q, msg_ref(msg), t->position, journalled ? lsn : 0, t->deadline, journalled);
     CHECK(e);
-    if (e->lsn == LSN_CAPTURED && !q->captured_from)
-        q->captured_from = t->position;
+    if (e->lsn == LSN_CAPTURED && !q->busy->captured_from)
+        q->busy->captured_from = t->position;
     queue_schedule(b, q);
     if (!queue_has_ready_consumer(b, q))
         backlog_limit(b, q);
@@ -88,8 +88,8 @@ enum enqueue_result enqueue_routed(struct broker *b, struct msg *msg, const stru
 {
     uint32_t count = route->count, journalled = 0;
     *ret_lsn = 0;
-    if (!targets_reserve(b, count) || !pool_reserve_many(&b->entries, count) || !dedup_reserve(b, msg, route, NULL) ||
-        !log_reserve(b, log_enqueue_bytes(msg, count) + 64u * count, count + 1))
+    if (!targets_reserve(b, count) || !queues_rouse(b, route) || !pool_reserve_many(&b->entries, count) ||
+        !dedup_reserve(b, msg, route, NULL) || !log_reserve(b, log_enqueue_bytes(msg, count) + 64u * count, count + 1))
         return ENQUEUE_NO_MEMORY;
     bool rejected = false, duplicate = false;
     uint32_t kept = 0;
@@ -100,16 +100,16 @@ enum enqueue_result enqueue_routed(struct broker *b, struct msg *msg, const stru
             continue;
         }
         struct key_value key = {0};
-        if (q->rules.dedup)
+        if (q->rules->dedup)
             key = dedup_key(q, msg, b->wall);
         if (key.has && dedup_is_duplicate(b, q, msg, &key, from)) {
             duplicate = true;
             continue;
         }
-        if (backlog_would_overflow(q, msg) && !(from && from->queue->rules.at_least_once)) {
+        if (backlog_would_overflow(q, msg) && !(from && from->queue->rules->at_least_once)) {
             rejected = true;
             b->totals.rejected++;
-            if (q->rules.overflow == OVERFLOW_REJECT_DLX)
+            if (q->rules->overflow == OVERFLOW_REJECT_DLX)
                 dead_letter_msg(b, q, msg, REASON_MAXLEN);
             continue;
         }
@@ -123,7 +123,7 @@ enum enqueue_result enqueue_routed(struct broker *b, struct msg *msg, const stru
         if (!backlog_journals(q, msg))
             continue;
         journalled++;
-        if (q->consumer_count && !q->stream)
+        if (q->busy->consumer_count && !q->stream)
             mark_cover(b, q, b->targets[i].position);
     }
     bool from_journal = from && (from->flags & ENTRY_JOURNALLED);

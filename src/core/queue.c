@@ -1,11 +1,14 @@
 /* Queues as objects: making, finding, locking, expiring, purging, deleting; their commands.
  *
  * A queue that is durable and not exclusive is journalled. An exclusive queue lives and dies with its connection. What
- * governs a queue (rules) is computed from its arguments and policies whenever one of them changes.
+ * governs a queue (rules) is computed from its arguments and policies whenever one of them changes. When there is no memory
+ * for that the queue keeps the rules it had, and a timer tries again.
  */
 #include "core/core_int.h"
 
 #include <stdio.h>
+
+#define RULES_RETRY_NS NS_PER_S
 
 struct queue *queue_find(struct vhost *vhost, struct slice name)
 {
@@ -14,7 +17,7 @@ struct queue *queue_find(struct vhost *vhost, struct slice name)
 
 bool queue_locked(const struct queue *q, const struct peer *peer)
 {
-    return q->exclusive && q->owner != peer;
+    return q->exclusive && q->busy->owner != peer;
 }
 
 void fail_locked(struct broker *b, struct peer *peer, const struct command *c, struct slice queue)
@@ -25,15 +28,16 @@ void fail_locked(struct broker *b, struct peer *peer, const struct command *c, s
          SLICE_ARG(queue), SLICE_ARG(peer->vhost->name));
 }
 
-static void expires_fired(void *arg, struct timer *timer)
+void queue_expires(void *arg, struct timer *timer)
 {
     struct broker *b = arg;
-    struct queue *q = CONTAINER_OF(timer, struct queue, expires_timer);
-    mono_t due = q->used_at + q->rules.expires_ms * NS_PER_MS;
-    if (q->rules.expires_ms < 0)
+    struct queue *q = CONTAINER_OF(timer, struct busy, expires_timer)->queue;
+    mono_t due = q->busy->used_at + q->rules->expires_ms * NS_PER_MS;
+    if (q->rules->expires_ms < 0)
         return;
-    if (q->consumer_count || due > b->now) {
-        wheel_set(&b->wheel, &q->expires_timer, q->consumer_count ? b->now + q->rules.expires_ms * NS_PER_MS : due);
+    if (q->busy->consumer_count || due > b->now) {
+        wheel_set(&b->wheel, &q->busy->expires_timer,
+                  q->busy->consumer_count ? b->now + q->rules->expires_ms * NS_PER_MS : due);
         return;
     }
     queue_delete(b, q);
@@ -42,73 +46,143 @@ static void expires_fired(void *arg, struct timer *timer)
 /* The queue's time without use starts anew. */
 void queue_used(struct broker *b, struct queue *q)
 {
-    q->used_at = b->now;
-    if (q->rules.expires_ms >= 0 && !timer_is_set(&q->expires_timer))
-        wheel_set(&b->wheel, &q->expires_timer, b->now + q->rules.expires_ms * NS_PER_MS);
+    if (q->rules->expires_ms < 0)
+        return;
+    q->busy->used_at = b->now; /* who expires is busy */
+    if (!timer_is_set(&q->busy->expires_timer))
+        wheel_set(&b->wheel, &q->busy->expires_timer, b->now + q->rules->expires_ms * NS_PER_MS);
+}
+
+/* False: no memory, they are as they were. */
+static bool take_rules(struct broker *b, struct queue *q)
+{
+    struct queue_rules rules;
+    queue_rules_resolve(q, &rules);
+    const struct queue_rules *before = q->rules, *shared = rules_share(b, &rules);
+    if (!shared)
+        return false;
+    q->rules = shared;
+    if (rules.expires_ms >= 0 && !queue_rouse(b, q)) {
+        q->rules = before;
+        rules_drop(b, &shared);
+        return false;
+    }
+    rules_drop(b, &before);
+    q->rules_stale = false;
+    return true;
 }
 
 void queue_rules_changed(struct broker *b, struct queue *q)
 {
-    queue_rules_resolve(q, &q->rules);
+    if (!take_rules(b, q)) {
+        q->rules_stale = true;
+        if (!b->recovering && !timer_is_set(&b->rules_timer))
+            wheel_set(&b->wheel, &b->rules_timer, b->now + RULES_RETRY_NS);
+        return;
+    }
     dedup_rules_changed(b, q);
     if (b->recovering)
         return;
-    wheel_cancel(&b->wheel, &q->expires_timer);
-    queue_used(b, q);
+    if (queue_is_busy(q)) {
+        wheel_cancel(&b->wheel, &q->busy->expires_timer);
+        queue_used(b, q);
+        queue_calmed(b, q);
+    }
     if (q->stream)
         stream_rules_changed(b, q);
     else
         backlog_limit(b, q);
 }
 
+bool queue_rules_retry(struct broker *b)
+{
+    bool ok = true;
+    LIST_EACH(&b->catalogue, node, after)
+    {
+        struct object *object = CONTAINER_OF(node, struct object, link);
+        struct queue *q = CONTAINER_OF(object, struct queue, object);
+        if (object->kind != OBJ_QUEUE || !q->rules_stale)
+            continue;
+        queue_rules_changed(b, q);
+        ok = ok && !q->rules_stale;
+    }
+    return ok;
+}
+
+static struct queue *queue_alloc(struct slice name, struct slice args)
+{
+    struct queue *q = mem_alloc_as(MEM_QUEUES, offsetof(struct queue, bytes) + name.len + args.len);
+    if (!q)
+        return NULL;
+    memset(q, 0, offsetof(struct queue, bytes));
+    q->busy = (struct busy *)(uintptr_t)&busy_idle;
+    q->next_position = 1;
+    list_init(&q->targets);
+    if (name.len)
+        memcpy(q->bytes, name.ptr, name.len);
+    if (args.len)
+        memcpy(q->bytes + name.len, args.ptr, args.len);
+    q->name = slice_of(q->bytes, name.len);
+    q->args = slice_of(q->bytes + name.len, args.len);
+    return q;
+}
+
+static void queue_free(struct broker *b, struct queue *q)
+{
+    queue_busy_end(b, q);
+    rules_drop(b, &q->rules);
+    mem_free(q->extra);
+    mem_free_as(MEM_QUEUES, q);
+}
+
+/* Everything that can be refused: its rules, with those of its policies, and places in the maps. */
+static bool prepare(struct broker *b, struct queue *q, struct peer *owner)
+{
+    if (!take_rules(b, q))
+        return false;
+    if (!q->hidden)
+        policy_find_queue(q);
+    if ((q->policy || q->operator_policy) && !take_rules(b, q))
+        return false;
+    if (owner && !queue_rouse(b, q))
+        return false;
+    return map_reserve(&q->vhost->queues) && map_reserve(&b->queues_by_id);
+}
+
 struct queue *queue_make(struct broker *b, struct vhost *vhost, struct slice name, bool durable, bool exclusive,
                          bool auto_delete, struct slice args, struct peer *owner, uint64_t id)
 {
-    struct queue *q = mem_zalloc_as(MEM_QUEUES, sizeof *q);
+    struct queue *q = queue_alloc(name, args);
     if (!q)
         return NULL;
     q->vhost = vhost;
     q->id = id ? id : b->next_queue_id;
     q->hidden = name.len == 0;
-    backlog_init(q);
-    if (!slice_keep(&q->name, name) || !slice_keep(&q->args, args) || !map_reserve(&vhost->queues) ||
-        !map_reserve(&b->queues_by_id))
-        goto failed;
-    queue_rules_resolve(q, &q->rules);
-    if (!backlog_lanes(q, q->rules.max_priority + 1u))
-        goto failed;
-    struct list *lists[] = {&q->consumers,  &q->ready,    &q->targets,     &q->pump_link, &q->removal_link,
-                            &q->owner_link, &q->fat_link, &q->hungry_link, &q->pages,     &q->getters};
-    for (size_t i = 0; i < ARRAY_LEN(lists); i++)
-        list_init(lists[i]);
-    timer_init(&q->ttl_timer, NULL);
-    timer_init(&q->expires_timer, expires_fired);
     q->durable = durable;
     q->exclusive = exclusive;
     q->auto_delete = auto_delete;
-    q->owner = owner;
-    q->next_position = 1;
+    if (!prepare(b, q, owner)) {
+        queue_free(b, q);
+        return NULL;
+    }
     if (!q->hidden)
         CHECK(map_put(&vhost->queues, q->name, q));
     CHECK(map_put(&b->queues_by_id, map_key_u64(&q->id), q));
     if (q->id >= b->next_queue_id)
         b->next_queue_id = q->id + 1;
-    if (owner)
-        list_insert(&owner->owned, &q->owner_link);
+    if (owner) {
+        q->busy->owner = owner;
+        list_insert(&owner->owned, &q->busy->owner_link);
+    }
     object_add(b, &q->object, OBJ_QUEUE, durable && !exclusive);
     b->totals.queues += !q->hidden;
-    if (q->rules.type == QUEUE_STREAM && !stream_make(b, q)) {
+    if (!b->recovering)
+        queue_used(b, q);
+    if (q->rules->type == QUEUE_STREAM && !stream_make(b, q)) {
         queue_delete(b, q);
         return NULL;
     }
-    if (!q->hidden)
-        policy_apply_queue(b, q);
     return q;
-failed:
-    slice_drop(&q->name);
-    slice_drop(&q->args);
-    mem_free_as(MEM_QUEUES, q);
-    return NULL;
 }
 
 bool queue_extra_make(struct queue *q)
@@ -128,11 +202,11 @@ static void drop_entries(struct broker *b, struct queue *q)
     retry_drop(b, q);
     while ((e = backlog_head(q)))
         backlog_free(b, e);
-    while ((e = LIST_FIRST(&q->unacked, struct entry, link))) {
+    while ((e = LIST_FIRST(&q->busy->unacked, struct entry, link))) {
         /* The channel still holds it and will free it when it is settled. */
         compact_entry_removed(b, e);
         list_remove(&e->link);
-        q->unacked_count--;
+        q->busy->unacked_count--;
         b->totals.unacked--;
         if (e->page)
             paging_entry_gone(b, e);
@@ -141,7 +215,7 @@ static void drop_entries(struct broker *b, struct queue *q)
         e->queue = NULL;
         e->flags &= (uint8_t) ~(ENTRY_UNACKED | ENTRY_JOURNALLED);
     }
-    CHECK(list_empty(&q->pages));
+    CHECK(list_empty(&q->busy->pages));
 }
 
 /* The first half of a deletion: one record in the journal, and from here on nobody starts another. */
@@ -159,21 +233,14 @@ static lsn_t journal_end(struct broker *b, struct queue *q)
 static void dismantle(struct broker *b, struct queue *q)
 {
     getters_end(b, q);
-    while (!list_empty(&q->consumers))
-        consumer_gone(b, CONTAINER_OF(q->consumers.next, struct consumer, queue_link));
+    while (!list_empty(&q->busy->consumers))
+        consumer_gone(b, CONTAINER_OF(q->busy->consumers.next, struct consumer, queue_link));
     while (!list_empty(&q->targets))
         binding_delete(b, CONTAINER_OF(q->targets.next, struct binding, target_link), true);
     drop_entries(b, q);
     stream_free(b, q);
     replay_queue_drop(b, q);
     compact_queue_removed(b, q);
-    wheel_cancel(&b->wheel, &q->ttl_timer);
-    wheel_cancel(&b->wheel, &q->expires_timer);
-    list_remove(&q->pump_link);
-    list_remove(&q->removal_link);
-    list_remove(&q->owner_link);
-    list_remove(&q->fat_link);
-    list_remove(&q->hungry_link);
     if (q->hidden)
         q->vhost->delays = NULL;
     else
@@ -181,15 +248,7 @@ static void dismantle(struct broker *b, struct queue *q)
     map_take(&b->queues_by_id, map_key_u64(&q->id));
     object_remove(b, &q->object);
     b->totals.queues -= !q->hidden;
-    for (unsigned i = 0; i < lane_count(q); i++)
-        mem_free(q->lanes[i].paging);
-    if (q->lanes != &q->lane)
-        mem_free_as(MEM_QUEUES, q->lanes);
-    mem_free(q->removed.runs);
-    mem_free(q->extra);
-    slice_drop(&q->name);
-    slice_drop(&q->args);
-    mem_free_as(MEM_QUEUES, q);
+    queue_free(b, q);
 }
 
 void queue_delete(struct broker *b, struct queue *q)
@@ -203,7 +262,7 @@ void queue_delete(struct broker *b, struct queue *q)
 uint64_t queue_purge(struct broker *b, struct queue *q)
 {
     struct list *delayed = retry_list(q);
-    uint64_t purged = q->ready_count + (delayed ? q->extra->retry.count : 0);
+    uint64_t purged = q->busy->ready_count + (delayed ? q->extra->retry.count : 0);
     struct entry *e;
     paging_drop(b, q, true);
     while ((e = backlog_head(q)))
@@ -254,7 +313,8 @@ static void declared(struct broker *b, struct channel *ch, struct command *c, st
         no_memory(b, ch->peer, c->channel, c->origin);
         return;
     }
-    answer_ok(b, ch->peer, c, lsn, q->name, q->stream ? stream_count(q) : q->ready_count, q->consumer_count);
+    answer_ok(b, ch->peer, c, lsn, q->name, q->stream ? stream_count(q) : q->busy->ready_count,
+              q->busy->consumer_count);
 }
 
 static void declare_passive(struct broker *b, struct channel *ch, struct command *c)
@@ -296,7 +356,7 @@ static bool equivalent(struct broker *b, struct peer *peer, struct command *c, s
     const char *keys[32];
     size_t count = 0;
     for (const char *const *key = queue_arg_keys; *key; key++) /* what this type does not have is not compared */
-        if (queue_type_has(q->rules.type, *key)) {
+        if (queue_type_has(q->rules->type, *key)) {
             CHECK(count + 1 < ARRAY_LEN(keys));
             keys[count++] = *key;
         }
@@ -441,12 +501,12 @@ void do_queue_delete(struct broker *b, struct peer *peer, struct channel *ch, st
         return;
     struct queue *q = queue_find(peer->vhost, name);
     uint32_t flags = c->ask->flags;
-    uint64_t count = !q ? 0 : q->stream ? stream_count(q) : q->ready_count;
+    uint64_t count = !q ? 0 : q->stream ? stream_count(q) : q->busy->ready_count;
     if (q && queue_locked(q, peer)) {
         fail_locked(b, peer, c, name);
         return;
     }
-    if (q && q->rules.type != QUEUE_CLASSIC && (flags & (ASK_IF_UNUSED | ASK_IF_EMPTY))) {
+    if (q && q->rules->type != QUEUE_CLASSIC && (flags & (ASK_IF_UNUSED | ASK_IF_EMPTY))) {
         fail(b, peer, c->channel, c->origin, ERR_NOT_IMPLEMENTED,
              "cannot delete queue '%.*s' in vhost '%.*s'. queue.delete operations with %s flag set are not supported "
              "by %s queues",
@@ -454,12 +514,12 @@ void do_queue_delete(struct broker *b, struct peer *peer, struct channel *ch, st
              q->stream ? "stream" : "quorum");
         return;
     }
-    if (q && (flags & ASK_IF_UNUSED) && q->consumer_count) {
+    if (q && (flags & ASK_IF_UNUSED) && q->busy->consumer_count) {
         fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "queue '%.*s' in vhost '%.*s' in use",
              SLICE_ARG(name), SLICE_ARG(peer->vhost->name));
         return;
     }
-    if (q && (flags & ASK_IF_EMPTY) && (q->ready_count || (q->extra && q->extra->retry.count))) {
+    if (q && (flags & ASK_IF_EMPTY) && (q->busy->ready_count || (q->extra && q->extra->retry.count))) {
         fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "queue '%.*s' in vhost '%.*s' not empty",
              SLICE_ARG(name), SLICE_ARG(peer->vhost->name));
         return;

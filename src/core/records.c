@@ -149,19 +149,19 @@ static void give_lsn(struct broker *b, lsn_t lsn)
     dead_letters_give_lsn(b, lsn);
     LIST_EACH(&b->pump, node, after)
     {
-        struct queue *q = CONTAINER_OF(node, struct queue, pump_link);
+        struct queue *q = CONTAINER_OF(node, struct busy, pump_link)->queue;
         unsigned lanes = lane_count(q);
-        if (q->mark_lsn == LSN_CAPTURED)
-            q->mark_lsn = lsn;
-        for (unsigned i = 0; q->captured_from && i < lanes; i++)
-            for (struct list *at = q->lanes[i].entries.prev; at != &q->lanes[i].entries; at = at->prev) {
+        if (q->busy->mark_lsn == LSN_CAPTURED)
+            q->busy->mark_lsn = lsn;
+        for (unsigned i = 0; q->busy->captured_from && i < lanes; i++)
+            for (struct list *at = q->busy->lanes[i].entries.prev; at != &q->busy->lanes[i].entries; at = at->prev) {
                 struct entry *e = CONTAINER_OF(at, struct entry, link);
-                if (e->position < q->captured_from)
+                if (e->position < q->busy->captured_from)
                     break;
                 if (e->lsn == LSN_CAPTURED)
                     e->lsn = lsn;
             }
-        q->captured_from = 0;
+        q->busy->captured_from = 0;
     }
 }
 

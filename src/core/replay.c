@@ -205,7 +205,7 @@ static bool pages_remove(struct queue *q, uint64_t first, uint64_t count)
 {
     struct replay_queue *held = q->replay;
     uint64_t last = first + count - 1;
-    for (unsigned lane = 0; held->page_count && lane < lane_count(q); lane++)
+    for (unsigned lane = 0; held->page_count && lane <= q->rules->max_priority; lane++)
         for (uint32_t i = page_bound(held, lane, first);
              i < held->page_count && held->pages[i]->lane == lane && held->pages[i]->first <= last; i++)
             if (!page_remove(held->pages[i], first, last))
@@ -216,7 +216,7 @@ static bool pages_remove(struct queue *q, uint64_t first, uint64_t count)
 static struct page *page_of_position(struct queue *q, uint64_t position)
 {
     struct replay_queue *held = q->replay;
-    for (unsigned lane = 0; held->page_count && lane < lane_count(q); lane++) {
+    for (unsigned lane = 0; held->page_count && lane <= q->rules->max_priority; lane++) {
         uint32_t i = page_bound(held, lane, position);
         if (i < held->page_count && held->pages[i]->lane == lane && page_has(held->pages[i], position))
             return held->pages[i];
@@ -239,6 +239,14 @@ static bool page_return(struct page *page, uint64_t position, uint32_t returns, 
     grown[page->return_count++] = (struct page_return){position, returns, due ? *due : 0};
     page->returns = grown;
     return true;
+}
+
+/* Made when the queue gets something, so that empty ones leave no holes in the heap. NULL: no memory. */
+static struct replay_queue *replay_of(struct queue *q)
+{
+    if (!q->replay)
+        q->replay = mem_zalloc(sizeof *q->replay);
+    return q->replay;
 }
 
 void replay_queue_drop(struct broker *b, struct queue *q)
@@ -353,8 +361,6 @@ static bool replay_queue_put(struct broker *b, struct reader *r)
     }
     if (!q)
         return false;
-    if (!q->replay && !(q->replay = mem_zalloc(sizeof *q->replay)))
-        return false;
     q->next_position = next > q->next_position ? next : q->next_position;
     q->mark = mark > q->mark ? mark : q->mark;
     return true;
@@ -461,8 +467,10 @@ static bool hold(struct broker *b, const struct replay_target *t, struct msg *ms
             .queue = q, .position = t->position, .deadline = t->deadline, .returns = (uint32_t)(t->returns >> 1)};
         return stream_hold(b, q, &target, msg);
     }
-    if (!q || !q->replay)
+    if (!q)
         return true; /* deleted later on, or its definition comes later in the snapshot together with this message */
+    if (!replay_of(q))
+        return false;
     if (accepted) {
         struct key_value key = dedup_key(q, msg, *accepted);
         if (key.has && !dedup_restore(b, q, &key, t->position))
@@ -548,7 +556,7 @@ static bool replay_window(struct broker *b, struct reader *r)
         value.until = until ? (wall_t)(until - 1) : WALL_NEVER;
         if (!reader_ok(r) || position == 0 || value.until < 0)
             return false;
-        if (!q || !q->rules.dedup)
+        if (!q || !q->rules->dedup)
             continue; /* deleted later on, or its keys mean nothing any more */
         if (!dedup_restore(b, q, &value, position))
             return false;
@@ -564,12 +572,14 @@ static bool replay_remove(struct broker *b, struct reader *r)
     uint64_t count = reader_varint(r);
     for (uint64_t i = 0; i < count && reader_ok(r); i++) {
         uint64_t first = reader_varint(r), length = reader_varint(r);
-        if (!reader_ok(r) || length == 0 || !q || !q->replay)
+        if (!reader_ok(r) || length == 0 || !q)
             continue;
-        remove_run(b, &q->replay->live, first, length);
-        remove_run(b, &q->replay->snapshot, first, length);
-        if (!pages_remove(q, first, length))
-            return false;
+        if (q->replay) {
+            remove_run(b, &q->replay->live, first, length);
+            remove_run(b, &q->replay->snapshot, first, length);
+            if (!pages_remove(q, first, length))
+                return false;
+        }
         if (first + length > q->next_position)
             q->next_position = first + length;
     }
@@ -634,9 +644,9 @@ static bool replay_page(struct broker *b, struct reader *r)
 {
     struct queue *q = queue_by_id(b, reader_varint(r));
     uint64_t lane = reader_varint(r);
-    if (!q || !q->replay)
+    if (!q)
         return reader_ok(r); /* deleted later on */
-    struct page *page = lane < lane_count(q) ? page_new(q, (unsigned)lane) : NULL;
+    struct page *page = lane <= q->rules->max_priority && replay_of(q) ? page_new(q, (unsigned)lane) : NULL;
     if (!page)
         return false;
     if (!page_read(r, page)) {
@@ -792,7 +802,7 @@ static bool settle_one(struct broker *b, struct queue *q, struct held *item)
     if (!e)
         return false;
     item->msg = NULL; /* its reference went into the entry */
-    paging_settle_entry(&q->lanes[e->lane], e);
+    paging_settle_entry(b, &q->busy->lanes[e->lane], e);
     e->flags &= (uint8_t)~ENTRY_FRESH;
     e->returns = item->returns;
     if (item->redelivered || item->position < q->mark)
@@ -806,18 +816,16 @@ static bool settle_one(struct broker *b, struct queue *q, struct held *item)
 
 static bool is_there(struct queue *q, uint64_t position)
 {
-    return held_find(&q->replay->live, position) || held_find(&q->replay->snapshot, position) ||
-           page_of_position(q, position);
+    return q->replay && (held_find(&q->replay->live, position) || held_find(&q->replay->snapshot, position) ||
+                         page_of_position(q, position));
 }
 
-static bool settle_queue(struct broker *b, struct queue *q)
+static bool settle_messages(struct broker *b, struct queue *q)
 {
     struct replay_queue *held = q->replay;
-    if (!held)
-        return true;
     struct held_list *a = &held->live, *s = &held->snapshot;
     uint32_t i = a->first, j = s->first;
-    bool ok = dedup_settle(b, q, is_there);
+    bool ok = held->page_count + a->live + s->live == 0 || queue_rouse(b, q);
     for (uint32_t p = 0; ok && p < held->page_count; p++) {
         struct page *page = held->pages[p];
         held->pages[p] = NULL;
@@ -832,12 +840,19 @@ static bool settle_queue(struct broker *b, struct queue *q)
     a->first = i;
     s->first = j;
     replay_queue_drop(b, q);
-    if (!list_empty(&q->pages))
+    if (!list_empty(&q->busy->pages))
         backlog_arm(b, q);
+    return ok;
+}
+
+static bool settle_queue(struct broker *b, struct queue *q)
+{
+    bool ok = dedup_settle(b, q, is_there) && (!q->replay || settle_messages(b, q));
     if (q->next_position < q->mark)
         q->next_position = q->mark;
-    q->mark_safe = q->mark;
-    q->delivered_upto = q->recovered_mark = q->mark;
+    q->delivered_upto = q->mark;
+    if (queue_is_busy(q))
+        q->busy->mark_safe = q->busy->recovered_mark = q->mark;
     return ok;
 }
 
@@ -887,13 +902,14 @@ int broker_replayed(struct broker *b, mono_t now, wall_t wall, char *why, size_t
     }
     if (!whole)
         return -84; /* EILSEQ */
-    if (!ok) {
+    if (!ok || !queue_rules_retry(b)) {
         snprintf(why, why_len, "out of memory while rebuilding queues");
         return -12;
     }
     if (b->store_was_new && !make_defaults(b, why, why_len))
         return -12;
     b->recovering = false;
+    busy_recovered(b);
     LIST_EACH(&b->catalogue, node, after)
     {
         struct object *object = CONTAINER_OF(node, struct object, link);

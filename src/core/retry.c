@@ -29,7 +29,7 @@ static int64_t times(int64_t delay, int64_t factor)
 
 wall_t retry_due(const struct broker *b, const struct queue *q, enum back back, uint32_t returns)
 {
-    const struct queue_rules *rules = &q->rules;
+    const struct queue_rules *rules = q->rules;
     if (!retry_enabled(rules) || back == BACK_NOT || (rules->retry_type == RETRY_FAILED && back != BACK_FAILED) ||
         (rules->retry_type == RETRY_RETURNED && back != BACK_RETURNED))
         return 0;

@@ -355,8 +355,8 @@ static void any_may_leave(void **state)
     struct queue *q = queue_find(vhost_find(rig->b, slice_str("/")), slice_str("q"));
     for (int i = 0; i < COUNT; i++)
         put(rig, "q", "m");
-    while (!list_empty(&q->lane.entries))
-        assert_true(retry_park(rig->b, CONTAINER_OF(q->lane.entries.next, struct entry, link),
+    while (!list_empty(&q->busy->lane.entries))
+        assert_true(retry_park(rig->b, CONTAINER_OF(q->busy->lane.entries.next, struct entry, link),
                                rig->wall + 10 + pick(&seed, 1000)));
     while (q->extra->retry.count) {
         broker_check(rig->b);

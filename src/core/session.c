@@ -133,7 +133,7 @@ void peer_release(struct broker *b, struct peer *peer)
         if (peer->channels[i])
             channel_free(b, peer->channels[i]);
     while (!list_empty(&peer->owned)) {
-        struct queue *q = CONTAINER_OF(peer->owned.next, struct queue, owner_link);
+        struct queue *q = CONTAINER_OF(peer->owned.next, struct busy, owner_link)->queue;
         queue_delete(b, q);
     }
     LIST_EACH(&b->login->pending, node, after)
@@ -350,7 +350,9 @@ void do_drain(struct broker *b, struct peer *peer, struct channel *ch, struct co
         struct queue *q = CONTAINER_OF(object, struct queue, object);
         if (object->kind == OBJ_QUEUE && object->journalled && q->mark != q->delivered_upto && log_reserve(b, 64, 1)) {
             q->mark = q->delivered_upto;
-            q->mark_lsn = log_mark(b, q, q->mark);
+            lsn_t lsn = log_mark(b, q, q->mark);
+            if (queue_is_busy(q))
+                q->busy->mark_lsn = lsn;
         }
     }
     b->drain = (struct drain){.side = peer->side, .session = peer->number, .origin = c->origin};

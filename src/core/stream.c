@@ -70,7 +70,7 @@ static uint64_t partition_bytes(const struct partition *p)
 
 static uint32_t out_of_time(const struct broker *b, const struct partition *p)
 {
-    const struct queue_rules *r = &p->stream->queue->rules;
+    const struct queue_rules *r = p->stream->queue->rules;
     uint64_t bytes = partition_bytes(p);
     uint64_t kept = kept_for_feeders(p->stream, p->number);
     uint32_t n = 0;
@@ -111,7 +111,7 @@ void stream_retention(struct broker *b, struct stream *s)
 
 static void arm_retention(struct broker *b, struct stream *s)
 {
-    int64_t age = s->queue->rules.max_age_ms;
+    int64_t age = s->queue->rules->max_age_ms;
     wheel_cancel(&b->wheel, &s->retention);
     if (age <= 0 || b->recovering)
         return;
@@ -175,7 +175,7 @@ static bool source_make(struct broker *b, struct stream *s)
 
 bool stream_make(struct broker *b, struct queue *q)
 {
-    uint32_t count = q->rules.partitions > 0 ? (uint32_t)q->rules.partitions : 1;
+    uint32_t count = q->rules->partitions > 0 ? (uint32_t)q->rules->partitions : 1;
     if (count > STREAM_PARTITIONS_MAX)
         count = STREAM_PARTITIONS_MAX;
     struct stream *s = mem_zalloc(sizeof *s + count * sizeof s->partitions[0]);

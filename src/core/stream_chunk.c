@@ -14,6 +14,7 @@
 #define CACHE_BYTES (16u << 20) /* of chunks that nobody reads */
 #define PENDING_MAX (64u << 20) /* T1: accepted and not in a file yet */
 #define PAUSE_NS NS_PER_S
+#define STARVE_NS (10 * NS_PER_MS)
 #define ITEM_COST sizeof(struct stream_item)
 
 struct stream_drop { /* files to go, when that is durable */
@@ -292,13 +293,21 @@ static void pause(struct broker *b, bool *what, mono_t ns)
         wheel_set(&b->wheel, &b->streams.timer, b->now + ns);
 }
 
+void stream_starves(struct broker *b, struct stream *s)
+{
+    if (list_empty(&s->hungry_link))
+        list_insert(&b->streams.hungry, &s->hungry_link);
+    if (!timer_is_set(&b->streams.timer))
+        wheel_set(&b->wheel, &b->streams.timer, b->now + STARVE_NS);
+}
+
 static void gather_all(struct broker *b)
 {
     LIST_EACH(&b->streams.gathering, node, after)
     {
         struct partition *p = CONTAINER_OF(node, struct partition, gather_link);
         if (!to_chunks(b, p)) {
-            pause(b, &b->streams.writing_paused, 10 * NS_PER_MS);
+            pause(b, &b->streams.writing_paused, STARVE_NS);
             return;
         }
         list_remove(&p->gather_link);
@@ -310,13 +319,13 @@ static void gather_all(struct broker *b)
 
 static wall_t seal_before(const struct broker *b, const struct stream *s)
 {
-    int64_t age = s->queue->rules.max_age_ms;
+    int64_t age = s->queue->rules->max_age_ms;
     return age > 0 && b->wall > age ? b->wall - age : 0;
 }
 
 static uint64_t segment_bytes(const struct queue *q)
 {
-    const struct queue_rules *r = &q->rules;
+    const struct queue_rules *r = q->rules;
     int64_t bytes = STREAM_SEGMENT_BYTES;
     if (r->segment_bytes > 0)
         bytes = r->segment_bytes;

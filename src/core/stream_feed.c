@@ -148,13 +148,14 @@ lsn_t stream_log_cursor(struct broker *b, const struct binding *binding)
 static bool has_appetite(const struct cursor *cursor)
 {
     const struct queue *q = cursor->target;
-    if (q->deleting || q->ready_count >= AHEAD_MESSAGES || (q->ready_count && q->ready_bytes >= AHEAD_BYTES))
+    if (q->deleting || q->busy->ready_count >= AHEAD_MESSAGES ||
+        (q->busy->ready_count && q->busy->ready_bytes >= AHEAD_BYTES))
         return false;
-    const struct queue_rules *r = &q->rules;
+    const struct queue_rules *r = q->rules;
     if (r->overflow == OVERFLOW_DROP_HEAD)
         return true; /* the limit is the queue's own wish */
-    return (r->max_length < 0 || q->ready_count < (uint64_t)r->max_length) &&
-           (r->max_length_bytes < 0 || q->ready_bytes < (uint64_t)r->max_length_bytes);
+    return (r->max_length < 0 || q->busy->ready_count < (uint64_t)r->max_length) &&
+           (r->max_length_bytes < 0 || q->busy->ready_bytes < (uint64_t)r->max_length_bytes);
 }
 
 void feed_awake(struct broker *b, struct cursor *cursor)
@@ -224,13 +225,17 @@ static bool feed_step(struct broker *b, struct cursor *cursor)
     while (at + count < end && count < STEP_RECORDS && bytes < STEP_BYTES) {
         const struct msg *msg = c->job->items[at + count++].msg;
         bytes += msg_size(msg);
-        if (!dedup_reserve(b, msg, &route, &keys))
+        if (!dedup_reserve(b, msg, &route, &keys)) {
+            stream_starves(b, s);
             return false;
+        }
         need += log_captured_bytes(log_enqueue_bytes(msg, 1) + 64u, 2);
     }
-    if (!targets_reserve(b, 1) || !pool_reserve_many(&b->entries, count) || !dedup_reserve_keys(b, keys) ||
-        !log_capture_begin(b, need, 2))
+    if (!targets_reserve(b, 1) || !queue_rouse(b, cursor->target) || !pool_reserve_many(&b->entries, count) ||
+        !dedup_reserve_keys(b, keys) || !log_capture_begin(b, need, 2)) {
+        stream_starves(b, s);
         return false;
+    }
     pool_pin(&b->entries);
     pool_pin(&b->keys);
     uint64_t next = c->job->items[at + count - 1].offset + 1;

@@ -130,7 +130,8 @@ void chunk_unread(struct broker *b, struct chunk *c);                           
 void chunk_read(struct chunk *c);                                                 /* one more */
 struct chunk *chunk_load(struct broker *b, struct partition *p, uint64_t offset); /* NULL: no room, no memory */
 uint32_t chunk_safe(struct broker *b, struct chunk *c);
-void chunk_end(struct broker *b, struct chunk *c); /* its partition goes; nobody reads it */
+void stream_starves(struct broker *b, struct stream *s); /* it is awake again when a job has come back, or soon */
+void chunk_end(struct broker *b, struct chunk *c);       /* its partition goes; nobody reads it */
 /* Files of the partition that end at or below until go when lsn is durable (R3). */
 void files_drop(struct broker *b, uint64_t id, uint32_t partition, uint64_t until, lsn_t lsn);
 

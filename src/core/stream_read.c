@@ -149,8 +149,8 @@ static struct chunk *enter(struct broker *b, struct follower *f, struct partitio
         return NULL;
     *why = SIGHT_LATER;
     c = b->streams.reading_paused ? NULL : chunk_load(b, p, next);
-    if (!c && list_empty(&f->stream->hungry_link))
-        list_insert(&b->streams.hungry, &f->stream->hungry_link);
+    if (!c)
+        stream_starves(b, f->stream);
     return c;
 }
 
@@ -332,7 +332,7 @@ void stream_pump(struct broker *b, struct queue *q, unsigned *budget)
             consumer_enlist(b, consumer); /* behind the others; who is full is parked when its turn comes */
     }
     q->pumping = false;
-    list_remove(&q->pump_link);
+    list_remove(&q->busy->pump_link);
     if (queue_next_ready(q))
         queue_schedule(b, q);
     else if (!list_empty(&s->idle) && stream_awaits_durable(s))

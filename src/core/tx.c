@@ -117,7 +117,7 @@ static bool prepare_publish(struct broker *b, struct channel *ch, struct tx_publ
         tx_need(needs, p->msg, 1, &p->need);
         return p->delayed != NULL;
     }
-    if (!route_again(b, p))
+    if (!route_again(b, p) || !queues_rouse(b, &b->route))
         return false;
     if (!dedup_reserve(b, p->msg, &b->route, &needs->keys))
         return false;
@@ -135,12 +135,12 @@ static bool prepare_ack(struct broker *b, struct tx_ack *a, struct tx_needs *nee
 {
     struct entry *e = a->item.entry;
     struct queue *q = e->queue;
-    bool limit = q && q->rules.delivery_limit >= 0 && e->returns >= (uint64_t)q->rules.delivery_limit;
+    bool limit = q && q->rules->delivery_limit >= 0 && e->returns >= (uint64_t)q->rules->delivery_limit;
     a->reason = a->ack ? REASON_ACKED : a->back ? REASON_DELIVERY_LIMIT : REASON_REJECTED;
     a->fate = !q || a->ack || !a->back || limit ? FATE_GONE : FATE_BACK;
     if (e->flags & ENTRY_STREAM)
         a->fate = FATE_BACK; /* settle gives its credit back, and nothing else */
-    if (a->fate == FATE_GONE && !a->ack && q && q->rules.has_dlx && !q->deleting) {
+    if (a->fate == FATE_GONE && !a->ack && q && q->rules->has_dlx && !q->deleting) {
         if (!dead_letter_prepare(b, e, a->reason, needs, &a->need, &a->dead))
             return false;
         if (a->dead) {

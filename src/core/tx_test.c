@@ -114,7 +114,7 @@ static bool in_queue(struct broker *b, const char *queue, const char *name)
 {
     struct vhost *vhost = vhost_find(b, slice_str("/"));
     struct queue *q = *queue ? queue_find(vhost, slice_str(queue)) : vhost->delays;
-    return q && (has(&q->lanes[0].entries, name) || has(&q->unacked, name));
+    return q && (has(&q->busy->lanes[0].entries, name) || has(&q->busy->unacked, name));
 }
 
 static bool somewhere(struct broker *b, const char *name)

@@ -13,6 +13,11 @@ struct vhost *vhost_find(struct broker *b, struct slice name)
     return map_get(&b->vhosts, name);
 }
 
+static struct slice queue_name_of(const void *value)
+{
+    return ((const struct queue *)value)->name;
+}
+
 /* With the default exchanges. An existing vhost only takes the new default queue type. */
 struct vhost *vhost_put(struct broker *b, struct slice name, struct slice default_queue_type)
 {
@@ -35,7 +40,7 @@ struct vhost *vhost_put(struct broker *b, struct slice name, struct slice defaul
     }
     vhost->default_queue_type = type;
     map_init(&vhost->exchanges, b->seed + 11);
-    map_init(&vhost->queues, b->seed + 12);
+    map_init_keyed(&vhost->queues, b->seed + 12, queue_name_of);
     map_init(&vhost->bindings, b->seed + 13);
     list_init(&vhost->policies);
     object_add(b, &vhost->object, OBJ_VHOST, true);
@@ -142,9 +147,9 @@ static bool applies_to_queue(const struct policy *p, const struct queue *q)
     switch (p->apply_to) {
     case APPLY_ALL:
     case APPLY_QUEUES: return true;
-    case APPLY_CLASSIC: return q->rules.type == QUEUE_CLASSIC;
-    case APPLY_QUORUM: return q->rules.type == QUEUE_QUORUM;
-    case APPLY_STREAMS: return q->rules.type == QUEUE_STREAM;
+    case APPLY_CLASSIC: return q->rules->type == QUEUE_CLASSIC;
+    case APPLY_QUORUM: return q->rules->type == QUEUE_QUORUM;
+    case APPLY_STREAMS: return q->rules->type == QUEUE_STREAM;
     default: return false;
     }
 }
@@ -163,10 +168,15 @@ static struct policy *best(struct vhost *vhost, struct slice name, bool operator
     return found;
 }
 
-void policy_apply_queue(struct broker *b, struct queue *q)
+void policy_find_queue(struct queue *q)
 {
     q->policy = best(q->vhost, q->name, false, q);
     q->operator_policy = best(q->vhost, q->name, true, q);
+}
+
+void policy_apply_queue(struct broker *b, struct queue *q)
+{
+    policy_find_queue(q);
     queue_rules_changed(b, q);
 }
 

@@ -56,22 +56,22 @@ bool peek_queue(struct broker *broker, const char *name, const struct peek_reade
     if (!q)
         return false;
     size_t count = 0, jobs = 0, pages = 0;
-    LIST_EACH(&q->pages, node, after)
+    LIST_EACH(&q->busy->pages, node, after)
     pages++;
     size_t delayed = q->extra ? q->extra->retry.count : 0;
-    struct seen *seen = calloc(q->ready_count + q->unacked_count + delayed + 1, sizeof *seen);
+    struct seen *seen = calloc(q->busy->ready_count + q->busy->unacked_count + delayed + 1, sizeof *seen);
     struct page_job **read = calloc(pages + 1, sizeof(struct page_job *));
     if (!seen || !read)
         abort();
     for (unsigned lane = 0; lane < lane_count(q); lane++) {
-        count += see_list(&q->lanes[lane].entries, seen + count);
-        if (q->lanes[lane].paging)
-            count += see_list(&q->lanes[lane].paging->front, seen + count);
+        count += see_list(&q->busy->lanes[lane].entries, seen + count);
+        if (q->busy->lanes[lane].paging)
+            count += see_list(&q->busy->lanes[lane].paging->front, seen + count);
     }
-    count += see_list(&q->unacked, seen + count);
+    count += see_list(&q->busy->unacked, seen + count);
     if (retry_list(q))
         count += see_list(retry_list(q), seen + count);
-    LIST_EACH(&q->pages, node, after)
+    LIST_EACH(&q->busy->pages, node, after)
     {
         const struct page *page = CONTAINER_OF(node, struct page, queue_link);
         if (page->state != PAGE_LOADED)

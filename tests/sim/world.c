@@ -120,6 +120,7 @@ static void give_back(struct world *w, struct page_job *job)
         abort();
     if (job->err && !w->may_fail && !os_sim_is_cut(w->disk))
         model_fault(w->model, "a page job failed by itself: %d", job->err);
+    w->reads_fail = job->type == PAGE_READ && job->err != 0;
     *c = (struct command){.type = CMD_PAGED, .job = job};
     ring_publish(&broker_port(w->broker, 3)->commands);
 }
@@ -169,7 +170,7 @@ bool world_start(struct world *w)
 {
     struct journal_options options = {
         .os = w->os, .dir = "/data", .file_bytes = 64 * 1024, .group_bytes_max = w->group_bytes};
-    w->dead = false;
+    w->dead = w->reads_fail = false;
     w->journal = NULL;
     w->store = NULL;
     w->broker = NULL;
@@ -450,8 +451,8 @@ bool world_wait(struct world *w, uint32_t method)
         if (w->answer == method || (method == ASKED(60, 71) && w->answer == ASKED(60, 72)))
             return true;
     }
-    if (!w->dead && (w->tolerant || os_sim_is_cut(w->disk)))
-        w->dead = true; /* without power nothing is read from a page either */
+    if (!w->dead && (w->tolerant || os_sim_is_cut(w->disk) || w->reads_fail))
+        w->dead = true; /* without power, or from a disk that gives nothing, no page is read either */
     if (!w->dead)
         model_fault(w->model, "no answer %u.%u, but %u.%u", method >> 16, method & 65535, w->answer >> 16,
                     w->answer & 65535);

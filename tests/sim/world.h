@@ -38,10 +38,11 @@ struct world {
     struct client client;
     struct model *model;
     uint64_t dice;
-    bool dead;      /* the journal has failed: only a restart helps */
-    bool may_fail;  /* a fault was injected: the journal may fail */
-    bool tolerant;  /* memory is refused on purpose: the client may lose its connection */
-    bool mostly_tx; /* most operations are those of transactions */
+    bool dead;       /* the journal has failed: only a restart helps */
+    bool may_fail;   /* a fault was injected: the journal may fail */
+    bool reads_fail; /* the last page that was asked for could not be read */
+    bool tolerant;   /* memory is refused on purpose: the client may lose its connection */
+    bool mostly_tx;  /* most operations are those of transactions */
     unsigned talk;
     uint64_t compact_every, compact_slice_bytes;
     uint64_t paging_bytes; /* 0: queues stay in memory */
