@@ -24,6 +24,8 @@ struct control_conn {
     struct caller caller; /* first: session, engine */
     struct control *control;
     json_t *rows;
+    unsigned holding;       /* enum control_hold: files are to stay */
+    bool waiting_hold;      /* the answer waits until it is so */
     struct request request; /* the one under way; its ask is ours while it waits for room in the ring */
 };
 
@@ -182,6 +184,41 @@ static void force_alarms(struct control_conn *conn, const json_t *request)
     respond(conn, json_pack("{s:b}", "ok", 1));
 }
 
+/* ---- backups ---- */
+
+static void release(struct control_conn *conn, unsigned what)
+{
+    what &= conn->holding;
+    if (what)
+        conn->control->options.hold_files(conn->control->options.arg, what, false);
+    conn->holding &= ~what;
+}
+
+/* The threads that remove files see it in their next turn. */
+static void look_at_hold(struct control_conn *conn)
+{
+    struct engine *engine = &conn->caller.session.engine;
+    lsn_t durable;
+    engine->paused = true;
+    if (!conn->control->options.files_held(conn->control->options.arg, &durable)) {
+        engine->next_tick = engine->now + RETRY_NS;
+        return;
+    }
+    engine->next_tick = MONO_NEVER;
+    conn->waiting_hold = false;
+    respond(conn, json_pack("{s:b, s:I}", "ok", 1, "number", (json_int_t)durable));
+}
+
+static void hold(struct control_conn *conn)
+{
+    unsigned what = ~conn->holding & (HOLD_JOURNAL | HOLD_OTHERS);
+    if (what)
+        conn->control->options.hold_files(conn->control->options.arg, what, true);
+    conn->holding |= what;
+    conn->waiting_hold = true;
+    look_at_hold(conn);
+}
+
 static void handle(struct control_conn *conn, const json_t *request)
 {
     const char *name = json_string_value(json_object_get(request, "op")), *why = NULL;
@@ -192,6 +229,15 @@ static void handle(struct control_conn *conn, const json_t *request)
     if (name && strcmp(name, "status") == 0) {
         json_t *status = conn->control->options.status(conn->control->options.arg);
         respond(conn, status ? json_pack("{s:b, s:[o]}", "ok", 1, "rows", status) : NULL);
+        return;
+    }
+    if (name && strcmp(name, "hold") == 0) {
+        hold(conn);
+        return;
+    }
+    if (name && strcmp(name, "release") == 0) {
+        release(conn, json_is_true(json_object_get(request, "journal")) ? HOLD_JOURNAL : HOLD_JOURNAL | HOLD_OTHERS);
+        respond(conn, json_pack("{s:b}", "ok", 1));
         return;
     }
     if (name && strcmp(name, "alarm") == 0) {
@@ -237,7 +283,11 @@ static size_t control_feed(struct engine *engine, struct slice bytes)
 static mono_t control_tick(struct engine *engine, mono_t now)
 {
     struct control_conn *conn = of_engine(engine);
-    (void)now;
+    engine->now = now;
+    if (conn->waiting_hold) {
+        look_at_hold(conn);
+        return engine->next_tick;
+    }
     if (!conn->request.ask)
         return MONO_NEVER;
     call(conn);
@@ -252,6 +302,7 @@ static void control_shutdown(struct engine *engine, const char *text)
 
 static void control_closed(struct engine *engine)
 {
+    release(of_engine(engine), HOLD_JOURNAL | HOLD_OTHERS);
     caller_close(&of_engine(engine)->caller);
 }
 

@@ -10,6 +10,9 @@
  *       memory-hard and disk-hard refuse publishes
  *   {"op": "status"}   one row: what memory is used for, marks and alarms; not by way of the core
  *   {"op": "version"}
+ *   {"op": "hold"}    from the answer on, until "release" or the end of the connection, no file goes that the journal up to
+ *                     the answer's "number" (an lsn, durable) names: for who copies the data folder
+ *   {"op": "release", "journal": true}   of the journal's files only; without it of all
  * Responses: {"ok": true, "rows": [{…}, …], "name": …, "number": n} or {"ok": false, "error": "NOT_FOUND", "text": …}.
  * Who reaches the socket may administer: it is readable by the owner only.
  */
@@ -26,6 +29,8 @@
 #define CONTROL_RESPONSE_MAX (256u << 20)
 #define CONTROL_SESSIONS_MAX 64
 
+enum control_hold { HOLD_JOURNAL = 1, HOLD_OTHERS = 2 };
+
 struct control;
 
 struct control_options {
@@ -33,6 +38,9 @@ struct control_options {
     struct slab_heap *heap;
     const struct log *log;
     void (*force_alarms)(void *arg, unsigned alarms);
+    /* Files must not go while somebody copies them: asked for, and whether it holds by now, with the last durable lsn. */
+    void (*hold_files)(void *arg, unsigned what, bool on); /* enum control_hold */
+    bool (*files_held)(void *arg, lsn_t *ret_durable);
     json_t *(*status)(void *arg); /* an object, the caller's; NULL: no memory. On the loop's thread */
     void *arg;
 };

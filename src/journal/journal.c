@@ -77,6 +77,7 @@ struct journal {
     _Atomic lsn_t fresh; /* a group that begins here, or behind it, may have a new file */
     _Atomic bool stop;
     _Atomic bool scarce; /* any thread */
+    struct hold hold; /* of any thread */
 };
 
 static void figure_set(struct journal *journal, enum figure figure, uint64_t value)
@@ -239,6 +240,17 @@ void journal_trim(struct journal *journal, lsn_t upto)
         return;
     atomic_store_explicit(&journal->trim, upto, memory_order_relaxed);
     os_event_set(&journal->work);
+}
+
+void journal_hold(struct journal *journal, bool on)
+{
+    atomic_fetch_add_explicit(&journal->hold.wanted, on ? 1 : -1, memory_order_acq_rel);
+    os_event_set(&journal->work);
+}
+
+bool journal_held(const struct journal *journal)
+{
+    return atomic_load_explicit(&journal->hold.seen, memory_order_acquire);
 }
 
 uint64_t journal_live_bytes(const struct journal *journal)
@@ -474,12 +486,15 @@ int journal_step(struct journal *journal)
         return err;
     }
     journal->wal.scarce = atomic_load_explicit(&journal->scarce, memory_order_relaxed);
+    parking_look(&journal->wal.parking, &journal->hold);
     int did = trim(journal); /* first: under a load without pauses it would never have its turn */
     if (did >= 0) {
         int committed = commit(journal);
         did = committed ? committed : did;
     }
     bool stopping = atomic_load_explicit(&journal->stop, memory_order_relaxed);
+    if (did == 0)
+        did = parking_step(&journal->wal.parking);
     if (did == 0 && !stopping && !journal->stalled)
         did = journal->wal.scarce && wal_shrink(&journal->wal) ? 1 : settle(journal);
     if (did == 0 && !stopping) {

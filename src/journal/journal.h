@@ -94,6 +94,11 @@ const char *journal_failure_text(const struct journal *journal);
 /* Records below upto are not needed any more; takes effect in the journal's own time. upto ≤ durable. Writer. */
 void journal_trim(struct journal *journal, lsn_t upto);
 
+/* While somebody holds no journal file is removed or used again, though trimmed; each on wants its off. Takes effect when
+ * journal_held says so. Any thread. */
+void journal_hold(struct journal *journal, bool on);
+bool journal_held(const struct journal *journal);
+
 /* Bytes of journal files between start and now: what a restart must read. Any thread. */
 uint64_t journal_live_bytes(const struct journal *journal);
 

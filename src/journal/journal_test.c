@@ -198,6 +198,50 @@ static void rolls_trims_and_recycles(void **state)
     os_sim_free(&sim);
 }
 
+/* While somebody copies them files that are trimmed stay as they are; afterwards they go. */
+static void held_files_stay(void **state)
+{
+    (void)state;
+    struct os_sim *sim = os_sim_new(3);
+    struct rig *rig = rig_new(os_sim_os(sim), "d");
+    struct journal_stats stats;
+    uint8_t first[SMALL_FILE];
+    rig_must_open(rig);
+    rig_append_groups(rig, 100);
+    journal_hold(rig->journal, true);
+    journal_hold(rig->journal, true);
+    assert_false(journal_held(rig->journal));
+    rig_steps(rig);
+    assert_true(journal_held(rig->journal));
+    size_t len = os_sim_peek(sim, wal_file(1)).len;
+    assert_in_range(len, 2 * 4096, sizeof first);
+    memcpy(first, os_sim_peek(sim, wal_file(1)).ptr, len);
+    for (int round = 0; round < 5; round++) {
+        journal_trim(rig->journal, rig->appended - 5);
+        rig_steps(rig);
+        rig_append_groups(rig, 50);
+    }
+    journal_stats(rig->journal, &stats);
+    assert_true(stats.start > 200); /* it goes on as ever */
+    assert_true(journal_live_bytes(rig->journal) <= 6 * SMALL_FILE);
+    for (uint64_t seq = 1; seq <= 15; seq++)
+        assert_int_not_equal(os_sim_peek(sim, wal_file(seq)).len, 0);
+    assert_memory_equal(os_sim_peek(sim, wal_file(1)).ptr, first, len);
+    journal_hold(rig->journal, false);
+    rig_steps(rig);
+    assert_int_not_equal(os_sim_peek(sim, wal_file(1)).len, 0); /* the other one still holds */
+    journal_hold(rig->journal, false);
+    rig_steps(rig);
+    assert_false(journal_held(rig->journal));
+    for (uint64_t seq = 1; seq <= 15; seq++)
+        assert_int_equal(os_sim_peek(sim, wal_file(seq)).len, 0);
+    rig_close(rig);
+    rig_must_open(rig);
+    assert_int_equal(rig_read(rig), rig->appended);
+    rig_free(rig);
+    os_sim_free(&sim);
+}
+
 /* Where a fresh beginning was asked for a new file begins with just that record, also when others of the same tick wait in
  * front of it; a file that is hardly begun is kept. */
 static void fresh_beginnings(void **state)
@@ -881,6 +925,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(round_trip),
         cmocka_unit_test(rolls_trims_and_recycles),
+        cmocka_unit_test(held_files_stay),
         cmocka_unit_test(fresh_beginnings),
         cmocka_unit_test(large_records_and_reservations),
         cmocka_unit_test(a_reservation_is_one_group),

@@ -56,6 +56,7 @@ void wal_init(struct wal *wal, const struct journal_options *options)
 {
     *wal = (struct wal){
         .os = options->os,
+        .parking = {.os = options->os},
         .file_bytes = options->file_bytes ? options->file_bytes : FILE_BYTES_DEFAULT,
         .direct = options->direct_io != JOURNAL_DIRECT_OFF,
         .lock_fd = -1,
@@ -324,9 +325,10 @@ static void recycle(struct wal *wal, const struct wal_file *file, unsigned keep)
     char from[WAL_PATH_MAX], to[WAL_PATH_MAX];
     CHECK(file->start_lsn <= wal->super.start_lsn); /* equal: it got no group, the disk was full */
     CHECK(wal_path(from, wal->folder, 'w', file->seq) && wal_path(to, wal->folder, 'f', wal->pool_number));
-    bool usable = file->size >= wal->file_bytes && file->size <= 2 * wal->file_bytes;
+    bool usable = !wal->parking.held && file->size >= wal->file_bytes && file->size <= 2 * wal->file_bytes;
     if (!usable || wal->pool_len >= keep) {
-        (void)wal->os->unlink(wal->os, from);
+        int err = parking_unlink(&wal->parking, from);
+        (void)err; /* if not now, then at the next start */
     } else if (wal->os->rename(wal->os, from, to) == 0) {
         wal->pool[wal->pool_len++] = wal->pool_number++;
     }
@@ -528,6 +530,7 @@ void wal_close(struct wal *wal, bool clean, lsn_t durable)
     close_fd(wal, &wal->fd);
     close_fd(wal, &wal->next_fd);
     close_fd(wal, &wal->lock_fd);
+    parking_fini(&wal->parking);
     mem_free(wal->files);
     mem_free(wal->block);
     mem_free_as(MEM_JOURNAL, wal->zeros);

@@ -10,6 +10,7 @@
 #include "base/types.h"
 #include "journal/journal.h"
 #include "journal/layout.h"
+#include "journal/parking.h"
 #include "journal/walk.h"
 
 #define WAL_POOL_MAX 64
@@ -52,8 +53,9 @@ struct wal {
     unsigned rolled; /* files begun since the last trim: how many spares are worth keeping */
     mono_t tend_after;
 
-    uint8_t *block; /* one aligned block for headers and notes */
-    uint8_t *zeros; /* only while filling */
+    struct parking parking; /* files below the start that somebody is copying */
+    uint8_t *block;         /* one aligned block for headers and notes */
+    uint8_t *zeros;         /* only while filling */
     uint64_t bytes_written, live_bytes;
     bool wrote;      /* a group, in this run */
     char fault[192]; /* what failed last, for people */

@@ -14,6 +14,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#define RATE_DEFAULT 200000000u /* of backup */
+
 struct command_row {
     const char *name;
     int (*run)(int argc, char **argv);
@@ -38,6 +40,7 @@ static const struct command_row rows[] = {
     {"bench", run_bench, "bench amqp: load any AMQP 0-9-1 server and report rates and latencies"},
     {"check", cli_check, "verify a stopped data folder from end to end: says what is wrong, where, and what to do"},
     {"salvage", cli_check, "copy what is readable of a damaged data folder into a new one"},
+    {"backup", cli_backup, "copy the data folder of a running broker"},
     {"inspect", cli_inspect, "print a data folder's journal record by record"},
     {"reference", cli_reference, "print settings, errors, limits, methods and log events"},
     {"help", run_help, "this list"},
@@ -119,7 +122,9 @@ enum {
     OPT_PRIORITY,
     OPT_OPERATOR,
     OPT_GROUPS,
-    OPT_TO
+    OPT_TO,
+    OPT_COPY,
+    OPT_RATE
 };
 
 /* Options that are settings by another name: --data DIR is --set data=DIR. */
@@ -164,6 +169,13 @@ static const struct argp_option salvage_options[] = {
     {"json", OPT_JSON, 0, 0, "the findings as JSON", 0},
     {0}};
 
+static const struct argp_option backup_options[] = {
+    OPTIONS_OF_ALL,
+    {"copy", OPT_COPY, 0, 0, "copy everything, give no second names", 0},
+    {"rate", OPT_RATE, "MB", 0, "megabytes per second at most (default: 200; 0: no limit)", 0},
+    {"json", OPT_JSON, 0, 0, "the result as JSON", 0},
+    {0}};
+
 static void line_set(struct cli_line *line, const char *set, struct argp_state *state)
 {
     if (line->set_count == CLI_SETS_MAX)
@@ -180,6 +192,15 @@ static void line_set_key(struct cli_line *line, const char *key, const char *val
     snprintf(set, len, "%s=%s", key, value);
     line->owned[line->owned_count++] = set;
     line_set(line, set, state);
+}
+
+static void line_rate(struct cli_line *line, const char *text, struct argp_state *state)
+{
+    char *end;
+    unsigned long long rate = strtoull(text, &end, 10);
+    if (end == text || *end || rate > 1000000)
+        argp_error(state, "--rate takes a number of megabytes per second, not %s", text);
+    line->rate = rate * 1000000;
 }
 
 static error_t parse_option(int key, char *arg, struct argp_state *state)
@@ -199,6 +220,8 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     case OPT_APPLY_TO: line->apply_to = arg; return 0;
     case OPT_PRIORITY: line->priority = (int)strtol(arg, NULL, 10); return 0;
     case OPT_OPERATOR: line->operator_policy = true; return 0;
+    case OPT_COPY: line->copy = true; return 0;
+    case OPT_RATE: line_rate(line, arg, state); return 0;
     case OPT_TO: line->to = arg; return 0;
     case OPT_GROUPS: line->groups_only = true; return 0;
     case ARGP_KEY_ARG:
@@ -218,6 +241,8 @@ static const struct argp_option *own_options(const char *command)
         return inspect_options;
     if (strcmp(command, "check") == 0)
         return check_options;
+    if (strcmp(command, "backup") == 0)
+        return backup_options;
     if (strcmp(command, "salvage") == 0)
         return salvage_options;
     return strcmp(command, "reference") == 0 ? options : admin_options;
@@ -225,7 +250,7 @@ static const struct argp_option *own_options(const char *command)
 
 void cli_line_parse(struct cli_line *ret, const char *usage, const char *text, int argc, char **argv)
 {
-    *ret = (struct cli_line){.command = argv[0]};
+    *ret = (struct cli_line){.command = argv[0], .rate = RATE_DEFAULT};
     char program[64];
     snprintf(program, sizeof program, "millrace %s", argv[0]);
     struct argp argp = {.options = own_options(ret->command), .parser = parse_option, .args_doc = usage, .doc = text};

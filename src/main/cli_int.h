@@ -21,6 +21,8 @@ struct cli_line {
     int priority;
     bool operator_policy, groups_only;
     const char *to;
+    bool copy;
+    uint64_t rate;
     const char *words[CLI_WORDS_MAX]; /* what is no option */
     unsigned word_count;
 };
@@ -29,6 +31,7 @@ struct cli_line {
 int cli_serve(int argc, char **argv);
 int cli_admin(int argc, char **argv);
 int cli_inspect(int argc, char **argv);
+int cli_backup(int argc, char **argv);
 int cli_check(int argc, char **argv);
 int cli_reference(int argc, char **argv);
 

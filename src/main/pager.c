@@ -124,3 +124,13 @@ void pager_close(struct pager **pager)
     store_close(&p->store);
     mem_free(p);
 }
+
+void pager_hold(struct pager *pager, bool on)
+{
+    store_hold(pager->store, on);
+}
+
+bool pager_held(const struct pager *pager)
+{
+    return store_held(pager->store);
+}

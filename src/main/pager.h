@@ -33,5 +33,8 @@ void pager_wake(struct pager *pager);
 /* What was asked is finished or forgotten; the thread is gone. heap: the caller's, or the broker's when its thread is gone. */
 void pager_stop(struct pager *pager, struct slab_heap *heap);
 void pager_close(struct pager **pager);
+/* Somebody copies files: none is removed meanwhile (store.h). Any thread. */
+void pager_hold(struct pager *pager, bool on);
+bool pager_held(const struct pager *pager);
 
 #endif

@@ -558,6 +558,28 @@ static json_t *status(void *arg)
     return status_json(s->worker, s->journal);
 }
 
+/* A backup copies files: none that the journal names may go meanwhile. */
+static void hold_files(void *arg, unsigned what, bool on)
+{
+    struct serve *s = arg;
+    if (what & HOLD_JOURNAL)
+        journal_hold(s->journal, on);
+    if (!(what & HOLD_OTHERS))
+        return;
+    pager_hold(s->pager, on);
+    stream_pager_hold(s->stream_pager, on);
+}
+
+/* The end of the journal is looked at last: what it names is there, and stays. */
+static bool files_held(void *arg, lsn_t *ret_durable)
+{
+    struct serve *s = arg;
+    if (!journal_held(s->journal) || !pager_held(s->pager) || !stream_pager_held(s->stream_pager))
+        return false;
+    *ret_durable = journal_durable(s->journal);
+    return true;
+}
+
 static int make_loops(struct serve *s)
 {
     for (unsigned i = 0; i < s->loop_count; i++)
@@ -568,6 +590,8 @@ static int make_loops(struct serve *s)
                                       .log = &s->log,
                                       .force_alarms = force_alarms,
                                       .status = status,
+                                      .hold_files = hold_files,
+                                      .files_held = files_held,
                                       .arg = s};
     s->control = control_new(&options);
     return s->control ? 0 : fail(s, END_SYSTEM, "no memory for the control socket");

@@ -136,3 +136,13 @@ void stream_pager_close(struct stream_pager **pager)
     streams_close(&p->streams);
     mem_free(p);
 }
+
+void stream_pager_hold(struct stream_pager *pager, bool on)
+{
+    streams_hold(pager->streams, on);
+}
+
+bool stream_pager_held(const struct stream_pager *pager)
+{
+    return streams_held(pager->streams);
+}

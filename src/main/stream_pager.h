@@ -26,5 +26,8 @@ int stream_pager_failure(const struct stream_pager *pager);
 /* What was asked is finished, its answers lie in the port; the thread is gone. */
 void stream_pager_stop(struct stream_pager *pager);
 void stream_pager_close(struct stream_pager **pager);
+/* Somebody copies files: none is removed meanwhile (streams.h). Any thread. */
+void stream_pager_hold(struct stream_pager *pager, bool on);
+bool stream_pager_held(const struct stream_pager *pager);
 
 #endif

@@ -34,6 +34,7 @@ struct os {
     int (*size)(struct os *os, int fd, uint64_t *ret_size);
     int (*truncate)(struct os *os, int fd, uint64_t size);
     int (*rename)(struct os *os, const char *from, const char *to); /* not durable until sync_dir */
+    int (*link)(struct os *os, const char *from, const char *to);   /* a second name; -EXDEV, -EPERM, …: not there */
     int (*unlink)(struct os *os, const char *path);                 /* a file, or (the real one) an empty folder */
     int (*mkdir)(struct os *os, const char *path);                  /* mode 0700; -EEXIST is an error here too */
     int (*sync_dir)(struct os *os, const char *path);

@@ -149,6 +149,12 @@ static int posix_rename(struct os *os, const char *from, const char *to)
     return rename(from, to) < 0 ? -errno : 0;
 }
 
+static int posix_link(struct os *os, const char *from, const char *to)
+{
+    (void)os;
+    return link(from, to) < 0 ? -errno : 0;
+}
+
 static int posix_unlink(struct os *os, const char *path)
 {
     (void)os;
@@ -235,6 +241,7 @@ struct os *os_posix(void)
         .size = posix_size,
         .truncate = posix_truncate,
         .rename = posix_rename,
+        .link = posix_link,
         .unlink = posix_unlink,
         .mkdir = posix_mkdir,
         .sync_dir = posix_sync_dir,

@@ -564,6 +564,15 @@ static int sim_rename(struct os *os, const char *from, const char *to)
     return err;
 }
 
+/* Files here have one name. */
+static int sim_link(struct os *os, const char *from, const char *to)
+{
+    (void)os;
+    (void)from;
+    (void)to;
+    return -EPERM;
+}
+
 static int sim_unlink(struct os *os, const char *path)
 {
     struct os_sim *sim = sim_of(os);
@@ -697,6 +706,7 @@ struct os_sim *os_sim_new(uint64_t seed)
         .size = sim_size,
         .truncate = sim_truncate,
         .rename = sim_rename,
+        .link = sim_link,
         .unlink = sim_unlink,
         .mkdir = sim_mkdir,
         .sync_dir = sim_sync_dir,

@@ -90,7 +90,8 @@ static void file_forget(struct segments *segments, struct segment *file)
 int segments_open(struct segments *segments, struct os *os, const char *dir, const uint8_t uuid[LAYOUT_UUID_LEN],
                   uint64_t bytes_max)
 {
-    *segments = (struct segments){.os = os, .bytes_max = bytes_max / LAYOUT_BLOCK * LAYOUT_BLOCK, .next = 1, .fd = -1};
+    *segments = (struct segments){
+        .os = os, .parking = {.os = os}, .bytes_max = bytes_max / LAYOUT_BLOCK * LAYOUT_BLOCK, .next = 1, .fd = -1};
     memcpy(segments->uuid, uuid, LAYOUT_UUID_LEN);
     int n = snprintf(segments->dir, sizeof segments->dir, "%s", dir);
     int m = snprintf(segments->folder, sizeof segments->folder, "%s/seg", dir);
@@ -415,7 +416,7 @@ int segments_drop(struct segments *segments, uint32_t number, uint64_t known_end
         return 0; /* it held no page, and sealing has removed it */
     file_forget(segments, file);
     path_of(segments, number, path);
-    int err = segments->os->unlink(segments->os, path);
+    int err = parking_unlink(&segments->parking, path);
     return err && err != -ENOENT ? fault(segments, err, "remove seg/s-%016" PRIx32, number) : 0;
 }
 
@@ -423,6 +424,7 @@ void segments_close(struct segments *segments)
 {
     seal(segments);
     readers_close(segments);
+    parking_fini(&segments->parking);
     mem_free(segments->files);
     mem_free(segments->block);
     *segments = (struct segments){.fd = -1};

@@ -10,6 +10,7 @@
 
 #include "core/page.h"
 #include "journal/layout.h"
+#include "journal/parking.h"
 #include "journal/walk.h"
 #include "os/os.h"
 
@@ -44,7 +45,8 @@ struct segments {
 
     struct segment_reader readers[SEGMENTS_READERS];
     uint64_t reads;
-    uint8_t *block; /* one, for headers */
+    struct parking parking; /* files without use that somebody is copying */
+    uint8_t *block;         /* one, for headers */
     char fault[192];
 };
 

@@ -64,6 +64,7 @@ struct store {
     _Atomic uint32_t jobs;           /* submitted and neither taken nor dropped */
     _Atomic uint32_t untaken;        /* finished and not taken */
     _Atomic bool stop;
+    struct hold hold; /* of any thread */
     _Atomic uint64_t figures[FIGURE_COUNT];
 
     /* store's thread */
@@ -471,10 +472,12 @@ bool store_step(struct store *store)
 {
     CHECK(store->swept);
     slab_heap_drain(&store->heap);
+    parking_look(&store->segments.parking, &store->hold);
     take_in(store);
     hand_out(store); /* what was left the last time */
     bool did = serve_reads(store);
     did = drop_one(store) || did;
+    did = parking_step(&store->segments.parking) || did;
     did = write_batch(store) || did;
     publish_segments(store);
     hand_out(store);
@@ -500,6 +503,17 @@ static void run(void *arg)
             break;
         os_event_wait(&store->work, wait_ns(store));
     }
+}
+
+void store_hold(struct store *store, bool on)
+{
+    atomic_fetch_add_explicit(&store->hold.wanted, on ? 1 : -1, memory_order_acq_rel);
+    os_event_set(&store->work);
+}
+
+bool store_held(const struct store *store)
+{
+    return atomic_load_explicit(&store->hold.seen, memory_order_acquire);
 }
 
 int store_start(struct store *store)

@@ -76,6 +76,11 @@ MUST_USE bool store_submit(struct store *store, struct page_job **job);
 /* The oldest finished job, the caller's; NULL: none. Owner. */
 struct page_job *store_take(struct store *store);
 
+/* While somebody holds no segment file is removed, though dropped; each on wants its off. Takes effect when store_held says
+ * so. Any thread. */
+void store_hold(struct store *store, bool on);
+bool store_held(const struct store *store);
+
 /* There may be something to do. No system call when the thread is awake. Any thread. */
 void store_wake(struct store *store);
 

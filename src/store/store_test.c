@@ -367,6 +367,30 @@ static void drop(void **state)
     rig_free(rig);
 }
 
+/* While somebody copies them files that are dropped stay; afterwards they go. */
+static void held_files_stay(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new(5);
+    rig_open(rig);
+    while (rig->pages_len < 2 || rig->pages[rig->pages_len - 1].where.segment < 4)
+        rig_write_now(rig, 20, 1000, true);
+    store_hold(rig->store, true);
+    rig_steps(rig);
+    assert_true(store_held(rig->store));
+    assert_true(rig_drop(rig, 1, 0) && rig_drop(rig, 2, 0));
+    rig_steps(rig);
+    assert_true(rig_has(rig, 1) && rig_has(rig, 2));
+    struct store_stats stats;
+    store_stats(rig->store, &stats);
+    assert_int_equal(stats.segments, 2); /* as far as the store is concerned they are gone */
+    store_hold(rig->store, false);
+    rig_steps(rig);
+    assert_false(store_held(rig->store) || rig_has(rig, 1) || rig_has(rig, 2));
+    assert_true(rig_has(rig, 3) && rig_has(rig, 4));
+    rig_free(rig);
+}
+
 /* Reads overtake writes, also a page that is bigger than a batch. */
 static void reads_first(void **state)
 {
@@ -844,6 +868,7 @@ int main(void)
         cmocka_unit_test(roll_over),
         cmocka_unit_test(many_files),
         cmocka_unit_test(drop),
+        cmocka_unit_test(held_files_stay),
         cmocka_unit_test(reads_first),
         cmocka_unit_test(bounded),
         cmocka_unit_test(restart),

@@ -284,7 +284,8 @@ int stream_files_open(struct stream_files *files, struct os *os, const char *dir
                       uint32_t writers_max)
 {
     uint64_t seed;
-    *files = (struct stream_files){.os = os, .writers_max = writers_max ? writers_max : STREAM_WRITERS_MAX};
+    *files = (struct stream_files){
+        .os = os, .parking = {.os = os}, .writers_max = writers_max ? writers_max : STREAM_WRITERS_MAX};
     CHECK(files->writers_max <= STREAM_WRITERS_MAX);
     os->random(os, &seed, sizeof seed);
     map_init(&files->partitions, seed);
@@ -665,7 +666,7 @@ int stream_files_drop(struct stream_files *files, struct stream_partition *parti
     }
     segment_remove(files, partition, segment);
     *ret_more = partition->len > 0;
-    int err = files->os->unlink(files->os, path);
+    int err = parking_unlink(&files->parking, path);
     return err && err != -ENOENT ? fault(files, err, "remove %s", path + strlen(files->dir) + 1) : 0;
 }
 
@@ -698,5 +699,6 @@ void stream_files_close(struct stream_files *files)
     if (files->os)
         map_fini(&files->partitions);
     mem_free(files->block);
+    parking_fini(&files->parking);
     *files = (struct stream_files){0};
 }

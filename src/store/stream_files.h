@@ -12,6 +12,7 @@
 
 #include "base/list.h"
 #include "base/map.h"
+#include "journal/parking.h"
 #include "journal/walk.h"
 #include "os/os.h"
 #include "store/stream_index.h"
@@ -78,7 +79,8 @@ struct stream_files {
     struct stream_fd writers[STREAM_WRITERS_MAX], readers[STREAM_READERS_MAX];
     struct stream_kept_index indexes[STREAM_INDEXES_KEPT];
     uint64_t uses;
-    uint8_t *block; /* one, for headers */
+    struct parking parking; /* files given up that somebody is copying */
+    uint8_t *block;         /* one, for headers */
     char path[WAL_PATH_MAX];
     char fault[256];
 };

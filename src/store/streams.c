@@ -59,6 +59,7 @@ struct streams {
     _Atomic uint32_t jobs;           /* submitted and neither taken nor dropped */
     _Atomic uint32_t untaken;        /* finished and not taken */
     _Atomic bool stop;
+    struct hold hold; /* of any thread */
     _Atomic uint64_t figures[FIGURE_COUNT];
 
     /* streams' thread */
@@ -470,10 +471,12 @@ bool streams_step(struct streams *streams)
 {
     CHECK(streams->swept);
     slab_heap_drain(&streams->heap);
+    parking_look(&streams->files.parking, &streams->hold);
     bool did = take_in(streams);
     hand_out(streams); /* what was left the last time */
     did = serve_reads(streams) || did;
     did = serve_partitions(streams) || did;
+    did = parking_step(&streams->files.parking) || did;
     publish_segments(streams);
     hand_out(streams);
     return did;
@@ -498,6 +501,17 @@ static void run(void *arg)
             break;
         os_event_wait(&streams->work, wait_ns(streams));
     }
+}
+
+void streams_hold(struct streams *streams, bool on)
+{
+    atomic_fetch_add_explicit(&streams->hold.wanted, on ? 1 : -1, memory_order_acq_rel);
+    os_event_set(&streams->work);
+}
+
+bool streams_held(const struct streams *streams)
+{
+    return atomic_load_explicit(&streams->hold.seen, memory_order_acquire);
 }
 
 int streams_start(struct streams *streams)

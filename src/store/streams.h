@@ -77,6 +77,11 @@ MUST_USE bool streams_submit(struct streams *streams, struct stream_job **job);
 /* The oldest finished job, the caller's; NULL: none. Owner. */
 struct stream_job *streams_take(struct streams *streams);
 
+/* While somebody holds no file is removed, though dropped; each on wants its off. Takes effect when streams_held says so. Any
+ * thread. */
+void streams_hold(struct streams *streams, bool on);
+bool streams_held(const struct streams *streams);
+
 /* There may be something to do. No system call when the thread is awake. Any thread. */
 void streams_wake(struct streams *streams);
 

@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import subprocess
+import threading
 
 import pytest
 
@@ -278,11 +279,13 @@ def test_salvage_where_the_broker_refuses_to_start(data, tmp_path, revive):
         broker.start()
         w = open_channel(broker)
         ok(w.call(1, 'queue.declare', queue='late', durable=True))
-        for number in range(0, 40, 10):
+        publish(w, 'late', 0, 10)
+        first = len(groups(broker.data))             # the next one begins with message 10
+        for number in range(10, 40, 10):
             publish(w, 'late', number, 10)
         broker.kill9()
-        places = groups(broker.data)
-        flip(places[-3][0], places[-3][1] + 80)
+        path, offset = groups(broker.data)[first]
+        flip(path, offset + 80)
         with pytest.raises(brokers.StartError):
             broker.start()
         code, report = salvage(broker.data, str(tmp_path / 'new'))
@@ -323,3 +326,116 @@ def test_salvage_never_writes_over_anything(data, tmp_path):
     shutil.copytree(data, tmp_path / 'new.partial', dirs_exist_ok=True)     # an earlier attempt was interrupted
     assert salvage(data, str(tmp_path / 'new'))[0] == GOOD
     assert check(str(tmp_path / 'new'))[0] == GOOD
+
+
+# ---- backup
+
+def backup(broker, to, *words):
+    done = millrace('backup', '--json', '--data', broker.data, to, *words)
+    assert done.returncode == GOOD, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.fixture
+def busy():
+    """A broker with a backlog in pages, a compacted journal, and a publisher that goes on all the time."""
+    broker = brokers.Millrace(args=SETTINGS + ('--set', 'journal.compact_bytes=1M'))
+    stop = threading.Event()
+    confirmed = []
+
+    def go_on():
+        w = open_channel(broker)
+        number = 10000
+        while not stop.is_set():
+            publish(w, 'live', number, 10)
+            number += 10
+            confirmed.append(number)
+            assert [number_of(w.call(1, 'basic.get', queue='long', no_ack=True).body)]
+        w.close()
+    try:
+        broker.start()
+        w = open_channel(broker)
+        for queue in ('long', 'live'):
+            ok(w.call(1, 'queue.declare', queue=queue, durable=True))
+        publish(w, 'long', 0, 6000)
+        w.close()
+        thread = threading.Thread(target=go_on)
+        thread.start()
+        broker.confirmed = confirmed
+        yield broker
+        stop.set()
+        thread.join(30)
+        assert broker.process.poll() is None
+    finally:
+        stop.set()
+        broker.remove()
+
+
+@pytest.mark.parametrize('words', [(), ('--copy',)], ids=['links', 'copies'])
+def test_a_backup_of_a_busy_broker(busy, tmp_path, revive, words):
+    brokers.wait_until(lambda: len(busy.confirmed) > 20, 20, 'the publisher')
+    for attempt in range(3):
+        to = str(tmp_path / ('backup%d' % attempt))
+        before = busy.confirmed[-1]
+        result = backup(busy, to, *words)
+        after = busy.confirmed[-1] + 10
+        assert not os.path.exists(to + '.partial')
+        assert (result['files_linked'] > 0) == (not words) or result['files_copied'] <= 1, result
+        code, report = check(to)
+        assert code == GOOD, report
+        w = open_channel(revive(to))
+        live = consume(w, 'live', depth(w, 'live'))
+        assert live == list(range(10000, 10000 + len(live)))
+        assert before <= 10000 + len(live) <= after + 10       # all that was confirmed before, nothing of later
+        left = depth(w, 'long')
+        rest = consume(w, 'long', left)
+        assert rest == list(range(6000 - left, 6000))
+        w.close()
+
+
+def test_a_backup_shares_nothing_that_is_written(busy, tmp_path, revive):
+    """The original goes on, the copy is used, and neither disturbs the other."""
+    to = str(tmp_path / 'backup')
+    backup(busy, to)
+    was = contents(to)
+    inodes = {os.stat(os.path.join(d, n)).st_ino for d, _, f in os.walk(busy.data) for n in f
+              if not os.path.relpath(d, busy.data).startswith('seg')}
+    assert not inodes & {os.stat(os.path.join(d, n)).st_ino for d, _, f in os.walk(to) for n in f}
+    count = len(busy.confirmed)
+    brokers.wait_until(lambda: len(busy.confirmed) > count + 100, 30, 'the publisher')
+    assert contents(to) == was
+    w = open_channel(revive(to))
+    publish(w, 'long', 6000, 500)
+    assert len(consume(w, 'long', depth(w, 'long'))) > 5000
+    w.close()
+    assert len(busy.confirmed) > count
+
+
+def test_an_interrupted_backup_leaves_nothing_that_looks_whole(busy, tmp_path):
+    to = str(tmp_path / 'backup')
+    command = [busy.binary, 'backup', '--data', busy.data, '--copy', '--rate', '1', to]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        brokers.wait_until(lambda: os.path.isdir(to + '.partial/wal') and names(to + '.partial/wal'), 20, 'the copy')
+    finally:
+        process.kill()
+        process.wait()
+    assert not os.path.exists(to)
+    assert not [n for n in names(to + '.partial') if n.startswith('superblock')]
+    assert check_of(to + '.partial') != GOOD
+    backup(busy, to)                                 # the next one goes on over it, and the broker holds nothing any more
+    assert check(to)[0] == GOOD
+    w = open_channel(busy)
+    ok(w.call(1, 'queue.purge', queue='live'))
+    w.close()
+
+
+def check_of(data):
+    return millrace('check', '--data', data).returncode
+
+
+def test_where_no_backup_is_made(data, tmp_path):
+    done = millrace('backup', '--data', data, str(tmp_path / 'backup'))
+    assert done.returncode == 69 and 'no broker' in done.stderr and not os.path.exists(tmp_path / 'backup.partial')
+    assert millrace('backup', '--data', data).returncode == USAGE
+    assert millrace('backup', '--data', data, '--rate', 'x', 'y').returncode == USAGE
