@@ -141,7 +141,8 @@ power-replay: all programs  ## 1,200 states of a disk rebuilt from a log of its 
 cage: all  ## 20 GB of messages under a memory limit of 256 MB, killed twice, read back (needs root; about 15 minutes)
 	tests/limits/cage --bytes 2e10
 
-limits: all  ## a small disk filled and drained 1000 times, and what else disks do (needs root)
+limits: all  ## a small disk filled and drained 1000 times, and what else disks do (needs root); a million queues, 15,000 connections
+	tests/limits/scale --queues 10000,100000,1000000 --connections 15000
 	tests/limits/disk --rounds 1000
 
 suites: all  ## test suites of pika, rabbitmq-c, amqplib, kombu, py-amqp against both brokers; writes docs/suites.md
