@@ -75,14 +75,16 @@ FILLED := $(foreach l,$(LAYER_NAMES),$(if $(filter src/$l/%,$(PARTS)),$l))
 
 # Programs of the tests and of the benchmark: a file with main() is one program, linked with its folder's other files and
 # the whole library. A fuzz target has LLVMFuzzerTestOneInput instead of main and is a program of the fuzz flavours only.
-# tests/crash/nbdkit_*.c are plug-ins for nbdkit and are linked with nothing of ours.
+# tests/crash/nbdkit_*.c are plug-ins for nbdkit, preload_*.c are preloaded into the broker: linked with nothing of ours.
 PLUGINS := $(wildcard tests/crash/nbdkit_*.c)
-OUTSIDE := $(sort $(filter-out $(PLUGINS),$(wildcard tests/sim/*.c tests/crash/*.c tests/issue/*.c tests/fuzz/*.c bench/*.c)))
+PRELOADS := $(wildcard tests/crash/preload_*.c)
+OUTSIDE := $(sort $(filter-out $(PLUGINS) $(PRELOADS),$(wildcard tests/sim/*.c tests/crash/*.c tests/issue/*.c tests/fuzz/*.c bench/*.c)))
 FUZZERS := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 MAIN_LINE := ^(int )?main *\(
 WITH_MAIN := $(if $(OUTSIDE),$(shell grep -lE '$(MAIN_LINE)' $(OUTSIDE)))
 SHARED := $(filter-out $(WITH_MAIN) $(FUZZERS),$(OUTSIDE))
 PROGRAMS := $(patsubst %.c,$(B)/%,$(WITH_MAIN))
+PROGRAMS += $(patsubst tests/crash/%.c,$(B)/tests/crash/%.so,$(PRELOADS))
 ifneq ($(wildcard /usr/include/nbdkit-plugin.h),)
 PROGRAMS += $(patsubst tests/crash/%.c,$(B)/tests/crash/%.so,$(PLUGINS))
 endif
@@ -97,7 +99,7 @@ BINARY += $(if $(wildcard $(MAIN)),build/millrace)
 endif
 
 # ----------------------------------------------------------------------------------------------------------- targets
-.PHONY: all help flow crash power power-replay suites cage limits mutants unit unit-build programs test bench tidy format coverage install uninstall clean
+.PHONY: all help flow crash power power-replay suites history cage limits mutants unit unit-build programs test bench tidy format coverage install uninstall clean
 .PHONY: fuzz-build fuzz-smoke fuzz-coverage version FORCE
 
 all: $(LIBRARY) $(BINARY)  ## build the broker (default): build/millrace, or build/FLAVOUR/millrace with FLAVOUR=...
@@ -138,10 +140,14 @@ power: all programs  ## 100 × power cut on two kinds of disk, and the controls 
 power-replay: all programs  ## 1,200 states of a disk rebuilt from a log of its writes and flushes (needs root; STATES=N); writes docs/crash.md
 	tests/crash/replay --states $(or $(STATES),1200) --workloads $(or $(WORKLOADS),6) --report
 
+history: all programs  ## 1000 × stopped, clock moved, disk full under load, then killed (root for the full disk)
+	tests/crash/history --cycles 1000
+
 cage: all  ## 20 GB of messages under a memory limit of 256 MB, killed twice, read back (needs root; about 15 minutes)
 	tests/limits/cage --bytes 2e10
 
-limits: all  ## a small disk filled and drained 1000 times, and what else disks do (needs root)
+limits: all  ## a small disk filled and drained 1000 times, and what else disks do (needs root); a million queues, 15,000 connections
+	tests/limits/scale --queues 10000,100000,1000000 --connections 15000
 	tests/limits/disk --rounds 1000
 
 suites: all  ## test suites of pika, rabbitmq-c, amqplib, kombu, py-amqp against both brokers; writes docs/suites.md
@@ -270,7 +276,7 @@ $(B)/tests/fuzz/fuzz_$(1): $(B)/obj/tests/fuzz/fuzz_$(1).o $(call OBJ,$(filter t
 endef
 $(foreach n,$(FUZZ_NAMES),$(eval $(call fuzz_rule,$n)))
 
-$(B)/tests/crash/nbdkit_%.so: tests/crash/nbdkit_%.c $(B)/flags
+$(B)/tests/crash/%.so: tests/crash/%.c $(B)/flags
 	$(call say,LD)
 	@mkdir -p $(@D)
 	$(Q)gcc -D_GNU_SOURCE -std=gnu11 -O2 -g -fPIC -shared $(WARN) $< -o $@

@@ -135,6 +135,13 @@ class Link:
                     self.model.rejected(note, *place)
         self.log.extendleft(reversed(keep))
 
+    def on_refused(self, tag, multiple):
+        """Says nothing of the acks that were sent before."""
+        for entry in [e for e in self.log if e[0] == "publish" and (e[1] == tag or (multiple and e[1] < tag))]:
+            self.log.remove(entry)
+            self.waiting -= 1
+            self.model.refused(entry[2])
+
     # what actors add
 
     def turn(self):
@@ -347,8 +354,11 @@ class Load:
         elif message.name == "basic.ack":
             link.on_confirm(message.delivery_tag, message.multiple)
         elif message.name == "basic.nack":
-            self.model.verdict("lost", "a publish was refused with basic.nack")
-        else:
+            if self.model.may_refuse:
+                link.on_refused(message.delivery_tag, message.multiple)
+            else:
+                self.model.verdict("lost", "a publish was refused with basic.nack")
+        elif message.name not in ("connection.blocked", "connection.unblocked"):
             link.on_ok(message)
 
     def receive(self, w):

@@ -91,6 +91,7 @@ class Model:
         self.details = []
         self.counts = collections.Counter()             # confirmed, sealed acks, commits, ...
         self.first = {}                                 # place -> number of the last first delivery
+        self.may_refuse = False                         # the broker may answer a publish with basic.nack
         self.where = ""                                 # cycle, for the details
 
     def verdict(self, name, text):
@@ -118,6 +119,10 @@ class Model:
         if not note.settled and note.key[0] != "beat":
             note.settled = True
             note.allowed.discard(None)
+
+    def refused(self, note):
+        self.counts["refused"] += 1
+        note.allowed, note.gone, note.settled = {None}, "refused", True
 
     def ack(self, note, place):
         note.allowed = {place, NEXT.get(place), None}       # still held: until a crash it may not come again
