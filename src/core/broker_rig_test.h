@@ -653,7 +653,7 @@ RIG_FN size_t rig_paged(const struct queue *q, struct rig_store *store, struct e
 RIG_FN long long rig_due(const struct entry *e, wall_t wall)
 {
     wall_t due = !e->queue ? (wall_t)e->lsn : e->flags & ENTRY_DELAYED ? retry_due_of(e) : 0;
-    return due > wall ? due : 0;
+    return due > wall && e->deadline > wall ? due : 0;
 }
 
 RIG_FN char *rig_dump_queue(const struct queue *q, struct rig_store *store, bool loose, wall_t wall)

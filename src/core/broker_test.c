@@ -528,6 +528,12 @@ static void random_declare(struct rig *rig, struct chance *c, const char *name)
         amqp_put_str(&t.w, "x-dead-letter-exchange", slice_str("amq.direct"));
         amqp_put_str(&t.w, "x-dead-letter-routing-key", slice_str("q4"));
     }
+    if (shape == 3 || shape == 6)
+        amqp_put_long(&t.w, "x-delayed-retry-min", 4 * shape);
+    if (shape == 4 || shape == 6)
+        amqp_put_bool(&t.w, "x-message-deduplication", true);
+    if (shape == 4)
+        amqp_put_long(&t.w, "x-cache-ttl", 100);
     if (shape == 5)
         amqp_put_str(&t.w, "x-queue-type", slice_str("quorum"));
     if (shape == 5)
@@ -553,8 +559,11 @@ static void random_publish(struct rig *rig, struct chance *c, uint16_t channel)
     }
     const char *exchanges[] = {"", "amq.direct", "amq.fanout", "late"};
     unsigned x = pick(c, 4);
-    if (x == 3) {
+    if (x == 3)
         amqp_put_long(&t.w, "x-delay", pick(c, 50));
+    if (pick(c, 2))
+        amqp_put_long(&t.w, DEDUP_HEADER, pick(c, 12));
+    if (t.w.len) {
         props.present |= AMQP_HEADERS;
         props.headers = writer_slice(&t.w);
     }

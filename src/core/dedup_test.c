@@ -515,6 +515,29 @@ static void while_compacting(void **state)
     end(rig);
 }
 
+static void count_target(void *arg, uint64_t queue, uint64_t position, bool snapshot)
+{
+    (void)queue;
+    *(uint64_t *)arg += snapshot ? 0 : position;
+}
+
+/* Who looks at the journal without being the broker finds them too. */
+static void records_say_where_they_go(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    uint64_t positions = 0;
+    declare_ways(rig, "q", (struct ways){0});
+    put_key(rig, "q", "a", "1");
+    put(rig, "q", "2");
+    put_key(rig, "q", "b", "3");
+    for (size_t i = 0; i < rig->log->count; i++)
+        assert_true(
+            record_targets(slice_of(rig->log->records[i].bytes, rig->log->records[i].len), count_target, &positions));
+    assert_int_equal(positions, 1 + 2 + 3);
+    end(rig);
+}
+
 /* ---- random: a queue for a time, one while it is there, against arrays ---- */
 
 #define KEYS 6
@@ -831,6 +854,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(in_pages),
         cmocka_unit_test(message_and_key_or_neither),
         cmocka_unit_test(while_compacting),
+        cmocka_unit_test(records_say_where_they_go),
         cmocka_unit_test(random_histories),
         cmocka_unit_test(every_allocation_fails_once),
         cmocka_unit_test(large_commit_without_memory),

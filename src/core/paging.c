@@ -855,7 +855,8 @@ static void park_delayed(struct broker *b, struct lane *lane, struct page *page)
             continue;
         while (at != front && CONTAINER_OF(at, struct entry, link)->position != returns[i].position)
             at = at->prev;
-        if (at != front && !retry_park(b, CONTAINER_OF(at, struct entry, link), returns[i].due))
+        struct entry *e = CONTAINER_OF(at, struct entry, link);
+        if (at != front && e->deadline > b->wall && !retry_park(b, e, returns[i].due))
             break; /* without memory they come back at once */
     }
     mem_free(returns);

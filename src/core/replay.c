@@ -811,7 +811,7 @@ static bool settle_one(struct broker *b, struct queue *q, struct held *item)
         e->deadline = item->deadline;
         delay_entry_recovered(b, q, e);
     }
-    return item->due <= b->wall || retry_park(b, e, item->due);
+    return item->due <= b->wall || e->deadline <= b->wall || retry_park(b, e, item->due);
 }
 
 static bool is_there(struct queue *q, uint64_t position)

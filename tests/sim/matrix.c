@@ -412,7 +412,7 @@ static void publish(struct world *w, unsigned count)
         w->at++;
         w->published[++w->published_count] = id;
         w->published_at[w->published_count] = w->at;
-        client_publish(&w->client, CH_CONFIRM, "", place_names[PLACE_PLAIN], slice_of(body, len), true, 0, -1, -1);
+        client_publish(&w->client, CH_CONFIRM, "", place_names[PLACE_PLAIN], slice_of(body, len), true, 0, -1, -1, -1);
         turns(w, 2);
     }
     for (unsigned i = 0; i < 1000 && running(w) && w->confirmed < w->published_count; i++)

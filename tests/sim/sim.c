@@ -296,11 +296,9 @@ static void report(const struct totals *t, double seconds)
         "%llu duplicates\n",
         (unsigned long long)t->compared, (unsigned long long)t->sure, (unsigned long long)t->gone,
         (unsigned long long)t->pairs, (unsigned long long)t->transactions, (unsigned long long)t->duplicates);
-    printf("%llu pages written, %llu read; %llu flipped bits, %llu of them refused; %llu waits for room on the disk
-           ",
-           (unsigned long long)t->pages_written,
-           (unsigned long long)t->pages_read, (unsigned long long)t->flips, (unsigned long long)t->flips_refused,
-           (unsigned long long)t->waits);
+    printf("%llu pages written, %llu read; %llu flipped bits, %llu of them refused; %llu waits for room on the disk\n",
+           (unsigned long long)t->pages_written, (unsigned long long)t->pages_read, (unsigned long long)t->flips,
+           (unsigned long long)t->flips_refused, (unsigned long long)t->waits);
 }
 
 static double seconds_now(void)
