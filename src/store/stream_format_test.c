@@ -425,6 +425,18 @@ static void forged(void **state)
         assert_int_equal(msg->flags, native ? MSG_HAS_HEADERS : i == 1 ? MSG_PERSISTENT : 0);
         msg_unref(&b->heap, msg);
     }
+    /* more headers than a publisher may send */
+    uint8_t *large = calloc(1, 5 + 2 + 4 + 65537), *at = large + 5;
+    memcpy(at, "\x20\0\0\1\0\1\1aS\0\0\xff\xfa", 13);
+    struct record_header header = {
+        .key = slice_str("mr-amqp"), .has_value = true, .value = slice_of(large, 5 + 2 + 4 + 65537)};
+    struct amqp_props props;
+    assert_true(amqp_props_parse(slice_of(at, 2 + 4 + 65537), &props) && props.headers.len == 65537);
+    put_native(b, NULL, &value, &header, 1, 5);
+    struct msg *msg = get(b);
+    assert_true(amqp_props_parse(msg_props(msg), &props) && props.headers.len <= 65536);
+    msg_unref(&b->heap, msg);
+    free(large);
     struct record_header null = {.key = slice_str("mr-amqp")};
     put_native(b, NULL, &value, &null, 1, 5);
     msg_unref(&b->heap, get(b));

@@ -650,6 +650,9 @@ static void drop(void **state)
     assert_int_equal(rig_files(rig), 7 - 2 + 1);
     a->now->start = a->now->sealed[2].base;
     rig_all_readable(rig, a);
+    assert_true(rig_drop(rig, a, a->now->sealed[2].end)); /* as far as it goes */
+    rig_steps(rig);
+    assert_int_equal(rig_files(rig), 7 - 3 + 1);
     assert_true(rig_drop(rig, a, UINT64_MAX));
     assert_true(rig_drop(rig, a, UINT64_MAX));
     rig_steps(rig);
@@ -666,6 +669,14 @@ static void drop(void **state)
     assert_true(rig_drop(rig, b, UINT64_MAX));
     rig_steps(rig);
     assert_int_equal(rig_files(rig), 0);
+    size_t before = mem_in_use();
+    for (unsigned i = 0; i < 300; i++) { /* of a stream that is gone nothing stays */
+        struct part *part = rig_part(rig, 100 + i, 0, 0);
+        rig_write_now(rig, part, 1);
+        assert_true(rig_drop(rig, part, UINT64_MAX));
+        rig_steps(rig);
+    }
+    assert_true(mem_in_use() < before + 4096);
     rig_free(rig);
 }
 
@@ -675,19 +686,37 @@ static void no_gaps(void **state)
     (void)state;
     struct rig *rig = rig_new(8);
     rig_open(rig);
-    struct part *part = rig_part(rig, 1, 0, 0);
+    struct part *part = rig_part(rig, 1, 0, 100);
     for (unsigned round = 0; round < 3; round++) {
         os_sim_fail(rig->sim, 1u << OS_SIM_PWRITE, 1, EIO, false);
         assert_true(rig_write(rig, part, 5));
         assert_true(rig_sync(rig, part));
         assert_true(rig_write(rig, part, 5));
         assert_int_equal(rig_steps(rig), -EINVAL);
-        assert_true(part->now->tail.end == round * 10);
+        assert_true(part->now->tail.end == 100 + round * 10);
+        assert_int_equal(os_sim_peek(rig->sim, path_of(part, 100)).len,
+                         part->now->tail.bytes); /* nothing is left behind */
         part->sent = part->now->tail.end;
         part->next = part->sent;
         rig_write_now(rig, part, 10);
         rig_all_readable(rig, part);
     }
+    /* where the rest cannot be cut off the file ends, and the next write begins another */
+    struct stream_extent tail = part->now->tail;
+    os_sim_fail(rig->sim, 1u << OS_SIM_PWRITE | 1u << OS_SIM_TRUNCATE, 1, EIO, true);
+    assert_true(rig_write(rig, part, 5));
+    assert_int_equal(rig_steps(rig), -EIO);
+    os_sim_fail(rig->sim, 0, 0, 0, false);
+    rig_all_readable(rig, part);
+    rig_write_now(rig, part, 5);
+    assert_int_equal(part->now->count, 1);
+    assert_memory_equal(&part->now->sealed[0], &tail, sizeof tail);
+    /* a file of that name that nobody names is in nobody's way */
+    os_sim_put(rig->sim, path_of(part, part->now->tail.end), slice_str("left behind"));
+    rig->seal_before = INT64_MAX;
+    rig_write_now(rig, part, 5);
+    assert_int_equal(part->now->count, 2);
+    rig_all_readable(rig, part);
     rig_free(rig);
 }
 
@@ -987,6 +1016,8 @@ static void failed_sync(void **state)
             assert_int_equal(rig_steps(rig), -EIO);
             assert_int_equal(rig->faults, 1);
             assert_true(rig_write(rig, a, 30));
+            assert_int_equal(rig_steps(rig), -EIO);
+            assert_int_equal(a->now->tail.end, 60);
             assert_true(rig_sync(rig, a));
             assert_int_equal(rig_steps(rig), -EIO);
             rig_write_now(rig, b, 30); /* others go on */
