@@ -197,7 +197,7 @@ def test_retention_by_size_deletes_files(broker):
         publish(w, '', 'events', [body(n, size) for n in range(start, start + count // 4)])
         brokers.wait_until(lambda: bytes_of_files(broker) < limit + 3 * segment, 10, 'old files to go')
         w.close()
-        broker.kill9() if start % 2 else broker.stop()
+        broker.kill9() if start // (count // 4) % 2 else broker.stop()
         broker.start()
         w = open_channel(broker)
         left = count_of(broker, 'events')
