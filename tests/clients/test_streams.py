@@ -288,7 +288,35 @@ def test_large_records():
         broker.remove()
 
 
-# ---- queues that are fed from streams, under kill -9 ----
+# ---- queues that are fed from streams ----
+
+def test_what_a_stream_keeps_a_fed_queue_keeps(broker):
+    """A record is on disk whatever its publisher thought of it, and so it is in a durable queue that gets it."""
+    w = open_channel(broker)
+    declare(w, 'events')
+    for start in (0, 1000):         # the first half is read from a file, the second from memory
+        w.send_bytes(b''.join(w.encode_content(1, wire.encode_method('basic.publish', routing_key='events'), body(n), {'delivery_mode': 1})
+                              for n in range(start, start + 1000)))
+        while w.take(1, ('basic.ack',)).delivery_tag < 1000:
+            pass
+        if start == 0:
+            w.close()
+            broker.restart()
+            w = open_channel(broker)
+    ok(w.call(1, 'queue.declare', queue='fed', durable=True))
+    ok(w.call(1, 'queue.bind', queue='fed', exchange='amq.stream.events', arguments={'x-stream-offset': 'first'}))
+    brokers.wait_until(lambda: ok(w.call(1, 'queue.declare', queue='fed', passive=True)).message_count == 2000, 10, 'the records in the queue')
+    w.close()
+    broker.kill9()
+    broker.start()
+    w = open_channel(broker)
+    for number in range(2000):
+        m = ok(w.call(1, 'basic.get', queue='fed', no_ack=True))
+        assert m.name == 'basic.get-ok' and number_of(m.body) == number and m.properties == {'delivery_mode': 1}
+    w.close()
+
+
+# ---- under kill -9 ----
 
 class Publisher(threading.Thread):
     """Publishes numbers, none twice, through the fanout exchange both streams are bound to, until the connection ends."""
