@@ -456,3 +456,153 @@ def test_a_fed_queue_gets_every_record_once_across_kills():
         print('%d kills, %d records confirmed, %d in the streams, each once in both queues' % (KILLS, len(committed), len(records)))
     finally:
         broker.remove()
+
+
+# ---- everything at once ----
+
+class Restless(threading.Thread):
+    """Does something at random with a few streams and queues, again and again; an error that a channel ends with is fine."""
+
+    def __init__(self, broker, seed, until):
+        super().__init__(daemon=True)
+        self.broker, self.random, self.until, self.error, self.done, self.published = broker, random.Random(seed), until, None, {}, 0
+
+    def stream(self):
+        return self.random.choice(('s1', 's2', 's3'))
+
+    def queue(self):
+        return self.random.choice(('q1', 'q2'))
+
+    def open(self, message):
+        if message.name.endswith('.close'):
+            assert message.reply_code in (320, 403, 404, 406, 540), message
+            raise wire.Eof('refused')
+        return message
+
+    def call(self, w, method, **fields):
+        return self.open(w.call(1, method, **fields))
+
+    def declare(self, w):
+        args = {'s1': {'x-max-length-bytes': 200000}, 's2': {'x-stream-partitions': 3}, 's3': {'x-max-age': '1s'}}
+        name = self.stream()
+        self.call(w, 'queue.declare', queue=name, durable=True, arguments=dict(
+            {'x-queue-type': 'stream', 'x-stream-max-segment-size-bytes': 65536}, **args[name]))
+        self.call(w, 'queue.declare', queue=self.queue(), durable=True)
+        self.call(w, 'queue.bind', queue=name, exchange='amq.fanout')
+
+    def delete(self, w):
+        if self.random.random() < 0.3:
+            self.call(w, 'queue.delete', queue=self.random.choice((self.stream(), self.queue())))
+
+    def publish(self, w):
+        n = self.random.choice((1, 5, 100))
+        exchange, key = self.random.choice((('', self.stream()), ('amq.fanout', 'a.b')))
+        self.call(w, 'confirm.select')
+        size = self.random.choice((40, 1000, 1000, 20000))
+        w.send_bytes(b''.join(w.encode_content(1, wire.encode_method('basic.publish', exchange=exchange, routing_key=key), body(i, size),
+                                               {'delivery_mode': self.random.choice((1, 2))}) for i in range(n)))
+        while self.open(w.take(1, ('basic.ack',))).delivery_tag < n:
+            pass
+        self.published += n
+
+    def transaction(self, w):
+        self.call(w, 'tx.select')
+        for i in range(self.random.randrange(1, 30)):
+            w.publish(1, '', self.random.choice((self.stream(), self.queue())), body(i), delivery_mode=2)
+        self.call(w, self.random.choice(('tx.commit', 'tx.rollback')))
+
+    def follow(self, w):
+        self.call(w, 'queue.bind', queue=self.queue(), exchange='amq.stream.' + self.stream(), routing_key=self.random.choice(('', '#', 'a.*')),
+                  arguments={'x-stream-offset': self.random.choice(('first', 'next', 'last', 3))})
+
+    def leave(self, w):
+        self.call(w, 'queue.unbind', queue=self.queue(), exchange='amq.stream.' + self.stream(), routing_key=self.random.choice(('', '#', 'a.*')))
+
+    def take(self, w):
+        self.call(w, 'basic.qos', prefetch_count=50)
+        self.call(w, 'basic.consume', queue=self.queue())
+        self.swallow(w, self.random.randrange(1, 300), None)
+
+    def read(self, w):
+        tx = self.random.random() < 0.2
+        if tx:
+            self.call(w, 'tx.select')
+        self.call(w, 'basic.qos', prefetch_count=self.random.choice((1, 50, 1000)))
+        name, offset = self.stream(), self.random.choice(('first', 'next', 'last', 10, '1h', wire.V('T', int(time.time()) - 1)))
+        args = {'x-stream-offset': offset}
+        if name == 's2' and (offset == 10 or self.random.random() < 0.5):
+            args['x-stream-partition'] = self.random.randrange(3)
+        self.call(w, 'basic.consume', queue=name, arguments=args)
+        self.swallow(w, self.random.randrange(1, 1000), {}, tx)
+
+    def swallow(self, w, n, places, tx=False):
+        try:
+            for i in range(n):
+                m = self.open(w.take(1, ('basic.deliver', 'basic.cancel'), 0.3))
+                if m.name != 'basic.deliver':
+                    return
+                assert number_of(m.body, len(m.body)) < 100
+                if places is not None:
+                    h = m.properties['headers']
+                    part, offset = h['x-stream-partition'].value if 'x-stream-partition' in h else 0, h['x-stream-offset'].value
+                    if places.setdefault(part, offset) != offset:
+                        # retention may be faster than a reader, and only that
+                        assert offset > places[part] and m.redelivered is False, 'offset %d instead of %d' % (offset, places[part])
+                    places[part] = offset + 1
+                w.send_method(1, self.random.choice(('basic.ack', 'basic.ack', 'basic.nack')), delivery_tag=m.delivery_tag)
+                if tx and i % 10 == 0:
+                    self.call(w, self.random.choice(('tx.commit', 'tx.rollback')))
+        except wire.Timeout:
+            pass
+
+    def run(self):
+        whats = (self.declare, self.delete, self.publish, self.publish, self.transaction, self.follow, self.leave, self.take, self.read, self.read)
+        while time.monotonic() < self.until and not self.error:
+            what = self.random.choice(whats)
+            w = None
+            try:
+                w = open_channel(self.broker, confirm=False)
+                what(w)
+                w.close() if self.random.random() < 0.7 else w.abort()
+                self.done[what.__name__] = self.done.get(what.__name__, 0) + 1
+            except wire.Eof:
+                w and w.abort()
+            except OSError:
+                pass                        # the broker is away for a moment
+            except wire.WireError as e:
+                if self.broker.process.poll() is None:
+                    self.error = e
+            except BaseException as e:
+                self.error = e
+
+
+def test_streams_come_and_go_under_load():
+    print('MILLRACE_STREAM_SEED=%d' % SEED)
+    chance = random.Random(SEED)
+    broker = started()
+    try:
+        restless = [Restless(broker, SEED + i, time.monotonic() + 6 * max(1, KILLS // 20)) for i in range(8)]
+        for t in restless:
+            t.start()
+        while any(t.is_alive() for t in restless):
+            for t in restless:
+                t.join(chance.uniform(0.02, 0.25))
+            if broker.process.poll() is not None:
+                break
+            broker.kill9() if chance.random() < 0.7 else broker.stop()
+            broker.start()
+        for t in restless:
+            t.join(60)
+            if t.error:
+                raise t.error
+        assert broker.process.poll() is None, 'the broker ended: ' + broker.log_tail()
+        done = {}
+        for t in restless:
+            for what, n in t.done.items():
+                done[what] = done.get(what, 0) + n
+        print(done, sum(t.published for t in restless))
+        broker.restart()
+    except brokers.StartError:
+        raise AssertionError(broker.log_tail())
+    finally:
+        broker.remove()
