@@ -96,6 +96,7 @@ enum enqueue_result enqueue_routed(struct broker *b, struct msg *msg, const stru
     for (uint32_t i = 0; i < count; i++) {
         struct queue *q = route->queues[i];
         if (q->stream) {
+            msg->flags |= MSG_PERSISTENT; /* as what is read from it */
             stream_target(b, q, msg, &b->targets[kept++]);
             continue;
         }

@@ -481,8 +481,10 @@ struct chunk *chunk_load(struct broker *b, struct partition *p, uint64_t offset)
 
 static void loaded(struct broker *b, struct chunk *c, struct stream_job *job)
 {
-    for (uint32_t i = 0; i < job->count; i++)
+    for (uint32_t i = 0; i < job->count; i++) {
+        job->items[i].msg->flags |= MSG_PERSISTENT; /* it is on disk, and so it is in a queue that gets it from here */
         c->bytes += item_bytes(job->items[i].msg);
+    }
     c->job = job;
     c->safe = job->count;
     if (!job->err) {

@@ -124,8 +124,11 @@ void stream_unbound(struct broker *b, struct binding *binding)
         return;
     cursor->bindings--;
     cursor->all -= binding->key.len == 0;
-    if (cursor->bindings == 0)
-        cursor_free(b, &cursor);
+    if (cursor->bindings)
+        return;
+    cursor_free(b, &cursor);
+    if (!b->recovering && !s->queue->deleting)
+        stream_retention(b, s); /* what it had not passed need not stay */
 }
 
 /* Where the cursor of a new binding stands. Without these records it would begin at the end after a crash: no promise was
@@ -250,9 +253,13 @@ static bool feed_step(struct broker *b, struct cursor *cursor)
     (void)log_capture_end(b);
     pool_unpin(&b->entries);
     pool_unpin(&b->keys);
+    const struct partition *p = &s->partitions[partition];
+    bool passed = p->sealed_count && place->next < p->sealed[0].end && next >= p->sealed[0].end;
     place->at = at + count;
     place->next = next;
     f->run += count;
+    if (passed)
+        stream_retention(b, s); /* the first segment may have waited for this */
     return true;
 }
 
