@@ -68,6 +68,8 @@ static void default_limits(struct broker_options *o)
         o->tx_bytes_max = 64u << 20;
     if (!o->compact_bytes)
         o->compact_bytes = 64u << 20;
+    if (!o->stream_sync_bytes) /* a start writes so much of them again, and holds it in memory meanwhile */
+        o->stream_sync_bytes = 32u << 20;
     if (!o->compact_slice_bytes)
         o->compact_slice_bytes = 256u * 1024;
 }

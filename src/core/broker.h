@@ -183,7 +183,8 @@ struct broker_options {
     int64_t consumer_timeout_ms;  /* 0: off */
     struct slice default_user, default_pass, default_vhost; /* made when the store is new; empty: guest guest / */
     bool guest_loopback_only;
-    bool streams; /* somebody serves the streams' port; else a stream cannot be declared */
+    uint64_t stream_sync_bytes; /* records in files are synced, and the journal told, after so many; 0: 32 MiB */
+    bool streams;               /* somebody serves the streams' port; else a stream cannot be declared */
 };
 
 struct broker;

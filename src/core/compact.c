@@ -240,7 +240,7 @@ static bool catalogue_slice(struct broker *b)
     }
     if (k->cursor == &b->catalogue) {
         k->phase = COMPACT_STREAMS;
-        streams_sync_begin(b);
+        k->syncing = false;
         k->catalogue_end = b->appended + 1;
         k->cursor = b->catalogue.next;
     }
@@ -422,8 +422,12 @@ bool compact_turn(struct broker *b)
             k->phase = COMPACT_IDLE;
         else if (!streams_synced(b))
             return false; /* an answer of the stream store brings the next step */
-        else
+        else if (k->syncing)
             k->phase = COMPACT_MESSAGES;
+        else { /* what was being synced before does not count */
+            k->syncing = true;
+            streams_sync_begin(b);
+        }
         return k->phase != COMPACT_IDLE;
     case COMPACT_CATALOGUE:
     case COMPACT_MESSAGES:

@@ -489,6 +489,7 @@ struct compact {
     uint64_t commands;
     struct timer retry; /* no memory: goes on when it fires */
     mono_t pause;       /* how long the next such rest is */
+    bool syncing;       /* what streams got before the catalogue's end is being synced */
     bool torn;          /* an entry that moved could not be written: no checkpoint, begin again */
 };
 
@@ -519,6 +520,7 @@ struct stream_state {                    /* stream.c */
     struct list feeding;                 /* cursors that may have something to feed */
     uint64_t gathered;                   /* records of this tick, or that found no memory */
     uint64_t pending_bytes;              /* accepted and not in a file yet */
+    uint64_t unsynced_bytes;             /* accepted since the last sync began */
     uint64_t cached_bytes;               /* of READY chunks */
     uint32_t jobs;                       /* on their way */
     struct list leaving;                 /* followers that were given up while a FIND is on its way */

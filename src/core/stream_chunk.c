@@ -181,6 +181,7 @@ void chunk_gather(struct broker *b, struct partition *p, const struct target *t,
     if (list_empty(&p->gather_link))
         list_insert(&b->streams.gathering, &p->gather_link);
     b->streams.pending_bytes += item_bytes(msg);
+    b->streams.unsynced_bytes += item_bytes(msg);
     b->streams.gathered++;
     touch(b, p);
 }
@@ -383,6 +384,7 @@ static bool write_next(struct broker *b, struct partition *p)
 
 void streams_sync_begin(struct broker *b)
 {
+    b->streams.unsynced_bytes = 0;
     LIST_EACH(&b->streams.dirty, node, after)
     {
         struct partition *p = CONTAINER_OF(node, struct partition, dirty_link);
@@ -442,6 +444,8 @@ static void synced(struct broker *b, struct stream_job *job)
     list_remove(&p->dirty_link);
     if (p->dirtied)
         list_insert(&b->streams.dirty, &p->dirty_link);
+    if (b->compact.phase != COMPACT_STREAMS)
+        (void)stream_snapshot_partition(b, p); /* without room a start writes more of it again */
 }
 
 /* ---- reading ---- */
@@ -641,6 +645,11 @@ void chunks_turn(struct broker *b)
     for (unsigned n = 0; !all->writing_paused && n < JOBS_MAX && !list_empty(&all->writable); n++)
         if (!write_next(b, CONTAINER_OF(all->writable.next, struct partition, write_link)))
             break;
+    if (all->unsynced_bytes > b->options.stream_sync_bytes && list_empty(&all->syncing) &&
+        b->compact.phase == COMPACT_IDLE)
+        streams_sync_begin(b);
+    if (!list_empty(&all->syncing))
+        (void)streams_synced(b);
     if (!list_empty(&all->drops))
         send_drops(b);
 }

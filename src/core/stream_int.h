@@ -135,6 +135,9 @@ void chunk_end(struct broker *b, struct chunk *c);       /* its partition goes; 
 /* Files of the partition that end at or below until go when lsn is durable (R3). */
 void files_drop(struct broker *b, uint64_t id, uint32_t partition, uint64_t until, lsn_t lsn);
 
+/* ---- stream_replay.c ---- */
+bool stream_snapshot_partition(struct broker *b, const struct partition *p); /* false: no memory, or no room */
+
 /* ---- stream.c ---- */
 void stream_awake(struct broker *b, struct stream *s); /* something may be readable that was not */
 void stream_retention(struct broker *b, struct stream *s);

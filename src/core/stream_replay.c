@@ -23,19 +23,22 @@ static size_t partition_record_bytes(const struct partition *p)
     return 160 + 50 * (size_t)p->sealed_count;
 }
 
+bool stream_snapshot_partition(struct broker *b, const struct partition *p)
+{
+    size_t bytes = partition_record_bytes(p);
+    if (p->synced.end == 0 && p->start == 0)
+        return true; /* all there is is in the journal */
+    b->scratch.len = 0;
+    return log_reserve(b, bytes, 1) && buffer_reserve(&b->scratch, bytes) && log_stream(b, p, synced_sealed(p));
+}
+
 /* False: no memory, or no room. */
 bool stream_snapshot(struct broker *b, struct queue *q)
 {
     struct stream *s = q->stream;
-    for (uint32_t i = 0; i < s->partition_count; i++) {
-        const struct partition *p = &s->partitions[i];
-        size_t bytes = partition_record_bytes(p);
-        if (p->synced.end == 0 && p->start == 0)
-            continue; /* all there is is in the journal */
-        b->scratch.len = 0;
-        if (!log_reserve(b, bytes, 1) || !buffer_reserve(&b->scratch, bytes) || !log_stream(b, p, synced_sealed(p)))
+    for (uint32_t i = 0; i < s->partition_count; i++)
+        if (!stream_snapshot_partition(b, &s->partitions[i]))
             return false;
-    }
     LIST_EACH(&s->cursors, node, after)
     {
         const struct cursor *cursor = CONTAINER_OF(node, struct cursor, link);

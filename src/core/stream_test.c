@@ -224,6 +224,28 @@ static void publish_large(struct rig *rig, const char *key, unsigned count, size
     free(body);
 }
 
+/* Between compactions a start has little to write again. */
+static void synced_as_they_grow(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_options(&(struct broker_options){.stream_sync_bytes = 1000});
+    declare_stream(rig, "s", 2, 0);
+    put_numbers(rig, "s", 0, 50);
+    assert_in_range(stream_named(rig, "s")->partitions[0].synced.end, 15, 25);
+    for (size_t n = rig->log->first; n <= rig->log->count; n++) {
+        struct rig_log *copy = rig_log_copy(rig->log, n);
+        rig_free(rig_new(copy, &rig->options, rig->wall));
+        rig_log_free(copy);
+    }
+    uint64_t synced = stream_named(rig, "s")->partitions[1].synced.end;
+    restart(&rig);
+    assert_true(stream_named(rig, "s")->partitions[1].synced.end >= synced);
+    consume_at(rig, "s", "c", "first", 0);
+    assert_int_equal(rig_count(rig, EFF_DELIVER), 50);
+    compact(rig);
+    end(rig);
+}
+
 static void retention_by_size(void **state)
 {
     (void)state;
@@ -631,6 +653,7 @@ int main(void)
         cmocka_unit_test(prefetch_is_credit),
         cmocka_unit_test(survives_restarts_and_compactions),
         cmocka_unit_test(every_prefix_replays),
+        cmocka_unit_test(synced_as_they_grow),
         cmocka_unit_test(retention_by_size),
         cmocka_unit_test(retention_by_age),
         cmocka_unit_test(trouble_with_the_disk),

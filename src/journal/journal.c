@@ -77,7 +77,7 @@ struct journal {
     _Atomic lsn_t fresh; /* a group that begins here, or behind it, may have a new file */
     _Atomic bool stop;
     _Atomic bool scarce; /* any thread */
-    struct hold hold; /* of any thread */
+    struct hold hold;    /* of any thread */
 };
 
 static void figure_set(struct journal *journal, enum figure figure, uint64_t value)

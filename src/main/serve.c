@@ -39,6 +39,10 @@
 #define CLOSING_LOOK_NS (10 * NS_PER_MS) /* how often loop 0 looks whether the others' connections are gone */
 #define DRAINING_NS (1 * NS_PER_S)
 #define CONNS_PER_LOOP_MAX (1u << 20)
+#define COMPACT_BYTES_MIN (64u << 20)
+#define COMPACT_BYTES_MAX (256u << 20)
+#define COMPACT_BYTES_MIN (64u << 20)
+#define COMPACT_BYTES_MAX (256u << 20)
 #define LOOK_BYTES (8u << 20)     /* written to the journal: as much may have gone to pages */
 #define ASSEMBLY_MORE (16u << 20) /* beside the largest message, for those of other channels */
 #define STOP_REASON "shutdown"
@@ -442,6 +446,16 @@ static int replay_one(void *arg, lsn_t lsn, struct slice record)
     return broker_replay(replay->serve->broker, lsn, record, replay->why, sizeof replay->why);
 }
 
+/* A longer journal is compacted less often, so fewer bytes are written twice; a start has to read it, and it needs room. */
+static uint64_t compact_bytes_for(struct serve *s)
+{
+    uint64_t free_bytes, total;
+    if (s->os->space(s->os, s->config->data, &free_bytes, &total) < 0)
+        return COMPACT_BYTES_MIN;
+    uint64_t share = total / 32;
+    return share < COMPACT_BYTES_MIN ? COMPACT_BYTES_MIN : share < COMPACT_BYTES_MAX ? share : COMPACT_BYTES_MAX;
+}
+
 static int make_broker(struct serve *s)
 {
     const struct config *c = s->config;
@@ -460,7 +474,7 @@ static int make_broker(struct serve *s)
         .message_bytes_max = c->message_bytes_max,
         .channel_consumers_max = (unsigned)c->channel_consumers_max,
         .tx_bytes_max = c->tx_bytes_max,
-        .compact_bytes = c->compact_bytes,
+        .compact_bytes = c->compact_bytes ? c->compact_bytes : compact_bytes_for(s),
         .compact_every = c->compact_every,
         .paging_bytes = c->paging_bytes,
         .page_bytes = c->page_bytes,
