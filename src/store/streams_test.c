@@ -635,6 +635,40 @@ static void find(void **state)
     rig_free(rig);
 }
 
+/* The same file comes of it, whether one run wrote it or its index had to be made again from the batches. */
+static void same_index(void **state)
+{
+    (void)state;
+    uint8_t *first = NULL;
+    size_t first_len = 0;
+    for (unsigned again = 0; again < 2; again++) {
+        struct rig *rig = rig_new(18);
+        rig->segment_bytes = 400 * 1024;
+        rig_open(rig);
+        struct part *part = rig_part(rig, 3, 0, 10);
+        while (!part->now->count) {
+            if (again && part->now->tail.bytes > rig->segment_bytes) {
+                rig_sync_now(rig, part);
+                rig_die(rig, false, 0);
+                rig_open(rig);
+            }
+            rig_write_now(rig, part, 25);
+        }
+        struct slice file = os_sim_peek(rig->sim, path_of(part, 10));
+        assert_true(file.len > part->now->sealed[0].bytes + stream_trailer_len(10));
+        if (again) {
+            assert_int_equal(file.len, first_len);
+            assert_memory_equal(file.ptr, first, file.len);
+        } else {
+            first = malloc(file.len);
+            first_len = file.len;
+            memcpy(first, file.ptr, file.len);
+        }
+        rig_free(rig);
+    }
+    free(first);
+}
+
 static void drop(void **state)
 {
     (void)state;
@@ -1117,23 +1151,15 @@ static void threaded(void **state)
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(write_and_read),
-        cmocka_unit_test(roll_over),
-        cmocka_unit_test(restart),
-        cmocka_unit_test(refused_starts),
-        cmocka_unit_test(flipped_bits),
-        cmocka_unit_test(find),
-        cmocka_unit_test(drop),
-        cmocka_unit_test(no_gaps),
-        cmocka_unit_test(many_partitions),
-        cmocka_unit_test(bounded),
-        cmocka_unit_test(inspection),
-        cmocka_unit_test(every_io_fails),
-        cmocka_unit_test(every_allocation_fails),
-        cmocka_unit_test(full_disk),
-        cmocka_unit_test(failed_sync),
-        cmocka_unit_test(every_power_cut),
-        cmocka_unit_test(threaded),
+        cmocka_unit_test(write_and_read),  cmocka_unit_test(roll_over),
+        cmocka_unit_test(restart),         cmocka_unit_test(refused_starts),
+        cmocka_unit_test(flipped_bits),    cmocka_unit_test(find),
+        cmocka_unit_test(same_index),      cmocka_unit_test(drop),
+        cmocka_unit_test(no_gaps),         cmocka_unit_test(many_partitions),
+        cmocka_unit_test(bounded),         cmocka_unit_test(inspection),
+        cmocka_unit_test(every_io_fails),  cmocka_unit_test(every_allocation_fails),
+        cmocka_unit_test(full_disk),       cmocka_unit_test(failed_sync),
+        cmocka_unit_test(every_power_cut), cmocka_unit_test(threaded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
