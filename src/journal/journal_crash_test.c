@@ -253,11 +253,65 @@ static void every_operation(void **state)
     assert_true(points > 1000);
 }
 
+/* A process is killed while it gives files back, at its n-th disk operation, and the power goes in the start after that, at
+ * its m-th: what the start read of the superblock was in the page cache only, and the files it no longer names are still
+ * named by the one on the disk. */
+static void killed_and_cut(unsigned n, unsigned m, uint64_t outcome)
+{
+    struct os_sim *sim = os_sim_new(outcome);
+    static struct rig rig;
+    memset(&rig, 0, offsetof(struct rig, salt));
+    rig.os = os_sim_os(sim);
+    rig.options = (struct journal_options){.os = rig.os, .dir = "d", .file_bytes = 32 * 1024, .group_bytes_max = 8192};
+    assert_int_equal(journal_open(&rig.options, &rig.journal, rig.why, sizeof rig.why), 0);
+    static const uint8_t bytes[3000];
+    struct slice part = slice_of(bytes, sizeof bytes);
+    lsn_t last = 0;
+    for (unsigned i = 0; i < 40; i++) {
+        assert_true(journal_reserve(rig.journal, sizeof bytes, 1));
+        last = journal_append(rig.journal, &part, 1);
+        journal_kick(rig.journal);
+        while (journal_step(rig.journal) > 0)
+            ;
+    }
+    assert_int_equal(journal_durable(rig.journal), last);
+    os_sim_cut_after(sim, n);
+    journal_trim(rig.journal, last);
+    while (journal_step(rig.journal) > 0)
+        ;
+    os_sim_stop(sim);
+    journal_close(&rig.journal);
+    os_sim_cut_after(sim, -1);
+    os_sim_kill(sim);
+    os_sim_cut_after(sim, m);
+    if (journal_open(&rig.options, &rig.journal, rig.why, sizeof rig.why) == 0) {
+        os_sim_stop(sim);
+        journal_close(&rig.journal);
+    }
+    os_sim_cut_after(sim, -1);
+    os_sim_crash(sim, outcome);
+    if (journal_open(&rig.options, &rig.journal, rig.why, sizeof rig.why))
+        fail_msg("killed after %u, cut after %u, outcome %lu: %s", n, m, (unsigned long)outcome, rig.why);
+    assert_true(journal_durable(rig.journal) >= last);
+    journal_close(&rig.journal);
+    os_sim_free(&sim);
+}
+
+static void killed_while_trimming(void **state)
+{
+    (void)state;
+    for (unsigned n = 0; n < 8; n++)
+        for (unsigned m = 0; m < 16; m++)
+            for (uint64_t outcome = 1; outcome <= 8; outcome++)
+                killed_and_cut(n, m, outcome);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_operation),
         cmocka_unit_test(random_lives),
+        cmocka_unit_test(killed_while_trimming),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

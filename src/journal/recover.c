@@ -436,7 +436,9 @@ static int sweep_file(void *arg, const char *name)
     return err;
 }
 
-/* What is no part of the journal goes to the pool. The names need no sync here: they are made durable again before use. */
+/* What is no part of the journal goes to the pool. The names need no sync here: they are made durable again before use. After
+ * the epoch was claimed: the superblock that was read may be in the page cache only (its writer was killed), and the one on
+ * the disk may name these files. */
 static int sweep(struct recovery *r)
 {
     struct wal *wal = r->wal;
@@ -475,8 +477,8 @@ static int recover(struct recovery *r, struct recovered *ret)
     uint32_t epoch_seen = walk.epoch;
     walk_close(&walk);
     if (!err)
-        err = sweep(r);
-    return err ? err : claim_epoch(r, epoch_seen, ret->next_lsn - 1);
+        err = claim_epoch(r, epoch_seen, ret->next_lsn - 1);
+    return err ? err : sweep(r);
 }
 
 /* Without a file to go on in (a new journal, or one whose first file was never begun): begin one. */

@@ -65,7 +65,7 @@ def test_backs_off_and_lets_others_pass(fresh_millrace):
         channel.basic_nack(tag)
         if returns == 0:
             assert take(channel)[1] == 'fine'
-            assert listed(fresh_millrace) == (2, 0, 1, 1)
+            assert listed(fresh_millrace) in ((2, 0, 1, 1), (2, 1, 1, 0))       # on a slow machine it is back
     assert take(channel, 0) is None
     connection.close()
 
