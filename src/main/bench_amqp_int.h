@@ -17,7 +17,7 @@ struct bench_options {
     uint32_t window; /* unconfirmed publishes per producer; 0: no confirms */
     double rate;     /* messages per second over all producers; 0: as fast as it goes */
     double duration_s, warmup_s, drain_s, hold_s;
-    uint64_t messages; /* over all producers; 0: run for duration_s */
+    uint64_t messages; /* over all producers, or without producers for each consumer; 0: run for duration_s */
     bool persistent, mandatory, auto_ack;
     uint16_t prefetch;  /* 0: no limit */
     uint32_t ack_every; /* 1: every delivery by itself; more: one ack with multiple for so many */

@@ -59,6 +59,20 @@ static void losses_are_found(void **state)
     assert_int_equal(bench(words), BENCH_EXIT_FAILED); /* nobody listens there any more */
 }
 
+/* The sink's deliveries are those of a run that is not ours: each consumer takes its share of them and stops. */
+static void what_is_there_is_read(void **state)
+{
+    (void)state;
+    unsigned port;
+    char error[100], words[400];
+    struct bench_sink *sink = bench_sink_start(100, 1, &port, error, sizeof(error));
+    assert_non_null(sink);
+    snprintf(words, sizeof(words),
+             "--uri amqp://127.0.0.1:%u --producers 0 --consumers 3 --messages 5000 --queue q --quiet --json", port);
+    assert_int_equal(bench(words), BENCH_EXIT_OK);
+    bench_sink_stop(sink, NULL);
+}
+
 static void contradictions_are_wrong_usage(void **state)
 {
     (void)state;
@@ -77,9 +91,8 @@ static void disk_probe_measures(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(ceiling_runs_both_ways),
-        cmocka_unit_test(losses_are_found),
-        cmocka_unit_test(contradictions_are_wrong_usage),
+        cmocka_unit_test(ceiling_runs_both_ways), cmocka_unit_test(losses_are_found),
+        cmocka_unit_test(what_is_there_is_read),  cmocka_unit_test(contradictions_are_wrong_usage),
         cmocka_unit_test(disk_probe_measures),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

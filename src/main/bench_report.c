@@ -11,7 +11,7 @@
 
 enum { ROWS_MAX = 64, TEXT_MAX = 200 };
 
-enum row_kind { ROW_TEXT, ROW_NUMBER };
+enum row_kind { ROW_TEXT, ROW_NUMBER, ROW_LIST };
 
 struct row {
     enum row_kind kind;
@@ -19,6 +19,8 @@ struct row {
     const char *name;
     const char *unit;
     double value;
+    double *values; /* of a list */
+    unsigned value_count;
     char text[TEXT_MAX];
 };
 
@@ -41,6 +43,8 @@ struct bench_report *bench_report_new(const char *scenario)
 
 void bench_report_free(struct bench_report *r)
 {
+    for (unsigned i = 0; i < r->row_count; i++)
+        free(r->rows[i].values);
     free(r);
 }
 
@@ -67,6 +71,20 @@ void bench_report_number(struct bench_report *r, const char *group, const char *
     struct row *row = row_add(r, group, name, ROW_NUMBER);
     row->value = value;
     row->unit = unit;
+}
+
+void bench_report_list(struct bench_report *r, const char *group, const char *name, const double *values,
+                       unsigned count)
+{
+    struct row *row = row_add(r, group, name, ROW_LIST);
+    row->values = calloc(count > 0 ? count : 1, sizeof(*values));
+    if (row->values == NULL) {
+        fputs("millrace bench: out of memory\n", stderr);
+        abort();
+    }
+    for (unsigned i = 0; i < count; i++)
+        row->values[i] = values[i];
+    row->value_count = count;
 }
 
 void bench_report_latency(struct bench_report *r, const char *group, const struct bench_histogram *h)
@@ -117,6 +135,17 @@ static void json_number(double value, FILE *out)
         fprintf(out, "%.3f", value);
 }
 
+static void json_list(const struct row *row, FILE *out)
+{
+    fputc('[', out);
+    for (unsigned i = 0; i < row->value_count; i++) {
+        if (i > 0)
+            fputc(',', out);
+        json_number(row->values[i], out);
+    }
+    fputc(']', out);
+}
+
 static void print_json(const struct bench_report *r, FILE *out)
 {
     fputs("{\"scenario\":", out);
@@ -135,6 +164,8 @@ static void print_json(const struct bench_report *r, FILE *out)
         fputc(':', out);
         if (row->kind == ROW_TEXT)
             json_string(row->text, out);
+        else if (row->kind == ROW_LIST)
+            json_list(row, out);
         else
             json_number(row->value, out);
     }
@@ -158,6 +189,15 @@ static void print_number(double value, FILE *out)
     }
 }
 
+static void print_list(const struct row *row, FILE *out)
+{
+    for (unsigned i = 0; i < row->value_count; i++) {
+        if (i > 0)
+            fputc(' ', out);
+        print_number(row->values[i], out);
+    }
+}
+
 static void print_table(const struct bench_report *r, FILE *out)
 {
     fprintf(out, "%s", r->scenario);
@@ -170,6 +210,8 @@ static void print_table(const struct bench_report *r, FILE *out)
         fprintf(out, "%s ", row->name);
         if (row->kind == ROW_TEXT)
             fputs(row->text, out);
+        else if (row->kind == ROW_LIST)
+            print_list(row, out);
         else
             print_number(row->value, out);
         if (row->kind == ROW_NUMBER && row->unit[0] != '\0')

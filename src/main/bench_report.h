@@ -1,7 +1,7 @@
 /* What a benchmark measured, printed as a table for people or as one JSON object: both from the same rows.
  *
  * Life cycle: bench_report_new → text/number/latency … → print → free. Names are lent and must outlive the report
- * (string literals); texts are copied. Thread: one owner. Holds at most 64 rows, more abort.
+ * (string literals); texts and lists are copied. Thread: one owner. Holds at most 64 rows, more abort.
  */
 #ifndef MAIN_BENCH_REPORT_H
 #define MAIN_BENCH_REPORT_H
@@ -18,6 +18,9 @@ void bench_report_free(struct bench_report *r);
 void bench_report_text(struct bench_report *r, const char *group, const char *name, const char *text);
 /* `unit` is for people and may be ""; the JSON key is `name`, which should end with the unit where it matters. */
 void bench_report_number(struct bench_report *r, const char *group, const char *name, double value, const char *unit);
+/* Several numbers under one name, an array in JSON. */
+void bench_report_list(struct bench_report *r, const char *group, const char *name, const double *values,
+                       unsigned count);
 /* Takes p50, p90, p99, p99.9, max and mean in microseconds at once; the histogram is not kept. Nothing when empty. */
 void bench_report_latency(struct bench_report *r, const char *group, const struct bench_histogram *h);
 /* The value of a number row, NAN when there is none. */

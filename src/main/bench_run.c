@@ -15,14 +15,20 @@
  *
  * Threads: with two loops, producers live on the caller's thread, consumers on a second one. They share only the relaxed
  * counters in struct shared. bench_order belongs to the consumers' loop.
+ *
+ * Without producers the messages are those of an earlier run, which is what is wanted then and not foreign: each consumer
+ * checks for itself that numbers rise, and stops after --messages of them. There is no latency to measure, the clock they
+ * were stamped with may be that of another boot.
  */
 #include "bench_amqp_int.h"
 #include "bench_clock.h"
 #include "bench_order.h"
+#include "bench_reading.h"
 #include "bench_stamp.h"
 #include "bench_template.h"
 
 #include <errno.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -77,8 +83,13 @@ struct consumer {
     uint64_t body_left;
     uint64_t received;
     uint64_t acked_tag;
+    bool finished;                   /* took `limit`, its socket is not watched any more */
     bool paused;                     /* acks do not leave, so nothing is parsed */
     uint64_t run_sent_ns, run_count; /* equal send times not yet in the histogram */
+    uint64_t limit;                  /* deliveries it takes; UINT64_MAX: by the clock */
+    uint64_t last_ns;                /* when it took its last */
+    uint64_t at_start, at_end;       /* received, at both ends of the measured phase */
+    struct bench_reading reading;    /* without producers */
     uint8_t acks[ACK_BYTES];
     size_t ack_at, ack_end;
 };
@@ -349,6 +360,12 @@ static void consumer_record_run(struct loop *l, struct consumer *c, uint64_t now
     c->run_count = 0;
 }
 
+/* Reads what an earlier run left. */
+static bool reads_only(const struct bench_options *o)
+{
+    return o->producers == 0 && !o->synthetic;
+}
+
 static void consumer_on_stamp(struct loop *l, struct consumer *c, const struct bench_frame *f, uint64_t now_ns)
 {
     struct bench_stamp stamp;
@@ -356,6 +373,10 @@ static void consumer_on_stamp(struct loop *l, struct consumer *c, const struct b
     if (f->len < sizeof(stamp))
         return;
     memcpy(&stamp, f->payload, sizeof(stamp));
+    if (reads_only(l->o)) {
+        bench_reading_note(&c->reading, &stamp, c->redelivered);
+        return;
+    }
     if (stamp.run_id != l->o->run_id || stamp.producer >= known || stamp.seq == 0) {
         l->foreign++;
         return;
@@ -432,6 +453,8 @@ static int consumer_parse(struct loop *l, struct consumer *c, uint64_t now_ns)
             if (c->paused)
                 break;
         }
+        if (c->received >= c->limit) /* what came beyond is not acknowledged, so it stays where it was */
+            break;
         got = bench_wire_frame_next(&c->link.wire, &f);
         if (got <= 0)
             break;
@@ -439,8 +462,19 @@ static int consumer_parse(struct loop *l, struct consumer *c, uint64_t now_ns)
             return -1;
     }
     consumer_record_run(l, c, now_ns);
-    l->last_consume_ns = now_ns;
+    l->last_consume_ns = c->last_ns = now_ns;
     return got < 0 ? -1 : consumer_flush(l, c, now_ns);
+}
+
+/* It took its share: the socket is read no more, except to say goodbye. Acks go out first; until they have, this comes
+ * again with the next event. */
+static int consumer_finish(struct loop *l, struct consumer *c)
+{
+    if (c->ack_at == c->ack_end && !c->finished) {
+        c->finished = true;
+        epoll_ctl(l->epoll, EPOLL_CTL_DEL, c->link.wire.fd, NULL);
+    }
+    return 0;
 }
 
 static int consumer_ready(struct loop *l, struct consumer *c, uint32_t events)
@@ -454,6 +488,8 @@ static int consumer_ready(struct loop *l, struct consumer *c, uint32_t events)
     }
     if ((events & ~(uint32_t)EPOLLOUT) == 0)
         return 0;
+    if (c->received >= c->limit)
+        return consumer_finish(l, c);
     ssize_t n = bench_wire_fill(&c->link.wire);
     if (n <= 0)
         return (int)n;
@@ -514,18 +550,33 @@ static void loop_progress(struct loop *l, uint64_t now_ns)
     l->progress_at_ns = now_ns;
 }
 
+static void counters_start(struct loop *l, const struct counters *c)
+{
+    l->at_start = *c;
+    for (unsigned i = 0; i < l->consumer_count; i++)
+        l->consumers[i].at_start = l->consumers[i].received;
+}
+
+static void consumers_end(struct loop *l)
+{
+    for (unsigned i = 0; i < l->consumer_count; i++)
+        l->consumers[i].at_end = l->consumers[i].received;
+}
+
 static void loop_phases(struct loop *l, const struct counters *c, uint64_t now_ns)
 {
     if (l->measured_from_ns == 0 && now_ns >= l->measure_from_ns) {
         l->measuring = true;
         l->measured_from_ns = now_ns;
-        l->at_start = *c;
+        if (l->o->messages == 0) /* else everything counts, also what came with consume-ok */
+            counters_start(l, c);
         l->cpu_from_ns = bench_clock_cpu_ns();
     }
     if (l->measuring && now_ns >= l->measure_to_ns) {
         l->measuring = false;
         l->measured_to_ns = now_ns;
         l->at_end = *c;
+        consumers_end(l);
         l->cpu_to_ns = bench_clock_cpu_ns();
     }
 }
@@ -543,6 +594,8 @@ static bool producers_done(const struct loop *l, uint64_t now_ns)
 
 static bool consumers_done(const struct loop *l, uint64_t now_ns)
 {
+    if (reads_only(l->o) && l->o->messages > 0)
+        return l->consumed >= l->o->messages * l->consumer_count;
     if (l->o->synthetic || l->o->producers == 0)
         return now_ns >= l->measure_to_ns;
     if (!atomic_load(&l->shared->producers_done))
@@ -655,6 +708,7 @@ static void loop_run(struct loop *l)
         l->measured_to_ns = bench_clock_ns();
         l->measured_from_ns = l->measured_from_ns == 0 ? l->measured_to_ns : l->measured_from_ns;
         l->at_end = c;
+        consumers_end(l);
         l->cpu_to_ns = bench_clock_cpu_ns();
     }
 }
@@ -713,6 +767,7 @@ static int consumer_open(const struct bench_options *o, struct consumer *c, unsi
     bench_queue_name(o, idx % o->queues, queue);
     c->link.is_consumer = true;
     c->idx = idx;
+    c->limit = reads_only(o) && o->messages > 0 ? o->messages : UINT64_MAX;
     if (bench_wire_open(&c->link.wire, &o->uri, &o->limits) != 0)
         return -1;
     if (!o->auto_ack && o->prefetch > 0 && bench_wire_qos(&c->link.wire, o->prefetch) != 0)
@@ -817,6 +872,25 @@ static double loop_rate(const struct loop *l, uint64_t count, uint64_t last_ns)
     return rate_of(count, l->measured_from_ns, l->o->messages > 0 ? last_ns : l->measured_to_ns);
 }
 
+/* How evenly the server served them: with --messages each rate ends with that consumer's own last message. */
+static void report_each_consumer(const struct bench_options *o, struct bench_report *r, const struct loop *cl)
+{
+    double *rates = zeroed(cl->consumer_count, sizeof(*rates));
+    double slowest = INFINITY, fastest = 0;
+    for (unsigned i = 0; i < cl->consumer_count; i++) {
+        const struct consumer *c = &cl->consumers[i];
+        rates[i] =
+            rate_of(c->at_end - c->at_start, cl->measured_from_ns, o->messages > 0 ? c->last_ns : cl->measured_to_ns);
+        slowest = fmin(slowest, rates[i]);
+        fastest = fmax(fastest, rates[i]);
+    }
+    bench_report_number(r, "each consumer", "slowest_rate", slowest, "msg/s");
+    bench_report_number(r, "each consumer", "fastest_rate", fastest, "msg/s");
+    bench_report_number(r, "each consumer", "slowest_over_fastest", fastest > 0 ? slowest / fastest : 0, "");
+    bench_report_list(r, "each consumer", "rates", rates, cl->consumer_count);
+    free(rates);
+}
+
 static void report_rates(const struct bench_options *o, struct bench_report *r, const struct loop *pl,
                          const struct loop *cl)
 {
@@ -835,6 +909,8 @@ static void report_rates(const struct bench_options *o, struct bench_report *r, 
         bench_report_number(r, "consume", "messages", (double)consumed, "");
         bench_report_number(r, "consume", "rate", loop_rate(cl, consumed, cl->last_consume_ns), "msg/s");
     }
+    if (o->consumers > 1)
+        report_each_consumer(o, r, cl);
     bench_report_latency(r, "confirm latency", pl->confirm_latency);
     bench_report_latency(r, "end to end", cl->transit);
 }
@@ -874,9 +950,14 @@ static int report_checks(const struct bench_options *o, struct bench_report *r, 
     uint64_t missing = t->missing;
     if (!stamped && o->consumers > 0 && !o->synthetic && cl->consumed + nacked + returned < published)
         missing = published - nacked - returned - cl->consumed;
+    if (reads_only(o) && o->messages > 0)
+        missing = o->messages * o->consumers - cl->consumed;
+    uint64_t backwards = t->reordered;
+    for (unsigned i = 0; i < cl->consumer_count; i++)
+        backwards += cl->consumers[i].reading.backwards;
     bench_report_number(r, "checks", "missing", (double)missing, "");
     bench_report_number(r, "checks", "duplicates", (double)t->duplicates, "");
-    bench_report_number(r, "checks", "reordered", (double)t->reordered, "");
+    bench_report_number(r, "checks", "reordered", (double)backwards, "");
     bench_report_number(r, "checks", "redelivered", (double)t->redelivered, "");
     bench_report_number(r, "checks", "foreign", (double)cl->foreign, "");
     bench_report_number(r, "checks", "unconfirmed", (double)unconfirmed, "");
@@ -884,7 +965,7 @@ static int report_checks(const struct bench_options *o, struct bench_report *r, 
     bench_report_number(r, "checks", "returned", (double)returned, "");
     bench_report_number(r, "checks", "blocked_s", (double)blocked_ns / 1e9, "");
     bench_report_text(r, "checks", "order", stamped ? "checked" : "not checked, the body is too short for a stamp");
-    return missing + t->duplicates + t->reordered + unconfirmed > 0 ? BENCH_EXIT_VIOLATION : BENCH_EXIT_OK;
+    return missing + t->duplicates + backwards + unconfirmed > 0 ? BENCH_EXIT_VIOLATION : BENCH_EXIT_OK;
 }
 
 static int loops_run(const struct bench_options *o, struct bench_report *r, struct producer *producers,
