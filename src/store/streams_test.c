@@ -803,7 +803,8 @@ static void inspection(void **state)
     inspected_has(rig, false, "NOT WHOLE", true);
     assert_true(os_sim_flip(rig->sim, path_of(b, 70), 4096 + 5, 1));
     inspected_has(rig, false, "  from 4096 to ", true);
-    os_sim_put(rig->sim, path_of(b, 4), os_sim_peek(rig->sim, path_of(a, 0)));
+    struct slice whole = os_sim_peek(rig->sim, path_of(a, 0)); /* path_of has one buffer */
+    os_sim_put(rig->sim, path_of(b, 4), whole);
     inspected_has(rig, true, "is in truth 00000000000000ab-0000-0000000000000000", true);
     os_sim_put(rig->sim, path_of(b, 4), slice_str("x"));
     inspected_has(rig, true, "no header", true);
