@@ -228,6 +228,56 @@ def test_retention_by_age_deletes_files(broker):
     w.close()
 
 
+# ---- damage ----
+
+def test_damage_stops_readers_there_and_is_told(broker):
+    count, size = 600, 1000
+    w = open_channel(broker)
+    declare(w, 'events', **{'x-stream-max-segment-size-bytes': 200000})
+    publish(w, '', 'events', [body(n, size) for n in range(count)], batch=50)
+    w.close()
+    broker.cli('compact')               # what the journal still has is written again by a start
+    assert broker.stop()[0] == 0
+    names = files(broker)
+    assert len(names) >= 3
+    path = os.path.join(broker.data, 'str', names[1])
+    with open(path, 'r+b') as f:        # a bit of a body in the second file
+        f.seek(100000)
+        byte = f.read(1)[0]
+        f.seek(100000)
+        f.write(bytes([byte ^ 4]))
+    broker.start()
+    w = broker.wire(timeout=60)
+    w.channel(1)
+    ok(w.call(1, 'basic.qos', prefetch_count=1000))
+    ok(w.call(1, 'basic.consume', queue='events', arguments={'x-stream-offset': 'first'}))
+    got = []
+    try:
+        while True:
+            m = w.take(1, ('basic.deliver',), 1)
+            got.append((m.properties['headers']['x-stream-offset'].value, number_of(m.body, size)))
+    except wire.Timeout:
+        pass
+    assert names[1] in broker.log_tail() and 'stream_damaged' in broker.log_tail()
+    assert got == [(n, n) for n in range(len(got))] and 150 < len(got) < 400
+    w.close()
+    third = int(names[2].split('-')[2], 16)
+    assert [number_of(g[2], size) for g in read(broker, 'events', count - third, third)] == list(range(third, count))
+    w = open_channel(broker)            # it goes on
+    publish(w, '', 'events', [body(count, size)])
+    assert read(broker, 'events', 1, count)[0][0] == count
+    w.close()
+
+    broker.stop()
+    os.rename(path, path + '.away')
+    with pytest.raises(brokers.StartError):
+        broker.start()
+    assert names[1] in broker.log_tail() and 'events' in broker.log_tail()
+    os.rename(path + '.away', path)
+    broker.start()
+    assert count_of(broker, 'events') == count + 1
+
+
 # ---- partitions ----
 
 def test_partitions(broker):
