@@ -687,6 +687,16 @@ static void print_stream(uint8_t type, struct reader *r, char *ret, size_t len)
         snprintf(ret, len, " %llu partition %llu begins at offset %llu", id, second, third);
 }
 
+static void print_remove(struct reader *r, char *ret, size_t len)
+{
+    unsigned long long id = reader_varint(r), runs = reader_varint(r);
+    int n = snprintf(ret, len, " queue %llu: %llu runs, first", id, runs);
+    for (unsigned long long i = 0; i < runs && i < 8 && reader_ok(r) && n > 0 && (size_t)n + 50 < len; i++) {
+        unsigned long long first = reader_varint(r), count = reader_varint(r);
+        n += snprintf(ret + n, len - (size_t)n, "%s %llu +%llu", i ? "," : "", first, count);
+    }
+}
+
 static void print_page(struct reader *r, char *ret, size_t len)
 {
     unsigned long long id = reader_varint(r), lane = reader_varint(r), segment = reader_varint(r),
@@ -742,12 +752,7 @@ void record_print(struct slice record, char *ret, size_t len)
         snprintf(ret + n, len - (size_t)n, " queue %llu %llu", id, value);
         break;
     }
-    case REC_REMOVE: {
-        unsigned long long id = reader_varint(&r), runs = reader_varint(&r), first = reader_varint(&r),
-                           count = reader_varint(&r);
-        snprintf(ret + n, len - (size_t)n, " queue %llu: %llu runs, first %llu +%llu", id, runs, first, count);
-        break;
-    }
+    case REC_REMOVE: print_remove(&r, ret + n, len - (size_t)n); break;
     case REC_PAGE: print_page(&r, ret + n, len - (size_t)n); break;
     case REC_STREAM:
     case REC_STREAM_TRIM:
