@@ -114,8 +114,27 @@ static void check_channel(const struct channel *ch)
     CHECK(live == ch->unacked.live && counted == ch->global_unacked);
 }
 
+/* Pages of a segment, and how much of it they are. */
+static void check_segments(struct broker *b)
+{
+    MAP_EACH(&b->segments, struct segment, s)
+    {
+        uint64_t pages = 0, weight = 0;
+        LIST_EACH(&s->pages_in, node, after)
+        {
+            const struct page *page = CONTAINER_OF(node, struct page, segment_link);
+            CHECK(page->where.segment == s->number && page->state != PAGE_WRITING);
+            CHECK((uint64_t)page->where.offset + page->where.len <= s->end);
+            weight += page_weight(page);
+            pages++;
+        }
+        CHECK(pages == s->pages && weight == s->weight);
+    }
+}
+
 void broker_check(struct broker *b)
 {
+    check_segments(b);
     uint64_t messages = 0, queues = 0, memory = 0;
     LIST_EACH(&b->catalogue, node, after)
     {
