@@ -268,7 +268,7 @@ struct page {
     uint64_t body_bytes;  /* of what is alive; after a restart about, until it is read */
     wall_t deadline;      /* of the first message */
     struct page_where where;
-    struct ranges holes;     /* positions from first to last that are not, or no longer, alive here */
+    struct ranges holes;     /* positions from first to last that are not, or no longer, alive here (holes.c) */
     struct ranges transient; /* positions that the journal does not know: gone after a restart */
     struct page_return *returns;
 };
@@ -832,8 +832,13 @@ bool paging_is_damaged(const struct queue *q);                     /* its next m
 wall_t paging_deadline(const struct lane *lane); /* of the first message, when that is not in memory; WALL_NEVER */
 struct page *page_new(struct queue *q, unsigned lane); /* replay.c makes them too */
 void page_free(struct broker *b, struct page *page);
+
+/* holes.c */
 MUST_USE bool page_hole(struct page *page, uint64_t position, uint64_t count);
 bool page_has(const struct page *page, uint64_t position);
+void page_pack(struct page *page);            /* its holes take little memory from now on */
+MUST_USE bool page_unpack(struct page *page); /* and are quickly found and changed */
+void page_holes_put(struct writer *w, const struct page *page);
 /* The next run of positions that are alive, from *position on. False: there is none. */
 bool page_alive_from(const struct page *page, uint64_t *position, uint64_t *ret_last);
 void paging_settle_entry(struct broker *b, struct lane *lane, struct entry *e);
@@ -877,7 +882,6 @@ bool page_write(struct broker *b, struct queue *q, unsigned lane,
 size_t thin_least(const struct broker *b); /* memory that a page is worth */
 bool thin_turn(struct broker *b);
 bool queue_is_awaited(const struct queue *q); /* somebody would take its next message now */
-void page_trim(struct page *page);            /* its holes take no more memory than they need */
 
 bool get_later(struct broker *b, struct channel *ch, struct queue *q, uint32_t origin, bool no_ack);
 void getters_forget(struct broker *b, struct channel *ch);

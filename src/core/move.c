@@ -54,6 +54,9 @@ bool move_is_ticket(uint64_t ticket)
 static void move_free(struct broker *b, struct move *m)
 {
     for (uint32_t i = 0; i < m->count; i++)
+        if (m->pages[i] && m->pages[i]->state == PAGE_ON_DISK)
+            page_pack(m->pages[i]);
+    for (uint32_t i = 0; i < m->count; i++)
         if (m->pages[i])
             segment_reconsider(b, m->pages[i]->where.segment);
     list_remove(&m->link);
@@ -241,8 +244,10 @@ static void woken(void *arg, struct timer *timer)
 /* ---- answers ---- */
 
 /* What is alive of the page goes into the job that will be written. */
-static void take_items(struct move *m, struct page *page, struct page_job *read)
+static bool take_items(struct move *m, struct page *page, struct page_job *read)
 {
+    if (!page_unpack(page))
+        return false;
     for (uint32_t i = 0; i < read->count; i++) {
         struct page_item *item = &read->items[i];
         if (page_is_hole(page, item->position))
@@ -253,6 +258,7 @@ static void take_items(struct move *m, struct page *page, struct page_job *read)
         mine->redelivered |= mine->returns > item->returns;
         item->msg = NULL; /* its reference went along */
     }
+    return true;
 }
 
 static bool fits(const struct page *page, const struct page_job *job)
@@ -278,11 +284,10 @@ static void was_read(struct broker *b, struct move *m, struct page_job *job)
         page->unmovable = true; /* damage: whoever wants it will hear of it */
     else if (job->err)
         paging_pause(b, &b->reading_paused);
-    if (m->lost || page->unmovable || job->err) {
+    if (m->lost || page->unmovable || job->err || !take_items(m, page, job)) {
         move_free(b, m);
         return;
     }
-    take_items(m, page, job);
     if (++m->read == m->count)
         send_write(b, m);
     else if (!send_read(b, m))
@@ -420,6 +425,7 @@ static void leave_old(struct broker *b, struct move *m, struct page *old)
     }
     CHECK(live == page->live);
     if (on_disk) { /* after a restart they knew it only about */
+        page_pack(page);
         q->busy->ready_bytes += page->body_bytes - body_bytes;
         b->totals.message_bytes += page->body_bytes - body_bytes;
     }

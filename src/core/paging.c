@@ -77,100 +77,6 @@ struct page *page_new(struct queue *q, unsigned lane)
     return page;
 }
 
-static uint32_t hole_bound(const struct ranges *holes, uint64_t position)
-{
-    uint32_t low = 0, high = holes->count;
-    if (high && holes->runs[high - 1].last < position)
-        return high;
-    while (low < high) {
-        uint32_t middle = low + (high - low) / 2;
-        if (holes->runs[middle].last < position)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low;
-}
-
-bool page_is_hole(const struct page *page, uint64_t position)
-{
-    uint32_t i = hole_bound(&page->holes, position);
-    return i < page->holes.count && page->holes.runs[i].first <= position;
-}
-
-bool page_has(const struct page *page, uint64_t position)
-{
-    return position >= page->first && position <= page->last && !page_is_hole(page, position);
-}
-
-bool page_alive_from(const struct page *page, uint64_t *position, uint64_t *ret_last)
-{
-    uint32_t i = hole_bound(&page->holes, *position);
-    while (i < page->holes.count && page->holes.runs[i].first <= *position)
-        *position = page->holes.runs[i++].last + 1;
-    *ret_last = i < page->holes.count ? page->holes.runs[i].first - 1 : page->last;
-    return *position <= page->last;
-}
-
-static bool holes_room(struct ranges *holes, uint32_t more)
-{
-    if (holes->count + more <= holes->max)
-        return true;
-    uint32_t max = holes->max ? holes->max * 2 : 2;
-    if (max < holes->count + more)
-        max = holes->count + more;
-    struct range *grown = mem_realloc(holes->runs, max * sizeof *grown);
-    if (!grown)
-        return false;
-    holes->runs = grown;
-    holes->max = max;
-    return true;
-}
-
-/* Whatever of its messages goes, and in whatever order, finds room: at worst every second one is a run of its own. */
-bool page_reserve(struct page *page)
-{
-    return holes_room(&page->holes, page->live / 2 + 1);
-}
-
-void page_trim(struct page *page)
-{
-    struct ranges *holes = &page->holes;
-    struct range *less = holes->count ? mem_realloc(holes->runs, holes->count * sizeof *less) : NULL;
-    if (holes->count == 0)
-        mem_free(holes->runs);
-    else if (!less)
-        return; /* the larger one is as good */
-    holes->runs = less;
-    holes->max = holes->count;
-}
-
-/* The positions are no hole yet. */
-bool page_hole(struct page *page, uint64_t position, uint64_t count)
-{
-    struct ranges *holes = &page->holes;
-    uint64_t last = position + count - 1;
-    uint32_t i = hole_bound(holes, position);
-    bool joins_before = i > 0 && holes->runs[i - 1].last + 1 == position;
-    bool joins_after = i < holes->count && holes->runs[i].first == last + 1;
-    if (joins_before && joins_after) {
-        holes->runs[i - 1].last = holes->runs[i].last;
-        memmove(holes->runs + i, holes->runs + i + 1, (holes->count - i - 1) * sizeof *holes->runs);
-        holes->count--;
-    } else if (joins_before)
-        holes->runs[i - 1].last = last;
-    else if (joins_after)
-        holes->runs[i].first = position;
-    else {
-        if (!holes_room(holes, 1))
-            return false;
-        memmove(holes->runs + i + 1, holes->runs + i, (holes->count - i) * sizeof *holes->runs);
-        holes->runs[i] = (struct range){.first = position, .last = last};
-        holes->count++;
-    }
-    return true;
-}
-
 /* ---- jobs ---- */
 
 bool paging_has_room(struct broker *b)
@@ -649,6 +555,8 @@ static void use_written(struct broker *b, struct lane *lane, struct page *page)
         return;
     }
     page->state = wanted ? PAGE_LOADED : PAGE_ON_DISK;
+    if (!wanted)
+        page_pack(page);
     lane->paged_upto = page->last;
     list_insert(&q->busy->pages, &page->queue_link);
     each_written(b, lane, page, wanted ? entry_kept : entry_paged);
@@ -838,6 +746,8 @@ static void was_read(struct broker *b, struct page *page, struct page_job *job)
     struct lane *lane = &q->busy->lanes[page->lane];
     lane->paging->reading--;
     page->state = PAGE_ON_DISK;
+    if (!job->err && !page_unpack(page))
+        job->err = -ENOMEM;
     if (job->err == -EILSEQ || (!job->err && !page_fits(page, job))) { /* S5 */
         page->state = PAGE_DAMAGED;
         serve_getters(b, q);
@@ -887,9 +797,10 @@ void do_paged(struct broker *b, struct peer *peer, struct channel *ch, struct co
 /* ---- a queue is emptied or goes ---- */
 
 /* Everything between the holes: in a hole a message may live that was taken while the page was being written. */
-static void journal_drop(struct broker *b, struct queue *q, const struct page *page)
+static void journal_drop(struct broker *b, struct queue *q, struct page *page)
 {
     uint64_t last;
+    (void)!page_unpack(page); /* without memory it takes longer */
     for (uint64_t at = page->first; page_alive_from(page, &at, &last); at = last + 1)
         backlog_removed(b, q, at, last);
 }
@@ -1035,6 +946,7 @@ bool page_settle(struct broker *b, struct page *page)
     list_insert(&lane->paging->pages, &page->lane_link);
     list_insert(&q->busy->pages, &page->queue_link);
     page->state = PAGE_ON_DISK;
+    page_pack(page);
     lane->paged_upto = page->last;
     lane->count += page->live;
     q->busy->ready_count += page->live;

@@ -158,6 +158,8 @@ static void page_forget(struct page *page)
 /* Holes for what lives between the two positions. */
 static bool page_remove(struct page *page, uint64_t first, uint64_t last)
 {
+    if (!page_unpack(page))
+        return false;
     first = first < page->first ? page->first : first;
     last = last > page->last ? page->last : last;
     for (uint64_t at = first; at <= last;) {
@@ -672,8 +674,10 @@ static bool replay_page(struct broker *b, struct reader *r)
         q->next_position = page->last + 1;
     page_covers(b, &q->replay->live, page);
     page_covers(b, &q->replay->snapshot, page);
-    if (page_add(q->replay, page))
+    if (page_add(q->replay, page)) {
+        page_pack(page);
         return true;
+    }
     page_forget(page);
     return false;
 }
