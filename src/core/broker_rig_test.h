@@ -35,7 +35,7 @@ struct rig_page {
 };
 
 struct rig_store {
-    struct rig_page *pages; /* where.segment: 8 pages each; where.offset: index */
+    struct rig_page *pages; /* where.segment: 8 pages each; where.offset: index in it */
     uint32_t count, max;
     uint64_t written, read, dropped;
     unsigned fail_writes; /* so many more fail */
@@ -221,16 +221,17 @@ RIG_FN void rig_store_write(struct rig_store *store, struct page_job *job)
         assert_true(i == 0 || job->items[i].position > job->items[i - 1].position);
         kept->items[i].msg = rig_msg_copy(NULL, job->items[i].msg);
     }
-    job->where = (struct page_where){.segment = 1 + store->count / 8, .offset = store->count, .len = 1};
+    job->where = (struct page_where){.segment = 1 + store->count / 8, .offset = store->count % 8, .len = 1};
     store->pages[store->count++] = (struct rig_page){.job = kept};
     store->written++;
 }
 
 RIG_FN struct page_job *rig_store_page(struct rig_store *store, struct page_where where)
 {
-    assert_true(where.offset < store->count && where.segment == 1 + where.offset / 8);
-    assert_non_null(store->pages[where.offset].job); /* dropped, but named */
-    return store->pages[where.offset].job;
+    uint32_t i = (where.segment - 1) * 8 + where.offset;
+    assert_true(i < store->count && where.offset < 8);
+    assert_non_null(store->pages[i].job); /* dropped, but named */
+    return store->pages[i].job;
 }
 
 RIG_FN void rig_store_read(struct rig_store *store, struct slab_heap *heap, struct page_job *job)
@@ -250,7 +251,7 @@ RIG_FN void rig_store_read(struct rig_store *store, struct slab_heap *heap, stru
 RIG_FN void rig_store_drop(struct rig_log *log, struct page_where where)
 {
     struct rig_store *store = log->store;
-    uint32_t first = (where.segment - 1) * 8, end = where.offset + where.len;
+    uint32_t first = (where.segment - 1) * 8, end = first + where.offset + where.len;
     for (uint32_t i = first; i < store->count && i < first + 8; i++)
         if (i >= end)
             return;

@@ -640,6 +640,8 @@ static void random_setup(struct rig *rig, struct chance *c)
     rig_clear(rig);
 }
 
+static uint64_t moved; /* pages, in the histories so far */
+
 static void random_history(uint64_t seed, unsigned ops, uint64_t compact_every, bool paged, uint64_t *written,
                            uint64_t *read, uint64_t *dropped)
 {
@@ -655,6 +657,7 @@ static void random_history(uint64_t seed, unsigned ops, uint64_t compact_every, 
         if (i % 16 == 0)
             rig_assert_replays(rig);
         if (i % 64 == 63 && !rig->hold) {
+            moved += rig->b->pages_moved;
             restart(&rig);
             memset(tags, 0, sizeof tags);
             random_setup(rig, &c);
@@ -666,6 +669,7 @@ static void random_history(uint64_t seed, unsigned ops, uint64_t compact_every, 
         *written += rig->log->store->written;
         *read += rig->log->store->read;
         *dropped += rig->log->store->dropped;
+        moved += rig->b->pages_moved;
     }
     end(rig);
 }
@@ -692,7 +696,7 @@ static void random_histories_page(void **state)
     uint64_t written = 0, read = 0, dropped = 0;
     for (uint64_t seed = first; seed < first + count; seed++)
         random_history(seed, 600, seed % 3 ? 40 : 0, true, &written, &read, &dropped);
-    assert_true(written > 0 && read > 0 && dropped > 0);
+    assert_true(written > 0 && read > 0 && dropped > 0 && moved > 0);
 }
 
 /* Every prefix of a journal starts a broker, whose state holds its invariants. */

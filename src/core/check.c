@@ -31,11 +31,11 @@ static void check_pages(const struct lane *lane, uint64_t *count, uint64_t *byte
     LIST_EACH(&lane->paging->pages, node, after)
     {
         const struct page *page = CONTAINER_OF(node, struct page, lane_link);
-        uint64_t alive = page->last - page->first + 1;
+        uint64_t alive = 0, upto;
         CHECK(page->first > last && page->last >= page->first && page->state != PAGE_LOADED);
         last = page->last;
-        for (uint32_t i = 0; i < page->holes.count; i++)
-            alive -= page->holes.runs[i].last - page->holes.runs[i].first + 1;
+        for (uint64_t at = page->first; page_alive_from(page, &at, &upto); at = upto + 1)
+            alive += upto - at + 1;
         CHECK(alive == page->live && page->live <= page->count);
         if (page->state == PAGE_WRITING)
             continue;
@@ -114,8 +114,27 @@ static void check_channel(const struct channel *ch)
     CHECK(live == ch->unacked.live && counted == ch->global_unacked);
 }
 
+/* Pages of a segment, and how much of it they are. */
+static void check_segments(struct broker *b)
+{
+    MAP_EACH(&b->segments, struct segment, s)
+    {
+        uint64_t pages = 0, weight = 0;
+        LIST_EACH(&s->pages_in, node, after)
+        {
+            const struct page *page = CONTAINER_OF(node, struct page, segment_link);
+            CHECK(page->where.segment == s->number && page->state != PAGE_WRITING);
+            CHECK((uint64_t)page->where.offset + page->where.len <= s->end);
+            weight += page_weight(page);
+            pages++;
+        }
+        CHECK(pages == s->pages && weight == s->weight);
+    }
+}
+
 void broker_check(struct broker *b)
 {
+    check_segments(b);
     uint64_t messages = 0, queues = 0, memory = 0;
     LIST_EACH(&b->catalogue, node, after)
     {

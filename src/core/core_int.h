@@ -232,6 +232,7 @@ struct lane_paging {
     struct list *unwritten; /* first of entries that no page is being written from; the list's head: none */
     uint64_t front_bytes;   /* of memory */
     uint32_t reading;       /* pages being read */
+    uint64_t loaded_upto;   /* where the last page that was read ended */
 };
 
 struct ranges { /* positions as runs */
@@ -250,13 +251,15 @@ struct page_return { /* a message of a page that has come back to its queue */
 };
 
 struct page {
-    struct list lane_link;  /* lane_paging->pages, until it is loaded; b->adrift without a queue */
-    struct list queue_link; /* queue->pages, once it is on disk */
-    struct queue *queue;    /* NULL: it went while a job was on its way, which frees this */
+    struct list lane_link;    /* lane_paging->pages, until it is loaded; b->adrift without a queue */
+    struct list segment_link; /* segment->pages_in, once it is on disk */
+    struct list queue_link;   /* queue->pages, once it is on disk */
+    struct queue *queue;      /* NULL: it went while a job was on its way, which frees this */
     enum page_state state;
     uint8_t lane;
     bool journalled; /* holds journalled messages */
     bool doomed;     /* being written, but one before it in the lane has failed: it is not used */
+    bool unmovable;  /* it could not be read */
     uint16_t snap_gen;
     uint32_t count, live; /* messages written; of them alive */
     uint32_t return_count;
@@ -265,15 +268,17 @@ struct page {
     uint64_t body_bytes;  /* of what is alive; after a restart about, until it is read */
     wall_t deadline;      /* of the first message */
     struct page_where where;
-    struct ranges holes;     /* positions from first to last that are not, or no longer, alive here */
+    struct ranges holes;     /* positions from first to last that are not, or no longer, alive here (holes.c) */
     struct ranges transient; /* positions that the journal does not know: gone after a restart */
     struct page_return *returns;
 };
 
 struct segment {      /* a file with live pages */
-    struct list link; /* b->dead_segments, when it has none */
+    struct list link; /* b->dead_segments, when it has none; b->sparse_segments, when they are less than half of it */
+    struct list pages_in; /* its pages */
     uint64_t number;
-    uint64_t end; /* of the last page that the core was told of */
+    uint64_t end;    /* of the last page that the core was told of */
+    uint64_t weight; /* sum of page_weight */
     uint32_t pages;
     lsn_t lsn; /* to be durable before the file goes; 0: not known yet */
 };
@@ -284,6 +289,16 @@ struct queue_extra {
     uint64_t duplicates; /* dropped */
     struct retry retry;
 };
+
+#define SEGMENT_WEIGHT 4u
+
+/* Bytes on disk times SEGMENT_WEIGHT, by how much of the page is alive: all, half of it, or a quarter and less. */
+static inline uint64_t page_weight(const struct page *page)
+{
+    return (uint64_t)page->where.len * (page->live > page->count / 2   ? SEGMENT_WEIGHT
+                                        : page->live > page->count / 4 ? SEGMENT_WEIGHT / 2
+                                                                       : SEGMENT_WEIGHT / 4);
+}
 
 /* What a queue has while anything goes on in it: messages, consumers, timers. A queue at rest shares busy_idle, which says
  * "nothing" to whoever reads and cannot be written; who is about to change something calls queue_rouse first (busy.c). */
@@ -597,12 +612,18 @@ struct broker {
     struct list fat;         /* queues that hold enough of it for a page */
     struct list thin;        /* the others that hold some, in turn */
     uint32_t thin_count;
-    uint32_t thin_vain;        /* so many of them in a row had nothing to write … */
-    uint64_t thin_memory;      /* … while ready_memory was this */
-    struct list hungry;        /* queues that want to read when there is room for jobs */
-    struct list adrift;        /* pages whose queue went while their job was on its way */
-    struct map segments;       /* number → struct segment */
-    struct list dead_segments; /* without pages: to be dropped when that is durable */
+    uint32_t thin_vain;          /* so many of them in a row had nothing to write … */
+    uint64_t thin_memory;        /* … while ready_memory was this */
+    struct list hungry;          /* queues that want to read when there is room for jobs */
+    struct list adrift;          /* pages whose queue went while their job was on its way */
+    struct map segments;         /* number → struct segment */
+    struct list dead_segments;   /* without pages: to be dropped when that is durable */
+    struct list sparse_segments; /* mostly dead: their pages move */
+    struct list moves;           /* struct move */
+    uint32_t move_count;
+    uint64_t pages_moved;
+    mono_t move_due; /* when as much as was moved may have been moved, by their rate */
+    struct timer move_timer;
     uint64_t newest_segment;
     uint32_t page_writes, page_reads;    /* jobs on their way */
     bool feeding;                        /* those on hungry have their turn */
@@ -811,8 +832,13 @@ bool paging_is_damaged(const struct queue *q);                     /* its next m
 wall_t paging_deadline(const struct lane *lane); /* of the first message, when that is not in memory; WALL_NEVER */
 struct page *page_new(struct queue *q, unsigned lane); /* replay.c makes them too */
 void page_free(struct broker *b, struct page *page);
+
+/* holes.c */
 MUST_USE bool page_hole(struct page *page, uint64_t position, uint64_t count);
 bool page_has(const struct page *page, uint64_t position);
+void page_pack(struct page *page);            /* its holes take little memory from now on */
+MUST_USE bool page_unpack(struct page *page); /* and are quickly found and changed */
+void page_holes_put(struct writer *w, const struct page *page);
 /* The next run of positions that are alive, from *position on. False: there is none. */
 bool page_alive_from(const struct page *page, uint64_t *position, uint64_t *ret_last);
 void paging_settle_entry(struct broker *b, struct lane *lane, struct entry *e);
@@ -823,12 +849,39 @@ MUST_USE bool page_settle(struct broker *b,
 void front_grows(struct broker *b, struct lane *lane, struct entry *e);   /* the entry stands in the front */
 void front_shrinks(struct broker *b, struct lane *lane, struct entry *e); /* it leaves */
 bool paging_may_write(struct broker *b);
+bool paging_has_room(struct broker *b);                   /* for a job */
+bool paging_send(struct broker *b, struct page_job *job); /* false: no room, the job stays the caller's */
+void paging_pause(struct broker *b, bool *what);          /* a job failed: b->reading_paused or writing_paused */
+size_t paging_page_bytes(const struct broker *b);
+bool page_is_hole(const struct page *page, uint64_t position);
+MUST_USE bool page_reserve(struct page *page); /* holes have room, whatever goes */
+uint32_t page_returns_of(const struct page *page, const struct page_item *item);
+#define PAGE_JOBS_MAX 400u /* on their way: writes, reads, moves */
+
+/* segment.c */
+void segment_lists_init(struct broker *b);
+void segment_lists_fini(struct broker *b);
+MUST_USE bool segment_join(struct broker *b, struct page *page); /* page->where is set */
+void segment_leave(struct broker *b, struct page *page);
+void segment_weighs(struct broker *b, const struct page *page, uint64_t before); /* its page_weight has changed */
+void segment_unused(struct broker *b, const struct page_where *where);
+void segment_reconsider(struct broker *b, uint64_t number);
+void dead_segments_drop(
+    struct broker *b); /* S3: files that nobody needs go when the removal of their last message is durable */
+
+/* move.c */
+void moves_init(struct broker *b);
+void moves_fini(struct broker *b);
+void moves_turn(struct broker *b);
+void moves_merge(struct broker *b, const struct lane *lane, struct page *page); /* the page has just been written */
+void moves_forget(struct broker *b, struct page *page);                         /* it goes */
+bool move_is_ticket(uint64_t ticket);
+void move_answered(struct broker *b, struct page_job *job);
 bool page_write(struct broker *b, struct queue *q, unsigned lane,
                 bool thin);                /* false: nothing to write, or no memory */
 size_t thin_least(const struct broker *b); /* memory that a page is worth */
 bool thin_turn(struct broker *b);
 bool queue_is_awaited(const struct queue *q); /* somebody would take its next message now */
-void page_trim(struct page *page);            /* its holes take no more memory than they need */
 
 bool get_later(struct broker *b, struct channel *ch, struct queue *q, uint32_t origin, bool no_ack);
 void getters_forget(struct broker *b, struct channel *ch);

@@ -38,7 +38,7 @@
 #define PAUSE_NS NS_PER_S
 #define OVERLOAD 4u /* times paging_bytes */
 
-static size_t page_bytes(const struct broker *b)
+size_t paging_page_bytes(const struct broker *b)
 {
     return b->options.page_bytes ? b->options.page_bytes : PAGE_BYTES;
 }
@@ -46,12 +46,12 @@ static size_t page_bytes(const struct broker *b)
 /* What a front should hold, at least; what the first page leaves in it. */
 static size_t front_wanted(const struct broker *b)
 {
-    return 4 * page_bytes(b);
+    return 4 * paging_page_bytes(b);
 }
 
 size_t thin_least(const struct broker *b)
 {
-    return page_bytes(b) < THIN_BYTES ? page_bytes(b) : THIN_BYTES;
+    return paging_page_bytes(b) < THIN_BYTES ? paging_page_bytes(b) : THIN_BYTES;
 }
 
 /* The fronts of all queues together: what is more is read again when somebody wants it. */
@@ -73,214 +73,38 @@ struct page *page_new(struct queue *q, unsigned lane)
     page->deadline = WALL_NEVER;
     list_init(&page->lane_link);
     list_init(&page->queue_link);
+    list_init(&page->segment_link);
     return page;
 }
 
-static uint32_t hole_bound(const struct ranges *holes, uint64_t position)
-{
-    uint32_t low = 0, high = holes->count;
-    if (high && holes->runs[high - 1].last < position)
-        return high;
-    while (low < high) {
-        uint32_t middle = low + (high - low) / 2;
-        if (holes->runs[middle].last < position)
-            low = middle + 1;
-        else
-            high = middle;
-    }
-    return low;
-}
+/* ---- jobs ---- */
 
-static bool is_hole(const struct page *page, uint64_t position)
-{
-    uint32_t i = hole_bound(&page->holes, position);
-    return i < page->holes.count && page->holes.runs[i].first <= position;
-}
-
-bool page_has(const struct page *page, uint64_t position)
-{
-    return position >= page->first && position <= page->last && !is_hole(page, position);
-}
-
-bool page_alive_from(const struct page *page, uint64_t *position, uint64_t *ret_last)
-{
-    uint32_t i = hole_bound(&page->holes, *position);
-    while (i < page->holes.count && page->holes.runs[i].first <= *position)
-        *position = page->holes.runs[i++].last + 1;
-    *ret_last = i < page->holes.count ? page->holes.runs[i].first - 1 : page->last;
-    return *position <= page->last;
-}
-
-static bool holes_room(struct ranges *holes, uint32_t more)
-{
-    if (holes->count + more <= holes->max)
-        return true;
-    uint32_t max = holes->max ? holes->max * 2 : 2;
-    if (max < holes->count + more)
-        max = holes->count + more;
-    struct range *grown = mem_realloc(holes->runs, max * sizeof *grown);
-    if (!grown)
-        return false;
-    holes->runs = grown;
-    holes->max = max;
-    return true;
-}
-
-/* Whatever of its messages goes, and in whatever order, finds room: at worst every second one is a run of its own. */
-static bool page_reserve(struct page *page)
-{
-    return holes_room(&page->holes, page->live / 2 + 1);
-}
-
-void page_trim(struct page *page)
-{
-    struct ranges *holes = &page->holes;
-    struct range *less = holes->count ? mem_realloc(holes->runs, holes->count * sizeof *less) : NULL;
-    if (holes->count == 0)
-        mem_free(holes->runs);
-    else if (!less)
-        return; /* the larger one is as good */
-    holes->runs = less;
-    holes->max = holes->count;
-}
-
-/* The positions are no hole yet. */
-bool page_hole(struct page *page, uint64_t position, uint64_t count)
-{
-    struct ranges *holes = &page->holes;
-    uint64_t last = position + count - 1;
-    uint32_t i = hole_bound(holes, position);
-    bool joins_before = i > 0 && holes->runs[i - 1].last + 1 == position;
-    bool joins_after = i < holes->count && holes->runs[i].first == last + 1;
-    if (joins_before && joins_after) {
-        holes->runs[i - 1].last = holes->runs[i].last;
-        memmove(holes->runs + i, holes->runs + i + 1, (holes->count - i - 1) * sizeof *holes->runs);
-        holes->count--;
-    } else if (joins_before)
-        holes->runs[i - 1].last = last;
-    else if (joins_after)
-        holes->runs[i].first = position;
-    else {
-        if (!holes_room(holes, 1))
-            return false;
-        memmove(holes->runs + i + 1, holes->runs + i, (holes->count - i) * sizeof *holes->runs);
-        holes->runs[i] = (struct range){.first = position, .last = last};
-        holes->count++;
-    }
-    return true;
-}
-
-/* ---- segments ---- */
-
-static struct segment *segment_of(struct broker *b, uint64_t number)
-{
-    struct segment *s = map_get(&b->segments, map_key_u64(&number));
-    if (s || !map_reserve(&b->segments) || !(s = mem_zalloc(sizeof *s)))
-        return s;
-    s->number = number;
-    list_init(&s->link);
-    CHECK(map_put(&b->segments, map_key_u64(&s->number), s));
-    return s;
-}
-
-/* The page counts in its segment. False: no memory. */
-static bool segment_ref(struct broker *b, const struct page_where *where)
-{
-    uint32_t number = where->segment;
-    struct segment *s = segment_of(b, number);
-    if (!s)
-        return false;
-    s->pages++;
-    if (s->end < (uint64_t)where->offset + where->len)
-        s->end = (uint64_t)where->offset + where->len;
-    list_remove(&s->link);
-    if (number > b->newest_segment) { /* the one before gets no pages any more */
-        struct segment *before = map_get(&b->segments, map_key_u64(&b->newest_segment));
-        b->newest_segment = number;
-        if (before && before->pages == 0 && list_empty(&before->link))
-            list_insert(&b->dead_segments, &before->link);
-    }
-    return true;
-}
-
-static void segment_unref(struct broker *b, uint64_t number)
-{
-    struct segment *s = map_get(&b->segments, map_key_u64(&number));
-    CHECK(s && s->pages);
-    s->lsn = 0;
-    if (--s->pages == 0 && (number != b->newest_segment || (b->alarms & ALARM_DISK)))
-        list_insert(&b->dead_segments, &s->link);
-}
-
-/* The newest segment is kept although nothing in it is alive, for it may be written to. On a full disk it goes too: the
- * store then begins another, or knows of a page that we do not and keeps it. */
-void paging_disk_full(struct broker *b)
-{
-    struct segment *s = map_get(&b->segments, map_key_u64(&b->newest_segment));
-    if (s && s->pages == 0 && list_empty(&s->link))
-        list_insert(&b->dead_segments, &s->link);
-}
-
-/* A page was written that is not used. It is counted for a moment, so that its file goes when nothing else is in it; without
- * memory the next start sweeps it. */
-static void segment_of_unused(struct broker *b, const struct page_where *where)
-{
-    if (segment_ref(b, where))
-        segment_unref(b, where->segment);
-}
-
-static bool store_has_room(struct broker *b)
+bool paging_has_room(struct broker *b)
 {
     return port_has_room(&b->sides[b->options.ports + 1]);
 }
 
-static bool send(struct broker *b, struct page_job *job)
+bool paging_send(struct broker *b, struct page_job *job)
 {
     struct peer store = {.side = &b->sides[b->options.ports + 1]};
-    if (!store_has_room(b))
+    if (!paging_has_room(b))
         return false;
     effect_push(b, &store, EFF_PAGE, 0)->job = job;
     return true;
-}
-
-/* S3: files that nobody needs go when the removal of their last message is durable. */
-static void drop_segments(struct broker *b)
-{
-    if (b->removal_lost || b->removal_lost_before || !list_empty(&b->removals))
-        return;
-    LIST_EACH(&b->dead_segments, node, after)
-    {
-        struct segment *s = CONTAINER_OF(node, struct segment, link);
-        if (s->lsn == 0)
-            s->lsn = b->appended ? b->appended : 1;
-        if (s->lsn > b->durable)
-            continue;
-        if (ring_room_now(&b->sides[b->options.ports + 1].port.effects) <= WRITES_MAX + READS_MAX)
-            return; /* nobody would tell those who wait for a place that these are done */
-        struct page_job *job = page_job_new(PAGE_DROP, 0);
-        if (!job)
-            return;
-        job->where = (struct page_where){.segment = (uint32_t)s->number, .offset = (uint32_t)s->end};
-        if (!send(b, job)) {
-            page_job_free(&b->heap, &job);
-            return;
-        }
-        list_remove(&s->link);
-        map_take(&b->segments, map_key_u64(&s->number));
-        mem_free(s);
-    }
 }
 
 /* ---- the end of a page ---- */
 
 void page_free(struct broker *b, struct page *page)
 {
-    if (page->queue)
+    if (page->queue) {
         compact_page_removed(b, page);
+        moves_forget(b, page);
+    }
     list_remove(&page->lane_link);
     list_remove(&page->queue_link);
     if (page->state != PAGE_WRITING)
-        segment_unref(b, page->where.segment);
+        segment_leave(b, page);
     mem_free(page->holes.runs);
     mem_free(page->transient.runs);
     mem_free(page->returns);
@@ -295,6 +119,7 @@ static void page_adrift(struct broker *b, struct page *page)
         return;
     }
     compact_page_removed(b, page);
+    moves_forget(b, page);
     list_remove(&page->lane_link);
     list_remove(&page->queue_link);
     page->queue = NULL;
@@ -311,8 +136,11 @@ void paging_entry_gone(struct broker *b, struct entry *e)
         b->removal_lost = true; /* … the next snapshot brings the message back, so its segment has to be there */
     }
     CHECK(page->live);
+    uint64_t weight = page_weight(page);
     page->live--;
     page->body_bytes -= e->msg->body_len;
+    if (page->state != PAGE_WRITING && page_weight(page) != weight)
+        segment_weighs(b, page, weight);
     if (page->state == PAGE_LOADED && page->live == 0)
         page_free(b, page);
 }
@@ -419,6 +247,7 @@ static bool begin_lane(struct broker *b, struct queue *q, struct lane *lane, boo
     list_init(&p->front);
     list_init(&p->pages);
     lane->paging = p;
+    p->loaded_upto = lane->paged_upto;
     while (!list_empty(&lane->entries)) {
         struct entry *e = CONTAINER_OF(lane->entries.next, struct entry, link);
         if (p->front_bytes >= wanted && e->position > lane->paged_upto)
@@ -453,7 +282,7 @@ static uint32_t page_measure(struct broker *b, struct lane *lane, bool thin)
         if (e->lsn > b->durable)
             break;
         bytes += msg_size(e->msg);
-        if (++count == PAGE_ITEMS_MAX || bytes >= page_bytes(b))
+        if (++count == PAGE_ITEMS_MAX || bytes >= paging_page_bytes(b))
             return count;
     }
     return thin && bytes + count * ENTRY_COST >= thin_least(b) ? count : 0;
@@ -532,7 +361,7 @@ bool page_write(struct broker *b, struct queue *q, unsigned number, bool thin)
     }
     page_claim(page, lane);
     b->writing_memory += job_memory(job);
-    CHECK(send(b, job));
+    CHECK(paging_send(b, job));
     b->page_writes++;
     return true;
 }
@@ -569,7 +398,8 @@ void paging_listed(struct broker *b, struct queue *q)
 bool paging_may_write(struct broker *b)
 {
     return b->ready_memory > b->options.paging_bytes + b->writing_memory && !b->writing_paused &&
-           b->page_writes < WRITES_MAX && b->writing_memory < WRITING_PAGES * page_bytes(b) && store_has_room(b);
+           b->page_writes < WRITES_MAX && b->writing_memory < WRITING_PAGES * paging_page_bytes(b) &&
+           paging_has_room(b);
 }
 
 bool paging_overloaded(const struct broker *b)
@@ -591,7 +421,8 @@ bool paging_turn(struct broker *b)
         paging_listed(b, q); /* its turn again, after the others */
     }
     if (!list_empty(&b->dead_segments))
-        drop_segments(b);
+        dead_segments_drop(b);
+    moves_turn(b);
     return thin_turn(b);
 }
 
@@ -621,7 +452,7 @@ static void resume(void *arg, struct timer *timer)
 }
 
 /* Each for itself: when a disk is full, reading is what makes it empty again. */
-static void pause_paging(struct broker *b, bool *what)
+void paging_pause(struct broker *b, bool *what)
 {
     *what = true;
     wheel_set(&b->wheel, &b->paging_timer, b->now + PAUSE_NS);
@@ -712,23 +543,28 @@ static bool note_transient(struct page *page, struct lane *lane)
 static void use_written(struct broker *b, struct lane *lane, struct page *page)
 {
     struct queue *q = page->queue;
-    if (!segment_ref(b, &page->where)) {
+    if (!segment_join(b, page)) {
         discard_written(b, lane, page);
         return;
     }
-    bool wanted = first_page(lane) == page && lane->paging->front_bytes < page_bytes(b) && queue_is_awaited(q);
+    bool wanted = first_page(lane) == page && lane->paging->front_bytes < paging_page_bytes(b) && queue_is_awaited(q);
     if ((wanted && !page_reserve(page)) ||
         (page->journalled && (!note_transient(page, lane) || !(page->lsn = log_page(b, page))))) {
-        segment_unref(b, page->where.segment);
+        segment_leave(b, page);
         discard_written(b, lane, page);
         return;
     }
     page->state = wanted ? PAGE_LOADED : PAGE_ON_DISK;
+    if (!wanted)
+        page_pack(page);
     lane->paged_upto = page->last;
     list_insert(&q->busy->pages, &page->queue_link);
     each_written(b, lane, page, wanted ? entry_kept : entry_paged);
-    if (wanted)
+    if (wanted) {
         list_remove(&page->lane_link);
+        lane->paging->loaded_upto = page->last;
+    } else
+        moves_merge(b, lane, page);
 }
 
 static void written(struct broker *b, struct page *page, struct page_job *job)
@@ -736,11 +572,11 @@ static void written(struct broker *b, struct page *page, struct page_job *job)
     struct queue *q = page->queue;
     struct lane *lane = &q->busy->lanes[page->lane];
     if (job->err)
-        pause_paging(b, &b->writing_paused);
+        paging_pause(b, &b->writing_paused);
     page->where = job->where;
     if (job->err || page->doomed || page->live == 0) {
         if (!job->err)
-            segment_of_unused(b, &job->where);
+            segment_unused(b, &job->where);
         discard_written(b, lane, page);
     } else
         use_written(b, lane, page);
@@ -752,7 +588,7 @@ static void written(struct broker *b, struct page *page, struct page_job *job)
 /* While queues wait for a place, those that would go on reading stand behind them. */
 static bool may_read(struct broker *b)
 {
-    return b->page_reads < READS_MAX && store_has_room(b) && (b->feeding || list_empty(&b->hungry));
+    return b->page_reads < READS_MAX && paging_has_room(b) && (b->feeding || list_empty(&b->hungry));
 }
 
 /* A read has come back. Whoever waits has his turn until the places are taken: those that want nothing any more take none,
@@ -776,7 +612,8 @@ void paging_want(struct broker *b, struct queue *q, struct lane *lane)
     size_t coming = 0;
     for (struct list *at = p->pages.next; at != &p->pages && p->reading < READ_AHEAD; at = at->next) {
         struct page *page = CONTAINER_OF(at, struct page, lane_link);
-        size_t bytes = page->where.len > page_bytes(b) ? page->where.len : page_bytes(b); /* one message can be large */
+        size_t bytes = page->where.len > paging_page_bytes(b) ? page->where.len
+                                                              : paging_page_bytes(b); /* one message can be large */
         if (page->state == PAGE_READING) {
             coming += bytes;
             continue;
@@ -801,10 +638,10 @@ void paging_want(struct broker *b, struct queue *q, struct lane *lane)
             job->items[job->count - 1].position = page->last;
         }
         if (!job) {
-            pause_paging(b, &b->reading_paused);
+            paging_pause(b, &b->reading_paused);
             return;
         }
-        CHECK(send(b, job));
+        CHECK(paging_send(b, job));
         page->state = PAGE_READING;
         coming += bytes;
         p->reading++;
@@ -813,7 +650,7 @@ void paging_want(struct broker *b, struct queue *q, struct lane *lane)
     paging_end(b, q, lane);
 }
 
-static uint32_t returns_of(const struct page *page, const struct page_item *item)
+uint32_t page_returns_of(const struct page *page, const struct page_item *item)
 {
     uint32_t returns = item->returns;
     for (uint32_t i = 0; i < page->return_count; i++)
@@ -831,7 +668,7 @@ static struct entry *entry_of_item(struct broker *b, struct queue *q, struct pag
                         .page = page,
                         .position = item->position,
                         .deadline = item->deadline,
-                        .returns = returns_of(page, item),
+                        .returns = page_returns_of(page, item),
                         .lane = page->lane};
     item->msg = NULL; /* its reference went into the entry */
     if (backlog_journals(q, e->msg))
@@ -869,7 +706,7 @@ static void load(struct broker *b, struct queue *q, struct lane *lane, struct pa
     uint32_t loaded = 0;
     for (uint32_t i = 0; i < job->count; i++) {
         struct page_item *item = &job->items[i];
-        if (is_hole(page, item->position))
+        if (page_is_hole(page, item->position))
             continue;
         struct entry *e = entry_of_item(b, q, page, item);
         front_insert(b, lane, e);
@@ -884,6 +721,8 @@ static void load(struct broker *b, struct queue *q, struct lane *lane, struct pa
     b->paged -= loaded;
     page->state = PAGE_LOADED;
     list_remove(&page->lane_link);
+    if (lane->paging->loaded_upto < page->last)
+        lane->paging->loaded_upto = page->last;
     park_delayed(b, lane, page);
 }
 
@@ -897,7 +736,7 @@ static bool page_fits(const struct page *page, const struct page_job *job)
         job->items[job->count - 1].position != page->last)
         return false;
     for (uint32_t i = 0; i < job->count; i++)
-        alive += !is_hole(page, job->items[i].position);
+        alive += !page_is_hole(page, job->items[i].position);
     return alive == page->live;
 }
 
@@ -907,6 +746,8 @@ static void was_read(struct broker *b, struct page *page, struct page_job *job)
     struct lane *lane = &q->busy->lanes[page->lane];
     lane->paging->reading--;
     page->state = PAGE_ON_DISK;
+    if (!job->err && !page_unpack(page))
+        job->err = -ENOMEM;
     if (job->err == -EILSEQ || (!job->err && !page_fits(page, job))) { /* S5 */
         page->state = PAGE_DAMAGED;
         serve_getters(b, q);
@@ -914,7 +755,7 @@ static void was_read(struct broker *b, struct page *page, struct page_job *job)
     }
     /* Pages join the front in order: one that comes early, after the one before failed, is read again. */
     if (job->err || first_page(lane) != page || !pool_reserve_many(&b->entries, page->live) || !page_reserve(page)) {
-        pause_paging(b, &b->reading_paused);
+        paging_pause(b, &b->reading_paused);
         return;
     }
     load(b, q, lane, page, job);
@@ -932,6 +773,10 @@ void do_paged(struct broker *b, struct peer *peer, struct channel *ch, struct co
     (void)peer;
     (void)ch;
     c->job = NULL;
+    if (move_is_ticket(job->ticket)) {
+        move_answered(b, job);
+        return;
+    }
     if (job->type == PAGE_WRITE) {
         b->page_writes--;
         b->writing_memory -= job_memory(job);
@@ -939,7 +784,7 @@ void do_paged(struct broker *b, struct peer *peer, struct channel *ch, struct co
         b->page_reads--;
     if (!page->queue) {
         if (job->type == PAGE_WRITE && !job->err)
-            segment_of_unused(b, &job->where);
+            segment_unused(b, &job->where);
         page_free(b, page);
     } else if (job->type == PAGE_WRITE)
         written(b, page, job);
@@ -952,9 +797,10 @@ void do_paged(struct broker *b, struct peer *peer, struct channel *ch, struct co
 /* ---- a queue is emptied or goes ---- */
 
 /* Everything between the holes: in a hole a message may live that was taken while the page was being written. */
-static void journal_drop(struct broker *b, struct queue *q, const struct page *page)
+static void journal_drop(struct broker *b, struct queue *q, struct page *page)
 {
     uint64_t last;
+    (void)!page_unpack(page); /* without memory it takes longer */
     for (uint64_t at = page->first; page_alive_from(page, &at, &last); at = last + 1)
         backlog_removed(b, q, at, last);
 }
@@ -1095,11 +941,12 @@ bool page_settle(struct broker *b, struct page *page)
         list_init(&lane->paging->pages);
         lane->paging->unwritten = &lane->entries;
     }
-    if (!segment_ref(b, &page->where))
+    if (!segment_join(b, page))
         return false;
     list_insert(&lane->paging->pages, &page->lane_link);
     list_insert(&q->busy->pages, &page->queue_link);
     page->state = PAGE_ON_DISK;
+    page_pack(page);
     lane->paged_upto = page->last;
     lane->count += page->live;
     q->busy->ready_count += page->live;
@@ -1164,13 +1011,13 @@ bool broker_page_alive(const struct broker_page *page, uint64_t *position, uint6
 
 void paging_init(struct broker *b)
 {
-    b->fat_bytes = front_wanted(b) + 2 * page_bytes(b);
+    b->fat_bytes = front_wanted(b) + 2 * paging_page_bytes(b);
     list_init(&b->fat);
     list_init(&b->thin);
     list_init(&b->hungry);
     list_init(&b->adrift);
-    list_init(&b->dead_segments);
-    map_init(&b->segments, b->seed);
+    segment_lists_init(b);
+    moves_init(b);
     timer_init(&b->paging_timer, resume);
 }
 
@@ -1181,7 +1028,6 @@ void paging_fini(struct broker *b)
         struct page *page = CONTAINER_OF(node, struct page, lane_link);
         page_free(b, page);
     }
-    MAP_EACH(&b->segments, struct segment, s)
-    mem_free(s);
-    map_fini(&b->segments);
+    moves_fini(b);
+    segment_lists_fini(b);
 }

@@ -461,7 +461,7 @@ lsn_t log_page(struct broker *b, const struct page *page)
     writer_varint(&w, page->body_bytes);
     writer_varint(&w, page->deadline == WALL_NEVER ? 0 : (uint64_t)page->deadline + 1);
     writer_varint(&w, (uint64_t)page->holes.count + page->transient.count);
-    put_runs(&w, &page->holes);
+    page_holes_put(&w, page);
     put_runs(&w, &page->transient);
     return write_head(b, &w);
 }

@@ -155,35 +155,11 @@ static void page_forget(struct page *page)
     mem_free_as(MEM_PAGES, page);
 }
 
-/* The page's place in the list; the same page as it was known before gives way, but for what it knows of returns. */
-static bool page_add(struct replay_queue *held, struct page *page)
-{
-    uint32_t i = page_bound(held, page->lane, page->first);
-    if (i < held->page_count && held->pages[i]->lane == page->lane && held->pages[i]->first == page->first) {
-        page->returns = held->pages[i]->returns;
-        page->return_count = held->pages[i]->return_count;
-        held->pages[i]->returns = NULL;
-        page_forget(held->pages[i]);
-        held->pages[i] = page;
-        return true;
-    }
-    if (held->page_count == held->page_max) {
-        uint32_t max = held->page_max ? held->page_max * 2 : 8;
-        struct page **grown = mem_realloc(held->pages, max * sizeof(struct page *));
-        if (!grown)
-            return false;
-        held->pages = grown;
-        held->page_max = max;
-    }
-    memmove(held->pages + i + 1, held->pages + i, (held->page_count - i) * sizeof(struct page *));
-    held->pages[i] = page;
-    held->page_count++;
-    return true;
-}
-
 /* Holes for what lives between the two positions. */
 static bool page_remove(struct page *page, uint64_t first, uint64_t last)
 {
+    if (!page_unpack(page))
+        return false;
     first = first < page->first ? page->first : first;
     last = last > page->last ? page->last : last;
     for (uint64_t at = first; at <= last;) {
@@ -238,6 +214,47 @@ static bool page_return(struct page *page, uint64_t position, uint32_t returns, 
         return false;
     grown[page->return_count++] = (struct page_return){position, returns, due ? *due : 0};
     page->returns = grown;
+    return true;
+}
+
+/* A page that lies across others replaces them: it is one of them as it is now, or what they have become when they moved. It
+ * knows what they knew of returns. False: no memory. */
+static bool page_replaces(struct replay_queue *held, struct page *page, uint32_t i)
+{
+    uint32_t n = 0;
+    bool ok = true;
+    for (; i + n < held->page_count; n++) {
+        struct page *old = held->pages[i + n];
+        if (old->lane != page->lane || old->first > page->last)
+            break;
+        for (uint32_t r = 0; ok && r < old->return_count; r++)
+            if (page_has(page, old->returns[r].position))
+                ok = page_return(page, old->returns[r].position, old->returns[r].returns, &old->returns[r].due);
+        page_forget(old);
+    }
+    if (n)
+        memmove(held->pages + i, held->pages + i + n, (held->page_count - i - n) * sizeof(struct page *));
+    held->page_count -= n;
+    return ok;
+}
+
+/* Takes its place in the list. False: no memory. */
+static bool page_add(struct replay_queue *held, struct page *page)
+{
+    uint32_t i = page_bound(held, page->lane, page->first);
+    if (!page_replaces(held, page, i))
+        return false;
+    if (held->page_count == held->page_max) {
+        uint32_t max = held->page_max ? held->page_max * 2 : 8;
+        struct page **grown = mem_realloc(held->pages, max * sizeof(struct page *));
+        if (!grown)
+            return false;
+        held->pages = grown;
+        held->page_max = max;
+    }
+    memmove(held->pages + i + 1, held->pages + i, (held->page_count - i) * sizeof(struct page *));
+    held->pages[i] = page;
+    held->page_count++;
     return true;
 }
 
@@ -657,8 +674,10 @@ static bool replay_page(struct broker *b, struct reader *r)
         q->next_position = page->last + 1;
     page_covers(b, &q->replay->live, page);
     page_covers(b, &q->replay->snapshot, page);
-    if (page_add(q->replay, page))
+    if (page_add(q->replay, page)) {
+        page_pack(page);
         return true;
+    }
     page_forget(page);
     return false;
 }

@@ -78,7 +78,7 @@ static void unload(struct broker *b, struct lane *lane, struct page *page, struc
         place = place->next;
     list_insert(place, &page->lane_link);
     page->state = PAGE_ON_DISK;
-    page_trim(page);
+    page_pack(page);
 }
 
 static bool unload_pages(struct broker *b, struct lane *lane)
