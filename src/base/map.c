@@ -131,3 +131,12 @@ void *map_take(struct map *map, struct slice key)
         (void)!resize(map, (map->mask + 1) / 2); /* shrinking is a courtesy: without memory the large table stays */
     return value;
 }
+
+void *map_any(const struct map *map, uint32_t *cursor)
+{
+    if (!map->count)
+        return NULL;
+    for (*cursor &= map->mask; !map->hashes[*cursor]; *cursor = (*cursor + 1) & map->mask)
+        ;
+    return map->values[*cursor];
+}

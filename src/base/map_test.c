@@ -164,12 +164,33 @@ static void refused_memory_changes_nothing(void **state)
     map_fini(&map);
 }
 
+/* Every value is met once, also while the table shrinks behind the cursor. */
+static void all_are_taken_in_one_walk(void **state)
+{
+    (void)state;
+    enum { COUNT = 5000 };
+    static uint64_t numbers[COUNT];
+    struct map map;
+    map_init(&map, 7);
+    uint32_t cursor = 0, taken = 0;
+    assert_null(map_any(&map, &cursor));
+    for (uint64_t i = 0; i < COUNT; i++) {
+        numbers[i] = i;
+        assert_true(map_put(&map, map_key_u64(&numbers[i]), &numbers[i]));
+    }
+    for (uint64_t *number; (number = map_any(&map, &cursor)); taken++)
+        assert_ptr_equal(map_take(&map, map_key_u64(number)), number);
+    assert_int_equal(taken, COUNT);
+    assert_int_equal(map.count, 0);
+    map_fini(&map);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(random_changes_agree_with_flags), cmocka_unit_test(a_keyed_place_is_small),
-        cmocka_unit_test(an_emptied_table_is_small_again), cmocka_unit_test(keys_are_bytes_of_any_length),
-        cmocka_unit_test(refused_memory_changes_nothing),
+        cmocka_unit_test(all_are_taken_in_one_walk),    cmocka_unit_test(random_changes_agree_with_flags),
+        cmocka_unit_test(a_keyed_place_is_small),       cmocka_unit_test(an_emptied_table_is_small_again),
+        cmocka_unit_test(keys_are_bytes_of_any_length), cmocka_unit_test(refused_memory_changes_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -72,24 +72,14 @@ void vhost_delete(struct broker *b, struct vhost *vhost)
 {
     vhost->deleting = true;
     kick_peers_of(b, vhost);
-    for (;;) {
-        struct queue *victim = NULL;
-        MAP_EACH(&vhost->queues, struct queue, q)
-        victim = q;
-        if (!victim)
-            break;
-        queue_delete(b, victim);
-    }
+    uint32_t cursor = 0;
+    for (struct queue *q; (q = map_any(&vhost->queues, &cursor));)
+        queue_delete(b, q);
     if (vhost->delays)
         queue_delete(b, vhost->delays);
-    for (;;) {
-        struct exchange *victim = NULL;
-        MAP_EACH(&vhost->exchanges, struct exchange, x)
-        victim = x;
-        if (!victim)
-            break;
-        exchange_delete(b, victim);
-    }
+    cursor = 0;
+    for (struct exchange *x; (x = map_any(&vhost->exchanges, &cursor));)
+        exchange_delete(b, x);
     while (!list_empty(&vhost->policies))
         policy_delete(b, CONTAINER_OF(vhost->policies.next, struct policy, vhost_link));
     MAP_EACH(&b->users, struct user, user)
