@@ -285,6 +285,8 @@ bool queue_args_check(struct slice args, struct slice queue, struct slice vhost,
                       size_t text_len)
 {
     nothing_set(ret);
+    if (args.len == 0)
+        return true;
     ret->type = type_of(args);
     char why[200];
     struct amqp_value v;
