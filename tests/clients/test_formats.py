@@ -353,7 +353,8 @@ def read_store(data):
         elif r['record'] == 'PAGE':
             pages[r['queue'], r['first']] = r
             for position, m in read_page(data, uuid, r).items():
-                assert (m['flags'], m['priority'], m['expiration'], m['deadline']) == (1, 0, -1, 0) and m['returns'] < 100
+                if m['body'].startswith(b'page '):
+                    assert (m['flags'], m['priority'], m['expiration'], m['deadline']) == (1, 0, -1, 0) and m['returns'] < 100
                 dead = any(first <= position < first + count for first, count in r['dead'])
                 if not dead:
                     queues.setdefault(r['queue'], {})[position] = m['body']
