@@ -807,7 +807,7 @@ bool broker_queue_known(struct broker *b, uint64_t id, struct slice *ret_vhost, 
         return false;
     *ret_vhost = q->vhost->name;
     *ret_name = q->name;
-    *ret_next_position = q->next_position;
+    *ret_next_position = q->stream ? UINT64_MAX : q->next_position; /* a stream's records have offsets, by partition */
     return true;
 }
 

@@ -29,9 +29,10 @@ static void on_journal(void *arg)
     json_decref(control_client_request(&b->client, json_pack("{s:s, s:b}", "op", "release", "journal", 1)));
 }
 
-/* From here on nothing goes that the journal up to *ret_durable names. */
-static int hold(struct backing *b, lsn_t *ret_durable)
+/* From the first call on nothing goes that the journal names; each says what is durable now. */
+static int hold(void *arg, lsn_t *ret_durable)
 {
+    struct backing *b = arg;
     json_t *response = control_client_request(&b->client, json_pack("{s:s}", "op", "hold"));
     bool good = json_is_true(json_object_get(response, "ok"));
     *ret_durable = (lsn_t)json_integer_value(json_object_get(response, "number"));
@@ -67,9 +68,11 @@ static int copy(struct backing *b, const struct cli_line *line, const char *to)
     struct new_folder folder;
     struct backup_result result;
     char why[900] = "";
+    lsn_t held;
     struct backup_options options = {.os = os_posix(),
                                      .dir = b->dir,
                                      .to = folder.partial,
+                                     .durable = hold,
                                      .copy = line->copy,
                                      .bytes_per_second = line->rate,
                                      .on_progress = on_progress,
@@ -77,7 +80,7 @@ static int copy(struct backing *b, const struct cli_line *line, const char *to)
                                      .arg = b};
     int err = new_folder_begin(&folder, os_posix(), to, why, sizeof why);
     if (!err)
-        err = hold(b, &options.durable);
+        err = hold(b, &held);
     if (!err)
         err = backup(&options, &result, why, sizeof why);
     if (!err)

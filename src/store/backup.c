@@ -40,6 +40,7 @@ struct backing {
     size_t why_len;
     uint8_t *piece;
     struct layout_super super;
+    lsn_t durable; /* all up to here is copied */
     char wal[WAL_PATH_MAX];
     struct walk walk;
     int fd; /* of the copy that is written; -1: none */
@@ -168,14 +169,14 @@ static int copy_groups(struct backing *b)
     struct walk *walk = &b->walk;
     struct layout_group group;
     struct slice body;
-    while (walk->lsn <= b->options->durable) {
+    while (walk->lsn <= b->durable) {
         int got = walk_next(walk, &group, &body);
         if (got == 0) {
             snprintf(b->why, b->why_len,
                      "%s/w-%016" PRIx64 " is damaged at offset %" PRIu64
                      " (%s): the journal of the running broker cannot be read up to lsn %" PRIu64
                      "; stop it and run `millrace check`",
-                     b->wal, walk->seq, walk->offset, walk->reason, b->options->durable);
+                     b->wal, walk->seq, walk->offset, walk->reason, b->durable);
             return -EILSEQ;
         }
         if (got < 0)
@@ -355,6 +356,9 @@ static int copy_all(struct backing *b)
     int err = read_super(b);
     if (err)
         return err;
+    err = b->options->durable(b->options->arg, &b->durable);
+    if (err)
+        return failed(b, err, "ask the broker for the end of", b->options->dir);
     if (!path_of(path, b->options->to, "wal", "") || !path_of(b->wal, b->options->dir, "wal", ""))
         return failed(b, -ENAMETOOLONG, "make", b->options->to);
     err = b->os->mkdir(b->os, path);

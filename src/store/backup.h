@@ -1,7 +1,7 @@
 /* backup: copies the data folder of a running broker, as of a moment, into a new one that a broker can start from.
  *
- * The caller has the broker hold its files (control.h) and knows an lsn that was durable then. The journal is read group
- * by group from its start up to that lsn, verified on the way, and written anew byte by byte; superblocks come last, so
+ * The caller has the broker hold its files (control.h). The journal is read group by group from its start up to an lsn that
+ * is durable after the start was read, verified on the way, and written anew byte by byte; superblocks come last, so
  * that nothing is taken for a store before all of it is there. Segments of pages are written once, so those that are no
  * longer written get a second name where the file system can do that, and are copied where it cannot; everything else is
  * copied. See docs/decisions/0003.
@@ -17,7 +17,9 @@
 struct backup_options {
     struct os *os;
     const char *dir, *to; /* the broker's data folder; an empty folder */
-    lsn_t durable;
+    /* Called once, when the superblock has been read: an lsn that is durable now. 0, or a negative errno. What the superblock
+     * says of the beginning is true at that lsn only: an earlier one may lie in the middle of the snapshot that begins there. */
+    int (*durable)(void *arg, lsn_t *ret);
     bool copy;                 /* no second names: everything is copied */
     uint64_t bytes_per_second; /* 0: as fast as it goes */
     /* done of total bytes; may be NULL */

@@ -273,8 +273,8 @@ def test_salvage_leaves_out_exactly_the_damaged_page(data, tmp_path, revive):
 
 def test_salvage_where_the_broker_refuses_to_start(data, tmp_path, revive):
     """Damage in the journal below what was acknowledged, a segment that is gone, and no superblock."""
-    broker = brokers.Millrace(args=SETTINGS)
-    try:                                             # more than one group: a run that is killed
+    broker = brokers.Millrace()                      # what is new stays in the journal
+    try:
         shutil.copytree(data, broker.data)
         broker.start()
         w = open_channel(broker)
@@ -308,7 +308,7 @@ def test_salvage_where_the_broker_refuses_to_start(data, tmp_path, revive):
     code, report = salvage(broken, str(tmp_path / 'poor'))
     assert code == DAMAGED and report['totals']['lost_page_messages'] > 300
     w = open_channel(revive(str(tmp_path / 'poor')))
-    assert depth(w, 'late') == left and depth(w, 'short') == 5
+    assert depth(w, 'late') == left                  # short queues are in pages, too: that one is lost with them
     w.close()
 
 
@@ -339,7 +339,7 @@ def backup(broker, to, *words):
 @pytest.fixture
 def busy():
     """A broker with a backlog in pages, a compacted journal, and a publisher that goes on all the time."""
-    broker = brokers.Millrace(args=SETTINGS + ('--set', 'journal.compact_bytes=1M'))
+    broker = brokers.Millrace(args=SETTINGS + ('--set', 'journal.compact_every=40'))
     stop = threading.Event()
     confirmed = []
 

@@ -7,6 +7,7 @@
  *   - the audit (`millrace check`) finds it, and names the file;
  *   - a start refuses and changes nothing, or starts and serves nothing that is wrong (a damaged page is not served);
  *   - nothing was deleted: with the byte put back everything is there;
+ *   - a backup of a busy broker, which goes on between any two steps of the copier, holds all that was confirmed;
  *   - a salvage makes a store that starts, and loses what the byte stood for and no more.
  * The last line is "N passed, N failed", one per kind of file and class of byte.
  */
@@ -19,6 +20,7 @@
 #include "core/broker.h"
 #include "journal/layout.h"
 #include "store/audit.h"
+#include "store/backup.h"
 #include "store/page_format.h"
 #include "store/salvage.h"
 
@@ -72,7 +74,8 @@ struct rot {
     uint64_t messages; /* in the whole store */
     bool last_refused;
     uint64_t salvages, audits, starts, refused, tested[CLASS_COUNT];
-    char wrong[CLASS_COUNT + 1][500];
+    uint64_t backups;
+    char wrong[CLASS_COUNT + 2][500]; /* by class; whole files; backups */
 };
 
 /* ---- a store ---- */
@@ -263,8 +266,7 @@ static int audit_disk(struct rot *rot, struct os_sim *disk, struct look *look)
     return err;
 }
 
-static void fail(struct rot *rot, enum class class, const char *path, uint64_t offset, const char *what,
-                 const char *more)
+static void fail(struct rot *rot, unsigned class, const char *path, uint64_t offset, const char *what, const char *more)
 {
     if (!rot->wrong[class][0])
         snprintf(rot->wrong[class], sizeof rot->wrong[class], "%s at %llu: %s %s", path, (unsigned long long)offset,
@@ -529,6 +531,77 @@ static void moved_tail(struct rot *rot)
     os_sim_free(&disk);
 }
 
+/* ---- backups of a running broker ---- */
+
+static void go_on(struct rot *rot, unsigned ops)
+{
+    struct world *w = &rot->world;
+    for (unsigned i = 0; i < ops && !w->dead && !w->model->wrong[0]; i++)
+        world_op(w);
+}
+
+static void hold(struct world *w, bool on)
+{
+    journal_hold(w->journal, on);
+    store_hold(w->store, on);
+    for (unsigned i = 0; on && i < 1000 && !(journal_held(w->journal) && store_held(w->store)); i++)
+        world_turn(w);
+}
+
+/* The broker is busy, and compacts, between any two things that the copier does. */
+static int durable_now(void *arg, lsn_t *ret)
+{
+    struct rot *rot = arg;
+    go_on(rot, 40 + world_pick(&rot->world, 120));
+    *ret = journal_durable(rot->world.journal);
+    return 0;
+}
+
+static void one_backup(struct rot *rot, uint64_t seed)
+{
+    struct world *w = &rot->world;
+    struct backup_result result;
+    char why[400] = "";
+    struct backup_options options = {.os = w->os, .dir = "/data", .to = "/new", .durable = durable_now, .arg = rot};
+    go_on(rot, 200 + world_pick(w, 200));
+    hold(w, true);
+    go_on(rot, world_pick(w, 60));
+    int err = w->os->mkdir(w->os, "/new");
+    if (!err)
+        err = backup(&options, &result, why, sizeof why);
+    hold(w, false);
+    struct os_sim *disk = os_sim_clone(w->disk);
+    world_end(w, false);
+    os_sim_free(&w->disk);
+    struct os_sim *fresh = moved(disk);
+    if (err)
+        fail(rot, CLASS_COUNT + 1, "/data", seed, "no backup:", why);
+    else if (!is_complete(rot, fresh, why, sizeof why))
+        fail(rot, CLASS_COUNT + 1, "/new", seed, "the backup is not what the broker had:", why);
+    rot->backups += err == 0;
+    os_sim_free(&fresh);
+    os_sim_free(&disk);
+}
+
+static void run_backup(struct rot *rot, uint64_t seed)
+{
+    struct world *w = &rot->world;
+    w->dice = seed * 1000;
+    w->paging_bytes = 4000;
+    w->compact_every = 60;
+    w->disk = os_sim_new(seed);
+    w->os = os_sim_os(w->disk);
+    w->model = rot->model;
+    w->lag = (unsigned)(seed % 7);
+    os_sim_clock_set(w->disk, 1000 * NS_PER_S, 1700000000000);
+    model_init(w->model);
+    if (!world_start(w) || !world_connect(w))
+        abort();
+    world_furnish(w);
+    one_backup(rot, seed);
+    w->lag = 0;
+}
+
 /* ---- the run ---- */
 
 static void run(struct rot *rot, uint64_t seed, bool clean, unsigned starts_every)
@@ -565,10 +638,14 @@ int main(int argc, char **argv)
     world_init(&rot.world);
     for (uint64_t seed = 1; seed <= (all ? 20 : 2); seed++)
         run(&rot, seed, seed % 2, all ? 11 : 97);
+    for (uint64_t seed = 1; seed <= (all ? 2000 : 60); seed++)
+        run_backup(&rot, seed);
     unsigned passed = 0, failed = 0;
-    for (unsigned i = 0; i <= CLASS_COUNT; i++) {
-        const char *name = i < CLASS_COUNT ? class_names[i] : "whole files: missing, cut, zeroed, swapped";
-        bool good = !rot.wrong[i][0] && (i == CLASS_COUNT || rot.tested[i]);
+    for (unsigned i = 0; i < CLASS_COUNT + 2; i++) {
+        const char *name = i < CLASS_COUNT    ? class_names[i]
+                           : i == CLASS_COUNT ? "whole files: missing, cut, zeroed, swapped"
+                                              : "backups of a busy broker";
+        bool good = !rot.wrong[i][0] && (i >= CLASS_COUNT || rot.tested[i]);
         if (good && i < CLASS_COUNT)
             printf("%s: %llu of %llu found\n", name, (unsigned long long)rot.tested[i],
                    (unsigned long long)rot.tested[i]);
@@ -576,8 +653,9 @@ int main(int argc, char **argv)
             printf("FAIL %s: %s\n", name, rot.wrong[i][0] ? rot.wrong[i] : "there was none of it");
         *(good ? &passed : &failed) += 1;
     }
-    printf("%llu audits, %llu salvages, %llu starts, %llu refused\n", (unsigned long long)rot.audits,
-           (unsigned long long)rot.salvages, (unsigned long long)rot.starts, (unsigned long long)rot.refused);
+    printf("%llu audits, %llu salvages, %llu backups, %llu starts, %llu refused\n", (unsigned long long)rot.audits,
+           (unsigned long long)rot.salvages, (unsigned long long)rot.backups, (unsigned long long)rot.starts,
+           (unsigned long long)rot.refused);
     world_fini(&rot.world);
     free(rot.spots);
     free(rot.model);
