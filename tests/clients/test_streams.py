@@ -195,14 +195,14 @@ def test_retention_by_size_deletes_files(broker):
     first = 0
     for start in range(0, count, count // 4):
         publish(w, '', 'events', [body(n, size) for n in range(start, start + count // 4)])
-        brokers.wait_until(lambda: bytes_of_files(broker) < limit + 3 * segment, 10, 'old files to go')
+        brokers.wait_until(lambda: bytes_of_files(broker) < limit + (1 << 20) + 2 * segment, 10, 'old files to go')
         w.close()
         broker.kill9() if start // (count // 4) % 2 else broker.stop()
         broker.start()
         w = open_channel(broker)
         left = count_of(broker, 'events')
         got = read(broker, 'events', left, 'first')
-        assert got[0][0] >= first and left * size > limit / 2, 'what was gone came back, or too much is gone'
+        assert got[0][0] >= first and left * size > limit / 4, 'what was gone came back, or too much is gone'
         first = got[0][0]
         assert [g[0] for g in got] == list(range(start + count // 4 - left, start + count // 4)) == [number_of(g[2], size) for g in got]
     assert first > count / 2
@@ -214,7 +214,7 @@ def test_retention_by_size_deletes_files(broker):
 def test_retention_by_age_deletes_files(broker):
     w = open_channel(broker)
     declare(w, 'events', **{'x-max-age': '1s', 'x-stream-max-segment-size-bytes': 65536})
-    publish(w, '', 'events', [body(n, 1000) for n in range(1000)])
+    publish(w, '', 'events', [body(n, 1000) for n in range(1000)], batch=20)
     before = files(broker)
     assert len(before) > 5
     brokers.wait_until(lambda: len(set(before) & set(files(broker))) <= 1, 20, 'old files to go')
@@ -231,10 +231,10 @@ def test_retention_by_age_deletes_files(broker):
 # ---- damage ----
 
 def test_damage_stops_readers_there_and_is_told(broker):
-    count, size = 600, 1000
+    count, size = 6000, 1000
     w = open_channel(broker)
     declare(w, 'events', **{'x-stream-max-segment-size-bytes': 200000})
-    publish(w, '', 'events', [body(n, size) for n in range(count)], batch=50)
+    publish(w, '', 'events', [body(n, size) for n in range(count)])
     w.close()
 
     def only_in_files():                # what the journal still has is written again by a start
@@ -254,7 +254,7 @@ def test_damage_stops_readers_there_and_is_told(broker):
     broker.start()
     w = broker.wire(timeout=60)
     w.channel(1)
-    ok(w.call(1, 'basic.qos', prefetch_count=1000))
+    ok(w.call(1, 'basic.qos', prefetch_count=count))
     ok(w.call(1, 'basic.consume', queue='events', arguments={'x-stream-offset': 'first'}))
     got = []
     try:
@@ -264,9 +264,9 @@ def test_damage_stops_readers_there_and_is_told(broker):
     except wire.Timeout:
         pass
     assert names[1] in broker.log_tail() and 'stream_damaged' in broker.log_tail()
-    assert got == [(n, n) for n in range(len(got))] and 150 < len(got) < 400
+    second, third = (int(name.split('-')[2], 16) for name in names[1:3])
+    assert got == [(n, n) for n in range(len(got))] and second <= len(got) < third
     w.close()
-    third = int(names[2].split('-')[2], 16)
     assert [number_of(g[2], size) for g in read(broker, 'events', count - third, third)] == list(range(third, count))
     w = open_channel(broker)            # it goes on
     publish(w, '', 'events', [body(count, size)])
@@ -507,7 +507,7 @@ def test_a_fed_queue_gets_every_record_once_across_kills():
             assert set(found[name]) == set(records), '%s: %d records lost, %d from nowhere' % (
                 name, len(set(records) - set(found[name])), len(set(found[name]) - set(records)))
         # retention has been at work; it waited for the queue, and only for it
-        assert count_of(broker, 'short') * SIZE < 600000 < len(records) * SIZE
+        assert count_of(broker, 'short') < min(10000, len(records) / 2)
         print('%d kills, %d records confirmed, %d in the streams, each once in both queues' % (KILLS, len(committed), len(records)))
     finally:
         broker.remove()
