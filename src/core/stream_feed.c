@@ -4,7 +4,8 @@
  * into the queue together with the cursor's new place as one TX record: after a crash either both are there or neither. It
  * stays a bounded distance ahead of the queue's consumers, and retention keeps what it has not passed.
  *
- * The binding's key is a pattern as of a topic exchange; an empty key takes everything. A new cursor begins behind the last
+ * The binding's key is a pattern as of a topic exchange; an empty key takes everything, and so does the queue's own name,
+ * which is what some clients send when they are given no key. A new cursor begins behind the last
  * record, or where the binding's x-stream-offset says.
  */
 #include "core/stream_int.h"
@@ -93,6 +94,11 @@ void cursor_free(struct broker *b, struct cursor **slot)
     mem_free(cursor);
 }
 
+static bool takes_all(const struct binding *binding)
+{
+    return binding->key.len == 0 || slice_equal(binding->key, binding->queue->name);
+}
+
 bool stream_bound(struct broker *b, struct binding *binding)
 {
     struct stream *s = binding->source->stream;
@@ -104,7 +110,7 @@ bool stream_bound(struct broker *b, struct binding *binding)
     if (!cursor)
         return false;
     cursor->bindings++;
-    cursor->all += binding->key.len == 0;
+    cursor->all += takes_all(binding);
     if (!b->recovering)
         feed_awake(b, cursor);
     return true;
@@ -123,7 +129,7 @@ void stream_unbound(struct broker *b, struct binding *binding)
     if (!cursor)
         return;
     cursor->bindings--;
-    cursor->all -= binding->key.len == 0;
+    cursor->all -= takes_all(binding);
     if (cursor->bindings)
         return;
     cursor_free(b, &cursor);

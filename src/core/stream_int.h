@@ -103,7 +103,7 @@ struct cursor {
     struct list feed_link; /* b->streams.feeding, or alone */
     struct queue *target;
     struct follower *follower;
-    uint32_t bindings, all; /* of them with an empty key */
+    uint32_t bindings, all; /* of them, those that take everything */
 };
 
 enum sight {

@@ -455,7 +455,10 @@ static void a_bound_queue_gets_each_record_once(void **state)
     put_numbers(rig, "s", 0, 5);
     bind_source(rig, "q", "s", "", "first");
     bind_source(rig, "r", "s", "#", NULL);
+    declare(rig, "named", (struct slice){0});
+    bind_source(rig, "named", "s", "named", NULL); /* as pika does it without a key */
     put_numbers(rig, "s", 5, 5);
+    assert_int_equal(rig_ready(rig, "named"), 5);
     assert_int_equal(rig_ready(rig, "q"), 10);
     assert_int_equal(rig_ready(rig, "r"), 5);
     rig_assert_replays(rig);
