@@ -24,7 +24,7 @@
  */
 #include "core/core_int.h"
 
-#define SLICE_OBJECTS 512u
+#define SLICE_OBJECTS 128u
 #define STOP_JOURNAL_MIN (4u << 20) /* below this there is little to win */
 #define STOP_LIVE_MAX (16u << 20)   /* more would hold up the stop */
 #define SCARCE_SHARE 8 /* of compact_bytes: how long a journal is left alone while the disk is nearly full */
