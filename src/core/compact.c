@@ -150,7 +150,9 @@ static bool needs_writing(const struct broker *b, const struct entry *e)
 {
     if (!(e->flags & ENTRY_JOURNALLED) || e->snap_gen == b->compact.gen)
         return false;
-    return is_paged(e) ? e->returns > 0 && is_written(b, e->page) : e->lsn < b->compact.catalogue_end;
+    if (is_paged(e))
+        return e->returns > 0 && is_written(b, e->page);
+    return (e->flags & ENTRY_DELAYED) || e->lsn < b->compact.catalogue_end; /* the lsn of what is delayed is none */
 }
 
 /* False: no memory, or no room in the journal. */
