@@ -207,6 +207,14 @@ void compact_page_removed(struct broker *b, struct page *page)
         k->page = CONTAINER_OF(page->queue_link.next, struct page, queue_link);
 }
 
+/* It rested when its turn came: its pages, of which there were none, are in another list now. */
+void compact_queue_roused(struct broker *b, struct queue *q)
+{
+    struct compact *k = &b->compact;
+    if (k->queue == q)
+        k->page = CONTAINER_OF(q->busy->pages.next, struct page, queue_link);
+}
+
 /* What is written is skipped, so the list is begun again. */
 void compact_lists_changed(struct broker *b, struct queue *q)
 {
