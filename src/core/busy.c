@@ -141,6 +141,7 @@ bool queue_rouse_now(struct broker *b, struct queue *q)
     w->mark_safe = q->mark;
     w->used_at = b->now;
     q->busy = w;
+    compact_queue_roused(b, q);
     queue_calmed(b, q); /* in case that what it was roused for does not come */
     return true;
 }

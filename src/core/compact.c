@@ -150,7 +150,9 @@ static bool needs_writing(const struct broker *b, const struct entry *e)
 {
     if (!(e->flags & ENTRY_JOURNALLED) || e->snap_gen == b->compact.gen)
         return false;
-    return is_paged(e) ? e->returns > 0 && is_written(b, e->page) : e->lsn < b->compact.catalogue_end;
+    if (is_paged(e))
+        return e->returns > 0 && is_written(b, e->page);
+    return (e->flags & ENTRY_DELAYED) || e->lsn < b->compact.catalogue_end; /* the lsn of what is delayed is none */
 }
 
 /* False: no memory, or no room in the journal. */
@@ -203,6 +205,14 @@ void compact_page_removed(struct broker *b, struct page *page)
     struct compact *k = &b->compact;
     if (k->page == page)
         k->page = CONTAINER_OF(page->queue_link.next, struct page, queue_link);
+}
+
+/* It rested when its turn came: its pages, of which there were none, are in another list now. */
+void compact_queue_roused(struct broker *b, struct queue *q)
+{
+    struct compact *k = &b->compact;
+    if (k->queue == q)
+        k->page = CONTAINER_OF(q->busy->pages.next, struct page, queue_link);
 }
 
 /* What is written is skipped, so the list is begun again. */

@@ -1046,6 +1046,7 @@ void compact_moving(struct broker *b, struct entry *entry); /* before an entry c
 void compact_object_removed(struct broker *b, struct object *object);
 void compact_entry_removed(struct broker *b, struct entry *entry);
 void compact_queue_removed(struct broker *b, struct queue *q);
+void compact_queue_roused(struct broker *b, struct queue *q);
 void compact_page_removed(struct broker *b, struct page *page);
 void compact_key_removed(struct broker *b, struct key *key);
 void compact_window_dropped(struct broker *b, struct queue *q);

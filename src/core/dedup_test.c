@@ -515,6 +515,58 @@ static void while_compacting(void **state)
     end(rig);
 }
 
+/* A queue that rests has nothing but its window; what comes while that is written makes it another queue to the compaction. */
+static void roused_while_compacting(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_options(&(struct broker_options){.compact_slice_bytes = 1});
+    char key[16];
+    rig->check = false;
+    declare_ways(rig, "q", (struct ways){.ttl = 100000});
+    for (unsigned i = 0; i < 700; i++) {
+        snprintf(key, sizeof key, "%u", i);
+        put_key(rig, "q", key, key);
+        ASK(GET, "q", NULL, NULL, ASK_NO_ACK);
+        rig_clear(rig);
+    }
+    rig_pass(rig, 3000);
+    struct queue *q = queue_find(vhost_find(rig->b, slice_str("/")), slice_str("q"));
+    assert_false(queue_is_busy(q));
+    compact_start(rig->b);
+    while (rig->b->compact.queue != q)
+        step(rig);
+    assert_false(queue_is_busy(q));
+    pause_compaction(rig);
+    put_key(rig, "q", "late", "late");
+    wheel_cancel(&rig->b->wheel, &rig->b->compact.retry);
+    rig_step(rig);
+    assert_int_equal(rig->b->totals.compactions, 1);
+    restart(&rig);
+    assert_int_equal(keys(rig, "q"), 701);
+    assert_string_equal(get(rig, "q", 2), "late*");
+    end(rig);
+}
+
+/* What a stream gets is kept, and so is what comes with it, whatever its publisher says. */
+static void with_a_stream(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    struct table t;
+    declare_ways(rig, "q", (struct ways){0});
+    amqp_put_str(&table(&t)->w, "x-queue-type", slice_str("stream"));
+    declare(rig, "s", writer_slice(&t.w));
+    ASK(QUEUE_BIND, "q", "amq.fanout", "", 0);
+    ASK(QUEUE_BIND, "s", "amq.fanout", "", 0);
+    assert_true(try_put(rig, 1, "amq.fanout", "k", "a", "1", false));
+    compact(rig);
+    restart(&rig);
+    assert_int_equal(rig_ready(rig, "q"), 1);
+    assert_true(try_put(rig, 1, "amq.fanout", "k", "a", "2", false));
+    assert_int_equal(rig_ready(rig, "q"), 1);
+    end(rig);
+}
+
 static void count_target(void *arg, uint64_t queue, uint64_t position, bool snapshot)
 {
     (void)queue;
@@ -854,6 +906,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(in_pages),
         cmocka_unit_test(message_and_key_or_neither),
         cmocka_unit_test(while_compacting),
+        cmocka_unit_test(roused_while_compacting),
+        cmocka_unit_test(with_a_stream),
         cmocka_unit_test(records_say_where_they_go),
         cmocka_unit_test(random_histories),
         cmocka_unit_test(every_allocation_fails_once),

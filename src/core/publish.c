@@ -93,10 +93,12 @@ enum enqueue_result enqueue_routed(struct broker *b, struct msg *msg, const stru
         return ENQUEUE_NO_MEMORY;
     bool rejected = false, duplicate = false;
     uint32_t kept = 0;
+    for (uint32_t i = 0; i < count; i++)
+        if (route->queues[i]->stream)
+            msg->flags |= MSG_PERSISTENT; /* as what is read from it; before any queue asks whether it is */
     for (uint32_t i = 0; i < count; i++) {
         struct queue *q = route->queues[i];
         if (q->stream) {
-            msg->flags |= MSG_PERSISTENT; /* as what is read from it */
             stream_target(b, q, msg, &b->targets[kept++]);
             continue;
         }
