@@ -518,3 +518,24 @@ def test_the_scrub_can_be_switched_off():
         assert broker.stop()[0] == 0
     finally:
         broker.remove()
+
+
+# ---- inspect
+
+def test_inspect_in_json_says_what_check_says(data):
+    lines = [json.loads(line) for line in millrace('inspect', '--json', data).stdout.splitlines()]
+    kinds = {}
+    for line in lines:
+        kinds.setdefault(line['kind'], []).append(line)
+    totals = check(data)[1]['totals']
+    whole, = kinds['journal']
+    assert not whole['damaged'] and len(kinds['group']) == whole['groups'] == totals['groups']
+    assert len(kinds['record']) == whole['records'] == totals['records']
+    assert all(record['text'] and record['bytes'] for record in kinds['record'])
+    newest = max(kinds['superblock'], key=lambda s: s['generation'])
+    assert newest['clean'] and newest['tail_offset'] == whole['end_offset'] and len(newest['uuid']) == 32
+    assert {s['uuid'] for s in kinds['segment']} == {newest['uuid']}
+    assert len(kinds['page']) == kinds['segments'][0]['pages'] >= totals['pages']
+    flip(journal(data), 4096 + 70)
+    done = millrace('inspect', '--json', data)
+    assert done.returncode == DAMAGED and json.loads([t for t in done.stdout.splitlines() if '"journal"' in t][0])['damaged']
