@@ -83,7 +83,10 @@ static char row_type(const char *key)
                 {"messages_ready", 'i'}, {"messages_unacknowledged", 'i'},
                 {"message_bytes", 'i'},  {"prefetch_count", 'i'},
                 {"unacked", 'i'},        {"priority", 'i'},
-                {"queues", 'i'},         {"exchanges", 'i'}};
+                {"queue_id", 'i'},       {"offset", 'i'},
+                {"bytes", 'i'},          {"first_position", 'i'},
+                {"last_position", 'i'},  {"queues", 'i'},
+                {"exchanges", 'i'}};
     for (size_t i = 0; i < ARRAY_LEN(rows); i++)
         if (strcmp(rows[i].key, key) == 0)
             return rows[i].type;

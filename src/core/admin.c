@@ -632,6 +632,40 @@ static void consumer_list_op(struct broker *b, struct peer *peer, const struct c
     done(b, peer, c, 0);
 }
 
+struct page_rows {
+    struct broker *b;
+    struct peer *peer;
+    const struct command *c;
+};
+
+static int page_row(void *arg, const struct broker_page *page)
+{
+    struct page_rows *rows = arg;
+    struct row row;
+    if (page->where.segment != rows->c->ask->number || page->live == 0)
+        return 0;
+    row_begin(&row);
+    row_slice(&row, "vhost", page->vhost);
+    row_slice(&row, "queue", page->queue);
+    row_number(&row, "queue_id", page->queue_id);
+    row_number(&row, "offset", page->where.offset);
+    row_number(&row, "bytes", page->where.len);
+    row_number(&row, "first_position", page->first);
+    row_number(&row, "last_position", page->last);
+    row_number(&row, "messages", page->live);
+    row_emit(rows->b, rows->peer, rows->c, &row);
+    return 0;
+}
+
+/* Looks at every page there is: for the rare case that a file is not whole. */
+static void page_list_op(struct broker *b, struct peer *peer, const struct command *c)
+{
+    struct page_rows rows = {b, peer, c};
+    int err = broker_pages(b, page_row, &rows);
+    CHECK(err == 0); /* no row ends it */
+    done(b, peer, c, 0);
+}
+
 static void totals_op(struct broker *b, struct peer *peer, const struct command *c)
 {
     const struct broker_totals *t = &b->totals;
@@ -709,6 +743,7 @@ static admin_handler *const handlers[ADMIN_COUNT] = {[ADMIN_USER_PUT] = user_put
                                                      [ADMIN_SESSION_LIST] = session_list_op,
                                                      [ADMIN_SESSION_CLOSE] = session_close_op,
                                                      [ADMIN_CONSUMER_LIST] = consumer_list_op,
+                                                     [ADMIN_PAGE_LIST] = page_list_op,
                                                      [ADMIN_TOTALS] = totals_op,
                                                      [ADMIN_CHECK] = check_op,
                                                      [ADMIN_COMPACT] = compact_op};

@@ -3,6 +3,7 @@
  */
 #include "journal/inspect.h"
 
+#include "fmt/json_line.h"
 #include "journal/recover.h"
 #include "journal/walk.h"
 
@@ -18,18 +19,44 @@ struct inspection {
     uint64_t files, groups, records, payload;
 };
 
+static const char *const state_words[] = {
+    [SUPER_ABSENT] = "absent", [SUPER_GOOD] = "good", [SUPER_NEWER] = "of a newer format", [SUPER_BROKEN] = "damaged"};
+
+static void json_super(FILE *out, char letter, enum super_state state, const struct layout_super *super)
+{
+    json_line_begin(out, "superblock");
+    json_line_text(out, "copy", (char[]){letter, '\0'});
+    json_line_text(out, "state", state_words[state]);
+    if (state == SUPER_GOOD) {
+        json_line_hex(out, "uuid", super->uuid, LAYOUT_UUID_LEN);
+        json_line_number(out, "generation", super->generation);
+        json_line_number(out, "epoch", super->epoch);
+        json_line_number(out, "start_lsn", super->start_lsn);
+        json_line_number(out, "start_seq", super->start_seq);
+        json_line_number(out, "durable", super->durable);
+        json_line_signed(out, "time", super->wall_ms);
+        json_line_flag(out, "clean", super->clean);
+    }
+    if (state == SUPER_GOOD && super->clean) {
+        json_line_number(out, "tail_seq", super->tail_seq);
+        json_line_number(out, "tail_offset", super->tail_offset);
+    }
+    json_line_end(out);
+}
+
 static void print_super(FILE *out, char letter, enum super_state state, const struct layout_super *super)
 {
-    static const char *const words[] = {
-        [SUPER_ABSENT] = "absent", [SUPER_NEWER] = "of a newer format", [SUPER_BROKEN] = "damaged"};
     fprintf(out, "superblock.%c  ", letter);
     if (state != SUPER_GOOD) {
-        fprintf(out, "%s\n", words[state]);
+        fprintf(out, "%s\n", state_words[state]);
         return;
     }
     fprintf(out,
             "generation %" PRIu64 " epoch %" PRIu32 " start lsn %" PRIu64 " in file %016" PRIx64 " durable %" PRIu64,
             super->generation, super->epoch, super->start_lsn, super->start_seq, super->durable);
+    fprintf(out, " time %" PRId64 " uuid ", super->wall_ms);
+    for (unsigned i = 0; i < LAYOUT_UUID_LEN; i++)
+        fprintf(out, "%02x", super->uuid[i]);
     if (super->clean)
         fprintf(out, " closed clean at file %016" PRIx64 " offset %" PRIu64, super->tail_seq, super->tail_offset);
     fputc('\n', out);
@@ -48,6 +75,17 @@ static int print_file(void *arg, const struct walk *walk)
 {
     struct inspection *in = arg;
     in->files++;
+    if (in->options->json) {
+        json_line_begin(in->out, "file");
+        json_line_number(in->out, "seq", walk->seq);
+        json_line_number(in->out, "bytes", walk->size);
+        json_line_number(in->out, "epoch", walk->head.epoch);
+        json_line_number(in->out, "start_lsn", walk->head.start_lsn);
+        json_line_number(in->out, "chain", walk->head.chain);
+        json_line_signed(in->out, "time", walk->head.wall_ms);
+        json_line_end(in->out);
+        return 0;
+    }
     fprintf(in->out,
             "file w-%016" PRIx64 "  size %" PRIu64 " epoch %" PRIu32 " begins at lsn %" PRIu64 " chain %08" PRIx32 "\n",
             walk->seq, walk->size, walk->head.epoch, walk->head.start_lsn, walk->head.chain);
@@ -61,8 +99,19 @@ static int print_record(struct inspection *in, lsn_t lsn, struct slice record)
     in->payload += record.len;
     if (options->groups_only || lsn < options->from || (options->to && lsn > options->to))
         return 0;
-    fprintf(in->out, "    %" PRIu64 "  %zu bytes  ", lsn, record.len);
     int stop = 0;
+    if (options->json) {
+        json_line_begin(in->out, "record");
+        json_line_number(in->out, "lsn", lsn);
+        json_line_number(in->out, "bytes", record.len);
+        if (options->each_record)
+            stop = options->each_record(options->arg, in->out, lsn, record);
+        else
+            json_line_hex(in->out, "payload", record.ptr, record.len);
+        json_line_end(in->out);
+        return stop;
+    }
+    fprintf(in->out, "    %" PRIu64 "  %zu bytes  ", lsn, record.len);
     if (options->each_record)
         stop = options->each_record(options->arg, in->out, lsn, record);
     for (size_t i = 0; !options->each_record && i < record.len && i < HEX_BYTES; i++)
@@ -71,19 +120,56 @@ static int print_record(struct inspection *in, lsn_t lsn, struct slice record)
     return stop;
 }
 
+static void json_group(FILE *out, uint64_t offset, const struct layout_group *group)
+{
+    json_line_begin(out, "group");
+    json_line_number(out, "offset", offset);
+    json_line_number(out, "lsn", group->lsn);
+    json_line_number(out, "records", group->nrec);
+    json_line_number(out, "bytes", group->len);
+    json_line_number(out, "durable", group->durable);
+    json_line_number(out, "epoch", group->epoch);
+    json_line_number(out, "seq", group->seq);
+    json_line_signed(out, "time", group->wall_ms);
+    json_line_flag(out, "note", group->note);
+    json_line_end(out);
+}
+
 static int print_group(struct inspection *in, uint64_t offset, const struct layout_group *group, struct slice body)
 {
     struct slice record;
     in->groups++;
-    fprintf(in->out,
-            "  group at %-9" PRIu64 " lsn %" PRIu64 " records %" PRIu32 " bytes %" PRIu32 " durable %" PRIu64
-            " epoch %" PRIu32 " time %" PRId64 "%s\n",
-            offset, group->lsn, group->nrec, group->len, group->durable, group->epoch, group->wall_ms,
-            group->note ? " note" : "");
+    if (in->options->json)
+        json_group(in->out, offset, group);
+    else
+        fprintf(in->out,
+                "  group at %-9" PRIu64 " lsn %" PRIu64 " records %" PRIu32 " bytes %" PRIu32 " durable %" PRIu64
+                " epoch %" PRIu32 " time %" PRId64 "%s\n",
+                offset, group->lsn, group->nrec, group->len, group->durable, group->epoch, group->wall_ms,
+                group->note ? " note" : "");
     int stop = 0;
     for (lsn_t lsn = group->lsn; !stop && layout_record_next(&body, &record); lsn++)
         stop = print_record(in, lsn, record);
     return stop;
+}
+
+static void json_verdict(const struct inspection *in, const struct walk *walk, lsn_t durable, const char *where)
+{
+    FILE *out = in->out;
+    json_line_begin(out, "journal");
+    json_line_number(out, "end_seq", walk->seq);
+    json_line_number(out, "end_offset", walk->offset);
+    json_line_number(out, "next_lsn", walk->lsn);
+    json_line_text(out, "reason", walk->reason);
+    json_line_number(out, "files", in->files);
+    json_line_number(out, "groups", in->groups);
+    json_line_number(out, "records", in->records);
+    json_line_number(out, "payload_bytes", in->payload);
+    json_line_number(out, "spare_files", in->spares);
+    json_line_number(out, "durable", durable);
+    json_line_text(out, "says", where);
+    json_line_flag(out, "damaged", durable >= walk->lsn);
+    json_line_end(out);
 }
 
 static int print_verdict(struct inspection *in, struct walk *walk, lsn_t durable)
@@ -92,6 +178,10 @@ static int print_verdict(struct inspection *in, struct walk *walk, lsn_t durable
     int err = recover_claims(walk, &durable, where, sizeof where);
     if (err)
         return err;
+    if (in->options->json) {
+        json_verdict(in, walk, durable, where);
+        return durable < walk->lsn ? 0 : -EILSEQ;
+    }
     fprintf(in->out, "end: file %016" PRIx64 " offset %" PRIu64 ", next lsn %" PRIu64 ": %s\n", walk->seq, walk->offset,
             walk->lsn, walk->reason);
     fprintf(in->out,
@@ -134,10 +224,11 @@ int journal_inspect(struct os *os, const char *dir, const struct inspect_options
         int err = recover_super(os, dir, "ab"[i], &states[i], &supers[i]);
         if (err)
             return err;
-        print_super(out, "ab"[i], states[i], &supers[i]);
+        (options->json ? json_super : print_super)(out, "ab"[i], states[i], &supers[i]);
     }
     if (states[0] != SUPER_GOOD && states[1] != SUPER_GOOD) {
-        fprintf(out, "no valid superblock\n");
+        if (!options->json)
+            fprintf(out, "no valid superblock\n");
         return -EILSEQ;
     }
     unsigned newer =

@@ -11,6 +11,7 @@
 
 struct inspect_options {
     bool groups_only; /* no line per record */
+    bool json;        /* a JSON object per line; each_record then prints the rest of its record's object */
     lsn_t from, to;   /* records shown; 0: no bound */
     /* Prints what the payload means, without a newline; NULL: the first bytes in hex. Non-zero stops. */
     int (*each_record)(void *arg, FILE *out, lsn_t lsn, struct slice record);

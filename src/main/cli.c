@@ -157,8 +157,10 @@ static const struct argp_option admin_options[] = {
     {"priority", OPT_PRIORITY, "N", 0, "policy set: the highest wins", 0},
     {"operator", OPT_OPERATOR, 0, 0, "policy: operator policies", 0},
     {0}};
-static const struct argp_option inspect_options[] = {
-    OPTIONS_OF_ALL, {"groups", OPT_GROUPS, 0, 0, "no line per record or page", 0}, {0}};
+static const struct argp_option inspect_options[] = {OPTIONS_OF_ALL,
+                                                     {"groups", OPT_GROUPS, 0, 0, "no line per record or page", 0},
+                                                     {"json", OPT_JSON, 0, 0, "a JSON object per line", 0},
+                                                     {0}};
 
 static const struct argp_option check_options[] = {
     OPTIONS_OF_ALL, {"json", OPT_JSON, 0, 0, "the findings as JSON", 0}, {0}};

@@ -1,6 +1,7 @@
 /* `millrace inspect DIR`: a data folder: the journal file by file and record by record, the segments page by page, the files
  * of streams batch by batch. Main thread. */
 #include "core/records.h"
+#include "fmt/json_line.h"
 #include "journal/inspect.h"
 #include "main/cli_int.h"
 #include "store/inspect_segments.h"
@@ -11,10 +12,13 @@
 static int print_record(void *arg, FILE *out, lsn_t lsn, struct slice record)
 {
     char text[400];
-    (void)arg;
+    const bool *json = arg;
     (void)lsn;
     record_print(record, text, sizeof text);
-    fputs(text, out);
+    if (*json)
+        json_line_text(out, "text", text);
+    else
+        fputs(text, out);
     return 0;
 }
 
@@ -30,11 +34,12 @@ int cli_inspect(int argc, char **argv)
     int code = cli_config_load(&line, &config);
     if (code == END_OK) {
         const char *dir = line.word_count ? line.words[0] : config.data;
-        struct inspect_options options = {.groups_only = line.groups_only, .each_record = print_record};
+        struct inspect_options options = {
+            .groups_only = line.groups_only, .json = line.json, .each_record = print_record, .arg = &line.json};
         int err = journal_inspect(os_posix(), dir, &options, stdout);
-        int second = store_inspect(os_posix(), dir, !line.groups_only, stdout);
+        int second = store_inspect(os_posix(), dir, !line.groups_only, line.json, stdout);
         if (second == 0)
-            second = streams_inspect(os_posix(), dir, !line.groups_only, stdout);
+            second = streams_inspect(os_posix(), dir, !line.groups_only, line.json, stdout);
         if (second < 0 && (err == 0 || err == -EILSEQ))
             err = second;
         if (err < 0 && err != -EILSEQ)

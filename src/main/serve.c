@@ -20,6 +20,7 @@
 #include "journal/journal.h"
 #include "main/exit_codes.h"
 #include "main/pager.h"
+#include "main/scrubber.h"
 #include "main/status.h"
 #include "main/stream_pager.h"
 #include "main/worker.h"
@@ -71,6 +72,7 @@ struct serve {
     struct port *worker_port, *store_port, *streams_port;
     struct pager *pager;
     struct stream_pager *stream_pager;
+    struct scrubber *scrubber;
     struct control *control;
     struct caller drain;
     struct amqp091_options amqp;
@@ -569,7 +571,7 @@ static void force_alarms(void *arg, unsigned alarms)
 static json_t *status(void *arg)
 {
     struct serve *s = arg;
-    return status_json(s->worker, s->journal);
+    return status_json(s->worker, s->journal, s->scrubber);
 }
 
 /* A backup copies files: none that the journal names may go meanwhile. */
@@ -773,6 +775,9 @@ static int boot(struct serve *s)
     os_signals_catch(on_first_signal, s);
     if (start_threads(s) < 0 || listen_control(s) < 0 || import_definitions(s) < 0)
         return -1;
+    int err = scrubber_start(s->os, s->config, &s->log, s->journal, &s->scrubber);
+    if (err < 0)
+        return fail(s, END_SYSTEM, "a thread cannot be started: %s", strerror(-err));
     return phase_of(s) == SERVE_RUNNING ? listen_amqp(s) : 0; /* a signal may have come by now */
 }
 
@@ -813,6 +818,8 @@ static void join_threads(struct serve *s)
         os_thread_join(&s->core_thread);
         atomic_store(&s->core_running, false);
     }
+    if (s->scrubber)
+        scrubber_stop(s->scrubber);
     worker_stop(&s->worker);
     if (s->pager)
         pager_stop(s->pager, broker_heap(s->broker));
@@ -853,6 +860,7 @@ static void tear_down(struct serve *s)
     bool clean = true;
     if (s->control)
         let_go(s);
+    scrubber_join(&s->scrubber);
     if (s->journal) {
         int err = journal_stop(s->journal);
         if (err < 0 && s->exit_code == END_OK) {

@@ -55,7 +55,17 @@ static void put_marks(json_t *object, struct worker *worker)
     json_object_set_new(object, "alarms", json_string(alarms));
 }
 
-json_t *status_json(struct worker *worker, const struct journal *journal)
+static void put_scrub(json_t *object, const struct scrubber *scrubber)
+{
+    struct scrub_stats stats;
+    scrubber_stats(scrubber, &stats);
+    number(object, "scrub_rounds", stats.rounds);
+    number(object, "scrub_files", stats.files);
+    number(object, "scrub_bytes", stats.bytes);
+    number(object, "scrub_damaged", stats.damaged);
+}
+
+json_t *status_json(struct worker *worker, const struct journal *journal, const struct scrubber *scrubber)
 {
     json_t *object = json_object();
     if (!object)
@@ -64,6 +74,8 @@ json_t *status_json(struct worker *worker, const struct journal *journal)
     put_memory(object);
     put_marks(object, worker);
     number(object, "journal_bytes", journal_live_bytes(journal));
+    if (scrubber)
+        put_scrub(object, scrubber);
     if (journal_ready(journal) != UINT64_MAX)
         number(object, "journal_reserve", journal_ready(journal));
     return object;

@@ -2,11 +2,12 @@
 #ifndef MILLRACE_MAIN_STATUS_H
 #define MILLRACE_MAIN_STATUS_H
 
+#include "main/scrubber.h"
 #include "main/worker.h"
 
 #include <jansson.h>
 
-/* One flat object. The rows memory_* but the marks add up to memory_resident; the caller's. NULL: no memory. */
-MUST_USE json_t *status_json(struct worker *worker, const struct journal *journal);
+/* One flat object. scrubber may be NULL. The rows memory_* but the marks add up to memory_resident; the caller's. NULL: no memory. */
+MUST_USE json_t *status_json(struct worker *worker, const struct journal *journal, const struct scrubber *scrubber);
 
 #endif

@@ -7,6 +7,7 @@
 #include "store/inspect_segments.h"
 
 #include "base/mem.h"
+#include "fmt/json_line.h"
 #include "journal/recover.h"
 #include "store/page_format.h"
 
@@ -19,7 +20,7 @@
 struct inspection {
     struct os *os;
     FILE *out;
-    bool pages;
+    bool pages, json;
     char folder[WAL_PATH_MAX];
     bool uuid_known;
     uint8_t uuid[LAYOUT_UUID_LEN]; /* the journal's */
@@ -95,13 +96,38 @@ static int check_body(struct inspection *in, uint64_t offset, const struct page_
     return crc == page->body_crc;
 }
 
+static void json_page(struct inspection *in, uint64_t offset, const struct page_head *page, bool whole)
+{
+    json_line_begin(in->out, "page");
+    json_line_number(in->out, "segment", in->head.segment);
+    json_line_number(in->out, "offset", offset);
+    json_line_number(in->out, "queue_id", page->queue);
+    json_line_number(in->out, "lane", page->lane);
+    json_line_number(in->out, "messages", page->count);
+    json_line_number(in->out, "first_position", page->first);
+    json_line_number(in->out, "last_position", page->last);
+    json_line_number(in->out, "bytes", PAGE_HEADER + (uint64_t)page->body_len);
+    json_line_flag(in->out, "whole", whole);
+    json_line_end(in->out);
+}
+
+static void json_gap(FILE *out, const char *kind, uint64_t from, uint64_t to)
+{
+    json_line_begin(out, kind);
+    json_line_number(out, "offset", from);
+    json_line_number(out, "end", to);
+    json_line_end(out);
+}
+
 static void print_page(struct inspection *in, uint64_t offset, const struct page_head *page, bool whole)
 {
     in->count++;
     in->messages += page->count;
     in->bytes += PAGE_HEADER + page->body_len;
     in->gaps += !whole;
-    if (in->pages || !whole)
+    if (in->json && (in->pages || !whole))
+        json_page(in, offset, page, whole);
+    else if (in->pages || !whole)
         fprintf(in->out,
                 "  page at %-9" PRIu64 " queue %" PRIu64 " lane %u messages %" PRIu32 " positions %" PRIu64
                 " to %" PRIu64 " bytes %" PRIu32 "%s\n",
@@ -114,7 +140,11 @@ static void print_gap(struct inspection *in, uint64_t from, uint64_t to)
     if (from == to)
         return;
     in->gaps++;
-    fprintf(in->out, "  from %" PRIu64 " to %" PRIu64 " no page: cut off when it was written, or damaged\n", from, to);
+    if (in->json)
+        json_gap(in->out, "segment_gap", from, to);
+    else
+        fprintf(in->out, "  from %" PRIu64 " to %" PRIu64 " no page: cut off when it was written, or damaged\n", from,
+                to);
 }
 
 /* Is there a page at offset? 1, 0, or a negative errno. */
@@ -157,6 +187,22 @@ static int print_pages(struct inspection *in)
     return 0;
 }
 
+static void json_head(struct inspection *in, uint32_t number, enum layout_verdict verdict)
+{
+    json_line_begin(in->out, "segment");
+    json_line_number(in->out, "segment", number);
+    json_line_number(in->out, "bytes", in->size);
+    json_line_flag(in->out, "whole", verdict == LAYOUT_GOOD);
+    json_line_flag(in->out, "newer", verdict == LAYOUT_NEWER);
+    if (verdict == LAYOUT_GOOD) {
+        json_line_number(in->out, "truth", in->head.segment);
+        json_line_hex(in->out, "uuid", in->head.uuid, LAYOUT_UUID_LEN);
+        json_line_flag(in->out, "foreign", in->uuid_known && memcmp(in->uuid, in->head.uuid, LAYOUT_UUID_LEN) != 0);
+        json_line_signed(in->out, "time", in->head.wall_ms);
+    }
+    json_line_end(in->out);
+}
+
 static int print_head(struct inspection *in, uint32_t number)
 {
     uint8_t block[LAYOUT_BLOCK];
@@ -166,6 +212,11 @@ static int print_head(struct inspection *in, uint32_t number)
     if (got < 0)
         return (int)got;
     enum layout_verdict verdict = got == sizeof block ? segment_head_get(block, &in->head) : LAYOUT_DAMAGED;
+    if (in->json) {
+        json_head(in, number, verdict);
+        in->gaps += verdict != LAYOUT_GOOD;
+        return verdict == LAYOUT_GOOD ? print_pages(in) : 0;
+    }
     fprintf(in->out, "file s-%016" PRIx32 "  size %" PRIu64, number, in->size);
     if (verdict != LAYOUT_GOOD) {
         in->gaps++;
@@ -210,6 +261,16 @@ static int print_all(struct inspection *in, const char *dir)
         err = print_file(in, in->numbers[i]);
     if (err)
         return err;
+    if (in->json) {
+        json_line_begin(in->out, "segments");
+        json_line_number(in->out, "files", in->numbers_len);
+        json_line_number(in->out, "pages", in->count);
+        json_line_number(in->out, "messages", in->messages);
+        json_line_number(in->out, "bytes", in->bytes);
+        json_line_number(in->out, "not_whole", in->gaps);
+        json_line_end(in->out);
+        return 0;
+    }
     fprintf(in->out, "%zu segment files, %" PRIu64 " pages, %" PRIu64 " messages, %" PRIu64 " bytes of pages\n",
             in->numbers_len, in->count, in->messages, in->bytes);
     if (in->gaps)
@@ -218,9 +279,9 @@ static int print_all(struct inspection *in, const char *dir)
     return 0;
 }
 
-int store_inspect(struct os *os, const char *dir, bool pages, FILE *out)
+int store_inspect(struct os *os, const char *dir, bool pages, bool json, FILE *out)
 {
-    struct inspection in = {.os = os, .out = out, .pages = pages};
+    struct inspection in = {.os = os, .out = out, .pages = pages, .json = json};
     int n = snprintf(in.folder, sizeof in.folder, "%s/seg", dir);
     if (n <= 0 || (size_t)n + 32 > sizeof in.folder)
         return -ENAMETOOLONG;

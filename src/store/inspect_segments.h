@@ -9,9 +9,9 @@
 
 #include <stdio.h>
 
-/* pages: with a line per page. 0, also when there is no segment file, or something in one that is no whole page: only the
+/* json: an object per line. pages: with a line per page. 0, also when there is no segment file, or something in one that is no whole page: only the
  * journal knows whether anybody needs it. A negative errno: not readable. Any one thread. */
-MUST_USE int store_inspect(struct os *os, const char *dir, bool pages, FILE *out);
+MUST_USE int store_inspect(struct os *os, const char *dir, bool pages, bool json, FILE *out);
 
 /* The journal's uuid. False: no superblock says it. */
 bool store_inspect_uuid(struct os *os, const char *dir, uint8_t ret[LAYOUT_UUID_LEN]);

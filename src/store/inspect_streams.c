@@ -8,6 +8,7 @@
 
 #include "base/mem.h"
 #include "fmt/crc32c.h"
+#include "fmt/json_line.h"
 #include "journal/walk.h"
 #include "store/inspect_segments.h"
 #include "store/stream_format.h"
@@ -22,7 +23,7 @@
 struct inspection {
     struct os *os;
     FILE *out;
-    bool batches;
+    bool batches, json;
     char folder[WAL_PATH_MAX];
     bool uuid_known;
     uint8_t uuid[LAYOUT_UUID_LEN]; /* the journal's */
@@ -97,6 +98,43 @@ static int look(struct inspection *in, uint64_t at, uint64_t end, uint64_t expec
            ret->last_offset_delta >= 0;
 }
 
+static void json_batch(struct inspection *in, uint64_t at, const struct record_batch *batch, bool whole)
+{
+    json_line_begin(in->out, "batch");
+    json_line_number(in->out, "stream", in->head.stream);
+    json_line_number(in->out, "partition", in->head.partition);
+    json_line_number(in->out, "base", in->head.base);
+    json_line_number(in->out, "offset", at);
+    json_line_signed(in->out, "first", batch->base_offset);
+    json_line_signed(in->out, "last", record_batch_last_offset(batch));
+    json_line_number(in->out, "records", batch->count);
+    json_line_signed(in->out, "first_time", batch->base_timestamp);
+    json_line_signed(in->out, "last_time", batch->max_timestamp);
+    json_line_number(in->out, "bytes", batch->bytes);
+    json_line_number(in->out, "compression", batch->compression);
+    json_line_flag(in->out, "whole", whole);
+    json_line_end(in->out);
+}
+
+static void json_end(struct inspection *in, uint64_t at, uint64_t end, const struct stream_trailer *sealed)
+{
+    if (at < end) {
+        json_line_begin(in->out, "stream_gap");
+        json_line_number(in->out, "offset", at);
+        json_line_number(in->out, "end", end);
+        json_line_end(in->out);
+    }
+    if (sealed) {
+        json_line_begin(in->out, "stream_trailer");
+        json_line_number(in->out, "batches_end", sealed->bytes);
+        json_line_number(in->out, "end", sealed->end);
+        json_line_signed(in->out, "first_time", sealed->first_at);
+        json_line_signed(in->out, "last_time", sealed->max_at);
+        json_line_number(in->out, "index_entries", sealed->count);
+        json_line_end(in->out);
+    }
+}
+
 static void print_batch(struct inspection *in, uint64_t at, const struct record_batch *batch, bool whole)
 {
     const char *packed = compress_name(batch->compression);
@@ -104,7 +142,9 @@ static void print_batch(struct inspection *in, uint64_t at, const struct record_
     in->records += batch->count;
     in->bytes += batch->bytes;
     in->gaps += !whole;
-    if (in->batches || !whole)
+    if (in->json && (in->batches || !whole))
+        json_batch(in, at, batch, whole);
+    else if (in->batches || !whole)
         fprintf(in->out,
                 "  batch at %-9" PRIu64 " offsets %" PRId64 " to %" PRId64 " records %" PRIu32 " times %" PRId64
                 " to %" PRId64 " bytes %" PRIu32 "%s%s%s\n",
@@ -142,6 +182,11 @@ static int print_batches(struct inspection *in)
         at += batch.bytes;
         expected = (uint64_t)record_batch_last_offset(&batch) + 1;
     }
+    if (in->json) {
+        in->gaps += at < end;
+        json_end(in, at, end, sealed ? &trailer : NULL);
+        return 0;
+    }
     if (at < end) {
         in->gaps++;
         fprintf(in->out, "  from %" PRIu64 " to %" PRIu64 " no batch: cut off when it was written, or damaged\n", at,
@@ -157,6 +202,23 @@ static int print_batches(struct inspection *in)
 
 /* --------------------------------------------------------------------------------------------------------------- files */
 
+static void json_head(struct inspection *in, const char *name, enum layout_verdict verdict)
+{
+    json_line_begin(in->out, "stream_file");
+    json_line_text(in->out, "name", name);
+    json_line_number(in->out, "bytes", in->size);
+    json_line_flag(in->out, "whole", verdict == LAYOUT_GOOD);
+    json_line_flag(in->out, "newer", verdict == LAYOUT_NEWER);
+    if (verdict == LAYOUT_GOOD) {
+        json_line_number(in->out, "stream", in->head.stream);
+        json_line_number(in->out, "partition", in->head.partition);
+        json_line_number(in->out, "base", in->head.base);
+        json_line_hex(in->out, "uuid", in->head.uuid, LAYOUT_UUID_LEN);
+        json_line_signed(in->out, "time", in->head.wall_ms);
+    }
+    json_line_end(in->out);
+}
+
 static int print_head(struct inspection *in, const char *name)
 {
     uint8_t block[LAYOUT_BLOCK];
@@ -167,6 +229,11 @@ static int print_head(struct inspection *in, const char *name)
     if (got < 0)
         return (int)got;
     enum layout_verdict verdict = got == sizeof block ? stream_head_get(block, &in->head) : LAYOUT_DAMAGED;
+    if (in->json) {
+        json_head(in, name, verdict);
+        in->gaps += verdict != LAYOUT_GOOD;
+        return verdict == LAYOUT_GOOD ? print_batches(in) : 0;
+    }
     fprintf(in->out, "file str/%s  size %" PRIu64, name, in->size);
     if (verdict != LAYOUT_GOOD) {
         in->gaps++;
@@ -213,6 +280,16 @@ static int print_all(struct inspection *in, const char *dir)
         err = print_file(in, in->names[i]);
     if (err)
         return err;
+    if (in->json) {
+        json_line_begin(in->out, "streams");
+        json_line_number(in->out, "files", in->names_len);
+        json_line_number(in->out, "batches", in->count);
+        json_line_number(in->out, "records", in->records);
+        json_line_number(in->out, "bytes", in->bytes);
+        json_line_number(in->out, "not_whole", in->gaps);
+        json_line_end(in->out);
+        return 0;
+    }
     fprintf(in->out, "%zu files of streams, %" PRIu64 " batches, %" PRIu64 " records, %" PRIu64 " bytes of batches\n",
             in->names_len, in->count, in->records, in->bytes);
     if (in->gaps)
@@ -221,9 +298,9 @@ static int print_all(struct inspection *in, const char *dir)
     return 0;
 }
 
-int streams_inspect(struct os *os, const char *dir, bool batches, FILE *out)
+int streams_inspect(struct os *os, const char *dir, bool batches, bool json, FILE *out)
 {
-    struct inspection in = {.os = os, .out = out, .batches = batches};
+    struct inspection in = {.os = os, .out = out, .batches = batches, .json = json};
     int n = snprintf(in.folder, sizeof in.folder, "%s/str", dir);
     if (n <= 0 || (size_t)n >= sizeof in.folder)
         return -ENAMETOOLONG;

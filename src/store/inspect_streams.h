@@ -8,7 +8,7 @@
 
 #include <stdio.h>
 
-/* batches: with a line per batch. As store_inspect. */
-MUST_USE int streams_inspect(struct os *os, const char *dir, bool batches, FILE *out);
+/* json: an object per line. batches: with a line per batch. As store_inspect. */
+MUST_USE int streams_inspect(struct os *os, const char *dir, bool batches, bool json, FILE *out);
 
 #endif

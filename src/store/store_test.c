@@ -546,7 +546,7 @@ static char *inspected(struct rig *rig, bool pages)
     char *text = NULL;
     size_t len;
     FILE *out = open_memstream(&text, &len);
-    assert_int_equal(store_inspect(os_sim_os(rig->sim), "d", pages, out), 0);
+    assert_int_equal(store_inspect(os_sim_os(rig->sim), "d", pages, false, out), 0);
     fclose(out);
     return text;
 }

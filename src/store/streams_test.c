@@ -802,7 +802,7 @@ static void inspected_has(struct rig *rig, bool batches, const char *phrase, boo
     char *text = NULL;
     size_t len;
     FILE *out = open_memstream(&text, &len);
-    assert_int_equal(streams_inspect(os_sim_os(rig->sim), "d", batches, out), 0);
+    assert_int_equal(streams_inspect(os_sim_os(rig->sim), "d", batches, false, out), 0);
     fclose(out);
     if ((strstr(text, phrase) != NULL) != there)
         fail_msg("%s \"%s\":\n%s", there ? "without" : "with", phrase, text);

@@ -439,3 +439,103 @@ def test_where_no_backup_is_made(data, tmp_path):
     assert done.returncode == 69 and 'no broker' in done.stderr and not os.path.exists(tmp_path / 'backup.partial')
     assert millrace('backup', '--data', data).returncode == USAGE
     assert millrace('backup', '--data', data, '--rate', 'x', 'y').returncode == USAGE
+
+
+# ---- scrub
+
+def status(broker):
+    return json.loads(millrace('status', '--json', '--data', broker.data).stdout)[0]
+
+
+@pytest.fixture
+def scrubbed():
+    """A broker that reads its old files every second, with two segments."""
+    broker = brokers.Millrace(args=SETTINGS + ('--set', 'scrub.every=1', '--set', 'scrub.rate=1G'))
+    try:
+        broker.start()
+        w = open_channel(broker)
+        ok(w.call(1, 'queue.declare', queue='long', durable=True))
+        publish(w, 'long', 0, 500)
+        w.close()
+        broker.restart()
+        w = open_channel(broker)
+        publish(w, 'long', 500, 500)
+        w.close()
+        yield broker
+    finally:
+        broker.remove()
+
+
+def log_of(broker):
+    with open(os.path.join(broker.folder, 'log'), encoding='utf-8') as f:
+        return f.read()
+
+
+def test_the_scrub_finds_what_rots(scrubbed):
+    brokers.wait_until(lambda: status(scrubbed)['scrub_rounds'] > 1, 30, 'a round of the scrub')
+    assert status(scrubbed)['scrub_damaged'] == 0 and status(scrubbed)['scrub_bytes'] > 1 << 20
+    assert 'scrub_damage' not in log_of(scrubbed)
+    files = names(os.path.join(scrubbed.data, 'seg'))
+    at = live_page(scrubbed.data)
+    flip(segment(scrubbed.data), at)
+    brokers.wait_until(lambda: status(scrubbed)['scrub_damaged'] > 0, 30, 'the scrub to find it')
+    line, = [text for text in log_of(scrubbed).splitlines() if 'scrub_damage' in text][:1]
+    for word in ('seg/s-0000000000000001', 'offset=%d' % (at - 100), 'queue=long', 'vhost=/', 'first_position=', 'salvage'):
+        assert word in line, (word, line)
+    assert names(os.path.join(scrubbed.data, 'seg')) == files       # nothing is removed
+    flip(segment(scrubbed.data), at)
+    rounds, damaged = status(scrubbed)['scrub_rounds'], status(scrubbed)['scrub_damaged']
+    brokers.wait_until(lambda: status(scrubbed)['scrub_rounds'] > rounds + 2, 30, 'more rounds')
+    assert status(scrubbed)['scrub_damaged'] <= damaged + 1
+    w = open_channel(scrubbed)
+    assert consume(w, 'long', 1000) == list(range(1000))
+    w.close()
+
+
+def test_the_scrub_minds_damage_of_live_messages_only(scrubbed):
+    """Bytes that nobody needs any more may rot; an old journal file may not."""
+    w = open_channel(scrubbed)
+    assert consume(w, 'long', 300) == list(range(300))
+    w.close()
+    with open(segment(scrubbed.data), 'rb') as f:
+        first = f.read().index(b'MRPG') + 100
+    flip(segment(scrubbed.data), first)
+    rounds = status(scrubbed)['scrub_rounds']
+    brokers.wait_until(lambda: status(scrubbed)['scrub_rounds'] > rounds + 1, 30, 'two rounds')
+    assert status(scrubbed)['scrub_damaged'] == 0, log_of(scrubbed)
+    path, offset = groups(scrubbed.data)[1]
+    flip(path, offset + 70)
+    brokers.wait_until(lambda: status(scrubbed)['scrub_damaged'] > 0, 30, 'the scrub to find it')
+    assert 'file=wal/' + os.path.basename(path) in log_of(scrubbed)
+    assert scrubbed.stop()[0] == 0
+
+
+def test_the_scrub_can_be_switched_off():
+    broker = brokers.Millrace(args=('--set', 'scrub.rate=0', '--set', 'scrub.every=1'))
+    try:
+        broker.start()
+        assert status(broker)['scrub_rounds'] == 0
+        assert broker.stop()[0] == 0
+    finally:
+        broker.remove()
+
+
+# ---- inspect
+
+def test_inspect_in_json_says_what_check_says(data):
+    lines = [json.loads(line) for line in millrace('inspect', '--json', data).stdout.splitlines()]
+    kinds = {}
+    for line in lines:
+        kinds.setdefault(line['kind'], []).append(line)
+    totals = check(data)[1]['totals']
+    whole, = kinds['journal']
+    assert not whole['damaged'] and len(kinds['group']) == whole['groups'] == totals['groups']
+    assert len(kinds['record']) == whole['records'] == totals['records']
+    assert all(record['text'] and record['bytes'] for record in kinds['record'])
+    newest = max(kinds['superblock'], key=lambda s: s['generation'])
+    assert newest['clean'] and newest['tail_offset'] == whole['end_offset'] and len(newest['uuid']) == 32
+    assert {s['uuid'] for s in kinds['segment']} == {newest['uuid']}
+    assert len(kinds['page']) == kinds['segments'][0]['pages'] >= totals['pages']
+    flip(journal(data), 4096 + 70)
+    done = millrace('inspect', '--json', data)
+    assert done.returncode == DAMAGED and json.loads([t for t in done.stdout.splitlines() if '"journal"' in t][0])['damaged']

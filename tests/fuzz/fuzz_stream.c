@@ -252,7 +252,7 @@ static void inspect(struct disk *disk)
     char *text = NULL;
     size_t len;
     FILE *out = open_memstream(&text, &len);
-    must(streams_inspect(os_sim_os(disk->sim), "d", true, out) == 0, "people are told of it");
+    must(streams_inspect(os_sim_os(disk->sim), "d", true, false, out) == 0, "people are told of it");
     fclose(out);
     free(text);
 }
