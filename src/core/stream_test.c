@@ -288,6 +288,25 @@ static void retention_by_age(void **state)
     end(rig);
 }
 
+/* Nobody publishes any more after a restart. */
+static void retention_by_age_after_a_restart(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    struct table t;
+    amqp_put_str(&table(&t)->w, "x-queue-type", slice_str("stream"));
+    amqp_put_str(&t.w, "x-max-age", slice_str("1m"));
+    amqp_put_long(&t.w, "x-stream-max-segment-size-bytes", 65536);
+    declare(rig, "s", writer_slice(&t.w));
+    publish_large(rig, "s", 5, 100000);
+    compact(rig);
+    restart(&rig);
+    assert_int_equal(stream_named(rig, "s")->partitions[0].start, 0);
+    rig_pass(rig, 90000);
+    assert_int_equal(stream_named(rig, "s")->partitions[0].start, 4);
+    end(rig);
+}
+
 static void trouble_with_the_disk(void **state)
 {
     (void)state;
@@ -529,6 +548,68 @@ static void a_feeder_waits_for_its_consumers(void **state)
     end(rig);
 }
 
+static void policy(struct rig *rig, const char *pattern, const char *key, int64_t value)
+{
+    struct table t;
+    char why[200];
+    amqp_put_long(&table(&t)->w, key, value);
+    assert_true(policy_put(rig->b, vhost_find(rig->b, slice_str("/")), slice_str("p"), slice_str(pattern), APPLY_QUEUES,
+                           1, writer_slice(&t.w), false, why, sizeof why));
+    (void)log_object(rig->b, &policy_find(vhost_find(rig->b, slice_str("/")), slice_str("p"), false)->object);
+    rig_step(rig);
+}
+
+/* A queue that refuses what is too much is not given it. What fits into no room at all it refuses all the same. */
+static void a_full_queue_loses_nothing(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    struct table t;
+    declare_stream(rig, "s", 1, 0);
+    amqp_put_str(&table(&t)->w, "x-overflow", slice_str("reject-publish"));
+    amqp_put_long(&t.w, "x-max-length", 10);
+    declare(rig, "q", writer_slice(&t.w));
+    amqp_put_str(&table(&t)->w, "x-overflow", slice_str("reject-publish"));
+    amqp_put_long(&t.w, "x-max-length-bytes", 20);
+    declare(rig, "r", writer_slice(&t.w));
+    put_numbers(rig, "s", 0, 20);
+    put(rig, "s", "more bytes than any limit allows");
+    put_numbers(rig, "s", 20, 20);
+    bind_source(rig, "q", "s", "", "first");
+    bind_source(rig, "r", "s", "", "first");
+    assert_int_equal(rig_ready(rig, "q"), 10);
+    char all[300];
+    snprintf(all, sizeof all, "%s more bytes than any limit allows", numbers(0, 19));
+    snprintf(all + strlen(all), sizeof all - strlen(all), " %s", numbers(20, 39));
+    assert_string_equal(get_all(rig, "q"), all);
+    snprintf(all, sizeof all, "%s", numbers(0, 39));
+    assert_string_equal(get_all(rig, "r"), all);
+    end(rig);
+}
+
+/* Whoever waits for room hears of it, however it comes. */
+static void room_for_a_feeder(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_options(&(struct broker_options){.paging_bytes = 1});
+    struct table t;
+    rig->check = false;
+    declare_stream(rig, "s", 1, 0);
+    amqp_put_str(&table(&t)->w, "x-overflow", slice_str("reject-publish"));
+    declare(rig, "q", writer_slice(&t.w));
+    policy(rig, "q", "max-length", 10);
+    put_numbers(rig, "s", 0, 100);
+    bind_source(rig, "q", "s", "", "first");
+    assert_int_equal(rig_ready(rig, "q"), 10);
+    policy(rig, "q", "max-length", 20);
+    rig_step(rig);
+    assert_int_equal(rig_ready(rig, "q"), 20);
+    ASK(QUEUE_PURGE, "q", NULL, NULL, 0);
+    assert_int_equal(rig_ready(rig, "q"), 20);
+    assert_string_equal(get_all(rig, "q"), numbers(20, 99));
+    end(rig);
+}
+
 static void keys_choose(void **state)
 {
     (void)state;
@@ -656,6 +737,7 @@ int main(void)
         cmocka_unit_test(synced_as_they_grow),
         cmocka_unit_test(retention_by_size),
         cmocka_unit_test(retention_by_age),
+        cmocka_unit_test(retention_by_age_after_a_restart),
         cmocka_unit_test(trouble_with_the_disk),
         cmocka_unit_test(failed_sync),
         cmocka_unit_test(partitions),
@@ -664,6 +746,8 @@ int main(void)
         cmocka_unit_test(a_bound_queue_gets_each_record_once),
         cmocka_unit_test(fed_once_over_crashes),
         cmocka_unit_test(a_feeder_waits_for_its_consumers),
+        cmocka_unit_test(a_full_queue_loses_nothing),
+        cmocka_unit_test(room_for_a_feeder),
         cmocka_unit_test(keys_choose),
         cmocka_unit_test(deleted_while_busy),
         cmocka_unit_test(freed_while_busy),
