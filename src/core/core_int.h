@@ -919,6 +919,7 @@ MUST_USE bool stream_bind_allowed(struct broker *b, const struct exchange *sourc
 MUST_USE bool stream_bound(struct broker *b, struct binding *binding); /* before it is in any list; false: no memory */
 void stream_source_gone(struct exchange *x);
 void stream_unbound(struct broker *b, struct binding *binding);
+unsigned stream_cursor_records(const struct exchange *source); /* that stream_log_cursor writes */
 lsn_t stream_log_cursor(struct broker *b, const struct binding *binding);
 void feed_hungry_queue(struct broker *b, struct queue *q); /* it has room again */
 

@@ -131,6 +131,11 @@ void stream_unbound(struct broker *b, struct binding *binding)
         stream_retention(b, s); /* what it had not passed need not stay */
 }
 
+unsigned stream_cursor_records(const struct exchange *source)
+{
+    return source->stream ? source->stream->partition_count : 0;
+}
+
 /* Where the cursor of a new binding stands. Without these records it would begin at the end after a crash: no promise was
  * made before they were durable. */
 lsn_t stream_log_cursor(struct broker *b, const struct binding *binding)
