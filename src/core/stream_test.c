@@ -339,6 +339,64 @@ static void trouble_with_the_disk(void **state)
     end(rig);
 }
 
+/* However much waits for a disk that takes nothing: who consumes goes on. */
+static void a_full_disk_stops_nobody(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    rig->check = false;
+    declare_stream(rig, "s", 1, 0);
+    declare(rig, "q", (struct slice){0});
+    put(rig, "q", "m");
+    rig->log->streams->fail_writes = UINT32_MAX;
+    publish_large(rig, "s", 700, 100000);
+    assert_true(rig->b->streams.pending_bytes > 64u << 20);
+    rig_clear(rig);
+    ASK(GET, "q", NULL, NULL, ASK_NO_ACK);
+    assert_string_equal(rig_delivered(rig), "m");
+    rig->log->streams->fail_writes = 0;
+    rig_pass(rig, 1500);
+    assert_int_equal(rig->b->streams.pending_bytes, 0);
+    end(rig);
+}
+
+/* More partitions than jobs can be on their way: a time is looked for in one after another. */
+static void a_time_in_many_partitions(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    rig->check = false;
+    declare_stream(rig, "s", 700, 0);
+    put_numbers(rig, "s", 0, 1400);
+    compact(rig);
+    restart(&rig);
+    rig->check = false;
+    consume_at(rig, "s", "c", "1h", 0);
+    assert_int_equal(rig_count(rig, EFF_DELIVER), 1400);
+    end(rig);
+}
+
+/* Small segments are given up before they are ever synced. */
+static void counts_what_is_kept(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    rig->check = false;
+    declare_stream(rig, "s", 1, 1 << 20);
+    put_numbers(rig, "s", 0, 5);
+    compact(rig);
+    publish_large(rig, "s", 60, 100000);
+    struct partition *p = &stream_named(rig, "s")->partitions[0];
+    assert_true(p->start > p->synced.end);
+    assert_int_equal(rig->b->totals.stream_records, p->end - p->start);
+    restart(&rig);
+    p = &stream_named(rig, "s")->partitions[0];
+    assert_int_equal(rig->b->totals.stream_records, p->end - p->start);
+    ASK(QUEUE_DELETE, "s", NULL, NULL, 0);
+    assert_int_equal(rig->b->totals.stream_records, 0);
+    end(rig);
+}
+
 /* After a failed sync the journal keeps everything. */
 static void failed_sync(void **state)
 {
@@ -739,6 +797,9 @@ int main(void)
         cmocka_unit_test(retention_by_age),
         cmocka_unit_test(retention_by_age_after_a_restart),
         cmocka_unit_test(trouble_with_the_disk),
+        cmocka_unit_test(a_full_disk_stops_nobody),
+        cmocka_unit_test(a_time_in_many_partitions),
+        cmocka_unit_test(counts_what_is_kept),
         cmocka_unit_test(failed_sync),
         cmocka_unit_test(partitions),
         cmocka_unit_test(equal_keys_stay_together),
