@@ -428,8 +428,8 @@ bool compact_turn(struct broker *b)
             compact_start(b);
         return k->phase != COMPACT_IDLE;
     case COMPACT_STREAMS:
-        if (b->streams.broken)
-            k->phase = COMPACT_IDLE;
+        if (b->streams.broken || (b->stopping && b->streams.writing_paused))
+            k->phase = COMPACT_IDLE; /* nothing was trimmed yet, and a stop does not wait for the disk */
         else if (!streams_synced(b))
             return false; /* an answer of the stream store brings the next step */
         else if (k->syncing)

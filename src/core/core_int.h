@@ -895,6 +895,7 @@ bool streams_overloaded(const struct broker *b); /* publishers are faster than t
 MUST_USE bool stream_make(struct broker *b, struct queue *q); /* its rules are known */
 void stream_free(struct broker *b, struct queue *q);
 MUST_USE bool age_parse(struct slice text, int64_t *ret_ms); /* "7D", "12h": a number and Y, M, D, h, m or s */
+void stream_recovered(struct broker *b, struct queue *q);
 void stream_rules_changed(struct broker *b, struct queue *q);
 void stream_target(struct broker *b, struct queue *q, const struct msg *msg, struct target *ret); /* its next offset */
 void stream_append(struct broker *b, const struct target *t, struct msg *msg); /* room in b->entries is reserved */
@@ -918,6 +919,7 @@ MUST_USE bool stream_bind_allowed(struct broker *b, const struct exchange *sourc
 MUST_USE bool stream_bound(struct broker *b, struct binding *binding); /* before it is in any list; false: no memory */
 void stream_source_gone(struct exchange *x);
 void stream_unbound(struct broker *b, struct binding *binding);
+unsigned stream_cursor_records(const struct exchange *source); /* that stream_log_cursor writes */
 lsn_t stream_log_cursor(struct broker *b, const struct binding *binding);
 void feed_hungry_queue(struct broker *b, struct queue *q); /* it has room again */
 

@@ -787,7 +787,8 @@ static void binding_command(struct broker *b, struct peer *peer, struct channel 
             return;
     bool fresh = false;
     struct slice args = c->ask->args;
-    if (!log_reserve(b, call.key.len + args.len + 2048, 2) ||
+    if (!log_reserve(b, call.key.len + args.len + 2048 + 64 * stream_cursor_records(call.x),
+                     2 + stream_cursor_records(call.x)) ||
         (add && !call.binding && !binding_make(b, call.x, call.q, call.dest, call.key, args, &fresh))) {
         no_memory(b, peer, c->channel, c->origin);
         return;

@@ -92,6 +92,8 @@ void queue_rules_changed(struct broker *b, struct queue *q)
         stream_rules_changed(b, q);
     else
         backlog_limit(b, q);
+    if (q->fed)
+        feed_hungry_queue(b, q); /* its limits may be wider now */
 }
 
 bool queue_rules_retry(struct broker *b)
@@ -271,6 +273,8 @@ uint64_t queue_purge(struct broker *b, struct queue *q)
         backlog_remove(b, CONTAINER_OF(delayed->next, struct entry, link), REASON_PURGED);
     dedup_purged(b, q);
     getters_end(b, q);
+    if (q->fed)
+        feed_hungry_queue(b, q);
     return purged;
 }
 

@@ -932,8 +932,12 @@ int broker_replayed(struct broker *b, mono_t now, wall_t wall, char *why, size_t
     LIST_EACH(&b->catalogue, node, after)
     {
         struct object *object = CONTAINER_OF(node, struct object, link);
-        if (object->kind == OBJ_QUEUE)
-            queue_used(b, CONTAINER_OF(object, struct queue, object));
+        struct queue *q = CONTAINER_OF(object, struct queue, object);
+        if (object->kind != OBJ_QUEUE)
+            continue;
+        queue_used(b, q);
+        if (q->stream)
+            stream_recovered(b, q);
     }
     return 0;
 }

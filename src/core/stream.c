@@ -127,6 +127,12 @@ static void retention_fired(void *arg, struct timer *timer)
     arm_retention(b, s);
 }
 
+/* After a replay: timers begin. */
+void stream_recovered(struct broker *b, struct queue *q)
+{
+    arm_retention(b, q->stream);
+}
+
 void stream_rules_changed(struct broker *b, struct queue *q)
 {
     if (b->recovering)

@@ -63,7 +63,7 @@ static struct port_side *side_of_streams(struct broker *b)
     return &b->sides[b->options.ports + 2];
 }
 
-static bool has_room(struct broker *b)
+bool stream_has_room(struct broker *b)
 {
     return b->streams.jobs < JOBS_MAX && port_has_room(side_of_streams(b));
 }
@@ -77,7 +77,7 @@ static void send(struct broker *b, struct stream_job **job)
 
 bool stream_send(struct broker *b, struct stream_job **job)
 {
-    if (!has_room(b))
+    if (!stream_has_room(b))
         return false;
     b->streams.jobs++;
     send(b, job);
@@ -188,7 +188,8 @@ void chunk_gather(struct broker *b, struct partition *p, const struct target *t,
 
 bool streams_overloaded(const struct broker *b)
 {
-    return b->streams.pending_bytes > PENDING_MAX;
+    /* While the disk takes nothing, or for the stop, nobody waits: there are alarms, and consumers go on. */
+    return b->streams.pending_bytes > PENDING_MAX && !b->streams.writing_paused && !b->stopping;
 }
 
 /* ---- the end of a tick: from gathered to chunks ---- */
@@ -294,12 +295,18 @@ static void pause(struct broker *b, bool *what, mono_t ns)
         wheel_set(&b->wheel, &b->streams.timer, b->now + ns);
 }
 
+/* No memory, or no room, and perhaps no answer on its way that would bring the next step. */
+static void look_again(struct broker *b)
+{
+    if (!timer_is_set(&b->streams.timer))
+        wheel_set(&b->wheel, &b->streams.timer, b->now + STARVE_NS);
+}
+
 void stream_starves(struct broker *b, struct stream *s)
 {
     if (list_empty(&s->hungry_link))
         list_insert(&b->streams.hungry, &s->hungry_link);
-    if (!timer_is_set(&b->streams.timer))
-        wheel_set(&b->wheel, &b->streams.timer, b->now + STARVE_NS);
+    look_again(b);
 }
 
 static void gather_all(struct broker *b)
@@ -363,8 +370,10 @@ static bool write_next(struct broker *b, struct partition *p)
 {
     struct chunk *c = p->queued;
     struct stream_job *job = c->job;
-    if (!sealed_reserve(p))
+    if (!sealed_reserve(p)) {
+        look_again(b);
         return false;
+    }
     name_job(job, p, c);
     job->err = 0;
     job->first = c->first;
@@ -416,8 +425,10 @@ bool streams_synced(struct broker *b)
     LIST_EACH(&b->streams.syncing, node, after)
     {
         struct partition *p = CONTAINER_OF(node, struct partition, dirty_link);
-        if (!p->sync_asked && p->written >= p->sync_upto && !ask_sync(b, p))
+        if (!p->sync_asked && p->written >= p->sync_upto && !ask_sync(b, p)) {
+            look_again(b);
             break;
+        }
     }
     return list_empty(&b->streams.syncing);
 }
@@ -450,17 +461,24 @@ static void synced(struct broker *b, struct stream_job *job)
 
 /* ---- reading ---- */
 
-static struct list *place_of(struct partition *p, uint64_t offset)
+/* From both ends: readers are where records are written or behind everything that is in memory, as a rule, and between may
+ * stand tens of thousands of small chunks. */
+struct chunk *chunk_before(struct partition *p, uint64_t offset)
 {
-    struct list *at = &p->chunks;
-    while (at->prev != &p->chunks && CONTAINER_OF(at->prev, struct chunk, link)->first > offset)
-        at = at->prev;
-    return at;
+    struct list *low = p->chunks.next, *high = p->chunks.prev;
+    for (; high != &p->chunks; low = low->next, high = high->prev) {
+        if (CONTAINER_OF(high, struct chunk, link)->first <= offset)
+            return CONTAINER_OF(high, struct chunk, link);
+        if (CONTAINER_OF(low, struct chunk, link)->first > offset)
+            return low->prev == &p->chunks ? NULL : CONTAINER_OF(low->prev, struct chunk, link);
+    }
+    return NULL;
 }
 
 struct chunk *chunk_load(struct broker *b, struct partition *p, uint64_t offset)
 {
-    struct list *at = place_of(p, offset);
+    struct chunk *before = chunk_before(p, offset);
+    struct list *at = before ? before->link.next : p->chunks.next;
     uint64_t until = at == &p->chunks ? p->written : CONTAINER_OF(at, struct chunk, link)->first;
     if (until > p->written)
         until = p->written;
@@ -597,9 +615,12 @@ static void send_drops(struct broker *b)
 {
     while (!list_empty(&b->streams.drops)) {
         struct stream_drop *drop = CONTAINER_OF(b->streams.drops.next, struct stream_drop, link);
-        if (drop->lsn > b->durable || ring_room(&side_of_streams(b)->port.effects) <= JOBS_MAX / 4 ||
-            !port_has_room(side_of_streams(b)))
+        if (drop->lsn > b->durable)
             return;
+        if (ring_room(&side_of_streams(b)->port.effects) <= JOBS_MAX / 4 || !port_has_room(side_of_streams(b))) {
+            look_again(b);
+            return;
+        }
         send(b, &drop->job); /* not answered, so not counted */
         list_remove(&drop->link);
         mem_free(drop);

@@ -137,6 +137,11 @@ void stream_unbound(struct broker *b, struct binding *binding)
         stream_retention(b, s); /* what it had not passed need not stay */
 }
 
+unsigned stream_cursor_records(const struct exchange *source)
+{
+    return source->stream ? source->stream->partition_count : 0;
+}
+
 /* Where the cursor of a new binding stands. Without these records it would begin at the end after a crash: no promise was
  * made before they were durable. */
 lsn_t stream_log_cursor(struct broker *b, const struct binding *binding)
@@ -206,17 +211,57 @@ static bool wanted(const struct stream *s, const struct cursor *cursor, const st
     return hit.found;
 }
 
-/* Memory and room for one record of the step are there. */
-static void feed_one(struct broker *b, struct cursor *cursor, struct msg *msg)
+/* What a queue refuses when it is full comes when there is room. What it would refuse empty it is given, and refuses. */
+static bool must_wait(struct queue *q, const struct msg *msg)
+{
+    return q->busy->ready_count && backlog_would_overflow(q, msg);
+}
+
+/* Memory and room for one record of the step are there. False: not now. */
+static bool feed_one(struct broker *b, struct cursor *cursor, struct msg *msg)
 {
     struct queue *targets[] = {cursor->target};
     struct route route = {.queues = targets, .count = 1, .max = 1};
     lsn_t lsn;
+    if (!wanted(cursor->follower->stream, cursor, msg))
+        return true;
+    if (must_wait(cursor->target, msg))
+        return false;
     enum enqueue_result result = enqueue_routed(b, msg, &route, NULL, &lsn);
     CHECK(result != ENQUEUE_NO_MEMORY);
+    return true;
 }
 
-/* One TX record with some messages of one partition and the new place. False: nothing was to be had, or there is no memory. */
+static size_t step_bytes(const struct msg *msg)
+{
+    return log_captured_bytes(log_enqueue_bytes(msg, 1) + 64u, 2);
+}
+
+/* Records of the chunk from at on, as far as the queue takes them, and the new place: one TX. Everything is reserved. */
+static uint32_t feed_some(struct broker *b, struct cursor *cursor, uint32_t partition, uint32_t at, uint32_t count)
+{
+    const struct stream_job *job = cursor->follower->places[partition].chunk->job;
+    uint32_t fed = 0;
+    bool takes = true;
+    pool_pin(&b->entries);
+    pool_pin(&b->keys);
+    for (uint32_t i = 0; i < count; i++) {
+        struct msg *msg = job->items[at + i].msg;
+        b->promised -= step_bytes(msg);
+        takes = takes && feed_one(b, cursor, msg);
+        fed += takes;
+    }
+    b->promised -= log_captured_bytes(64, 1);
+    if (fed)
+        (void)log_cursor(b, cursor, partition, job->items[at + fed - 1].offset + 1);
+    (void)log_capture_end(b);
+    pool_unpin(&b->entries);
+    pool_unpin(&b->keys);
+    return fed;
+}
+
+/* One TX record with some messages of one partition and the new place. False: nothing was to be had or the queue takes no
+ * more, or there is no memory. */
 static bool feed_step(struct broker *b, struct cursor *cursor)
 {
     struct follower *f = cursor->follower;
@@ -238,27 +283,17 @@ static bool feed_step(struct broker *b, struct cursor *cursor)
             stream_starves(b, s);
             return false;
         }
-        need += log_captured_bytes(log_enqueue_bytes(msg, 1) + 64u, 2);
+        need += step_bytes(msg);
     }
     if (!targets_reserve(b, 1) || !queue_rouse(b, cursor->target) || !pool_reserve_many(&b->entries, count) ||
         !dedup_reserve_keys(b, keys) || !log_capture_begin(b, need, 2)) {
         stream_starves(b, s);
         return false;
     }
-    pool_pin(&b->entries);
-    pool_pin(&b->keys);
+    count = feed_some(b, cursor, partition, at, count);
+    if (!count)
+        return false;
     uint64_t next = c->job->items[at + count - 1].offset + 1;
-    b->promised -= log_captured_bytes(64, 1);
-    (void)log_cursor(b, cursor, partition, next);
-    for (uint32_t i = 0; i < count; i++) {
-        struct msg *msg = c->job->items[at + i].msg;
-        b->promised -= log_captured_bytes(log_enqueue_bytes(msg, 1) + 64u, 2);
-        if (wanted(s, cursor, msg))
-            feed_one(b, cursor, msg);
-    }
-    (void)log_capture_end(b);
-    pool_unpin(&b->entries);
-    pool_unpin(&b->keys);
     const struct partition *p = &s->partitions[partition];
     bool passed = p->sealed_count && place->next < p->sealed[0].end && next >= p->sealed[0].end;
     place->at = at + count;

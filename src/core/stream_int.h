@@ -85,6 +85,7 @@ struct place {     /* of a reader in a partition */
     uint64_t next; /* OFFSET_NONE: it does not read this partition, or not yet */
     struct chunk *chunk;
     uint32_t at;
+    bool sought; /* by its time: a FIND is to be sent */
 };
 
 struct follower {
@@ -92,6 +93,7 @@ struct follower {
     struct stream *stream; /* NULL: given up, waits for the answers of `finding` */
     struct cursor *cursor; /* whose it is; NULL: a consumer's */
     uint32_t finding;      /* FIND jobs on their way */
+    wall_t from;           /* what they look for */
     uint32_t turn, run;    /* partition, and items taken of it in a row */
     uint32_t place_count;
     struct place places[];
@@ -122,6 +124,7 @@ struct offset_spec {
 };
 
 /* ---- stream_chunk.c ---- */
+bool stream_has_room(struct broker *b);                               /* for one more job */
 MUST_USE bool stream_send(struct broker *b, struct stream_job **job); /* false: no room now; the job stays yours */
 void chunks_turn(struct broker *b);
 void chunk_gather(struct broker *b, struct partition *p, const struct target *t, struct msg *msg);
@@ -130,6 +133,7 @@ void chunk_unread(struct broker *b, struct chunk *c);                           
 void chunk_read(struct chunk *c);                                                 /* one more */
 struct chunk *chunk_load(struct broker *b, struct partition *p, uint64_t offset); /* NULL: no room, no memory */
 uint32_t chunk_safe(struct broker *b, struct chunk *c);
+struct chunk *chunk_before(struct partition *p, uint64_t offset); /* the last that begins there or before; NULL */
 void stream_starves(struct broker *b, struct stream *s); /* it is awake again when a job has come back, or soon */
 void chunk_end(struct broker *b, struct chunk *c);       /* its partition goes; nobody reads it */
 /* Files of the partition that end at or below until go when lsn is durable (R3). */

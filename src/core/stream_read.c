@@ -136,15 +136,10 @@ void follower_found(struct broker *b, struct stream_job *job)
 /* The chunk that holds the place's next record, or is being read for it. NULL: SIGHT_END or SIGHT_LATER in why. */
 static struct chunk *enter(struct broker *b, struct follower *f, struct partition *p, uint64_t next, enum sight *why)
 {
-    struct chunk *c = NULL;
+    struct chunk *c = chunk_before(p, next);
     *why = SIGHT_END;
-    for (struct list *at = p->chunks.prev; at != &p->chunks; at = at->prev) {
-        c = CONTAINER_OF(at, struct chunk, link);
-        if (c->next <= next)
-            break;
-        if (c->first <= next)
-            return c;
-    }
+    if (c && c->next > next)
+        return c;
     if (next >= p->written)
         return NULL;
     *why = SIGHT_LATER;
@@ -186,6 +181,34 @@ static void step_into(struct broker *b, struct place *place, struct partition *p
         read_ahead(b, p, c);
 }
 
+/* The first record of a time is looked for in the files; what is not in one yet is younger than what is. False: no memory,
+ * or no room. */
+static bool find(struct broker *b, struct follower *f, struct partition *p)
+{
+    struct stream_job *job = stream_has_room(b) ? stream_job_new(STREAM_FIND, 0) : NULL;
+    if (!job)
+        return false;
+    job->ticket = (uint64_t)(uintptr_t)f;
+    job->stream = p->stream->queue->id;
+    job->partition = p->number;
+    job->first = p->start;
+    job->until = p->written;
+    job->timestamp = f->from;
+    CHECK(stream_send(b, &job));
+    f->finding++;
+    return true;
+}
+
+/* A stream may have more partitions than jobs can be on their way. */
+static enum sight seek(struct broker *b, struct follower *f, struct partition *p)
+{
+    if (find(b, f, p))
+        f->places[p->number].sought = false;
+    else
+        stream_starves(b, f->stream);
+    return SIGHT_LATER;
+}
+
 /* One partition. */
 static enum sight look(struct broker *b, struct follower *f, uint32_t number, const struct stream_item **ret)
 {
@@ -193,7 +216,7 @@ static enum sight look(struct broker *b, struct follower *f, uint32_t number, co
     struct place *place = &f->places[number];
     enum sight why;
     if (place->next == OFFSET_NONE)
-        return SIGHT_END;
+        return place->sought ? seek(b, f, p) : SIGHT_END;
     if (place->next < p->start)
         follower_place(b, f, number, p->start); /* retention was faster */
     for (;;) {
@@ -375,27 +398,7 @@ bool stream_consume_allowed(struct broker *b, struct channel *ch, struct queue *
     return false;
 }
 
-/* The first record of that time is looked for in the files; what is not in one yet is younger than what is. */
-static bool find(struct broker *b, struct follower *f, struct partition *p, wall_t time)
-{
-    struct stream_job *job = stream_job_new(STREAM_FIND, 0);
-    if (!job)
-        return false;
-    job->ticket = (uint64_t)(uintptr_t)f;
-    job->stream = p->stream->queue->id;
-    job->partition = p->number;
-    job->first = p->start;
-    job->until = p->written;
-    job->timestamp = time;
-    if (stream_send(b, &job)) {
-        f->finding++;
-        return true;
-    }
-    stream_job_free(&b->heap, &job);
-    return false;
-}
-
-static bool begin_at(struct broker *b, struct follower *f, struct partition *p, const struct offset_spec *spec)
+static void begin_at(struct broker *b, struct follower *f, struct partition *p, const struct offset_spec *spec)
 {
     uint64_t next = p->end;
     switch (spec->kind) {
@@ -404,16 +407,17 @@ static bool begin_at(struct broker *b, struct follower *f, struct partition *p, 
     case OFFSET_NEXT: break;
     case OFFSET_NUMBER: next = spec->number > p->start ? spec->number : p->start; break; /* also behind the end */
     case OFFSET_TIME:
-        if (p->written > p->start)
-            return find(b, f, p, spec->time);
+        f->from = spec->time;
+        f->places[p->number].sought = p->written > p->start;
+        if (f->places[p->number].sought)
+            return; /* when it is looked at */
         next = p->start;
         break;
     }
     follower_place(b, f, p->number, next);
-    return true;
 }
 
-/* Checked by stream_consume_allowed. False: no memory, or no room. */
+/* Checked by stream_consume_allowed. False: no memory. */
 bool stream_consume(struct broker *b, struct consumer *consumer)
 {
     struct stream *s = consumer->queue->stream;
@@ -426,10 +430,8 @@ bool stream_consume(struct broker *b, struct consumer *consumer)
     if (!f)
         return false;
     for (uint32_t i = 0; i < s->partition_count; i++)
-        if ((!one || v.i == i) && !begin_at(b, f, &s->partitions[i], &spec)) {
-            follower_free(b, &f);
-            return false;
-        }
+        if (!one || v.i == i)
+            begin_at(b, f, &s->partitions[i], &spec);
     consumer->follower = f;
     return true;
 }

@@ -173,7 +173,7 @@ static bool partition_settle(struct broker *b, struct partition *p, char *why, s
     if (p->start > p->end)
         p->start = p->end;
     drop_trimmed(p);
-    b->totals.stream_records += p->synced.end > p->start ? p->synced.end - p->start : 0; /* those behind were counted */
+    b->totals.stream_records += p->synced.end - p->start; /* those behind were counted; start may be among them */
     return true;
 }
 

@@ -288,6 +288,25 @@ static void retention_by_age(void **state)
     end(rig);
 }
 
+/* Nobody publishes any more after a restart. */
+static void retention_by_age_after_a_restart(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    struct table t;
+    amqp_put_str(&table(&t)->w, "x-queue-type", slice_str("stream"));
+    amqp_put_str(&t.w, "x-max-age", slice_str("1m"));
+    amqp_put_long(&t.w, "x-stream-max-segment-size-bytes", 65536);
+    declare(rig, "s", writer_slice(&t.w));
+    publish_large(rig, "s", 5, 100000);
+    compact(rig);
+    restart(&rig);
+    assert_int_equal(stream_named(rig, "s")->partitions[0].start, 0);
+    rig_pass(rig, 90000);
+    assert_int_equal(stream_named(rig, "s")->partitions[0].start, 4);
+    end(rig);
+}
+
 static void trouble_with_the_disk(void **state)
 {
     (void)state;
@@ -317,6 +336,64 @@ static void trouble_with_the_disk(void **state)
     assert_string_equal(rig_delivered(rig), "");
     rig->log->streams->read_err = 0;
     cancel(rig, "c");
+    end(rig);
+}
+
+/* However much waits for a disk that takes nothing: who consumes goes on. */
+static void a_full_disk_stops_nobody(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    rig->check = false;
+    declare_stream(rig, "s", 1, 0);
+    declare(rig, "q", (struct slice){0});
+    put(rig, "q", "m");
+    rig->log->streams->fail_writes = UINT32_MAX;
+    publish_large(rig, "s", 700, 100000);
+    assert_true(rig->b->streams.pending_bytes > 64u << 20);
+    rig_clear(rig);
+    ASK(GET, "q", NULL, NULL, ASK_NO_ACK);
+    assert_string_equal(rig_delivered(rig), "m");
+    rig->log->streams->fail_writes = 0;
+    rig_pass(rig, 1500);
+    assert_int_equal(rig->b->streams.pending_bytes, 0);
+    end(rig);
+}
+
+/* More partitions than jobs can be on their way: a time is looked for in one after another. */
+static void a_time_in_many_partitions(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    rig->check = false;
+    declare_stream(rig, "s", 700, 0);
+    put_numbers(rig, "s", 0, 1400);
+    compact(rig);
+    restart(&rig);
+    rig->check = false;
+    consume_at(rig, "s", "c", "1h", 0);
+    assert_int_equal(rig_count(rig, EFF_DELIVER), 1400);
+    end(rig);
+}
+
+/* Small segments are given up before they are ever synced. */
+static void counts_what_is_kept(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    rig->check = false;
+    declare_stream(rig, "s", 1, 1 << 20);
+    put_numbers(rig, "s", 0, 5);
+    compact(rig);
+    publish_large(rig, "s", 60, 100000);
+    struct partition *p = &stream_named(rig, "s")->partitions[0];
+    assert_true(p->start > p->synced.end);
+    assert_int_equal(rig->b->totals.stream_records, p->end - p->start);
+    restart(&rig);
+    p = &stream_named(rig, "s")->partitions[0];
+    assert_int_equal(rig->b->totals.stream_records, p->end - p->start);
+    ASK(QUEUE_DELETE, "s", NULL, NULL, 0);
+    assert_int_equal(rig->b->totals.stream_records, 0);
     end(rig);
 }
 
@@ -532,6 +609,68 @@ static void a_feeder_waits_for_its_consumers(void **state)
     end(rig);
 }
 
+static void policy(struct rig *rig, const char *pattern, const char *key, int64_t value)
+{
+    struct table t;
+    char why[200];
+    amqp_put_long(&table(&t)->w, key, value);
+    assert_true(policy_put(rig->b, vhost_find(rig->b, slice_str("/")), slice_str("p"), slice_str(pattern), APPLY_QUEUES,
+                           1, writer_slice(&t.w), false, why, sizeof why));
+    (void)log_object(rig->b, &policy_find(vhost_find(rig->b, slice_str("/")), slice_str("p"), false)->object);
+    rig_step(rig);
+}
+
+/* A queue that refuses what is too much is not given it. What fits into no room at all it refuses all the same. */
+static void a_full_queue_loses_nothing(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    struct table t;
+    declare_stream(rig, "s", 1, 0);
+    amqp_put_str(&table(&t)->w, "x-overflow", slice_str("reject-publish"));
+    amqp_put_long(&t.w, "x-max-length", 10);
+    declare(rig, "q", writer_slice(&t.w));
+    amqp_put_str(&table(&t)->w, "x-overflow", slice_str("reject-publish"));
+    amqp_put_long(&t.w, "x-max-length-bytes", 20);
+    declare(rig, "r", writer_slice(&t.w));
+    put_numbers(rig, "s", 0, 20);
+    put(rig, "s", "more bytes than any limit allows");
+    put_numbers(rig, "s", 20, 20);
+    bind_source(rig, "q", "s", "", "first");
+    bind_source(rig, "r", "s", "", "first");
+    assert_int_equal(rig_ready(rig, "q"), 10);
+    char all[300];
+    snprintf(all, sizeof all, "%s more bytes than any limit allows", numbers(0, 19));
+    snprintf(all + strlen(all), sizeof all - strlen(all), " %s", numbers(20, 39));
+    assert_string_equal(get_all(rig, "q"), all);
+    snprintf(all, sizeof all, "%s", numbers(0, 39));
+    assert_string_equal(get_all(rig, "r"), all);
+    end(rig);
+}
+
+/* Whoever waits for room hears of it, however it comes. */
+static void room_for_a_feeder(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_options(&(struct broker_options){.paging_bytes = 1});
+    struct table t;
+    rig->check = false;
+    declare_stream(rig, "s", 1, 0);
+    amqp_put_str(&table(&t)->w, "x-overflow", slice_str("reject-publish"));
+    declare(rig, "q", writer_slice(&t.w));
+    policy(rig, "q", "max-length", 10);
+    put_numbers(rig, "s", 0, 100);
+    bind_source(rig, "q", "s", "", "first");
+    assert_int_equal(rig_ready(rig, "q"), 10);
+    policy(rig, "q", "max-length", 20);
+    rig_step(rig);
+    assert_int_equal(rig_ready(rig, "q"), 20);
+    ASK(QUEUE_PURGE, "q", NULL, NULL, 0);
+    assert_int_equal(rig_ready(rig, "q"), 20);
+    assert_string_equal(get_all(rig, "q"), numbers(20, 99));
+    end(rig);
+}
+
 static void keys_choose(void **state)
 {
     (void)state;
@@ -659,7 +798,11 @@ int main(void)
         cmocka_unit_test(synced_as_they_grow),
         cmocka_unit_test(retention_by_size),
         cmocka_unit_test(retention_by_age),
+        cmocka_unit_test(retention_by_age_after_a_restart),
         cmocka_unit_test(trouble_with_the_disk),
+        cmocka_unit_test(a_full_disk_stops_nobody),
+        cmocka_unit_test(a_time_in_many_partitions),
+        cmocka_unit_test(counts_what_is_kept),
         cmocka_unit_test(failed_sync),
         cmocka_unit_test(partitions),
         cmocka_unit_test(equal_keys_stay_together),
@@ -667,6 +810,8 @@ int main(void)
         cmocka_unit_test(a_bound_queue_gets_each_record_once),
         cmocka_unit_test(fed_once_over_crashes),
         cmocka_unit_test(a_feeder_waits_for_its_consumers),
+        cmocka_unit_test(a_full_queue_loses_nothing),
+        cmocka_unit_test(room_for_a_feeder),
         cmocka_unit_test(keys_choose),
         cmocka_unit_test(deleted_while_busy),
         cmocka_unit_test(freed_while_busy),
