@@ -538,18 +538,12 @@ static void every_allocation_fails_once(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(backs_off),
-        cmocka_unit_test(blocks_nobody),
-        cmocka_unit_test(survives_a_restart),
-        cmocka_unit_test(while_compacting),
-        cmocka_unit_test(many_at_once),
-        cmocka_unit_test(in_pages),
-        cmocka_unit_test(expires_and_dies),
-        cmocka_unit_test(ends_and_transactions),
-        cmocka_unit_test(arguments),
-        cmocka_unit_test(any_may_leave),
-        cmocka_unit_test(random_histories),
-        cmocka_unit_test(every_allocation_fails_once),
+        cmocka_unit_test(backs_off),          cmocka_unit_test(blocks_nobody),
+        cmocka_unit_test(survives_a_restart), cmocka_unit_test(while_compacting),
+        cmocka_unit_test(many_at_once),       cmocka_unit_test(in_pages),
+        cmocka_unit_test(expires_and_dies),   cmocka_unit_test(ends_and_transactions),
+        cmocka_unit_test(arguments),          cmocka_unit_test(any_may_leave),
+        cmocka_unit_test(random_histories),   cmocka_unit_test(every_allocation_fails_once),
     };
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
