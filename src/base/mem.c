@@ -72,6 +72,13 @@ void mem_free_as(enum mem_kind kind, void *ptr)
     free(ptr);
 }
 
+void mem_move_as(enum mem_kind from, enum mem_kind to, void *ptr)
+{
+    size_t bytes = malloc_usable_size(ptr);
+    atomic_fetch_sub_explicit(&in_use[from].bytes, bytes, memory_order_relaxed);
+    atomic_fetch_add_explicit(&in_use[to].bytes, bytes, memory_order_relaxed);
+}
+
 void *mem_alloc(size_t len)
 {
     return mem_alloc_as(MEM_OTHER, len);

@@ -29,6 +29,7 @@ MUST_USE void *mem_zalloc_as(enum mem_kind kind, size_t len);
 MUST_USE void *mem_realloc_as(enum mem_kind kind, void *ptr, size_t len);
 MUST_USE void *mem_aligned_as(enum mem_kind kind, size_t align, size_t len);
 void mem_free_as(enum mem_kind kind, void *ptr);
+void mem_move_as(enum mem_kind from, enum mem_kind to, void *ptr); /* it is of the other kind from now on */
 
 size_t mem_in_use(void); /* of all kinds */
 size_t mem_in_use_as(enum mem_kind kind);

@@ -45,8 +45,10 @@ static void each_kind_has_an_account(void **state)
     assert_true(mem_in_use_as(MEM_MESSAGES) >= messages + 5000 && mem_in_use_as(MEM_MESSAGES) < messages + 6000);
     assert_true(mem_in_use_as(MEM_PAGES) >= pages + 4096);
     assert_int_equal(mem_in_use() - all, mem_in_use_as(MEM_MESSAGES) - messages + mem_in_use_as(MEM_PAGES) - pages);
+    mem_move_as(MEM_PAGES, MEM_MESSAGES, b);
+    assert_int_equal(mem_in_use_as(MEM_PAGES), pages);
     mem_free_as(MEM_MESSAGES, a);
-    mem_free_as(MEM_PAGES, b);
+    mem_free_as(MEM_MESSAGES, b);
     assert_int_equal(mem_in_use_as(MEM_MESSAGES), messages);
     assert_int_equal(mem_in_use_as(MEM_PAGES), pages);
     assert_string_equal(mem_kind_key(MEM_JOURNAL), "journal");

@@ -280,6 +280,7 @@ struct segment {      /* a file with live pages */
     uint64_t end;    /* of the last page that the core was told of */
     uint64_t weight; /* sum of page_weight */
     uint32_t pages;
+    bool own;  /* for one page: nothing more comes */
     lsn_t lsn; /* to be durable before the file goes; 0: not known yet */
 };
 

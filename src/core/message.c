@@ -30,6 +30,25 @@ struct msg *msg_new(struct slab_heap *mine, struct slice exchange, struct slice 
     return msg;
 }
 
+struct msg *msg_adopt(enum mem_kind kind, void *block, size_t at, const struct msg *lengths)
+{
+    size_t bytes = msg_size(lengths) - sizeof *lengths;
+    if (at < sizeof *lengths) { /* room for the struct in front */
+        block = mem_realloc_as(kind, block, sizeof *lengths + bytes);
+        if (!block)
+            return NULL;
+    }
+    struct msg *msg = block;
+    memmove(msg->bytes, (uint8_t *)block + at, bytes);
+    memcpy(msg, lengths, sizeof *lengths);
+    msg->large = true;
+    atomic_init(&msg->refs, 1);
+    struct msg *smaller = mem_realloc_as(kind, msg, sizeof *msg + bytes);
+    msg = smaller ? smaller : msg;
+    mem_move_as(kind, MEM_MESSAGES, msg);
+    return msg;
+}
+
 void msg_free(struct slab_heap *mine, struct msg *msg)
 {
     if (msg->large)

@@ -8,6 +8,7 @@
 #ifndef MILLRACE_CORE_MESSAGE_H
 #define MILLRACE_CORE_MESSAGE_H
 
+#include "base/mem.h"
 #include "base/slab.h"
 #include "base/types.h"
 
@@ -40,6 +41,11 @@ struct msg {
  * caller at msg_body_room. NULL: no memory. The names are at most 255 bytes. */
 MUST_USE struct msg *msg_new(struct slab_heap *mine, struct slice exchange, struct slice key, struct slice props,
                              size_t body_len);
+/* A message made of a block that holds exchange, key, props and body in this order from `at` on: for large ones, which are
+ * not to be in memory twice. block is of mem_alloc's family and of that kind; it is taken over. NULL: no memory, and the block stays the
+ * caller's. The lengths lie within the block. */
+MUST_USE struct msg *msg_adopt(enum mem_kind kind, void *block, size_t at, const struct msg *lengths);
+#define MSG_ADOPT_BYTES (1u << 20) /* bodies of so much or more are worth it */
 void msg_free(struct slab_heap *mine, struct msg *msg);
 
 static inline struct msg *msg_ref(struct msg *msg)

@@ -17,7 +17,8 @@
 #define PAGE_BYTES                                                                                                     \
     (128u * 1024) /* messages are gathered up to about this, encoded; one larger message is a page of its own */
 #define PAGE_ITEMS_MAX 4096u
-#define PAGE_PORT_SLOTS 512u /* of the store's port: more than jobs can be on their way */
+#define PAGE_OWN_BYTES (1u << 20) /* a message of so much or more is a page of its own, in a file of its own */
+#define PAGE_PORT_SLOTS 512u      /* of the store's port: more than jobs can be on their way */
 
 enum page_job_type {
     PAGE_WRITE, /* items → where; with `sync` answered when they are on the disk for good */

@@ -281,6 +281,8 @@ static uint32_t page_measure(struct broker *b, struct lane *lane, bool thin)
         struct entry *e = CONTAINER_OF(at, struct entry, link);
         if (e->lsn > b->durable)
             break;
+        if (count && msg_size(e->msg) >= PAGE_OWN_BYTES)
+            return count;
         bytes += msg_size(e->msg);
         if (++count == PAGE_ITEMS_MAX || bytes >= paging_page_bytes(b))
             return count;

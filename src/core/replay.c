@@ -421,7 +421,18 @@ static bool target_read(struct reader *r, struct replay_target *ret)
     return reader_ok(r);
 }
 
-static struct msg *msg_read(struct broker *b, struct reader *r, uint64_t id)
+/* A large one out of pieces takes over the memory in which they were put together: with it goes the record. */
+static struct msg *msg_of_pieces(struct broker *b, const struct msg *lengths, struct slice body)
+{
+    size_t before = (size_t)lengths->exchange_len + lengths->key_len + lengths->props_len;
+    size_t at = (size_t)(body.ptr - b->pieces.bytes) - before;
+    struct msg *msg = msg_adopt(MEM_OTHER, b->pieces.bytes, at, lengths);
+    if (msg)
+        b->pieces = (struct buffer){.limit = b->pieces.limit};
+    return msg;
+}
+
+static struct msg *msg_read(struct broker *b, struct reader *r, uint64_t id, bool record_may_go)
 {
     uint8_t flags = reader_u8(r), priority = reader_u8(r);
     int64_t expiration = (int64_t)reader_varint(r) - 1;
@@ -431,6 +442,19 @@ static struct msg *msg_read(struct broker *b, struct reader *r, uint64_t id)
                  props = reader_take(r, props_len), body = reader_take(r, body_len);
     if (!reader_done(r))
         return NULL;
+    const uint8_t *pieces = b->pieces.bytes;
+    if (record_may_go && body.len >= MSG_ADOPT_BYTES && pieces && body.ptr > pieces &&
+        body.ptr < pieces + b->pieces.len) {
+        struct msg lengths = {.exchange_len = exchange_len,
+                              .key_len = key_len,
+                              .props_len = (uint32_t)props_len,
+                              .body_len = (uint32_t)body_len,
+                              .flags = flags,
+                              .priority = priority,
+                              .expiration_ms = expiration,
+                              .id = id};
+        return msg_of_pieces(b, &lengths, body);
+    }
     struct msg *msg = msg_new(&b->heap, exchange, key, props, body.len);
     if (!msg)
         return NULL;
@@ -543,14 +567,14 @@ static bool replay_enqueue(struct broker *b, struct reader *r, const wall_t *acc
             return false;
     if (count == 0)
         return reader_ok(r);
-    struct msg *msg = what & ENQ_BODY ? msg_read(b, r, id) : shared_find(b, id);
+    struct msg *msg = what & ENQ_BODY ? msg_read(b, r, id, count == 1) : shared_find(b, id);
     if (!msg)
         return !(what & ENQ_BODY);
     bool ok = true;
     if ((what & ENQ_BODY) && (what & ENQ_SNAPSHOT) && id)
         ok = shared_keep(b, msg);
-    for (uint64_t i = 0; i < count && ok; i++)
-        ok = target_read(&targets, &t) && hold(b, &t, msg, what & ENQ_SNAPSHOT, accepted);
+    for (uint64_t i = 0; i < count && ok; i++) /* the only target has been read, and perhaps its record is gone */
+        ok = (count == 1 || target_read(&targets, &t)) && hold(b, &t, msg, what & ENQ_SNAPSHOT, accepted);
     if (what & ENQ_BODY)
         msg_unref(&b->heap, msg);
     return ok;

@@ -27,7 +27,7 @@ static void consider(struct broker *b, struct segment *s)
 {
     bool newest = s->number == b->newest_segment;
     list_remove(&s->link);
-    if (s->pages == 0 && (!newest || (b->alarms & ALARM_DISK)))
+    if (s->pages == 0 && (!newest || s->own || (b->alarms & ALARM_DISK)))
         list_insert(&b->dead_segments, &s->link);
     else if (s->pages && !newest && s->weight < SEGMENT_WEIGHT / 2 * s->end)
         list_insert(&b->sparse_segments, &s->link);
@@ -40,6 +40,7 @@ static struct segment *segment_ref(struct broker *b, const struct page_where *wh
     if (!s)
         return NULL;
     s->pages++;
+    s->own = where->len >= PAGE_OWN_BYTES;
     list_remove(&s->link);
     if (s->end < (uint64_t)where->offset + where->len)
         s->end = (uint64_t)where->offset + where->len;

@@ -102,7 +102,7 @@ uint64_t page_len(const struct page_job *job)
     return len;
 }
 
-static void put_item(struct writer *w, const struct page_item *item, uint64_t distance)
+static void put_item_head(struct writer *w, const struct page_item *item, uint64_t distance)
 {
     const struct msg *msg = item->msg;
     writer_varint(w, distance);
@@ -115,7 +115,36 @@ static void put_item(struct writer *w, const struct page_item *item, uint64_t di
     writer_u8(w, msg->key_len);
     writer_varint(w, msg->props_len);
     writer_varint(w, msg->body_len);
-    writer_put(w, msg->bytes, message_bytes(msg)); /* the four lie in this order */
+}
+
+static void put_head(const struct page_job *job, uint32_t seed, size_t body_len, uint32_t body_crc, uint8_t *ret)
+{
+    struct writer w = writer_of(ret, PAGE_HEADER);
+    writer_u32(&w, MAGIC_PAGE);
+    writer_u32(&w, (uint32_t)body_len);
+    writer_u64(&w, job->queue);
+    writer_u8(&w, job->lane);
+    writer_u8(&w, 0);
+    writer_u16(&w, 0);
+    writer_u32(&w, job->count);
+    writer_u64(&w, job->items[0].position);
+    writer_u64(&w, job->items[job->count - 1].position);
+    writer_u32(&w, body_crc);
+    CHECK(w.len == PAGE_CRC_AT);
+    writer_u32(&w, layout_crc(seed, ret, PAGE_CRC_AT));
+    CHECK(writer_ok(&w) && w.len == PAGE_HEADER);
+}
+
+size_t page_encode_head(const struct page_job *job, uint32_t seed, uint8_t ret[PAGE_HEAD_MAX])
+{
+    CHECK(job->count == 1);
+    const struct msg *msg = job->items[0].msg;
+    struct writer body = writer_of(ret + PAGE_HEADER, PAGE_HEAD_MAX - PAGE_HEADER);
+    put_item_head(&body, &job->items[0], 0);
+    CHECK(writer_ok(&body));
+    uint32_t crc = layout_crc(layout_crc(seed, body.base, body.len), msg->bytes, message_bytes(msg));
+    put_head(job, seed, body.len + message_bytes(msg), crc, ret);
+    return PAGE_HEADER + body.len;
 }
 
 void page_encode(const struct page_job *job, uint32_t seed, uint8_t *ret, size_t len)
@@ -124,23 +153,12 @@ void page_encode(const struct page_job *job, uint32_t seed, uint8_t *ret, size_t
     struct writer body = writer_of(ret + PAGE_HEADER, len - PAGE_HEADER);
     for (uint32_t i = 0; i < job->count; i++) {
         CHECK(i == 0 || job->items[i].position > job->items[i - 1].position);
-        put_item(&body, &job->items[i], distance_field(job, i));
+        put_item_head(&body, &job->items[i], distance_field(job, i));
+        const struct msg *msg = job->items[i].msg;
+        writer_put(&body, msg->bytes, message_bytes(msg)); /* names, properties and body lie in this order */
     }
     CHECK(writer_ok(&body) && body.len == len - PAGE_HEADER);
-    struct writer w = writer_of(ret, PAGE_HEADER);
-    writer_u32(&w, MAGIC_PAGE);
-    writer_u32(&w, (uint32_t)body.len);
-    writer_u64(&w, job->queue);
-    writer_u8(&w, job->lane);
-    writer_u8(&w, 0);
-    writer_u16(&w, 0);
-    writer_u32(&w, job->count);
-    writer_u64(&w, job->items[0].position);
-    writer_u64(&w, job->items[job->count - 1].position);
-    writer_u32(&w, layout_crc(seed, body.base, body.len));
-    CHECK(w.len == PAGE_CRC_AT);
-    writer_u32(&w, layout_crc(seed, ret, PAGE_CRC_AT));
-    CHECK(writer_ok(&w) && w.len == PAGE_HEADER);
+    put_head(job, seed, body.len, layout_crc(seed, body.base, body.len), ret);
 }
 
 /* ------------------------------------------------------------------------------------------------------------- decoding */
@@ -168,36 +186,61 @@ enum layout_verdict page_head_get(const uint8_t *bytes, uint32_t seed, struct pa
     return LAYOUT_GOOD;
 }
 
-/* The next message of a body; its position is before's plus what it says. False: these are no such bytes. */
-static bool item_read(struct reader *r, struct slab_heap *mine, uint64_t before, bool first, struct page_item *ret,
-                      bool *ret_no_memory)
+/* What a body says of its next message. */
+struct item_head {
+    struct page_item item; /* without its message */
+    struct slice exchange, key, props, body;
+    struct msg lengths; /* and flags; last, for clang has its own mind about where such a struct may be */
+};
+
+/* The position is before's plus what it says. False: these are no such bytes. */
+static bool item_parse(struct reader *r, uint64_t before, bool first, struct item_head *ret)
 {
     uint64_t distance = reader_varint(r), deadline = reader_varint(r), returns = reader_varint(r);
     uint8_t flags = reader_u8(r), priority = reader_u8(r);
     uint64_t expiration = reader_varint(r);
     uint8_t exchange_len = reader_u8(r), key_len = reader_u8(r);
     uint64_t props_len = reader_varint(r), body_len = reader_varint(r);
-    struct slice exchange = reader_take(r, exchange_len), key = reader_take(r, key_len),
-                 props = reader_take(r, props_len), body = reader_take(r, body_len);
+    ret->exchange = reader_take(r, exchange_len);
+    ret->key = reader_take(r, key_len);
+    ret->props = reader_take(r, props_len);
+    ret->body = reader_take(r, body_len);
     bool ascends = first ? distance == 0 : distance > 0 && distance <= UINT64_MAX - before;
     if (!reader_ok(r) || !ascends || deadline > INT64_MAX || expiration > (uint64_t)INT64_MAX + 1 ||
         returns >> 1 > UINT32_MAX)
         return false;
-    struct msg *msg = msg_new(mine, exchange, key, props, body.len);
+    ret->lengths = (struct msg){.exchange_len = exchange_len,
+                                .key_len = key_len,
+                                .props_len = (uint32_t)props_len,
+                                .body_len = (uint32_t)body_len,
+                                .flags = flags,
+                                .priority = priority,
+                                .expiration_ms = (int64_t)(expiration - 1)};
+    ret->item = (struct page_item){.position = before + distance,
+                                   .deadline = deadline ? (wall_t)(deadline - 1) : WALL_NEVER,
+                                   .returns = (uint32_t)(returns >> 1),
+                                   .redelivered = returns & 1};
+    return true;
+}
+
+static bool item_read(struct reader *r, struct slab_heap *mine, uint64_t before, bool first, struct page_item *ret,
+                      bool *ret_no_memory)
+{
+    struct item_head head;
+    if (!item_parse(r, before, first, &head))
+        return false;
+    struct msg *msg = msg_new(mine, head.exchange, head.key, head.props, head.body.len);
     if (!msg) {
         *ret_no_memory = true;
         return false;
     }
-    msg->flags = flags;
-    msg->priority = priority;
-    msg->expiration_ms = (int64_t)(expiration - 1);
-    if (body.len)
-        memcpy(msg_body_room(msg), body.ptr, body.len);
-    *ret = (struct page_item){.position = before + distance,
-                              .deadline = deadline ? (wall_t)(deadline - 1) : WALL_NEVER,
-                              .returns = (uint32_t)(returns >> 1),
-                              .redelivered = returns & 1,
-                              .msg = msg};
+    msg->flags = head.lengths.flags;
+    msg->priority = head.lengths.priority;
+    msg->expiration_ms = head.lengths.expiration_ms;
+    if (head.body.len)
+        memcpy(msg_body_room(msg), head.body.ptr, head.body.len);
+    *ret = head.item;
+    ret->msg = msg;
     return true;
 }
 
@@ -269,4 +312,26 @@ int page_decode(struct slice bytes, uint32_t seed, struct slab_heap *mine, struc
     job->items[job->count - 1].position = last;
     *ret_what = no_memory ? "no memory" : what;
     return no_memory ? -ENOMEM : -EILSEQ;
+}
+
+int page_decode_one(uint8_t **block, size_t len, uint32_t seed, struct page_job *job, const char **ret_what)
+{
+    CHECK(job->count == 1);
+    struct page_head head;
+    struct item_head one;
+    *ret_what = page_damage(slice_of(*block, len), seed, job, &head);
+    if (*ret_what)
+        return -EILSEQ;
+    struct reader r = reader_of(slice_of(*block + PAGE_HEADER, head.body_len));
+    *ret_what = "the message in it has no valid form";
+    if (!item_parse(&r, head.first, true, &one) || !reader_done(&r) || head.last != head.first)
+        return -EILSEQ;
+    *ret_what = "no memory";
+    struct msg *msg = msg_adopt(MEM_STORE, *block, len - message_bytes(&one.lengths), &one.lengths);
+    if (!msg)
+        return -ENOMEM;
+    *block = NULL;
+    job->items[0] = one.item;
+    job->items[0].msg = msg;
+    return 0;
 }

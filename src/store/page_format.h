@@ -10,7 +10,8 @@
 #include "journal/layout.h"
 
 #define PAGE_HEADER 48u
-#define PAGE_LEN_MAX (1u << 30) /* of one page; the largest message is far below it */
+#define PAGE_HEAD_MAX (PAGE_HEADER + 80u) /* with what stands in front of the first message's bytes */
+#define PAGE_LEN_MAX (1u << 30)           /* of one page; the largest message is far below it */
 
 struct segment_head {
     uint8_t uuid[LAYOUT_UUID_LEN];
@@ -35,6 +36,11 @@ struct page_head {
 
 /* Encoded length of the job's items, header included. */
 uint64_t page_len(const struct page_job *job);
+/* Of a page of one message: what stands in front of its bytes (msg->bytes, the rest of the page). Returns the length. */
+size_t page_encode_head(const struct page_job *job, uint32_t seed, uint8_t ret[PAGE_HEAD_MAX]);
+/* As page_decode for a page of one message: the message takes over *block (of kind MEM_STORE), which holds the page, and is
+ * NULL then. */
+MUST_USE int page_decode_one(uint8_t **block, size_t len, uint32_t seed, struct page_job *job, const char **ret_what);
 /* Fills exactly page_len bytes, at most PAGE_LEN_MAX. The job has items, in ascending order of their positions. */
 void page_encode(const struct page_job *job, uint32_t seed, uint8_t *ret, size_t len);
 

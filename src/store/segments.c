@@ -214,7 +214,7 @@ static void unlink_file(struct segments *segments, uint32_t number)
 }
 
 /* Nothing more is written to the open file. One that holds no good page is nobody's. */
-static void seal(struct segments *segments)
+void segments_seal(struct segments *segments)
 {
     if (!segments->open)
         return;
@@ -251,7 +251,7 @@ static int begin(struct segments *segments)
     err = segments->os->pwrite(segments->os, segments->fd, segments->block, LAYOUT_BLOCK, 0);
     if (!err)
         return 0;
-    seal(segments);
+    segments_seal(segments);
     return fault(segments, err, "begin seg/s-%016" PRIx32, head.segment);
 }
 
@@ -269,7 +269,14 @@ static bool fits(const struct segments *segments, uint64_t len)
 int segments_prepare(struct segments *segments, uint64_t len)
 {
     if (segments->open && !fits(segments, len))
-        seal(segments);
+        segments_seal(segments);
+    return segments->open ? 0 : begin(segments);
+}
+
+int segments_prepare_own(struct segments *segments)
+{
+    if (segments->open && segments->offset != LAYOUT_BLOCK)
+        segments_seal(segments);
     return segments->open ? 0 : begin(segments);
 }
 
@@ -286,11 +293,10 @@ static int make_durable(struct segments *segments)
     return 0;
 }
 
-int segments_append(struct segments *segments, const uint8_t *bytes, size_t pages, bool sync)
+/* err: of writing. */
+static int settle(struct segments *segments, int err, size_t pages, bool sync)
 {
     struct segment *file = open_file(segments);
-    size_t all = (size_t)layout_blocks(pages);
-    int err = segments->os->pwrite(segments->os, segments->fd, bytes, all, segments->offset);
     if (err) {
         fault(segments, err, "write seg/s-%016" PRIx32 " at %" PRIu64, segments->open, segments->offset);
         if (file->size)
@@ -299,12 +305,34 @@ int segments_append(struct segments *segments, const uint8_t *bytes, size_t page
         err = make_durable(segments);
     }
     if (err) {
-        seal(segments);
+        segments_seal(segments);
         return err;
     }
     file->size = segments->offset + pages;
-    segments->offset += all;
+    segments->offset += layout_blocks(pages);
     return 0;
+}
+
+int segments_append(struct segments *segments, const uint8_t *bytes, size_t pages, bool sync)
+{
+    size_t all = (size_t)layout_blocks(pages);
+    return settle(segments, segments->os->pwrite(segments->os, segments->fd, bytes, all, segments->offset), pages,
+                  sync);
+}
+
+int segments_append_parts(struct segments *segments, const struct slice *parts, unsigned count, bool sync)
+{
+    static const uint8_t zeros[LAYOUT_BLOCK];
+    uint64_t at = segments->offset;
+    int err = 0;
+    for (unsigned i = 0; i < count && !err; i++) {
+        err = segments->os->pwrite(segments->os, segments->fd, parts[i].ptr, parts[i].len, at);
+        at += parts[i].len;
+    }
+    size_t pages = (size_t)(at - segments->offset), rest = (size_t)layout_blocks(pages) - pages;
+    if (!err && rest)
+        err = segments->os->pwrite(segments->os, segments->fd, zeros, rest, at);
+    return settle(segments, err, pages, sync);
 }
 
 /* ------------------------------------------------------------------------------------------------------------- reading */
@@ -409,7 +437,7 @@ int segments_drop(struct segments *segments, uint32_t number, uint64_t known_end
     if (file->begun && file->size > known_end)
         return 0;
     if (number == segments->open)
-        seal(segments);
+        segments_seal(segments);
     reader_close(segments, reader_find(segments, number));
     file = file_find(segments, number);
     if (!file)
@@ -422,7 +450,7 @@ int segments_drop(struct segments *segments, uint32_t number, uint64_t known_end
 
 void segments_close(struct segments *segments)
 {
-    seal(segments);
+    segments_seal(segments);
     readers_close(segments);
     parking_fini(&segments->parking);
     mem_free(segments->files);

@@ -58,12 +58,17 @@ MUST_USE int segments_sweep(struct segments *segments);
 
 /* Makes sure that len bytes can be appended in one piece: seals the open file when they do not fit and begins the next. */
 MUST_USE int segments_prepare(struct segments *segments, uint64_t len);
+/* The same for a page that is to have the file for itself: nothing else is in it, and it is sealed behind the page. */
+MUST_USE int segments_prepare_own(struct segments *segments);
+void segments_seal(struct segments *segments);
 /* How much may be appended to the open file; at least what was prepared. */
 uint64_t segments_room(const struct segments *segments);
 /* Writes at segments->offset of segments->open; pages: bytes with a meaning, padded with zeros to whole blocks. sync:
  * durable afterwards, with all that was appended to this file before. An error ends the file: nothing more is written to
  * it, and a file without good pages is removed. */
 MUST_USE int segments_append(struct segments *segments, const uint8_t *bytes, size_t pages, bool sync);
+/* The same for one page in parts, which are not padded. */
+MUST_USE int segments_append_parts(struct segments *segments, const struct slice *parts, unsigned count, bool sync);
 
 /* A descriptor for the file that holds where, a loan until the next call of any function here. -EILSEQ: the file is
  * missing or too short. */

@@ -317,6 +317,11 @@ static int read_page(struct store *store, struct page_job *job, const char **ret
     if (err)
         return err;
     uint32_t seed = page_seed(store->segments.uuid, where->segment, where->offset);
+    if (job->count == 1 && where->len >= PAGE_OWN_BYTES) {
+        err = page_decode_one(&store->buffer, where->len, seed, job, ret_what);
+        store->buffer_cap = store->buffer ? store->buffer_cap : 0;
+        return err;
+    }
     return page_decode(slice_of(store->buffer, where->len), seed, &store->heap, job, ret_what);
 }
 
@@ -374,6 +379,12 @@ static bool drop_one(struct store *store)
 
 /* -------------------------------------------------------------------------------------------------------------- writes */
 
+/* A large message is written from where it is, into a file of its own. */
+static bool is_large(const struct page_job *job)
+{
+    return job->count == 1 && msg_size(job->items[0].msg) >= PAGE_OWN_BYTES;
+}
+
 /* As many writes as fit into limit bytes, one at least. */
 static struct batch batch_of(const struct store *store, uint64_t limit)
 {
@@ -381,7 +392,7 @@ static struct batch batch_of(const struct store *store, uint64_t limit)
     while (batch.count < store->writes.len) {
         const struct page_job *job = job_peek(&store->writes, batch.count);
         uint64_t len = page_len(job);
-        if (batch.count && len > limit - batch.bytes)
+        if (batch.count && (len > limit - batch.bytes || is_large(job)))
             break;
         batch.bytes += len;
         batch.sync = batch.sync || job->sync;
@@ -444,12 +455,37 @@ static void complain_of_write(struct store *store, int err, uint32_t count)
     store->write_err = err;
 }
 
+static int write_large(struct store *store, struct batch *batch)
+{
+    struct segments *segments = &store->segments;
+    struct page_job *job = job_peek(&store->writes, 0);
+    const struct msg *msg = job->items[0].msg;
+    uint8_t head[PAGE_HEAD_MAX];
+    *batch = batch_of(store, 1);
+    snprintf(segments->fault, sizeof segments->fault, "encode a page: it is too large");
+    if (batch->bytes > PAGE_LEN_MAX)
+        return -EFBIG;
+    int err = segments_prepare_own(segments);
+    if (err)
+        return err;
+    uint32_t offset = (uint32_t)segments->offset, segment = segments->open;
+    size_t len = page_encode_head(job, page_seed(segments->uuid, segment, offset), head);
+    struct slice parts[] = {slice_of(head, len), slice_of(msg->bytes, msg_size(msg) - sizeof *msg)};
+    CHECK(parts[0].len + parts[1].len == batch->bytes);
+    err = segments_append_parts(segments, parts, 2, batch->sync);
+    if (err)
+        return err;
+    segments_seal(segments);
+    job->where = (struct page_where){.segment = segment, .offset = offset, .len = (uint32_t)batch->bytes};
+    return 0;
+}
+
 static bool write_batch(struct store *store)
 {
     struct batch batch;
     if (!store->writes.len)
         return false;
-    int err = write_some(store, &batch);
+    int err = is_large(job_peek(&store->writes, 0)) ? write_large(store, &batch) : write_some(store, &batch);
     complain_of_write(store, err, batch.count);
     if (!err) {
         figure_add(store, FIGURE_PAGES_WRITTEN, batch.count);

@@ -787,6 +787,84 @@ static void every_power_cut(void **state)
     assert_true(cuts > 400);
 }
 
+/* One message of a MiB or more. */
+static unsigned rig_page_large(struct rig *rig)
+{
+    unsigned ticket = rig_page_new(rig, 1, 1500000, true);
+    for (bool large = false; !large; rig->pages[ticket].salt += !large) {
+        struct page_item item;
+        assert_true(rig_item(&rig->heap, &rig->pages[ticket], 0, &item));
+        large = msg_size(item.msg) >= PAGE_OWN_BYTES;
+        msg_unref(&rig->heap, item.msg);
+    }
+    return ticket;
+}
+
+/* What is around it stays in the file it was in, or goes to the next one. */
+static void large_work(struct rig *rig)
+{
+    unsigned from = rig->pages_len;
+    for (unsigned i = 0; i < 5; i++) {
+        rig_write(rig, i % 2 ? rig_page_large(rig) : rig_page_new(rig, 3, 200, true));
+        if (i == 2)
+            rig_steps(rig);
+    }
+    rig_steps(rig);
+    for (unsigned i = from; i < rig->pages_len; i++)
+        if (rig->pages[i].written)
+            rig_read(rig, i);
+    rig_steps(rig);
+}
+
+static void large_pages(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new(17);
+    rig_open(rig);
+    large_work(rig);
+    assert_int_equal(rig_files(rig), 5);
+    all_readable(rig, true);
+    for (unsigned i = 0; i < 5; i++)
+        for (unsigned k = 0; k < i; k++)
+            assert_int_not_equal(rig->pages[i].where.segment, rig->pages[k].where.segment);
+    uint32_t large = rig->pages[1].where.segment;
+    assert_true(rig_drop(rig, large, 0));
+    rig_steps(rig);
+    assert_false(rig_has(rig, large));
+    rig_die(rig, true, 1);
+    rig->pages[1].written = false;
+    rig_open(rig);
+    all_readable(rig, true);
+    rig_free(rig);
+}
+
+static void every_io_of_a_large_page_fails(void **state)
+{
+    (void)state;
+    unsigned hits = 0;
+    for (unsigned row = 0; row < 3; row++)
+        for (uint64_t n = 1;; n++) {
+            struct rig *rig = rig_new(18);
+            rig_open(rig);
+            os_sim_fail(rig->sim, row == 2 ? 0 : OS_SIM_ALL, n, row ? ENOSPC : EIO, false);
+            os_sim_cut_after(rig->sim, row == 2 ? (int64_t)n : -1);
+            large_work(rig);
+            bool hit = os_sim_failures_hit(rig->sim) > 0 || os_sim_is_cut(rig->sim);
+            os_sim_fail(rig->sim, 0, 0, 0, false);
+            if (row != 2)
+                all_readable(rig, true);
+            rig_die(rig, true, n);
+            os_sim_cut_after(rig->sim, -1);
+            rig_open(rig);
+            all_readable(rig, true);
+            rig_free(rig);
+            hits += hit;
+            if (!hit)
+                break;
+        }
+    assert_true(hits > 60);
+}
+
 /* -------------------------------------------------------------------------------------------------------------- thread */
 
 static void set_event(void *arg)
@@ -880,6 +958,8 @@ int main(void)
         cmocka_unit_test(full_disk),
         cmocka_unit_test(failed_sync),
         cmocka_unit_test(every_power_cut),
+        cmocka_unit_test(large_pages),
+        cmocka_unit_test(every_io_of_a_large_page_fails),
         cmocka_unit_test(threaded),
         cmocka_unit_test(freed_while_asleep),
     };
