@@ -154,6 +154,8 @@ class Publisher:
                         del self.out[:self.w.sock.send(memoryview(self.out)[:1 << 18])]
                     except BlockingIOError:
                         pass
+                    except ConnectionError as error:
+                        raise wire.Eof("the server closed the connection") from error
                 if events & ~select.POLLOUT:
                     self.receive()
 
