@@ -23,7 +23,7 @@ B := build/$(FLAVOUR)
 HARDEN := -fstack-protector-strong -fstack-clash-protection -D_FORTIFY_SOURCE=2
 ASAN := -fsanitize=address,undefined -fno-sanitize-recover=all
 
-FLAVOURS := release asan ubsan tsan cov fuzz fuzzcov
+FLAVOURS := release asan ubsan tsan cov fuzz fuzzcov sites
 CC_release   := gcc
 OPT_release  := -O2 $(HARDEN)
 CC_asan      := clang
@@ -38,6 +38,9 @@ CC_fuzz      := clang
 OPT_fuzz     := -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -DMILLRACE_FUZZ
 CC_fuzzcov   := clang
 OPT_fuzzcov  := -O1 -fsanitize=fuzzer-no-link -fprofile-instr-generate -fcoverage-mapping -DMILLRACE_FUZZ
+# Nothing inlined, no call in place of a return: each call has an address of its own, by which tests/sim/faults knows it.
+CC_sites     := gcc
+OPT_sites    := -O1 -fno-inline -fno-optimize-sibling-calls
 ifeq ($(filter $(FLAVOUR),$(FLAVOURS)),)
 $(error FLAVOUR=$(FLAVOUR) is not one of: $(FLAVOURS))
 endif
