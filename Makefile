@@ -16,6 +16,7 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 PYTHON ?= /usr/bin/python3
 FUZZ_SECONDS ?= 60
+SOAK_SECONDS ?= 9000
 B := build/$(FLAVOUR)
 
 # ---------------------------------------------------------------------------------------------------------- flavours
@@ -23,7 +24,7 @@ B := build/$(FLAVOUR)
 HARDEN := -fstack-protector-strong -fstack-clash-protection -D_FORTIFY_SOURCE=2
 ASAN := -fsanitize=address,undefined -fno-sanitize-recover=all
 
-FLAVOURS := release asan ubsan tsan cov fuzz fuzzcov
+FLAVOURS := release asan ubsan tsan cov fuzz fuzzcov sites
 CC_release   := gcc
 OPT_release  := -O2 $(HARDEN)
 CC_asan      := clang
@@ -38,6 +39,9 @@ CC_fuzz      := clang
 OPT_fuzz     := -O1 -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all -DMILLRACE_FUZZ
 CC_fuzzcov   := clang
 OPT_fuzzcov  := -O1 -fsanitize=fuzzer-no-link -fprofile-instr-generate -fcoverage-mapping -DMILLRACE_FUZZ
+# Nothing inlined, no call in place of a return: each call has an address of its own, by which tests/sim/faults knows it.
+CC_sites     := gcc
+OPT_sites    := -O1 -fno-inline -fno-optimize-sibling-calls
 ifeq ($(filter $(FLAVOUR),$(FLAVOURS)),)
 $(error FLAVOUR=$(FLAVOUR) is not one of: $(FLAVOURS))
 endif
@@ -99,7 +103,7 @@ BINARY += $(if $(wildcard $(MAIN)),build/millrace)
 endif
 
 # ----------------------------------------------------------------------------------------------------------- targets
-.PHONY: all help flow crash power power-replay suites history cage limits mutants unit unit-build programs test bench tidy format coverage install uninstall clean
+.PHONY: all help flow crash power power-replay soak suites history cage limits mutants unit unit-build programs test bench tidy format coverage install uninstall clean
 .PHONY: fuzz-build fuzz-smoke fuzz-coverage version FORCE
 
 all: $(LIBRARY) $(BINARY)  ## build the broker (default): build/millrace, or build/FLAVOUR/millrace with FLAVOUR=...
@@ -139,6 +143,10 @@ power: all programs  ## 100 × power cut on two kinds of disk, and the controls 
 
 power-replay: all programs  ## 1,200 states of a disk rebuilt from a log of its writes and flushes (needs root; STATES=N); writes docs/crash.md
 	tests/crash/replay --states $(or $(STATES),1200) --workloads $(or $(WORKLOADS),6) --report
+	tests/crash/syncfail --report
+
+soak: all  ## mixed load at 70 % of capacity for SOAK_SECONDS (9000): drift of memory, descriptors, disk, p99; writes docs/soak.md
+	tests/soak/run --seconds $(SOAK_SECONDS) --report
 
 history: all programs  ## 1000 × stopped, clock moved, disk full under load, then killed (root for the full disk)
 	tests/crash/history --cycles 1000

@@ -7,6 +7,8 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#define CALLER __builtin_return_address(0)
+
 /* Each on a line of its own: threads allocate different kinds. */
 static struct {
     _Alignas(64) _Atomic size_t bytes;
@@ -14,8 +16,9 @@ static struct {
 static _Atomic uint64_t fail_countdown; /* 0: off; 1: the next allocation fails */
 static _Atomic uint64_t failures_hit;
 static _Atomic bool fail_for_ever;
+static void (*_Atomic watcher)(const void *caller);
 
-static bool should_fail(void)
+static bool should_fail(const void *caller)
 {
     uint64_t left = atomic_load_explicit(&fail_countdown, memory_order_relaxed);
     if (__builtin_expect(left == 0, 1))
@@ -27,6 +30,9 @@ static bool should_fail(void)
     if (!atomic_load_explicit(&fail_for_ever, memory_order_relaxed))
         atomic_store_explicit(&fail_countdown, 0, memory_order_relaxed);
     atomic_fetch_add_explicit(&failures_hit, 1, memory_order_relaxed);
+    void (*watch)(const void *) = atomic_load_explicit(&watcher, memory_order_relaxed);
+    if (watch)
+        watch(caller);
     return true;
 }
 
@@ -37,24 +43,9 @@ static void *account(enum mem_kind kind, void *ptr)
     return ptr;
 }
 
-void *mem_alloc_as(enum mem_kind kind, size_t len)
+static void *grow(enum mem_kind kind, void *ptr, size_t len, const void *caller)
 {
-    return should_fail() ? NULL : account(kind, malloc(len ? len : 1));
-}
-
-void *mem_zalloc_as(enum mem_kind kind, size_t len)
-{
-    return should_fail() ? NULL : account(kind, calloc(1, len ? len : 1));
-}
-
-void *mem_aligned_as(enum mem_kind kind, size_t align, size_t len)
-{
-    return should_fail() ? NULL : account(kind, aligned_alloc(align, (len + align - 1) / align * align));
-}
-
-void *mem_realloc_as(enum mem_kind kind, void *ptr, size_t len)
-{
-    if (should_fail())
+    if (should_fail(caller))
         return NULL;
     size_t old = ptr ? malloc_usable_size(ptr) : 0;
     void *grown = realloc(ptr, len ? len : 1);
@@ -62,6 +53,31 @@ void *mem_realloc_as(enum mem_kind kind, void *ptr, size_t len)
         return NULL;
     atomic_fetch_sub_explicit(&in_use[kind].bytes, old, memory_order_relaxed);
     return account(kind, grown);
+}
+
+static size_t rounded(size_t align, size_t len)
+{
+    return (len + align - 1) / align * align;
+}
+
+void *mem_alloc_as(enum mem_kind kind, size_t len)
+{
+    return should_fail(CALLER) ? NULL : account(kind, malloc(len ? len : 1));
+}
+
+void *mem_zalloc_as(enum mem_kind kind, size_t len)
+{
+    return should_fail(CALLER) ? NULL : account(kind, calloc(1, len ? len : 1));
+}
+
+void *mem_aligned_as(enum mem_kind kind, size_t align, size_t len)
+{
+    return should_fail(CALLER) ? NULL : account(kind, aligned_alloc(align, rounded(align, len)));
+}
+
+void *mem_realloc_as(enum mem_kind kind, void *ptr, size_t len)
+{
+    return grow(kind, ptr, len, CALLER);
 }
 
 void mem_free_as(enum mem_kind kind, void *ptr)
@@ -81,22 +97,22 @@ void mem_move_as(enum mem_kind from, enum mem_kind to, void *ptr)
 
 void *mem_alloc(size_t len)
 {
-    return mem_alloc_as(MEM_OTHER, len);
+    return should_fail(CALLER) ? NULL : account(MEM_OTHER, malloc(len ? len : 1));
 }
 
 void *mem_zalloc(size_t len)
 {
-    return mem_zalloc_as(MEM_OTHER, len);
+    return should_fail(CALLER) ? NULL : account(MEM_OTHER, calloc(1, len ? len : 1));
 }
 
 void *mem_aligned(size_t align, size_t len)
 {
-    return mem_aligned_as(MEM_OTHER, align, len);
+    return should_fail(CALLER) ? NULL : account(MEM_OTHER, aligned_alloc(align, rounded(align, len)));
 }
 
 void *mem_realloc(void *ptr, size_t len)
 {
-    return mem_realloc_as(MEM_OTHER, ptr, len);
+    return grow(MEM_OTHER, ptr, len, CALLER);
 }
 
 void mem_free(void *ptr)
@@ -104,9 +120,9 @@ void mem_free(void *ptr)
     mem_free_as(MEM_OTHER, ptr);
 }
 
-char *mem_slicedup(struct slice s)
+static char *copy_of(struct slice s, const void *caller)
 {
-    char *copy = mem_alloc(s.len + 1);
+    char *copy = should_fail(caller) ? NULL : account(MEM_OTHER, malloc(s.len + 1));
     if (!copy)
         return NULL;
     if (s.len)
@@ -115,9 +131,14 @@ char *mem_slicedup(struct slice s)
     return copy;
 }
 
+char *mem_slicedup(struct slice s)
+{
+    return copy_of(s, CALLER);
+}
+
 char *mem_strdup(const char *text)
 {
-    return mem_slicedup(slice_str(text));
+    return copy_of(slice_str(text), CALLER);
 }
 
 size_t mem_in_use_as(enum mem_kind kind)
@@ -154,4 +175,9 @@ void mem_fail_at(uint64_t n, bool for_ever)
 uint64_t mem_failures_hit(void)
 {
     return atomic_load(&failures_hit);
+}
+
+void mem_watch_failures(void (*watch)(const void *caller))
+{
+    atomic_store(&watcher, watch);
 }

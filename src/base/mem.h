@@ -39,5 +39,7 @@ const char *mem_kind_key(enum mem_kind kind);
  * mem_failures_hit says how many were failed since. */
 void mem_fail_at(uint64_t n, bool for_ever);
 uint64_t mem_failures_hit(void);
+/* Tests only: is told the address in the code behind each call that was failed; NULL: nobody is. */
+void mem_watch_failures(void (*watch)(const void *caller));
 
 #endif

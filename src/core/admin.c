@@ -464,7 +464,7 @@ static void binding_put_op(struct broker *b, struct peer *peer, const struct com
     struct exchange *source = exchange_find(vhost, source_name);
     struct queue *q = to_exchange ? NULL : queue_find(vhost, c->ask->name);
     struct exchange *x = to_exchange ? exchange_find(vhost, c->ask->name) : NULL;
-    bool fresh = false;
+    struct binding *fresh;
     if (!source || source->name.len == 0 || (!q && !x)) {
         refuse(b, peer, c, ERR_NOT_FOUND,
                "cannot bind %s '%.*s' to exchange '%.*s' in vhost '%.*s': one of them is missing",
@@ -483,9 +483,8 @@ static void binding_put_op(struct broker *b, struct peer *peer, const struct com
     }
     lsn_t lsn = 0;
     if (fresh) {
-        struct binding *binding = binding_find(vhost, source, q, x, c->ask->key, args);
-        lsn = log_object(b, &binding->object);
-        lsn_t cursor = stream_log_cursor(b, binding);
+        lsn = log_object(b, &fresh->object);
+        lsn_t cursor = stream_log_cursor(b, fresh);
         lsn = cursor ? cursor : lsn;
     }
     done(b, peer, c, lsn);

@@ -178,18 +178,6 @@ static void free_catalogue(struct broker *b)
     }
 }
 
-static void drop_effect(struct broker *b, struct effect *e)
-{
-    if (e->msg)
-        msg_unref(&b->heap, e->msg);
-    if (e->type == EFF_PAGE)
-        page_job_free(&b->heap, &e->job);
-    else if (e->type == EFF_STREAM)
-        stream_job_free(&b->heap, &e->stream_job);
-    else if (e->type != EFF_DELIVER && e->type != EFF_CONFIRM && e->type != EFF_NACK && e->type != EFF_GET_OK)
-        mem_free(e->answer);
-}
-
 static void drop_ring_contents(struct broker *b, struct port_side *side)
 {
     struct command *c;
@@ -207,11 +195,11 @@ static void drop_ring_contents(struct broker *b, struct port_side *side)
     ring_publish(&side->port.effects);
     struct effect *e;
     while ((e = ring_peek(&side->port.effects))) {
-        drop_effect(b, e);
+        effect_drop(b, e);
         ring_pop(&side->port.effects);
     }
     while (side->overflow_first < side->overflow_count)
-        drop_effect(b, &side->overflow[side->overflow_first++]);
+        effect_drop(b, &side->overflow[side->overflow_first++]);
 }
 
 void broker_free(struct broker **broker)
@@ -224,6 +212,7 @@ void broker_free(struct broker **broker)
     b->options.log = (struct core_log){0};
     free_peers(b);
     free_catalogue(b);
+    replay_fini(b);
     for (unsigned i = 0; b->sides && i < b->side_count; i++) {
         struct port_side *side = &b->sides[i];
         if (side->port.commands.slots && side->port.effects.slots)
@@ -233,6 +222,7 @@ void broker_free(struct broker **broker)
         mem_free(side->peers);
         mem_free(side->overflow);
     }
+    effect_drop(b, &b->unsaid);
     mem_free(b->sides);
     route_fini(&b->route);
     mem_free(b->targets);

@@ -600,7 +600,8 @@ struct broker {
 
     struct compact compact;
     struct login *login;
-    struct map *shared; /* replay: message id → msg of the snapshot */
+    struct effect unsaid; /* written for a peer that could not be told, never read */
+    struct map *shared;   /* replay: message id → msg of the snapshot */
     struct broker_totals totals;
     uint64_t journalled_bytes; /* of live entries: what a compaction would write */
 
@@ -658,6 +659,7 @@ struct channel *channel_of(struct peer *peer, uint16_t number);
 
 /* effects.c */
 struct effect *effect_push(struct broker *b, struct peer *peer, enum effect_type type, uint16_t channel);
+void effect_drop(struct broker *b, struct effect *e); /* frees what belongs to it */
 void effect_flush(struct port_side *side);
 bool port_has_room(struct port_side *side); /* for deliveries */
 MUST_USE struct answer *answer_new(struct slice text, struct slice name, struct slice fields);
@@ -729,9 +731,10 @@ MUST_USE struct exchange *exchange_make(struct broker *b, struct vhost *vhost, s
                                         bool internal, struct slice args);
 void exchange_delete(struct broker *b, struct exchange *x);
 MUST_USE bool binding_make(struct broker *b, struct exchange *source, struct queue *queue, struct exchange *exchange,
-                           struct slice key, struct slice args, bool *ret_new);
-struct binding *binding_find(struct vhost *vhost, struct exchange *source, struct queue *queue,
-                             struct exchange *exchange, struct slice key, struct slice args);
+                           struct slice key, struct slice args, struct binding **ret_new); /* NULL: it was there */
+/* False: no memory to look for it. NULL: it is not there. */
+MUST_USE bool binding_find(struct vhost *vhost, struct exchange *source, struct queue *queue, struct exchange *exchange,
+                           struct slice key, struct slice args, struct binding **ret);
 /* may_delete: an auto-delete source that lost its last binding goes too. */
 void binding_delete(struct broker *b, struct binding *binding, bool may_delete);
 bool exchange_make_defaults(struct broker *b, struct vhost *vhost);
@@ -1014,6 +1017,7 @@ void reply_forget(struct broker *b, struct channel *ch);
 
 /* replay.c */
 void replay_queue_drop(struct broker *b, struct queue *q);
+void replay_fini(struct broker *b); /* at its end, or when it failed */
 
 /* records.c: writing the journal */
 MUST_USE bool log_reserve(struct broker *b, size_t bytes, unsigned records);

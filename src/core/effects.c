@@ -24,10 +24,21 @@ static struct effect *overflow_slot(struct port_side *side)
     return &side->overflow[side->overflow_count++];
 }
 
+void effect_drop(struct broker *b, struct effect *e)
+{
+    if (e->msg)
+        msg_unref(&b->heap, e->msg);
+    if (e->type == EFF_PAGE)
+        page_job_free(&b->heap, &e->job);
+    else if (e->type == EFF_STREAM)
+        stream_job_free(&b->heap, &e->stream_job);
+    else if (e->type != EFF_DELIVER && e->type != EFF_CONFIRM && e->type != EFF_NACK && e->type != EFF_GET_OK)
+        mem_free(e->answer);
+}
+
 /* Never NULL: without memory the effect goes nowhere and the peer is marked lost. */
 struct effect *effect_push(struct broker *b, struct peer *peer, enum effect_type type, uint16_t channel)
 {
-    static _Thread_local struct effect sink; /* written, never read */
     struct port_side *side = peer->side;
     struct effect *e = NULL;
     if (side->overflow_first == side->overflow_count)
@@ -36,9 +47,9 @@ struct effect *effect_push(struct broker *b, struct peer *peer, enum effect_type
         e = overflow_slot(side);
     if (!e) {
         peer->lost = side->lost = true;
-        e = &sink;
+        e = &b->unsaid;
+        effect_drop(b, e); /* what the caller wrote into it the last time */
     }
-    (void)b;
     *e = (struct effect){.type = (uint8_t)type, .channel = channel, .session = peer->number};
     return e;
 }

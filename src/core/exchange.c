@@ -400,28 +400,31 @@ static bool identity_write(struct writer *w, const struct exchange *source, cons
     return writer_ok(w);
 }
 
-struct binding *binding_find(struct vhost *vhost, struct exchange *source, struct queue *queue,
-                             struct exchange *exchange, struct slice key, struct slice args)
+bool binding_find(struct vhost *vhost, struct exchange *source, struct queue *queue, struct exchange *exchange,
+                  struct slice key, struct slice args, struct binding **ret)
 {
     size_t max = 4 * 256 + 1 + args.len;
     uint8_t small[2048], *raw = max <= sizeof small ? small : mem_alloc(max);
     if (!raw)
-        return NULL;
+        return false;
     struct writer w = writer_of(raw, max);
-    struct binding *found = NULL;
+    *ret = NULL;
     if (identity_write(&w, source, queue, exchange, key, args))
-        found = map_get(&vhost->bindings, writer_slice(&w));
+        *ret = map_get(&vhost->bindings, writer_slice(&w));
     if (raw != small)
         mem_free(raw);
-    return found;
+    return true;
 }
 
 bool binding_make(struct broker *b, struct exchange *source, struct queue *queue, struct exchange *exchange,
-                  struct slice key, struct slice args, bool *ret_new)
+                  struct slice key, struct slice args, struct binding **ret_new)
 {
     struct vhost *vhost = source->vhost;
-    *ret_new = false;
-    if (binding_find(vhost, source, queue, exchange, key, args))
+    struct binding *there;
+    *ret_new = NULL;
+    if (!binding_find(vhost, source, queue, exchange, key, args, &there))
+        return false;
+    if (there)
         return true;
     size_t target_len = (queue ? queue->name : exchange->name).len;
     size_t len = 4 + source->name.len + target_len + key.len + args.len;
@@ -454,7 +457,7 @@ bool binding_make(struct broker *b, struct exchange *source, struct queue *queue
     bool target_durable = queue ? queue->object.journalled : exchange->durable;
     object_add(b, &binding->object, OBJ_BINDING, source->durable && target_durable);
     b->totals.bindings++;
-    *ret_new = true;
+    *ret_new = binding;
     return true;
 }
 
@@ -719,8 +722,11 @@ static bool unbinding_has_an_object(struct bind_call *call)
     struct vhost *vhost = call->peer->vhost;
     call->q = call->to_queue ? queue_find(vhost, call->target) : NULL;
     call->dest = call->to_queue ? NULL : exchange_find(vhost, call->target);
-    if (call->x && (call->q || call->dest))
-        call->binding = binding_find(vhost, call->x, call->q, call->dest, call->key, call->c->ask->args);
+    bool both = call->x && (call->q || call->dest);
+    if (both && !binding_find(vhost, call->x, call->q, call->dest, call->key, call->c->ask->args, &call->binding)) {
+        no_memory(call->b, call->peer, call->c->channel, call->c->origin);
+        return false;
+    }
     if (call->add || call->binding)
         return true;
     answer_ok(call->b, call->peer, call->c, 0, (struct slice){0}, 0, 0);
@@ -785,7 +791,7 @@ static void binding_command(struct broker *b, struct peer *peer, struct channel 
     for (size_t i = 0; i < ARRAY_LEN(bind_checks); i++)
         if (!bind_checks[i](&call))
             return;
-    bool fresh = false;
+    struct binding *fresh = NULL;
     struct slice args = c->ask->args;
     if (!log_reserve(b, call.key.len + args.len + 2048 + 64 * stream_cursor_records(call.x),
                      2 + stream_cursor_records(call.x)) ||
@@ -795,9 +801,8 @@ static void binding_command(struct broker *b, struct peer *peer, struct channel 
     }
     lsn_t lsn = 0;
     if (fresh) {
-        struct binding *binding = binding_find(peer->vhost, call.x, call.q, call.dest, call.key, args);
-        lsn = log_object(b, &binding->object);
-        lsn_t cursor = stream_log_cursor(b, binding);
+        lsn = log_object(b, &fresh->object);
+        lsn_t cursor = stream_log_cursor(b, fresh);
         lsn = cursor ? cursor : lsn;
     }
     if (!add) {

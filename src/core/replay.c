@@ -393,12 +393,13 @@ static bool replay_binding(struct broker *b, struct reader *r, bool put)
         return false;
     struct queue *q = source && to_queue ? queue_find(source->vhost, target) : NULL;
     struct exchange *x = source && !to_queue ? exchange_find(source->vhost, target) : NULL;
-    bool fresh;
+    struct binding *binding;
     if (!q && !x)
         return true;
     if (put)
-        return binding_make(b, source, q, x, key, args, &fresh);
-    struct binding *binding = binding_find(source->vhost, source, q, x, key, args);
+        return binding_make(b, source, q, x, key, args, &binding);
+    if (!binding_find(source->vhost, source, q, x, key, args, &binding))
+        return false;
     if (binding)
         binding_delete(b, binding, false);
     return true;
@@ -484,10 +485,13 @@ static bool shared_keep(struct broker *b, struct msg *msg)
     struct msg *old = map_take(b->shared, map_key_u64(&msg->id));
     if (old)
         msg_unref(&b->heap, old);
-    return map_put(b->shared, map_key_u64(&msg->id), msg_ref(msg));
+    if (!map_put(b->shared, map_key_u64(&msg->id), msg))
+        return false;
+    (void)msg_ref(msg);
+    return true;
 }
 
-static void shared_fini(struct broker *b)
+void replay_fini(struct broker *b)
 {
     if (!b->shared)
         return;
@@ -870,9 +874,9 @@ static bool settle_messages(struct broker *b, struct queue *q)
     uint32_t i = a->first, j = s->first;
     bool ok = held->page_count + a->live + s->live == 0 || queue_rouse(b, q);
     for (uint32_t p = 0; ok && p < held->page_count; p++) {
-        struct page *page = held->pages[p];
-        held->pages[p] = NULL;
-        ok = page_settle(b, page);
+        ok = page_settle(b, held->pages[p]);
+        if (ok)
+            held->pages[p] = NULL; /* the lane has it */
     }
     while (ok && (i < a->end || j < s->end)) {
         bool from_live = j >= s->end || (i < a->end && a->items[i].position < s->items[j].position);
@@ -932,7 +936,7 @@ int broker_replayed(struct broker *b, mono_t now, wall_t wall, char *why, size_t
     b->wall = wall;
     wheel_init(&b->wheel, now);
     buffer_fini(&b->pieces);
-    shared_fini(b);
+    replay_fini(b);
     bool ok = true, whole = true;
     LIST_EACH(&b->catalogue, node, after)
     {

@@ -174,10 +174,12 @@ static int posix_mkdir(struct os *os, const char *path)
 static int posix_sync_dir(struct os *os, const char *path)
 {
     (void)os;
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd, r;
+    do
+        fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    while (fd < 0 && errno == EINTR);
     if (fd < 0)
         return -errno;
-    int r;
     do
         r = fsync(fd);
     while (r < 0 && errno == EINTR);

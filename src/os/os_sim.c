@@ -22,6 +22,7 @@
 #define FD_MAX 64
 #define FD_BASE 1000
 #define PATH_LEN 512
+#define CALLER __builtin_return_address(0)
 
 enum cut_mode { CUT_NOTHING, CUT_EVERYTHING, CUT_OPS, CUT_SECTORS, CUT_SECTORS_FEW, CUT_PREFIX, CUT_MODES };
 
@@ -86,6 +87,7 @@ struct os_sim {
     uint64_t fail_nth, fail_hits;
     int fail_errno;
     bool fail_for_ever;
+    void (*watch)(const void *caller, enum os_sim_op op);
     uint64_t counts[OS_SIM_OP_COUNT], ops;
 };
 
@@ -311,7 +313,7 @@ static bool parent_there(struct names *names, const char *path)
 /* --------------------------------------------------------------------------------------------------- faults and power */
 
 /* Counts the call and says whether it fails before anything is done: 0 or a negative errno. */
-static int enter(struct os_sim *sim, enum os_sim_op op, bool changes, bool *ret_partly)
+static int enter(struct os_sim *sim, enum os_sim_op op, bool changes, const void *caller, bool *ret_partly)
 {
     sim->counts[op]++;
     *ret_partly = false;
@@ -336,6 +338,8 @@ static int enter(struct os_sim *sim, enum os_sim_op op, bool changes, bool *ret_
     if (!sim->fail_for_ever)
         sim->fail_nth = 0;
     sim->fail_hits++;
+    if (sim->watch)
+        sim->watch(caller, op);
     *ret_partly = true;
     return -sim->fail_errno;
 }
@@ -383,11 +387,11 @@ static void sim_random(struct os *os, void *ret, size_t len)
     os_lock_give(&sim->lock);
 }
 
-static int open_locked(struct os_sim *sim, const char *path, unsigned flags, int *ret_fd)
+static int open_locked(struct os_sim *sim, const char *path, unsigned flags, const void *caller, int *ret_fd)
 {
     struct name *name = name_find(&sim->names, path);
     bool create = !name && (flags & OS_CREATE), partly;
-    int err = enter(sim, OS_SIM_OPEN, create, &partly);
+    int err = enter(sim, OS_SIM_OPEN, create, caller, &partly);
     if (err)
         return err;
     if (!name && !create)
@@ -424,7 +428,7 @@ static int sim_open(struct os *os, const char *path, unsigned flags, int *ret_fd
 {
     struct os_sim *sim = sim_of(os);
     os_lock_take(&sim->lock);
-    int err = open_locked(sim, path, flags, ret_fd);
+    int err = open_locked(sim, path, flags, CALLER, ret_fd);
     os_lock_give(&sim->lock);
     return err;
 }
@@ -434,7 +438,7 @@ static int sim_close(struct os *os, int fd)
     struct os_sim *sim = sim_of(os);
     bool partly;
     os_lock_take(&sim->lock);
-    int err = enter(sim, OS_SIM_CLOSE, false, &partly);
+    int err = enter(sim, OS_SIM_CLOSE, false, CALLER, &partly);
     file_close(sim, file_of(sim, fd)); /* as in Linux: gone even when it reports an error */
     os_lock_give(&sim->lock);
     return err;
@@ -451,7 +455,7 @@ static int64_t sim_pread(struct os *os, int fd, void *ret, size_t len, uint64_t 
     bool partly;
     os_lock_take(&sim->lock);
     struct open_file *file = file_of(sim, fd);
-    int64_t n = enter(sim, OS_SIM_PREAD, false, &partly);
+    int64_t n = enter(sim, OS_SIM_PREAD, false, CALLER, &partly);
     if (n == 0 && !aligned(file, ret, len, offset))
         n = -EINVAL;
     if (n == 0 && offset < file->inode->size) {
@@ -463,10 +467,11 @@ static int64_t sim_pread(struct os *os, int fd, void *ret, size_t len, uint64_t 
     return n;
 }
 
-static int pwrite_locked(struct os_sim *sim, struct open_file *file, const void *bytes, size_t len, uint64_t offset)
+static int pwrite_locked(struct os_sim *sim, struct open_file *file, const void *bytes, size_t len, uint64_t offset,
+                         const void *caller)
 {
     bool partly;
-    int err = enter(sim, OS_SIM_PWRITE, true, &partly);
+    int err = enter(sim, OS_SIM_PWRITE, true, caller, &partly);
     CHECK(file->flags & OS_WRITE);
     if (!err && !aligned(file, bytes, len, offset))
         return -EINVAL;
@@ -489,7 +494,7 @@ static int sim_pwrite(struct os *os, int fd, const void *bytes, size_t len, uint
 {
     struct os_sim *sim = sim_of(os);
     os_lock_take(&sim->lock);
-    int err = pwrite_locked(sim, file_of(sim, fd), bytes, len, offset);
+    int err = pwrite_locked(sim, file_of(sim, fd), bytes, len, offset, CALLER);
     os_lock_give(&sim->lock);
     return err;
 }
@@ -500,7 +505,7 @@ static int sim_fdatasync(struct os *os, int fd)
     bool partly;
     os_lock_take(&sim->lock);
     struct inode *inode = file_of(sim, fd)->inode;
-    int err = enter(sim, OS_SIM_FDATASYNC, true, &partly);
+    int err = enter(sim, OS_SIM_FDATASYNC, true, CALLER, &partly);
     if (!err)
         inode_sync(sim, inode);
     else if (!sim->cut)
@@ -515,7 +520,7 @@ static int sim_size(struct os *os, int fd, uint64_t *ret_size)
     struct os_sim *sim = sim_of(os);
     bool partly;
     os_lock_take(&sim->lock);
-    int err = enter(sim, OS_SIM_SIZE, false, &partly);
+    int err = enter(sim, OS_SIM_SIZE, false, CALLER, &partly);
     if (!err)
         *ret_size = file_of(sim, fd)->inode->size;
     os_lock_give(&sim->lock);
@@ -528,7 +533,7 @@ static int sim_truncate(struct os *os, int fd, uint64_t size)
     bool partly;
     os_lock_take(&sim->lock);
     struct inode *inode = file_of(sim, fd)->inode;
-    int err = enter(sim, OS_SIM_TRUNCATE, true, &partly);
+    int err = enter(sim, OS_SIM_TRUNCATE, true, CALLER, &partly);
     if (!err && sim->capacity && size > inode->size && sim->used_bytes + size - inode->size > sim->capacity)
         err = -ENOSPC;
     if (!err) {
@@ -541,10 +546,10 @@ static int sim_truncate(struct os *os, int fd, uint64_t size)
     return err;
 }
 
-static int rename_locked(struct os_sim *sim, const char *from, const char *to)
+static int rename_locked(struct os_sim *sim, const char *from, const char *to, const void *caller)
 {
     bool partly;
-    int err = enter(sim, OS_SIM_RENAME, true, &partly);
+    int err = enter(sim, OS_SIM_RENAME, true, caller, &partly);
     if (err)
         return err;
     struct name *name = name_find(&sim->names, from);
@@ -559,7 +564,7 @@ static int sim_rename(struct os *os, const char *from, const char *to)
 {
     struct os_sim *sim = sim_of(os);
     os_lock_take(&sim->lock);
-    int err = rename_locked(sim, from, to);
+    int err = rename_locked(sim, from, to, CALLER);
     os_lock_give(&sim->lock);
     return err;
 }
@@ -578,7 +583,7 @@ static int sim_unlink(struct os *os, const char *path)
     struct os_sim *sim = sim_of(os);
     bool partly;
     os_lock_take(&sim->lock);
-    int err = enter(sim, OS_SIM_UNLINK, true, &partly);
+    int err = enter(sim, OS_SIM_UNLINK, true, CALLER, &partly);
     struct name *name = name_find(&sim->names, path);
     if (!err && !name)
         err = -ENOENT;
@@ -593,7 +598,7 @@ static int sim_mkdir(struct os *os, const char *path)
     struct os_sim *sim = sim_of(os);
     bool partly;
     os_lock_take(&sim->lock);
-    int err = enter(sim, OS_SIM_MKDIR, true, &partly);
+    int err = enter(sim, OS_SIM_MKDIR, true, CALLER, &partly);
     if (!err && name_find(&sim->names, path))
         err = -EEXIST;
     if (!err && !parent_there(&sim->names, path))
@@ -612,7 +617,7 @@ static int sim_sync_dir(struct os *os, const char *path)
     struct os_sim *sim = sim_of(os);
     bool partly;
     os_lock_take(&sim->lock);
-    int err = enter(sim, OS_SIM_SYNC_DIR, true, &partly);
+    int err = enter(sim, OS_SIM_SYNC_DIR, true, CALLER, &partly);
     size_t kept = 0;
     for (size_t i = 0; !err && i < sim->log_len; i++) {
         struct name_change change = sim->log[i];
@@ -637,7 +642,7 @@ static int sim_list(struct os *os, const char *path, int (*each)(void *arg, cons
     size_t len = 0, cap = 0;
     bool partly;
     os_lock_take(&sim->lock);
-    int r = enter(sim, OS_SIM_LIST, false, &partly);
+    int r = enter(sim, OS_SIM_LIST, false, CALLER, &partly);
     const struct name *dir = name_find(&sim->names, path);
     if (!r && !dir && strcmp(path, ".") != 0 && strcmp(path, "/") != 0)
         r = -ENOENT;
@@ -663,7 +668,8 @@ static int sim_lock(struct os *os, int fd)
     struct os_sim *sim = sim_of(os);
     os_lock_take(&sim->lock);
     struct open_file *file = file_of(sim, fd);
-    int err = sim->cut ? -EIO : 0;
+    bool partly;
+    int err = enter(sim, OS_SIM_LOCK, false, CALLER, &partly);
     if (!err && !file->holds_lock) {
         if (file->inode->locked)
             err = -EWOULDBLOCK;
@@ -954,6 +960,13 @@ uint64_t os_sim_failures_hit(struct os_sim *sim)
     uint64_t hits = sim->fail_hits;
     os_lock_give(&sim->lock);
     return hits;
+}
+
+void os_sim_watch_failures(struct os_sim *sim, void (*watch)(const void *caller, enum os_sim_op op))
+{
+    os_lock_take(&sim->lock);
+    sim->watch = watch;
+    os_lock_give(&sim->lock);
 }
 
 void os_sim_capacity(struct os_sim *sim, uint64_t bytes)

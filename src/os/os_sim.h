@@ -30,6 +30,7 @@ enum os_sim_op {
     OS_SIM_SIZE,
     OS_SIM_LIST,
     OS_SIM_CLOSE,
+    OS_SIM_LOCK,
     OS_SIM_OP_COUNT
 };
 #define OS_SIM_ALL ((1u << OS_SIM_OP_COUNT) - 1)
@@ -56,6 +57,8 @@ void os_sim_kill(struct os_sim *sim);
  * when for_ever. nth = 0 switches off. */
 void os_sim_fail(struct os_sim *sim, unsigned mask, uint64_t nth, int err, bool for_ever);
 uint64_t os_sim_failures_hit(struct os_sim *sim); /* since os_sim_fail */
+/* Is told the address in the code behind each call that failed so, and which call it was; NULL: nobody is. */
+void os_sim_watch_failures(struct os_sim *sim, void (*watch)(const void *caller, enum os_sim_op op));
 
 /* At most that many bytes in all files together; beyond it writes get -ENOSPC. 0: no limit. */
 void os_sim_capacity(struct os_sim *sim, uint64_t bytes);

@@ -290,7 +290,41 @@ class Recorded(Forgetful):
         self.log, self.count, self.first = self.folder + "/log", self.folder + "/count", self.folder + "/first.img"
         shutil.copyfile(self.image, self.first)
         with open(self.count, "wb") as count:
-            count.write(bytes(16))
+            count.write(bytes(24))
 
     def command(self):
         return [*self.nbdkit, self.plugin, "file=" + self.image, "log=" + self.log, "count=" + self.count]
+
+    def break_down(self):
+        """From here on every flush fails."""
+        self.set_failing(1)
+
+    def set_failing(self, value):
+        with open(self.count, "r+b") as count:
+            count.seek(16)
+            count.write(struct.pack("=Q", value))
+
+    def up(self, chain):
+        self.set_failing(0)
+        super().up(chain)
+
+
+class Failing(Forgetful):
+    """nbdkit's error filter: from a moment on every write fails, and with it the sync of what was written through the page cache."""
+
+    def __init__(self):
+        super().__init__()
+        self.trigger = self.folder + "/trigger"
+
+    def command(self):
+        return [*self.nbdkit, "--filter=error", "file", self.image, "error-pwrite=EIO", "error-pwrite-rate=100%",
+                "error-pwrite-file=" + self.trigger]
+
+    def break_down(self):
+        with open(self.trigger, "wb"):
+            pass
+
+    def up(self, chain):
+        if os.path.exists(self.trigger):
+            os.unlink(self.trigger)
+        super().up(chain)

@@ -3,8 +3,8 @@
  *     nbdkit -f -U SOCKET nbdkit_record.so file=DISK log=LOG count=FILE
  *
  * The log is entries back to back: u64 offset, u32 bytes, u32 kind (1 a write, 2 a flush), then a write's bytes; numbers are in
- * this machine's order. count is a file of 16 bytes shared with the test: at 0 the entries that are in the log, at 8 how many of
- * them are flushes; both grow before the client hears of the end of its request. So what somebody saw when the count stood at N is
+ * this machine's order. count is a file of 24 bytes shared with the test: at 0 the entries that are in the log, at 8 how many of
+ * them are flushes, at 16 what the test sets: not 0, and each flush fails (which does nothing and is not logged). Both counts grow before the client hears of the end of its request. So what somebody saw when the count stood at N is
  * a consequence of the first N entries, and a disk on which those happened owes it.
  *
  * DISK itself is written at once. A state of the disk as a power cut leaves it is made afterwards, from its first bytes and the
@@ -35,6 +35,7 @@ struct entry {
 struct count {
     uint64_t entries;
     uint64_t flushes;
+    uint64_t failing;
 };
 
 static char *disk_path, *log_path, *count_path;
@@ -63,7 +64,7 @@ static int record_get_ready(void)
     disk = disk_path ? open(disk_path, O_RDWR | O_CLOEXEC) : -1;
     log_fd = log_path ? open(log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600) : -1;
     if (fd < 0 || disk < 0 || log_fd < 0 || fstat(disk, &st) < 0) {
-        nbdkit_error("file=DISK, log=LOG and count=FILE (16 bytes) are needed: %m");
+        nbdkit_error("file=DISK, log=LOG and count=FILE (24 bytes) are needed: %m");
         return -1;
     }
     void *at = mmap(NULL, sizeof *count, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
@@ -141,6 +142,11 @@ static int record_flush(void *handle, uint32_t flags)
 {
     (void)handle;
     (void)flags;
+    if (count->failing) {
+        nbdkit_error("a flush fails, as the test wants it");
+        nbdkit_set_error(EIO);
+        return -1;
+    }
     return note(ENTRY_FLUSH, 0, NULL, 0);
 }
 

@@ -169,12 +169,26 @@ void client_queue_declare(struct client *c, uint16_t channel, const char *name, 
     frame_end(c, f);
 }
 
-void client_queue_bind(struct client *c, uint16_t channel, const char *queue, const char *exchange, const char *key)
+void client_queue_bind(struct client *c, uint16_t channel, const char *queue, const char *exchange, const char *key,
+                       struct slice args)
 {
     size_t f = method(c, channel, 50, 20);
     put_number(c, 0, 2);
     put_short(c, queue);
     put_short(c, exchange);
+    put_short(c, key);
+    put_number(c, 0, 1);
+    put_number(c, args.len, 4);
+    put(c, args.ptr, args.len);
+    frame_end(c, f);
+}
+
+void client_exchange_bind(struct client *c, uint16_t channel, const char *to, const char *from, const char *key)
+{
+    size_t f = method(c, channel, 40, 30);
+    put_number(c, 0, 2);
+    put_short(c, to);
+    put_short(c, from);
     put_short(c, key);
     put_number(c, 0, 1);
     put_number(c, 0, 4);
@@ -243,6 +257,29 @@ void client_publish(struct client *c, uint16_t channel, const char *exchange, co
     }
 }
 
+void client_publish_headers(struct client *c, uint16_t channel, const char *exchange, const char *key,
+                            struct slice body, struct slice headers)
+{
+    size_t f = method(c, channel, 60, 40);
+    put_number(c, 0, 2);
+    put_short(c, exchange);
+    put_short(c, key);
+    put_number(c, 0, 1);
+    frame_end(c, f);
+    f = frame(c, 2, channel);
+    put_number(c, 60, 2);
+    put_number(c, 0, 2);
+    put_number(c, body.len, 8);
+    put_number(c, 0x3000, 2);
+    put_number(c, headers.len, 4);
+    put(c, headers.ptr, headers.len);
+    put_number(c, 2, 1);
+    frame_end(c, f);
+    f = frame(c, 3, channel);
+    put(c, body.ptr, body.len);
+    frame_end(c, f);
+}
+
 void client_consume(struct client *c, uint16_t channel, const char *queue, const char *tag, bool no_ack)
 {
     size_t f = method(c, channel, 60, 20);
@@ -296,10 +333,10 @@ void client_nack(struct client *c, uint16_t channel, uint64_t tag, bool multiple
     frame_end(c, f);
 }
 
-void client_recover(struct client *c, uint16_t channel)
+void client_recover(struct client *c, uint16_t channel, bool requeue)
 {
     size_t f = method(c, channel, 60, 110);
-    put_number(c, 1, 1);
+    put_number(c, requeue, 1);
     frame_end(c, f);
 }
 

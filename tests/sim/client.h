@@ -56,19 +56,25 @@ void client_exchange_declare(struct client *c, uint16_t channel, const char *nam
                              const char *delayed_type);
 /* args: a table's content. */
 void client_queue_declare(struct client *c, uint16_t channel, const char *name, struct slice args);
-void client_queue_bind(struct client *c, uint16_t channel, const char *queue, const char *exchange, const char *key);
+/* args: as above. */
+void client_queue_bind(struct client *c, uint16_t channel, const char *queue, const char *exchange, const char *key,
+                       struct slice args);
+void client_exchange_bind(struct client *c, uint16_t channel, const char *to, const char *from, const char *key);
 void client_queue_purge(struct client *c, uint16_t channel, const char *name);
 void client_queue_delete(struct client *c, uint16_t channel, const char *name);
 /* delay_ms, expiration_ms and once (x-deduplication-header): negative for none. */
 void client_publish(struct client *c, uint16_t channel, const char *exchange, const char *key, struct slice body,
                     bool persistent, int priority, int delay_ms, int expiration_ms, int once);
+/* Persistent; headers: a table's content; the body is not empty and fits into a frame. */
+void client_publish_headers(struct client *c, uint16_t channel, const char *exchange, const char *key,
+                            struct slice body, struct slice headers);
 void client_consume(struct client *c, uint16_t channel, const char *queue, const char *tag, bool no_ack);
 void client_cancel(struct client *c, uint16_t channel, const char *tag);
 void client_qos(struct client *c, uint16_t channel, uint16_t count);
 void client_get(struct client *c, uint16_t channel, const char *queue, bool no_ack);
 void client_ack(struct client *c, uint16_t channel, uint64_t tag, bool multiple);
 void client_nack(struct client *c, uint16_t channel, uint64_t tag, bool multiple, bool requeue);
-void client_recover(struct client *c, uint16_t channel);
+void client_recover(struct client *c, uint16_t channel, bool requeue);
 void client_confirm_select(struct client *c, uint16_t channel);
 void client_tx(struct client *c, uint16_t channel, uint16_t method); /* 10 select, 20 commit, 30 rollback */
 

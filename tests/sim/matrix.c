@@ -396,61 +396,22 @@ static bool running(const struct world *w)
     return !w->dead && !w->model->wrong[0];
 }
 
-static void turns(struct world *w, unsigned count)
-{
-    for (; count && running(w); count--)
-        world_turn(w);
-}
-
-static void publish(struct world *w, unsigned count)
-{
-    static uint8_t body[4096];
-    for (; count && running(w); count--) {
-        uint32_t len = 100 + count % 7 * 40;
-        uint64_t id = model_published(w->model, 1u << PLACE_PLAIN, true, len, false);
-        model_body(id, len, body);
-        w->at++;
-        w->published[++w->published_count] = id;
-        w->published_at[w->published_count] = w->at;
-        client_publish(&w->client, CH_CONFIRM, "", place_names[PLACE_PLAIN], slice_of(body, len), true, 0, -1, -1, -1);
-        turns(w, 2);
-    }
-    for (unsigned i = 0; i < 1000 && running(w) && w->confirmed < w->published_count; i++)
-        world_turn(w);
-}
-
-/* Takes and acknowledges what is there, one after the other. */
-static void take(struct world *w, unsigned count)
-{
-    for (; count && running(w); count--) {
-        w->at++;
-        w->get_place = PLACE_PLAIN;
-        w->get_no_ack = false;
-        client_get(&w->client, CH_GET, place_names[PLACE_PLAIN], false);
-        if (!world_wait(w, 60u << 16 | 71))
-            return;
-        if (!w->held_count[CH_GET])
-            continue;
-        struct held held = w->held[CH_GET][--w->held_count[CH_GET]];
-        client_ack(&w->client, CH_GET, held.tag, false);
-        model_leaving(w->model, PLACE_PLAIN, held.id);
-        if (w->taken_count < WORLD_HELD)
-            w->taken[w->taken_count++] = (struct taken){held.id, w->at, PLACE_PLAIN};
-        turns(w, 3);
-    }
-}
-
 static void script(struct world *w)
 {
     if (!world_start(w) || !world_connect(w))
         return;
-    publish(w, MESSAGES);
-    turns(w, 50);
-    take(w, MESSAGES / 3); /* the compaction comes after a number of commands, among these */
-    turns(w, 50);
-    take(w, MESSAGES - MESSAGES / 3);
-    publish(w, 2); /* their confirms say that the last acknowledgements are durable */
-    turns(w, 100);
+    for (unsigned i = 0; i < MESSAGES; i += 4) {
+        world_publish(w, PLACE_PLAIN, 4, 100 + i % 3 * 80);
+        world_turns(w, 4);
+    }
+    world_confirmed(w);
+    world_turns(w, 50);
+    world_take(w, PLACE_PLAIN, MESSAGES / 3, false); /* the compaction comes after a number of commands, among these */
+    world_turns(w, 50);
+    world_take(w, PLACE_PLAIN, MESSAGES - MESSAGES / 3, false);
+    world_publish(w, PLACE_PLAIN, 2, 100);
+    world_confirmed(w); /* says that the last acknowledgements are durable */
+    world_turns(w, 100);
 }
 
 static void count_file(void *arg, const char *path)

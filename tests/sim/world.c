@@ -538,7 +538,7 @@ static bool bind(struct world *w, enum place place)
     if (!exchange)
         return true;
     w->model->unbound[place] = true;
-    client_queue_bind(&w->client, CH_CONFIRM, place_names[place], exchange, place_names[place]);
+    client_queue_bind(&w->client, CH_CONFIRM, place_names[place], exchange, place_names[place], (struct slice){0});
     if (!world_wait(w, ASKED(50, 21)))
         return false;
     w->model->unbound[place] = false;
@@ -822,4 +822,59 @@ void world_op(struct world *w)
     if (!w->dead && !w->model->wrong[0])
         for (unsigned turns = world_pick(w, 2) ? 0 : world_pick(w, 3); turns && !w->dead; turns--)
             world_turn(w);
+}
+
+/* ---- operations by name ---- */
+
+void world_sent(struct world *w, uint64_t id)
+{
+    w->published[++w->published_count] = id;
+    w->published_at[w->published_count] = ++w->at;
+}
+
+void world_publish(struct world *w, enum place place, unsigned count, uint32_t len)
+{
+    static uint8_t body[1 << 20];
+    for (; count && !w->dead && !w->model->wrong[0]; count--) {
+        uint64_t id = model_published(w->model, 1u << place, true, len + count % 7, false);
+        model_body(id, len + count % 7, body);
+        client_publish(&w->client, CH_CONFIRM, "", place_names[place], slice_of(body, len + count % 7), true, 0, -1, -1,
+                       -1);
+        world_sent(w, id);
+        world_turn(w);
+    }
+}
+
+void world_confirmed(struct world *w)
+{
+    for (unsigned i = 0; i < 2000 && !w->dead && !w->model->wrong[0] && w->confirmed < w->published_count; i++)
+        world_turn(w);
+}
+
+void world_take(struct world *w, enum place place, unsigned count, bool requeue)
+{
+    for (; count && !w->dead && !w->model->wrong[0]; count--) {
+        w->at++;
+        w->get_place = place;
+        w->get_no_ack = false;
+        client_get(&w->client, CH_GET, place_names[place], false);
+        if (!world_wait(w, ASKED(60, 71)))
+            return;
+        if (!w->held_count[CH_GET])
+            continue;
+        unsigned last = w->held_count[CH_GET] - 1;
+        if (requeue)
+            client_nack(&w->client, CH_GET, w->held[CH_GET][last].tag, false, true);
+        else
+            client_ack(&w->client, CH_GET, w->held[CH_GET][last].tag, false);
+        settled(w, CH_GET, last, requeue, !requeue);
+        w->held_count[CH_GET] = last;
+        world_turn(w);
+    }
+}
+
+void world_turns(struct world *w, unsigned count)
+{
+    for (; count && !w->dead && !w->model->wrong[0]; count--)
+        world_turn(w);
 }

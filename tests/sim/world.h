@@ -96,4 +96,14 @@ void world_op(struct world *w);
 /* Queues and exchanges of an empty broker. */
 void world_furnish(struct world *w);
 
+/* What scripts are made of; each ends early when the world dies or something is wrong. */
+void world_turns(struct world *w, unsigned count);
+/* That many persistent messages of about len bytes to the place, with confirms that are not waited for. */
+void world_publish(struct world *w, enum place place, unsigned count, uint32_t len);
+/* A message of the model was sent on CH_CONFIRM in another way. */
+void world_sent(struct world *w, uint64_t id);
+void world_confirmed(struct world *w); /* waits for all confirms */
+/* Takes one message after the other, with get, and gives it back or acknowledges it. */
+void world_take(struct world *w, enum place place, unsigned count, bool requeue);
+
 #endif
