@@ -179,7 +179,13 @@ bool world_start(struct world *w)
     if (journal_open(&options, &w->journal, w->why, sizeof w->why))
         return false;
     w->options = (struct broker_options){
-        .log = {w->journal, log_room, log_reserve_room, log_append, log_fresh, log_trim, log_live},
+        .log = {.self = w->journal,
+                .room = log_room,
+                .reserve = log_reserve_room,
+                .append = log_append,
+                .fresh = log_fresh,
+                .trim = log_trim,
+                .live_bytes = log_live},
         .random = on_random,
         .random_arg = w,
         .ports = 2,
