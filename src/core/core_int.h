@@ -947,6 +947,8 @@ bool dead_letter(struct broker *b, struct entry *entry, enum reason reason);
 void dead_letter_msg(struct broker *b, struct queue *q, struct msg *msg,
                      enum reason reason);             /* never was in the queue */
 bool dead_letter_run(struct broker *b, unsigned max); /* true: more is left */
+/* It died in that queue before, and nobody rejected it: that is a cycle. */
+bool dead_letter_came_round(const struct msg *msg, const struct queue *q);
 void dead_letters_give_lsn(struct broker *b, lsn_t lsn);
 /* For a transaction: makes everything that dead-lettering this unacknowledged entry needs, or adds it to needs. False: no
  * memory. NULL in ret: it has nowhere to go. */

@@ -215,6 +215,11 @@ static struct slice deaths_of(struct slice headers)
     return amqp_table_find(headers, "x-death", &v) && v.type == 'A' ? v.s : (struct slice){0};
 }
 
+bool dead_letter_came_round(const struct msg *msg, const struct queue *q)
+{
+    return (msg->flags & MSG_HAS_HEADERS) && is_cycle(deaths_of(msg_headers(msg)), q->name, REASON_MAXLEN);
+}
+
 /* Makes the message if it is not made, and routes it; without queues in b->route it has nowhere to go. False: no memory. */
 static bool aim(struct broker *b, struct dead_letter *d)
 {

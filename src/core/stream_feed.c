@@ -4,9 +4,10 @@
  * into the queue together with the cursor's new place as one TX record: after a crash either both are there or neither. It
  * stays a bounded distance ahead of the queue's consumers, and retention keeps what it has not passed.
  *
- * The binding's key is a pattern as of a topic exchange; an empty key takes everything, and so does the queue's own name,
- * which is what some clients send when they are given no key. A new cursor begins behind the last
- * record, or where the binding's x-stream-offset says.
+ * The binding's key is a pattern as of a topic exchange; an empty key takes everything, and so does the queue's own name, which
+ * is what some clients send when they are given no key. A new cursor begins behind the last record, or where the binding's
+ * x-stream-offset says. What the queue itself dead-lettered to the stream comes back only when somebody rejected it, as with
+ * queues (deadletter.c).
  */
 #include "core/stream_int.h"
 
@@ -223,7 +224,7 @@ static bool feed_one(struct broker *b, struct cursor *cursor, struct msg *msg)
     struct queue *targets[] = {cursor->target};
     struct route route = {.queues = targets, .count = 1, .max = 1};
     lsn_t lsn;
-    if (!wanted(cursor->follower->stream, cursor, msg))
+    if (!wanted(cursor->follower->stream, cursor, msg) || dead_letter_came_round(msg, cursor->target))
         return true;
     if (must_wait(cursor->target, msg))
         return false;

@@ -648,6 +648,31 @@ static void a_full_queue_loses_nothing(void **state)
     end(rig);
 }
 
+/* What a queue pushes out goes to the stream that it came from, and ends there. */
+static void no_cycle_through_a_stream(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    struct table t;
+    declare_stream(rig, "s", 1, 0);
+    amqp_put_str(&table(&t)->w, "x-dead-letter-exchange", (struct slice){0});
+    amqp_put_str(&t.w, "x-dead-letter-routing-key", slice_str("s"));
+    amqp_put_long(&t.w, "x-max-length", 1);
+    declare(rig, "q", writer_slice(&t.w));
+    bind_source(rig, "q", "s", "", "first");
+    put_numbers(rig, "s", 0, 3);
+    assert_int_equal(stream_named(rig, "s")->partitions[0].end, 5);
+    assert_string_equal(get_all(rig, "q"), "2");
+    ASK(GET, "q", NULL, NULL, 0);
+    put_numbers(rig, "s", 3, 1);
+    rig_clear(rig);
+    ASK(GET, "q", NULL, NULL, 0);
+    assert_string_equal(rig_delivered(rig), "3");
+    rig_plain(rig, CMD_NACK, 1, 1, rig_nth(rig, EFF_GET_OK, 0)->number, 0); /* who rejects gets it again */
+    assert_string_equal(get_all(rig, "q"), "3");
+    end(rig);
+}
+
 /* Whoever waits for room hears of it, however it comes. */
 static void room_for_a_feeder(void **state)
 {
@@ -811,6 +836,7 @@ int main(void)
         cmocka_unit_test(fed_once_over_crashes),
         cmocka_unit_test(a_feeder_waits_for_its_consumers),
         cmocka_unit_test(a_full_queue_loses_nothing),
+        cmocka_unit_test(no_cycle_through_a_stream),
         cmocka_unit_test(room_for_a_feeder),
         cmocka_unit_test(keys_choose),
         cmocka_unit_test(deleted_while_busy),
