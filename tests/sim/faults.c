@@ -300,6 +300,8 @@ static bool prepare(const struct before *furnished, const struct script *script,
     good = good && !w.model->wrong[0];
     world_end(&w, false);
     os_sim_crash(w.disk, script->seed);
+    if (script->kind == RETURNED) /* a file that nobody names */
+        os_sim_put(w.disk, "/data/seg/s-00000000000000ff", slice_str("left behind"));
     *ret = (struct before){w.disk, w.model};
     world_fini(&w);
     return good;
