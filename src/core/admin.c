@@ -399,7 +399,7 @@ static void exchange_put_op(struct broker *b, struct peer *peer, const struct co
     bool delayed = slice_is(type_name, "x-delayed-message");
     if (!vhost)
         return;
-    const struct exchange_type *type = exchange_type_find(delayed ? text_arg(c, "x-delayed-type") : type_name);
+    const struct exchange_type *type = exchange_type_for_clients(delayed ? text_arg(c, "x-delayed-type") : type_name);
     if (!type) {
         refuse(b, peer, c, ERR_PRECONDITION_FAILED, "unknown exchange type '%.*s'", SLICE_ARG(type_name));
         return;

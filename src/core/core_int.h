@@ -726,6 +726,7 @@ void rules_drop(struct broker *b, const struct queue_rules **rules);            
 /* exchange.c */
 struct exchange *exchange_find(struct vhost *vhost, struct slice name);
 const struct exchange_type *exchange_type_find(struct slice name);
+const struct exchange_type *exchange_type_for_clients(struct slice name); /* that somebody may declare; NULL */
 MUST_USE struct exchange *exchange_make(struct broker *b, struct vhost *vhost, struct slice name,
                                         const struct exchange_type *type, bool delayed, bool durable, bool auto_delete,
                                         bool internal, struct slice args);

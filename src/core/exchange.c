@@ -522,7 +522,7 @@ static bool equivalent(struct broker *b, struct peer *peer, struct command *c, s
 }
 
 /* The source of a stream comes with it. */
-static const struct exchange_type *type_for_clients(struct slice name)
+const struct exchange_type *exchange_type_for_clients(struct slice name)
 {
     const struct exchange_type *type = exchange_type_find(name);
     return type && type->match == stream_match ? NULL : type;
@@ -535,7 +535,7 @@ static const struct exchange_type *type_of_declare(struct broker *b, struct peer
     struct amqp_value v;
     *ret_delayed = slice_is(c->ask->other, "x-delayed-message");
     if (!*ret_delayed) {
-        const struct exchange_type *type = type_for_clients(c->ask->other);
+        const struct exchange_type *type = exchange_type_for_clients(c->ask->other);
         if (!type)
             fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "unknown exchange type '%.*s'",
                  SLICE_ARG(c->ask->other));
@@ -543,7 +543,7 @@ static const struct exchange_type *type_of_declare(struct broker *b, struct peer
     }
     const struct exchange_type *type = NULL;
     if (amqp_table_find(c->ask->args, "x-delayed-type", &v) && amqp_value_is_str(&v))
-        type = type_for_clients(v.s);
+        type = exchange_type_for_clients(v.s);
     if (!type)
         fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED,
              "Invalid argument, 'x-delayed-type' must be an existing exchange type");

@@ -308,6 +308,7 @@ static bool feed_step(struct broker *b, struct cursor *cursor)
 bool feed_turn(struct broker *b)
 {
     struct list *last = b->streams.feeding.prev;
+    bool left = false;
     if (list_empty(&b->streams.feeding) || !list_empty(&b->removals))
         return false; /* what is older must not become part of a step */
     for (unsigned steps = 0; steps < STEPS_PER_TICK && !list_empty(&b->streams.feeding);) {
@@ -319,11 +320,13 @@ bool feed_turn(struct broker *b)
         for (; steps < STEPS_PER_TICK && has_appetite(cursor); steps++)
             if (!(more = feed_step(b, cursor)))
                 break;
+        more = more && has_appetite(cursor);
+        left = left || more;
         list_remove(node);
-        if ((more && has_appetite(cursor)) || stream_awaits_durable(cursor->follower->stream))
+        if (more || stream_awaits_durable(cursor->follower->stream))
             list_insert(&b->streams.feeding, node);
         if (node == last)
-            return false;
+            return left;
     }
     return !list_empty(&b->streams.feeding);
 }

@@ -498,6 +498,9 @@ static void refusals(void **state)
     }
     ASK(EXCHANGE_DECLARE, "x", "x-stream", NULL, ASK_DURABLE);
     assert_string_equal(rig_error(rig), "406 unknown exchange type 'x-stream'");
+    rig_clear(rig);
+    rig_ask_full(rig, CMD_ADMIN, 1, 0, "x", "/", "x-stream", (struct slice){0}, ASK_DURABLE, OP_EXCHANGE_PUT);
+    assert_non_null(strstr(rig_error(rig), "unknown exchange type 'x-stream'"));
     end(rig);
 }
 
