@@ -97,7 +97,7 @@ void cursor_free(struct broker *b, struct cursor **slot)
 
 static bool takes_all(const struct binding *binding)
 {
-    return binding->key.len == 0 || slice_equal(binding->key, binding->queue->name);
+    return binding->key.len == 0 || slice_is(binding->key, "#") || slice_equal(binding->key, binding->queue->name);
 }
 
 bool stream_bound(struct broker *b, struct binding *binding)
