@@ -326,6 +326,13 @@ def read_page(data, uuid, p):
     return found
 
 
+class Where:
+    """A message that lies in the page of this record."""
+
+    def __init__(self, page):
+        self.page = page
+
+
 def read_store(data):
     """(kinds of record seen, {queue name: {position: body}})"""
     uuid, found = read_journal(data)
@@ -351,15 +358,26 @@ def read_store(data):
                 for position in range(first, first + count):
                     queues.get(r['queue'], {}).pop(position, None)
         elif r['record'] == 'PAGE':
-            pages[r['queue'], r['first']] = r
-            for position, m in read_page(data, uuid, r).items():
-                if m['body'].startswith(b'page '):
-                    assert (m['flags'], m['priority'], m['expiration'], m['deadline']) == (1, 0, -1, 0) and m['returns'] < 100
-                dead = any(first <= position < first + count for first, count in r['dead'])
-                if not dead:
-                    queues.setdefault(r['queue'], {})[position] = m['body']
+            for position in range(r['first'], r['first'] + r['span'] + 1):
+                if not any(first <= position < first + count for first, count in r['dead']):
+                    queues.setdefault(r['queue'], {})[position] = Where(r)
+
+    def body_of(where, position):
+        """Only where it lies at last: a page that has moved may have lost its file."""
+        if not isinstance(where, Where):
+            return where
+        place = where.page['segment'], where.page['offset']
+        if place not in pages:
+            pages[place] = read_page(data, uuid, where.page)
+        m = pages[place][position]
+        if m['body'].startswith(b'page '):
+            assert (m['flags'], m['priority'], m['expiration'], m['deadline']) == (1, 0, -1, 0) and m['returns'] < 100
+        return m['body']
+
     for r in put_together(found):
         apply(r)
+    queues = {q: {position: body_of(where, position) for position, where in messages.items()}
+              for q, messages in queues.items()}
     return kinds, {names[q]: messages for q, messages in queues.items() if q in names}
 
 
