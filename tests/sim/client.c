@@ -291,6 +291,17 @@ void client_consume(struct client *c, uint16_t channel, const char *queue, const
     frame_end(c, f);
 }
 
+void client_consume_from(struct client *c, uint16_t channel, const char *queue, const char *tag, struct slice args)
+{
+    size_t f = method(c, channel, 60, 20);
+    put_number(c, 0, 2);
+    put_short(c, queue);
+    put_short(c, tag);
+    put_number(c, 0, 1);
+    put_long(c, args);
+    frame_end(c, f);
+}
+
 void client_cancel(struct client *c, uint16_t channel, const char *tag)
 {
     size_t f = method(c, channel, 60, 30);
@@ -437,6 +448,18 @@ static void on_method(struct client *c, uint16_t channel, struct cursor r)
     c->on_event(c->arg, &e);
 }
 
+/* The number of a header of type l, wherever it stands in the content header. */
+static uint64_t header_number(struct cursor r, const char *name, uint64_t otherwise)
+{
+    size_t len = strlen(name);
+    const uint8_t *at = memmem(r.at, r.left, name, len);
+    if (!at || at + len + 9 > r.at + r.left || at[len] != 'l')
+        return otherwise;
+    r.left -= (size_t)(at - r.at) + len + 1;
+    r.at = at + len + 1;
+    return number(&r, 8);
+}
+
 static void content_done(struct client *c)
 {
     c->in_content = false;
@@ -452,6 +475,8 @@ static void on_frame(struct client *c, uint8_t type, uint16_t channel, struct cu
         (void)number(&r, 4);
         c->body_size = number(&r, 8);
         c->body_len = 0;
+        c->message.offset = header_number(r, "x-stream-offset", UINT64_MAX);
+        c->message.partition = (uint32_t)header_number(r, "x-stream-partition", 0);
         if (c->body_size > CLIENT_ROOM || !c->in_content)
             abort();
         if (c->body_size == 0)

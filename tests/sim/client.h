@@ -27,6 +27,8 @@ struct client_event {
     uint64_t tag;    /* delivery tag */
     uint32_t count;  /* purge-ok, delete-ok */
     bool multiple, negative, redelivered;
+    uint64_t offset;       /* x-stream-offset; UINT64_MAX: none */
+    uint32_t partition;    /* x-stream-partition */
     const char *queue_tag; /* consumer tag of a delivery; "" for get-ok */
     struct slice body, text;
 };
@@ -69,6 +71,8 @@ void client_publish(struct client *c, uint16_t channel, const char *exchange, co
 void client_publish_headers(struct client *c, uint16_t channel, const char *exchange, const char *key,
                             struct slice body, struct slice headers);
 void client_consume(struct client *c, uint16_t channel, const char *queue, const char *tag, bool no_ack);
+/* args: a table's content. */
+void client_consume_from(struct client *c, uint16_t channel, const char *queue, const char *tag, struct slice args);
 void client_cancel(struct client *c, uint16_t channel, const char *tag);
 void client_qos(struct client *c, uint16_t channel, uint16_t count);
 void client_get(struct client *c, uint16_t channel, const char *queue, bool no_ack);

@@ -7,6 +7,7 @@
  *   M4  a message that moves (dead letter, delay) is found in exactly one of its two places, never in both (I7 of a MOVE)
  *   M5  an unanswered commit is found whole or not at all: its publishes and its acks (I7)
  *   M7  a key whose message was accepted lets no other in, one whose message was lost or was transient lets the next one in (D1)
+ *   M8  streams: model_log.c
  *   M6  messages of one queue stand in the order in which the commands were sent (I3)
  * What is found is SURE from then on; what is not found is GONE for ever.
  */
@@ -77,7 +78,7 @@ uint64_t model_identify(struct model *m, struct slice body)
 
 static bool lasts(const struct message *msg, enum place place)
 {
-    return msg->persistent || place == PLACE_QUORUM;
+    return msg->persistent || place == PLACE_QUORUM || place == PLACE_FED || place >= PLACE_LOG;
 }
 
 /* The message is on its way to the place. */

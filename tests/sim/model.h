@@ -20,7 +20,10 @@ enum place {
     PLACE_QUORUM,   /* q7: transient messages are durable here */
     PLACE_ONCE,     /* q8: deduplicates, for longer than a chain lives */
     PLACE_RETRY,    /* q9: delays what comes back */
+    PLACE_FED,      /* q10: fed from both streams, holds little at a time */
     PLACE_WAITING,  /* the broker's hidden queue of delayed messages */
+    PLACE_LOG,      /* s0: a stream of two partitions */
+    PLACE_KEPT,     /* s1: a stream with retention */
     PLACE_COUNT
 };
 
@@ -37,6 +40,8 @@ enum known {
 #define MODEL_MESSAGES 8192
 #define MODEL_TX 64
 #define MODEL_KEYS 12
+#define MODEL_LOGS 2       /* places from PLACE_LOG on */
+#define MODEL_PARTITIONS 2 /* of a stream, at most */
 
 struct message {
     uint64_t order; /* rank of the command that enqueued it; 0: none yet */
@@ -55,6 +60,14 @@ struct model_tx {
     unsigned acked_count;
 };
 
+/* What is known of a partition of a stream: which message stands at an offset, once somebody has seen it there. */
+struct model_log {
+    uint64_t start, end; /* nothing below comes back; everything below is durable */
+    uint64_t next;       /* scratch of the comparison: the offset that must come */
+    uint64_t found_order;
+    uint64_t ids[MODEL_MESSAGES];
+};
+
 struct model {
     struct message messages[MODEL_MESSAGES]; /* by id, from 1 */
     uint64_t count, order;
@@ -70,9 +83,11 @@ struct model {
         uint64_t owner;  /* the message that was accepted with it, or is on its way; 0: none */
         uint32_t number; /* grows when it cannot be known whether it is free: nobody uses it again then */
     } keys[MODEL_KEYS];
+    struct model_log logs[MODEL_LOGS][MODEL_PARTITIONS];
     char wrong[400];
     /* counts for the report */
     uint64_t compared, sure_checked, gone_checked, groups_checked, tx_checked, duplicates;
+    uint64_t records_found, records_trimmed, feeds_checked;
 };
 
 void model_init(struct model *m);
@@ -103,6 +118,20 @@ void model_rolled_back(struct model *m);
 void model_compare(struct model *m);
 void model_found(struct model *m, enum place place, struct slice body);
 void model_settle(struct model *m, const bool exists[PLACE_COUNT]);
+
+/* ---- streams (tests/sim/model_log.c) ---- */
+
+/* Of a recovered broker, within the comparison: a partition's range, then its records in order. */
+void model_log_range(struct model *m, enum place place, unsigned partition, uint64_t start, uint64_t end);
+void model_log_found(struct model *m, enum place place, unsigned partition, uint64_t offset, struct slice body);
+/* After the last record of all partitions and of the fed queue (with what its cursor has before it), before model_settle. */
+void model_log_settle(struct model *m, const bool exists[PLACE_COUNT]);
+/* A consumer got the record at the offset. Returns its id; 0: a violation. */
+uint64_t model_log_delivered(struct model *m, enum place place, unsigned partition, uint64_t offset, struct slice body);
+void model_log_deleting(struct model *m, enum place place);
+void model_log_deleted(struct model *m, enum place place);
+/* All that could be fed was taken: nothing may be missing. */
+void model_fed(struct model *m);
 
 /* Of a broker that runs on: model_compare, model_seen per message, then the check that a commit which got no answer took
  * effect as a whole or not at all. Takes nothing over. */

@@ -2,6 +2,7 @@
 #include "peek.h"
 
 #include "core/core_int.h"
+#include "core/stream_int.h"
 
 #include <stdlib.h>
 
@@ -85,4 +86,83 @@ bool peek_queue(struct broker *broker, const char *name, const struct peek_reade
     free(read);
     free(seen);
     return true;
+}
+
+/* ---- streams ---- */
+
+static struct queue *stream_named(struct broker *broker, const char *name)
+{
+    struct vhost *vhost = vhost_find(broker, slice_str("/"));
+    struct queue *q = vhost ? queue_find(vhost, slice_str(name)) : NULL;
+    return q && q->stream ? q : NULL;
+}
+
+static void see_files(struct broker *broker, const struct partition *p, const struct peek_stream_reader *reader,
+                      const struct peek_log *each)
+{
+    for (uint64_t at = p->start; at < p->written;) {
+        struct stream_job *job = stream_job_new(STREAM_READ, 256);
+        if (!job)
+            abort();
+        job->stream = p->stream->queue->id;
+        job->partition = p->number;
+        job->first = at;
+        job->until = p->written;
+        job->bytes_max = 64 * 1024;
+        reader->read(reader->self, job);
+        for (uint32_t i = 0; !job->err && i < job->count; i++)
+            each->record(each->arg, p->number, job->items[i].offset, msg_body(job->items[i].msg));
+        at = job->err || job->next <= at ? p->written : job->next;
+        stream_job_free(broker_heap(broker), &job);
+    }
+}
+
+/* What retention gave up is written again after a start, when the files were not synced so far. */
+static void see_item(const struct partition *p, const struct peek_log *each, uint64_t offset, const struct msg *msg)
+{
+    if (offset >= p->start)
+        each->record(each->arg, p->number, offset, msg_body(msg));
+}
+
+static void see_partition(struct broker *broker, const struct partition *p, const struct peek_stream_reader *reader,
+                          const struct peek_log *each)
+{
+    each->partition(each->arg, p->number, p->start, p->end);
+    see_files(broker, p, reader, each);
+    LIST_EACH(&p->chunks, node, after)
+    {
+        const struct chunk *c = CONTAINER_OF(node, struct chunk, link);
+        if (c->state != CHUNK_QUEUED && c->state != CHUNK_WRITING)
+            continue;
+        for (uint32_t i = 0; i < c->job->count; i++)
+            see_item(p, each, c->job->items[i].offset, c->job->items[i].msg);
+    }
+    LIST_EACH(&p->gathered, node, after)
+    {
+        const struct entry *e = CONTAINER_OF(node, struct entry, link);
+        see_item(p, each, e->position, e->msg);
+    }
+}
+
+bool peek_stream(struct broker *broker, const char *name, const struct peek_stream_reader *reader,
+                 const struct peek_log *each)
+{
+    struct queue *q = stream_named(broker, name);
+    for (uint32_t i = 0; q && i < q->stream->partition_count; i++)
+        see_partition(broker, &q->stream->partitions[i], reader, each);
+    return q != NULL;
+}
+
+uint64_t peek_cursor(struct broker *broker, const char *stream, const char *queue, uint32_t partition)
+{
+    struct queue *q = stream_named(broker, stream);
+    if (!q)
+        return UINT64_MAX;
+    LIST_EACH(&q->stream->cursors, node, after)
+    {
+        const struct cursor *cursor = CONTAINER_OF(node, struct cursor, link);
+        if (slice_is(cursor->target->name, queue))
+            return cursor->follower->places[partition].next;
+    }
+    return UINT64_MAX;
 }

@@ -329,7 +329,7 @@ static bool start(struct rot *rot, struct os_sim *disk, char *why, size_t len)
     rot->refused += !started;
     rot->last_refused = !started;
     struct peek_reader reader = world_reader(w);
-    for (int p = 0; started && p < PLACE_COUNT; p++) {
+    for (int p = 0; started && p < PLACE_LOG; p++) {
         struct served served = {copy, (enum place)p};
         (void)peek_queue(w->broker, place_names[p], &reader, on_body, &served);
     }

@@ -1,5 +1,8 @@
 /* sim: core, journal and AMQP engine together on a simulated disk, against a reference model.
  *
+ * Streams take part (stream_world.c, model_log.c): one of two partitions, one with retention, and a small queue that is fed from
+ * both, whose contents together with what its cursors have before them is compared like any queue.
+ *
  * A chain is a disk that lives through several lives of the broker. A life: recovery, complete comparison with the model,
  * an AMQP client's random work, then an end: the power goes after the k-th disk operation (unsynced writes are lost,
  * torn, reordered as the seed says), during recovery too; or the process dies; or the disk gives EIO or ENOSPC; or an
@@ -28,6 +31,7 @@ struct totals {
     uint64_t chains, lives, ends[END_COUNT], ops, confirms, deliveries, compactions, flips, flips_refused, waits,
         pages_written, pages_read;
     uint64_t compared, sure, gone, pairs, transactions, disk_ops, duplicates;
+    uint64_t records_found, records_trimmed, feeds, records_written, records_read, stream_syncs, stream_deliveries;
 };
 
 struct limits {
@@ -158,10 +162,11 @@ static void flip(struct world *w, struct totals *t)
         t->flips++;
         w->may_fail = true;
         struct peek_reader reader = world_reader(w);
-        if (world_start(w))
-            for (int p = 0; p < PLACE_COUNT; p++)
+        if (world_start(w)) {
+            for (int p = 0; p < PLACE_LOG; p++)
                 (void)peek_queue(w->broker, place_names[p], &reader, known_body, w->model);
-        else
+            world_streams_each(w, known_body, w->model);
+        } else
             t->flips_refused++;
         world_end(w, false);
     }
@@ -181,6 +186,8 @@ static bool run_chain(uint64_t seed, const struct limits *limits, struct totals 
     w.group_bytes = world_pick(&w, 2) ? 0 : 16384;
     w.compact_every = 5 + world_pick(&w, 46); /* commands of the core between compactions */
     w.compact_slice_bytes = 1 + world_pick(&w, 4000);
+    w.with_streams = true;
+    w.stream_sync_bytes = world_pick(&w, 2) ? 1 + world_pick(&w, 20000) : 0;
     w.paging_bytes = world_pick(&w, 3) ? 400 + world_pick(&w, 4000) : 0;
     w.model = malloc(sizeof *w.model);
     if (!w.model)
@@ -197,9 +204,11 @@ static bool run_chain(uint64_t seed, const struct limits *limits, struct totals 
     }
     if (!w.model->wrong[0]) { /* the last end is recovered from too */
         w.may_fail = false;
-        if (world_start(&w))
+        if (world_start(&w)) {
             world_compare(&w);
-        else
+            if (!w.model->wrong[0] && world_connect(&w))
+                world_streams_drain(&w);
+        } else
             model_fault(w.model, "the broker does not start: %s", w.why);
         world_end(&w, true);
     }
@@ -217,6 +226,13 @@ static bool run_chain(uint64_t seed, const struct limits *limits, struct totals 
     t->pairs += w.model->groups_checked;
     t->transactions += w.model->tx_checked;
     t->duplicates += w.model->duplicates;
+    t->records_found += w.model->records_found;
+    t->records_trimmed += w.model->records_trimmed;
+    t->feeds += w.model->feeds_checked;
+    t->records_written += w.records_written;
+    t->records_read += w.records_read;
+    t->stream_syncs += w.stream_syncs;
+    t->stream_deliveries += w.stream_deliveries;
     t->disk_ops += os_sim_ops(w.disk) - before;
     bool good = !w.model->wrong[0];
     os_sim_free(&w.disk);
@@ -229,6 +245,7 @@ static bool furnish(void)
 {
     struct world w;
     world_init(&w);
+    w.with_streams = true;
     w.disk = os_sim_new(1);
     w.os = os_sim_os(w.disk);
     os_sim_clock_set(w.disk, 1000 * NS_PER_S, 1700000000000);
@@ -299,6 +316,12 @@ static void report(const struct totals *t, double seconds)
     printf("%llu pages written, %llu read; %llu flipped bits, %llu of them refused; %llu waits for room on the disk\n",
            (unsigned long long)t->pages_written, (unsigned long long)t->pages_read, (unsigned long long)t->flips,
            (unsigned long long)t->flips_refused, (unsigned long long)t->waits);
+    printf("streams: %llu records written, %llu read, %llu delivered, %llu syncs; compared: %llu records at their "
+           "offsets, "
+           "%llu given up, %llu to be fed\n",
+           (unsigned long long)t->records_written, (unsigned long long)t->records_read,
+           (unsigned long long)t->stream_deliveries, (unsigned long long)t->stream_syncs,
+           (unsigned long long)t->records_found, (unsigned long long)t->records_trimmed, (unsigned long long)t->feeds);
 }
 
 static double seconds_now(void)

@@ -13,7 +13,8 @@
 #include "fmt/amqp_table.h"
 #include "peek.h"
 
-const char *const place_names[PLACE_COUNT] = {"q0", "q1", "q2", "q3", "q4", "q5", "q6", "q7", "q8", "q9", ""};
+const char *const place_names[PLACE_COUNT] = {"q0", "q1", "q2", "q3",  "q4", "q5", "q6",
+                                              "q7", "q8", "q9", "q10", "",   "s0", "s1"};
 
 /* Lines for people who look for a bug: --talk 2. */
 #define TELL(w, ...)                                                                                                   \
@@ -21,8 +22,6 @@ const char *const place_names[PLACE_COUNT] = {"q0", "q1", "q2", "q3", "q4", "q5"
         if ((w)->talk > 1)                                                                                             \
             printf("    " __VA_ARGS__);                                                                                \
     } while (0)
-
-#define ASKED(class, method) ((uint32_t)(class) << 16 | (method))
 
 uint64_t world_draw(struct world *w)
 {
@@ -173,6 +172,7 @@ bool world_start(struct world *w)
     w->dead = w->reads_fail = false;
     w->journal = NULL;
     w->store = NULL;
+    w->streams = NULL;
     w->broker = NULL;
     w->engine = NULL;
     w->hub = NULL;
@@ -194,14 +194,17 @@ bool world_start(struct world *w)
         .compact_slice_bytes = w->compact_slice_bytes,
         .paging_bytes = w->paging_bytes,
         .page_bytes = w->paging_bytes / 4,
+        .streams = w->with_streams,
+        .stream_sync_bytes = w->stream_sync_bytes,
     };
-    if (!open_store(w))
+    if (!open_store(w) || !world_streams_open(w))
         return false;
     w->broker = broker_new(&w->options);
     snprintf(w->why, sizeof w->why, "no memory");
     if (!w->broker || journal_read(w->journal, replay, w, w->why, sizeof w->why) ||
         broker_replayed(w->broker, w->os->now_mono(w->os), w->os->now_wall(w->os), w->why, sizeof w->why) ||
-        broker_segments(w->broker, keep_segment, w) || store_sweep(w->store, w->why, sizeof w->why))
+        broker_segments(w->broker, keep_segment, w) || store_sweep(w->store, w->why, sizeof w->why) ||
+        !world_streams_keep(w))
         return false;
     snprintf(w->why, sizeof w->why, "the power went when all was read");
     if (os_sim_is_cut(w->disk))
@@ -277,6 +280,7 @@ static void drop_engine(struct world *w)
         (void)broker_step(w->broker, w->os->now_mono(w->os), w->os->now_wall(w->os), journal_durable(w->journal));
         verify_logins(w);
         store_turn(w);
+        world_streams_turn(w);
         (void)hub_turn(w->hub, journal_durable(w->journal), w->os->now_mono(w->os));
     }
     hub_free(&w->hub);
@@ -314,7 +318,9 @@ void world_end(struct world *w, bool clean)
     struct page_job *job;
     while (w->store && (job = store_take(w->store)))
         page_job_free(w->broker ? broker_heap(w->broker) : NULL, &job);
+    world_streams_stop(w);
     broker_free(&w->broker);
+    streams_close(&w->streams);
     store_close(&w->store);
     if (w->journal)
         journal_close(&w->journal);
@@ -332,6 +338,10 @@ static void on_message(struct world *w, const struct client_event *e)
     bool got = e->method == ASKED(60, 71);
     enum place place = got ? w->get_place : place_of(e->queue_tag);
     uint64_t id;
+    if (!got && place >= PLACE_LOG) {
+        world_stream_message(w, place, e);
+        return;
+    }
     model_delivered(w->model, place, e->body, e->redelivered, &id);
     w->deliveries++;
     TELL(w, "channel %u: message %llu from %s, tag %llu%s\n", e->channel, (unsigned long long)id, place_names[place],
@@ -436,6 +446,7 @@ void world_turn(struct world *w)
     (void)broker_step(w->broker, now, w->os->now_wall(w->os), journal_durable(w->journal));
     verify_logins(w);
     store_turn(w);
+    world_streams_turn(w);
     journal_kick(w->journal);
     if (world_pick(w, 8) >= w->lag)
         journal_turn(w);
@@ -483,7 +494,7 @@ static void find_all(struct world *w, void (*each)(void *arg, struct slice body)
 {
     struct peek_reader reader = world_reader(w);
     model_compare(w->model);
-    for (int p = 0; p < PLACE_COUNT; p++) {
+    for (int p = 0; p < PLACE_LOG; p++) {
         struct finding f = {w->model, (enum place)p};
         ret_exists[p] = peek_queue(w->broker, place_names[p], &reader, each, &f);
     }
@@ -491,8 +502,9 @@ static void find_all(struct world *w, void (*each)(void *arg, struct slice body)
 
 void world_compare(struct world *w)
 {
-    bool exists[PLACE_COUNT];
+    bool exists[PLACE_COUNT] = {0};
     find_all(w, found, exists);
+    world_streams_compare(w, exists);
     exists[PLACE_WAITING] = true;
     model_settle(w->model, exists);
 }
@@ -505,7 +517,7 @@ static void seen(void *arg, struct slice body)
 
 void world_check_commit(struct world *w)
 {
-    bool exists[PLACE_COUNT];
+    bool exists[PLACE_COUNT] = {0};
     find_all(w, seen, exists);
     model_commit_is_whole(w->model, exists);
 }
@@ -523,6 +535,16 @@ static struct slice queue_args(enum place place, uint8_t *room, size_t len)
         amqp_put_str(&out, "x-dead-letter-exchange", slice_str(""));
         amqp_put_str(&out, "x-dead-letter-routing-key", slice_str(place_names[PLACE_DEAD]));
     }
+    if (place == PLACE_FED) {
+        amqp_put_long(&out, "x-max-length", 5);
+        amqp_put_str(&out, "x-overflow", slice_str("reject-publish"));
+    }
+    if (place == PLACE_LOG || place == PLACE_KEPT) {
+        amqp_put_str(&out, "x-queue-type", slice_str("stream"));
+        amqp_put_long(&out, "x-stream-max-segment-size-bytes", 65536);
+        amqp_put_long(&out, place == PLACE_LOG ? "x-stream-partitions" : "x-max-length-bytes",
+                      place == PLACE_LOG ? MODEL_PARTITIONS : 100000);
+    }
     if (place == PLACE_PRIORITY)
         amqp_put_long(&out, "x-max-priority", 3);
     if (place == PLACE_ONCE) {
@@ -538,20 +560,28 @@ static struct slice queue_args(enum place place, uint8_t *room, size_t len)
     return writer_slice(&out);
 }
 
-static bool bind(struct world *w, enum place place)
+bool world_bind(struct world *w, enum place place)
 {
-    const char *exchange = place == PLACE_DELAYED ? "late" : place <= PLACE_FAN ? "amq.fanout" : NULL;
+    const char *exchange = place == PLACE_DELAYED ? "late"
+                           : place <= PLACE_FAN   ? "amq.fanout"
+                           : place == PLACE_LOG   ? "amq.stream.s0"
+                           : place == PLACE_KEPT  ? "amq.stream.s1"
+                                                  : NULL;
+    const char *key = place == PLACE_LOG ? "#" : place == PLACE_KEPT ? "" : place_names[place];
     if (!exchange)
         return true;
+    if (place >= PLACE_LOG && !(w->model->exists[place] && w->model->exists[PLACE_FED]))
+        return true;
     w->model->unbound[place] = true;
-    client_queue_bind(&w->client, CH_CONFIRM, place_names[place], exchange, place_names[place], (struct slice){0});
+    client_queue_bind(&w->client, CH_CONFIRM, place_names[place >= PLACE_LOG ? PLACE_FED : place], exchange, key,
+                      (struct slice){0});
     if (!world_wait(w, ASKED(50, 21)))
         return false;
     w->model->unbound[place] = false;
     return true;
 }
 
-static bool declare(struct world *w, enum place place)
+bool world_declare(struct world *w, enum place place)
 {
     uint8_t room[256];
     TELL(w, "declare %s\n", place_names[place]);
@@ -561,7 +591,9 @@ static bool declare(struct world *w, enum place place)
         return false;
     w->model->exists[place] = true;
     w->model->doubtful[place] = false;
-    return bind(w, place);
+    if (place == PLACE_FED)
+        w->model->unbound[PLACE_LOG] = w->model->unbound[PLACE_KEPT] = true;
+    return world_bind(w, place);
 }
 
 void world_furnish(struct world *w)
@@ -570,9 +602,12 @@ void world_furnish(struct world *w)
     if (!world_wait(w, ASKED(40, 11)))
         return;
     for (int p = 0; p < PLACE_WAITING; p++)
-        if (!declare(w, (enum place)p))
+        if ((p != PLACE_FED || w->with_streams) && !world_declare(w, (enum place)p))
             return;
     w->model->exists[PLACE_WAITING] = true;
+    for (int p = PLACE_LOG; w->with_streams && p < PLACE_COUNT; p++)
+        if (!world_declare(w, (enum place)p))
+            return;
 }
 
 /* ---- operations ---- */
@@ -597,7 +632,7 @@ static void op_publish(struct world *w, uint16_t channel)
         (w->model->open.published_count + 2 > MODEL_TX || to == PLACE_SHORT || to == PLACE_TTL || to == PLACE_ONCE))
         return;
     for (int p = 0; to == PLACE_COUNT && p <= PLACE_FAN; p++)
-        if (w->model->exists[p] && w->model->unbound[p] && !bind(w, (enum place)p))
+        if (w->model->exists[p] && w->model->unbound[p] && !world_bind(w, (enum place)p))
             return;
     unsigned places = to == PLACE_COUNT ? 1u << PLACE_PLAIN | 1u << PLACE_FAN : 1u << to;
     for (int p = 0; p < PLACE_COUNT; p++)
@@ -628,7 +663,7 @@ static bool has_partner(enum place place)
 static void settled(struct world *w, uint16_t channel, unsigned i, bool requeue, bool ack)
 {
     struct held h = w->held[channel][i];
-    if (requeue)
+    if (requeue || h.place >= PLACE_LOG) /* a stream keeps what is read */
         return;
     if (!ack && (h.place == PLACE_SHORT || h.place == PLACE_TTL))
         return; /* moves to the dead letter queue */
@@ -762,7 +797,7 @@ static void op_delete(struct world *w)
     if (m->open.published_count || m->open.acked_count)
         return;
     if (!m->exists[place]) {
-        (void)declare(w, place);
+        (void)world_declare(w, place);
         return;
     }
     if (w->consuming[place])
@@ -795,36 +830,39 @@ void world_op(struct world *w)
     static const uint8_t of_tx[] = {3, 9, 10, 10, 11, 12, 13, 31};
     w->ops++;
     w->at++;
-    switch (w->mostly_tx ? of_tx[world_pick(w, ARRAY_LEN(of_tx))] : world_pick(w, 32)) {
-    case 0: op_consume(w); break;
-    case 1:
-    case 2: op_get(w, CH_GET); break;
-    case 3: op_get(w, CH_TX); break;
-    case 4:
-    case 5:
-    case 6: op_settle(w, CH_CONSUME); break;
-    case 7:
-    case 8: op_settle(w, CH_GET); break;
-    case 9: op_settle(w, CH_TX); break;
-    case 10:
-    case 11:
-    case 12: op_publish(w, CH_TX); break;
-    case 13:
-    case 17: op_commit(w); break;
-    case 14:
-        if (world_pick(w, 3) == 0)
-            op_purge(w);
-        break;
-    case 15:
-        if (world_pick(w, 3) == 0)
-            op_delete(w);
-        break;
-    case 16:
-        if (world_pick(w, 4) == 0)
-            op_channel_again(w);
-        break;
-    default: op_publish(w, CH_CONFIRM); break;
-    }
+    if (w->with_streams && world_pick(w, 4) == 0)
+        world_streams_op(w);
+    else
+        switch (w->mostly_tx ? of_tx[world_pick(w, ARRAY_LEN(of_tx))] : world_pick(w, 32)) {
+        case 0: op_consume(w); break;
+        case 1:
+        case 2: op_get(w, CH_GET); break;
+        case 3: op_get(w, CH_TX); break;
+        case 4:
+        case 5:
+        case 6: op_settle(w, CH_CONSUME); break;
+        case 7:
+        case 8: op_settle(w, CH_GET); break;
+        case 9: op_settle(w, CH_TX); break;
+        case 10:
+        case 11:
+        case 12: op_publish(w, CH_TX); break;
+        case 13:
+        case 17: op_commit(w); break;
+        case 14:
+            if (world_pick(w, 3) == 0)
+                op_purge(w);
+            break;
+        case 15:
+            if (world_pick(w, 3) == 0)
+                op_delete(w);
+            break;
+        case 16:
+            if (world_pick(w, 4) == 0)
+                op_channel_again(w);
+            break;
+        default: op_publish(w, CH_CONFIRM); break;
+        }
     if (!w->dead && !w->model->wrong[0])
         for (unsigned turns = world_pick(w, 2) ? 0 : world_pick(w, 3); turns && !w->dead; turns--)
             world_turn(w);

@@ -9,8 +9,10 @@
 #include "peek.h"
 #include "proto/amqp091/engine.h"
 #include "store/store.h"
+#include "store/streams.h"
 
 #define WORLD_HELD 512
+#define ASKED(class, method) ((uint32_t)(class) << 16 | (method))
 
 /* Channels of the client's connection and what each is for. */
 enum { CH_CONFIRM = 1, CH_TX, CH_CONSUME, CH_GET, CH_END };
@@ -30,6 +32,7 @@ struct world {
     struct os *os;
     struct journal *journal;
     struct store *store;
+    struct streams *streams; /* NULL: switched off */
     struct broker *broker;
     struct hub *hub;
     struct engine *engine;
@@ -38,13 +41,15 @@ struct world {
     struct client client;
     struct model *model;
     uint64_t dice;
-    bool dead;       /* the journal has failed: only a restart helps */
-    bool may_fail;   /* a fault was injected: the journal may fail */
-    bool reads_fail; /* the last page that was asked for could not be read */
-    bool tolerant;   /* memory is refused on purpose: the client may lose its connection */
-    bool mostly_tx;  /* most operations are those of transactions */
+    bool dead;         /* the journal has failed: only a restart helps */
+    bool may_fail;     /* a fault was injected: the journal may fail */
+    bool reads_fail;   /* the last page that was asked for could not be read */
+    bool tolerant;     /* memory is refused on purpose: the client may lose its connection */
+    bool with_streams; /* the broker has streams, and the client uses them */
+    bool mostly_tx;    /* most operations are those of transactions */
     unsigned talk;
     uint64_t compact_every, compact_slice_bytes;
+    uint64_t stream_sync_bytes;
     uint64_t paging_bytes; /* 0: queues stay in memory */
     size_t group_bytes;    /* of the journal; small groups tear apart what one tick appended */
     unsigned lag;          /* in 8: how often a turn leaves the journal alone */
@@ -62,10 +67,12 @@ struct world {
     struct taken taken[WORLD_HELD];
     unsigned taken_count;
     bool consuming[PLACE_COUNT];
+    uint64_t reading[MODEL_LOGS][MODEL_PARTITIONS]; /* offset that a stream's consumer must get next; UINT64_MAX: any */
     enum place get_place;
     bool get_no_ack;
     /* counts */
     uint64_t ops, confirms, deliveries, steps, pages_written, pages_read, waits;
+    uint64_t records_written, records_read, stream_syncs, stream_files_max, stream_deliveries;
 };
 
 void world_init(struct world *w);
@@ -76,6 +83,9 @@ extern const char *const place_names[PLACE_COUNT];
 
 /* Reads pages of the world's store. */
 struct peek_reader world_reader(struct world *w);
+
+bool world_declare(struct world *w, enum place place);
+bool world_bind(struct world *w, enum place place);
 
 /* Opens journal, store and broker, no client. False: why says it. */
 bool world_start(struct world *w);
@@ -93,6 +103,21 @@ bool world_wait(struct world *w, uint32_t method);
 void world_end(struct world *w, bool clean);
 /* One random operation of the client. */
 void world_op(struct world *w);
+/* ---- streams (stream_world.c); nothing without with_streams ---- */
+
+bool world_streams_open(struct world *w); /* before the journal is read */
+bool world_streams_keep(struct world *w); /* after it was */
+void world_streams_turn(struct world *w);
+void world_streams_stop(struct world *w); /* before the broker goes; streams_close after it */
+/* Tells the model what is in the streams and before the cursors of the fed queue, within a comparison. */
+void world_streams_compare(struct world *w, bool *ret_exists);
+/* Every record of every stream, as far as it can be read. */
+void world_streams_each(struct world *w, void (*each)(void *arg, struct slice body), void *arg);
+void world_streams_op(struct world *w);
+void world_stream_message(struct world *w, enum place place, const struct client_event *e);
+/* Takes all that the fed queue gets until nothing more comes; then nothing may be missing. */
+void world_streams_drain(struct world *w);
+
 /* Queues and exchanges of an empty broker. */
 void world_furnish(struct world *w);
 
