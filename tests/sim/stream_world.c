@@ -15,7 +15,7 @@ bool world_streams_open(struct world *w)
 {
     if (!w->with_streams)
         return true;
-    struct streams_options options = {.os = w->os, .dir = "/data", .writers_max = 2};
+    struct streams_options options = {.os = w->os, .dir = "/data", .writers_max = 1 + world_pick(w, 3)};
     memcpy(options.uuid, journal_uuid(w->journal), sizeof options.uuid);
     return streams_open(&options, &w->streams, w->why, sizeof w->why) == 0;
 }
@@ -198,10 +198,11 @@ static void op_consume(struct world *w, enum place place)
 
 /* ---- operations ---- */
 
-static uint32_t body_len(struct world *w)
+/* Large ones fill segments, so that retention has something to give up. */
+static uint32_t body_len(struct world *w, enum place place)
 {
     unsigned kind = world_pick(w, 16);
-    return kind == 0 ? 12 + world_pick(w, 90000) : kind < 5 ? 12 + world_pick(w, 9000) : 12 + world_pick(w, 300);
+    return kind < (place == PLACE_KEPT ? 4u : 1u) ? 12 + world_pick(w, 90000) : kind < 8 ? 12 + world_pick(w, 9000) : 12 + world_pick(w, 300);
 }
 
 static bool is_fed(const struct model *m, enum place place)
@@ -220,7 +221,7 @@ static void op_publish(struct world *w, uint16_t channel, enum place place)
         if (w->published_count + 1 >= ARRAY_LEN(w->published) || m->count + 1 >= MODEL_MESSAGES ||
             (in_tx && m->open.published_count + 2 > MODEL_TX))
             return;
-        uint32_t len = body_len(w);
+        uint32_t len = body_len(w, place);
         unsigned places = 1u << place | (is_fed(m, place) ? 1u << PLACE_FED : 0);
         bool persistent = world_pick(w, 5) != 0;
         uint64_t id = model_published(m, places, persistent, len, in_tx);

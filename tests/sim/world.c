@@ -543,7 +543,7 @@ static struct slice queue_args(enum place place, uint8_t *room, size_t len)
         amqp_put_str(&out, "x-queue-type", slice_str("stream"));
         amqp_put_long(&out, "x-stream-max-segment-size-bytes", 65536);
         amqp_put_long(&out, place == PLACE_LOG ? "x-stream-partitions" : "x-max-length-bytes",
-                      place == PLACE_LOG ? MODEL_PARTITIONS : 100000);
+                      place == PLACE_LOG ? MODEL_PARTITIONS : 20000);
     }
     if (place == PLACE_PRIORITY)
         amqp_put_long(&out, "x-max-priority", 3);
