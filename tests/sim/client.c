@@ -222,6 +222,17 @@ static void put_headers(struct client *c, const char *name, int value)
     put_number(c, (uint64_t)value, 4);
 }
 
+static void put_body(struct client *c, uint16_t channel, struct slice body)
+{
+    for (size_t at = 0; at < body.len;) {
+        size_t part = body.len - at < 100000 ? body.len - at : 100000;
+        size_t f = frame(c, 3, channel);
+        put(c, body.ptr + at, part);
+        frame_end(c, f);
+        at += part;
+    }
+}
+
 void client_publish(struct client *c, uint16_t channel, const char *exchange, const char *key, struct slice body,
                     bool persistent, int priority, int delay_ms, int expiration_ms, int once)
 {
@@ -248,13 +259,32 @@ void client_publish(struct client *c, uint16_t channel, const char *exchange, co
         put_short(c, text);
     }
     frame_end(c, f);
-    for (size_t at = 0; at < body.len;) {
-        size_t part = body.len - at < 100000 ? body.len - at : 100000;
-        f = frame(c, 3, channel);
-        put(c, body.ptr + at, part);
-        frame_end(c, f);
-        at += part;
-    }
+    put_body(c, channel, body);
+}
+
+void client_publish_copy(struct client *c, uint16_t channel, const char *queue, const char *other, struct slice body,
+                         bool persistent)
+{
+    size_t f = method(c, channel, 60, 40);
+    put_number(c, 0, 2);
+    put_short(c, "");
+    put_short(c, queue);
+    put_number(c, 0, 1);
+    frame_end(c, f);
+    f = frame(c, 2, channel);
+    put_number(c, 60, 2);
+    put_number(c, 0, 2);
+    put_number(c, body.len, 8);
+    put_number(c, 0x3000, 2);
+    put_number(c, 3 + 1 + 4 + 1 + 4 + strlen(other), 4);
+    put_short(c, "CC");
+    put(c, "A", 1);
+    put_number(c, 1 + 4 + strlen(other), 4);
+    put(c, "S", 1);
+    put_long(c, slice_str(other));
+    put_number(c, persistent ? 2 : 1, 1);
+    frame_end(c, f);
+    put_body(c, channel, body);
 }
 
 void client_publish_headers(struct client *c, uint16_t channel, const char *exchange, const char *key,

@@ -70,6 +70,9 @@ void client_publish(struct client *c, uint16_t channel, const char *exchange, co
 /* Persistent; headers: a table's content; the body is not empty and fits into a frame. */
 void client_publish_headers(struct client *c, uint16_t channel, const char *exchange, const char *key,
                             struct slice body, struct slice headers);
+/* Through the default exchange to the queue and, by the header CC, to another. */
+void client_publish_copy(struct client *c, uint16_t channel, const char *queue, const char *other, struct slice body,
+                         bool persistent);
 void client_consume(struct client *c, uint16_t channel, const char *queue, const char *tag, bool no_ack);
 /* args: a table's content. */
 void client_consume_from(struct client *c, uint16_t channel, const char *queue, const char *tag, struct slice args);

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #define PORT_STREAMS 4u
+#define NO_OFFSET (UINT64_MAX - 1) /* of a partition that is not read */
 
 /* ---- the streams' thread, without a thread ---- */
 
@@ -179,7 +180,8 @@ static void op_consume(struct world *w, enum place place)
     char tag[3] = {'c', (char)('0' + place), 0};
     uint8_t room[64];
     struct writer args = writer_of(room, sizeof room);
-    unsigned which = world_pick(w, ARRAY_LEN(from));
+    unsigned which = world_pick(w, ARRAY_LEN(from)), only = world_pick(w, place == PLACE_LOG ? MODEL_PARTITIONS : 1);
+    bool number = world_pick(w, 3) == 0;
     if (!w->model->exists[place])
         return;
     if (w->consuming[place]) {
@@ -188,8 +190,16 @@ static void op_consume(struct world *w, enum place place)
         return;
     }
     for (unsigned i = 0; i < MODEL_PARTITIONS; i++)
-        w->reading[place - PLACE_LOG][i] = which < 2 && place == PLACE_LOG ? 0 : UINT64_MAX;
-    amqp_put_str(&args, "x-stream-offset", slice_str(from[which]));
+        w->reading[place - PLACE_LOG][i] = number && i != only               ? NO_OFFSET
+                                           : which < 2 && place == PLACE_LOG ? 0
+                                                                             : UINT64_MAX;
+    if (number) {
+        uint64_t next = world_pick(w, (unsigned)w->model->logs[place - PLACE_LOG][only].end + 3);
+        w->reading[place - PLACE_LOG][only] = next;
+        amqp_put_long(&args, "x-stream-offset", (int64_t)next);
+        amqp_put_long(&args, "x-stream-partition", only);
+    } else
+        amqp_put_str(&args, "x-stream-offset", slice_str(from[which]));
     client_qos(&w->client, CH_CONSUME, (uint16_t)(1 + world_pick(w, 20)));
     client_consume_from(&w->client, CH_CONSUME, place_names[place], tag, writer_slice(&args));
     w->consuming[place] = true;
@@ -202,7 +212,9 @@ static void op_consume(struct world *w, enum place place)
 static uint32_t body_len(struct world *w, enum place place)
 {
     unsigned kind = world_pick(w, 16);
-    return kind < (place == PLACE_KEPT ? 4u : 1u) ? 12 + world_pick(w, 90000) : kind < 8 ? 12 + world_pick(w, 9000) : 12 + world_pick(w, 300);
+    return kind < (place == PLACE_KEPT ? 4u : 1u) ? 12 + world_pick(w, 90000)
+           : kind < 8                             ? 12 + world_pick(w, 9000)
+                                                  : 12 + world_pick(w, 300);
 }
 
 static bool is_fed(const struct model *m, enum place place)
@@ -223,13 +235,21 @@ static void op_publish(struct world *w, uint16_t channel, enum place place)
             return;
         uint32_t len = body_len(w, place);
         unsigned places = 1u << place | (is_fed(m, place) ? 1u << PLACE_FED : 0);
-        bool persistent = world_pick(w, 5) != 0;
+        enum place other = world_pick(w, 2) ? PLACE_PLAIN : PLACE_QUORUM;
+        bool copy = m->exists[other] && m->open.published_count + 3 <= MODEL_TX && world_pick(w, 4) == 0;
+        bool persistent = copy || world_pick(w, 5) != 0;
+        if (copy)
+            places |= 1u << other;
         uint64_t id = model_published(m, places, persistent, len, in_tx);
         if (w->talk > 1)
             printf("    channel %u: publish %llu to stream %s, %u bytes%s\n", channel, (unsigned long long)id,
                    place_names[place], len, places >> PLACE_FED & 1 ? "" : ", not fed");
         model_body(id, len, body);
-        client_publish(&w->client, channel, "", place_names[place], slice_of(body, len), persistent, 0, -1, -1, -1);
+        if (copy)
+            client_publish_copy(&w->client, channel, place_names[place], place_names[other], slice_of(body, len),
+                                persistent);
+        else
+            client_publish(&w->client, channel, "", place_names[place], slice_of(body, len), persistent, 0, -1, -1, -1);
         if (in_tx)
             continue;
         w->published[++w->published_count] = id;
