@@ -515,8 +515,10 @@ static void loaded(struct broker *b, struct chunk *c, struct stream_job *job)
         chunk_ready(b, c);
     } else {
         c->state = CHUNK_DAMAGED;
-        if (job->err != -EILSEQ)
+        if (job->err != -EILSEQ) {
             pause(b, &b->streams.reading_paused, PAUSE_NS);
+            list_remove(&c->link); /* its readers leave it one by one; nobody else finds it */
+        }
         if (c->readers == 0)
             chunk_free(b, c);
     }

@@ -339,6 +339,26 @@ static void trouble_with_the_disk(void **state)
     end(rig);
 }
 
+/* A read that fails leaves nothing behind that one of its readers could come upon while the other still holds it. */
+static void two_readers_of_a_read_that_fails(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    declare_stream(rig, "s", 1, 0);
+    put_numbers(rig, "s", 0, 5);
+    compact(rig);
+    restart(&rig);
+    rig->log->streams->read_err = -5;
+    consume_at(rig, "s", "c", "first", 0);
+    consume_at(rig, "s", "d", "first", 0);
+    rig_pass(rig, 3000); /* both wait for the same read */
+    assert_string_equal(rig_delivered(rig), "");
+    rig->log->streams->read_err = 0;
+    rig_pass(rig, 1500);
+    assert_int_equal(rig_count(rig, EFF_DELIVER), 10);
+    end(rig);
+}
+
 /* However much waits for a disk that takes nothing: who consumes goes on. */
 static void a_full_disk_stops_nobody(void **state)
 {
@@ -828,6 +848,7 @@ int main(void)
         cmocka_unit_test(retention_by_age),
         cmocka_unit_test(retention_by_age_after_a_restart),
         cmocka_unit_test(trouble_with_the_disk),
+        cmocka_unit_test(two_readers_of_a_read_that_fails),
         cmocka_unit_test(a_full_disk_stops_nobody),
         cmocka_unit_test(a_time_in_many_partitions),
         cmocka_unit_test(counts_what_is_kept),
