@@ -38,13 +38,16 @@ enum call {
     CALL_COUNT
 };
 
+/* These functions may be called before a sanitizer has set itself up, or while it ends. */
+#define BARE __attribute__((no_sanitize("address"))) __attribute__((no_sanitize("thread")))
+
 /* What the next calls of one kind do: fail so many times, or read and write so few bytes. */
 static enum call failing;
 static int fail_errno, fail_times;
 static size_t short_bytes;
 static unsigned calls[CALL_COUNT];
 
-static bool fails(enum call call)
+BARE static bool fails(enum call call)
 {
     calls[call]++;
     if (call != failing || fail_times == 0)
@@ -61,12 +64,12 @@ static void fail_next(enum call call, int err, int times)
     fail_times = times;
 }
 
-static size_t part_of(size_t len)
+BARE static size_t part_of(size_t len)
 {
     return short_bytes && len > short_bytes ? short_bytes : len;
 }
 
-int open(const char *path, int flags, ...)
+BARE int open(const char *path, int flags, ...)
 {
     va_list args;
     va_start(args, flags);
@@ -75,57 +78,57 @@ int open(const char *path, int flags, ...)
     return fails(OPEN) ? -1 : (int)syscall(SYS_openat, AT_FDCWD, path, flags, mode);
 }
 
-int close(int fd)
+BARE int close(int fd)
 {
     return fails(CLOSE) ? -1 : (int)syscall(SYS_close, fd);
 }
 
-ssize_t pread(int fd, void *ret, size_t len, off_t offset)
+BARE ssize_t pread(int fd, void *ret, size_t len, off_t offset)
 {
     return fails(PREAD) ? -1 : syscall(SYS_pread64, fd, ret, part_of(len), offset);
 }
 
-ssize_t pwrite(int fd, const void *bytes, size_t len, off_t offset)
+BARE ssize_t pwrite(int fd, const void *bytes, size_t len, off_t offset)
 {
     return fails(PWRITE) ? -1 : syscall(SYS_pwrite64, fd, bytes, part_of(len), offset);
 }
 
-int fdatasync(int fd)
+BARE int fdatasync(int fd)
 {
     return fails(FDATASYNC) ? -1 : (int)syscall(SYS_fdatasync, fd);
 }
 
-int fsync(int fd)
+BARE int fsync(int fd)
 {
     return fails(FSYNC) ? -1 : (int)syscall(SYS_fsync, fd);
 }
 
-int fstat(int fd, struct stat *ret)
+BARE int fstat(int fd, struct stat *ret)
 {
     return fails(FSTAT) ? -1 : fstatat(fd, "", ret, AT_EMPTY_PATH);
 }
 
-int ftruncate(int fd, off_t size)
+BARE int ftruncate(int fd, off_t size)
 {
     return fails(FTRUNCATE) ? -1 : (int)syscall(SYS_ftruncate, fd, size);
 }
 
-int rename(const char *from, const char *to)
+BARE int rename(const char *from, const char *to)
 {
     return fails(RENAME) ? -1 : renameat(AT_FDCWD, from, AT_FDCWD, to);
 }
 
-int unlink(const char *path)
+BARE int unlink(const char *path)
 {
     return fails(UNLINK) ? -1 : unlinkat(AT_FDCWD, path, 0);
 }
 
-int mkdir(const char *path, mode_t mode)
+BARE int mkdir(const char *path, mode_t mode)
 {
     return fails(MKDIR) ? -1 : mkdirat(AT_FDCWD, path, mode);
 }
 
-DIR *opendir(const char *path)
+BARE DIR *opendir(const char *path)
 {
     if (fails(OPENDIR))
         return NULL;
@@ -133,17 +136,17 @@ DIR *opendir(const char *path)
     return fd < 0 ? NULL : fdopendir(fd);
 }
 
-struct dirent *readdir(DIR *dir)
+BARE struct dirent *readdir(DIR *dir)
 {
     return fails(READDIR) ? NULL : (struct dirent *)readdir64(dir);
 }
 
-int flock(int fd, int how)
+BARE int flock(int fd, int how)
 {
     return fails(FLOCK) ? -1 : (int)syscall(SYS_flock, fd, how);
 }
 
-int statvfs(const char *path, struct statvfs *ret)
+BARE int statvfs(const char *path, struct statvfs *ret)
 {
     (void)path;
     if (fails(STATVFS))
