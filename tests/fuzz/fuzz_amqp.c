@@ -128,7 +128,13 @@ static void draw(void *arg, void *ret, size_t len)
 static struct broker *core_new(struct world *w)
 {
     struct broker_options options = {
-        .log = {w, log_room, log_reserve, log_append, log_fresh, log_trim, log_live},
+        .log = {.self = w,
+                .room = log_room,
+                .reserve = log_reserve,
+                .append = log_append,
+                .fresh = log_fresh,
+                .trim = log_trim,
+                .live_bytes = log_live},
         .random = draw,
         .random_arg = w,
         .ports = 1,
