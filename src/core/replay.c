@@ -422,7 +422,8 @@ static bool target_read(struct reader *r, struct replay_target *ret)
     return reader_ok(r);
 }
 
-/* A large one out of pieces takes over the memory in which they were put together: with it goes the record. */
+/* A large one out of pieces takes over the memory in which they were put together: with it goes the record, so it must be
+ * the only one there and not a part of a transaction. */
 static struct msg *msg_of_pieces(struct broker *b, const struct msg *lengths, struct slice body)
 {
     size_t before = (size_t)lengths->exchange_len + lengths->key_len + lengths->props_len;
@@ -444,7 +445,7 @@ static struct msg *msg_read(struct broker *b, struct reader *r, uint64_t id, boo
     if (!reader_done(r))
         return NULL;
     const uint8_t *pieces = b->pieces.bytes;
-    if (record_may_go && body.len >= MSG_ADOPT_BYTES && pieces && body.ptr > pieces &&
+    if (record_may_go && body.len >= MSG_ADOPT_BYTES && pieces && pieces[0] != REC_TX && body.ptr > pieces &&
         body.ptr < pieces + b->pieces.len) {
         struct msg lengths = {.exchange_len = exchange_len,
                               .key_len = key_len,

@@ -719,6 +719,25 @@ static void room_for_a_feeder(void **state)
     end(rig);
 }
 
+/* A step with large records is a transaction in pieces: none of them may take the memory of the others with it. */
+static void large_records_are_fed(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    rig->check = false;
+    declare_stream(rig, "s", 1, 0);
+    declare(rig, "q", (struct slice){0});
+    rig->hold = true; /* so that one step takes them all */
+    publish_large(rig, "s", 2, 1500000);
+    bind_source(rig, "q", "s", "", "first");
+    rig->hold = false;
+    rig_step(rig);
+    assert_true(rig_ready(rig, "q") >= 1);
+    restart(&rig);
+    assert_int_equal(rig_ready(rig, "q"), 2);
+    end(rig);
+}
+
 static void keys_choose(void **state)
 {
     (void)state;
@@ -862,6 +881,7 @@ int main(void)
         cmocka_unit_test(a_full_queue_loses_nothing),
         cmocka_unit_test(no_cycle_through_a_stream),
         cmocka_unit_test(room_for_a_feeder),
+        cmocka_unit_test(large_records_are_fed),
         cmocka_unit_test(keys_choose),
         cmocka_unit_test(deleted_while_busy),
         cmocka_unit_test(freed_while_busy),

@@ -53,6 +53,7 @@ struct journal {
     void *arg;
     uint64_t tail_zeroed_bytes;
     bool direct_io;
+    uint8_t uuid[LAYOUT_UUID_LEN]; /* of the superblock, which its writer writes anew */
 
     struct stage stage;
     struct wal wal;
@@ -145,6 +146,7 @@ int journal_open(const struct journal_options *options, struct journal **ret, ch
     journal->arg = options->arg;
     journal->tail_zeroed_bytes = found.cut_bytes;
     journal->direct_io = journal->wal.direct;
+    memcpy(journal->uuid, journal->wal.super.uuid, sizeof journal->uuid);
     journal->noted = found.next_lsn - 1;
     journal->shrunk = true;
     atomic_store(&journal->durable, found.next_lsn - 1);
@@ -276,7 +278,7 @@ uint64_t journal_written(const struct journal *journal)
 
 const uint8_t *journal_uuid(const struct journal *journal)
 {
-    return journal->wal.super.uuid; /* set by open, constant after it */
+    return journal->uuid;
 }
 
 uint64_t journal_claim(const struct journal *journal)
