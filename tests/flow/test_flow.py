@@ -82,12 +82,15 @@ def test_real_shortage_of_disk(start, monkeypatch, tmp_path):
     monkeypatch.setenv('MR_SMALL', str(tmp_path / 'small'))
     if subprocess.run([*SMALL_DISK, 'true'], stderr=subprocess.DEVNULL).returncode:
         pytest.skip('no mount namespace')
-    broker = start('--data=%s' % (tmp_path / 'small' / 'data'), '--set=disk.free_min=%d' % (100 * MIB), netns=SMALL_DISK)
+    broker = start('--data=%s' % (tmp_path / 'small' / 'data'), '--set=disk.free_min=%d' % (100 * MIB),
+                   '--set=disk.free_hard=%d' % (10 * MIB), netns=SMALL_DISK)
     inside = '/proc/%d/root%s/small/filling' % (broker.process.pid, tmp_path)
 
     def fill():
+        # Between the marks, far from the hard one: what is published until the broker looks must not be refused.
         with open(inside, 'wb') as f:
-            os.posix_fallocate(f.fileno(), 0, 160 * MIB)
+            there = os.fstatvfs(f.fileno())
+            os.posix_fallocate(f.fileno(), 0, there.f_bavail * there.f_frsize - 90 * MIB)
 
     pair = Pair(broker, 'q', b'd' * 1000, 20)
     pair.publisher.fill()
