@@ -885,8 +885,6 @@ static bool settle_messages(struct broker *b, struct queue *q)
         if (item->msg)
             ok = settle_one(b, q, item);
     }
-    a->first = i;
-    s->first = j;
     replay_queue_drop(b, q);
     if (!list_empty(&q->busy->pages))
         backlog_arm(b, q);

@@ -4,12 +4,14 @@
  * What must hold: no crash, no check of ours fails, no memory is left; a failed allocation costs at most the connection; a
  * failed I/O call at most the broker. After it the machine restarts without faults: the broker starts, and everything
  * that the client was told is there (the same model as sim.c). A commit that got no answer has taken effect as a whole or not
- * at all, in the broker that ran on and in the one that restarted. One passed per script and kind of fault.
+ * at all, in the broker that ran on and in the one that restarted. A round of the scrub says what it could not do, and the
+ * next one sees all. One passed per script and kind of fault.
  *
  * `faults --sites FILE` also writes the place in the code of each call that was failed; tests/sim/faults compares them with the
  * calls that stand in the sources. EINTR and short reads and writes never come through the table of os.h: os_posix_test has them.
  */
 #include "features.h"
+#include "scrub_world.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -17,7 +19,15 @@
 
 #include "base/mem.h"
 
-enum fault { FAULT_MEMORY, FAULT_EIO, FAULT_ENOSPC, FAULT_EMFILE, FAULT_COUNT };
+enum fault {
+    FAULT_MEMORY,
+    FAULT_EIO,
+    FAULT_ENOSPC,
+    FAULT_EMFILE,
+    FAULT_NO_DIRECT,      /* a file system without direct reads, */
+    FAULT_NO_DIRECT_READ, /* or where only the read says so: for who asks for these */
+    FAULT_COUNT
+};
 static const struct {
     const char *name;
     int err;
@@ -27,6 +37,8 @@ static const struct {
     [FAULT_EIO] = {"I/O call with EIO", EIO, OS_SIM_ALL & ~(1u << OS_SIM_CLOSE)},
     [FAULT_ENOSPC] = {"I/O call with ENOSPC", ENOSPC, OS_SIM_ALL & ~(1u << OS_SIM_CLOSE)},
     [FAULT_EMFILE] = {"I/O call with EMFILE", EMFILE, 1u << OS_SIM_OPEN | 1u << OS_SIM_SYNC_DIR | 1u << OS_SIM_LIST},
+    [FAULT_NO_DIRECT] = {"open or read with EINVAL", EINVAL, 1u << OS_SIM_OPEN | 1u << OS_SIM_PREAD},
+    [FAULT_NO_DIRECT_READ] = {"read with EINVAL", EINVAL, 1u << OS_SIM_PREAD},
 };
 
 enum kind {
@@ -38,7 +50,14 @@ enum kind {
     BIG,      /* messages of many journal files */
     RETURNED, /* only a start: messages were given back, with a count, after they had gone to pages */
     DRAIN,    /* takes all that an earlier life left in pages, then rests */
+    LARGE,    /* messages with a file of their own: an earlier life's are taken, new ones are written and read back */
+    SCRUB,    /* a round of the scrub over pages, sealed files of streams and the journal that an earlier life left */
 };
+
+static bool has_streams(enum kind kind)
+{
+    return kind == SCRUB;
+}
 
 struct script {
     uint64_t seed;
@@ -111,9 +130,14 @@ static void arm(struct world *w, enum fault fault, uint64_t n, bool for_ever)
         os_sim_fail(w->disk, faults[fault].mask, n, faults[fault].err, for_ever);
 }
 
+static uint64_t hits(const struct world *w)
+{
+    return mem_failures_hit() + os_sim_failures_hit(w->disk);
+}
+
 static uint64_t disarm(struct world *w)
 {
-    uint64_t hit = mem_failures_hit() + os_sim_failures_hit(w->disk);
+    uint64_t hit = hits(w);
     mem_fail_at(0, false);
     os_sim_fail(w->disk, 0, 0, 0, false);
     return hit;
@@ -148,9 +172,56 @@ static void ask_at_once(struct world *w, unsigned count)
     world_turns(w, 5);
 }
 
-static void play(struct world *w, const struct script *script)
+#define LARGE_BYTES (1u << 20)
+
+/* What lies before it keeps the large one from staying in memory as the queue's front. */
+static void publish_large(struct world *w)
 {
-    if (!world_start(w) || script->kind == RECOVERY || script->kind == RETURNED || !world_connect(w))
+    world_publish(w, PLACE_PLAIN, 8, 200);
+    world_publish(w, PLACE_PLAIN, 1, LARGE_BYTES);
+    world_publish(w, PLACE_FAN, 1, LARGE_BYTES);
+    world_confirmed(w);
+    world_turns(w, 20);
+}
+
+static void take_large(struct world *w)
+{
+    world_take(w, PLACE_PLAIN, 9, false);
+    world_take(w, PLACE_FAN, 1, false);
+}
+
+/* A round says what it could not do, or it was all done in another way. */
+static void scrub(struct world *w, bool must_say)
+{
+    uint64_t before = hits(w);
+    struct scrub_report report = world_scrub(w);
+    bool said = report.err || report.stats.damaged, hit = hits(w) != before;
+    if (said && !hit)
+        model_fault(w->model, "the scrub finds fault with a whole folder: %d, %llu places", report.err,
+                    (unsigned long long)report.stats.damaged);
+    if (!said && hit && must_say)
+        model_fault(w->model, "a round of the scrub says nothing of what has failed");
+}
+
+/* The next round sees all of it, whatever became of the one before. */
+static void scrub_again(struct world *w)
+{
+    struct scrub_report report = world_scrub(w);
+    if (report.err || report.stats.damaged || report.stats.files < 6)
+        model_fault(w->model, "the scrub's next round: %d, %llu places in %llu files", report.err,
+                    (unsigned long long)report.stats.damaged, (unsigned long long)report.stats.files);
+}
+
+/* must_say: a fault that lasts, and that nothing goes round. */
+static void play(struct world *w, const struct script *script, bool must_say)
+{
+    if (!world_start(w) || script->kind == RECOVERY || script->kind == RETURNED)
+        return;
+    if (script->kind == SCRUB) {
+        scrub(w, must_say);
+        return;
+    }
+    if (!world_connect(w))
         return;
     switch (script->kind) {
     case RANDOM:
@@ -169,8 +240,14 @@ static void play(struct world *w, const struct script *script)
         world_take(w, PLACE_PLAIN, script->ops, false);
         world_publish(w, PLACE_PLAIN, script->ops, 60); /* in a new file: the old one is dropped */
         break;
+    case LARGE:
+        take_large(w);
+        publish_large(w);
+        take_large(w);
+        break;
     case RECOVERY:
-    case RETURNED: break;
+    case RETURNED:
+    case SCRUB: break;
     }
     rest(w);
 }
@@ -182,6 +259,7 @@ static void begin(struct world *w, const struct script *script)
     w->compact_every = script->kind == BIG ? 120 : 20;
     w->lag = 2;
     w->paging_bytes = script->kind == FEATURES ? 0 : 1200;
+    w->with_streams = has_streams(script->kind);
     w->os = os_sim_os(w->disk);
     os_sim_watch_failures(w->disk, io_failed);
 }
@@ -195,9 +273,11 @@ static uint64_t run(struct world *w, const struct before *before, const struct s
     w->disk = os_sim_clone(before->disk);
     begin(w, script);
     arm(w, fault, n, for_ever);
-    play(w, script);
+    play(w, script, fault == FAULT_MEMORY || (for_ever && faults[fault].err != EINVAL));
     uint64_t hit = disarm(w);
     if (w->broker && w->hub) {
+        if (script->kind == SCRUB)
+            scrub_again(w);
         broker_check(w->broker);
         world_check_commit(w);
     }
@@ -248,10 +328,11 @@ static bool sweep(const struct before *before, const struct script *script, enum
 }
 
 /* Queues and exchanges of an empty broker. */
-static bool furnish(struct before *ret)
+static bool furnish(struct before *ret, bool with_streams)
 {
     struct world w;
     world_init(&w);
+    w.with_streams = with_streams;
     w.disk = os_sim_new(1);
     w.os = os_sim_os(w.disk);
     os_sim_clock_set(w.disk, 1000 * NS_PER_S, 1700000000000);
@@ -283,12 +364,16 @@ static bool prepare(const struct before *furnished, const struct script *script,
     begin(&w, script);
     if (script->kind == RECOVERY)
         os_sim_cut_after(w.disk, 40 + (int64_t)(script->seed * 7 % 50));
-    enum place place = script->kind == DRAIN ? PLACE_PLAIN : PLACE_QUORUM;
+    enum place place = script->kind == DRAIN || script->kind == SCRUB ? PLACE_PLAIN : PLACE_QUORUM;
     bool good = world_start(&w) && world_connect(&w);
     if (good && script->kind == RECOVERY) {
         play_random(&w, script->ops);
+    } else if (good && script->kind == LARGE) {
+        publish_large(&w);
     } else if (good) {
-        world_publish(&w, place, script->ops, 60);
+        world_publish(&w, place, script->ops, script->kind == SCRUB ? 700 : 60);
+        if (script->kind == SCRUB)
+            world_streams_publish(&w, PLACE_LOG, 12, 30000);
         world_confirmed(&w);
         world_turns(&w, 40);
     }
@@ -324,54 +409,87 @@ static void let_go(struct before *before)
     free(before->model);
 }
 
-/* All kinds of fault on one script; how many sweeps failed. */
-static unsigned sweep_all(const struct before *before, const struct script *script, uint64_t first)
+struct tally {
+    unsigned passed, failed; /* sweeps */
+};
+
+/* All kinds of fault on one script. */
+static struct tally sweep_all(const struct before *before, const struct script *script, uint64_t first)
 {
-    unsigned failed = 0;
-    for (int fault = 0; fault < FAULT_COUNT; fault++)
+    struct tally tally = {0};
+    for (int fault = 0; fault < (script->kind == SCRUB ? FAULT_COUNT : FAULT_NO_DIRECT); fault++)
         for (int for_ever = 0; for_ever < 2; for_ever++)
-            failed += !sweep(before, script, (enum fault)fault, for_ever, first);
-    return failed;
+            if (sweep(before, script, (enum fault)fault, for_ever, first))
+                tally.passed++;
+            else
+                tally.failed++;
+    return tally;
 }
 
-static unsigned sweep_script(const struct before *furnished, const struct script *script, uint64_t first)
+static bool is_prepared(enum kind kind)
+{
+    return kind == RECOVERY || kind == RETURNED || kind == DRAIN || kind == LARGE || kind == SCRUB;
+}
+
+/* furnished: without streams, and with. */
+static struct tally sweep_script(const struct before furnished[2], const struct script *script, uint64_t first)
 {
     struct before own;
     bool good = true;
+    const struct before *mine = &furnished[has_streams(script->kind)];
     if (script->kind == CREATION)
         empty(&own);
-    else if (script->kind == RECOVERY || script->kind == RETURNED || script->kind == DRAIN)
-        good = prepare(furnished, script, &own);
+    else if (is_prepared(script->kind))
+        good = prepare(mine, script, &own);
     else
-        return sweep_all(furnished, script, first);
+        return sweep_all(mine, script, first);
     if (!good)
         printf("FAIL script %llu: it cannot be prepared: %s\n", (unsigned long long)script->seed, own.model->wrong);
-    unsigned failed = good ? sweep_all(&own, script, first) : 1;
+    struct tally tally = good ? sweep_all(&own, script, first) : (struct tally){0, 1};
     let_go(&own);
-    return failed;
+    return tally;
+}
+
+static const struct script scripts[] = {{11, RANDOM, 60},   {12, RANDOM, 90},   {13, RANDOM, 40},   {14, TX, 70},
+                                        {15, TX, 70},       {21, RECOVERY, 90}, {22, RECOVERY, 90}, {23, RECOVERY, 90},
+                                        {24, RECOVERY, 90}, {25, RECOVERY, 90}, {26, RECOVERY, 90}, {31, CREATION, 0},
+                                        {32, FEATURES, 0},  {33, BIG, 1},       {34, RETURNED, 40}, {35, DRAIN, 40},
+                                        {36, LARGE, 0},     {37, SCRUB, 120}};
+
+/* --sites FILE, --only SEED, --first N */
+static const char *option(int argc, char **argv, const char *name)
+{
+    for (int i = 1; i + 1 < argc; i += 2)
+        if (strcmp(argv[i], name) == 0)
+            return argv[i + 1];
+    return NULL;
 }
 
 int main(int argc, char **argv)
 {
-    static const struct script scripts[] = {
-        {11, RANDOM, 60},   {12, RANDOM, 90},   {13, RANDOM, 40},   {14, TX, 70},
-        {15, TX, 70},       {21, RECOVERY, 90}, {22, RECOVERY, 90}, {23, RECOVERY, 90},
-        {24, RECOVERY, 90}, {25, RECOVERY, 90}, {26, RECOVERY, 90}, {31, CREATION, 0},
-        {32, FEATURES, 0},  {33, BIG, 1},       {34, RETURNED, 40}, {35, DRAIN, 40}};
-    unsigned failed = 0, all = ARRAY_LEN(scripts) * FAULT_COUNT * 2;
-    const char *sites_path = argc > 2 && strcmp(argv[1], "--sites") == 0 ? argv[2] : NULL;
-    uint64_t first = argc > 1 && !sites_path ? strtoull(argv[1], NULL, 0) : 1;
-    struct before furnished;
+    struct tally all = {0};
+    const char *sites_path = option(argc, argv, "--sites"), *only = option(argc, argv, "--only"),
+               *first = option(argc, argv, "--first");
+    struct before furnished[2];
     mem_watch_failures(memory_failed);
-    if (!furnish(&furnished))
-        failed = all;
-    for (size_t i = 0; failed < all && i < ARRAY_LEN(scripts); i++)
-        failed += sweep_script(&furnished, &scripts[i], first);
-    let_go(&furnished);
+    for (unsigned i = 0; i < 2; i++)
+        if (!furnish(&furnished[i], i)) {
+            printf("FAIL furniture: %s\n", furnished[i].model->wrong);
+            all.failed++;
+        }
+    for (size_t i = 0; i < ARRAY_LEN(scripts); i++) {
+        if (only && strtoull(only, NULL, 0) != scripts[i].seed)
+            continue;
+        struct tally one = sweep_script(furnished, &scripts[i], first ? strtoull(first, NULL, 0) : 1);
+        all.passed += one.passed;
+        all.failed += one.failed;
+    }
+    for (unsigned i = 0; i < 2; i++)
+        let_go(&furnished[i]);
     if (sites_path && !write_sites(sites_path)) {
         printf("FAIL cannot write %s\n", sites_path);
-        failed++;
+        all.failed++;
     }
-    printf("%u passed, %u failed\n", all - (failed < all ? failed : all), failed);
-    return failed != 0;
+    printf("%u passed, %u failed\n", all.passed, all.failed);
+    return all.failed != 0;
 }

@@ -878,7 +878,7 @@ void world_sent(struct world *w, uint64_t id)
 
 void world_publish(struct world *w, enum place place, unsigned count, uint32_t len)
 {
-    static uint8_t body[1 << 20];
+    static uint8_t body[(1 << 20) + 8];
     for (; count && !w->dead && !w->model->wrong[0]; count--) {
         uint64_t id = model_published(w->model, 1u << place, true, len + count % 7, false);
         model_body(id, len + count % 7, body);

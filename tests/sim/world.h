@@ -114,6 +114,8 @@ void world_streams_compare(struct world *w, bool *ret_exists);
 /* Every record of every stream, as far as it can be read. */
 void world_streams_each(struct world *w, void (*each)(void *arg, struct slice body), void *arg);
 void world_streams_op(struct world *w);
+/* As world_publish, to a stream and the queue that it feeds. */
+void world_streams_publish(struct world *w, enum place place, unsigned count, uint32_t len);
 void world_stream_message(struct world *w, enum place place, const struct client_event *e);
 /* Takes all that the fed queue gets until nothing more comes; then nothing may be missing. */
 void world_streams_drain(struct world *w);
