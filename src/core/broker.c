@@ -131,6 +131,7 @@ struct broker *broker_new(const struct broker_options *options)
     busy_init(b);
     timer_init(&b->rules_timer, retry_rules);
     b->next_queue_id = b->next_msg_id = b->next_ticket = b->topology_gen = b->removal_epoch = 1;
+    b->next_producer_id = b->producer_ids_end = 1;
     compact_init(b);
     b->scratch.limit = 64u << 20;
     b->capture.limit =
@@ -178,11 +179,16 @@ static void free_catalogue(struct broker *b)
     }
 }
 
+static bool command_has_msg(enum command_type type)
+{
+    return type == CMD_PUBLISH || type == CMD_PRODUCE;
+}
+
 static void drop_ring_contents(struct broker *b, struct port_side *side)
 {
     struct command *c;
     while ((c = ring_peek(&side->port.commands))) {
-        if (c->type == CMD_PUBLISH)
+        if (command_has_msg(c->type))
             msg_unref(&b->heap, c->msg);
         else if (c->type == CMD_PAGED)
             page_job_free(&b->heap, &c->job);
@@ -274,7 +280,7 @@ struct channel *channel_of(struct peer *peer, uint16_t number)
 
 static void discard(struct broker *b, struct command *c)
 {
-    if (c->type == CMD_PUBLISH)
+    if (command_has_msg(c->type))
         msg_unref(&b->heap, c->msg);
 }
 
@@ -330,7 +336,7 @@ static unsigned take_turn(struct broker *b, struct port_side *side, uint64_t *by
         if (!slot)
             break;
         struct command c = *slot;
-        if (c.type == CMD_PUBLISH)
+        if (command_has_msg(c.type))
             *bytes += msg_size(c.msg);
         ring_pop(&side->port.commands);
         dispatch(b, side, &c);

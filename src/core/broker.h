@@ -63,6 +63,18 @@ struct ask {
 /* Copies the slices into one block. NULL: no memory. Any thread. */
 MUST_USE struct ask *ask_new(struct slice name, struct slice other, struct slice key, struct slice args);
 
+/* What became of a batch. */
+enum produce_result {
+    PRODUCE_OK,
+    PRODUCE_DUPLICATE,    /* written before: number is its offset */
+    PRODUCE_UNKNOWN,      /* no such stream or partition */
+    PRODUCE_REFUSED,      /* the user may not write to it */
+    PRODUCE_OUT_OF_ORDER, /* its sequence does not follow the producer's last one */
+    PRODUCE_OLD_EPOCH,    /* a younger producer has the id */
+    PRODUCE_NO_ROOM,      /* a hard alarm of memory or disk holds */
+    PRODUCE_NO_MEMORY,
+};
+
 struct command {
     uint8_t type; /* enum command_type */
     uint16_t channel;
@@ -91,6 +103,7 @@ enum effect_type {
                     the record of a stream at offset `count`; origin: its partition + 1 when there are several, else 0 */
     EFF_GET_OK, /* msg, number delivery tag, count messages left, flags EFFECT_REDELIVERED */
     EFF_GET_EMPTY,
+    EFF_PRODUCED, /* flags: enum produce_result; channel: partition; number: base offset, count: where the partition begins */
     EFF_CONSUMER_GONE, /* consumer: its queue was deleted or it lost its right; only if the session asked CAN_CANCEL */
     EFF_BLOCKED,       /* stop reading this session: answer text is the reason; the session has published */
     EFF_UNBLOCKED,
@@ -117,7 +130,7 @@ struct answer {
 
 struct effect {
     uint8_t type;  /* enum effect_type */
-    uint8_t flags; /* enum effect_flag */
+    uint8_t flags; /* enum effect_flag, or what the type says */
     uint16_t channel;
     uint32_t session;
     uint32_t origin;
@@ -126,7 +139,7 @@ struct effect {
     uint64_t number;
     union {
         uint64_t bytes; /* EFF_CONFIRM, EFF_NACK */
-        uint64_t count; /* EFF_GET_OK; EFF_DELIVER of a stream */
+        uint64_t count; /* EFF_GET_OK, EFF_PRODUCED; EFF_DELIVER of a stream */
         struct answer *answer;
         struct page_job *job;          /* EFF_PAGE */
         struct stream_job *stream_job; /* EFF_STREAM */

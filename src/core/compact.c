@@ -18,6 +18,8 @@
  *       later ones have an ENQUEUE at or after `first` and after the stream's QUEUE_PUT. STREAM comes after QUEUE_PUT too.
  *   K6  every key of a journalled message that a queue deduplicates by stands in a WINDOW, written here, or in its own KEYED,
  *       younger than that.
+ *   K7  of numbered producers a PRODUCERS says what was known at its moment, and younger BATCHes the rest; PRODUCER_IDS
+ *       stands before the checkpoint.
  *
  * Without memory a slice leaves its place as it is and rests, longer each time; what the core needs of its own for any
  * slice is taken before the first.
@@ -361,8 +363,10 @@ static bool close_snapshot(struct broker *b)
         k->phase = COMPACT_IDLE;
         return false; /* a rest before it begins again */
     }
-    if (!log_reserve(b, 64, 1))
+    if (!log_reserve(b, 128, 2))
         return false;
+    if (b->producer_ids_end > 1)
+        (void)log_producer_ids(b, b->producer_ids_end);
     k->ckpt = log_checkpoint(b, k->first);
     k->phase = COMPACT_SYNC;
     return true;

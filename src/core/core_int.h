@@ -471,6 +471,8 @@ struct peer {
     uint64_t login_ticket;
     uint32_t login_origin;
     struct slice address, protocol; /* owned, one block */
+    struct queue *produces; /* the stream that it wrote to last, which it may while produces_gen == topology_gen */
+    uint64_t produces_gen;
 };
 
 struct port_side {
@@ -582,6 +584,8 @@ struct broker {
     uint64_t dead_count;
 
     uint64_t next_queue_id, next_msg_id, next_ticket;
+    uint64_t next_producer_id, producer_ids_end; /* the journal knows that those below the end are taken … */
+    lsn_t producer_ids_lsn;                      /* … with this record */
     unsigned alarms;
     bool recovering, stopping, store_was_new;
     struct drain { /* who asked for the stop, while a last compaction runs */
@@ -914,6 +918,8 @@ MUST_USE bool stream_settle(struct broker *b, struct queue *q, char *why, size_t
 MUST_USE bool replay_stream(struct broker *b, struct reader *r);
 MUST_USE bool replay_stream_trim(struct broker *b, struct reader *r);
 MUST_USE bool replay_cursor(struct broker *b, struct reader *r);
+MUST_USE bool replay_batch(struct broker *b, struct reader *r);
+MUST_USE bool replay_producers(struct broker *b, struct reader *r);
 void stream_pump(struct broker *b, struct queue *q, unsigned *budget);
 bool stream_consume_allowed(struct broker *b, struct channel *ch, struct queue *q, struct command *c);
 MUST_USE bool stream_consume(struct broker *b, struct consumer *consumer);
@@ -1030,6 +1036,7 @@ lsn_t log_record(struct broker *b, const struct slice *parts, unsigned count); /
 MUST_USE bool log_capture_begin(struct broker *b, size_t bytes, unsigned records);
 size_t log_captured_bytes(size_t bytes, unsigned records); /* what log_reserve of these takes of a capture */
 lsn_t log_capture_end(struct broker *b);
+lsn_t log_producer_ids(struct broker *b, uint64_t end);
 lsn_t log_object(struct broker *b, const struct object *object); /* *_PUT of any catalogue object; 0: not journalled */
 lsn_t log_object_gone(struct broker *b, const struct object *object);
 MUST_USE bool log_object_reserve(struct broker *b, const struct object *object);

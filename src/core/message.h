@@ -12,7 +12,9 @@
 #include "base/slab.h"
 #include "base/types.h"
 
+#include <endian.h>
 #include <stdatomic.h>
+#include <string.h>
 
 enum msg_flag {
     MSG_PERSISTENT = 1,  /* delivery_mode 2 */
@@ -21,6 +23,7 @@ enum msg_flag {
     MSG_HAS_REPLY_TO = 8,
     MSG_MANDATORY = 16, /* of the publish, not of the message; ignored once routed */
     MSG_INVALID = 32,   /* of the publish: expiration or delivery mode are refused once the exchange is known */
+    MSG_BATCH = 64,     /* not a message but a Kafka record batch, verbatim as the body, without names and properties */
 };
 
 struct msg {
@@ -90,6 +93,16 @@ static inline struct slice msg_body(const struct msg *msg)
 static inline size_t msg_size(const struct msg *msg)
 {
     return sizeof *msg + msg->exchange_len + msg->key_len + (size_t)msg->props_len + msg->body_len;
+}
+
+/* How many offsets of a stream it covers: 1, or those of a batch, whose header has been checked. */
+static inline uint32_t msg_offsets(const struct msg *msg)
+{
+    uint32_t last_delta;
+    if (!(msg->flags & MSG_BATCH))
+        return 1;
+    memcpy(&last_delta, msg_body(msg).ptr + 23, sizeof last_delta); /* fmt/record_batch.h */
+    return be32toh(last_delta) + 1;
 }
 
 #endif

@@ -500,6 +500,36 @@ lsn_t log_stream_trim(struct broker *b, const struct queue *q, uint32_t partitio
     return write_head(b, &w);
 }
 
+lsn_t log_batch(struct broker *b, const struct partition *p, uint64_t base, const struct msg *batch)
+{
+    struct writer w = head(b, REC_BATCH);
+    writer_varint(&w, p->stream->queue->id);
+    writer_varint(&w, p->number);
+    writer_varint(&w, base);
+    writer_varint(&w, (uint64_t)b->wall);
+    CHECK(writer_ok(&w));
+    struct slice parts[] = {writer_slice(&w), msg_body(batch)};
+    return log_record(b, parts, 2);
+}
+
+/* As many producers from *at on as one record holds; *at is then behind them. */
+lsn_t log_producers(struct broker *b, const struct partition *p, struct list **at)
+{
+    struct writer w = head(b, REC_PRODUCERS);
+    writer_varint(&w, p->stream->queue->id);
+    writer_varint(&w, p->number);
+    for (unsigned n = 0; n < PRODUCERS_RECORD && *at != &p->producers.by_age; n++, *at = (*at)->next)
+        producer_put(&w, CONTAINER_OF(*at, struct producer, link));
+    return write_head(b, &w);
+}
+
+lsn_t log_producer_ids(struct broker *b, uint64_t end)
+{
+    struct writer w = head(b, REC_PRODUCER_IDS);
+    writer_varint(&w, end);
+    return write_head(b, &w);
+}
+
 lsn_t log_cursor(struct broker *b, const struct cursor *cursor, uint32_t partition, uint64_t next)
 {
     struct writer w = head(b, REC_CURSOR);
@@ -679,7 +709,11 @@ static void print_stream(uint8_t type, struct reader *r, char *ret, size_t len)
 {
     unsigned long long id = reader_varint(r), second = reader_varint(r), third = reader_varint(r),
                        fourth = r->left ? reader_varint(r) : 0;
-    if (type == REC_CURSOR)
+    if (type == REC_PRODUCERS)
+        snprintf(ret, len, " of stream %llu, partition %llu: %zu bytes", id, second, r->left);
+    else if (type == REC_BATCH)
+        snprintf(ret, len, " in stream %llu, partition %llu, at offset %llu: %zu bytes", id, second, third, r->left);
+    else if (type == REC_CURSOR)
         snprintf(ret, len, " of queue %llu in stream %llu, partition %llu: offset %llu", second, id, third, fourth);
     else if (type == REC_STREAM)
         snprintf(ret, len, " %llu partition %llu: offsets %llu to %llu are synced", id, second, third, fourth);
@@ -756,12 +790,17 @@ void record_print(struct slice record, char *ret, size_t len)
     case REC_PAGE: print_page(&r, ret + n, len - (size_t)n); break;
     case REC_STREAM:
     case REC_STREAM_TRIM:
+    case REC_BATCH:
+    case REC_PRODUCERS:
     case REC_CURSOR: print_stream(type, &r, ret + n, len - (size_t)n); break;
     case REC_WINDOW: {
         unsigned long long id = reader_varint(&r);
         snprintf(ret + n, len - (size_t)n, " queue %llu, %zu bytes of keys", id, r.left);
         break;
     }
+    case REC_PRODUCER_IDS:
+        snprintf(ret + n, len - (size_t)n, " below %llu are taken", (unsigned long long)reader_varint(&r));
+        break;
     case REC_CHECKPOINT:
         snprintf(ret + n, len - (size_t)n, " snapshot begins at lsn %llu", (unsigned long long)reader_u64(&r));
         break;

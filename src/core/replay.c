@@ -798,6 +798,14 @@ static bool apply(struct broker *b, struct slice record)
     case REC_STREAM: return replay_stream(b, &r);
     case REC_STREAM_TRIM: return replay_stream_trim(b, &r);
     case REC_CURSOR: return replay_cursor(b, &r);
+    case REC_BATCH: return replay_batch(b, &r);
+    case REC_PRODUCERS: return replay_producers(b, &r);
+    case REC_PRODUCER_IDS: {
+        uint64_t end = reader_varint(&r);
+        if (end > b->producer_ids_end)
+            b->next_producer_id = b->producer_ids_end = end;
+        return reader_ok(&r) && end <= INT64_MAX;
+    }
     case REC_MARK: {
         struct queue *q = queue_by_id(b, reader_varint(&r));
         uint64_t mark = reader_varint(&r);

@@ -34,7 +34,7 @@ void stream_append(struct broker *b, const struct target *t, struct msg *msg)
 {
     struct stream *s = t->queue->stream;
     chunk_gather(b, &s->partitions[t->returns], t, msg);
-    b->totals.stream_records++;
+    b->totals.stream_records += msg_offsets(msg);
 }
 
 /* Consumers that wait for records look again: now, and when what is not durable yet has become so. */
@@ -151,11 +151,12 @@ bool streams_turn(struct broker *b)
 
 /* ---- a stream begins and ends ---- */
 
-static void partition_init(struct stream *s, uint32_t number)
+static void partition_init(struct stream *s, uint32_t number, uint64_t seed)
 {
     struct partition *p = &s->partitions[number];
     p->stream = s;
     p->number = number;
+    producers_init(&p->producers, seed);
     struct list *lists[] = {&p->gathered, &p->chunks, &p->gather_link, &p->write_link, &p->dirty_link};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         list_init(lists[i]);
@@ -195,7 +196,7 @@ bool stream_make(struct broker *b, struct queue *q)
     list_init(&s->hungry_link);
     timer_init(&s->retention, retention_fired);
     for (uint32_t i = 0; i < count; i++)
-        partition_init(s, i);
+        partition_init(s, i, b->seed);
     if (!source_make(b, s)) {
         mem_free(s);
         return false;
@@ -217,6 +218,7 @@ static void partition_end(struct broker *b, struct partition *p)
     list_remove(&p->write_link);
     list_remove(&p->dirty_link);
     mem_free(p->sealed);
+    producers_fini(&p->producers);
 }
 
 /* The queue's end is journalled, its consumers and bindings are gone. */

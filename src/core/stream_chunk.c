@@ -199,11 +199,16 @@ static struct chunk *last_chunk(struct partition *p)
     return list_empty(&p->chunks) ? NULL : CONTAINER_OF(p->chunks.prev, struct chunk, link);
 }
 
+static bool is_batch(const struct msg *msg)
+{
+    return msg->flags & MSG_BATCH;
+}
+
 static bool chunk_takes(struct broker *b, struct chunk *c, const struct msg *msg)
 {
     (void)chunk_safe(b, c); /* marks that have been reached are free again */
-    return c->state == CHUNK_QUEUED && c->job->count < STREAM_ITEMS_MAX && c->mark_count < CHUNK_MARKS &&
-           (c->job->count == 0 || c->bytes + item_bytes(msg) <= CHUNK_BYTES);
+    return c->state == CHUNK_QUEUED && c->batches == is_batch(msg) && c->job->count < STREAM_ITEMS_MAX &&
+           c->mark_count < CHUNK_MARKS && (c->job->count == 0 || c->bytes + item_bytes(msg) <= CHUNK_BYTES);
 }
 
 static bool chunk_grow(struct chunk *c)
@@ -220,13 +225,14 @@ static bool chunk_grow(struct chunk *c)
     return true;
 }
 
-static struct chunk *chunk_begin(struct broker *b, struct partition *p, uint64_t first)
+static struct chunk *chunk_begin(struct broker *b, struct partition *p, uint64_t first, bool batches)
 {
     struct chunk *c = chunk_new(p, CHUNK_QUEUED, first);
     if (!c || !(c->job = stream_job_new(STREAM_WRITE, 8))) {
         mem_free(c);
         return NULL;
     }
+    c->batches = batches;
     list_insert(&p->chunks, &c->link);
     if (!p->queued)
         p->queued = c;
@@ -253,7 +259,7 @@ static void chunk_add(struct broker *b, struct chunk *c, struct entry *e)
 {
     struct stream_job *job = c->job;
     job->items[job->count++] = (struct stream_item){.offset = e->position, .timestamp = e->deadline, .msg = e->msg};
-    c->next = e->position + 1;
+    c->next = e->position + msg_offsets(e->msg);
     c->bytes += item_bytes(e->msg);
     gathered_free(b, e);
 }
@@ -274,7 +280,7 @@ static bool to_chunks(struct broker *b, struct partition *p)
             if (unmarked)
                 chunk_mark(b, unmarked);
             unmarked = NULL;
-            c = chunk_begin(b, p, e->position);
+            c = chunk_begin(b, p, e->position, is_batch(e->msg));
         }
         ok = c && chunk_grow(c);
         if (!ok)
@@ -545,7 +551,7 @@ static void written(struct broker *b, struct chunk *c, struct stream_job *job)
         CHECK(p->sealed_count < p->sealed_max);
         p->sealed[p->sealed_count++] = job->sealed;
     }
-    if (list_empty(&p->stream->followers) && chunk_safe(b, c) == job->count)
+    if ((c->batches || list_empty(&p->stream->followers)) && chunk_safe(b, c) == job->count)
         chunk_free(b, c); /* and the job */
     else
         chunk_ready(b, c);

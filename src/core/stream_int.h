@@ -19,11 +19,14 @@
  *       idle ones, oldest use first, and go when all together take too much.
  *   T5  docs/formats/streams.md R1: a compaction writes STREAM with what a SYNC that began after its catalogue was written has
  *       answered.
+ *   T6  a chunk has messages or batches, never both. One of batches is not entered: when it is in the file and durable it
+ *       goes, and what it held is loaded, decoded by the stream store.
  */
 #ifndef MILLRACE_CORE_STREAM_INT_H
 #define MILLRACE_CORE_STREAM_INT_H
 
 #include "core/core_int.h"
+#include "core/producer.h"
 #include "core/stream_job.h"
 
 #define CHUNK_MARKS 4u
@@ -42,6 +45,7 @@ struct chunk {
     struct partition *partition; /* NULL: adrift */
     struct stream_job *job;      /* the items: to be read here even while the store writes them; NULL while LOADING */
     enum chunk_state state;
+    bool batches; /* of Kafka clients, which followers read from the file: T6 */
     uint32_t readers;
     uint32_t safe; /* items that are durable */
     uint32_t mark_count;
@@ -59,7 +63,7 @@ struct partition {
     bool sync_asked;
     uint64_t start, written, end;
     uint64_t sync_upto;
-    struct list gathered; /* entries: position is the offset, deadline the timestamp */
+    struct list gathered; /* entries: position is the (first) offset, deadline the timestamp */
     struct list chunks;
     struct chunk *queued; /* the first that is QUEUED */
     bool writing;
@@ -69,6 +73,7 @@ struct partition {
     struct stream_extent *sealed;
     uint32_t sealed_count, sealed_max;
     struct stream_extent tail, synced;
+    struct producers producers;
 };
 
 struct stream {
@@ -148,7 +153,13 @@ void stream_retention(struct broker *b, struct stream *s);
 
 /* ---- records.c ---- */
 lsn_t log_stream(struct broker *b, const struct partition *p, uint32_t sealed);
+lsn_t log_batch(struct broker *b, const struct partition *p, uint64_t base, const struct msg *batch);
+lsn_t log_producers(struct broker *b, const struct partition *p, struct list **at); /* room is reserved, see there */
 lsn_t log_cursor(struct broker *b, const struct cursor *cursor, uint32_t partition, uint64_t next);
+
+/* ---- produce.c ---- */
+#define PRODUCERS_RECORD 256u /* of one record */
+MUST_USE bool producers_snapshot(struct broker *b, struct partition *p);
 
 /* ---- stream_read.c ---- */
 MUST_USE bool offset_spec_parse(struct broker *b, struct slice args, struct offset_spec *ret, char *why,

@@ -38,7 +38,7 @@ struct stream_extent {
 
 struct stream_item {
     uint64_t offset;
-    wall_t timestamp; /* UTC ms */
+    wall_t timestamp; /* UTC ms; of a batch: when it came */
     struct msg *msg;
 };
 
@@ -50,7 +50,7 @@ struct stream_job {
     uint32_t partition;
     uint32_t count, max; /* items; room for items (READ) */
     uint64_t first,
-        next; /* WRITE: of items, dense: next = first + count. READ answer: everything in [first, next) was looked at */
+        next; /* WRITE: of items, which join without a gap (an item with MSG_BATCH covers several offsets). READ answer: everything in [first, next) was looked at */
     uint64_t until;
     wall_t timestamp;          /* FIND */
     uint64_t segment_bytes;    /* WRITE: the open segment is sealed and the next begun when it has more than that … */

@@ -138,8 +138,14 @@ static struct chunk *enter(struct broker *b, struct follower *f, struct partitio
 {
     struct chunk *c = chunk_before(p, next);
     *why = SIGHT_END;
-    if (c && c->next > next)
-        return c;
+    if (c && c->next > next) {
+        if (!c->batches)
+            return c;
+        *why = c->state == CHUNK_READY ? SIGHT_END : SIGHT_LATER;
+        if (c->state != CHUNK_READY || chunk_safe(b, c) < c->job->count)
+            return NULL;
+        chunk_end(b, c); /* T6: it is in the file */
+    }
     if (next >= p->written)
         return NULL;
     *why = SIGHT_LATER;

@@ -37,7 +37,7 @@ bool stream_snapshot(struct broker *b, struct queue *q)
 {
     struct stream *s = q->stream;
     for (uint32_t i = 0; i < s->partition_count; i++)
-        if (!stream_snapshot_partition(b, &s->partitions[i]))
+        if (!stream_snapshot_partition(b, &s->partitions[i]) || !producers_snapshot(b, &s->partitions[i]))
             return false;
     LIST_EACH(&s->cursors, node, after)
     {
@@ -61,8 +61,8 @@ static void forget_below(struct broker *b, struct partition *p, uint64_t offset)
 {
     struct entry *e;
     while ((e = LIST_FIRST(&p->gathered, struct entry, link)) && e->position < offset) {
+        b->totals.stream_records -= msg_offsets(e->msg);
         gathered_drop(b, e);
-        b->totals.stream_records--;
     }
 }
 
@@ -78,7 +78,7 @@ bool stream_hold(struct broker *b, struct queue *q, const struct target *t, stru
         p->gap = true;
     if (!pool_reserve(&b->entries))
         return false;
-    p->end = t->position + 1;
+    p->end = t->position + msg_offsets(msg);
     stream_append(b, t, msg);
     return true;
 }

@@ -4,6 +4,7 @@
 #define MILLRACE_CORE_STREAM_RIG_TEST_H
 
 #include "core/broker.h"
+#include "fmt/record_batch.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -106,6 +107,38 @@ RIG_STREAM_FN int rig_stream_keep(void *arg, const struct stream_files *files)
     return 0;
 }
 
+RIG_STREAM_FN void rig_stream_put_item(struct rig_streams *all, const struct stream_job *job, uint64_t offset,
+                                       wall_t timestamp, struct msg *msg)
+{
+    rig_stream_put(
+        all,
+        (struct rig_stream_record){
+            .stream = job->stream, .partition = job->partition, .offset = offset, .timestamp = timestamp, .msg = msg});
+}
+
+/* What is read back of a batch are its records, as messages. */
+RIG_STREAM_FN void rig_stream_put_batch(struct rig_streams *all, const struct stream_job *job,
+                                        const struct stream_item *item)
+{
+    struct record_batch head;
+    struct record_reader r;
+    struct record record;
+    CHECK(record_batch_open(msg_body(item->msg), NULL, 0, &head, &r) == RECORD_OK);
+    CHECK(record_batch_crc_ok(msg_body(item->msg)) && (uint64_t)head.base_offset == item->offset);
+    while (record_next(&r, &record)) {
+        struct msg *msg = calloc(1, sizeof *msg + record.key.len + 2 + record.value.len);
+        msg->key_len = (uint8_t)record.key.len;
+        msg->props_len = 2;
+        msg->body_len = (uint32_t)record.value.len;
+        if (record.key.len)
+            memcpy(msg->bytes, record.key.ptr, record.key.len);
+        memcpy(msg_body_room(msg), record.value.ptr, record.value.len);
+        rig_stream_put_item(all, job, (uint64_t)record.offset, record.timestamp, msg);
+        free(msg);
+    }
+    CHECK(record_reader_ok(&r));
+}
+
 RIG_STREAM_FN void rig_stream_write(struct rig_streams *all, struct stream_job *job)
 {
     struct rig_stream_part *part = rig_stream_part(all, job->stream, job->partition);
@@ -124,12 +157,11 @@ RIG_STREAM_FN void rig_stream_write(struct rig_streams *all, struct stream_job *
     for (uint32_t i = 0; i < job->count; i++) {
         const struct stream_item *item = &job->items[i];
         CHECK(item->offset == tail->end);
-        rig_stream_put(all, (struct rig_stream_record){.stream = job->stream,
-                                                       .partition = job->partition,
-                                                       .offset = item->offset,
-                                                       .timestamp = item->timestamp,
-                                                       .msg = item->msg});
-        tail->end++;
+        if (item->msg->flags & MSG_BATCH)
+            rig_stream_put_batch(all, job, item);
+        else
+            rig_stream_put_item(all, job, item->offset, item->timestamp, item->msg);
+        tail->end += msg_offsets(item->msg);
         tail->bytes += msg_size(item->msg);
         tail->max_at = item->timestamp > tail->max_at ? item->timestamp : tail->max_at;
     }

@@ -86,6 +86,41 @@ static int put_record(struct stream_write *write, struct record_batch_writer *ba
     }
 }
 
+static struct stream_mark mark_here(const struct stream_write *write, uint64_t offset)
+{
+    const struct stream_extent *extent = &write->extent;
+    return (struct stream_mark){
+        .delta = (uint32_t)(offset - extent->base), .position = (uint32_t)extent->bytes, .max_before = extent->max_at};
+}
+
+static void note_record(struct stream_extent *extent, wall_t came, wall_t timestamp)
+{
+    if (extent->end == extent->base)
+        extent->first_at = came;
+    if (timestamp > extent->max_at)
+        extent->max_at = timestamp;
+}
+
+/* What a Kafka client has sent, as it is. */
+static int put_verbatim(struct stream_write *write, const struct stream_item *item)
+{
+    struct slice bytes = msg_body(item->msg);
+    struct stream_extent *extent = &write->extent;
+    struct stream_index *index = index_now(write);
+    struct record_batch head;
+    CHECK(record_batch_peek(bytes, &head) == RECORD_OK && (uint64_t)head.base_offset == item->offset);
+    if (!out_reserve(write, bytes.len))
+        return -ENOMEM;
+    struct stream_mark mark = mark_here(write, item->offset);
+    writer_put(&write->out, bytes.ptr, bytes.len);
+    note_record(extent, item->timestamp, head.max_timestamp >= 0 ? head.max_timestamp : item->timestamp);
+    extent->end = item->offset + msg_offsets(item->msg);
+    extent->bytes += bytes.len;
+    if (index)
+        stream_index_note(index, &mark);
+    return 0;
+}
+
 /* One batch from item *at on; *at is then behind it. */
 static int encode_batch(struct stream_write *write, const struct stream_job *job, uint32_t *at)
 {
@@ -93,24 +128,21 @@ static int encode_batch(struct stream_write *write, const struct stream_job *job
     const struct stream_item *items = job->items;
     struct stream_extent *extent = &write->extent;
     struct stream_index *index = index_now(write);
-    struct record_batch head = record_batch_head((int64_t)(job->first + *at), items[*at].timestamp);
+    struct record_batch head = record_batch_head((int64_t)items[*at].offset, items[*at].timestamp);
     if (!out_reserve(write, RECORD_BATCH_HEADER + STREAM_BATCH_BYTES))
         return -ENOMEM;
-    struct stream_mark mark = {.delta = (uint32_t)(job->first + *at - extent->base),
-                               .position = (uint32_t)extent->bytes,
-                               .max_before = extent->max_at};
+    struct stream_mark mark = mark_here(write, items[*at].offset);
     record_batch_begin(&batch, &write->out, &head);
     for (uint32_t first = *at; *at < job->count; ++*at) {
         const struct stream_item *item = &items[*at];
+        if (item->msg->flags & MSG_BATCH)
+            break;
         if (*at > first && record_batch_len(&batch) + stream_record_max(item->msg) > STREAM_BATCH_BYTES)
             break;
         int err = put_record(write, &batch, item);
         if (err)
             return err;
-        if (extent->end == extent->base)
-            extent->first_at = item->timestamp;
-        if (item->timestamp > extent->max_at)
-            extent->max_at = item->timestamp;
+        note_record(extent, item->timestamp, item->timestamp);
         extent->end++;
     }
     extent->bytes += record_batch_finish(&batch, -1).len;
@@ -123,7 +155,9 @@ static int encode_batch(struct stream_write *write, const struct stream_job *job
 static int encode_job(struct stream_write *write, struct stream_job *job, bool in_pieces)
 {
     for (uint32_t at = 0; at < job->count;) {
-        int err = encode_batch(write, job, &at);
+        bool verbatim = job->items[at].msg->flags & MSG_BATCH;
+        int err = verbatim ? put_verbatim(write, &job->items[at]) : encode_batch(write, job, &at);
+        at += verbatim && !err;
         if (!err && in_pieces && write->out.len >= STREAM_RUN_BYTES)
             err = flush(write);
         else if (err)

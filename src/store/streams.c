@@ -385,7 +385,7 @@ static void write_some(struct streams *streams, struct stream_partition *partiti
     for (uint32_t i = 0; i < done; i++) {
         CHECK(queue_take(streams, partition) == jobs[i]);
         if (!jobs[i]->err)
-            figure_add(streams, FIGURE_RECORDS_WRITTEN, jobs[i]->count);
+            figure_add(streams, FIGURE_RECORDS_WRITTEN, jobs[i]->next - jobs[i]->first);
         finish(streams, jobs[i], jobs[i]->err);
     }
 }

@@ -150,17 +150,69 @@ static struct stream_job *rig_job(struct part *part, enum stream_job_type type, 
     return job;
 }
 
+static struct msg *message_at(struct rig *rig, const struct part *part, uint64_t offset)
+{
+    return rig_message(&rig->heap, part->stream, part->partition, offset, rig->body_max);
+}
+
+static bool as_batches; /* messages come in batches, as from a Kafka client that copies a stream */
+
+static bool encode(struct rig *rig, const struct part *part, uint64_t from, uint32_t count, struct writer *w,
+                   struct stream_scratch *scratch)
+{
+    struct record_batch_writer batch;
+    struct record_batch head = record_batch_head((int64_t)from, rig_time(part->stream, from));
+    bool ok = true;
+    record_batch_begin(&batch, w, &head);
+    for (uint32_t i = 0; ok && i < count; i++) {
+        struct msg *msg = message_at(rig, part, from + i);
+        ok = msg && stream_record_put(&batch, rig_time(part->stream, from + i), msg, scratch) == 0;
+        if (msg)
+            msg_unref(&rig->heap, msg);
+    }
+    if (ok)
+        (void)record_batch_finish(&batch, -1);
+    return ok;
+}
+
+/* The messages [from, from + count) as one, packed by some kind of compression. NULL: no memory. */
+static struct msg *batch_at(struct rig *rig, const struct part *part, uint64_t from, uint32_t count)
+{
+    size_t max = 4096 + count * (65536 + 40 * (size_t)rig->body_max);
+    struct writer w = writer_of(calloc(2, max), 2 * max);
+    struct stream_scratch scratch = {0};
+    struct msg *msg = NULL;
+    struct compress *z = compress_new();
+    struct slice none = {0}, bytes = {0};
+    if (z && encode(rig, part, from, count, &w, &scratch)) {
+        size_t len = w.len;
+        enum compress_kind kind = (enum compress_kind)(from % 5);
+        if (record_batch_repack(slice_of(w.base, len), kind, 0, z, max, &w) == RECORD_OK)
+            bytes = slice_of(w.base + len, w.len - len);
+    }
+    if (bytes.len && (msg = msg_new(&rig->heap, none, none, none, bytes.len)) != NULL) {
+        memcpy(msg_body_room(msg), bytes.ptr, bytes.len);
+        msg->flags = MSG_BATCH;
+        assert_int_equal(msg_offsets(msg), count);
+    }
+    compress_free(&z);
+    stream_scratch_fini(&scratch);
+    free(w.base);
+    return msg;
+}
+
 /* The messages [from, from + count). */
 static bool rig_write_at(struct rig *rig, struct part *part, uint64_t from, uint32_t count)
 {
     struct stream_job *job = rig_job(part, STREAM_WRITE, count);
-    for (uint32_t i = 0; job && i < count; i++) {
-        job->items[i] = (struct stream_item){
-            .offset = from + i,
-            .timestamp = rig_time(part->stream, from + i),
-            .msg = rig_message(&rig->heap, part->stream, part->partition, from + i, rig->body_max)};
-        job->count++;
-        if (!job->items[i].msg)
+    for (uint32_t i = 0, n = 1; job && i < count; i += n) {
+        n = as_batches ? 1 + (uint32_t)(from + i) % 7 : 1;
+        n = n < count - i ? n : count - i;
+        job->items[job->count++] = (struct stream_item){.offset = from + i,
+                                                        .timestamp = rig_time(part->stream, from + i),
+                                                        .msg = as_batches ? batch_at(rig, part, from + i, n)
+                                                                          : message_at(rig, part, from + i)};
+        if (!job->items[job->count - 1].msg)
             stream_job_free(&rig->heap, &job);
     }
     if (!job)
@@ -1149,18 +1201,53 @@ static void threaded(void **state)
     rig_free(rig);
 }
 
+static int begin_batches(void **state)
+{
+    (void)state;
+    as_batches = true;
+    return 0;
+}
+
+static int end_batches(void **state)
+{
+    (void)state;
+    as_batches = false;
+    return 0;
+}
+
+#define BATCHES(test) cmocka_unit_test_setup_teardown(test, begin_batches, end_batches)
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(write_and_read),  cmocka_unit_test(roll_over),
-        cmocka_unit_test(restart),         cmocka_unit_test(refused_starts),
-        cmocka_unit_test(flipped_bits),    cmocka_unit_test(find),
-        cmocka_unit_test(same_index),      cmocka_unit_test(drop),
-        cmocka_unit_test(no_gaps),         cmocka_unit_test(many_partitions),
-        cmocka_unit_test(bounded),         cmocka_unit_test(inspection),
-        cmocka_unit_test(every_io_fails),  cmocka_unit_test(every_allocation_fails),
-        cmocka_unit_test(full_disk),       cmocka_unit_test(failed_sync),
-        cmocka_unit_test(every_power_cut), cmocka_unit_test(threaded),
+        BATCHES(write_and_read),
+        BATCHES(roll_over),
+        BATCHES(restart),
+        BATCHES(find),
+        BATCHES(same_index),
+        BATCHES(every_io_fails),
+        BATCHES(every_allocation_fails),
+        BATCHES(every_power_cut),
+        BATCHES(flipped_bits),
+        BATCHES(drop),
+        cmocka_unit_test(write_and_read),
+        cmocka_unit_test(roll_over),
+        cmocka_unit_test(restart),
+        cmocka_unit_test(refused_starts),
+        cmocka_unit_test(flipped_bits),
+        cmocka_unit_test(find),
+        cmocka_unit_test(same_index),
+        cmocka_unit_test(drop),
+        cmocka_unit_test(no_gaps),
+        cmocka_unit_test(many_partitions),
+        cmocka_unit_test(bounded),
+        cmocka_unit_test(inspection),
+        cmocka_unit_test(every_io_fails),
+        cmocka_unit_test(every_allocation_fails),
+        cmocka_unit_test(full_disk),
+        cmocka_unit_test(failed_sync),
+        cmocka_unit_test(every_power_cut),
+        cmocka_unit_test(threaded),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
