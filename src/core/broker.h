@@ -190,6 +190,7 @@ struct broker_options {
     uint64_t
         compact_bytes; /* 0: 64 MiB: the journal is compacted when it is longer than this and twice what is alive */
     uint64_t compact_slice_bytes; /* of a snapshot in one tick; 0: 256 KiB */
+    int64_t compact_pace_ns; /* between two slices while commands come, so that these do not wait for the snapshot; 0: none */
     uint64_t compact_every;       /* tests: force a compaction every n commands; 0: off */
     uint64_t paging_bytes;        /* memory of waiting messages above which they go to pages; 0: they stay in memory */
     uint64_t page_bytes;          /* 0: PAGE_BYTES */

@@ -420,6 +420,19 @@ static bool slice(struct broker *b)
     return b->compact.phase == COMPACT_CATALOGUE ? catalogue_slice(b) : messages_slice(b);
 }
 
+/* Publishers share the core and the disk with the snapshot: while they are there it takes a share only. On a full disk, and
+ * for the stop, everybody waits for it. */
+static bool paced(struct broker *b)
+{
+    struct compact *k = &b->compact;
+    bool busy = k->commands != k->commands_seen;
+    k->commands_seen = k->commands;
+    if (!busy || b->now >= k->next_slice || b->stopping || (b->alarms & ALARM_DISK))
+        return false;
+    wheel_set(&b->wheel, &k->retry, k->next_slice);
+    return true;
+}
+
 bool compact_turn(struct broker *b)
 {
     struct compact *k = &b->compact;
@@ -445,6 +458,9 @@ bool compact_turn(struct broker *b)
         return k->phase != COMPACT_IDLE;
     case COMPACT_CATALOGUE:
     case COMPACT_MESSAGES:
+        if (paced(b))
+            return false;
+        k->next_slice = b->now + b->options.compact_pace_ns;
         if (slice(b))
             k->pause = PAUSE_FIRST;
         else if (b->stopping)

@@ -33,6 +33,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#define COMPACT_SLICE_BYTES (128u * 1024) /* with the pace: 128 MB/s of a snapshot while clients are busy */
+#define COMPACT_PACE_NS NS_PER_MS
 #define LOOPS_MAX 64
 #define LISTENERS_MAX 32
 #define DESCRIPTORS_RESERVED 64 /* journal files, listeners, polls, the spare one */
@@ -476,6 +478,8 @@ static int make_broker(struct serve *s)
         .message_bytes_max = c->message_bytes_max,
         .channel_consumers_max = (unsigned)c->channel_consumers_max,
         .tx_bytes_max = c->tx_bytes_max,
+        .compact_slice_bytes = COMPACT_SLICE_BYTES,
+        .compact_pace_ns = COMPACT_PACE_NS,
         .compact_bytes = c->compact_bytes ? c->compact_bytes : compact_bytes_for(s),
         .compact_every = c->compact_every,
         .paging_bytes = c->paging_bytes,

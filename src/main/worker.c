@@ -209,6 +209,8 @@ int worker_start(const struct worker_options *options, struct worker **ret)
     worker->options = *options;
     os_lock_init(&worker->lock);
     set_marks(worker);
+    measure(worker, options->os->now_mono(options->os)); /* on a full disk the first client finds the alarm raised */
+    tell(worker, worker->watch.raised);
     int err = os_thread_start(&worker->thread, "worker", worker_run, worker);
     if (err < 0) {
         os_lock_fini(&worker->lock);
