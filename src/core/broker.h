@@ -190,11 +190,12 @@ struct broker_options {
     uint64_t
         compact_bytes; /* 0: 64 MiB: the journal is compacted when it is longer than this and twice what is alive */
     uint64_t compact_slice_bytes; /* of a snapshot in one tick; 0: 256 KiB */
-    int64_t compact_pace_ns; /* between two slices while commands come, so that these do not wait for the snapshot; 0: none */
-    uint64_t compact_every;       /* tests: force a compaction every n commands; 0: off */
-    uint64_t paging_bytes;        /* memory of waiting messages above which they go to pages; 0: they stay in memory */
-    uint64_t page_bytes;          /* 0: PAGE_BYTES */
-    int64_t consumer_timeout_ms;  /* 0: off */
+    int64_t
+        compact_pace_ns; /* between two slices while commands come, so that these do not wait for the snapshot; 0: none */
+    uint64_t compact_every;      /* tests: force a compaction every n commands; 0: off */
+    uint64_t paging_bytes;       /* memory of waiting messages above which they go to pages; 0: they stay in memory */
+    uint64_t page_bytes;         /* 0: PAGE_BYTES */
+    int64_t consumer_timeout_ms; /* 0: off */
     struct slice default_user, default_pass, default_vhost; /* made when the store is new; empty: guest guest / */
     bool guest_loopback_only;
     uint64_t stream_sync_bytes; /* records in files are synced, and the journal told, after so many; 0: 32 MiB */

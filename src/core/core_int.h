@@ -505,12 +505,12 @@ struct compact {
     uint64_t body_gen;
     uint64_t live_before, overhead; /* bytes of the journal before the last trim; of a snapshot without its messages */
     uint64_t commands;
-    struct timer retry; /* no memory, or not so fast: goes on when it fires */
-    mono_t next_slice;       /* not before, while there is other work */
-    uint64_t commands_seen;  /* `commands` at the last look */
-    mono_t pause;       /* how long the next such rest is */
-    bool syncing;       /* what streams got before the catalogue's end is being synced */
-    bool torn;          /* an entry that moved could not be written: no checkpoint, begin again */
+    struct timer retry;     /* no memory, or not so fast: goes on when it fires */
+    mono_t next_slice;      /* not before, while there is other work */
+    uint64_t commands_seen; /* `commands` at the last look */
+    mono_t pause;           /* how long the next such rest is */
+    bool syncing;           /* what streams got before the catalogue's end is being synced */
+    bool torn;              /* an entry that moved could not be written: no checkpoint, begin again */
 };
 
 /* One queue that a message goes to, as journalled. Of a stream: position is the offset, deadline the timestamp, and returns

@@ -15,7 +15,17 @@
 #define MAGIC_PAGE 0x4d525047u    /* MRPG */
 
 #define PAGE_CRC_AT 44u
-#define ITEM_BYTES_MIN 10u /* every field of an empty message in its shortest form */
+/* Of an empty message in its shortest, by form of the page. */
+#define ITEM_BYTES_MIN(form) ((form) == PAGE_FULL ? 10u : 2u)
+
+/* What a message of a short page does not say. */
+enum left_out {
+    OUT_DISTANCE = 1, /* it is 1 (of the first: 0) */
+    OUT_DEADLINE = 2, /* that of the message before (of the first: none) */
+    OUT_RETURNS = 4,  /* none, not redelivered */
+    OUT_WORDS = 8,    /* flags, priority, expiration, exchange, key and properties: those of the message before */
+    OUT_ALL = 15
+};
 
 /* ---------------------------------------------------------------------------------------------------- the file's header */
 
@@ -84,37 +94,76 @@ static unsigned varint_len(uint64_t v)
     return n;
 }
 
-static uint64_t distance_field(const struct page_job *job, uint32_t i)
+static const struct page_item *item_before(const struct page_job *job, uint32_t i)
 {
-    return i ? job->items[i].position - job->items[i - 1].position : 0;
+    return i ? &job->items[i - 1] : NULL;
+}
+
+/* Exchange, key and properties lie in this order in front of the body. */
+static bool same_words(const struct msg *a, const struct msg *b)
+{
+    return a->exchange_len == b->exchange_len && a->key_len == b->key_len && a->props_len == b->props_len &&
+           a->flags == b->flags && a->priority == b->priority && a->expiration_ms == b->expiration_ms &&
+           memcmp(a->bytes, b->bytes, (size_t)a->exchange_len + a->key_len + a->props_len) == 0;
+}
+
+static uint8_t left_out(const struct page_item *item, const struct page_item *before)
+{
+    uint8_t out = 0;
+    if (!before || item->position - before->position == 1)
+        out |= OUT_DISTANCE;
+    if (deadline_field(item) == (before ? deadline_field(before) : 0))
+        out |= OUT_DEADLINE;
+    if (returns_field(item) == 0)
+        out |= OUT_RETURNS;
+    if (before && same_words(item->msg, before->msg))
+        out |= OUT_WORDS;
+    return out;
 }
 
 uint64_t page_len(const struct page_job *job)
 {
     uint64_t len = PAGE_HEADER;
     for (uint32_t i = 0; i < job->count; i++) {
-        const struct page_item *item = &job->items[i];
+        const struct page_item *item = &job->items[i], *before = item_before(job, i);
         const struct msg *msg = item->msg;
-        len += varint_len(distance_field(job, i)) + varint_len(deadline_field(item)) + varint_len(returns_field(item));
-        len += 4 + varint_len(expiration_field(msg)) + varint_len(msg->props_len) + varint_len(msg->body_len);
-        len += message_bytes(msg);
+        uint8_t out = left_out(item, before);
+        len += 1 + varint_len(msg->body_len) + msg->body_len;
+        if (!(out & OUT_DISTANCE))
+            len += varint_len(item->position - before->position);
+        if (!(out & OUT_DEADLINE))
+            len += varint_len(deadline_field(item));
+        if (!(out & OUT_RETURNS))
+            len += varint_len(returns_field(item));
+        if (!(out & OUT_WORDS))
+            len +=
+                4 + varint_len(expiration_field(msg)) + varint_len(msg->props_len) + message_bytes(msg) - msg->body_len;
     }
     return len;
 }
 
-static void put_item_head(struct writer *w, const struct page_item *item, uint64_t distance)
+/* All but the bytes of the message; returns how many of those are left out too. */
+static size_t put_item_head(struct writer *w, const struct page_item *item, const struct page_item *before)
 {
     const struct msg *msg = item->msg;
-    writer_varint(w, distance);
-    writer_varint(w, deadline_field(item));
-    writer_varint(w, returns_field(item));
-    writer_u8(w, msg->flags);
-    writer_u8(w, msg->priority);
-    writer_varint(w, expiration_field(msg));
-    writer_u8(w, msg->exchange_len);
-    writer_u8(w, msg->key_len);
-    writer_varint(w, msg->props_len);
+    uint8_t out = left_out(item, before);
+    writer_u8(w, out);
+    if (!(out & OUT_DISTANCE))
+        writer_varint(w, item->position - before->position);
+    if (!(out & OUT_DEADLINE))
+        writer_varint(w, deadline_field(item));
+    if (!(out & OUT_RETURNS))
+        writer_varint(w, returns_field(item));
+    if (!(out & OUT_WORDS)) {
+        writer_u8(w, msg->flags);
+        writer_u8(w, msg->priority);
+        writer_varint(w, expiration_field(msg));
+        writer_u8(w, msg->exchange_len);
+        writer_u8(w, msg->key_len);
+        writer_varint(w, msg->props_len);
+    }
     writer_varint(w, msg->body_len);
+    return out & OUT_WORDS ? message_bytes(msg) - msg->body_len : 0;
 }
 
 static void put_head(const struct page_job *job, uint32_t seed, size_t body_len, uint32_t body_crc, uint8_t *ret)
@@ -124,7 +173,7 @@ static void put_head(const struct page_job *job, uint32_t seed, size_t body_len,
     writer_u32(&w, (uint32_t)body_len);
     writer_u64(&w, job->queue);
     writer_u8(&w, job->lane);
-    writer_u8(&w, 0);
+    writer_u8(&w, PAGE_SHORT);
     writer_u16(&w, 0);
     writer_u32(&w, job->count);
     writer_u64(&w, job->items[0].position);
@@ -140,7 +189,7 @@ size_t page_encode_head(const struct page_job *job, uint32_t seed, uint8_t ret[P
     CHECK(job->count == 1);
     const struct msg *msg = job->items[0].msg;
     struct writer body = writer_of(ret + PAGE_HEADER, PAGE_HEAD_MAX - PAGE_HEADER);
-    put_item_head(&body, &job->items[0], 0);
+    CHECK(put_item_head(&body, &job->items[0], NULL) == 0);
     CHECK(writer_ok(&body));
     uint32_t crc = layout_crc(layout_crc(seed, body.base, body.len), msg->bytes, message_bytes(msg));
     put_head(job, seed, body.len + message_bytes(msg), crc, ret);
@@ -153,9 +202,9 @@ void page_encode(const struct page_job *job, uint32_t seed, uint8_t *ret, size_t
     struct writer body = writer_of(ret + PAGE_HEADER, len - PAGE_HEADER);
     for (uint32_t i = 0; i < job->count; i++) {
         CHECK(i == 0 || job->items[i].position > job->items[i - 1].position);
-        put_item_head(&body, &job->items[i], distance_field(job, i));
         const struct msg *msg = job->items[i].msg;
-        writer_put(&body, msg->bytes, message_bytes(msg)); /* names, properties and body lie in this order */
+        size_t skip = put_item_head(&body, &job->items[i], item_before(job, i));
+        writer_put(&body, msg->bytes + skip, message_bytes(msg) - skip); /* names, properties, body */
     }
     CHECK(writer_ok(&body) && body.len == len - PAGE_HEADER);
     put_head(job, seed, body.len, layout_crc(seed, body.base, body.len), ret);
@@ -171,92 +220,110 @@ enum layout_verdict page_head_get(const uint8_t *bytes, uint32_t seed, struct pa
     struct page_head head = {.body_len = reader_u32(&r)};
     head.queue = reader_u64(&r);
     head.lane = reader_u8(&r);
-    bool zero = reader_u8(&r) == 0;
-    zero = reader_u16(&r) == 0 && zero;
+    head.form = reader_u8(&r);
+    bool zero = reader_u16(&r) == 0 && head.form <= PAGE_SHORT;
     head.count = reader_u32(&r);
     head.first = reader_u64(&r);
     head.last = reader_u64(&r);
     head.body_crc = reader_u32(&r);
     if (reader_u32(&r) != layout_crc(seed, bytes, PAGE_CRC_AT) || !reader_done(&r))
         return LAYOUT_DAMAGED;
-    bool count_fits = head.count && head.count <= PAGE_ITEMS_MAX && head.count <= head.body_len / ITEM_BYTES_MIN;
+    bool count_fits =
+        head.count && head.count <= PAGE_ITEMS_MAX && head.count <= head.body_len / ITEM_BYTES_MIN(head.form);
     if (!zero || !count_fits || head.body_len > PAGE_LEN_MAX - PAGE_HEADER || head.last < head.first)
         return LAYOUT_DAMAGED;
     *ret = head;
     return LAYOUT_GOOD;
 }
 
-/* What a body says of its next message. */
+/* What a body says of a message. */
 struct item_head {
     struct page_item item; /* without its message */
     struct slice exchange, key, props, body;
+    uint64_t deadline;  /* as written */
     struct msg lengths; /* and flags; last, for clang has its own mind about where such a struct may be */
 };
 
-/* The position is before's plus what it says. False: these are no such bytes. */
-static bool item_parse(struct reader *r, uint64_t before, bool first, struct item_head *ret)
+static bool words_parse(struct reader *r, struct item_head *ret)
 {
-    uint64_t distance = reader_varint(r), deadline = reader_varint(r), returns = reader_varint(r);
     uint8_t flags = reader_u8(r), priority = reader_u8(r);
     uint64_t expiration = reader_varint(r);
     uint8_t exchange_len = reader_u8(r), key_len = reader_u8(r);
-    uint64_t props_len = reader_varint(r), body_len = reader_varint(r);
-    ret->exchange = reader_take(r, exchange_len);
-    ret->key = reader_take(r, key_len);
-    ret->props = reader_take(r, props_len);
-    ret->body = reader_take(r, body_len);
-    bool ascends = first ? distance == 0 : distance > 0 && distance <= UINT64_MAX - before;
-    if (!reader_ok(r) || !ascends || deadline > INT64_MAX || expiration > (uint64_t)INT64_MAX + 1 ||
-        returns >> 1 > UINT32_MAX)
-        return false;
+    uint64_t props_len = reader_varint(r);
     ret->lengths = (struct msg){.exchange_len = exchange_len,
                                 .key_len = key_len,
                                 .props_len = (uint32_t)props_len,
-                                .body_len = (uint32_t)body_len,
                                 .flags = flags,
                                 .priority = priority,
                                 .expiration_ms = (int64_t)(expiration - 1)};
-    ret->item = (struct page_item){.position = before + distance,
-                                   .deadline = deadline ? (wall_t)(deadline - 1) : WALL_NEVER,
-                                   .returns = (uint32_t)(returns >> 1),
-                                   .redelivered = returns & 1};
+    return reader_ok(r) && expiration <= (uint64_t)INT64_MAX + 1 && props_len <= UINT32_MAX;
+}
+
+/* *at: the message before, or zero; then this one. False: these are no such bytes. */
+static bool item_parse(struct reader *r, uint8_t form, bool first, struct item_head *at)
+{
+    uint8_t out = form == PAGE_FULL ? 0 : reader_u8(r);
+    bool words_there = !(out & OUT_WORDS), distance_there = !(out & OUT_DISTANCE);
+    uint64_t distance = distance_there ? reader_varint(r) : !first;
+    uint64_t deadline = at->deadline, returns = 0;
+    if (!(out & OUT_DEADLINE))
+        deadline = reader_varint(r);
+    if (!(out & OUT_RETURNS))
+        returns = reader_varint(r);
+    if (words_there ? !words_parse(r, at) : first)
+        return false;
+    uint64_t body_len = reader_varint(r);
+    if (words_there) {
+        at->exchange = reader_take(r, at->lengths.exchange_len);
+        at->key = reader_take(r, at->lengths.key_len);
+        at->props = reader_take(r, at->lengths.props_len);
+    }
+    at->body = reader_take(r, body_len);
+    at->lengths.body_len = (uint32_t)body_len;
+    uint64_t before = at->item.position;
+    bool ascends = first ? distance == 0 : distance > 0 && distance <= UINT64_MAX - before;
+    if (!reader_ok(r) || out & ~OUT_ALL || !ascends || deadline > INT64_MAX || returns >> 1 > UINT32_MAX)
+        return false;
+    at->deadline = deadline;
+    at->item = (struct page_item){.position = before + distance,
+                                  .deadline = deadline ? (wall_t)(deadline - 1) : WALL_NEVER,
+                                  .returns = (uint32_t)(returns >> 1),
+                                  .redelivered = returns & 1};
     return true;
 }
 
-static bool item_read(struct reader *r, struct slab_heap *mine, uint64_t before, bool first, struct page_item *ret,
-                      bool *ret_no_memory)
+/* NULL: no memory. */
+static struct msg *item_message(const struct item_head *at, struct slab_heap *mine)
 {
-    struct item_head head;
-    if (!item_parse(r, before, first, &head))
-        return false;
-    struct msg *msg = msg_new(mine, head.exchange, head.key, head.props, head.body.len);
-    if (!msg) {
-        *ret_no_memory = true;
-        return false;
-    }
-    msg->flags = head.lengths.flags;
-    msg->priority = head.lengths.priority;
-    msg->expiration_ms = head.lengths.expiration_ms;
-    if (head.body.len)
-        memcpy(msg_body_room(msg), head.body.ptr, head.body.len);
-    *ret = head.item;
-    ret->msg = msg;
-    return true;
+    struct msg *msg = msg_new(mine, at->exchange, at->key, at->props, at->body.len);
+    if (!msg)
+        return NULL;
+    msg->flags = at->lengths.flags;
+    msg->priority = at->lengths.priority;
+    msg->expiration_ms = at->lengths.expiration_ms;
+    if (at->body.len)
+        memcpy(msg_body_room(msg), at->body.ptr, at->body.len);
+    return msg;
 }
 
 static const char *items_read(struct slice bytes, const struct page_head *head, struct slab_heap *mine,
                               struct page_item *items, bool *ret_no_memory)
 {
     struct reader r = reader_of(bytes);
-    uint64_t at = head->first;
+    struct item_head at = {.item.position = head->first};
     for (uint32_t i = 0; i < head->count; i++) {
-        if (!item_read(&r, mine, at, i == 0, &items[i], ret_no_memory))
+        if (!item_parse(&r, head->form, i == 0, &at))
             return "a message in it has no valid form";
-        at = items[i].position;
+        items[i] = at.item;
+        items[i].msg = item_message(&at, mine);
+        if (!items[i].msg) {
+            *ret_no_memory = true;
+            return "no memory";
+        }
     }
     if (!reader_done(&r))
         return "there are bytes behind its messages";
-    return at == head->last ? NULL : "it does not end at the position that its header says";
+    return at.item.position == head->last ? NULL : "it does not end at the position that its header says";
 }
 
 /* Is this the page that was asked for? first, last: 0 when not known. */
@@ -318,13 +385,14 @@ int page_decode_one(uint8_t **block, size_t len, uint32_t seed, struct page_job 
 {
     CHECK(job->count == 1);
     struct page_head head;
-    struct item_head one;
+    struct item_head one = {0};
     *ret_what = page_damage(slice_of(*block, len), seed, job, &head);
     if (*ret_what)
         return -EILSEQ;
     struct reader r = reader_of(slice_of(*block + PAGE_HEADER, head.body_len));
     *ret_what = "the message in it has no valid form";
-    if (!item_parse(&r, head.first, true, &one) || !reader_done(&r) || head.last != head.first)
+    one.item.position = head.first;
+    if (!item_parse(&r, head.form, true, &one) || !reader_done(&r) || head.last != head.first)
         return -EILSEQ;
     *ret_what = "no memory";
     struct msg *msg = msg_adopt(MEM_STORE, *block, len - message_bytes(&one.lengths), &one.lengths);

@@ -25,7 +25,11 @@ enum layout_verdict segment_head_get(const uint8_t block[LAYOUT_BLOCK], struct s
 /* Where the CRCs of a page start: what is read from another place, file or store fails. */
 uint32_t page_seed(const uint8_t uuid[LAYOUT_UUID_LEN], uint32_t segment, uint32_t offset);
 
+/* How messages are written: those of older stores in full, others without what the message before has said. */
+enum page_form { PAGE_FULL, PAGE_SHORT };
+
 struct page_head {
+    uint8_t form; /* enum page_form */
     uint32_t body_len;
     uint64_t queue;
     uint8_t lane;

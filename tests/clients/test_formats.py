@@ -157,7 +157,10 @@ def test_the_document_has_every_record():
     assert {int(n): (name, text) for name, n, text in rows} == RECORDS
 
 
-def message(c):
+def message(c, like=None):
+    """like: the one whose words (all but the body) it has."""
+    if like:
+        return dict(like, body=c.take(c.v()))
     m = {'flags': c.u(1), 'priority': c.u(1), 'expiration': c.v() - 1}
     exchange, key, properties, body = c.u(1), c.u(1), c.v(), c.v()
     m.update(exchange=c.take(exchange), key=c.take(key), properties=c.take(properties), body=c.take(body))
@@ -315,13 +318,16 @@ def read_page(data, uuid, p):
     f = fields('page', data)
     base = seed(uuid, p['segment'], p['offset'])
     assert f[0] == 0x4d525047 and f[4] == p['length'] - 48 and f[8] == p['queue'] and f[16] == p['lane']
-    assert f[17] == f[18] == 0 and f[20] == p['messages'] and (f[24], f[32]) == (p['first'], p['first'] + p['span'])
+    assert f[17] in (0, 1) and f[18] == 0 and f[20] == p['messages'] and (f[24], f[32]) == (p['first'], p['first'] + p['span'])
     assert f[44] == crc32c(data[:44], base) and f[40] == crc32c(data[48:], base)
-    c, position, found = Cursor(data[48:]), f[24], {}
-    for _ in range(f[20]):
-        position += c.v()
-        deadline, returns = c.v(), c.v()
-        found[position] = dict(message(c), deadline=deadline, returns=returns)
+    c, position, deadline, words, found = Cursor(data[48:]), f[24], 0, None, {}
+    for i in range(f[20]):
+        out = c.u(1) if f[17] else 0
+        assert out < 16 and not (out & 8 and i == 0)
+        position += (i > 0) if out & 1 else c.v()
+        deadline = deadline if out & 2 else c.v()
+        returns = 0 if out & 4 else c.v()
+        found[position] = words = dict(message(c, words if out & 8 else None), deadline=deadline, returns=returns)
     assert c.left() == 0 and position == f[32]
     return found
 
