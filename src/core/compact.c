@@ -458,6 +458,10 @@ bool compact_turn(struct broker *b)
         return k->phase != COMPACT_IDLE;
     case COMPACT_CATALOGUE:
     case COMPACT_MESSAGES:
+        if ((b->alarms & ALARM_DISK) && !fits(b, 0)) { /* somebody else has filled the disk: what is left is for acks */
+            k->phase = COMPACT_IDLE;                   /* nothing was trimmed yet */
+            return false;
+        }
         if (paced(b))
             return false;
         k->next_slice = b->now + b->options.compact_pace_ns;

@@ -43,6 +43,7 @@ enum figure {
     FIGURE_START,
     FIGURE_LIVE,
     FIGURE_READY,
+    FIGURE_SPARE,
     FIGURE_COUNT
 };
 
@@ -77,8 +78,9 @@ struct journal {
     _Atomic lsn_t trim;
     _Atomic lsn_t fresh; /* a group that begins here, or behind it, may have a new file */
     _Atomic bool stop;
-    _Atomic bool scarce; /* any thread */
-    struct hold hold;    /* of any thread */
+    _Atomic bool scarce;        /* any thread */
+    _Atomic uint64_t disk_free; /* the same; of the last look, while it is scarce */
+    struct hold hold;           /* of any thread */
 };
 
 static void figure_set(struct journal *journal, enum figure figure, uint64_t value)
@@ -105,6 +107,7 @@ static void publish_files(struct journal *journal)
     figure_set(journal, FIGURE_START, wal->super.start_lsn);
     figure_set(journal, FIGURE_LIVE, wal->live_bytes);
     figure_set(journal, FIGURE_READY, journal->stalled ? 0 : wal_ready(wal));
+    figure_set(journal, FIGURE_SPARE, wal_spare(wal));
 }
 
 /* ------------------------------------------------------------------------------------------------------ open and read */
@@ -265,8 +268,17 @@ uint64_t journal_ready(const struct journal *journal)
     return figure(journal, FIGURE_READY);
 }
 
-void journal_scarce(struct journal *journal, bool scarce)
+uint64_t journal_capacity(const struct journal *journal)
 {
+    uint64_t ready = journal_ready(journal);
+    if (ready != UINT64_MAX || !atomic_load_explicit(&journal->scarce, memory_order_acquire))
+        return ready;
+    return figure(journal, FIGURE_SPARE) + atomic_load_explicit(&journal->disk_free, memory_order_relaxed);
+}
+
+void journal_scarce(struct journal *journal, bool scarce, uint64_t disk_free)
+{
+    atomic_store_explicit(&journal->disk_free, disk_free, memory_order_relaxed);
     if (atomic_exchange(&journal->scarce, scarce) != scarce)
         os_event_set(&journal->work);
 }
@@ -367,11 +379,19 @@ static int write_group(struct journal *journal, struct group *staged)
     return 0;
 }
 
+/* The files at hand may be all there is. Before the first write has failed for it, what the disk said tells. */
+static bool is_tight(const struct journal *journal)
+{
+    return journal->wal.tight ||
+           (journal->wal.scarce &&
+            atomic_load_explicit(&journal->disk_free, memory_order_relaxed) < journal->wal.file_bytes);
+}
+
 static mono_t commit_not_before(const struct journal *journal)
 {
     if (journal->stalled)
         return journal->stalled_until;
-    return journal->wal.tight && journal->threaded ? journal->last_commit + TIGHT_NS : 0;
+    return is_tight(journal) && journal->threaded ? journal->last_commit + TIGHT_NS : 0;
 }
 
 /* The group did not fit on the disk: it is kept, and tried again. What goes down with the broker is not acknowledged. */

@@ -490,12 +490,15 @@ mono_t wal_tend_at(const struct wal *wal)
     return tend_next(wal) == TEND_NOTHING ? MONO_NEVER : wal->tend_after;
 }
 
-uint64_t wal_ready(const struct wal *wal)
+uint64_t wal_spare(const struct wal *wal)
 {
-    if (!wal->tight)
-        return UINT64_MAX;
     uint64_t next = wal->next_fd >= 0 ? wal->next_size : 0;
     return wal->size - wal->offset + next + wal->pool_len * wal->file_bytes;
+}
+
+uint64_t wal_ready(const struct wal *wal)
+{
+    return wal->tight ? wal_spare(wal) : UINT64_MAX;
 }
 
 bool wal_has_spare(const struct wal *wal)

@@ -63,6 +63,8 @@ struct wal {
 
 /* The disk was full, and all is as before the call: the same may be tried again. */
 bool wal_may_retry(const struct wal *wal, int err);
+/* Bytes that the files at hand still take. */
+uint64_t wal_spare(const struct wal *wal);
 /* Bytes that can be written although the disk has no room; UINT64_MAX: it has. */
 uint64_t wal_ready(const struct wal *wal);
 /* A new file may be begun without touching the last spare. */

@@ -423,7 +423,7 @@ static void log_trim(void *self, lsn_t upto)
 
 static uint64_t log_ready(void *self)
 {
-    return journal_ready(self);
+    return journal_capacity(self);
 }
 
 static uint64_t log_live_bytes(void *self)

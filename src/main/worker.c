@@ -162,7 +162,7 @@ static void measure(struct worker *worker, mono_t now)
     uint64_t used = memory_used(worker, now, idle);
     watch_measure(&worker->watch, used, disk_free);
     publish_figures(worker, used, disk_free);
-    journal_scarce(worker->options.journal, worker->watch.raised & ALARM_DISK);
+    journal_scarce(worker->options.journal, worker->watch.raised & ALARM_DISK, disk_free);
     say_whether_stalled(worker);
 }
 
