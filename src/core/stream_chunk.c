@@ -594,6 +594,9 @@ void do_streamed(struct broker *b, struct peer *peer, struct channel *ch, struct
     }
     case STREAM_FIND: follower_found(b, job); break;
     case STREAM_SYNC: synced(b, job); break;
+    case STREAM_KEYS:
+    case STREAM_REWRITE:
+    case STREAM_REPLACE:
     case STREAM_DROP: CHECK(false); break;
     }
     stream_job_free(&b->heap, &job);

@@ -73,7 +73,8 @@ static int verify_head(struct pieces *pieces)
         return wrong(v, 0, "the file's header is damaged");
     if (memcmp(head.uuid, v->uuid, LAYOUT_UUID_LEN) != 0)
         return wrong(v, 0, "it belongs to another data folder");
-    if (head.stream != v->stream || head.partition != v->partition || head.base != v->extent.base)
+    if (head.stream != v->stream || head.partition != v->partition || head.base != v->extent.base ||
+        head.generation != v->extent.generation)
         return wrong(v, 0, "it is in truth another file: names were swapped");
     v->head_bad = false;
     return 0;
