@@ -29,7 +29,7 @@ enum stream_job_type {
     STREAM_DROP, /* files that end at or below `until` go; UINT64_MAX: all, the stream was deleted. Not answered, freed by the store */
     /* Compaction of a keyed stream: one partition at a time, of sealed and synced files only. */
     STREAM_KEYS, /* remembers the last offset of each key in [first, until) → next: up to there they had room; first == until: forgets all */
-    STREAM_REWRITE, /* the files that hold exactly [first, until), without what those keys make superfluous → sealed: one file instead,
+    STREAM_REWRITE, /* the files that hold exactly [first, until) (so many: segment_bytes; sum of their generations: bytes_max), without what those keys make superfluous → sealed: one file instead,
                        synced and not in use; its generation is asked for; bytes 0: there is nothing to be won */
     STREAM_REPLACE, /* `sealed` is in use instead of those, which go; until 0: it is given up. Not answered, freed by the store */
 };

@@ -388,13 +388,22 @@ void stream_compact_fini(struct stream_compact *c)
     stream_scan_fini(&c->scan);
 }
 
+/* Are these the files that the core means? A replacement that it has sent may still wait. */
+static bool are_meant(const struct stream_partition *partition, const struct stream_job *job)
+{
+    uint32_t count, generations = 0;
+    const struct stream_segment *run = stream_files_run(partition, job->first, job->until, &count);
+    for (uint32_t i = 0; run && i < count; i++)
+        generations += run[i].extent.generation;
+    return run && count == job->segment_bytes && generations == job->bytes_max;
+}
+
 /* Where the last step ended. 1; 0: there is nothing more; -ESTALE. */
 static int go_on(struct stream_compact *c)
 {
     const struct stream_job *job = c->job;
     struct stream_partition *partition = stream_files_find(c->files, job->stream, job->partition);
-    uint32_t count;
-    if (!partition || (job->type == STREAM_REWRITE && !stream_files_run(partition, job->first, job->until, &count)))
+    if (!partition || (job->type == STREAM_REWRITE && !are_meant(partition, job)))
         return -ESTALE;
     const struct stream_segment *segment = stream_files_at(partition, c->expected);
     if (!segment || segment->extent.base >= job->until)
@@ -482,7 +491,6 @@ static int walk(struct stream_compact *c)
 static int first_step(struct stream_compact *c)
 {
     struct stream_job *job = c->job;
-    uint32_t count;
     if (job->type == STREAM_KEYS) {
         stream_keys_end(&c->keys);
         if (job->first == job->until)
@@ -496,9 +504,9 @@ static int first_step(struct stream_compact *c)
     if (!c->keys.places || c->keys_stream != job->stream || c->keys_partition != job->partition)
         return -ESTALE;
     struct stream_partition *partition = stream_files_find(c->files, job->stream, job->partition);
-    if (!partition || !stream_files_run(partition, job->first, job->until, &count))
+    if (!partition || !are_meant(partition, job))
         return -ESTALE;
-    if (count == 1)
+    if (job->segment_bytes == 1)
         return 0;
     c->looking = false; /* fewer files are a gain */
     return make_file(c);

@@ -186,12 +186,21 @@ static uint64_t keys(struct rig *rig, uint64_t first, uint64_t until)
     return next;
 }
 
+/* The files that are meant. */
+static void name_run(const struct rig *rig, struct stream_job *job, uint32_t at, uint32_t count)
+{
+    job->segment_bytes = count;
+    for (uint32_t i = at; i < at + count; i++)
+        job->bytes_max += rig->files[i].generation;
+}
+
 static int try_rewrite(struct rig *rig, uint32_t at, uint32_t count, wall_t now, struct stream_extent *ret)
 {
     struct stream_job *job = job_of(STREAM_REWRITE, 0, rig->files[at].base, rig->files[at + count - 1].end);
     static uint32_t generation;
     job->timestamp = now;
     job->sealed.generation = ++generation;
+    name_run(rig, job, at, count);
     job = ask(rig, job);
     int err = job->err;
     *ret = job->sealed;
@@ -571,6 +580,7 @@ static void refused(void **state)
     assert_string_equal(read_from(rig, 0), "0=1 1=1 2=free 3=2 4=3 5=4 6=1 7=2 8=5 9=1 ");
     struct stream_job *drop = job_of(STREAM_DROP, 0, 0, 7), *one = job_of(STREAM_REWRITE, 0, 0, 7),
                       *two = job_of(STREAM_REWRITE, 0, 7, 10);
+    name_run(rig, one, 0, 1);
     assert_true(streams_submit(rig->streams, &one) && streams_submit(rig->streams, &two) &&
                 streams_submit(rig->streams, &drop));
     while (streams_step(rig->streams))
@@ -682,6 +692,7 @@ static void without_memory(void **state)
         open_all(rig);
         struct stream_job *job = job_of(STREAM_KEYS, 0, 0, 10), *next = job_of(STREAM_REWRITE, 0, 0, 10);
         next->sealed.generation = 1;
+        name_run(rig, next, 0, 2);
         mem_fail_at(n + 1, false);
         job = ask(rig, job);
         int err = job->err;
