@@ -115,11 +115,11 @@ static struct stream_job *job_of_pass(const struct broker *b, enum stream_job_ty
     return job;
 }
 
-/* The partition, when it is still there, is looked at again after ns; negative: when something comes. */
+/* The partition, when it is still there, is looked at again after ns. */
 static void pass_over(struct broker *b, struct partition *p, mono_t ns)
 {
     b->streams.pass.busy = false;
-    if (p && ns >= 0)
+    if (p)
         look_in(b, p, ns);
     arm(b);
 }
@@ -226,7 +226,7 @@ void keyed_answer(struct broker *b, struct stream_job *job)
     struct keyed_pass *pass = &b->streams.pass;
     struct partition *p = partition_of_pass(b);
     if (job->type == STREAM_KEYS && job->first == job->until) {
-        pass_over(b, p, -1);
+        pass_over(b, p, every(b)); /* something may have waited */
         return;
     }
     if (job->err) {
@@ -244,7 +244,7 @@ void keyed_answer(struct broker *b, struct stream_job *job)
     if (p)
         next_run(b, p);
     else
-        pass_over(b, NULL, -1);
+        pass_over(b, NULL, 0);
 }
 
 /* ---- the row of those that wait ---- */
