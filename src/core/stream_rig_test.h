@@ -213,10 +213,12 @@ RIG_STREAM_FN void rig_stream_rewrite(struct rig_streams *all, struct stream_job
 {
     job->err = job->type == STREAM_REWRITE ? all->rewrite_err : 0;
     if (job->type == STREAM_KEYS) {
-        job->next = all->keys_room && job->until - job->first > all->keys_room ? job->first + all->keys_room : job->until;
+        job->next =
+            all->keys_room && job->until - job->first > all->keys_room ? job->first + all->keys_room : job->until;
         return;
     }
-    CHECK(job->first < job->until && job->segment_bytes && job->sealed.generation > job->bytes_max / job->segment_bytes);
+    CHECK(job->first < job->until && job->segment_bytes &&
+          job->sealed.generation > job->bytes_max / job->segment_bytes);
     all->rewrites++;
     job->sealed = (struct stream_extent){.base = job->first,
                                          .end = job->until,
