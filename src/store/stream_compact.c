@@ -302,10 +302,9 @@ static int keys_of_batch(struct stream_compact *c, const struct record_batch *ba
 /* While looking: *ret_gain when something can go, and nothing is written. */
 static int rewrite_batch(struct stream_compact *c, const struct record_batch *batch, struct slice bytes, bool *ret_gain)
 {
-    bool produced = batch->producer_id != RECORD_NO_PRODUCER;
     struct record_reader reader;
     struct tally tally;
-    if (is_opaque(batch) || (!batch->count && produced)) {
+    if (is_opaque(batch)) {
         if (!c->looking)
             took(c, batch->base_timestamp, batch->max_timestamp);
         return c->looking ? 0 : copy_batch(c, batch, bytes);
@@ -330,7 +329,7 @@ static int rewrite_batch(struct stream_compact *c, const struct record_batch *ba
         took(c, tally.first_at, tally.max_at);
     if (same)
         return copy_batch(c, batch, bytes);
-    if (tally.kept || produced)
+    if (tally.kept)
         return write_batch(c, batch, &reader, horizon ? c->job->timestamp + c->job->tombstone_ms : 0);
     drop_batch(c, batch);
     return 0;

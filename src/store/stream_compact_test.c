@@ -450,7 +450,7 @@ static void packed_and_foreign(void **state)
     head.producer_id = 77;
     head.producer_epoch = 1;
     head.base_sequence = 5;
-    put_batch(rig, head, (struct rec[]){{"a", "p"}, {"a", "q"}}, 2);
+    put_batch(rig, head, (struct rec[]){{"a", "p"}, {"f", "q"}}, 2);
     head.transactional = true;
     put_batch(rig, head, (struct rec[]){{"a", "tx"}}, 1);
     head.control = true;
@@ -460,7 +460,7 @@ static void packed_and_foreign(void **state)
     open_all(rig);
     (void)keys(rig, 0, rig->files[0].end);
     assert_true(rewrite(rig, 0, 1, NOW));
-    assert_string_equal(contents(rig), "|2:-=free |5:-=free |8:-=free |10:odd=1 11:-=free |13:even=1 14:-=free ()"
+    assert_string_equal(contents(rig), "|2:-=free |5:-=free |8:-=free |10:odd=1 11:-=free |13:even=1 14:-=free |16:f=q "
                                        "|17:a=tx |18:a=marker |19:a=end ");
     verify(rig, &rig->files[0]);
     struct slice file = os_sim_peek(rig->sim, path_of(&rig->files[0])), bytes;
@@ -471,7 +471,7 @@ static void packed_and_foreign(void **state)
         assert_true(batch.compression == kind && batch.base_offset == 3 * kind && batch.last_offset_delta == 2);
     }
     assert_int_equal(record_batch_take(&r, &batch, &bytes), RECORD_OK);
-    assert_true(batch.count == 0 && batch.producer_id == 77 && record_batch_last_sequence(&batch) == 6);
+    assert_true(batch.count == 1 && batch.producer_id == 77 && record_batch_last_sequence(&batch) == 6);
     assert_false(rewrite(rig, 0, 1, NOW)); /* what is left of it is left alone */
     rig_free(rig);
 }
