@@ -106,15 +106,19 @@ static int make_file(struct stream_compact *c)
     return 0;
 }
 
+static int too_long(struct stream_compact *c)
+{
+    snprintf(c->files->fault, sizeof c->files->fault, "compact a stream: the file would be too long");
+    return -EFBIG;
+}
+
 /* A batch of so many bytes has been put into `out`. */
 static int put(struct stream_compact *c, uint64_t base, uint64_t last, size_t len)
 {
     struct stream_mark mark = {
         .delta = (uint32_t)(base - c->made.base), .position = (uint32_t)c->made.bytes, .max_before = c->made.max_at};
-    if (base != c->made.end || c->made.bytes + len > STREAM_POSITION_MAX) {
-        snprintf(c->files->fault, sizeof c->files->fault, "compact a stream: the file would be too long");
-        return -EFBIG;
-    }
+    if (base != c->made.end || c->made.bytes + len > STREAM_POSITION_MAX)
+        return too_long(c);
     stream_index_note(&c->index, &mark);
     c->made.bytes += len;
     c->made.end = last + 1;
@@ -136,6 +140,8 @@ static int close_gap(struct stream_compact *c, uint64_t until)
     struct record_batch head = record_batch_head((int64_t)c->gap, 0);
     if (!c->gapped || until == c->gap)
         return 0;
+    if (until - c->gap > INT32_MAX)
+        return too_long(c);
     c->gapped = false;
     if (!reserve(&c->out, RECORD_BATCH_HEADER))
         return no_memory(c);

@@ -10,7 +10,7 @@
 bool stream_keys_begin(struct stream_keys *keys, struct os *os, uint32_t places)
 {
     CHECK(!keys->places && places >= 8 && (places & (places - 1)) == 0);
-    keys->places = mem_zalloc(places * sizeof keys->places[0]);
+    keys->places = mem_zalloc_as(MEM_STORE, places * sizeof keys->places[0]);
     if (!keys->places)
         return false;
     keys->mask = places - 1;
@@ -22,7 +22,7 @@ bool stream_keys_begin(struct stream_keys *keys, struct os *os, uint32_t places)
 
 void stream_keys_end(struct stream_keys *keys)
 {
-    mem_free(keys->places);
+    mem_free_as(MEM_STORE, keys->places);
     *keys = (struct stream_keys){0};
 }
 

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import random
 import struct
+import subprocess
 import threading
 import time
 import zlib
@@ -281,6 +282,10 @@ def test_the_last_value_of_each_key_is_kept():
         assert at == UPDATES - 1
         # in a gap the next record follows
         assert read(broker, 'table', 1, 5)[0][0] > 5
+        broker.stop()
+        for tool in ('check', 'inspect'):
+            done = subprocess.run([broker.binary, tool, broker.data], capture_output=True, text=True, check=False)
+            assert done.returncode == 0 and 'generation' in done.stdout + 'generation' * (tool == 'check'), (tool, done.stdout[-500:], done.stderr)
     finally:
         broker.remove()
 
