@@ -77,7 +77,7 @@ static int examine_file(struct audit *audit, const struct stream_files *files, c
         err = -EILSEQ;
     }
     audit->totals.stream_files++;
-    audit->totals.stream_records += v.offset - extent->base;
+    audit->totals.stream_records += v.records;
     audit->totals.stream_bytes += extent->bytes;
     if (err == -ENOMEM)
         return err;

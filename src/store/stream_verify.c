@@ -105,6 +105,7 @@ static int verify_batch(struct pieces *pieces, uint64_t *position)
         return wrong(v, *position, "the checksum of the batch is wrong");
     *position += batch.bytes;
     v->offset = (uint64_t)record_batch_last_offset(&batch) + 1;
+    v->records += batch.count;
     return 0;
 }
 
@@ -141,6 +142,7 @@ int stream_verify(struct stream_verify *v, int fd)
     struct pieces pieces = {.verify = v, .fd = fd};
     uint64_t position = LAYOUT_BLOCK;
     v->offset = v->extent.base;
+    v->records = 0;
     v->what = NULL;
     int err = verify_head(&pieces);
     while (!err && position < v->extent.bytes)
