@@ -52,11 +52,12 @@ enum kind {
     DRAIN,    /* takes all that an earlier life left in pages, then rests */
     LARGE,    /* messages with a file of their own: an earlier life's are taken, new ones are written and read back */
     SCRUB,    /* a round of the scrub over pages, sealed files of streams and the journal that an earlier life left */
+    KEYED,    /* updates of a keyed stream, which is compacted meanwhile */
 };
 
 static bool has_streams(enum kind kind)
 {
-    return kind == SCRUB;
+    return kind == SCRUB || kind == KEYED;
 }
 
 struct script {
@@ -212,6 +213,15 @@ static void scrub_again(struct world *w)
                     (unsigned long long)report.stats.damaged, (unsigned long long)report.stats.files);
 }
 
+static void play_keyed(struct world *w, unsigned updates)
+{
+    struct broker_totals totals;
+    keyed_play(w, updates);
+    broker_totals(w->broker, &totals);
+    if (hits(w) == 0 && totals.keyed_files < 2)
+        model_fault(w->model, "the script of the keyed stream compacts nothing");
+}
+
 /* must_say: a fault that lasts, and that nothing goes round. */
 static void play(struct world *w, const struct script *script, bool must_say)
 {
@@ -245,6 +255,7 @@ static void play(struct world *w, const struct script *script, bool must_say)
         publish_large(w);
         take_large(w);
         break;
+    case KEYED: play_keyed(w, script->ops); break;
     case RECOVERY:
     case RETURNED:
     case SCRUB: break;
@@ -260,6 +271,8 @@ static void begin(struct world *w, const struct script *script)
     w->lag = 2;
     w->paging_bytes = script->kind == FEATURES ? 0 : 1200;
     w->with_streams = has_streams(script->kind);
+    w->keyed_every_ms = 5;
+    w->gaps = script->kind == KEYED;
     w->os = os_sim_os(w->disk);
     os_sim_watch_failures(w->disk, io_failed);
 }
@@ -284,9 +297,11 @@ static uint64_t run(struct world *w, const struct before *before, const struct s
     world_end(w, false);
     os_sim_crash(w->disk, n);
     w->may_fail = w->tolerant = false;
-    if (!w->model->wrong[0] && world_start(w))
+    if (!w->model->wrong[0] && world_start(w)) {
+        if (script->kind == KEYED)
+            keyed_check(w, before->model->count + 1);
         world_compare(w);
-    else
+    } else
         model_fault(w->model, "the broker does not start: %s", w->why);
     world_end(w, false);
     os_sim_free(&w->disk);
@@ -454,7 +469,7 @@ static const struct script scripts[] = {{11, RANDOM, 60},   {12, RANDOM, 90},   
                                         {15, TX, 70},       {21, RECOVERY, 90}, {22, RECOVERY, 90}, {23, RECOVERY, 90},
                                         {24, RECOVERY, 90}, {25, RECOVERY, 90}, {26, RECOVERY, 90}, {31, CREATION, 0},
                                         {32, FEATURES, 0},  {33, BIG, 1},       {34, RETURNED, 40}, {35, DRAIN, 40},
-                                        {36, LARGE, 0},     {37, SCRUB, 120}};
+                                        {36, LARGE, 0},     {37, SCRUB, 120},   {38, KEYED, 24}};
 
 /* --sites FILE, --only SEED, --first N */
 static const char *option(int argc, char **argv, const char *name)

@@ -196,6 +196,7 @@ bool world_start(struct world *w)
         .page_bytes = w->paging_bytes / 4,
         .streams = w->with_streams,
         .stream_sync_bytes = w->stream_sync_bytes,
+        .keyed_every_ms = w->keyed_every_ms,
     };
     if (!open_store(w) || !world_streams_open(w))
         return false;

@@ -50,6 +50,8 @@ struct world {
     unsigned talk;
     uint64_t compact_every, compact_slice_bytes;
     uint64_t stream_sync_bytes;
+    int64_t keyed_every_ms;
+    bool gaps;             /* what was published may be lost before it got its offset */
     uint64_t paging_bytes; /* 0: queues stay in memory */
     size_t group_bytes;    /* of the journal; small groups tear apart what one tick appended */
     unsigned lag;          /* in 8: how often a turn leaves the journal alone */
@@ -119,6 +121,16 @@ void world_streams_publish(struct world *w, enum place place, unsigned count, ui
 void world_stream_message(struct world *w, enum place place, const struct client_event *e);
 /* Takes all that the fed queue gets until nothing more comes; then nothing may be missing. */
 void world_streams_drain(struct world *w);
+
+struct peek_stream_reader world_stream_reader(struct world *w);
+
+/* ---- a keyed stream (keyed_world.c) ---- */
+
+/* Makes it, and updates its few keys; in a world whose keyed_every_ms is short it is compacted meanwhile. */
+void keyed_play(struct world *w, unsigned updates);
+/* After a start: no last value is lost, and offsets are what they were. first_id: of the first update. */
+void keyed_check(struct world *w, uint64_t first_id);
+void keyed_check_files(struct world *w);
 
 /* Queues and exchanges of an empty broker. */
 void world_furnish(struct world *w);
