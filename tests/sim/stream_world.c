@@ -264,7 +264,7 @@ static void op_publish(struct world *w, uint16_t channel, enum place place)
     }
 }
 
-void world_streams_publish(struct world *w, enum place place, unsigned count, uint32_t len)
+void world_streams_publish(struct world *w, enum place place, unsigned count, uint32_t len, unsigned at_once)
 {
     static uint8_t body[1 << 17];
     for (; count && !w->dead && !w->model->wrong[0]; count--) {
@@ -273,11 +273,12 @@ void world_streams_publish(struct world *w, enum place place, unsigned count, ui
         model_body(id, len, body);
         client_publish(&w->client, CH_CONFIRM, "", place_names[place], slice_of(body, len), true, 0, -1, -1, -1);
         world_sent(w, id);
-        world_turn(w);
+        if ((count - 1) % at_once == 0)
+            world_turn(w);
     }
 }
 
-static void op_delete(struct world *w, enum place place)
+void world_streams_delete(struct world *w, enum place place)
 {
     struct model *m = w->model;
     if (m->open.published_count || m->open.acked_count)
@@ -334,7 +335,7 @@ void world_streams_op(struct world *w)
     case 3: op_publish(w, CH_TX, place); break;
     case 4:
         if (world_pick(w, 3) == 0)
-            op_delete(w, world_pick(w, 3) ? place : PLACE_FED);
+            world_streams_delete(w, world_pick(w, 3) ? place : PLACE_FED);
         break;
     case 5:
     case 6:
