@@ -695,6 +695,10 @@ static void totals_op(struct broker *b, struct peer *peer, const struct command 
                 {"vhosts", t->vhosts},
                 {"users", t->users},
                 {"compactions", t->compactions},
+                {"keyed_passes", t->keyed_passes},
+                {"keyed_files", t->keyed_files},
+                {"keyed_bytes_before", t->keyed_bytes_before},
+                {"keyed_bytes_after", t->keyed_bytes_after},
                 {"journal_bytes", b->options.log.live_bytes(b->options.log.self)},
                 {"memory_bytes", mem_in_use()}};
     struct row row;

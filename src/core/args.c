@@ -26,7 +26,9 @@ enum arg_check {
     ARG_PARTITIONS,
     ARG_NAME,
     ARG_RETRY,
-    ARG_KEYS
+    ARG_KEYS,
+    ARG_CLEANUP,
+    ARG_INTERVAL
 };
 
 struct arg_row {
@@ -65,6 +67,9 @@ static const struct arg_row rows[] = {
     {"x-max-age", ARG_AGE, "max-age", false, SIZE_MAX},
     {"x-stream-max-segment-size-bytes", ARG_NOT_NEGATIVE, "stream-max-segment-size-bytes", false, RULE(segment_bytes)},
     {"x-stream-partitions", ARG_PARTITIONS, NULL, false, RULE(partitions)},
+    {"x-cleanup-policy", ARG_CLEANUP, "cleanup-policy", false, SIZE_MAX},
+    {"x-min-compaction-lag", ARG_INTERVAL, "min-compaction-lag", false, SIZE_MAX},
+    {"x-delete-retention", ARG_INTERVAL, "delete-retention", false, SIZE_MAX},
     {"x-initial-cluster-size", ARG_COUNT, NULL, false, SIZE_MAX},
     {"x-queue-leader-locator", ARG_LOCATOR, NULL, false, SIZE_MAX},
 };
@@ -93,6 +98,9 @@ static const struct {
     {"x-max-age", OF(STREAM)},
     {"x-stream-max-segment-size-bytes", OF(STREAM)},
     {"x-stream-partitions", OF(STREAM)},
+    {"x-cleanup-policy", OF(STREAM)},
+    {"x-min-compaction-lag", OF(STREAM)},
+    {"x-delete-retention", OF(STREAM)},
     {"x-initial-cluster-size", OF(STREAM)},
 };
 
@@ -118,6 +126,9 @@ const char *const queue_arg_keys[] = {"x-expires",
                                       "x-max-age",
                                       "x-stream-max-segment-size-bytes",
                                       "x-stream-partitions",
+                                      "x-cleanup-policy",
+                                      "x-min-compaction-lag",
+                                      "x-delete-retention",
                                       "x-initial-cluster-size",
                                       "x-queue-leader-locator",
                                       "x-message-deduplication",
@@ -139,6 +150,15 @@ static enum retry_type retry_type_of(struct slice text)
            : slice_is(text, "failed")   ? RETRY_FAILED
            : slice_is(text, "returned") ? RETRY_RETURNED
                                         : RETRY_UNSET;
+}
+
+/* As Kafka writes cleanup.policy. */
+static enum cleanup cleanup_of(struct slice text)
+{
+    return slice_is(text, "delete")                                               ? CLEANUP_DELETE
+           : slice_is(text, "compact")                                            ? CLEANUP_COMPACT
+           : slice_is(text, "compact,delete") || slice_is(text, "delete,compact") ? CLEANUP_BOTH
+                                                                                  : CLEANUP_UNSET;
 }
 
 /* Says what is wrong with a value, in RabbitMQ's words; an empty text means that it is fine. */
@@ -180,6 +200,8 @@ static void check_value(enum arg_check check, const struct amqp_value *v, char *
     case ARG_LOCATOR:
     case ARG_NAME:
     case ARG_RETRY:
+    case ARG_CLEANUP:
+    case ARG_INTERVAL:
         if (!amqp_value_is_str(v))
             snprintf(why, len, "{unacceptable_type,%s}", amqp_type_name(v->type));
         else if (check == ARG_OVERFLOW && !slice_is(v->s, "drop-head") && !slice_is(v->s, "reject-publish") &&
@@ -199,6 +221,10 @@ static void check_value(enum arg_check check, const struct amqp_value *v, char *
             snprintf(why, len, "invalid_queue_locator_arg");
         else if (check == ARG_RETRY && retry_type_of(v->s) == RETRY_UNSET)
             snprintf(why, len, "\"unsupported retry type '%.*s'\"", SLICE_ARG(v->s));
+        else if (check == ARG_CLEANUP && cleanup_of(v->s) == CLEANUP_UNSET)
+            snprintf(why, len, "\"expected delete, compact or compact,delete, got '%.*s'\"", SLICE_ARG(v->s));
+        else if (check == ARG_INTERVAL && !age_parse(v->s, &(int64_t){0}))
+            snprintf(why, len, "\"expected an interval such as 10m, 1h or 7D, got '%.*s'\"", SLICE_ARG(v->s));
         else if (check == ARG_NAME && v->s.len == 0)
             snprintf(why, len, "\"expected the name of a header\"");
         break;
@@ -236,6 +262,15 @@ static void take_value(const struct arg_row *row, const struct amqp_value *v, st
     else if (strcmp(row->key, "x-max-age") == 0) {
         if (r->max_age_ms < 0)
             CHECK(age_parse(v->s, &r->max_age_ms)); /* it was checked */
+    } else if (strcmp(row->key, "x-cleanup-policy") == 0) {
+        if (r->cleanup == CLEANUP_UNSET)
+            r->cleanup = cleanup_of(v->s);
+    } else if (strcmp(row->key, "x-min-compaction-lag") == 0) {
+        if (r->min_lag_ms < 0)
+            CHECK(age_parse(v->s, &r->min_lag_ms));
+    } else if (strcmp(row->key, "x-delete-retention") == 0) {
+        if (r->tombstone_ms < 0)
+            CHECK(age_parse(v->s, &r->tombstone_ms));
     } else if (strcmp(row->key, "x-overflow") == 0 && r->overflow == OVERFLOW_DROP_HEAD)
         r->overflow = slice_is(v->s, "reject-publish")       ? OVERFLOW_REJECT
                       : slice_is(v->s, "reject-publish-dlx") ? OVERFLOW_REJECT_DLX
@@ -256,6 +291,8 @@ static void nothing_set(struct queue_rules *r)
                               .retry_multiplier = -1,
                               .consumer_timeout_ms = -1,
                               .max_age_ms = -1,
+                              .min_lag_ms = -1,
+                              .tombstone_ms = -1,
                               .segment_bytes = -1,
                               .partitions = -1};
 }

@@ -199,7 +199,9 @@ struct broker_options {
     struct slice default_user, default_pass, default_vhost; /* made when the store is new; empty: guest guest / */
     bool guest_loopback_only;
     uint64_t stream_sync_bytes; /* records in files are synced, and the journal told, after so many; 0: 32 MiB */
-    bool streams;               /* somebody serves the streams' port; else a stream cannot be declared */
+    int64_t
+        keyed_every_ms; /* a keyed stream's partition is looked at so long after it may have become worth compacting; 0: 15 s */
+    bool streams; /* somebody serves the streams' port; else a stream cannot be declared */
 };
 
 struct broker;
@@ -272,6 +274,8 @@ struct broker_totals {
         users;
     uint64_t compactions;
     uint64_t stream_records; /* that streams keep */
+    uint64_t keyed_passes, keyed_files, keyed_bytes_before,
+        keyed_bytes_after; /* compactions of keyed streams: files made, bytes of what they replaced */
 };
 void broker_totals(const struct broker *broker, struct broker_totals *ret);
 

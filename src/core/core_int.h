@@ -174,11 +174,15 @@ enum reason {
     REASON_COUNT
 };
 
+enum cleanup { CLEANUP_UNSET, CLEANUP_DELETE, CLEANUP_COMPACT, CLEANUP_BOTH }; /* of a stream; unset: delete */
+
 /* What governs a queue: arguments, policy and operator policy together. -1: not set. Most queues have the same: they share
  * one that is counted (rules.c), which owns what the slices point to; in others they are loans. */
 struct queue_rules {
     int64_t message_ttl_ms, expires_ms, max_length, max_length_bytes, delivery_limit, consumer_timeout_ms;
     int64_t max_age_ms, segment_bytes, partitions; /* streams */
+    int64_t min_lag_ms, tombstone_ms;              /* keyed ones */
+    enum cleanup cleanup;
     struct slice dlx, dlk;
     bool has_dlx, has_dlk, single_active;
     bool has_strategy, at_least_once; /* x-dead-letter-strategy */
@@ -529,6 +533,14 @@ struct buffer { /* a growing byte buffer with a maximum */
     size_t len, max, limit;
 };
 
+struct keyed_pass { /* stream_keyed.c: the compaction that is under way */
+    bool busy;
+    uint64_t stream; /* id of its queue */
+    uint32_t partition;
+    uint64_t until, limit; /* of the keys that are known; of all that could be */
+    uint64_t at;           /* files from here on are still to be rewritten */
+};
+
 struct stream_state {                    /* stream.c */
     struct list gathering;               /* partitions that got records in this tick */
     struct list writable;                /* partitions with a chunk to be written and none on its way */
@@ -549,6 +561,9 @@ struct stream_state {                    /* stream.c */
     bool broken;                         /* a sync has failed: nothing is trimmed any more */
     struct timer timer;
     struct entry token; /* ENTRY_STREAM */
+    struct list keyed;  /* partitions that may want a compaction, by when they are looked at */
+    struct timer keyed_timer;
+    struct keyed_pass pass;
 };
 
 struct broker {
@@ -919,6 +934,7 @@ MUST_USE bool stream_hold(struct broker *b, struct queue *q, const struct target
 MUST_USE bool stream_settle(struct broker *b, struct queue *q, char *why, size_t why_len);
 MUST_USE bool replay_stream(struct broker *b, struct reader *r);
 MUST_USE bool replay_stream_trim(struct broker *b, struct reader *r);
+MUST_USE bool replay_rewritten(struct broker *b, struct reader *r);
 MUST_USE bool replay_cursor(struct broker *b, struct reader *r);
 MUST_USE bool replay_batch(struct broker *b, struct reader *r);
 MUST_USE bool replay_producers(struct broker *b, struct reader *r);

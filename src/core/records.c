@@ -488,6 +488,24 @@ lsn_t log_stream(struct broker *b, const struct partition *p, uint32_t sealed)
     writer_varint(&w, sealed);
     for (uint32_t i = 0; i < sealed; i++)
         put_extent(&w, &p->sealed[i], true);
+    if (p->generation || p->dirty_from) {
+        writer_varint(&w, p->dirty_from);
+        for (uint32_t i = 0; i < sealed; i++)
+            writer_varint(&w, p->sealed[i].generation);
+    }
+    return write_head(b, &w);
+}
+
+/* extent NULL: the dirty point alone. */
+lsn_t log_rewritten(struct broker *b, const struct partition *p, const struct stream_extent *extent)
+{
+    static const struct stream_extent none;
+    struct writer w = head(b, REC_REWRITTEN);
+    writer_varint(&w, p->stream->queue->id);
+    writer_varint(&w, p->number);
+    writer_varint(&w, p->dirty_from);
+    put_extent(&w, extent ? extent : &none, true);
+    writer_varint(&w, extent ? extent->generation : 0);
     return write_head(b, &w);
 }
 
@@ -717,6 +735,9 @@ static void print_stream(uint8_t type, struct reader *r, char *ret, size_t len)
         snprintf(ret, len, " of queue %llu in stream %llu, partition %llu: offset %llu", second, id, third, fourth);
     else if (type == REC_STREAM)
         snprintf(ret, len, " %llu partition %llu: offsets %llu to %llu are synced", id, second, third, fourth);
+    else if (type == REC_REWRITTEN)
+        snprintf(ret, len, " %llu partition %llu: dirty from %llu, offsets %llu to %llu in a new file", id, second,
+                 third, fourth, r->left ? (unsigned long long)reader_varint(r) : 0);
     else
         snprintf(ret, len, " %llu partition %llu begins at offset %llu", id, second, third);
 }
@@ -792,6 +813,7 @@ void record_print(struct slice record, char *ret, size_t len)
     case REC_STREAM_TRIM:
     case REC_BATCH:
     case REC_PRODUCERS:
+    case REC_REWRITTEN:
     case REC_CURSOR: print_stream(type, &r, ret + n, len - (size_t)n); break;
     case REC_WINDOW: {
         unsigned long long id = reader_varint(&r);

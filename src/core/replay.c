@@ -796,6 +796,7 @@ static bool apply(struct broker *b, struct slice record)
     case REC_RETRY: return replay_return(b, &r, true);
     case REC_PAGE: return replay_page(b, &r);
     case REC_STREAM: return replay_stream(b, &r);
+    case REC_REWRITTEN: return replay_rewritten(b, &r);
     case REC_STREAM_TRIM: return replay_stream_trim(b, &r);
     case REC_CURSOR: return replay_cursor(b, &r);
     case REC_BATCH: return replay_batch(b, &r);

@@ -41,6 +41,9 @@ static void put_fields(struct writer *w, const struct queue_rules *r)
     writer_u64(w, (uint64_t)r->max_age_ms);
     writer_u64(w, (uint64_t)r->segment_bytes);
     writer_u64(w, (uint64_t)r->partitions);
+    writer_u64(w, (uint64_t)r->min_lag_ms);
+    writer_u64(w, (uint64_t)r->tombstone_ms);
+    writer_u8(w, (uint8_t)r->cleanup);
     writer_u64(w, (uint64_t)r->cache_size);
     writer_u64(w, (uint64_t)r->cache_ttl_ms);
     writer_u64(w, (uint64_t)r->retry_min_ms);

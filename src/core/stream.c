@@ -48,7 +48,7 @@ void stream_awake(struct broker *b, struct stream *s)
 }
 
 /* What no feeder has passed stays. */
-static uint64_t kept_for_feeders(const struct stream *s, uint32_t partition)
+uint64_t stream_kept_for_feeders(const struct stream *s, uint32_t partition)
 {
     uint64_t least = OFFSET_NONE;
     LIST_EACH(&s->cursors, node, after)
@@ -72,12 +72,13 @@ static uint32_t out_of_time(const struct broker *b, const struct partition *p)
 {
     const struct queue_rules *r = p->stream->queue->rules;
     uint64_t bytes = partition_bytes(p);
-    uint64_t kept = kept_for_feeders(p->stream, p->number);
+    uint64_t kept = stream_kept_for_feeders(p->stream, p->number);
+    bool deletes = r->cleanup != CLEANUP_COMPACT;
     uint32_t n = 0;
     while (n < p->sealed_count && p->sealed[n].end <= kept) {
-        bool old = (r->max_age_ms > 0 && p->sealed[n].max_at < b->wall - r->max_age_ms) ||
+        bool old = (deletes && r->max_age_ms > 0 && p->sealed[n].max_at < b->wall - r->max_age_ms) ||
                    p->sealed[n].end <= p->start; /* written again after a restart */
-        bool many = r->max_length_bytes >= 0 && bytes > (uint64_t)r->max_length_bytes;
+        bool many = deletes && r->max_length_bytes >= 0 && bytes > (uint64_t)r->max_length_bytes;
         if (!old && !many)
             break;
         bytes -= p->sealed[n++].bytes;
@@ -127,10 +128,17 @@ static void retention_fired(void *arg, struct timer *timer)
     arm_retention(b, s);
 }
 
+static void look_at_keys(struct broker *b, struct stream *s)
+{
+    for (uint32_t i = 0; i < s->partition_count && stream_is_keyed(s); i++)
+        keyed_look(b, &s->partitions[i]);
+}
+
 /* After a replay: timers begin. */
 void stream_recovered(struct broker *b, struct queue *q)
 {
     arm_retention(b, q->stream);
+    look_at_keys(b, q->stream);
 }
 
 void stream_rules_changed(struct broker *b, struct queue *q)
@@ -139,6 +147,7 @@ void stream_rules_changed(struct broker *b, struct queue *q)
         return;
     arm_retention(b, q->stream);
     stream_retention(b, q->stream);
+    look_at_keys(b, q->stream);
 }
 
 /* ---- once a tick ---- */
@@ -157,7 +166,7 @@ static void partition_init(struct stream *s, uint32_t number, uint64_t seed)
     p->stream = s;
     p->number = number;
     producers_init(&p->producers, seed);
-    struct list *lists[] = {&p->gathered, &p->chunks, &p->gather_link, &p->write_link, &p->dirty_link};
+    struct list *lists[] = {&p->gathered, &p->chunks, &p->gather_link, &p->write_link, &p->dirty_link, &p->keyed_link};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         list_init(lists[i]);
 }
@@ -217,6 +226,7 @@ static void partition_end(struct broker *b, struct partition *p)
     list_remove(&p->gather_link);
     list_remove(&p->write_link);
     list_remove(&p->dirty_link);
+    list_remove(&p->keyed_link);
     mem_free(p->sealed);
     producers_fini(&p->producers);
 }

@@ -15,6 +15,7 @@
 #define PENDING_MAX (64u << 20) /* T1: accepted and not in a file yet */
 #define PAUSE_NS NS_PER_S
 #define STARVE_NS (10 * NS_PER_MS)
+#define KEYED_FILE_MS (7 * 86400000ll)
 #define ITEM_COST sizeof(struct stream_item)
 
 struct stream_drop { /* files to go, when that is durable */
@@ -54,6 +55,7 @@ void streams_init(struct broker *b)
     timer_init(&all->timer, pause_over);
     all->token.flags = ENTRY_STREAM;
     list_init(&all->token.link);
+    keyed_init(b);
 }
 
 /* ---- jobs ---- */
@@ -331,13 +333,16 @@ static void gather_all(struct broker *b)
 
 /* ---- chunks go to files ---- */
 
+/* A keyed stream's open file is not compacted, so it ends after a week at most, as Kafka's do (segment.ms). */
 static wall_t seal_before(const struct broker *b, const struct stream *s)
 {
     int64_t age = s->queue->rules->max_age_ms;
+    if (stream_is_keyed(s) && (age <= 0 || age > KEYED_FILE_MS))
+        age = KEYED_FILE_MS;
     return age > 0 && b->wall > age ? b->wall - age : 0;
 }
 
-static uint64_t segment_bytes(const struct queue *q)
+uint64_t stream_segment_bytes(const struct queue *q)
 {
     const struct queue_rules *r = q->rules;
     int64_t bytes = STREAM_SEGMENT_BYTES;
@@ -384,7 +389,7 @@ static bool write_next(struct broker *b, struct partition *p)
     job->err = 0;
     job->first = c->first;
     job->next = c->next;
-    job->segment_bytes = segment_bytes(p->stream->queue);
+    job->segment_bytes = stream_segment_bytes(p->stream->queue);
     job->seal_before = seal_before(b, p->stream);
     if (!stream_send(b, &job))
         return false;
@@ -559,6 +564,8 @@ static void written(struct broker *b, struct chunk *c, struct stream_job *job)
         list_insert(&b->streams.writable, &p->write_link);
     if (sealed)
         stream_retention(b, p->stream);
+    if (sealed && stream_is_keyed(p->stream))
+        keyed_look(b, p);
 }
 
 static void adrift_back(struct broker *b, struct chunk *c, struct stream_job *job)
@@ -594,6 +601,9 @@ void do_streamed(struct broker *b, struct peer *peer, struct channel *ch, struct
     }
     case STREAM_FIND: follower_found(b, job); break;
     case STREAM_SYNC: synced(b, job); break;
+    case STREAM_KEYS:
+    case STREAM_REWRITE: keyed_answer(b, job); break;
+    case STREAM_REPLACE:
     case STREAM_DROP: CHECK(false); break;
     }
     stream_job_free(&b->heap, &job);
@@ -614,6 +624,23 @@ void files_drop(struct broker *b, uint64_t id, uint32_t partition, uint64_t unti
     job->stream = id;
     job->partition = partition;
     job->until = until;
+    drop->job = job;
+    drop->lsn = lsn;
+    list_insert(&b->streams.drops, &drop->link);
+}
+
+void files_replace(struct broker *b, const struct stream_job *made, bool use, lsn_t lsn)
+{
+    struct stream_drop *drop = mem_zalloc(sizeof *drop);
+    struct stream_job *job = drop ? stream_job_new(STREAM_REPLACE, 0) : NULL;
+    if (!job) {
+        mem_free(drop); /* the old ones are read on until the next start, which sweeps what is not named */
+        return;
+    }
+    job->stream = made->stream;
+    job->partition = made->partition;
+    job->sealed = made->sealed;
+    job->until = use ? made->sealed.end : 0;
     drop->job = job;
     drop->lsn = lsn;
     list_insert(&b->streams.drops, &drop->link);

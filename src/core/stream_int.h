@@ -74,6 +74,14 @@ struct partition {
     uint32_t sealed_count, sealed_max;
     struct stream_extent tail, synced;
     struct producers producers;
+    /* keyed: see stream_keyed.c */
+    struct list keyed_link; /* b->streams.keyed */
+    mono_t keyed_due;
+    uint64_t dirty_from; /* records below are compacted among themselves */
+    uint64_t named;      /* sealed files below are named as synced by the journal */
+    uint32_t generation; /* the highest that was given */
+    bool keyed_more;     /* the last pass had no room for all keys */
+    bool keyed_damaged;  /* a file of it is: left alone until the next start */
 };
 
 struct stream {
@@ -144,17 +152,32 @@ void chunk_end(struct broker *b, struct chunk *c);       /* its partition goes; 
 /* Files of the partition that end at or below until go when lsn is durable (R3). */
 void files_drop(struct broker *b, uint64_t id, uint32_t partition, uint64_t until, lsn_t lsn);
 
+/* A file that was made by a compaction is used instead of others, or given up, when lsn is durable (C1). */
+void files_replace(struct broker *b, const struct stream_job *made, bool use, lsn_t lsn);
+uint64_t stream_segment_bytes(const struct queue *q);
+
+/* ---- stream_keyed.c ---- */
+void keyed_init(struct broker *b);
+bool stream_is_keyed(const struct stream *s);
+void keyed_look(struct broker *b, struct partition *p); /* it may want a compaction now, or soon */
+void keyed_answer(struct broker *b, struct stream_job *job);
+
 /* ---- stream_replay.c ---- */
-bool stream_snapshot_partition(struct broker *b, const struct partition *p); /* false: no memory, or no room */
+bool stream_snapshot_partition(struct broker *b, struct partition *p); /* false: no memory, or no room */
+
+/* Instead of the sealed segments that hold just these offsets; false: there are none such. */
+bool stream_put_rewritten(struct partition *p, const struct stream_extent *made);
 
 /* ---- stream.c ---- */
 void stream_awake(struct broker *b, struct stream *s); /* something may be readable that was not */
 void stream_retention(struct broker *b, struct stream *s);
+uint64_t stream_kept_for_feeders(const struct stream *s, uint32_t partition);
 
 /* ---- records.c ---- */
 lsn_t log_stream(struct broker *b, const struct partition *p, uint32_t sealed);
 lsn_t log_batch(struct broker *b, const struct partition *p, uint64_t base, const struct msg *batch);
 lsn_t log_producers(struct broker *b, const struct partition *p, struct list **at); /* room is reserved, see there */
+lsn_t log_rewritten(struct broker *b, const struct partition *p, const struct stream_extent *extent);
 lsn_t log_cursor(struct broker *b, const struct cursor *cursor, uint32_t partition, uint64_t next);
 
 /* ---- produce.c ---- */

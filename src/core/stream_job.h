@@ -27,11 +27,17 @@ enum stream_job_type {
     STREAM_FIND, /* the first offset in [first, until) with a timestamp of at least `timestamp` → next; until: there is none */
     STREAM_SYNC, /* what was written before survives a power cut → tail */
     STREAM_DROP, /* files that end at or below `until` go; UINT64_MAX: all, the stream was deleted. Not answered, freed by the store */
+    /* Compaction of a keyed stream: one partition at a time, of sealed and synced files only. */
+    STREAM_KEYS, /* remembers the last offset of each key in [first, until) → next: up to there they had room; first == until: forgets all */
+    STREAM_REWRITE, /* the files that hold exactly [first, until) (so many: segment_bytes; sum of their generations: bytes_max), without what those keys make superfluous → sealed: one file instead,
+                       synced and not in use; its generation is asked for; bytes 0: there is nothing to be won */
+    STREAM_REPLACE, /* `sealed` is in use instead of those, which go; until 0: it is given up. Not answered, freed by the store */
 };
 
 /* A segment file as far as it is good. base == end: there is none, or it is empty. */
 struct stream_extent {
     uint64_t base, end;      /* offsets: of its first record; behind its last */
+    uint32_t generation;     /* 0: as written; else a compaction has made it */
     uint64_t bytes;          /* of the file up to there, with its header; 0: no file */
     wall_t first_at, max_at; /* timestamps: of the first record, the highest; 0 without records */
 };
@@ -52,7 +58,8 @@ struct stream_job {
     uint64_t first,
         next; /* WRITE: of items, which join without a gap (an item with MSG_BATCH covers several offsets). READ answer: everything in [first, next) was looked at */
     uint64_t until;
-    wall_t timestamp;          /* FIND */
+    wall_t timestamp;          /* FIND; REWRITE: now */
+    int64_t tombstone_ms;      /* REWRITE: how long a null value is kept once older values of its key are gone */
     uint64_t segment_bytes;    /* WRITE: the open segment is sealed and the next begun when it has more than that … */
     wall_t seal_before;        /* … or its first record is older than this (0: never) */
     uint32_t bytes_max;        /* READ: of messages; one is given at least */

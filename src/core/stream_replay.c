@@ -20,16 +20,24 @@ static uint32_t synced_sealed(const struct partition *p)
 
 static size_t partition_record_bytes(const struct partition *p)
 {
-    return 160 + 50 * (size_t)p->sealed_count;
+    return 160 + 60 * (size_t)p->sealed_count;
 }
 
-bool stream_snapshot_partition(struct broker *b, const struct partition *p)
+bool stream_snapshot_partition(struct broker *b, struct partition *p)
 {
     size_t bytes = partition_record_bytes(p);
+    uint32_t sealed = synced_sealed(p);
     if (p->synced.end == 0 && p->start == 0)
         return true; /* all there is is in the journal */
     b->scratch.len = 0;
-    return log_reserve(b, bytes, 1) && buffer_reserve(&b->scratch, bytes) && log_stream(b, p, synced_sealed(p));
+    if (!log_reserve(b, bytes, 1) || !buffer_reserve(&b->scratch, bytes) || !log_stream(b, p, sealed))
+        return false;
+    if (sealed && p->named < p->sealed[sealed - 1].end) {
+        p->named = p->sealed[sealed - 1].end;
+        if (stream_is_keyed(p->stream))
+            keyed_look(b, p);
+    }
+    return true;
 }
 
 /* False: no memory, or no room. */
@@ -103,6 +111,23 @@ static bool sealed_read(struct reader *r, uint64_t count, struct stream_extent *
     return true;
 }
 
+/* What a stream without compaction does not have. */
+static bool generations_read(struct reader *r, uint64_t count, struct stream_extent *sealed, uint64_t *ret_dirty_from,
+                             uint32_t *ret_highest)
+{
+    if (!r->left)
+        return true;
+    *ret_dirty_from = reader_varint(r);
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t generation = reader_varint(r);
+        if (generation > UINT32_MAX)
+            return false;
+        sealed[i].generation = (uint32_t)generation;
+        *ret_highest = sealed[i].generation > *ret_highest ? sealed[i].generation : *ret_highest;
+    }
+    return reader_ok(r);
+}
+
 bool replay_stream(struct broker *b, struct reader *r)
 {
     uint64_t queue = reader_varint(r), number = reader_varint(r), start = reader_varint(r);
@@ -113,8 +138,11 @@ bool replay_stream(struct broker *b, struct reader *r)
     struct partition *p = partition_find(b, queue, number);
     if (!reader_ok(r) || count > r->left / 5)
         return false;
-    struct stream_extent *sealed = count ? mem_alloc(count * sizeof *sealed) : NULL;
-    if ((count && !sealed) || !sealed_read(r, count, sealed, tail.base) || !reader_done(r)) {
+    struct stream_extent *sealed = count ? mem_zalloc(count * sizeof *sealed) : NULL;
+    uint64_t dirty_from = 0;
+    uint32_t generation = 0;
+    if ((count && !sealed) || !sealed_read(r, count, sealed, tail.base) ||
+        !generations_read(r, count, sealed, &dirty_from, &generation) || !reader_done(r)) {
         mem_free(sealed);
         return false;
     }
@@ -126,11 +154,49 @@ bool replay_stream(struct broker *b, struct reader *r)
     p->sealed = sealed;
     p->sealed_count = p->sealed_max = (uint32_t)count;
     p->known = true;
+    p->dirty_from = dirty_from > p->dirty_from ? dirty_from : p->dirty_from;
+    p->generation = generation > p->generation ? generation : p->generation;
     p->start = start > p->start ? start : p->start;
     p->tail = p->synced = tail;
     forget_below(b, p, tail.end);
     if (p->end < tail.end || list_empty(&p->gathered))
         p->end = tail.end;
+    return true;
+}
+
+/* Of what is not there it is nothing: STREAM, which comes later in a snapshot, says it too. */
+bool replay_rewritten(struct broker *b, struct reader *r)
+{
+    uint64_t queue = reader_varint(r), number = reader_varint(r), dirty_from = reader_varint(r);
+    struct stream_extent made;
+    if (!extent_read(r, true, &made))
+        return false;
+    uint64_t generation = reader_varint(r);
+    if (!reader_done(r) || generation > UINT32_MAX)
+        return false;
+    struct partition *p = partition_find(b, queue, number);
+    if (!p)
+        return true;
+    made.generation = (uint32_t)generation;
+    p->dirty_from = dirty_from > p->dirty_from ? dirty_from : p->dirty_from;
+    p->generation = made.generation > p->generation ? made.generation : p->generation;
+    if (made.bytes)
+        (void)stream_put_rewritten(p, &made);
+    return true;
+}
+
+bool stream_put_rewritten(struct partition *p, const struct stream_extent *made)
+{
+    uint32_t first = 0, behind;
+    while (first < p->sealed_count && p->sealed[first].base < made->base)
+        first++;
+    for (behind = first; behind < p->sealed_count && p->sealed[behind].end <= made->end; behind++)
+        continue;
+    if (behind == first || p->sealed[first].base != made->base || p->sealed[behind - 1].end != made->end)
+        return false;
+    p->sealed[first] = *made;
+    memmove(&p->sealed[first + 1], &p->sealed[behind], (p->sealed_count - behind) * sizeof *p->sealed);
+    p->sealed_count -= behind - first - 1;
     return true;
 }
 
@@ -173,6 +239,7 @@ static bool partition_settle(struct broker *b, struct partition *p, char *why, s
     if (p->start > p->end)
         p->start = p->end;
     drop_trimmed(p);
+    p->named = p->sealed_count ? p->sealed[p->sealed_count - 1].end : 0;
     b->totals.stream_records += p->synced.end - p->start; /* those behind were counted; start may be among them */
     return true;
 }

@@ -29,8 +29,10 @@ struct rig_streams {
     struct rig_stream_part *parts;
     size_t count, max, part_count;
     unsigned fail_writes, fail_syncs; /* so many more fail */
-    unsigned writes, reads, seals, drops;
-    int read_err;
+    unsigned writes, reads, seals, drops, rewrites, replacements, given_up;
+    int read_err, rewrite_err;
+    uint64_t keys_room; /* keys of so many offsets have room; 0: all */
+    bool nothing_won;
 };
 
 RIG_STREAM_FN struct rig_stream_part *rig_stream_part(struct rig_streams *all, uint64_t stream, uint32_t partition)
@@ -206,6 +208,26 @@ RIG_STREAM_FN void rig_stream_find(struct rig_streams *all, struct stream_job *j
     }
 }
 
+/* A file with the same records and fewer bytes. */
+RIG_STREAM_FN void rig_stream_rewrite(struct rig_streams *all, struct stream_job *job)
+{
+    job->err = job->type == STREAM_REWRITE ? all->rewrite_err : 0;
+    if (job->type == STREAM_KEYS) {
+        job->next =
+            all->keys_room && job->until - job->first > all->keys_room ? job->first + all->keys_room : job->until;
+        return;
+    }
+    CHECK(job->first < job->until && job->segment_bytes &&
+          job->sealed.generation > job->bytes_max / job->segment_bytes);
+    all->rewrites++;
+    job->sealed = (struct stream_extent){.base = job->first,
+                                         .end = job->until,
+                                         .generation = job->sealed.generation,
+                                         .bytes = all->nothing_won ? 0 : 5000,
+                                         .first_at = 1,
+                                         .max_at = 2};
+}
+
 RIG_STREAM_FN void rig_stream_do(struct rig_streams *all, struct slab_heap *heap, struct stream_job *job)
 {
     job->err = 0;
@@ -218,6 +240,8 @@ RIG_STREAM_FN void rig_stream_do(struct rig_streams *all, struct slab_heap *heap
         rig_stream_write(all, job);
     else if (job->type == STREAM_READ)
         rig_stream_read(all, heap, job);
+    else if (job->type == STREAM_KEYS || job->type == STREAM_REWRITE)
+        rig_stream_rewrite(all, job);
     else if (job->type == STREAM_FIND)
         rig_stream_find(all, job);
     else
@@ -235,6 +259,12 @@ RIG_STREAM_FN void rig_streams_serve(struct broker *b, struct rig_streams *all, 
         if (job->type == STREAM_DROP) {
             rig_stream_cut(all, job->stream, job->partition, 0, job->until);
             all->drops++;
+            stream_job_free(broker_heap(b), &job);
+            continue;
+        }
+        if (job->type == STREAM_REPLACE) {
+            all->replacements += job->until != 0;
+            all->given_up += job->until == 0;
             stream_job_free(broker_heap(b), &job);
             continue;
         }

@@ -17,6 +17,7 @@ struct pager_options {
     const char *dir;     /* data folder */
     const uint8_t *uuid; /* the journal's, 16 bytes; a loan until pager_open returns */
     struct port *port;
+    uint64_t compact_rate; /* of streams: bytes in a second; 0: no limit */
     void (*wake_core)(void *arg);
     void *arg;
 };

@@ -482,6 +482,7 @@ static int make_broker(struct serve *s)
         .compact_pace_ns = COMPACT_PACE_NS,
         .compact_bytes = c->compact_bytes ? c->compact_bytes : compact_bytes_for(s),
         .compact_every = c->compact_every,
+        .keyed_every_ms = (int64_t)c->keyed_every_s * 1000,
         .paging_bytes = c->paging_bytes,
         .page_bytes = c->page_bytes,
         .consumer_timeout_ms = (int64_t)c->consumer_timeout_ms,
@@ -512,6 +513,7 @@ static int open_store(struct serve *s)
     char why[400] = "";
     int err = pager_open(&options, &s->pager, why, sizeof why);
     options.port = s->streams_port;
+    options.compact_rate = s->config->keyed_rate;
     if (err >= 0)
         err = stream_pager_open(&options, &s->stream_pager, why, sizeof why);
     return err < 0 ? fail(s, err == -ENOMEM ? END_SYSTEM : END_DATA_FOLDER, "%s", why) : 0;

@@ -68,6 +68,7 @@ int stream_pager_open(const struct pager_options *options, struct stream_pager *
     pager->options = *options;
     struct streams_options streams = {.os = options->os,
                                       .dir = options->dir,
+                                      .compact_rate = options->compact_rate,
                                       .on_turn = on_turn,
                                       .on_done = on_done,
                                       .on_fault = on_fault,

@@ -62,7 +62,10 @@ static int examine_file(struct audit *audit, const struct stream_files *files, c
                               .offset = extent->base};
     if (extent->bytes == 0)
         return 0; /* no file */
-    stream_name_put(name + 4, files->stream, files->partition, extent->base);
+    stream_name_put(name + 4, &(struct stream_name){.stream = files->stream,
+                                                    .partition = files->partition,
+                                                    .base = extent->base,
+                                                    .generation = extent->generation});
     int fd, n = snprintf(path, sizeof path, "%s/%s", audit->options.dir, name);
     int err = n > 0 && (size_t)n < sizeof path ? os->open(os, path, OS_READ, &fd) : -ENAMETOOLONG;
     if (!err) {
@@ -74,7 +77,7 @@ static int examine_file(struct audit *audit, const struct stream_files *files, c
         err = -EILSEQ;
     }
     audit->totals.stream_files++;
-    audit->totals.stream_records += v.offset - extent->base;
+    audit->totals.stream_records += v.records;
     audit->totals.stream_bytes += extent->bytes;
     if (err == -ENOMEM)
         return err;
@@ -104,9 +107,8 @@ static int examine_partition(void *arg, const struct stream_files *files)
 
 bool audit_is_stream(const char *name)
 {
-    uint64_t stream, base;
-    uint32_t partition;
-    return stream_name_get(name, &stream, &partition, &base);
+    struct stream_name parts;
+    return stream_name_get(name, &parts);
 }
 
 int audit_streams(struct audit *audit)

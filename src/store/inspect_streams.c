@@ -42,9 +42,8 @@ struct inspection {
 static int note_file(void *arg, const char *name)
 {
     struct inspection *in = arg;
-    uint64_t stream, base;
-    uint32_t partition;
-    if (!stream_name_get(name, &stream, &partition, &base))
+    struct stream_name parts;
+    if (!stream_name_get(name, &parts))
         return 0;
     if (in->names_len == in->names_cap) {
         size_t cap = in->names_cap ? in->names_cap * 2 : 64;
@@ -54,13 +53,13 @@ static int note_file(void *arg, const char *name)
         in->names = names;
         in->names_cap = cap;
     }
-    memcpy(in->names[in->names_len++], name, STREAM_NAME_LEN + 1);
+    memcpy(in->names[in->names_len++], name, strlen(name) + 1);
     return 0;
 }
 
 static int compare_names(const void *a, const void *b)
 {
-    return strcmp(a, b); /* of one length: in the order of stream, partition and base */
+    return strcmp(a, b); /* in the order of stream, partition, base and generation */
 }
 
 /* ------------------------------------------------------------------------------------------------------------- batches */
@@ -213,6 +212,7 @@ static void json_head(struct inspection *in, const char *name, enum layout_verdi
         json_line_number(in->out, "stream", in->head.stream);
         json_line_number(in->out, "partition", in->head.partition);
         json_line_number(in->out, "base", in->head.base);
+        json_line_number(in->out, "generation", in->head.generation);
         json_line_hex(in->out, "uuid", in->head.uuid, LAYOUT_UUID_LEN);
         json_line_signed(in->out, "time", in->head.wall_ms);
     }
@@ -243,9 +243,14 @@ static int print_head(struct inspection *in, const char *name)
         return 0;
     }
     bool foreign = in->uuid_known && memcmp(in->uuid, in->head.uuid, LAYOUT_UUID_LEN) != 0;
-    stream_name_put(truth, in->head.stream, in->head.partition, in->head.base);
+    stream_name_put(truth, &(struct stream_name){.stream = in->head.stream,
+                                                 .partition = in->head.partition,
+                                                 .base = in->head.base,
+                                                 .generation = in->head.generation});
     fprintf(in->out, " stream %" PRIu64 " partition %" PRIu32 " from offset %" PRIu64 " time %" PRId64, in->head.stream,
             in->head.partition, in->head.base, in->head.wall_ms);
+    if (in->head.generation)
+        fprintf(in->out, "  compacted, generation %" PRIu32, in->head.generation);
     if (strcmp(truth, name) != 0)
         fprintf(in->out, "  is in truth %s", truth);
     fprintf(in->out, "%s\n", foreign ? "  of another data folder" : "");

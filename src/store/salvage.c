@@ -273,6 +273,7 @@ static int put_stream_head(struct salvaging *s, int fd, const struct stream_file
     struct stream_head head = {.stream = files->stream,
                                .partition = files->partition,
                                .base = extent->base,
+                               .generation = extent->generation,
                                .wall_ms = s->os->now_wall(s->os)};
     memcpy(head.uuid, s->audit.survey.uuid, LAYOUT_UUID_LEN);
     stream_head_put(block, &head);
@@ -286,7 +287,10 @@ static int copy_stream_file(struct salvaging *s, const struct stream_files *file
     char name[STREAM_NAME_LEN + 8] = "str/";
     uint64_t size = 0;
     int from = -1, to;
-    stream_name_put(name + 4, files->stream, files->partition, extent->base);
+    stream_name_put(name + 4, &(struct stream_name){.stream = files->stream,
+                                                    .partition = files->partition,
+                                                    .base = extent->base,
+                                                    .generation = extent->generation});
     int err = open_original(s, name, &from);
     if (err && err != -ENOENT)
         return err;

@@ -333,7 +333,7 @@ static int scrub_journal(struct scrub *s)
 /* ------------------------------------------------------------------------------------------------------------- streams */
 
 /* A file with a good trailer is sealed, and the trailer says what is in it. */
-static int scrub_stream_file(struct scrub *s, uint64_t stream, uint32_t partition, uint64_t base)
+static int scrub_stream_file(struct scrub *s, const struct stream_name *name)
 {
     uint8_t bytes[STREAM_TRAILER];
     struct stream_trailer trailer;
@@ -341,14 +341,15 @@ static int scrub_stream_file(struct scrub *s, uint64_t stream, uint32_t partitio
     int got = s->size > LAYOUT_BLOCK + STREAM_TRAILER ? fetch(s, s->size - STREAM_TRAILER, bytes, sizeof bytes) : 0;
     if (got <= 0 || stream_trailer_get(bytes, &trailer, &crc) != LAYOUT_GOOD || trailer.bytes > s->size)
         return got < 0 ? got : 0;
-    struct stream_verify verify = {.os = s->os,
-                                   .uuid = s->options.uuid,
-                                   .stream = stream,
-                                   .partition = partition,
-                                   .extent = {.base = base, .end = trailer.end, .bytes = trailer.bytes},
-                                   .sealed = true,
-                                   .on_bytes = pace,
-                                   .arg = s};
+    struct stream_verify verify = {
+        .os = s->os,
+        .uuid = s->options.uuid,
+        .stream = name->stream,
+        .partition = name->partition,
+        .extent = {.base = name->base, .end = trailer.end, .generation = name->generation, .bytes = trailer.bytes},
+        .sealed = true,
+        .on_bytes = pace,
+        .arg = s};
     int fd, err = s->os->open(s->os, s->path, OS_READ, &fd);
     if (err)
         return err == -ENOENT ? 0 : err;
@@ -362,14 +363,13 @@ static int scrub_stream_file(struct scrub *s, uint64_t stream, uint32_t partitio
 static int scrub_stream(void *arg, const char *name)
 {
     struct scrub *s = arg;
-    uint64_t stream, base;
-    uint32_t partition;
-    if (stopped(s) || !stream_name_get(name, &stream, &partition, &base))
+    struct stream_name parts;
+    if (stopped(s) || !stream_name_get(name, &parts))
         return 0;
     int open = open_file(s, "str", name);
     if (open <= 0)
         return open;
-    int err = scrub_stream_file(s, stream, partition, base);
+    int err = scrub_stream_file(s, &parts);
     if (s->fd >= 0)
         s->os->close(s->os, s->fd);
     return err;

@@ -33,14 +33,34 @@ static int fault(struct stream_files *files, int err, const char *format, ...)
     return err;
 }
 
+/* Answers where in it the name below the data folder begins. */
+static const char *path_of_name(const struct stream_files *files, const struct stream_name *name,
+                                char ret[WAL_PATH_MAX])
+{
+    char text[STREAM_NAME_LEN + 1];
+    stream_name_put(text, name);
+    int n = snprintf(ret, WAL_PATH_MAX, "%s/%s", files->folder, text);
+    CHECK(n > 0 && n < WAL_PATH_MAX); /* the folder's length was checked by open */
+    return ret + strlen(files->dir) + 1;
+}
+
+static struct stream_name name_of(const struct stream_partition *partition, uint64_t base, uint32_t generation)
+{
+    return (struct stream_name){.stream = partition->key.stream,
+                                .partition = (uint32_t)partition->key.partition,
+                                .base = base,
+                                .generation = generation};
+}
+
+static struct stream_segment *segment_with(const struct stream_partition *partition, uint64_t base);
+
+/* Of the segment with that base, or of one that is about to be the partition's last. */
 static const char *path_of(const struct stream_files *files, const struct stream_partition *partition, uint64_t base,
                            char ret[WAL_PATH_MAX])
 {
-    char name[STREAM_NAME_LEN + 1];
-    stream_name_put(name, partition->key.stream, (uint32_t)partition->key.partition, base);
-    int n = snprintf(ret, WAL_PATH_MAX, "%s/%s", files->folder, name);
-    CHECK(n > 0 && n < WAL_PATH_MAX); /* the folder's length was checked by open */
-    return ret + strlen(files->dir) + 1;
+    const struct stream_segment *segment = segment_with(partition, base);
+    struct stream_name name = name_of(partition, base, segment ? segment->extent.generation : 0);
+    return path_of_name(files, &name, ret);
 }
 
 const char *stream_files_name(struct stream_files *files, const struct stream_partition *partition, uint64_t base)
@@ -305,11 +325,10 @@ int stream_files_open(struct stream_files *files, struct os *os, const char *dir
 }
 
 /* Is this file what its name and our uuid say? */
-static int check_head(struct stream_files *files, const struct stream_partition *partition, uint64_t base, int64_t got)
+static int check_head(struct stream_files *files, const struct stream_name *want, const char *name, int64_t got)
 {
     struct stream_head head;
     char truth[STREAM_NAME_LEN + 1];
-    const char *name = stream_files_name(files, partition, base);
     enum layout_verdict verdict = got == LAYOUT_BLOCK ? stream_head_get(files->block, &head) : LAYOUT_DAMAGED;
     if (verdict == LAYOUT_NEWER)
         return fault(files, -EPROTO, "%s was written by a newer version of this program", name);
@@ -317,8 +336,11 @@ static int check_head(struct stream_files *files, const struct stream_partition 
         return fault(files, -EILSEQ, "%s: the file's header is damaged", name);
     if (memcmp(head.uuid, files->uuid, LAYOUT_UUID_LEN) != 0)
         return fault(files, -EILSEQ, "%s belongs to another data folder", name);
-    stream_name_put(truth, head.stream, head.partition, head.base);
-    if (head.stream != partition->key.stream || head.partition != partition->key.partition || head.base != base)
+    struct stream_name is = {
+        .stream = head.stream, .partition = head.partition, .base = head.base, .generation = head.generation};
+    stream_name_put(truth, &is);
+    if (is.stream != want->stream || is.partition != want->partition || is.base != want->base ||
+        is.generation != want->generation)
         return fault(files, -EILSEQ, "%s is in truth %s", name, truth);
     return 0;
 }
@@ -328,7 +350,8 @@ static int look_at_file(struct stream_files *files, const struct stream_partitio
 {
     char path[WAL_PATH_MAX];
     int fd = -1;
-    const char *name = path_of(files, partition, extent->base, path);
+    struct stream_name parts = name_of(partition, extent->base, extent->generation);
+    const char *name = path_of_name(files, &parts, path);
     int err = files->os->open(files->os, path, OS_READ, &fd);
     if (err == -ENOENT)
         return fault(files, -EILSEQ, "%s is missing", name);
@@ -338,7 +361,7 @@ static int look_at_file(struct stream_files *files, const struct stream_partitio
     if (!got)
         got = files->os->pread(files->os, fd, files->block, LAYOUT_BLOCK, 0);
     files->os->close(files->os, fd);
-    err = got < 0 ? fault(files, (int)got, "read %s", name) : check_head(files, partition, extent->base, got);
+    err = got < 0 ? fault(files, (int)got, "read %s", name) : check_head(files, &parts, name, got);
     if (!err && *ret_size < extent->bytes)
         err = fault(files, -EILSEQ, "%s is too short: %" PRIu64 " bytes instead of %" PRIu64, name, *ret_size,
                     extent->bytes);
@@ -391,16 +414,15 @@ int stream_files_keep(struct stream_files *files, uint64_t stream, uint32_t part
 static int sweep_file(void *arg, const char *name)
 {
     struct stream_files *files = arg;
-    uint64_t stream, base;
-    uint32_t number;
+    struct stream_name parts;
     char path[WAL_PATH_MAX];
-    if (!stream_name_get(name, &stream, &number, &base))
+    if (!stream_name_get(name, &parts))
         return 0; /* not ours */
-    struct stream_partition *partition = stream_files_find(files, stream, number);
-    if (partition && segment_with(partition, base))
+    struct stream_partition *partition = stream_files_find(files, parts.stream, parts.partition);
+    const struct stream_segment *segment = partition ? segment_with(partition, parts.base) : NULL;
+    if (segment && segment->extent.generation == parts.generation)
         return 0;
-    struct stream_partition like = {.key = {stream, number}};
-    path_of(files, &like, base, path);
+    path_of_name(files, &parts, path);
     (void)files->os->unlink(files->os, path); /* if not now, then at the next start */
     return 0;
 }
@@ -611,6 +633,20 @@ struct stream_index *stream_files_keep_index(struct stream_files *files, struct 
 
 /* ---------------------------------------------------------------------------------------------------------- sync, drop */
 
+int stream_files_sync_folder(struct stream_files *files)
+{
+    uint64_t created = files->created;
+    int err = files->folder_failed;
+    if (!err)
+        err = files->os->sync_dir(files->os, files->folder);
+    if (err) {
+        files->folder_failed = err;
+        return fault(files, err, "sync %s", files->folder);
+    }
+    files->named = created;
+    return 0;
+}
+
 static int sync_names(struct stream_files *files, struct stream_partition *partition, uint64_t *ret_syncs)
 {
     bool unnamed = false;
@@ -618,18 +654,8 @@ static int sync_names(struct stream_files *files, struct stream_partition *parti
         unnamed = unnamed || partition->segments[i - 1].created > files->named;
     if (!unnamed)
         return 0;
-    uint64_t created = files->created;
-    int err = files->folder_failed;
-    if (!err) {
-        ++*ret_syncs;
-        err = files->os->sync_dir(files->os, files->folder);
-    }
-    if (err) {
-        files->folder_failed = partition->failed = err;
-        return fault(files, err, "sync %s", files->folder);
-    }
-    files->named = created;
-    return 0;
+    *ret_syncs += !files->folder_failed;
+    return partition->failed = stream_files_sync_folder(files);
 }
 
 int stream_files_sync(struct stream_files *files, struct stream_partition *partition, uint64_t *ret_syncs)
@@ -668,6 +694,74 @@ int stream_files_drop(struct stream_files *files, struct stream_partition *parti
     *ret_more = partition->len > 0;
     int err = parking_unlink(&files->parking, path);
     return err && err != -ENOENT ? fault(files, err, "remove %s", path + strlen(files->dir) + 1) : 0;
+}
+
+/* ---------------------------------------------------------------------------------------------------------- compaction */
+
+int stream_files_make_copy(struct stream_files *files, const struct stream_name *name, int *ret_fd)
+{
+    char path[WAL_PATH_MAX];
+    const char *text = path_of_name(files, name, path);
+    int err;
+    while ((err = files->os->open(files->os, path, OS_WRITE | OS_CREATE | OS_EXCLUSIVE, ret_fd)) != 0) {
+        if (err == -EEXIST) { /* from before the start: nobody names it, and removing it has failed */
+            err = files->os->unlink(files->os, path);
+            if (err)
+                break;
+        } else if ((err != -EMFILE && err != -ENFILE) || (!readers_give_up(files) && !writer_give_up(files)))
+            break;
+    }
+    return err ? fault(files, err, "create %s", text) : 0;
+}
+
+void stream_files_give_up_copy(struct stream_files *files, const struct stream_name *name)
+{
+    char path[WAL_PATH_MAX];
+    path_of_name(files, name, path);
+    int err = parking_unlink(&files->parking, path);
+    (void)err; /* if not now, then at the next start */
+}
+
+struct stream_segment *stream_files_run(const struct stream_partition *partition, uint64_t base, uint64_t end,
+                                        uint32_t *ret_count)
+{
+    struct stream_segment *first = segment_with(partition, base);
+    uint32_t count = 0, left = first ? partition->len - (uint32_t)(first - partition->segments) : 0;
+    while (count < left && first[count].extent.end < end)
+        count++;
+    if (count == left || first[count].extent.end != end)
+        return NULL;
+    *ret_count = count + 1;
+    return first;
+}
+
+int stream_files_replace(struct stream_files *files, struct stream_partition *partition,
+                         const struct stream_extent *extent)
+{
+    char path[WAL_PATH_MAX];
+    uint32_t count;
+    int err = 0, one;
+    struct stream_segment *segment = stream_files_run(partition, extent->base, extent->end, &count);
+    if (!segment)
+        return fault(files, -EINVAL, "replace files that are not there, from offset %" PRIu64, extent->base);
+    uint32_t at = (uint32_t)(segment - partition->segments);
+    if (at + count == partition->len) {
+        stream_index_fini(&partition->index);
+        partition->indexed = false;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        uint64_t base = segment->extent.base;
+        path_of(files, partition, base, path);
+        segment_remove(files, partition, segment);
+        one = parking_unlink(&files->parking, path);
+        if (one && one != -ENOENT)
+            err = fault(files, one, "remove %s", path + strlen(files->dir) + 1);
+    }
+    memmove(segment + 1, segment, (partition->len - at) * sizeof *segment);
+    *segment = (struct stream_segment){.extent = *extent, .writer = -1};
+    partition->len++;
+    files->count++;
+    return err;
 }
 
 /* ----------------------------------------------------------------------------------------------------------------- end */

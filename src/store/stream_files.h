@@ -144,6 +144,21 @@ MUST_USE int stream_files_sync(struct stream_files *files, struct stream_partiti
 MUST_USE int stream_files_drop(struct stream_files *files, struct stream_partition *partition, uint64_t until,
                                bool *ret_more);
 
+/* The names of all files that exist are durable. A failure is final for those that are not yet. */
+MUST_USE int stream_files_sync_folder(struct stream_files *files);
+
+/* What a compaction makes beside the files that are in use: nothing here knows of it until it replaces them. The name has a
+ * generation that no file had before in this run. */
+MUST_USE int stream_files_make_copy(struct stream_files *files, const struct stream_name *name, int *ret_fd);
+void stream_files_give_up_copy(struct stream_files *files, const struct stream_name *name);
+/* The segments that hold exactly [base, end), a loan; NULL: there are none such. */
+struct stream_segment *stream_files_run(const struct stream_partition *partition, uint64_t base, uint64_t end,
+                                        uint32_t *ret_count);
+/* Instead of the segments from extent->base to extent->end this one is read from now on; they are removed (R3). -EINVAL: they
+ * are not there; another negative errno: a file could not be removed. */
+MUST_USE int stream_files_replace(struct stream_files *files, struct stream_partition *partition,
+                                  const struct stream_extent *extent);
+
 void stream_files_close(struct stream_files *files);
 
 #endif

@@ -22,6 +22,7 @@
 #define MAGIC_TRAILER 0x4d525349u /* MRSI */
 
 #define NAME_AMQP "mr-amqp"
+#define STREAM_NAME_FIRST 38u    /* bytes of a name without generation */
 #define AMQP_FIXED_MAX 14u       /* bytes of mr-amqp's value before the names */
 #define HEADERS_BYTES_MAX 65536u /* of a header table, as the AMQP engine takes it from a publisher */
 #define HEADERS_MAX (AMQP_TABLE_FIELDS_MAX + 1)
@@ -35,15 +36,19 @@ static char *hex_put(char *at, uint64_t number, unsigned digits)
     return at + digits;
 }
 
-void stream_name_put(char *ret, uint64_t stream, uint32_t partition, uint64_t base)
+void stream_name_put(char *ret, const struct stream_name *name)
 {
-    char *at = hex_put(ret, stream, 16);
+    char *at = hex_put(ret, name->stream, 16);
     *at++ = '-';
-    at = hex_put(at, partition, 4);
+    at = hex_put(at, name->partition, 4);
     *at++ = '-';
-    at = hex_put(at, base, 16);
+    at = hex_put(at, name->base, 16);
+    if (name->generation) {
+        *at++ = '-';
+        at = hex_put(at, name->generation, 8);
+    }
     *at = '\0';
-    CHECK(partition <= UINT16_MAX && at == ret + STREAM_NAME_LEN);
+    CHECK(name->partition <= UINT16_MAX && at <= ret + STREAM_NAME_LEN);
 }
 
 static bool hex_get(const char **at, unsigned digits, uint64_t *ret)
@@ -63,15 +68,20 @@ static bool hex_get(const char **at, unsigned digits, uint64_t *ret)
     return true;
 }
 
-bool stream_name_get(const char *name, uint64_t *ret_stream, uint32_t *ret_partition, uint64_t *ret_base)
+bool stream_name_get(const char *text, struct stream_name *ret)
 {
-    uint64_t partition;
-    if (strlen(name) != STREAM_NAME_LEN || name[16] != '-' || name[21] != '-')
+    uint64_t partition, generation = 0;
+    size_t len = strlen(text);
+    bool made = len == STREAM_NAME_LEN;
+    if ((len != STREAM_NAME_FIRST && !made) || text[16] != '-' || text[21] != '-' ||
+        (made && text[STREAM_NAME_FIRST] != '-'))
         return false;
-    if (!hex_get(&name, 16, ret_stream) || !(name++, hex_get(&name, 4, &partition)) ||
-        !(name++, hex_get(&name, 16, ret_base)))
+    if (!hex_get(&text, 16, &ret->stream) || !(text++, hex_get(&text, 4, &partition)) ||
+        !(text++, hex_get(&text, 16, &ret->base)) ||
+        (made && (!(text++, hex_get(&text, 8, &generation)) || !generation)))
         return false;
-    *ret_partition = (uint32_t)partition;
+    ret->partition = (uint32_t)partition;
+    ret->generation = (uint32_t)generation;
     return true;
 }
 
@@ -80,7 +90,7 @@ void stream_head_put(uint8_t block[LAYOUT_BLOCK], const struct stream_head *head
     struct writer w = layout_block_begin(block, MAGIC_HEAD, 0, head->uuid);
     writer_u64(&w, head->stream);
     writer_u32(&w, head->partition);
-    writer_u32(&w, 0);
+    writer_u32(&w, head->generation);
     writer_u64(&w, head->base);
     writer_u64(&w, (uint64_t)head->wall_ms);
     CHECK(w.len == 56);
@@ -98,10 +108,10 @@ enum layout_verdict stream_head_get(const uint8_t block[LAYOUT_BLOCK], struct st
         return verdict;
     head.stream = reader_u64(&r);
     head.partition = reader_u32(&r);
-    uint32_t zero = reader_u32(&r);
+    head.generation = reader_u32(&r);
     head.base = reader_u64(&r);
     head.wall_ms = (wall_t)reader_u64(&r);
-    if (!reader_ok(&r) || flags || zero || head.partition > UINT16_MAX || head.base > INT64_MAX)
+    if (!reader_ok(&r) || flags || head.partition > UINT16_MAX || head.base > INT64_MAX)
         return LAYOUT_DAMAGED;
     *ret = head;
     return LAYOUT_GOOD;
@@ -269,7 +279,9 @@ int stream_record_put(struct record_batch_writer *batch, wall_t timestamp, const
     headers[0] = (struct record_header){.key = slice_str(NAME_AMQP), .has_value = true};
     if (!put_amqp(msg, scratch, &headers[0].value))
         return -ENOMEM;
-    return record_batch_put(batch, timestamp, has_key ? &key : NULL, &body, headers, count) ? 0 : -EFBIG;
+    const struct slice *value =
+        has_key && !body.len ? NULL : &body; /* AMQP's way to say null: its reader sees no difference */
+    return record_batch_put(batch, timestamp, has_key ? &key : NULL, value, headers, count) ? 0 : -EFBIG;
 }
 
 /* ------------------------------------------------------------------------------------------------------------- reading */

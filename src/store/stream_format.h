@@ -11,7 +11,7 @@
 #include "fmt/record_batch.h"
 #include "journal/layout.h"
 
-#define STREAM_NAME_LEN 38u /* 16 hex digits, '-', 4, '-', 16 */
+#define STREAM_NAME_LEN 47u /* at most: 16 hex digits, '-', 4, '-', 16, and of a generation '-', 8 */
 #define STREAM_INDEX_ENTRY 16u
 #define STREAM_TRAILER 64u
 #define STREAM_POSITION_MAX 0x7fffffffu
@@ -22,15 +22,20 @@
 struct stream_head {
     uint8_t uuid[LAYOUT_UUID_LEN];
     uint64_t stream;
-    uint32_t partition;
+    uint32_t partition, generation;
     uint64_t base;
     wall_t wall_ms;
 };
 
+struct stream_name {
+    uint64_t stream, base;
+    uint32_t partition, generation;
+};
+
 /* ret has room for STREAM_NAME_LEN + 1. */
-void stream_name_put(char *ret, uint64_t stream, uint32_t partition, uint64_t base);
+void stream_name_put(char *ret, const struct stream_name *name);
 /* False: no such name. */
-bool stream_name_get(const char *name, uint64_t *ret_stream, uint32_t *ret_partition, uint64_t *ret_base);
+bool stream_name_get(const char *text, struct stream_name *ret);
 
 void stream_head_put(uint8_t block[LAYOUT_BLOCK], const struct stream_head *head);
 enum layout_verdict stream_head_get(const uint8_t block[LAYOUT_BLOCK], struct stream_head *ret);

@@ -121,12 +121,15 @@ static void names(void **state)
 {
     (void)state;
     char name[STREAM_NAME_LEN + 1];
-    uint64_t stream, base;
-    uint32_t partition;
-    stream_name_put(name, 0xabcdef0123456789, 0x3ff, 42);
+    struct stream_name parts;
+    stream_name_put(name, &(struct stream_name){.stream = 0xabcdef0123456789, .partition = 0x3ff, .base = 42});
     assert_string_equal(name, "abcdef0123456789-03ff-000000000000002a");
-    assert_true(stream_name_get(name, &stream, &partition, &base));
-    assert_true(stream == 0xabcdef0123456789 && partition == 0x3ff && base == 42);
+    assert_true(stream_name_get(name, &parts));
+    assert_true(parts.stream == 0xabcdef0123456789 && parts.partition == 0x3ff && parts.base == 42);
+    assert_int_equal(parts.generation, 0);
+    stream_name_put(name, &(struct stream_name){.stream = 1, .partition = 2, .base = 3, .generation = 0xabc});
+    assert_string_equal(name, "0000000000000001-0002-0000000000000003-00000abc");
+    assert_true(stream_name_get(name, &parts) && parts.base == 3 && parts.generation == 0xabc);
     static const char *const wrong[] = {"",
                                         "abcdef0123456789-03ff-000000000000002",
                                         "abcdef0123456789-03ff-000000000000002a0",
@@ -134,9 +137,13 @@ static void names(void **state)
                                         "abcdef0123456789003ff-000000000000002a",
                                         "Abcdef0123456789-03ff-000000000000002a",
                                         "abcdef0123456789-03fg-000000000000002a",
-                                        "abcdef0123456789-03ff-000000000000002 "};
+                                        "abcdef0123456789-03ff-000000000000002 ",
+                                        "abcdef0123456789-03ff-000000000000002a-00000000",
+                                        "abcdef0123456789-03ff-000000000000002a+00000001",
+                                        "abcdef0123456789-03ff-000000000000002a-0000001",
+                                        "abcdef0123456789-03ff-000000000000002a-0000000g"};
     for (unsigned i = 0; i < ARRAY_LEN(wrong); i++)
-        assert_false(stream_name_get(wrong[i], &stream, &partition, &base));
+        assert_false(stream_name_get(wrong[i], &parts));
 }
 
 /* --------------------------------------------------------------------------------------------------------------- index */
@@ -286,6 +293,11 @@ static void seen_by_kafka(void **state)
     assert_memory_equal(header.value.ptr + 13, raw, w.len);
     assert_true(record_header_next(&left, &header) && slice_is(header.key, "a") && slice_is(header.value, "one"));
     assert_true(record_header_next(&left, &header) && slice_is(header.key, "b") && header.has_value);
+    msg_unref(&b->heap, msg);
+    /* no body: a null value, where there is a key */
+    msg = msg_new(&b->heap, slice_str("amq.topic"), slice_str("routing"), slice_of("\0\0", 2), 0);
+    put(b, msg);
+    assert_true(b->record.has_key && !b->record.has_value);
     msg_unref(&b->heap, msg);
     /* the default exchange: no key; x-stream-key before all */
     msg = msg_new(&b->heap, (struct slice){0}, slice_str("routing"), slice_of("\0\0", 2), 0);

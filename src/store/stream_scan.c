@@ -323,6 +323,42 @@ int stream_scan_read(struct stream_scan *scan, struct stream_partition *partitio
     return job->count ? 0 : err; /* who asks for what comes then is told */
 }
 
+/* ---------------------------------------------------------------------------------------------------------- compaction */
+
+void stream_scan_at(struct stream_scan *scan, struct stream_partition *partition, const struct stream_segment *segment,
+                    uint64_t position, uint64_t expected)
+{
+    scan_begin(scan, partition, segment, STREAM_PIECE_BYTES);
+    scan->position = position;
+    scan->expected = expected;
+}
+
+int stream_scan_next(struct stream_scan *scan, struct record_batch *ret, struct slice *ret_bytes)
+{
+    int err = next_head(scan, ret);
+    if (err <= 0)
+        return err;
+    err = look(scan, ret->bytes, ret_bytes);
+    if (err)
+        return err;
+    return record_batch_crc_ok(*ret_bytes) ? 1 : fail(scan, -EILSEQ, "the batch does not fit its checksum");
+}
+
+int stream_scan_open(struct stream_scan *scan, const struct record_batch *batch, struct record_reader *ret)
+{
+    return open_batch(scan, batch, ret);
+}
+
+void stream_scan_step(struct stream_scan *scan, const struct record_batch *batch)
+{
+    step_over(scan, batch);
+}
+
+void stream_scan_release(struct stream_scan *scan)
+{
+    buffer_release(scan);
+}
+
 /* ---------------------------------------------------------------------------------------------------------------- find */
 
 /* The first record of the batch that is wanted: its offset in job->next, else as it was. */

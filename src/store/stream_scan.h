@@ -40,6 +40,17 @@ MUST_USE int stream_scan_find(struct stream_scan *scan, struct stream_partition 
 /* The partition's index of its last segment is whole afterwards, or as whole as memory and disk allow. */
 void stream_scan_index(struct stream_scan *scan, struct stream_partition *partition);
 
+/* Batch by batch, for a compaction: stream_scan_at → { stream_scan_next (stream_scan_open?) stream_scan_step }*. The scan is at
+ * `position` of the segment, where a batch with the offset `expected` has to begin. */
+void stream_scan_at(struct stream_scan *scan, struct stream_partition *partition, const struct stream_segment *segment,
+                    uint64_t position, uint64_t expected);
+/* 1: its bytes, a loan until the next call, with a good checksum; 0: the segment ends here; a negative errno. */
+MUST_USE int stream_scan_next(struct stream_scan *scan, struct record_batch *ret, struct slice *ret_bytes);
+MUST_USE int stream_scan_open(struct stream_scan *scan, const struct record_batch *batch, struct record_reader *ret);
+void stream_scan_step(struct stream_scan *scan, const struct record_batch *batch);
+/* Gives back buffers that a long batch needed. */
+void stream_scan_release(struct stream_scan *scan);
+
 void stream_scan_fini(struct stream_scan *scan);
 
 #endif

@@ -73,7 +73,8 @@ static int verify_head(struct pieces *pieces)
         return wrong(v, 0, "the file's header is damaged");
     if (memcmp(head.uuid, v->uuid, LAYOUT_UUID_LEN) != 0)
         return wrong(v, 0, "it belongs to another data folder");
-    if (head.stream != v->stream || head.partition != v->partition || head.base != v->extent.base)
+    if (head.stream != v->stream || head.partition != v->partition || head.base != v->extent.base ||
+        head.generation != v->extent.generation)
         return wrong(v, 0, "it is in truth another file: names were swapped");
     v->head_bad = false;
     return 0;
@@ -104,6 +105,7 @@ static int verify_batch(struct pieces *pieces, uint64_t *position)
         return wrong(v, *position, "the checksum of the batch is wrong");
     *position += batch.bytes;
     v->offset = (uint64_t)record_batch_last_offset(&batch) + 1;
+    v->records += batch.count;
     return 0;
 }
 
@@ -140,6 +142,7 @@ int stream_verify(struct stream_verify *v, int fd)
     struct pieces pieces = {.verify = v, .fd = fd};
     uint64_t position = LAYOUT_BLOCK;
     v->offset = v->extent.base;
+    v->records = 0;
     v->what = NULL;
     int err = verify_head(&pieces);
     while (!err && position < v->extent.bytes)

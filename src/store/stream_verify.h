@@ -22,6 +22,7 @@ struct stream_verify {
     /* answers */
     uint64_t position; /* in the file, of what is wrong */
     uint64_t offset;   /* records from here on */
+    uint64_t records;  /* before: fewer than offsets where a compaction was */
     bool head_bad;     /* a start refuses: header, or too short */
     const char *what;
 };

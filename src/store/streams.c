@@ -17,6 +17,7 @@
 #include "base/mem.h"
 #include "base/ring.h"
 #include "os/thread.h"
+#include "store/stream_compact.h"
 #include "store/stream_write.h"
 
 #include <errno.h>
@@ -40,6 +41,9 @@ enum figure {
     FIGURE_BYTES_READ,
     FIGURE_SYNCS,
     FIGURE_SEGMENTS,
+    FIGURE_COMPACT_READ,
+    FIGURE_COMPACT_BEFORE,
+    FIGURE_COMPACT_AFTER,
     FIGURE_COUNT
 };
 
@@ -67,6 +71,8 @@ struct streams {
     struct stream_files files;
     struct stream_scan scan;
     struct stream_write write;
+    struct stream_compact compact;
+    mono_t compact_at; /* not before */
     struct stream_job *reads[STREAMS_JOBS_MAX];
     uint32_t reads_len;
     struct place places[STREAMS_JOBS_MAX];
@@ -88,6 +94,9 @@ static void init_parts(struct streams *streams)
     slab_heap_init(&streams->heap);
     streams->scan.files = streams->write.files = &streams->files;
     streams->scan.heap = &streams->heap;
+    streams->compact.files = &streams->files;
+    streams->compact.fd = -1;
+    streams->compact.keys_max = streams->options.keys_max;
     streams->write.scan = &streams->scan;
     for (unsigned i = 0; i < STREAMS_JOBS_MAX; i++)
         streams->places[i].next = (uint16_t)(i + 1 < STREAMS_JOBS_MAX ? i + 1 : NOWHERE);
@@ -190,6 +199,9 @@ void streams_stats(const struct streams *streams, struct streams_stats *ret)
         .bytes_read = figure(streams, FIGURE_BYTES_READ),
         .syncs = figure(streams, FIGURE_SYNCS),
         .segments = figure(streams, FIGURE_SEGMENTS),
+        .compact_read = figure(streams, FIGURE_COMPACT_READ),
+        .compact_before = figure(streams, FIGURE_COMPACT_BEFORE),
+        .compact_after = figure(streams, FIGURE_COMPACT_AFTER),
     };
 }
 
@@ -212,7 +224,7 @@ static void finish(struct streams *streams, struct stream_job *job, int err)
     ring_publish(&streams->finished);
 }
 
-static void forget_drop(struct streams *streams, struct stream_job *job)
+static void forget_unanswered(struct streams *streams, struct stream_job *job)
 {
     stream_job_free(&streams->heap, &job);
     atomic_fetch_sub_explicit(&streams->jobs, 1, memory_order_relaxed);
@@ -250,6 +262,31 @@ static struct stream_job *queue_take(struct streams *streams, struct stream_part
     return job;
 }
 
+static struct stream_name copy_name(const struct stream_job *job)
+{
+    return (struct stream_name){.stream = job->stream,
+                                .partition = job->partition,
+                                .base = job->sealed.base,
+                                .generation = job->sealed.generation};
+}
+
+/* Its partition went meanwhile. What the journal names is left for the next start, which knows whether that is still so. */
+static void replace_gone(struct streams *streams, struct stream_job *job)
+{
+    struct stream_name name = copy_name(job);
+    if (!job->until)
+        stream_files_give_up_copy(&streams->files, &name);
+    forget_unanswered(streams, job);
+}
+
+static void take_in_compaction(struct streams *streams, struct stream_job *job)
+{
+    if (streams->compact.job)
+        finish(streams, job, -EBUSY);
+    else
+        stream_compact_begin(&streams->compact, job);
+}
+
 /* Into the queue of its partition. Where there is no such partition a sync or drop has nothing to do. */
 static void take_in_one(struct streams *streams, struct stream_job *job)
 {
@@ -258,8 +295,10 @@ static void take_in_one(struct streams *streams, struct stream_job *job)
                                              : stream_files_find(&streams->files, job->stream, job->partition);
     if (partition)
         queue_put(streams, partition, job);
+    else if (job->type == STREAM_REPLACE)
+        replace_gone(streams, job);
     else if (job->type == STREAM_DROP)
-        forget_drop(streams, job);
+        forget_unanswered(streams, job);
     else
         finish(streams, job, job->count ? -ENOMEM : 0);
 }
@@ -274,12 +313,18 @@ static bool take_in(struct streams *streams)
         struct stream_job *job = *slot;
         ring_pop(&streams->submitted);
         did = true;
-        job->tail = job->sealed = (struct stream_extent){0};
+        job->tail = (struct stream_extent){0};
         switch (job->type) {
         case STREAM_READ:
         case STREAM_FIND: streams->reads[streams->reads_len++] = job; break;
+        case STREAM_KEYS:
+        case STREAM_REWRITE: take_in_compaction(streams, job); break;
         case STREAM_WRITE:
+            job->sealed = (struct stream_extent){0};
+            take_in_one(streams, job);
+            break;
         case STREAM_SYNC:
+        case STREAM_REPLACE:
         case STREAM_DROP: take_in_one(streams, job); break;
         }
     }
@@ -425,7 +470,33 @@ static void drop_one(struct streams *streams, struct stream_partition *partition
         complain(streams, err, sentence);
     }
     if (!more)
-        forget_drop(streams, queue_take(streams, partition));
+        forget_unanswered(streams, queue_take(streams, partition));
+}
+
+static void replace_one(struct streams *streams, struct stream_partition *partition)
+{
+    char sentence[SENTENCE_LEN];
+    struct stream_job *job = queue_take(streams, partition);
+    struct stream_name name = copy_name(job);
+    uint32_t count;
+    const struct stream_segment *run = stream_files_run(partition, job->sealed.base, job->sealed.end, &count);
+    uint64_t before = 0;
+    for (uint32_t i = 0; job->until && run && i < count; i++)
+        before += run[i].extent.bytes;
+    int err = 0;
+    if (job->until)
+        err = stream_files_replace(&streams->files, partition, &job->sealed);
+    else
+        stream_files_give_up_copy(&streams->files, &name);
+    if (job->until && err != -EINVAL) {
+        figure_add(streams, FIGURE_COMPACT_BEFORE, before);
+        figure_add(streams, FIGURE_COMPACT_AFTER, job->sealed.bytes);
+    }
+    if (err) {
+        snprintf(sentence, sizeof sentence, "cannot %s; the next start tries again", streams->files.fault);
+        complain(streams, err, sentence);
+    }
+    forget_unanswered(streams, job);
 }
 
 /* What stands at the head of the partition's queue. True: that is enough for a turn. */
@@ -435,6 +506,7 @@ static bool serve(struct streams *streams, struct stream_partition *partition)
     switch (job->type) {
     case STREAM_SYNC: sync_one(streams, partition); return true;
     case STREAM_DROP: drop_one(streams, partition); return true;
+    case STREAM_REPLACE: replace_one(streams, partition); return true;
     default: break;
     }
     if (job->count) {
@@ -465,6 +537,52 @@ static bool serve_partitions(struct streams *streams)
     return did;
 }
 
+/* ---------------------------------------------------------------------------------------------------------- compaction */
+
+static void complain_of_compaction(struct streams *streams, const struct stream_job *job, int err)
+{
+    char sentence[SENTENCE_LEN];
+    const struct stream_scan *scan = &streams->compact.scan;
+    if (err == -EILSEQ)
+        snprintf(sentence, sizeof sentence,
+                 "stream %" PRIu64 ", partition %" PRIu32 " cannot be compacted: its file from offset %" PRIu64
+                 " is damaged at position %" PRIu64 ": %s",
+                 job->stream, job->partition, scan->base, scan->position, scan->what);
+    else
+        snprintf(sentence, sizeof sentence,
+                 "cannot %s; stream %" PRIu64 ", partition %" PRIu32 " stays as it is, and is compacted later",
+                 streams->files.fault, job->stream, job->partition);
+    complain(streams, err, sentence);
+}
+
+/* True: it did something. */
+static bool compact_some(struct streams *streams)
+{
+    struct stream_compact *compact = &streams->compact;
+    struct stream_job *job = compact->job;
+    struct os *os = streams->options.os;
+    uint64_t rate = streams->options.compact_rate, before = compact->scan.bytes_read;
+    int done = -ECANCELED;
+    if (!job)
+        return false;
+    mono_t now = os->now_mono(os);
+    if (atomic_load_explicit(&streams->stop, memory_order_relaxed))
+        stream_compact_cancel(compact);
+    else if (rate && now < streams->compact_at)
+        return false;
+    else
+        done = stream_compact_step(compact);
+    uint64_t read = compact->scan.bytes_read - before;
+    figure_add(streams, FIGURE_COMPACT_READ, read);
+    if (rate)
+        streams->compact_at = now + (mono_t)((double)read * NS_PER_S / (double)rate);
+    if (done < 0 && done != -ECANCELED && done != -ESTALE)
+        complain_of_compaction(streams, job, done);
+    if (done)
+        finish(streams, job, done < 0 ? done : 0);
+    return true;
+}
+
 /* ---------------------------------------------------------------------------------------------------------------- turns */
 
 bool streams_step(struct streams *streams)
@@ -476,6 +594,7 @@ bool streams_step(struct streams *streams)
     hand_out(streams); /* what was left the last time */
     did = serve_reads(streams) || did;
     did = serve_partitions(streams) || did;
+    did = compact_some(streams) || did;
     did = parking_step(&streams->files.parking) || did;
     publish_segments(streams);
     hand_out(streams);
@@ -487,7 +606,12 @@ static int64_t wait_ns(struct streams *streams)
 {
     if (untaken(streams))
         return HAND_OUT_AGAIN_NS;
-    return streams->heap.bytes > HEAP_LITTLE ? TAKE_BACK_NS : -1;
+    int64_t ns = streams->heap.bytes > HEAP_LITTLE ? TAKE_BACK_NS : -1;
+    if (streams->compact.job) {
+        int64_t left = streams->compact_at - streams->options.os->now_mono(streams->options.os);
+        ns = left < 0 ? 0 : ns < 0 || left < ns ? left : ns;
+    }
+    return ns;
 }
 
 static void run(void *arg)
@@ -542,6 +666,9 @@ static void forget_jobs(struct streams *streams)
     for (unsigned i = 0; i < STREAMS_JOBS_MAX; i++)
         if (streams->places[i].job)
             stream_job_free(&streams->heap, &streams->places[i].job);
+    job = streams->compact.job;
+    stream_compact_fini(&streams->compact);
+    stream_job_free(&streams->heap, &job);
     for (uint32_t i = 0; i < streams->reads_len; i++)
         stream_job_free(&streams->heap, &streams->reads[i]);
     while (streams->submitted.slots && (slot = ring_peek(&streams->submitted)) != NULL) {

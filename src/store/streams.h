@@ -6,7 +6,7 @@
  * streams_close.
  *
  * Format and invariants: docs/formats/streams.md. Nothing is decided here: which streams there are and where they begin the
- * core says. Every job but STREAM_DROP is finished exactly once, in `err` with the reason if it could not be done:
+ * core says. Every job but STREAM_DROP and STREAM_REPLACE is finished exactly once, in `err` with the reason if it could not be done:
  *   STREAM_WRITE  0: the messages can be read; `tail` is the open segment after them, `sealed` the one before it when this job
  *                 began a new one. A negative errno: nothing of it is to be expected at any place, the messages are
  *                 still the job's, and the same job may be submitted again. What was submitted behind it has then failed too
@@ -18,8 +18,11 @@
  *   STREAM_SYNC   0: what was written before survives a power cut; `tail` says up to where. A negative errno is final for the
  *                 partition.
  *   STREAM_DROP   not answered, freed here.
- * Writes, syncs and drops of a partition are done in the order they were submitted, so that a drop before a write sees
- * what was then; reads and finds overtake them all.
+ *   STREAM_KEYS, STREAM_REWRITE   as stream_job.h; slowly, beside everything else, one at a time (-EBUSY). -ESTALE: the files are not
+ *                 what they were, -ECANCELED: the streams stop; -EILSEQ: one is damaged; nothing has changed then.
+ *   STREAM_REPLACE  not answered, freed here.
+ * Writes, syncs, drops and replacements of a partition are done in the order they were submitted, so that a drop before a
+ * write sees what was then; reads and finds overtake them all.
  *
  * Threads: as store.h. "owner": the one thread that submits and takes (it may be the streams' own, in on_turn and on_done).
  */
@@ -39,6 +42,8 @@ struct streams_options {
     const char *dir;                /* data folder; the files live in dir/str */
     uint8_t uuid[STREAMS_UUID_LEN]; /* the journal's */
     uint32_t writers_max;           /* descriptors for writing; 0: 256, which is the most */
+    uint32_t keys_max;              /* places for keys of a compaction, a power of two; 0: 512 Ki */
+    uint64_t compact_rate;          /* bytes that a compaction reads in a second; 0: no limit */
     /* All may be NULL; on the streams' thread. As in store.h. */
     void (*on_turn)(void *arg);
     void (*on_done)(void *arg);
@@ -50,6 +55,8 @@ struct streams_stats {
     uint64_t records_written, records_read, jobs_failed;
     uint64_t bytes_written, bytes_read, syncs;
     uint64_t segments; /* files that exist, as far as is known here */
+    uint64_t compact_read, compact_before,
+        compact_after; /* bytes: read, of files, and of those that were made of them */
 };
 
 /* Makes dir/str when it is absent; dir is there and locked. 0, or a negative errno and a sentence in why. Boot. */
@@ -69,7 +76,7 @@ MUST_USE int streams_sweep(struct streams *streams, char *why, size_t why_len);
 /* Starts the streams' thread. */
 MUST_USE int streams_start(struct streams *streams);
 
-/* One turn: all reads that are queued, then about 4 MiB of writes, or one sync, or one file removed. True: it did something. */
+/* One turn: all reads that are queued, then about 4 MiB of writes, or one sync, or one file removed; a slice of a compaction. True: it did something. */
 bool streams_step(struct streams *streams);
 
 /* Takes the job and NULLs the pointer. False: STREAMS_JOBS_MAX are under way; the job stays the caller's. Owner. */

@@ -411,7 +411,8 @@ static const char *path_of(const struct part *part, uint64_t base)
 {
     static char path[64];
     snprintf(path, sizeof path, "d/str/");
-    stream_name_put(path + 6, part->stream, part->partition, base);
+    stream_name_put(path + 6,
+                    &(struct stream_name){.stream = part->stream, .partition = part->partition, .base = base});
     return path;
 }
 

@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import random
 import struct
+import subprocess
 import threading
 import time
 import zlib
@@ -226,6 +227,67 @@ def test_retention_by_age_deletes_files(broker):
     ok(w.call(1, 'queue.delete', queue='events'))
     brokers.wait_until(lambda: files(broker) == [], 10, 'the files of a deleted stream to go')
     w.close()
+
+
+# ---- compaction ----
+
+UPDATES, KEYS = 100000, 100
+
+
+def test_the_last_value_of_each_key_is_kept():
+    """Updates of a few keys: what is superseded goes, offsets stay, and so do the last values, over kill -9 and restarts."""
+    broker = started('keyed.every=1')
+    try:
+        connection, channel = pika_channel(broker.port)
+        channel.confirm_delivery()
+        channel.queue_declare('table', durable=True, arguments={
+            'x-queue-type': 'stream', 'x-cleanup-policy': 'compact', 'x-stream-max-segment-size-bytes': 65536})
+        channel.exchange_declare('updates', 'topic', durable=True)
+        channel.queue_bind('table', 'updates', '#')
+        connection.close()
+        w = open_channel(broker)
+        last, most = {}, 0
+        for start in range(0, UPDATES, UPDATES // 10):
+            numbers = range(start, start + UPDATES // 10)
+            w.send_bytes(b''.join(w.encode_content(1, wire.encode_method(
+                'basic.publish', exchange='updates', routing_key='key.%d' % (n * 7919 % KEYS)), body(n), {'delivery_mode': 2}) for n in numbers))
+            while w.take(1, ('basic.ack',)).delivery_tag < UPDATES // 10:
+                pass
+            last.update(('key.%d' % (n * 7919 % KEYS), n) for n in numbers)
+            most = max(most, bytes_of_files(broker))
+            w.close()
+            if start == UPDATES // 2:
+                broker.kill9()
+                broker.start()
+            w = open_channel(broker)
+        compacted = [f for f in files(broker) if len(f) > 38]
+        brokers.wait_until(lambda: bytes_of_files(broker) < most / 8, 30, 'superseded records to go')
+        assert compacted or [f for f in files(broker) if len(f) > 38]
+        w.close()
+        broker.stop()
+        broker.start()
+        connection, channel = pika_channel(broker.port)
+        channel.basic_qos(prefetch_count=1000)
+        seen, at = {}, -1
+        for method, properties, text in channel.consume('table', arguments={'x-stream-offset': 'first'}):
+            offset = properties.headers['x-stream-offset']
+            assert offset > at and offset == number_of(text), 'offsets do not change'
+            at = offset
+            seen[method.routing_key] = number_of(text)
+            channel.basic_ack(method.delivery_tag)
+            if at == UPDATES - 1:
+                break
+        connection.close()
+        assert seen == last
+        assert at == UPDATES - 1
+        # in a gap the next record follows
+        assert read(broker, 'table', 1, 5)[0][0] > 5
+        broker.stop()
+        for tool in ('check', 'inspect'):
+            done = subprocess.run([broker.binary, tool, broker.data], capture_output=True, text=True, check=False)
+            assert done.returncode == 0 and 'generation' in done.stdout + 'generation' * (tool == 'check'), (tool, done.stdout[-500:], done.stderr)
+    finally:
+        broker.remove()
 
 
 # ---- damage ----

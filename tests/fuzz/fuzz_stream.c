@@ -237,7 +237,7 @@ static void put_file(struct disk *disk, uint64_t base, uint8_t *block, struct sl
     struct stream_head head = {.stream = STREAM, .base = base};
     memcpy(head.uuid, uuid, sizeof uuid);
     stream_head_put(block, &head);
-    stream_name_put(path + strlen(path), STREAM, 0, base);
+    stream_name_put(path + strlen(path), &(struct stream_name){.stream = STREAM, .base = base});
     uint8_t *file = mem_alloc(LAYOUT_BLOCK + before.len + rest.len);
     struct writer w = writer_of(file, LAYOUT_BLOCK + before.len + rest.len);
     writer_put(&w, block, LAYOUT_BLOCK);
@@ -285,7 +285,7 @@ static void forged_trailer(struct disk *disk, uint8_t *bytes, size_t len, bool r
     open_disk(disk, NULL, 0, &(struct stream_extent){0});
     write_some(disk, 0, GOOD / 2);
     struct stream_extent extent = disk->tail;
-    stream_name_put(path + strlen(path), STREAM, 0, 0);
+    stream_name_put(path + strlen(path), &(struct stream_name){.stream = STREAM});
     struct slice good = os_sim_peek(disk->sim, path);
     good = slice_of(good.ptr + LAYOUT_BLOCK, good.len - LAYOUT_BLOCK);
     if (repaired && len >= STREAM_TRAILER) {

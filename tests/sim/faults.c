@@ -7,11 +7,13 @@
  * at all, in the broker that ran on and in the one that restarted. A round of the scrub says what it could not do, and the
  * next one sees all. One passed per script and kind of fault.
  *
+ * `faults --only SEED --first N` plays one script, from its N-th call on, to look for a bug.
  * `faults --sites FILE` also writes the place in the code of each call that was failed; tests/sim/faults compares them with the
  * calls that stand in the sources. EINTR and short reads and writes never come through the table of os.h: os_posix_test has them.
  */
 #include "features.h"
 #include "scrub_world.h"
+#include "stores.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -35,7 +37,9 @@ static const struct {
 } faults[FAULT_COUNT] = {
     [FAULT_MEMORY] = {"allocation", 0, 0},
     [FAULT_EIO] = {"I/O call with EIO", EIO, OS_SIM_ALL & ~(1u << OS_SIM_CLOSE)},
-    [FAULT_ENOSPC] = {"I/O call with ENOSPC", ENOSPC, OS_SIM_ALL & ~(1u << OS_SIM_CLOSE)},
+    [FAULT_ENOSPC] = {"I/O call with ENOSPC", ENOSPC,
+                      1u << OS_SIM_OPEN | 1u << OS_SIM_PWRITE | 1u << OS_SIM_FDATASYNC | 1u << OS_SIM_TRUNCATE |
+                          1u << OS_SIM_RENAME | 1u << OS_SIM_MKDIR | 1u << OS_SIM_SYNC_DIR},
     [FAULT_EMFILE] = {"I/O call with EMFILE", EMFILE, 1u << OS_SIM_OPEN | 1u << OS_SIM_SYNC_DIR | 1u << OS_SIM_LIST},
     [FAULT_NO_DIRECT] = {"open or read with EINVAL", EINVAL, 1u << OS_SIM_OPEN | 1u << OS_SIM_PREAD},
     [FAULT_NO_DIRECT_READ] = {"read with EINVAL", EINVAL, 1u << OS_SIM_PREAD},
@@ -52,11 +56,15 @@ enum kind {
     DRAIN,    /* takes all that an earlier life left in pages, then rests */
     LARGE,    /* messages with a file of their own: an earlier life's are taken, new ones are written and read back */
     SCRUB,    /* a round of the scrub over pages, sealed files of streams and the journal that an earlier life left */
+    KEYED,    /* updates of a keyed stream, which is compacted meanwhile */
+    STREAMS,  /* stores.h: on what an earlier life had not synced, and a file that nobody names */
+    PAGES,    /* stores.h */
+    KEYS,     /* stores.h: a start in the middle of a compaction, and on */
 };
 
 static bool has_streams(enum kind kind)
 {
-    return kind == SCRUB;
+    return kind == SCRUB || kind == KEYED || kind == STREAMS;
 }
 
 struct script {
@@ -179,15 +187,8 @@ static void publish_large(struct world *w)
 {
     world_publish(w, PLACE_PLAIN, 8, 200);
     world_publish(w, PLACE_PLAIN, 1, LARGE_BYTES);
-    world_publish(w, PLACE_FAN, 1, LARGE_BYTES);
     world_confirmed(w);
     world_turns(w, 20);
-}
-
-static void take_large(struct world *w)
-{
-    world_take(w, PLACE_PLAIN, 9, false);
-    world_take(w, PLACE_FAN, 1, false);
 }
 
 /* A round says what it could not do, or it was all done in another way. */
@@ -210,6 +211,15 @@ static void scrub_again(struct world *w)
     if (report.err || report.stats.damaged || report.stats.files < 6)
         model_fault(w->model, "the scrub's next round: %d, %llu places in %llu files", report.err,
                     (unsigned long long)report.stats.damaged, (unsigned long long)report.stats.files);
+}
+
+static void play_keyed(struct world *w, unsigned updates)
+{
+    struct broker_totals totals;
+    keyed_play(w, updates);
+    broker_totals(w->broker, &totals);
+    if (hits(w) == 0 && totals.keyed_files < 2)
+        model_fault(w->model, "the script of the keyed stream compacts nothing");
 }
 
 /* must_say: a fault that lasts, and that nothing goes round. */
@@ -241,10 +251,14 @@ static void play(struct world *w, const struct script *script, bool must_say)
         world_publish(w, PLACE_PLAIN, script->ops, 60); /* in a new file: the old one is dropped */
         break;
     case LARGE:
-        take_large(w);
+        world_take(w, PLACE_PLAIN, 9, false);
         publish_large(w);
-        take_large(w);
+        world_take(w, PLACE_PLAIN, 9, false);
         break;
+    case KEYED: play_keyed(w, script->ops); break;
+    case STREAMS: stores_streams(w); break;
+    case PAGES: stores_pages(w); break;
+    case KEYS: stores_keys(w, 5); break;
     case RECOVERY:
     case RETURNED:
     case SCRUB: break;
@@ -256,10 +270,16 @@ static void begin(struct world *w, const struct script *script)
 {
     w->dice = script->seed;
     w->mostly_tx = script->kind == TX;
-    w->compact_every = script->kind == BIG ? 120 : 20;
+    w->compact_every = script->kind == BIG || script->kind == PAGES ? 120 : 20;
     w->lag = 2;
     w->paging_bytes = script->kind == FEATURES ? 0 : 1200;
+    if (script->kind == PAGES)
+        w->paging_bytes = 40000; /* some messages to a page */
+    if (script->kind == KEYS)
+        w->compact_slice_bytes = 1;
     w->with_streams = has_streams(script->kind);
+    w->keyed_every_ms = 5;
+    w->gaps = script->kind == KEYED;
     w->os = os_sim_os(w->disk);
     os_sim_watch_failures(w->disk, io_failed);
 }
@@ -284,9 +304,11 @@ static uint64_t run(struct world *w, const struct before *before, const struct s
     world_end(w, false);
     os_sim_crash(w->disk, n);
     w->may_fail = w->tolerant = false;
-    if (!w->model->wrong[0] && world_start(w))
+    if (!w->model->wrong[0] && world_start(w)) {
+        if (script->kind == KEYED)
+            keyed_check(w, before->model->count + 1);
         world_compare(w);
-    else
+    } else
         model_fault(w->model, "the broker does not start: %s", w->why);
     world_end(w, false);
     os_sim_free(&w->disk);
@@ -370,10 +392,19 @@ static bool prepare(const struct before *furnished, const struct script *script,
         play_random(&w, script->ops);
     } else if (good && script->kind == LARGE) {
         publish_large(&w);
+    } else if (good && script->kind == STREAMS) {
+        world_streams_publish(&w, PLACE_LOG, 8, 30000, 1);
+        world_publish(&w, PLACE_PLAIN, 60, 20); /* a compaction, which syncs them */
+        world_confirmed(&w);
+        world_streams_publish(&w, PLACE_LOG, 2, 300, 1);
+        world_confirmed(&w);
+        world_turns(&w, 10);
+    } else if (good && script->kind == KEYS) {
+        stores_keys(&w, script->ops);
     } else if (good) {
         world_publish(&w, place, script->ops, script->kind == SCRUB ? 700 : 60);
         if (script->kind == SCRUB)
-            world_streams_publish(&w, PLACE_LOG, 12, 30000);
+            world_streams_publish(&w, PLACE_LOG, 12, 30000, 1);
         world_confirmed(&w);
         world_turns(&w, 40);
     }
@@ -384,7 +415,12 @@ static bool prepare(const struct before *furnished, const struct script *script,
     }
     good = good && !w.model->wrong[0];
     world_end(&w, false);
-    os_sim_crash(w.disk, script->seed);
+    if (script->kind == STREAMS) /* what was not synced is there */
+        os_sim_kill(w.disk);
+    else
+        os_sim_crash(w.disk, script->seed);
+    if (script->kind == STREAMS)
+        os_sim_put(w.disk, "/data/str/0000000000000063-0000-0000000000000000", slice_str("left behind"));
     if (script->kind == RETURNED) /* a file that nobody names */
         os_sim_put(w.disk, "/data/seg/s-00000000000000ff", slice_str("left behind"));
     *ret = (struct before){w.disk, w.model};
@@ -428,7 +464,8 @@ static struct tally sweep_all(const struct before *before, const struct script *
 
 static bool is_prepared(enum kind kind)
 {
-    return kind == RECOVERY || kind == RETURNED || kind == DRAIN || kind == LARGE || kind == SCRUB;
+    return kind == RECOVERY || kind == RETURNED || kind == DRAIN || kind == LARGE || kind == SCRUB || kind == STREAMS ||
+           kind == KEYS;
 }
 
 /* furnished: without streams, and with. */
@@ -454,7 +491,8 @@ static const struct script scripts[] = {{11, RANDOM, 60},   {12, RANDOM, 90},   
                                         {15, TX, 70},       {21, RECOVERY, 90}, {22, RECOVERY, 90}, {23, RECOVERY, 90},
                                         {24, RECOVERY, 90}, {25, RECOVERY, 90}, {26, RECOVERY, 90}, {31, CREATION, 0},
                                         {32, FEATURES, 0},  {33, BIG, 1},       {34, RETURNED, 40}, {35, DRAIN, 40},
-                                        {36, LARGE, 0},     {37, SCRUB, 120}};
+                                        {36, LARGE, 0},     {37, SCRUB, 120},   {38, STREAMS, 0},   {39, PAGES, 0},
+                                        {40, KEYS, 60},     {41, KEYED, 24}};
 
 /* --sites FILE, --only SEED, --first N */
 static const char *option(int argc, char **argv, const char *name)

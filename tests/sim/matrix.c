@@ -41,7 +41,12 @@
     ROW(COMPACTION_7, "compaction.7 superblock synced")                                                                \
     ROW(COMPACTION_8, "compaction.8 files below S given back")                                                         \
     ROW(COMPACTION_9, "compaction.9 a pool file renamed")                                                              \
-    ROW(COMPACTION_10, "compaction.10 its old bytes overwritten")
+    ROW(COMPACTION_10, "compaction.10 its old bytes overwritten")                                                      \
+    ROW(KEYED_1, "keyed.1 new file written beside the old ones")                                                       \
+    ROW(KEYED_2, "keyed.2 new file synced, and its folder")                                                            \
+    ROW(KEYED_3, "keyed.3 REWRITTEN appended")                                                                         \
+    ROW(KEYED_4, "keyed.4 REWRITTEN durable")                                                                          \
+    ROW(KEYED_5, "keyed.5 old files unlinked")
 enum row {
 #define ROW(name, text) ROW_##name,
     ROWS
@@ -75,7 +80,7 @@ struct spy {
     enum moment die;
     /* what the records written so far say about where the script is */
     bool snapshot, checkpoint, ckpt_durable, super_written, super_synced, paged;
-    bool unsynced_page, unsynced_enqueue;
+    bool unsynced_page, unsynced_enqueue, unsynced_rewritten, copy_synced;
     char recycled[64][80]; /* pool files that were journal files before, then what they are renamed to */
     unsigned recycled_count;
 };
@@ -88,6 +93,12 @@ static const char *file_of(const char *path)
 static bool is(const char *path, const char *beginning)
 {
     return strncmp(path, beginning, strlen(beginning)) == 0;
+}
+
+/* Made by a compaction of a keyed stream: its name has a generation. */
+static bool is_copy(const char *path)
+{
+    return is(path, "str/") && strlen(path) > strlen("str/") + 40;
 }
 
 static char *recycled(struct spy *spy, const char *path)
@@ -141,6 +152,10 @@ static uint32_t group_rows(struct spy *spy, const uint8_t *bytes, size_t len)
             spy->checkpoint = true;
         }
         spy->unsynced_enqueue |= type == REC_ENQUEUE;
+        if (type == REC_REWRITTEN) {
+            rows |= BIT(KEYED_3);
+            spy->unsynced_rewritten = true;
+        }
     }
     return rows;
 }
@@ -151,6 +166,8 @@ static void classify_write(struct spy *spy, struct step *step, const uint8_t *by
     uint32_t rows = 0;
     if (is(step->path, "seg/")) {
         rows = BIT(SEGMENTS_2);
+    } else if (is_copy(step->path)) {
+        rows = BIT(KEYED_1);
     } else if (is(step->path, "superblock") && spy->ckpt_durable) {
         rows = BIT(COMPACTION_6);
         spy->super_written = true;
@@ -170,6 +187,10 @@ static void classify_sync(struct spy *spy, struct step *step)
     if (is(step->path, "seg/")) {
         step->rows[DURING] = BIT(SEGMENTS_2);
         step->rows[AFTER] = BIT(SEGMENTS_3);
+    } else if (is_copy(step->path)) {
+        step->rows[DURING] = BIT(KEYED_1);
+        step->rows[AFTER] = BIT(KEYED_2);
+        spy->copy_synced = true;
     } else if (is(step->path, "superblock") && spy->super_written) {
         step->rows[DURING] = BIT(COMPACTION_6);
         step->rows[AFTER] = BIT(COMPACTION_7) | BIT(SEGMENTS_6);
@@ -177,11 +198,13 @@ static void classify_sync(struct spy *spy, struct step *step)
         spy->super_written = spy->ckpt_durable = spy->snapshot = false;
     } else if (is(step->path, "wal/w-")) {
         uint32_t page = spy->unsynced_page ? spy->snapshot ? BIT(SEGMENTS_5) : BIT(SEGMENTS_4) : 0;
-        step->rows[DURING] = page | (spy->checkpoint ? BIT(COMPACTION_3) : 0);
+        step->rows[DURING] =
+            page | (spy->checkpoint ? BIT(COMPACTION_3) : 0) | (spy->unsynced_rewritten ? BIT(KEYED_3) : 0);
         step->rows[AFTER] = page | (spy->checkpoint ? BIT(COMPACTION_4) | BIT(COMPACTION_5) : 0) |
-                            (spy->unsynced_enqueue && !spy->paged ? BIT(SEGMENTS_1) : 0);
+                            (spy->unsynced_enqueue && !spy->paged ? BIT(SEGMENTS_1) : 0) |
+                            (spy->unsynced_rewritten ? BIT(KEYED_4) : 0);
         spy->ckpt_durable |= spy->checkpoint;
-        spy->unsynced_page = spy->unsynced_enqueue = spy->checkpoint = false;
+        spy->unsynced_page = spy->unsynced_enqueue = spy->checkpoint = spy->unsynced_rewritten = false;
     }
 }
 
@@ -190,6 +213,11 @@ static void classify_names(struct spy *spy, struct step *step, const char *to)
     if (step->what == UNLINK && is(step->path, "seg/")) {
         step->rows[DURING] = step->rows[AFTER] = BIT(SEGMENTS_8);
         belongs(spy, SYNC, "wal/w-", 0, BIT(SEGMENTS_7)); /* that sync made the removal durable */
+    } else if (step->what == UNLINK && is(step->path, "str/")) {
+        step->rows[DURING] = step->rows[AFTER] = BIT(KEYED_5);
+    } else if (step->what == SYNC_DIR && is(step->path, "str") && spy->copy_synced) {
+        step->rows[DURING] = step->rows[AFTER] = BIT(KEYED_2);
+        spy->copy_synced = false;
     } else if (step->what == SYNC_DIR && is(step->path, "seg")) {
         step->rows[DURING] = step->rows[AFTER] = BIT(SEGMENTS_3);
     } else if (step->what == UNLINK || (step->what == RENAME && is(step->path, "wal/w-"))) {
@@ -432,24 +460,41 @@ static void check_files(struct world *w)
                     (unsigned long long)stats.segments);
 }
 
-static struct os_sim *furnished;
-static struct model *furnished_model;
+#define UPDATES 40
+
+enum play { PLAY_QUEUES, PLAY_KEYED, PLAY_COUNT };
+static struct os_sim *furnished[PLAY_COUNT];
+static struct model *furnished_model[PLAY_COUNT];
+
+/* The second one: a keyed stream. */
+static void keyed_script(struct world *w)
+{
+    if (world_start(w) && world_connect(w))
+        keyed_play(w, UPDATES);
+}
 
 /* One life that ends at a moment of a step. A violation is in w->model->wrong. */
-static void live(struct world *w, struct spy *spy, int die_at, enum moment die, uint64_t survives)
+static void live(struct world *w, struct spy *spy, enum play play, int die_at, enum moment die, uint64_t survives)
 {
+    uint64_t first_id = furnished_model[play]->count + 1;
     memset(spy, 0, sizeof *spy);
     spy->die_at = die_at;
     spy->die = die;
     w->dice = 5;
-    w->compact_every = 100;
+    w->compact_every = play == PLAY_KEYED ? 30 : 100;
     w->compact_slice_bytes = 400;
     w->paging_bytes = 1600;
-    memcpy(w->model, furnished_model, sizeof *w->model);
-    w->disk = os_sim_clone(furnished);
+    w->with_streams = play == PLAY_KEYED;
+    w->stream_sync_bytes = 100000;
+    w->keyed_every_ms = 5;
+    memcpy(w->model, furnished_model[play], sizeof *w->model);
+    w->disk = os_sim_clone(furnished[play]);
     spy_on(spy, w->disk);
     w->os = &spy->os;
-    script(w);
+    if (play == PLAY_KEYED)
+        keyed_script(w);
+    else
+        script(w);
     spy->scripted = spy->count;
     bool whole = running(w);
     world_end(w, false);
@@ -459,6 +504,10 @@ static void live(struct world *w, struct spy *spy, int die_at, enum moment die, 
     spy->die_at = -1;
     if (!w->model->wrong[0] && world_start(w)) {
         check_files(w);
+        if (play == PLAY_KEYED) {
+            keyed_check_files(w);
+            keyed_check(w, first_id);
+        }
         world_compare(w);
     } else {
         model_fault(w->model, "the broker does not start: %s", w->why);
@@ -467,10 +516,11 @@ static void live(struct world *w, struct spy *spy, int die_at, enum moment die, 
     os_sim_free(&w->disk);
 }
 
-static bool furnish(void)
+static bool furnish(enum play play)
 {
     struct world w;
     world_init(&w);
+    w.with_streams = play == PLAY_KEYED;
     w.disk = os_sim_new(1);
     w.os = os_sim_os(w.disk);
     os_sim_clock_set(w.disk, 1000 * NS_PER_S, 1700000000000);
@@ -484,8 +534,8 @@ static bool furnish(void)
     good = good && !w.model->wrong[0];
     world_end(&w, true);
     os_sim_crash(w.disk, 1);
-    furnished = w.disk;
-    furnished_model = w.model;
+    furnished[play] = w.disk;
+    furnished_model[play] = w.model;
     world_fini(&w);
     return good;
 }
@@ -504,13 +554,14 @@ struct tally {
     char first[600];
 };
 
-static void die_everywhere(struct world *w, struct spy *spy, const struct step *steps, unsigned count,
+static void die_everywhere(struct world *w, struct spy *spy, enum play play, const struct step *steps, unsigned count,
                            struct tally *rows)
 {
-    for (unsigned i = 0; i < 2 * count * DRAWS; i++) {
-        unsigned at = i / (2 * DRAWS);
-        enum moment die = i / DRAWS % 2 ? AFTER : DURING;
-        live(w, spy, (int)at, die, i);
+    unsigned draws = play == PLAY_KEYED ? DRAWS / 4 : DRAWS;
+    for (unsigned i = 0; i < 2 * count * draws; i++) {
+        unsigned at = i / (2 * draws);
+        enum moment die = i / draws % 2 ? AFTER : DURING;
+        live(w, spy, play, (int)at, die, i);
         for (int row = 0; row < ROW_COUNT; row++) {
             if (!(steps[at].rows[die] & 1u << row))
                 continue;
@@ -558,22 +609,26 @@ int main(int argc, char **argv)
     }
     world_init(&w);
     w.model = malloc(sizeof *w.model);
-    if (!w.model || !furnish())
+    if (!w.model)
         abort();
-    live(&w, &spy, -1, DURING, 1);
-    unsigned count = spy.scripted;
-    memcpy(steps, spy.steps, sizeof steps);
-    if (argc > 1 && strcmp(argv[1], "--steps") == 0)
-        talk_of_steps(steps, count);
-    if (w.model->wrong[0]) {
-        printf("FAIL the script without a death: %s\n0 passed, 1 failed\n", w.model->wrong);
-        return 1;
+    for (int play = 0; play < PLAY_COUNT; play++) {
+        if (!furnish((enum play)play))
+            abort();
+        live(&w, &spy, (enum play)play, -1, DURING, 1);
+        unsigned count = spy.scripted;
+        memcpy(steps, spy.steps, sizeof steps);
+        if (argc > 1 && strcmp(argv[1], "--steps") == 0)
+            talk_of_steps(steps, count);
+        if (w.model->wrong[0]) {
+            printf("FAIL the script without a death: %s\n0 passed, 1 failed\n", w.model->wrong);
+            return 1;
+        }
+        die_everywhere(&w, &spy, (enum play)play, steps, count, rows);
+        printf("%u steps of the disk\n", count);
+        free(furnished_model[play]);
+        os_sim_free(&furnished[play]);
     }
-    die_everywhere(&w, &spy, steps, count, rows);
-    printf("%u steps of the disk, %u deaths\n", count, 2 * count * DRAWS);
     free(w.model);
-    free(furnished_model);
-    os_sim_free(&furnished);
     world_fini(&w);
     return report(rows);
 }

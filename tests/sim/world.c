@@ -196,6 +196,7 @@ bool world_start(struct world *w)
         .page_bytes = w->paging_bytes / 4,
         .streams = w->with_streams,
         .stream_sync_bytes = w->stream_sync_bytes,
+        .keyed_every_ms = w->keyed_every_ms,
     };
     if (!open_store(w) || !world_streams_open(w))
         return false;
@@ -336,6 +337,7 @@ static enum place place_of(const char *consumer)
 static void on_message(struct world *w, const struct client_event *e)
 {
     bool got = e->method == ASKED(60, 71);
+    w->gets_answered += got;
     enum place place = got ? w->get_place : place_of(e->queue_tag);
     uint64_t id;
     if (!got && place >= PLACE_LOG) {
@@ -414,6 +416,7 @@ static void on_event(void *arg, const struct client_event *e)
         break;
     case EVENT_OK:
     case EVENT_EMPTY:
+        w->gets_answered += e->method == ASKED(60, 72);
         w->answer = e->method;
         w->answer_count = e->count;
         break;
@@ -915,6 +918,20 @@ void world_take(struct world *w, enum place place, unsigned count, bool requeue)
         w->held_count[CH_GET] = last;
         world_turn(w);
     }
+}
+
+bool world_get_at_once(struct world *w, enum place place, unsigned count)
+{
+    w->at++;
+    w->get_place = place;
+    w->get_no_ack = false;
+    w->gets_answered = 0;
+    for (unsigned i = 0; i < count && !w->dead && !w->model->wrong[0]; i++)
+        client_get(&w->client, CH_GET, place_names[place], false);
+    while (w->gets_answered < count)
+        if (!world_wait(w, ASKED(60, 71)))
+            return false;
+    return true;
 }
 
 void world_turns(struct world *w, unsigned count)

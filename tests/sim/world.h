@@ -50,6 +50,8 @@ struct world {
     unsigned talk;
     uint64_t compact_every, compact_slice_bytes;
     uint64_t stream_sync_bytes;
+    int64_t keyed_every_ms;
+    bool gaps;             /* what was published may be lost before it got its offset */
     uint64_t paging_bytes; /* 0: queues stay in memory */
     size_t group_bytes;    /* of the journal; small groups tear apart what one tick appended */
     unsigned lag;          /* in 8: how often a turn leaves the journal alone */
@@ -57,6 +59,7 @@ struct world {
     /* the client's memory */
     uint32_t answer; /* method of the last answer; 0: none since it was asked */
     uint32_t answer_count;
+    unsigned gets_answered;
     bool channel_failed[CH_END];
     uint64_t at;              /* commands sent */
     uint64_t published[4096]; /* ids by publish sequence on CH_CONFIRM, from 1 */
@@ -114,17 +117,31 @@ void world_streams_compare(struct world *w, bool *ret_exists);
 /* Every record of every stream, as far as it can be read. */
 void world_streams_each(struct world *w, void (*each)(void *arg, struct slice body), void *arg);
 void world_streams_op(struct world *w);
-/* As world_publish, to a stream and the queue that it feeds. */
-void world_streams_publish(struct world *w, enum place place, unsigned count, uint32_t len);
+/* As world_publish, to a stream and the queue that it feeds; so many before a turn. */
+void world_streams_publish(struct world *w, enum place place, unsigned count, uint32_t len, unsigned at_once);
+/* Deletes the stream, or makes it again. */
+void world_streams_delete(struct world *w, enum place place);
 void world_stream_message(struct world *w, enum place place, const struct client_event *e);
 /* Takes all that the fed queue gets until nothing more comes; then nothing may be missing. */
 void world_streams_drain(struct world *w);
+
+struct peek_stream_reader world_stream_reader(struct world *w);
+
+/* ---- a keyed stream (keyed_world.c) ---- */
+
+/* Makes it, and updates its few keys; in a world whose keyed_every_ms is short it is compacted meanwhile. */
+void keyed_play(struct world *w, unsigned updates);
+/* After a start: no last value is lost, and offsets are what they were. first_id: of the first update. */
+void keyed_check(struct world *w, uint64_t first_id);
+void keyed_check_files(struct world *w);
 
 /* Queues and exchanges of an empty broker. */
 void world_furnish(struct world *w);
 
 /* What scripts are made of; each ends early when the world dies or something is wrong. */
 void world_turns(struct world *w, unsigned count);
+/* Asks that often, then takes the answers; what came is held. False: as world_wait. */
+bool world_get_at_once(struct world *w, enum place place, unsigned count);
 /* That many persistent messages of about len bytes to the place, with confirms that are not waited for. */
 void world_publish(struct world *w, enum place place, unsigned count, uint32_t len);
 /* A message of the model was sent on CH_CONFIRM in another way. */

@@ -1,0 +1,18 @@
+/* stores: scripts over what lies outside the journal, and over what is made again from it: streams, pages that get holes and
+ * move, the keys of a queue that deduplicates. One thread.
+ */
+#ifndef MILLRACE_TESTS_SIM_STORES_H
+#define MILLRACE_TESTS_SIM_STORES_H
+
+#include "world.h"
+
+/* Each on a connected world with furniture; ends early when the world dies. */
+
+/* Files of streams are filled, sealed, synced, fed from, read and dropped. */
+void stores_streams(struct world *w);
+/* Pages get holes, counts of returns and transient messages, and move; meanwhile somebody copies the journal. */
+void stores_pages(struct world *w);
+/* Keys are accepted while the journal is compacted. */
+void stores_keys(struct world *w, unsigned count);
+
+#endif
