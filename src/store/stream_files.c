@@ -703,12 +703,9 @@ int stream_files_make_copy(struct stream_files *files, const struct stream_name 
     char path[WAL_PATH_MAX];
     const char *text = path_of_name(files, name, path);
     int err;
-    while ((err = files->os->open(files->os, path, OS_WRITE | OS_CREATE | OS_EXCLUSIVE, ret_fd)) != 0) {
-        if (err == -EEXIST) { /* from before the start: nobody names it, and removing it has failed */
-            err = files->os->unlink(files->os, path);
-            if (err)
-                break;
-        } else if ((err != -EMFILE && err != -ENFILE) || (!readers_give_up(files) && !writer_give_up(files)))
+    /* One that is there already is from a try that failed: nobody names it. */
+    while ((err = files->os->open(files->os, path, OS_WRITE | OS_CREATE | OS_TRUNCATE, ret_fd)) != 0) {
+        if ((err != -EMFILE && err != -ENFILE) || (!readers_give_up(files) && !writer_give_up(files)))
             break;
     }
     return err ? fault(files, err, "create %s", text) : 0;
