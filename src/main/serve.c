@@ -33,7 +33,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#define COMPACT_SLICE_BYTES (128u * 1024) /* with the pace: 128 MB/s of a snapshot while clients are busy */
+#define COMPACT_SLICE_BYTES (64u * 1024) /* with the pace: 64 MB/s of a snapshot while clients are busy */
 #define COMPACT_PACE_NS NS_PER_MS
 #define LOOPS_MAX 64
 #define LISTENERS_MAX 32
