@@ -86,4 +86,38 @@ RIG_FN void put(struct rig *rig, const char *queue, const char *body)
     assert_string_equal(rig_error(rig), "");
 }
 
+/* Plays a storm on a new broker again and again: the n-th allocation fails, once or with all after it (each 7th n then). Whatever
+ * happens its state is in order and a restart works; what `count` (NULL: nothing) has counted before it, `after` compares. */
+RIG_FN void each_allocation_fails(bool (*storm)(struct rig *rig), uint64_t (*count)(struct rig *rig),
+                                  void (*after)(struct rig *rig, uint64_t counted))
+{
+    for (int for_ever = 0; for_ever < 2; for_ever++)
+        for (uint64_t n = 1; n < 3000; n += for_ever ? 7 : 1) {
+            struct rig_log *log = rig_log_new();
+            const char *why;
+            struct rig *rig = rig_try(log, NULL, 1700000000000, &why);
+            assert_null(why);
+            rig->starved = true;
+            mem_fail_at(n, for_ever);
+            (void)storm(rig);
+            uint64_t hit = mem_failures_hit();
+            mem_fail_at(0, false);
+            rig->starved = false;
+            uint64_t counted = count ? count(rig) : 0;
+            rig_pass(rig, 2000);
+            broker_check(rig->b);
+            struct broker_options options = rig->options;
+            wall_t wall = rig->wall;
+            rig_free(rig);
+            rig = rig_new(log, &options, wall);
+            rig_step(rig);
+            if (after)
+                after(rig, counted);
+            rig_free(rig);
+            rig_log_free(log);
+            if (!hit)
+                break;
+        }
+}
+
 #endif

@@ -824,34 +824,10 @@ static bool storm(struct rig *rig)
            rig_ask(rig, CMD_QUEUE_DELETE, 1, 1, "s", NULL, NULL, (struct slice){0}, 0);
 }
 
-/* Fails the n-th allocation, once or from then on: whatever happens, nothing is out of order, and a restart works. */
 static void without_memory(void **state)
 {
     (void)state;
-    for (int for_ever = 0; for_ever < 2; for_ever++)
-        for (uint64_t n = 1; n < 3000; n += for_ever ? 7 : 1) {
-            struct rig_log *log = rig_log_new();
-            const char *why;
-            struct rig *rig = rig_try(log, NULL, 1700000000000, &why);
-            assert_null(why);
-            rig->starved = true;
-            mem_fail_at(n, for_ever);
-            (void)storm(rig);
-            uint64_t hit = mem_failures_hit();
-            mem_fail_at(0, false);
-            rig->starved = false;
-            rig_pass(rig, 2000);
-            broker_check(rig->b);
-            struct broker_options options = rig->options;
-            wall_t wall = rig->wall;
-            rig_free(rig);
-            rig = rig_new(log, &options, wall);
-            rig_step(rig);
-            rig_free(rig);
-            rig_log_free(log);
-            if (!hit)
-                break;
-        }
+    each_allocation_fails(storm, NULL, NULL);
 }
 
 int main(void)
