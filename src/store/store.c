@@ -225,6 +225,13 @@ static struct page_job *job_take(struct job_queue *queue)
     return job;
 }
 
+/* How long the page will be stands in where.len until it is written: looking at every message costs, so it is done once. */
+static void measure(struct page_job *job)
+{
+    uint64_t len = page_len(job);
+    job->where.len = len <= PAGE_LEN_MAX ? (uint32_t)len : UINT32_MAX;
+}
+
 static void take_in(struct store *store)
 {
     struct page_job **slot;
@@ -236,7 +243,10 @@ static void take_in(struct store *store)
         switch (job->type) {
         case PAGE_READ: job_put(&store->reads, job); break;
         case PAGE_DROP: job_put(&store->drops, job); break;
-        case PAGE_WRITE: job_put(&store->writes, job); break;
+        case PAGE_WRITE:
+            measure(job);
+            job_put(&store->writes, job);
+            break;
         }
     }
 }
@@ -391,7 +401,7 @@ static struct batch batch_of(const struct store *store, uint64_t limit)
     struct batch batch = {0};
     while (batch.count < store->writes.len) {
         const struct page_job *job = job_peek(&store->writes, batch.count);
-        uint64_t len = page_len(job);
+        uint64_t len = job->where.len;
         if (batch.count && (len > limit - batch.bytes || is_large(job)))
             break;
         batch.bytes += len;
@@ -409,7 +419,7 @@ static void encode(struct store *store, const struct batch *batch)
     uint32_t at = 0, segment = store->segments.open;
     for (uint32_t i = 0; i < batch->count; i++) {
         struct page_job *job = job_peek(&store->writes, i);
-        uint32_t offset = (uint32_t)store->segments.offset + at, len = (uint32_t)page_len(job);
+        uint32_t offset = (uint32_t)store->segments.offset + at, len = job->where.len;
         page_encode(job, page_seed(store->segments.uuid, segment, offset), store->buffer + at, len);
         job->where = (struct page_where){.segment = segment, .offset = offset, .len = len};
         at += len;
@@ -422,7 +432,7 @@ static void encode(struct store *store, const struct batch *batch)
 static int write_some(struct store *store, struct batch *batch)
 {
     struct segments *segments = &store->segments;
-    uint64_t first = page_len(job_peek(&store->writes, 0));
+    uint64_t first = job_peek(&store->writes, 0)->where.len;
     *batch = batch_of(store, BATCH_BYTES);
     snprintf(segments->fault, sizeof segments->fault, "encode a page: no memory, or it is too large");
     if (first > PAGE_LEN_MAX) {
