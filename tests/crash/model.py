@@ -47,10 +47,11 @@ def key_of(run, body):
 
 class Note:
     """What is known of one message."""
-    __slots__ = ("key", "allowed", "settled", "confirmed", "seen", "held", "group", "gone")
+    __slots__ = ("key", "allowed", "settled", "confirmed", "seen", "taken", "held", "group", "gone")
 
     def __init__(self, key, allowed):
         self.key, self.allowed = key, allowed
+        self.taken = False          # an audit, which may not have come to its end, held it away from its queue
         self.settled = False        # that it exists (or existed) is known
         self.confirmed = False
         self.seen = ()              # places it was delivered from: the next delivery there must be flagged
@@ -177,7 +178,12 @@ class Model:
 
     def ordered(self, note, place):
         """A message that an audit had taken from its queue died later than those behind it: it may stand behind them."""
-        return place not in UNORDERED and SOURCE.get(place) not in note.seen
+        return place not in UNORDERED and SOURCE.get(place) not in note.seen and not (note.taken and place in SOURCE)
+
+    def taken(self, place, key):
+        """An audit got it just now. The power may go before the audit ends, and then nobody has told of it otherwise."""
+        if place in NEXT and key in self.notes:
+            self.notes[key].taken = True
 
     def settle(self, group, happened):
         if group.open:

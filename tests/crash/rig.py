@@ -152,6 +152,7 @@ class Audit:
                     self.last = m.delivery_tag
                     key = model.key_of(self.model.run, m.body)
                     wanted.discard(key)
+                    self.model.taken(m.consumer_tag, key)
                     if stop_after is not None and self.last >= stop_after:
                         return True
                 elif m.name == "queue.declare-ok":

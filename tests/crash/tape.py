@@ -9,7 +9,7 @@ from collections import namedtuple
 
 import model
 
-TOLD = ("publish", "confirm", "ack", "sealed", "reject", "rejected", "requeued", "begin", "settle", "delivered", "look",
+TOLD = ("publish", "confirm", "ack", "sealed", "reject", "rejected", "requeued", "begin", "settle", "delivered", "look", "taken",
         "crash", "audit", "queue", "ready")
 
 Ref = namedtuple("Ref", "kind key")
