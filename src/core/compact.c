@@ -462,7 +462,7 @@ bool compact_turn(struct broker *b)
             k->phase = COMPACT_IDLE;                   /* nothing was trimmed yet */
             return false;
         }
-        if (paced(b))
+        if (k->phase == COMPACT_MESSAGES && paced(b)) /* the catalogue is little, and its slices are short */
             return false;
         k->next_slice = b->now + b->options.compact_pace_ns;
         if (slice(b))
