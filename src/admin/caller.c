@@ -40,17 +40,6 @@ static void finish(struct caller *caller)
     mem_free(answer);
 }
 
-static bool send_close(struct caller *caller)
-{
-    struct command *command = hub_command(caller->session.hub, &caller->session);
-    if (!command) {
-        hub_wait_room(caller->session.hub, &caller->session);
-        return false;
-    }
-    command->type = CMD_SESSION_CLOSE;
-    return true;
-}
-
 static void on_answer(struct caller *caller, struct effect *effect)
 {
     CHECK(caller->busy && !caller->answered);
@@ -59,7 +48,7 @@ static void on_answer(struct caller *caller, struct effect *effect)
     caller->lsn = effect->lsn;
     if (effect->type == EFF_ERROR) {
         caller->failed = true;
-        send_close(caller); /* finish follows SESSION_CLOSED */
+        hub_close(caller->session.hub, &caller->session); /* finish follows SESSION_CLOSED */
     } else if (caller->wait_durable && caller->lsn > hub_durable(caller->session.hub)) {
         hub_hold(caller->session.hub, &caller->session);
     } else {
@@ -105,13 +94,6 @@ static bool on_durable(struct session *session, lsn_t durable)
     return false;
 }
 
-static void on_room(struct session *session)
-{
-    struct caller *caller = CONTAINER_OF(session, struct caller, session);
-    if (caller->closing || caller->failed)
-        send_close(caller);
-}
-
 static void on_free(struct session *session)
 {
     struct caller *caller = CONTAINER_OF(session, struct caller, session);
@@ -125,8 +107,7 @@ bool caller_init(struct caller *ret, struct hub *hub)
 {
     struct engine engine = ret->session.engine;
     *ret = (struct caller){
-        .session = {
-            .engine = engine, .on_effect = on_effect, .on_durable = on_durable, .on_room = on_room, .free = on_free}};
+        .session = {.engine = engine, .on_effect = on_effect, .on_durable = on_durable, .free = on_free}};
     return hub_attach(hub, &ret->session);
 }
 
@@ -162,5 +143,5 @@ void caller_close(struct caller *caller)
         return;
     }
     if (!caller->failed) /* else a close is on its way already */
-        send_close(caller);
+        hub_close(caller->session.hub, &caller->session);
 }

@@ -128,6 +128,20 @@ void hub_wait_room(struct hub *hub, struct session *session)
     list_insert(&hub->waiting, &session->wait_link);
 }
 
+void hub_close(struct hub *hub, struct session *session)
+{
+    if (!session->core_open || session->close_sent)
+        return;
+    struct command *command = hub_command(hub, session);
+    session->owes_close = !command;
+    if (!command) {
+        hub_wait_room(hub, session);
+        return;
+    }
+    command->type = CMD_SESSION_CLOSE;
+    session->close_sent = true;
+}
+
 void hub_hold(struct hub *hub, struct session *session)
 {
     if (session->on_held)
@@ -180,7 +194,7 @@ static void give_effect(struct hub *hub, struct effect *effect, mono_t now)
     CHECK(session); /* numbers are not reused before SESSION_CLOSED, and a session lives until then */
     session->engine.now = now;
     if (effect->type == EFF_SESSION_CLOSED)
-        session->core_open = false;
+        session->core_open = session->close_sent = false;
     session->on_effect(session, effect);
     if (session->gone && !session->core_open) {
         hub_detach(hub, session);
@@ -202,7 +216,10 @@ static void call_waiting(struct hub *hub, mono_t now)
         list_remove(&session->wait_link);
         session->on_wait = false;
         session->engine.now = now;
-        session->on_room(session);
+        if (session->owes_close)
+            hub_close(hub, session);
+        if (session->on_room)
+            session->on_room(session);
         if (!session->gone)
             engine_dirty(&session->engine);
     }

@@ -17,17 +17,20 @@ struct session {
     struct engine engine;
     struct hub *hub;
     uint32_t number;
-    bool core_open; /* SESSION_OPEN was sent and SESSION_CLOSED has not come; the engine sets it, the hub clears it */
-    bool gone;      /* the transport is gone: the engine lives on only for the core's last word */
-    bool on_held;   /* is on the hub's list of sessions that hold something until durable */
-    bool on_wait;   /* is on the hub's list of sessions that were refused a command slot */
+    bool core_open;  /* SESSION_OPEN was sent and SESSION_CLOSED has not come; the engine sets it, the hub clears it */
+    bool gone;       /* the transport is gone: the engine lives on only for the core's last word */
+    bool on_held;    /* is on the hub's list of sessions that hold something until durable */
+    bool on_wait;    /* is on the hub's list of sessions that were refused a command slot */
+    bool close_sent; /* SESSION_CLOSE is in the ring */
+    bool owes_close; /* … must be sent when there is room */
     struct list held_link;
     struct list wait_link;
     void (*on_effect)(struct session *session, struct effect *effect); /* takes over msg and answer */
     /* Once a turn while something is held, after the turn's effects: releases what `durable` allows. True while something
      * is still held. */
     bool (*on_durable)(struct session *session, lsn_t durable);
-    /* There are command slots again: send what was owed. Called after hub_wait_room, also when the transport is gone. */
+    /* There are command slots again: send what was owed. Called after hub_wait_room, also when the transport is gone. May
+     * be NULL. */
     void (*on_room)(struct session *session);
     void (*free)(struct session *session); /* after SESSION_CLOSED and closed */
 };
@@ -51,6 +54,9 @@ struct command *hub_command(struct hub *hub, struct session *session);
 uint32_t hub_room(struct hub *hub);
 /* Remembers that the session was refused a slot, so that hub_turn calls on_room and makes it dirty when there is room. */
 void hub_wait_room(struct hub *hub, struct session *session);
+
+/* Asks the core to let go of the session, once, as soon as there is a slot; nothing if it never was open. */
+void hub_close(struct hub *hub, struct session *session);
 
 /* The session holds something: on_durable is called at the end of this turn and of every later one. */
 void hub_hold(struct hub *hub, struct session *session);

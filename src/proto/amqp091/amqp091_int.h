@@ -59,8 +59,6 @@ struct amqp091 {
     uint8_t capabilities; /* enum amqp091_capability, of the client */
     uint8_t mechanism;    /* index into the mechanism table */
     bool wrote;           /* something left since the last look at the heartbeat */
-    bool close_sent;      /* SESSION_CLOSE is in the ring */
-    bool owes_close;      /* … must be sent when there is room */
     bool owes_credit;
     bool owes_channels; /* a channel owes its CHANNEL_CLOSE */
     struct amqp091_tune offered, asked, agreed;
@@ -186,8 +184,6 @@ void amqp091_fail(struct amqp091 *a, enum error_code code, uint16_t class_id, ui
 void amqp091_fail_memory(struct amqp091 *a);
 /* Closes the transport without another word, after delay_ms of throwing away what comes. */
 void amqp091_drop(struct amqp091 *a, uint32_t delay_ms);
-/* Tells the core that the session is over, now or when there is room. */
-void amqp091_session_close(struct amqp091 *a);
 /* The next tick at `due` at the latest. */
 void amqp091_tick_by(struct amqp091 *a, mono_t due);
 

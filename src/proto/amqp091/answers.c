@@ -27,7 +27,7 @@ void amqp091_credit_return(struct amqp091 *a)
     size_t waiting = a->session.engine.out.len;
     uint64_t left = a->credit_bytes > waiting ? a->credit_bytes - waiting : 0;
     a->owes_credit = false;
-    if (left < AMQP091_CREDIT_STEP || !a->session.core_open || a->close_sent)
+    if (left < AMQP091_CREDIT_STEP || !a->session.core_open || a->session.close_sent)
         return;
     struct command *command = hub_command(amqp091_hub(a), &a->session);
     if (!command) {

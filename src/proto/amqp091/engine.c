@@ -91,20 +91,6 @@ size_t amqp091_reply_text(char *ret, enum error_code code, struct slice text)
     return 255;
 }
 
-void amqp091_session_close(struct amqp091 *a)
-{
-    if (!a->session.core_open || a->close_sent)
-        return;
-    struct command *command = hub_command(amqp091_hub(a), &a->session);
-    a->owes_close = !command;
-    if (!command) {
-        hub_wait_room(amqp091_hub(a), &a->session);
-        return;
-    }
-    command->type = CMD_SESSION_CLOSE;
-    a->close_sent = true;
-}
-
 /* From now on everything is thrown away; nothing pauses that. */
 static void end_by(struct amqp091 *a, enum amqp091_state state, uint32_t wait_ms)
 {
@@ -117,7 +103,7 @@ static void end_by(struct amqp091 *a, enum amqp091_state state, uint32_t wait_ms
 
 void amqp091_drop(struct amqp091 *a, uint32_t delay_ms)
 {
-    amqp091_session_close(a);
+    hub_close(amqp091_hub(a), &a->session);
     if (a->state != CONN_DYING)
         end_by(a, CONN_DYING, delay_ms);
     if (delay_ms == 0)
@@ -135,7 +121,7 @@ static void send_close(struct amqp091 *a, enum error_code code, uint16_t class_i
                                                           .reply_text = slice_of(reply, len),
                                                           .class_id = class_id,
                                                           .method_id = method_id});
-    amqp091_session_close(a);
+    hub_close(amqp091_hub(a), &a->session);
     end_by(a, CONN_CLOSING, wait_ms);
 }
 
@@ -199,7 +185,7 @@ static void fail_unexpected(struct amqp091 *a, uint8_t type, struct slice payloa
 
 static void on_close(struct amqp091 *a)
 {
-    amqp091_session_close(a);
+    hub_close(amqp091_hub(a), &a->session);
     a->pauses = 0;
     a->session.engine.paused = false;
     amqp091_state_move(a, CONN_LEAVING);
@@ -499,7 +485,7 @@ static mono_t engine_tick(struct engine *engine, mono_t now)
         return engine->next_tick = tick_heartbeat(a, now);
     if (now < a->deadline)
         return engine->next_tick = a->deadline;
-    amqp091_session_close(a);
+    hub_close(amqp091_hub(a), &a->session);
     if (a->state != CONN_DYING)
         amqp091_state_move(a, CONN_DYING);
     engine->want_close = true;
@@ -550,7 +536,7 @@ static void engine_closed(struct engine *engine)
     amqp091_channels_free(a);
     outq_fini(&engine->out);
     a->session.gone = true;
-    amqp091_session_close(a);
+    hub_close(amqp091_hub(a), &a->session);
     if (a->session.core_open)
         return; /* the hub frees it with SESSION_CLOSED */
     hub_detach(amqp091_hub(a), &a->session);
@@ -560,8 +546,6 @@ static void engine_closed(struct engine *engine)
 static void session_on_room(struct session *session)
 {
     struct amqp091 *a = CONTAINER_OF(session, struct amqp091, session);
-    if (a->owes_close)
-        amqp091_session_close(a);
     if (a->owes_channels)
         amqp091_channels_pay(a);
     if (a->owes_credit)

@@ -213,7 +213,7 @@ void amqp091_logged_in(struct amqp091 *a)
 
 void amqp091_login_refused(struct amqp091 *a, const struct answer *answer)
 {
-    amqp091_session_close(a);
+    hub_close(amqp091_hub(a), &a->session);
     if (!(a->capabilities & CLIENT_AUTH_CLOSE)) {
         amqp091_drop(a, AUTH_DELAY_MS);
         return;
