@@ -445,11 +445,10 @@ static void queue_put_op(struct broker *b, struct peer *peer, const struct comma
         refuse(b, peer, c, ERR_PRECONDITION_FAILED, "streams are switched off");
         return;
     }
-    if (log_reserve(b, 4096 + c->ask->args.len, 1))
-        q = queue_make(b, vhost, c->ask->name, c->ask->flags & ASK_DURABLE, false, c->ask->flags & ASK_AUTO_DELETE,
-                       c->ask->args, NULL, 0);
+    lsn_t lsn;
+    q = queue_create(b, vhost, c->ask->name, c->ask->flags, c->ask->args, NULL, &lsn);
     if (q)
-        done(b, peer, c, log_object(b, &q->object));
+        done(b, peer, c, lsn);
     else
         refuse(b, peer, c, ERR_RESOURCE_ERROR, "out of memory");
 }

@@ -49,6 +49,9 @@ static bool command_has_ask(enum command_type type)
     case CMD_CONSUME:
     case CMD_CANCEL:
     case CMD_GET:
+    case CMD_STREAM_LIST:
+    case CMD_STREAM_CREATE:
+    case CMD_STREAM_DELETE:
     case CMD_ADMIN: return true;
     default: return false;
     }

@@ -19,6 +19,7 @@
 #include "base/types.h"
 #include "core/message.h"
 #include "core/page.h"
+#include "core/stream_admin.h"
 #include "core/stream_job.h"
 
 enum command_type {
@@ -49,6 +50,8 @@ enum ask_flag {
     ASK_VERIFY_OK = 1 << 16,
     ASK_NO_WAIT = 1 << 17,        /* the engine will not show the answer; it is emitted all the same */
     ASK_INTERNAL_ADMIN = 1 << 18, /* the control socket: skips permission checks */
+    ASK_CHECK_ONLY = 1 << 19,     /* says what would become of it, and changes nothing */
+    ASK_SIZES = 1 << 20,          /* rows of streams with what each partition holds */
 };
 
 /* Operands of a cold command: one block made by ask_new, freed by the core. Slices point into the block. */

@@ -85,6 +85,7 @@ struct vhost {
     struct slice name, default_queue_type;
     struct map exchanges, queues, bindings;
     struct list policies;
+    struct list streams;  /* by id */
     struct queue *delays; /* hidden queue that holds delayed messages; NULL until needed */
     bool deleting;
 };
@@ -772,7 +773,13 @@ void route_fini(struct route *route);
 struct queue *queue_find(struct vhost *vhost, struct slice name);
 MUST_USE struct queue *queue_make(struct broker *b, struct vhost *vhost, struct slice name, bool durable,
                                   bool exclusive, bool auto_delete, struct slice args, struct peer *owner, uint64_t id);
+/* The same with its record in the journal: nobody has its name. owner: it is exclusive. NULL: no memory, or no room. */
+MUST_USE struct queue *queue_create(struct broker *b, struct vhost *vhost, struct slice name, uint32_t flags,
+                                    struct slice args, struct peer *owner, lsn_t *ret_lsn);
 void queue_delete(struct broker *b, struct queue *q);
+/* The same in two halves, for an answer between them. log_object_reserve has said yes. */
+lsn_t queue_end_begin(struct broker *b, struct queue *q);
+void queue_end_finish(struct broker *b, struct queue *q);
 uint64_t queue_purge(struct broker *b, struct queue *q);
 void queue_used(struct broker *b, struct queue *q);
 void queue_expires(void *arg, struct timer *timer); /* fires in a queue's expires_timer */

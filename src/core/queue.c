@@ -220,8 +220,21 @@ static void drop_entries(struct broker *b, struct queue *q)
     CHECK(list_empty(&q->busy->pages));
 }
 
+struct queue *queue_create(struct broker *b, struct vhost *vhost, struct slice name, uint32_t flags, struct slice args,
+                           struct peer *owner, lsn_t *ret_lsn)
+{
+    bool exclusive = owner != NULL;
+    if (!log_reserve(b, name.len + args.len + 4096, 1))
+        return NULL;
+    struct queue *q = queue_make(b, vhost, name, (flags & ASK_DURABLE) && !exclusive, exclusive,
+                                 flags & ASK_AUTO_DELETE, args, owner, 0);
+    if (q)
+        *ret_lsn = log_object(b, &q->object);
+    return q;
+}
+
 /* The first half of a deletion: one record in the journal, and from here on nobody starts another. */
-static lsn_t journal_end(struct broker *b, struct queue *q)
+lsn_t queue_end_begin(struct broker *b, struct queue *q)
 {
     q->deleting = true;
     (void)dead_letter_run(b, UINT32_MAX);
@@ -232,7 +245,7 @@ static lsn_t journal_end(struct broker *b, struct queue *q)
 }
 
 /* The second: consumers are told, bindings go, messages are gone at once for everybody. */
-static void dismantle(struct broker *b, struct queue *q)
+void queue_end_finish(struct broker *b, struct queue *q)
 {
     getters_end(b, q);
     while (!list_empty(&q->busy->consumers))
@@ -257,8 +270,8 @@ void queue_delete(struct broker *b, struct queue *q)
 {
     if (q->deleting)
         return;
-    (void)journal_end(b, q);
-    dismantle(b, q);
+    (void)queue_end_begin(b, q);
+    queue_end_finish(b, q);
 }
 
 uint64_t queue_purge(struct broker *b, struct queue *q)
@@ -430,16 +443,13 @@ static void declare_new(struct broker *b, struct channel *ch, struct command *c,
              SLICE_ARG(peer->vhost->name));
         return;
     }
-    bool exclusive = flags & ASK_EXCLUSIVE;
-    struct queue *q = NULL;
-    if (log_reserve(b, name.len + c->ask->args.len + 1024, 1))
-        q = queue_make(b, peer->vhost, name, (flags & ASK_DURABLE) && !exclusive, exclusive, flags & ASK_AUTO_DELETE,
-                       c->ask->args, exclusive ? peer : NULL, 0);
-    if (!q) {
+    lsn_t lsn;
+    struct queue *q =
+        queue_create(b, peer->vhost, name, flags, c->ask->args, flags & ASK_EXCLUSIVE ? peer : NULL, &lsn);
+    if (q)
+        declared(b, ch, c, q, lsn);
+    else
         no_memory(b, peer, c->channel, c->origin);
-        return;
-    }
-    declared(b, ch, c, q, log_object(b, &q->object));
 }
 
 void do_queue_declare(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
@@ -534,8 +544,8 @@ void do_queue_delete(struct broker *b, struct peer *peer, struct channel *ch, st
     }
     /* The answer goes before the news of cancelled consumers: a client that consumes from what it deletes waits for it,
      * and some take the cancellation for the end of the channel. */
-    lsn_t lsn = q ? journal_end(b, q) : 0;
+    lsn_t lsn = q ? queue_end_begin(b, q) : 0;
     answer_ok(b, peer, c, lsn, (struct slice){0}, count, 0);
     if (q)
-        dismantle(b, q);
+        queue_end_finish(b, q);
 }

@@ -60,7 +60,7 @@ uint64_t stream_kept_for_feeders(const struct stream *s, uint32_t partition)
     return least;
 }
 
-static uint64_t partition_bytes(const struct partition *p)
+uint64_t stream_partition_bytes(const struct partition *p)
 {
     uint64_t bytes = p->tail.bytes;
     for (uint32_t i = 0; i < p->sealed_count; i++)
@@ -71,7 +71,7 @@ static uint64_t partition_bytes(const struct partition *p)
 static uint32_t out_of_time(const struct broker *b, const struct partition *p)
 {
     const struct queue_rules *r = p->stream->queue->rules;
-    uint64_t bytes = partition_bytes(p);
+    uint64_t bytes = stream_partition_bytes(p);
     uint64_t kept = stream_kept_for_feeders(p->stream, p->number);
     bool deletes = r->cleanup != CLEANUP_COMPACT;
     uint32_t n = 0;
@@ -189,6 +189,16 @@ static bool source_make(struct broker *b, struct stream *s)
     return true;
 }
 
+/* Ids ascend, but for those of a snapshot that was written while others were made. */
+static void enlist(struct stream *s)
+{
+    struct list *at = &s->queue->vhost->streams;
+    while (at->prev != &s->queue->vhost->streams &&
+           CONTAINER_OF(at->prev, struct stream, vhost_link)->queue->id > s->queue->id)
+        at = at->prev;
+    list_insert(at, &s->vhost_link);
+}
+
 bool stream_make(struct broker *b, struct queue *q)
 {
     uint32_t count = q->rules->partitions > 0 ? (uint32_t)q->rules->partitions : 1;
@@ -211,6 +221,7 @@ bool stream_make(struct broker *b, struct queue *q)
         return false;
     }
     q->stream = s;
+    enlist(s);
     arm_retention(b, s);
     return true;
 }
@@ -243,6 +254,7 @@ void stream_free(struct broker *b, struct queue *q)
     CHECK(list_empty(&s->followers) && list_empty(&s->cursors));
     wheel_cancel(&b->wheel, &s->retention);
     list_remove(&s->hungry_link);
+    list_remove(&s->vhost_link);
     for (uint32_t i = 0; i < s->partition_count; i++) {
         partition_end(b, &s->partitions[i]);
         if (!b->recovering && !b->removal_lost)
@@ -263,6 +275,6 @@ uint64_t stream_bytes(const struct queue *q)
 {
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < q->stream->partition_count; i++)
-        bytes += partition_bytes(&q->stream->partitions[i]);
+        bytes += stream_partition_bytes(&q->stream->partitions[i]);
     return bytes;
 }

@@ -86,6 +86,7 @@ struct partition {
 
 struct stream {
     struct queue *queue;
+    struct list vhost_link;  /* vhost->streams */
     struct exchange *source; /* NULL: the name is too long for one */
     struct list followers, idle /* consumers waiting for records, by ready_link */, cursors;
     uint32_t partition_count, turn;
@@ -171,6 +172,7 @@ bool stream_put_rewritten(struct partition *p, const struct stream_extent *made)
 /* ---- stream.c ---- */
 void stream_awake(struct broker *b, struct stream *s); /* something may be readable that was not */
 void stream_retention(struct broker *b, struct stream *s);
+uint64_t stream_partition_bytes(const struct partition *p); /* of its files */
 uint64_t stream_kept_for_feeders(const struct stream *s, uint32_t partition);
 
 /* ---- records.c ---- */

@@ -43,6 +43,7 @@ struct vhost *vhost_put(struct broker *b, struct slice name, struct slice defaul
     map_init_keyed(&vhost->queues, b->seed + 12, queue_name_of);
     map_init(&vhost->bindings, b->seed + 13);
     list_init(&vhost->policies);
+    list_init(&vhost->streams);
     object_add(b, &vhost->object, OBJ_VHOST, true);
     b->totals.vhosts++;
     if (!exchange_make_defaults(b, vhost)) {
