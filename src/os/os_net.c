@@ -112,6 +112,30 @@ static void describe_v6(const struct sockaddr_in6 *address, struct os_peer *ret)
                     (IN6_IS_ADDR_V4MAPPED(&address->sin6_addr) && address->sin6_addr.s6_addr[12] == 127);
 }
 
+/* Where an accepted socket ends on our side. */
+static void describe_local(int fd, struct os_peer *ret)
+{
+    union {
+        struct sockaddr any;
+        struct sockaddr_in v4;
+        struct sockaddr_in6 v6;
+        struct sockaddr_storage room;
+    } address;
+    socklen_t len = sizeof address;
+    if (getsockname(fd, &address.any, &len) < 0)
+        return;
+    if (address.any.sa_family == AF_INET) {
+        inet_ntop(AF_INET, &address.v4.sin_addr, ret->local, sizeof ret->local);
+        ret->local_port = ntohs(address.v4.sin_port);
+    } else if (address.any.sa_family == AF_INET6) {
+        if (IN6_IS_ADDR_V4MAPPED(&address.v6.sin6_addr))
+            inet_ntop(AF_INET, address.v6.sin6_addr.s6_addr + 12, ret->local, sizeof ret->local);
+        else
+            inet_ntop(AF_INET6, &address.v6.sin6_addr, ret->local, sizeof ret->local);
+        ret->local_port = ntohs(address.v6.sin6_port);
+    }
+}
+
 int os_accept(int listener, int *ret_fd, struct os_peer *ret_peer)
 {
     union {
@@ -124,6 +148,8 @@ int os_accept(int listener, int *ret_fd, struct os_peer *ret_peer)
     int fd = accept4(listener, &address.any, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0)
         return -errno;
+    *ret_peer = (struct os_peer){.text = ""};
+    describe_local(fd, ret_peer);
     if (address.any.sa_family == AF_INET)
         describe_v4(&address.v4, ret_peer);
     else if (address.any.sa_family == AF_INET6)
@@ -136,18 +162,9 @@ int os_accept(int listener, int *ret_fd, struct os_peer *ret_peer)
 
 uint16_t os_socket_port(int fd)
 {
-    union {
-        struct sockaddr any;
-        struct sockaddr_in v4;
-        struct sockaddr_in6 v6;
-        struct sockaddr_storage room;
-    } address;
-    socklen_t len = sizeof address;
-    if (getsockname(fd, &address.any, &len) < 0)
-        return 0;
-    if (address.any.sa_family == AF_INET)
-        return ntohs(address.v4.sin_port);
-    return address.any.sa_family == AF_INET6 ? ntohs(address.v6.sin6_port) : 0;
+    struct os_peer here = {.text = ""};
+    describe_local(fd, &here);
+    return here.local_port;
 }
 
 int64_t os_recv(int fd, void *ret, size_t len)

@@ -16,6 +16,8 @@
 struct os_peer {
     char text[OS_ADDRESS_MAX]; /* 127.0.0.1:40112, [::1]:40112, or `local` for a Unix socket */
     bool loopback;
+    char local[OS_ADDRESS_MAX]; /* the address it has connected to, without port and brackets; empty for `local` */
+    uint16_t local_port;
 };
 
 /* host: a numeric IPv4 or IPv6 address, or a name that resolves to one. Accepted sockets send small packets at once. */

@@ -1,0 +1,349 @@
+/* Produce and InitProducerId.
+ *
+ * Every batch is copied once, from what was received into the message that journal and stream will share, and checked
+ * there; the core then gives it its offset. One command a batch, answered in the order of the commands. With acks=all the
+ * answer is held until all of them are durable; with acks=0 there is none, and an error ends the connection, as in Kafka.
+ */
+#include "fmt/compress.h"
+#include "fmt/record_batch.h"
+#include "proto/kafka/kafka_int.h"
+#include "proto/kafka/names.h"
+
+#define ACKS_ALL (-1)
+#define CLOCK_AHEAD_MS 3600000 /* message.timestamp.after.max.ms */
+#define PARTITION_MAX UINT16_MAX
+
+struct row {         /* a partition of the request */
+    struct msg *msg; /* until it is the core's; NULL: it has its error already */
+    struct slice name;
+    uint64_t stream; /* of requests that name topics by their ids */
+    struct kafka_produce_response_partition *said;
+};
+
+struct produce {
+    struct kafka_lookup lookup;
+    struct row *rows;
+    uint32_t count, sent, answered;
+    bool failed;
+    bool by_id, zstd_refused;
+};
+
+/* ---- what is wrong with a batch ---- */
+
+static const int16_t batch_errors[] = {
+    [RECORD_SHORT] = KAFKA_ERR_CORRUPT_MESSAGE,
+    [RECORD_DAMAGED] = KAFKA_ERR_CORRUPT_MESSAGE,
+    [RECORD_INVALID] = KAFKA_ERR_INVALID_RECORD,
+    [RECORD_OLD_FORMAT] = KAFKA_ERR_UNSUPPORTED_FOR_MESSAGE_FORMAT,
+    [RECORD_TOO_LARGE] = KAFKA_ERR_MESSAGE_TOO_LARGE,
+    [RECORD_BAD_TIMESTAMP] = KAFKA_ERR_INVALID_TIMESTAMP,
+    [RECORD_BAD_CODEC] = KAFKA_ERR_UNSUPPORTED_COMPRESSION_TYPE,
+    [RECORD_NO_MEMORY] = KAFKA_ERR_KAFKA_STORAGE_ERROR,
+};
+
+static const int16_t core_errors[] = {
+    [PRODUCE_OK] = KAFKA_ERR_NONE,
+    [PRODUCE_DUPLICATE] = KAFKA_ERR_NONE,
+    [PRODUCE_UNKNOWN] = KAFKA_ERR_UNKNOWN_TOPIC_OR_PARTITION,
+    [PRODUCE_REFUSED] = KAFKA_ERR_TOPIC_AUTHORIZATION_FAILED,
+    [PRODUCE_OUT_OF_ORDER] = KAFKA_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER,
+    [PRODUCE_OLD_EPOCH] = KAFKA_ERR_INVALID_PRODUCER_EPOCH,
+    [PRODUCE_NO_ROOM] = KAFKA_ERR_KAFKA_STORAGE_ERROR,
+    [PRODUCE_NO_MEMORY] = KAFKA_ERR_KAFKA_STORAGE_ERROR,
+};
+
+static void row_fail(struct kafka *k, struct produce *p, struct row *row, int16_t error, const char *text)
+{
+    if (row->msg)
+        msg_unref(hub_heap(kafka_hub(k)), row->msg);
+    row->msg = NULL;
+    row->said->error_code = error;
+    row->said->base_offset = -1;
+    row->said->error_message = text ? slice_str(text) : (struct slice){0};
+    p->failed = true;
+}
+
+static void note_fault(struct kafka *k, struct kafka_request *r, struct row *row, const struct record_fault *fault)
+{
+    if (fault->index < 0)
+        return;
+    row->said->record_errors.at = kafka_room(k, r, 1, sizeof *row->said->record_errors.at);
+    if (!row->said->record_errors.at)
+        return;
+    row->said->record_errors.count = 1;
+    row->said->record_errors.at[0] = (struct kafka_produce_response_record_error){
+        .batch_index = fault->index, .batch_index_error_message = slice_str(fault->why)};
+}
+
+/* The batch is as a broker must have it. */
+static bool check(struct kafka *k, struct kafka_request *r, struct row *row, bool compacts)
+{
+    struct produce *p = r->state;
+    struct record_limits limits = {.bytes_max = k->options->batch_bytes_max,
+                                   .unpacked_max = k->options->unpacked_bytes_max,
+                                   .timestamp_max = k->options->wall(k->options->wall_arg) + CLOCK_AHEAD_MS,
+                                   .keys_needed = compacts,
+                                   .zstd_refused = p->zstd_refused};
+    struct record_check found;
+    struct record_fault fault = {.index = -1};
+    enum record_verdict verdict = record_batch_check(msg_body(row->msg), &limits, k->compress, &found, &fault);
+    if (verdict == RECORD_OK && found.batch.transactional) {
+        row_fail(k, p, row, KAFKA_ERR_INVALID_TXN_STATE, "there are no transactions here yet");
+        return false;
+    }
+    if (verdict == RECORD_OK) {
+        if (found.opened && found.max_timestamp != found.batch.max_timestamp)
+            record_batch_set_max_timestamp(msg_body_room(row->msg), row->msg->body_len, false, found.max_timestamp);
+        return true;
+    }
+    note_fault(k, r, row, &fault);
+    row_fail(k, p, row, batch_errors[verdict], fault.why);
+    return false;
+}
+
+/* ---- the request ---- */
+
+static bool keep_batch(struct kafka *k, struct kafka_request *r, struct row *row, struct slice records)
+{
+    struct slice none = {0};
+    row->msg = msg_new(hub_heap(kafka_hub(k)), none, none, none, records.len);
+    if (!row->msg) {
+        kafka_drop_memory(k);
+        return false;
+    }
+    memcpy(msg_body_room(row->msg), records.ptr, records.len);
+    row->msg->flags = MSG_BATCH | MSG_PERSISTENT;
+    row->msg->expiration_ms = -1;
+    r->bytes += (uint32_t)records.len;
+    k->inflight_bytes += records.len;
+    return true;
+}
+
+static bool keep_partition(struct kafka *k, struct kafka_request *r,
+                           const struct kafka_produce_request_partition *asked, struct row *row, int16_t error)
+{
+    struct produce *p = r->state;
+    *row->said = (struct kafka_produce_response_partition){
+        .index = asked->index, .base_offset = -1, .log_append_time_ms = -1, .log_start_offset = -1};
+    if (!error && asked->records.len < RECORD_BATCH_HEADER)
+        error = asked->records.len ? KAFKA_ERR_CORRUPT_MESSAGE : KAFKA_ERR_INVALID_RECORD;
+    if (!error && asked->records.len > k->options->batch_bytes_max)
+        error = KAFKA_ERR_MESSAGE_TOO_LARGE;
+    if (!error && (asked->index < 0 || asked->index > PARTITION_MAX))
+        error = KAFKA_ERR_UNKNOWN_TOPIC_OR_PARTITION;
+    if (error)
+        row_fail(k, p, row, error, NULL);
+    return error || keep_batch(k, r, row, asked->records);
+}
+
+static bool keep_topic(struct kafka *k, struct kafka_request *r, const struct kafka_produce_request_topic *asked,
+                       struct kafka_produce_response_topic *said, int16_t error)
+{
+    struct produce *p = r->state;
+    int32_t count = asked->partition_data.count;
+    uint64_t stream = 0;
+    said->name = kafka_keep(k, r, asked->name);
+    said->topic_id = asked->topic_id;
+    said->partition_responses.at = kafka_room(k, r, (size_t)count, sizeof *said->partition_responses.at);
+    if (!kafka_live(k))
+        return false;
+    said->partition_responses.count = count;
+    if (!error && p->by_id && !kafka_topic_of_uuid(k, &asked->topic_id, &stream))
+        error = KAFKA_ERR_UNKNOWN_TOPIC_ID;
+    for (int32_t i = 0; i < count; i++) {
+        struct row *row = &p->rows[p->count++];
+        *row = (struct row){.name = said->name, .stream = stream, .said = &said->partition_responses.at[i]};
+        if (!keep_partition(k, r, &asked->partition_data.at[i], row, error))
+            return false;
+    }
+    return true;
+}
+
+static bool look_names_up(struct kafka *k, struct kafka_request *r, const struct kafka_produce_response *said)
+{
+    struct produce *p = r->state;
+    struct slice *names = kafka_room(k, r, (size_t)said->responses.count, sizeof *names);
+    if (!names)
+        return false;
+    for (int32_t i = 0; i < said->responses.count; i++)
+        names[i] = said->responses.at[i].name;
+    return kafka_lookup_init(k, r, names, p->by_id ? 0 : (size_t)said->responses.count, &p->lookup);
+}
+
+/* Copies everything that is wanted later on. False: the connection has been dropped. */
+static bool keep(struct kafka *k, struct kafka_request *r)
+{
+    const struct kafka_produce_request *asked = r->message;
+    struct kafka_produce_response *said = r->response;
+    size_t partitions = 0;
+    for (int32_t i = 0; i < asked->topic_data.count; i++)
+        partitions +=
+            asked->topic_data.at[i].partition_data.count > 0 ? (size_t)asked->topic_data.at[i].partition_data.count : 0;
+    struct produce *p = r->state = kafka_room(k, r, 1, sizeof *p);
+    struct row *rows = p ? kafka_room(k, r, partitions, sizeof *rows) : NULL;
+    size_t topics = asked->topic_data.count > 0 ? (size_t)asked->topic_data.count : 0;
+    said->responses.at = rows ? kafka_room(k, r, topics, sizeof *said->responses.at) : NULL;
+    if (!said->responses.at)
+        return false;
+    *p = (struct produce){.rows = rows, .by_id = r->form.version >= 13, .zstd_refused = r->form.version < 7};
+    said->responses.count = (int32_t)topics;
+    r->silent = asked->acks == 0;
+    bool acks_ok = asked->acks >= ACKS_ALL && asked->acks <= 1;
+    for (size_t i = 0; i < topics; i++)
+        if (!keep_topic(k, r, &asked->topic_data.at[i], &said->responses.at[i],
+                        acks_ok ? KAFKA_ERR_NONE : KAFKA_ERR_INVALID_REQUIRED_ACKS))
+            return false;
+    return look_names_up(k, r, said);
+}
+
+/* ---- to the core ---- */
+
+/* False: it has its error. */
+static bool resolve(struct kafka *k, struct kafka_request *r, struct row *row)
+{
+    struct produce *p = r->state;
+    bool compacts = false;
+    if (!p->by_id) {
+        const struct kafka_topic *topic = kafka_topic_find(k, row->name);
+        if (!topic) {
+            row_fail(k, p, row, KAFKA_ERR_UNKNOWN_TOPIC_OR_PARTITION, NULL);
+            return false;
+        }
+        row->stream = topic->id;
+        compacts = topic->compacts;
+    }
+    return check(k, r, row, compacts);
+}
+
+static enum kafka_progress send_rows(struct kafka *k, struct kafka_request *r)
+{
+    struct produce *p = r->state;
+    for (; p->sent < p->count; p->sent++) {
+        struct row *row = &p->rows[p->sent];
+        if (!row->msg)
+            continue;
+        if (hub_room(kafka_hub(k)) == 0) {
+            hub_wait_room(kafka_hub(k), &k->session);
+            return KAFKA_AGAIN;
+        }
+        if (!resolve(k, r, row))
+            continue;
+        struct command *command = kafka_command(k, r, CMD_PRODUCE);
+        command->number = row->stream;
+        command->channel = (uint16_t)row->said->index;
+        command->msg = row->msg;
+        row->msg = NULL;
+        row->said->error_code = KAFKA_ERR_NONE;
+        row->said->base_offset = 0; /* until the answer comes: an error has -1 */
+    }
+    return KAFKA_SENT;
+}
+
+/* An error of a request that wants no answer. */
+static void end_silently(struct kafka *k, const struct kafka_request *r)
+{
+    const struct produce *p = r->state;
+    if (r->silent && p->failed && p->sent == p->count && !r->pending)
+        kafka_drop(k);
+}
+
+static bool has_compressed(const struct produce *p)
+{
+    for (uint32_t i = 0; i < p->count; i++)
+        if (p->rows[i].msg && msg_body(p->rows[i].msg).ptr[22] & 7)
+            return true;
+    return false;
+}
+
+static enum kafka_progress produce_go(struct kafka *k, struct kafka_request *r)
+{
+    if (!r->state && !keep(k, r))
+        return KAFKA_AGAIN;
+    struct produce *p = r->state;
+    if (kafka_lookup(k, r, &p->lookup) == KAFKA_AGAIN)
+        return KAFKA_AGAIN;
+    if (!k->compress && has_compressed(p) && !(k->compress = compress_new())) {
+        kafka_drop_memory(k);
+        return KAFKA_AGAIN;
+    }
+    enum kafka_progress progress = send_rows(k, r);
+    end_silently(k, r);
+    return progress;
+}
+
+/* ---- answers ---- */
+
+static void produced(struct kafka *k, struct kafka_request *r, const struct effect *e)
+{
+    struct produce *p = r->state;
+    while (p->rows[p->answered].said->base_offset < 0) /* those that were not sent */
+        p->answered++;
+    struct row *row = &p->rows[p->answered++];
+    if (core_errors[e->flags] != KAFKA_ERR_NONE) {
+        if (e->flags == PRODUCE_UNKNOWN && row->name.ptr)
+            kafka_topic_forget(k, row->name);
+        row_fail(k, p, row,
+                 p->by_id && e->flags == PRODUCE_UNKNOWN ? KAFKA_ERR_UNKNOWN_TOPIC_ID : core_errors[e->flags], NULL);
+        return;
+    }
+    row->said->base_offset = (int64_t)e->number;
+    row->said->log_start_offset = (int64_t)e->count;
+    const bool all = ((const struct kafka_produce_request *)r->message)->acks == ACKS_ALL;
+    if (all && e->lsn > r->lsn)
+        r->lsn = e->lsn;
+}
+
+static void produce_effect(struct kafka *k, struct kafka_request *r, struct effect *e)
+{
+    struct produce *p = r->state;
+    if (!p->lookup.done) {
+        kafka_lookup_effect(k, &p->lookup, e);
+        return;
+    }
+    if (e->type != EFF_PRODUCED) {
+        hub_drop(kafka_hub(k), e);
+        kafka_drop_memory(k);
+        return;
+    }
+    produced(k, r, e);
+    end_silently(k, r);
+}
+
+static void produce_drop(struct kafka *k, struct kafka_request *r)
+{
+    struct produce *p = r->state;
+    for (uint32_t i = 0; p && i < p->count; i++)
+        if (p->rows[i].msg)
+            msg_unref(hub_heap(kafka_hub(k)), p->rows[i].msg);
+}
+
+const struct kafka_handler kafka_on_produce = {
+    .go = produce_go, .effect = produce_effect, .drop = produce_drop, .in_place = true};
+
+/* ---- InitProducerId ---- */
+
+static enum kafka_progress init_producer_id_go(struct kafka *k, struct kafka_request *r)
+{
+    const struct kafka_init_producer_id_request *asked = r->message;
+    struct kafka_init_producer_id_response *said = r->response;
+    if (asked->transactional_id.ptr) { /* no client asks without AddPartitionsToTxn, which is not announced */
+        said->error_code = KAFKA_ERR_INVALID_REQUEST;
+        return KAFKA_SENT;
+    }
+    return kafka_command(k, r, CMD_PRODUCER_ID) ? KAFKA_SENT : KAFKA_AGAIN;
+}
+
+static void init_producer_id_effect(struct kafka *k, struct kafka_request *r, struct effect *e)
+{
+    struct kafka_init_producer_id_response *said = r->response;
+    if (e->type == EFF_ANSWER && e->answer) {
+        said->producer_id = (int64_t)e->answer->number;
+        said->producer_epoch = 0;
+        r->lsn = e->lsn;
+    } else {
+        kafka_drop_memory(k);
+    }
+    hub_drop(kafka_hub(k), e);
+}
+
+const struct kafka_handler kafka_on_init_producer_id = {.go = init_producer_id_go, .effect = init_producer_id_effect};
