@@ -374,12 +374,12 @@ ROWS = [
         count('{u}pol-dlx', 1)),
     row('stream: policy: expires does nothing', stream('{u}pol-exp'), confirm, put('a', key='{u}pol-exp'), function('wait', lambda p: time.sleep(0.5) or []),
         count('{u}pol-exp', 1)),
-    row('stream: policy: length and segments', stream('{u}pol-str'), confirm, put(*['%d' % (i % 10) * 10000 for i in range(60)], key='{u}pol-str'),
+    row('stream: policy: length and segments', stream('{u}pol-str'), confirm, put(*60 * ['x' * 10000], key='{u}pol-str'),
         first_is_gone('{u}pol-str')),
 
     # -- retention
     row('stream: retention: by bytes', stream(args={'x-max-length-bytes': 200000, 'x-stream-max-segment-size-bytes': 100000}), confirm,
-        put(*['%d' % (i % 10) * 10000 for i in range(60)]), first_is_gone(Q), read(0, prefetch=1), deliver(ch=2).ignore(
+        put(*60 * ['x' * 10000]), first_is_gone(Q), read(0, prefetch=1), deliver(ch=2).ignore(
             'headers', why='where the first segment ends is no promise').want(lambda s: s[0][0] == 'basic.deliver')),
 
     # -- partitions: Millrace alone
