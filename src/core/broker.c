@@ -52,6 +52,9 @@ static bool command_has_ask(enum command_type type)
     case CMD_STREAM_LIST:
     case CMD_STREAM_CREATE:
     case CMD_STREAM_DELETE:
+    case CMD_STREAM_GROW:
+    case CMD_STREAM_TRIM:
+    case CMD_STREAM_SET:
     case CMD_ADMIN: return true;
     default: return false;
     }

@@ -18,6 +18,7 @@
  *       later ones have an ENQUEUE at or after `first` and after the stream's QUEUE_PUT. STREAM comes after QUEUE_PUT too.
  *   K6  every key of a journalled message that a queue deduplicates by stands in a WINDOW, written here, or in its own KEYED,
  *       younger than that.
+ *   K8  an id of a queue is given out once: QUEUE_IDS stands before the checkpoint when the last one is gone.
  *   K7  of numbered producers a PRODUCERS says what was known at its moment, and younger BATCHes the rest; PRODUCER_IDS
  *       stands before the checkpoint.
  *
@@ -363,8 +364,11 @@ static bool close_snapshot(struct broker *b)
         k->phase = COMPACT_IDLE;
         return false; /* a rest before it begins again */
     }
-    if (!log_reserve(b, 128, 2))
+    if (!log_reserve(b, 192, 3))
         return false;
+    uint64_t last = b->next_queue_id - 1; /* its own record says that it was given out, if it is there */
+    if (last && !map_get(&b->queues_by_id, map_key_u64(&last)))
+        (void)log_queue_ids(b, b->next_queue_id);
     if (b->producer_ids_end > 1)
         (void)log_producer_ids(b, b->producer_ids_end);
     k->ckpt = log_checkpoint(b, k->first);

@@ -357,6 +357,7 @@ struct queue {
     bool removal_dirty : 1;
     bool fat : 1, thin : 1; /* on b->fat, b->thin */
     bool fed : 1;           /* bound to a stream: its feeder wants to know when it has room */
+    bool args_own : 1;      /* they have been changed: a block of their own */
     bool rules_stale : 1;   /* no memory for those of a policy that has changed: tried again */
     uint8_t bytes[];
 };
@@ -786,6 +787,8 @@ void queue_expires(void *arg, struct timer *timer); /* fires in a queue's expire
 void queue_rules_changed(struct broker *b, struct queue *q);
 MUST_USE bool queue_rules_retry(struct broker *b); /* those for which there was no memory */
 bool queue_locked(const struct queue *q, const struct peer *peer);
+/* Other arguments from now on; the block passes to the queue. They were checked, and are in the journal. */
+void queue_args_replace(struct broker *b, struct queue *q, struct slice *owned);
 MUST_USE bool queue_extra_make(struct queue *q); /* if it is not there. False: no memory */
 void fail_locked(struct broker *b, struct peer *peer, const struct command *c, struct slice queue);
 
@@ -945,6 +948,7 @@ MUST_USE bool replay_rewritten(struct broker *b, struct reader *r);
 MUST_USE bool replay_cursor(struct broker *b, struct reader *r);
 MUST_USE bool replay_batch(struct broker *b, struct reader *r);
 MUST_USE bool replay_producers(struct broker *b, struct reader *r);
+MUST_USE bool replay_queue_args(struct broker *b, struct reader *r);
 void stream_pump(struct broker *b, struct queue *q, unsigned *budget);
 bool stream_consume_allowed(struct broker *b, struct channel *ch, struct queue *q, struct command *c);
 MUST_USE bool stream_consume(struct broker *b, struct consumer *consumer);
@@ -1062,6 +1066,8 @@ MUST_USE bool log_capture_begin(struct broker *b, size_t bytes, unsigned records
 size_t log_captured_bytes(size_t bytes, unsigned records); /* what log_reserve of these takes of a capture */
 lsn_t log_capture_end(struct broker *b);
 lsn_t log_producer_ids(struct broker *b, uint64_t end);
+lsn_t log_queue_ids(struct broker *b, uint64_t end);
+lsn_t log_queue_args(struct broker *b, const struct queue *q, struct slice args); /* 0: no memory, or no room */
 lsn_t log_object(struct broker *b, const struct object *object); /* *_PUT of any catalogue object; 0: not journalled */
 lsn_t log_object_gone(struct broker *b, const struct object *object);
 MUST_USE bool log_object_reserve(struct broker *b, const struct object *object);

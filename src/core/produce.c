@@ -31,7 +31,7 @@ static enum produce_result partition_for(struct broker *b, struct peer *peer, co
     struct queue *q = map_get(&b->queues_by_id, map_key_u64(&c->number));
     if (!q || !q->stream || c->channel >= q->stream->partition_count)
         return PRODUCE_UNKNOWN;
-    *ret = &q->stream->partitions[c->channel];
+    *ret = q->stream->partitions[c->channel];
     return may_write(b, peer, q) ? PRODUCE_OK : PRODUCE_REFUSED;
 }
 
@@ -144,7 +144,7 @@ static struct partition *partition_of(struct broker *b, struct reader *r)
 {
     uint64_t queue = reader_varint(r), number = reader_varint(r);
     struct queue *q = map_get(&b->queues_by_id, map_key_u64(&queue));
-    return q && q->stream && number < q->stream->partition_count ? &q->stream->partitions[number] : NULL;
+    return q && q->stream && number < q->stream->partition_count ? q->stream->partitions[number] : NULL;
 }
 
 static bool hold(struct broker *b, struct partition *p, const struct target *t, struct slice bytes)

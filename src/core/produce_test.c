@@ -131,7 +131,7 @@ static void survive_restarts_and_compactions(void **state)
     assert_int_equal(produce(rig, 0, nobody, 3, 2), 3);
     compact(rig);
     restart(&rig); /* from the files */
-    assert_int_equal(the_stream(rig)->partitions[0].synced.end, 5);
+    assert_int_equal(the_stream(rig)->partitions[0]->synced.end, 5);
     assert_int_equal(produce(rig, 0, nobody, 5, 2), 5);
     restart(&rig); /* from both */
     consume_first(rig);

@@ -96,6 +96,16 @@ void queue_rules_changed(struct broker *b, struct queue *q)
         feed_hungry_queue(b, q); /* its limits may be wider now */
 }
 
+void queue_args_replace(struct broker *b, struct queue *q, struct slice *owned)
+{
+    if (q->args_own)
+        slice_drop(&q->args);
+    q->args = *owned;
+    q->args_own = true;
+    *owned = (struct slice){0};
+    queue_rules_changed(b, q);
+}
+
 bool queue_rules_retry(struct broker *b)
 {
     bool ok = true;
@@ -133,6 +143,8 @@ static void queue_free(struct broker *b, struct queue *q)
 {
     queue_busy_end(b, q);
     rules_drop(b, &q->rules);
+    if (q->args_own)
+        slice_drop(&q->args);
     mem_free(q->extra);
     mem_free_as(MEM_QUEUES, q);
 }

@@ -362,6 +362,25 @@ lsn_t log_object_gone(struct broker *b, const struct object *object)
     return write_head(b, &w);
 }
 
+lsn_t log_queue_args(struct broker *b, const struct queue *q, struct slice args)
+{
+    if (!log_reserve(b, 64 + args.len, 1))
+        return 0;
+    struct writer w = head(b, REC_QUEUE_ARGS);
+    writer_varint(&w, q->id);
+    writer_u32(&w, (uint32_t)args.len);
+    CHECK(writer_ok(&w));
+    struct slice parts[] = {writer_slice(&w), args};
+    return log_record(b, parts, 2);
+}
+
+lsn_t log_queue_ids(struct broker *b, uint64_t end)
+{
+    struct writer w = head(b, REC_QUEUE_IDS);
+    writer_varint(&w, end);
+    return write_head(b, &w);
+}
+
 /* ---- messages ---- */
 
 size_t log_enqueue_bytes(const struct msg *msg, uint32_t targets)
@@ -800,6 +819,7 @@ void record_print(struct slice record, char *ret, size_t len)
         break;
     }
     case REC_QUEUE_DELETE:
+    case REC_QUEUE_ARGS:
     case REC_MARK:
     case REC_RETRY:
     case REC_RETURN: {
@@ -821,6 +841,7 @@ void record_print(struct slice record, char *ret, size_t len)
         break;
     }
     case REC_PRODUCER_IDS:
+    case REC_QUEUE_IDS:
         snprintf(ret + n, len - (size_t)n, " below %llu are taken", (unsigned long long)reader_varint(&r));
         break;
     case REC_CHECKPOINT:

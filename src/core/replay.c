@@ -711,6 +711,25 @@ static bool replay_page(struct broker *b, struct reader *r)
     return false;
 }
 
+static bool replay_mark(struct broker *b, struct reader *r)
+{
+    struct queue *q = queue_by_id(b, reader_varint(r));
+    uint64_t mark = reader_varint(r);
+    if (q)
+        q->mark = mark; /* may go back: a clean stop leaves the exact mark */
+    return reader_ok(r);
+}
+
+static bool replay_ids(struct broker *b, struct reader *r, uint8_t type)
+{
+    uint64_t end = reader_varint(r);
+    if (type == REC_PRODUCER_IDS && end > b->producer_ids_end)
+        b->next_producer_id = b->producer_ids_end = end;
+    if (type == REC_QUEUE_IDS && end > b->next_queue_id)
+        b->next_queue_id = end;
+    return reader_ok(r) && end <= INT64_MAX;
+}
+
 /* ---- dispatch ---- */
 
 static bool apply(struct broker *b, struct slice record);
@@ -801,19 +820,10 @@ static bool apply(struct broker *b, struct slice record)
     case REC_CURSOR: return replay_cursor(b, &r);
     case REC_BATCH: return replay_batch(b, &r);
     case REC_PRODUCERS: return replay_producers(b, &r);
-    case REC_PRODUCER_IDS: {
-        uint64_t end = reader_varint(&r);
-        if (end > b->producer_ids_end)
-            b->next_producer_id = b->producer_ids_end = end;
-        return reader_ok(&r) && end <= INT64_MAX;
-    }
-    case REC_MARK: {
-        struct queue *q = queue_by_id(b, reader_varint(&r));
-        uint64_t mark = reader_varint(&r);
-        if (q)
-            q->mark = mark; /* may go back: a clean stop leaves the exact mark */
-        return reader_ok(&r);
-    }
+    case REC_QUEUE_ARGS: return replay_queue_args(b, &r);
+    case REC_PRODUCER_IDS:
+    case REC_QUEUE_IDS: return replay_ids(b, &r, type);
+    case REC_MARK: return replay_mark(b, &r);
     default: return false;
     }
 }

@@ -26,14 +26,14 @@ static uint32_t pick_partition(struct stream *s, const struct msg *msg)
 void stream_target(struct broker *b, struct queue *q, const struct msg *msg, struct target *ret)
 {
     struct stream *s = q->stream;
-    struct partition *p = &s->partitions[pick_partition(s, msg)];
+    struct partition *p = s->partitions[pick_partition(s, msg)];
     *ret = (struct target){.queue = q, .position = p->end++, .deadline = b->wall, .returns = p->number};
 }
 
 void stream_append(struct broker *b, const struct target *t, struct msg *msg)
 {
     struct stream *s = t->queue->stream;
-    chunk_gather(b, &s->partitions[t->returns], t, msg);
+    chunk_gather(b, s->partitions[t->returns], t, msg);
     b->totals.stream_records += msg_offsets(msg);
 }
 
@@ -101,12 +101,32 @@ static void trim(struct broker *b, struct partition *p, uint32_t n)
     files_drop(b, p->stream->queue->id, p->number, start, lsn);
 }
 
+enum stream_result stream_trim(struct broker *b, struct partition *p, uint64_t *offset, lsn_t *ret_lsn)
+{
+    uint64_t end = partition_visible(b, p);
+    uint64_t start = *offset == OFFSET_NONE ? end : *offset;
+    *offset = p->start;
+    if (start > end)
+        return STREAM_OUT_OF_RANGE;
+    *ret_lsn = b->appended; /* where it is already the journal has been told before */
+    if (start <= p->start)
+        return STREAM_DONE;
+    if (!log_reserve(b, 64, 1))
+        return STREAM_NO_ROOM;
+    *ret_lsn = log_stream_trim(b, p->stream->queue, p->number, start);
+    b->totals.stream_records -= start - p->start;
+    *offset = p->start = start;
+    followers_trimmed(b, p);
+    stream_retention(b, p->stream);
+    return STREAM_DONE;
+}
+
 void stream_retention(struct broker *b, struct stream *s)
 {
     for (uint32_t i = 0; i < s->partition_count; i++) {
-        uint32_t n = out_of_time(b, &s->partitions[i]);
+        uint32_t n = out_of_time(b, s->partitions[i]);
         if (n)
-            trim(b, &s->partitions[i], n);
+            trim(b, s->partitions[i], n);
     }
 }
 
@@ -131,7 +151,7 @@ static void retention_fired(void *arg, struct timer *timer)
 static void look_at_keys(struct broker *b, struct stream *s)
 {
     for (uint32_t i = 0; i < s->partition_count && stream_is_keyed(s); i++)
-        keyed_look(b, &s->partitions[i]);
+        keyed_look(b, s->partitions[i]);
 }
 
 /* After a replay: timers begin. */
@@ -160,15 +180,61 @@ bool streams_turn(struct broker *b)
 
 /* ---- a stream begins and ends ---- */
 
-static void partition_init(struct stream *s, uint32_t number, uint64_t seed)
+static struct partition *partition_new(struct stream *s, uint32_t number, uint64_t seed)
 {
-    struct partition *p = &s->partitions[number];
+    struct partition *p = mem_zalloc(sizeof *p);
+    if (!p)
+        return NULL;
     p->stream = s;
     p->number = number;
     producers_init(&p->producers, seed);
     struct list *lists[] = {&p->gathered, &p->chunks, &p->gather_link, &p->write_link, &p->dirty_link, &p->keyed_link};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         list_init(lists[i]);
+    return p;
+}
+
+/* Partitions from those that count up to so many: not used yet. False: no memory. */
+static bool partitions_make(struct stream *s, uint32_t count, uint64_t seed)
+{
+    struct partition **grown = mem_realloc(s->partitions, count * sizeof(struct partition *));
+    if (!grown)
+        return false;
+    s->partitions = grown;
+    for (uint32_t i = s->partition_count; i < count; i++)
+        if (!(s->partitions[i] = partition_new(s, i, seed))) {
+            stream_grow_undo(s, i);
+            return false;
+        }
+    return true;
+}
+
+void stream_grow_undo(struct stream *s, uint32_t count)
+{
+    for (uint32_t i = s->partition_count; i < count; i++) {
+        producers_fini(&s->partitions[i]->producers);
+        mem_free(s->partitions[i]);
+    }
+}
+
+bool stream_grow_prepare(struct broker *b, struct stream *s, uint32_t count)
+{
+    if (count <= s->partition_count)
+        return true;
+    if (!partitions_make(s, count, b->seed))
+        return false;
+    if (followers_reserve(s, count))
+        return true;
+    stream_grow_undo(s, count);
+    return false;
+}
+
+void stream_grow(struct stream *s, uint32_t count)
+{
+    if (count <= s->partition_count)
+        return;
+    s->partition_count = count;
+    followers_grow(s);
 }
 
 /* Its source, amq.stream.NAME: an exchange that nobody publishes to. It comes and goes with the stream. */
@@ -204,22 +270,23 @@ bool stream_make(struct broker *b, struct queue *q)
     uint32_t count = q->rules->partitions > 0 ? (uint32_t)q->rules->partitions : 1;
     if (count > STREAM_PARTITIONS_MAX)
         count = STREAM_PARTITIONS_MAX;
-    struct stream *s = mem_zalloc(sizeof *s + count * sizeof s->partitions[0]);
+    struct stream *s = mem_zalloc(sizeof *s);
     if (!s)
         return false;
     s->queue = q;
-    s->partition_count = count;
     list_init(&s->followers);
     list_init(&s->idle);
     list_init(&s->cursors);
     list_init(&s->hungry_link);
     timer_init(&s->retention, retention_fired);
-    for (uint32_t i = 0; i < count; i++)
-        partition_init(s, i, b->seed);
-    if (!source_make(b, s)) {
+    bool made = partitions_make(s, count, b->seed);
+    if (!made || !source_make(b, s)) {
+        stream_grow_undo(s, made ? count : 0);
+        mem_free(s->partitions);
         mem_free(s);
         return false;
     }
+    s->partition_count = count;
     q->stream = s;
     enlist(s);
     arm_retention(b, s);
@@ -240,6 +307,7 @@ static void partition_end(struct broker *b, struct partition *p)
     list_remove(&p->keyed_link);
     mem_free(p->sealed);
     producers_fini(&p->producers);
+    mem_free(p);
 }
 
 /* The queue's end is journalled, its consumers and bindings are gone. */
@@ -256,10 +324,11 @@ void stream_free(struct broker *b, struct queue *q)
     list_remove(&s->hungry_link);
     list_remove(&s->vhost_link);
     for (uint32_t i = 0; i < s->partition_count; i++) {
-        partition_end(b, &s->partitions[i]);
+        partition_end(b, s->partitions[i]);
         if (!b->recovering && !b->removal_lost)
             files_drop(b, q->id, i, UINT64_MAX, b->appended);
     }
+    mem_free(s->partitions);
     mem_free(s);
 }
 
@@ -267,7 +336,7 @@ uint64_t stream_count(const struct queue *q)
 {
     uint64_t count = 0;
     for (uint32_t i = 0; i < q->stream->partition_count; i++)
-        count += q->stream->partitions[i].end - q->stream->partitions[i].start;
+        count += q->stream->partitions[i]->end - q->stream->partitions[i]->start;
     return count;
 }
 
@@ -275,6 +344,6 @@ uint64_t stream_bytes(const struct queue *q)
 {
     uint64_t bytes = 0;
     for (uint32_t i = 0; i < q->stream->partition_count; i++)
-        bytes += stream_partition_bytes(&q->stream->partitions[i]);
+        bytes += stream_partition_bytes(q->stream->partitions[i]);
     return bytes;
 }

@@ -74,15 +74,14 @@ static struct queue *queue_of(struct broker *b, const struct peer *peer, struct 
 }
 
 /* The stream that a command is to change. False: the result says why not. */
-static bool stream_to_change(struct broker *b, const struct peer *peer, const struct command *c, struct queue **ret,
-                             enum stream_result *ret_result)
+static bool stream_to_change(struct broker *b, const struct peer *peer, struct slice name, uint64_t id,
+                             struct queue **ret, enum stream_result *ret_result)
 {
-    struct queue *q = queue_of(b, peer, c->ask->name, c->ask->number);
-    struct slice name = q ? q->name : c->ask->name;
+    struct queue *q = queue_of(b, peer, name, id);
     *ret = q;
     if (!q && !name.len)
         *ret_result = STREAM_UNKNOWN;
-    else if (!(verbs_of(b, peer, name) & STREAM_MAY_CONFIGURE))
+    else if (!(verbs_of(b, peer, q ? q->name : name) & STREAM_MAY_CONFIGURE))
         *ret_result = STREAM_REFUSED;
     else if (!q)
         *ret_result = STREAM_UNKNOWN;
@@ -107,7 +106,7 @@ static void put_limits(struct writer *w, const struct queue_rules *r)
 static void put_sizes(struct writer *w, const struct stream *s)
 {
     for (uint32_t i = 0; i < s->partition_count; i++) {
-        const struct partition *p = &s->partitions[i];
+        const struct partition *p = s->partitions[i];
         writer_u64(w, p->start);
         writer_u64(w, p->end);
         writer_u64(w, stream_partition_bytes(p));
@@ -377,7 +376,7 @@ void do_stream_delete(struct broker *b, struct peer *peer, struct channel *ch, s
     (void)ch;
     if (!answer)
         return;
-    bool ok = stream_to_change(b, peer, c, &q, &result);
+    bool ok = stream_to_change(b, peer, c->ask->name, c->ask->number, &q, &result);
     if (ok && !log_object_reserve(b, &q->object)) {
         ok = false;
         result = STREAM_NO_ROOM;
@@ -389,4 +388,195 @@ void do_stream_delete(struct broker *b, struct peer *peer, struct channel *ch, s
     lsn_t lsn = queue_end_begin(b, q);
     answer_end(b, peer, c, &answer, STREAM_DONE, q->id, lsn);
     queue_end_finish(b, q);
+}
+
+/* ---- changing ---- */
+
+static bool is_named(struct slice names, struct slice name)
+{
+    struct reader r = reader_of(names);
+    while (r.left) {
+        struct slice one = reader_str8(&r);
+        if (!reader_ok(&r))
+            return false;
+        if (slice_equal(one, name))
+            return true;
+    }
+    return false;
+}
+
+/* The table with what is set instead of what it had, and without what is to go. False: no memory, or it is too long. */
+static bool args_edit(struct buffer *ret, struct slice old, struct slice set, struct slice gone)
+{
+    struct reader r = reader_of(old);
+    struct amqp_field field;
+    struct amqp_value v;
+    ret->limit = STREAM_ARGS_MAX + old.len;
+    if (!buffer_reserve(ret, old.len + set.len))
+        return false;
+    struct writer w = writer_of(ret->bytes, ret->max);
+    while (amqp_table_next(&r, &field))
+        if (!amqp_table_find_slice(set, field.name, &v) && !is_named(gone, field.name))
+            amqp_put_field(&w, field.name, &field.value);
+    writer_slice_put(&w, set);
+    CHECK(writer_ok(&w));
+    ret->len = w.len;
+    return true;
+}
+
+/* Makes everything that the queue needs with such arguments. False: no memory, nothing has changed. */
+static bool change_prepare(struct broker *b, struct queue *q, struct slice args, uint32_t partitions, struct slice *ret)
+{
+    if (!slice_keep(ret, args))
+        return false;
+    if (!q->stream || stream_grow_prepare(b, q->stream, partitions))
+        return true;
+    slice_drop(ret);
+    return false;
+}
+
+static void change(struct broker *b, struct queue *q, struct slice *args, uint32_t partitions)
+{
+    if (q->stream)
+        stream_grow(q->stream, partitions);
+    queue_args_replace(b, q, args);
+}
+
+static bool change_logged(struct broker *b, struct queue *q, struct slice args, uint32_t partitions, lsn_t *ret_lsn)
+{
+    struct slice kept;
+    if (!change_prepare(b, q, args, partitions, &kept))
+        return false;
+    *ret_lsn = log_queue_args(b, q, kept);
+    if (*ret_lsn)
+        change(b, q, &kept, partitions);
+    else {
+        stream_grow_undo(q->stream, partitions);
+        slice_drop(&kept);
+    }
+    return *ret_lsn != 0;
+}
+
+bool replay_queue_args(struct broker *b, struct reader *r)
+{
+    uint64_t id = reader_varint(r);
+    struct slice args = reader_str32(r), kept;
+    struct queue *q = map_get(&b->queues_by_id, map_key_u64(&id));
+    struct amqp_value v;
+    uint32_t partitions = 1;
+    if (!reader_done(r))
+        return false;
+    if (!q)
+        return true; /* deleted later on */
+    if (amqp_table_find(args, "x-stream-partitions", &v) && amqp_value_is_int(&v) && v.i > 0 &&
+        v.i <= STREAM_PARTITIONS_MAX)
+        partitions = (uint32_t)v.i;
+    if (!change_prepare(b, q, args, partitions, &kept))
+        return false;
+    change(b, q, &kept, partitions);
+    return true;
+}
+
+static enum stream_result grow(struct broker *b, struct queue *q, const struct command *c, struct answer *answer,
+                               lsn_t *ret_lsn)
+{
+    uint64_t count = c->ask->number, have = q->stream->partition_count;
+    uint8_t set[64];
+    struct writer w = writer_of(set, sizeof set);
+    struct buffer args = {0};
+    if (count <= have || count > STREAM_PARTITIONS_MAX)
+        return because(answer, STREAM_BAD_PARTITIONS, "the stream has %llu partitions, and may have up to %u",
+                       (unsigned long long)have, STREAM_PARTITIONS_MAX);
+    if (c->ask->flags & ASK_CHECK_ONLY)
+        return STREAM_DONE;
+    amqp_put_long(&w, "x-stream-partitions", (int64_t)count);
+    bool ok = args_edit(&args, q->args, writer_slice(&w), (struct slice){0}) &&
+              change_logged(b, q, slice_of(args.bytes, args.len), (uint32_t)count, ret_lsn);
+    buffer_fini(&args);
+    return ok ? STREAM_DONE : STREAM_NO_ROOM;
+}
+
+void do_stream_grow(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
+{
+    struct answer *answer = answer_begin(b, peer, c);
+    enum stream_result result;
+    struct queue *q;
+    lsn_t lsn = 0;
+    (void)ch;
+    if (!answer)
+        return;
+    if (stream_to_change(b, peer, c->ask->name, 0, &q, &result))
+        result = grow(b, q, c, answer, &lsn);
+    answer_end(b, peer, c, &answer, result, q && q->stream ? q->stream->partition_count : 0, lsn);
+}
+
+/* What makes a queue what it is stays. */
+static const char *fixed_key(struct slice set, struct slice gone)
+{
+    static const char *const keys[] = {"x-queue-type", "x-stream-partitions"};
+    struct amqp_value v;
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++)
+        if (amqp_table_find(set, keys[i], &v) || is_named(gone, slice_str(keys[i])))
+            return keys[i];
+    return NULL;
+}
+
+static enum stream_result set(struct broker *b, struct queue *q, const struct command *c, struct answer *answer,
+                              lsn_t *ret_lsn)
+{
+    struct queue_rules rules;
+    char text[ERROR_TEXT_MAX];
+    struct buffer args = {0};
+    enum stream_result result = STREAM_DONE;
+    if (!amqp_table_valid(c->ask->args) || c->ask->args.len + q->args.len > STREAM_ARGS_MAX)
+        return because(answer, STREAM_BAD_ARGUMENT, "the arguments are no table, or have more than %u bytes",
+                       STREAM_ARGS_MAX);
+    const char *fixed = fixed_key(c->ask->args, c->ask->other);
+    if (fixed)
+        return because(answer, STREAM_BAD_ARGUMENT, "'%s' of a stream is not set", fixed);
+    if (!args_edit(&args, q->args, c->ask->args, c->ask->other))
+        return STREAM_NO_ROOM;
+    struct slice table = slice_of(args.bytes, args.len);
+    if (!amqp_table_valid(table) || !queue_args_check(table, q->name, q->vhost->name, &rules, text, sizeof text))
+        result = because(answer, STREAM_BAD_ARGUMENT, "%s", text);
+    else if (!(c->ask->flags & ASK_CHECK_ONLY) && !change_logged(b, q, table, q->stream->partition_count, ret_lsn))
+        result = STREAM_NO_ROOM;
+    buffer_fini(&args);
+    return result;
+}
+
+void do_stream_set(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
+{
+    struct answer *answer = answer_begin(b, peer, c);
+    enum stream_result result;
+    struct queue *q;
+    lsn_t lsn = 0;
+    (void)ch;
+    if (!answer)
+        return;
+    if (stream_to_change(b, peer, c->ask->name, c->ask->number, &q, &result))
+        result = set(b, q, c, answer, &lsn);
+    answer_end(b, peer, c, &answer, result, q ? q->id : 0, lsn);
+}
+
+/* ---- giving up what is old ---- */
+
+void do_stream_trim(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
+{
+    struct answer *answer = answer_begin(b, peer, c);
+    uint64_t offset = c->ask->number;
+    enum stream_result result;
+    struct queue *q;
+    lsn_t lsn = 0;
+    (void)ch;
+    if (!answer)
+        return;
+    if (!stream_to_change(b, peer, c->ask->name, 0, &q, &result))
+        offset = 0;
+    else if (c->channel >= q->stream->partition_count) {
+        result = STREAM_UNKNOWN;
+        offset = 0;
+    } else
+        result = stream_trim(b, q->stream->partitions[c->channel], &offset, &lsn);
+    answer_end(b, peer, c, &answer, result, offset, lsn);
 }

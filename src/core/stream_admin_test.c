@@ -191,6 +191,338 @@ static void many_in_pages(void **state)
     rig_free(rig);
 }
 
+static void publish_keyed(struct rig *rig, unsigned first, unsigned count)
+{
+    char text[16];
+    struct table t;
+    for (unsigned i = first; i < first + count; i++) {
+        snprintf(text, sizeof text, "%u", i);
+        amqp_put_str(&table(&t)->w, "x-stream-key", slice_str(text));
+        struct amqp_props props = {
+            .present = AMQP_HEADERS | AMQP_DELIVERY_MODE, .delivery_mode = 2, .headers = writer_slice(&t.w)};
+        assert_true(rig_publish_with(rig, 1, 1, "", "s", slice_str(text), &props, 0));
+    }
+}
+
+static void follow(struct rig *rig, const char *tag, int64_t partition)
+{
+    struct table t;
+    amqp_put_str(&table(&t)->w, "x-stream-offset", slice_str("first"));
+    if (partition >= 0)
+        amqp_put_long(&t.w, "x-stream-partition", partition);
+    rig_plain(rig, CMD_QOS, 1, 1, 10000, 0);
+    assert_true(rig_ask(rig, CMD_CONSUME, 1, 1, "s", tag, NULL, writer_slice(&t.w), 0));
+    rig_clear(rig);
+}
+
+static void compact(struct rig *rig)
+{
+    uint64_t before = rig->b->totals.compactions;
+    compact_start(rig->b);
+    while (rig->b->totals.compactions == before)
+        rig_step(rig);
+    rig_clear(rig);
+}
+
+static enum stream_result grow(struct rig *rig, uint64_t count)
+{
+    return ask_stream(rig, CMD_STREAM_GROW, "s", NO_ARGS, 0, count);
+}
+
+/* Each number came once. */
+static void assert_delivered(struct rig *rig, unsigned count)
+{
+    bool seen[200] = {0};
+    assert_int_equal(rig_count(rig, EFF_DELIVER), count);
+    for (unsigned i = 0; i < count; i++) {
+        long n = strtol(rig_body(rig_nth(rig, EFF_DELIVER, i)), NULL, 10);
+        assert_true(n >= 0 && n < (long)ARRAY_LEN(seen) && !seen[n]);
+        seen[n] = true;
+    }
+}
+
+/* Who reads the whole stream, and a queue that is bound to it, get what is in the new partitions; who reads one does not. */
+static void more_partitions(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    declare(rig, "q", NO_ARGS);
+    assert_int_equal(create(rig, "s", 1, NO_ARGS), STREAM_DONE);
+    ASK(QUEUE_BIND, "q", "amq.stream.s", "", 0);
+    publish_keyed(rig, 0, 10);
+    follow(rig, "all", -1);
+    assert_int_equal(grow(rig, 1), STREAM_BAD_PARTITIONS);
+    assert_int_equal(answer_of(rig)->number2, 1);
+    assert_int_equal(grow(rig, STREAM_PARTITIONS_MAX + 1), STREAM_BAD_PARTITIONS);
+    assert_int_equal(ask_stream(rig, CMD_STREAM_GROW, "s", NO_ARGS, ASK_CHECK_ONLY, 4), STREAM_DONE);
+    assert_int_equal(answer_of(rig)->number2, 1);
+    assert_int_equal(ask_stream(rig, CMD_STREAM_GROW, "q", NO_ARGS, 0, 4), STREAM_IS_QUEUE);
+    assert_int_equal(ask_stream(rig, CMD_STREAM_GROW, "none", NO_ARGS, 0, 4), STREAM_UNKNOWN);
+    assert_int_equal(grow(rig, 4), STREAM_DONE);
+    assert_int_equal(answer_of(rig)->number2, 4);
+    assert_int_equal(rig_nth(rig, EFF_ANSWER, 0)->lsn, rig->b->appended);
+    rig_clear(rig);
+    publish_keyed(rig, 10, 30);
+    assert_delivered(rig, 30);
+    unsigned used = 0;
+    for (unsigned i = 0; i < 4; i++)
+        used += queue_named(rig, "s")->stream->partitions[i]->end > 0;
+    assert_int_equal(used, 4);
+    assert_int_equal(rig_ready(rig, "q"), 40);
+    follow(rig, "one", 0);
+    assert_int_equal(grow(rig, 9), STREAM_DONE);
+    rig_clear(rig);
+    uint64_t in_first = queue_named(rig, "s")->stream->partitions[0]->end;
+    publish_keyed(rig, 40, 60);
+    in_first = queue_named(rig, "s")->stream->partitions[0]->end - in_first;
+    assert_true(in_first > 0);
+    assert_int_equal(rig_count(rig, EFF_DELIVER), 60 + in_first);
+    restart(&rig);
+    assert_string_equal(list(rig, "s", NULL, 0, 0, 0), "s:9");
+    assert_int_equal(rig_ready(rig, "q"), 100);
+    rig_plain(rig, CMD_QOS, 1, 1, 10000, 0);
+    rig_clear(rig);
+    struct table t;
+    amqp_put_str(&table(&t)->w, "x-stream-offset", slice_str("first"));
+    assert_true(rig_ask(rig, CMD_CONSUME, 1, 1, "s", "all", NULL, writer_slice(&t.w), 0));
+    assert_delivered(rig, 100);
+    compact(rig);
+    restart(&rig);
+    publish_keyed(rig, 100, 50);
+    assert_int_equal(rig_ready(rig, "q"), 150);
+    assert_string_equal(list(rig, "s", NULL, 0, 0, 0), "s:9");
+    end(rig);
+}
+
+static enum stream_result trim(struct rig *rig, unsigned partition, uint64_t offset)
+{
+    rig_clear(rig);
+    struct ask *ask = ask_new(slice_str("s"), NO_ARGS, NO_ARGS, NO_ARGS);
+    ask->number = offset;
+    rig_command(rig, 0, CMD_STREAM_TRIM, 1, (uint16_t)partition)->ask = ask;
+    rig_step(rig);
+    return (enum stream_result)answer_of(rig)->number;
+}
+
+static void a_new_beginning(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    static uint8_t large[40000];
+    declare(rig, "q", NO_ARGS);
+    struct table t;
+    amqp_put_long(&table(&t)->w, "x-stream-max-segment-size-bytes", 65536); /* two records in each */
+    assert_int_equal(create(rig, "s", 1, writer_slice(&t.w)), STREAM_DONE);
+    struct amqp_props props = {.present = AMQP_DELIVERY_MODE, .delivery_mode = 2};
+    for (unsigned i = 0; i < 10; i++)
+        assert_true(rig_publish_with(rig, 1, 1, "", "s", slice_of(large, sizeof large), &props, 0));
+    amqp_put_long(&table(&t)->w, "x-max-length", 1); /* a feeder that has not passed what goes */
+    amqp_put_str(&t.w, "x-overflow", slice_str("reject-publish"));
+    declare(rig, "slow", writer_slice(&t.w));
+    amqp_put_str(&table(&t)->w, "x-stream-offset", slice_str("first"));
+    assert_true(rig_ask(rig, CMD_QUEUE_BIND, 1, 1, "slow", "amq.stream.s", "", writer_slice(&t.w), 0));
+    assert_int_equal(trim(rig, 1, 0), STREAM_UNKNOWN);
+    assert_int_equal(trim(rig, 0, 11), STREAM_OUT_OF_RANGE);
+    assert_int_equal(trim(rig, 0, 0), STREAM_DONE);
+    assert_int_equal(answer_of(rig)->number2, 0);
+    assert_int_equal(rig->log->streams->drops, 0);
+    assert_int_equal(trim(rig, 0, 5), STREAM_DONE);
+    assert_int_equal(answer_of(rig)->number2, 5);
+    assert_int_equal(rig_nth(rig, EFF_ANSWER, 0)->lsn > 0, true);
+    assert_true(rig->log->streams->drops > 0); /* whole segments below */
+    assert_int_equal(rig->b->totals.stream_records, 5);
+    assert_int_equal(trim(rig, 0, 3), STREAM_DONE); /* never back */
+    assert_int_equal(answer_of(rig)->number2, 5);
+    follow(rig, "c", -1);
+    restart(&rig);
+    assert_int_equal(queue_named(rig, "s")->stream->partitions[0]->start, 5);
+    assert_int_equal(rig->b->totals.stream_records, 5);
+    compact(rig);
+    restart(&rig);
+    assert_int_equal(queue_named(rig, "s")->stream->partitions[0]->start, 5);
+    ASK(QUEUE_BIND, "q", "amq.stream.s", "", 0);
+    assert_true(rig_publish_with(rig, 1, 1, "", "s", slice_of(large, 10), &props, 0));
+    assert_int_equal(trim(rig, 0, UINT64_MAX), STREAM_DONE);
+    assert_int_equal(answer_of(rig)->number2, 11);
+    assert_int_equal(rig->b->totals.stream_records, 0);
+    restart(&rig); /* it begins behind what is synced */
+    assert_int_equal(queue_named(rig, "s")->stream->partitions[0]->start, 11);
+    assert_int_equal(rig->b->totals.stream_records, 0);
+    assert_true(rig_publish_with(rig, 1, 1, "", "s", slice_str("11"), &props, 0));
+    rig_clear(rig);
+    rig_plain(rig, CMD_QOS, 1, 1, 10000, 0);
+    amqp_put_str(&table(&t)->w, "x-stream-offset", slice_str("first"));
+    assert_true(rig_ask(rig, CMD_CONSUME, 1, 1, "s", "c", NULL, writer_slice(&t.w), 0));
+    assert_string_equal(rig_delivered(rig), "11");
+    assert_int_equal(rig_nth(rig, EFF_DELIVER, 0)->count, 11);
+    end(rig);
+}
+
+/* What the journal does not have yet is not visible. */
+static void not_beyond_what_is_durable(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    assert_int_equal(create(rig, "s", 1, NO_ARGS), STREAM_DONE);
+    publish_keyed(rig, 0, 3);
+    rig->hold = true;
+    publish_keyed(rig, 3, 4);
+    assert_int_equal(queue_named(rig, "s")->stream->partitions[0]->written, 7);
+    assert_int_equal(trim(rig, 0, 4), STREAM_OUT_OF_RANGE);
+    assert_int_equal(trim(rig, 0, UINT64_MAX), STREAM_DONE);
+    assert_int_equal(answer_of(rig)->number2, 3);
+    rig->hold = false;
+    assert_int_equal(trim(rig, 0, UINT64_MAX), STREAM_DONE);
+    assert_int_equal(answer_of(rig)->number2, 7);
+    end(rig);
+}
+
+static enum stream_result set(struct rig *rig, struct slice args, const char *gone)
+{
+    uint8_t bytes[100];
+    struct writer w = writer_of(bytes, sizeof bytes);
+    if (gone)
+        writer_str8(&w, slice_str(gone));
+    rig_clear(rig);
+    struct ask *ask = ask_new(slice_str("s"), writer_slice(&w), NO_ARGS, args);
+    rig_command(rig, 0, CMD_STREAM_SET, 1, 0)->ask = ask;
+    rig_step(rig);
+    return (enum stream_result)answer_of(rig)->number;
+}
+
+static void other_arguments(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    struct table t;
+    amqp_put_str(&table(&t)->w, "x-max-age", slice_str("1m"));
+    assert_int_equal(create(rig, "s", 2, writer_slice(&t.w)), STREAM_DONE);
+    publish_keyed(rig, 0, 5);
+    amqp_put_str(&table(&t)->w, "x-max-age", slice_str("7D"));
+    amqp_put_str(&t.w, "kafka.flush.ms", slice_str("1"));
+    assert_int_equal(set(rig, writer_slice(&t.w), NULL), STREAM_DONE);
+    assert_int_equal(rig_nth(rig, EFF_ANSWER, 0)->lsn, rig->b->appended);
+    struct stream_row row = first_row(rig, "s", 0);
+    assert_int_equal(row.limits.max_age_ms, 7 * 86400000);
+    assert_int_equal(row.partitions, 2);
+    restart(&rig);
+    assert_int_equal(first_row(rig, "s", 0).limits.max_age_ms, 7 * 86400000);
+    assert_int_equal(rig->b->totals.stream_records, 5);
+    amqp_put_long(&table(&t)->w, "x-max-length-bytes", -5);
+    assert_int_equal(set(rig, writer_slice(&t.w), NULL), STREAM_BAD_ARGUMENT);
+    amqp_put_long(&table(&t)->w, "x-stream-partitions", 5);
+    assert_int_equal(set(rig, writer_slice(&t.w), NULL), STREAM_BAD_ARGUMENT);
+    assert_int_equal(set(rig, NO_ARGS, "x-queue-type"), STREAM_BAD_ARGUMENT);
+    assert_int_equal(set(rig, slice_str("no table"), NULL), STREAM_BAD_ARGUMENT);
+    assert_int_equal(set(rig, NO_ARGS, "x-max-age"), STREAM_DONE);
+    row = first_row(rig, "s", 0);
+    assert_int_equal(row.limits.max_age_ms, -1);
+    struct amqp_value v;
+    assert_true(amqp_table_find(row.args, "kafka.flush.ms", &v) && slice_is(v.s, "1"));
+    rig_assert_replays(rig);
+    compact(rig);
+    restart(&rig);
+    assert_int_equal(first_row(rig, "s", 0).limits.max_age_ms, -1);
+    assert_string_equal(list(rig, "s", NULL, 0, 0, 0), "s:2");
+    end(rig);
+}
+
+/* The power goes after each record, in compactions too: a stream has what the records that are there say. */
+static void each_prefix_of_the_journal(uint64_t compact_every)
+{
+    struct rig *rig = begin_options(&(struct broker_options){.compact_every = compact_every});
+    struct table t;
+    size_t made, grown, changed, trimmed;
+    assert_int_equal(create(rig, "s", 1, NO_ARGS), STREAM_DONE);
+    made = rig->log->count;
+    publish_keyed(rig, 0, 5);
+    assert_int_equal(grow(rig, 3), STREAM_DONE);
+    grown = (size_t)rig_nth(rig, EFF_ANSWER, 0)->lsn;
+    publish_keyed(rig, 5, 10);
+    amqp_put_str(&table(&t)->w, "x-max-age", slice_str("7D"));
+    assert_int_equal(set(rig, writer_slice(&t.w), NULL), STREAM_DONE);
+    changed = (size_t)rig_nth(rig, EFF_ANSWER, 0)->lsn;
+    assert_int_equal(trim(rig, 0, 4), STREAM_DONE);
+    trimmed = (size_t)rig_nth(rig, EFF_ANSWER, 0)->lsn;
+    publish_keyed(rig, 15, 20);
+    for (size_t n = rig->log->first > made ? rig->log->first : made; n <= rig->log->count; n++) {
+        struct rig_log *copy = rig_log_copy(rig->log, n);
+        const char *why;
+        struct rig *other = rig_try(copy, &rig->options, rig->wall, &why);
+        struct queue *q = why ? NULL : queue_named(other, "s");
+        if (q) { /* else the copy ends before the snapshot that it begins with does */
+            assert_int_equal(q->stream->partition_count, n >= grown ? 3 : 1);
+            assert_int_equal(q->rules->max_age_ms, n >= changed ? 7 * 86400000 : -1);
+            if (n >= trimmed && q->stream->partitions[0]->end > 4)
+                assert_int_equal(q->stream->partitions[0]->start, 4);
+        }
+        rig_free(other);
+        rig_log_free(copy);
+    }
+    assert_true(compact_every || rig->log->first <= made);
+    end(rig);
+}
+
+static void a_crash_after_each_record(void **state)
+{
+    (void)state;
+    each_prefix_of_the_journal(0);
+    each_prefix_of_the_journal(7);
+    each_prefix_of_the_journal(25);
+}
+
+/* An id that was given out is not given again, though nothing of its queue is left in the journal. */
+static void ids_are_given_once(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    assert_int_equal(create(rig, "s", 1, NO_ARGS), STREAM_DONE);
+    uint64_t id = answer_of(rig)->number2;
+    assert_int_equal(ask_stream(rig, CMD_STREAM_DELETE, "s", NO_ARGS, 0, 0), STREAM_DONE);
+    compact(rig);
+    restart(&rig);
+    assert_int_equal(create(rig, "s", 1, NO_ARGS), STREAM_DONE);
+    assert_true(answer_of(rig)->number2 > id);
+    end(rig);
+}
+
+/* Changes of one stream: each is there as a whole, after a restart too, or not at all. */
+static bool storm_of_changes(struct rig *rig)
+{
+    struct table t;
+    amqp_put_str(&table(&t)->w, "x-max-age", slice_str("7D"));
+    struct slice args = writer_slice(&t.w);
+    return begin_with(rig) && rig_ask_full(rig, CMD_STREAM_CREATE, 1, 0, "s", NULL, NULL, NO_ARGS, 0, 1) &&
+           rig_ask(rig, CMD_QUEUE_DECLARE, 1, 1, "q", NULL, NULL, NO_ARGS, ASK_DURABLE) &&
+           ASK(QUEUE_BIND, "q", "amq.stream.s", "", 0) && rig_publish(rig, 1, 1, "", "s", "0", true) &&
+           rig_ask_full(rig, CMD_STREAM_GROW, 1, 0, "s", NULL, NULL, NO_ARGS, 0, 3) &&
+           rig_publish(rig, 1, 1, "", "s", "1", true) && rig_publish(rig, 1, 1, "", "s", "2", true) &&
+           rig_ask(rig, CMD_STREAM_SET, 1, 0, "s", NULL, NULL, args, 0) &&
+           rig_ask_full(rig, CMD_STREAM_TRIM, 1, 0, "s", NULL, NULL, NO_ARGS, 0, 1) &&
+           rig_ask_full(rig, CMD_STREAM_GROW, 1, 0, "s", NULL, NULL, NO_ARGS, 0, 5);
+}
+
+static uint64_t state_of(struct rig *rig)
+{
+    struct queue *q = queue_named(rig, "s");
+    struct amqp_value v;
+    return !q ? 0
+              : q->stream->partition_count | (amqp_table_find(q->args, "x-max-age", &v) ? 256 : 0) |
+                    q->stream->partitions[0]->start << 16;
+}
+
+static void state_is(struct rig *rig, uint64_t before)
+{
+    if (before)
+        assert_int_equal(state_of(rig), before);
+}
+
+static void changes_without_memory(void **state)
+{
+    (void)state;
+    each_allocation_fails(storm_of_changes, state_of, state_is);
+}
+
 static bool storm(struct rig *rig)
 {
     struct table t;
@@ -236,10 +568,12 @@ static void without_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(made_listed_and_deleted),
-        cmocka_unit_test(what_is_refused),
-        cmocka_unit_test(many_in_pages),
-        cmocka_unit_test(without_memory),
+        cmocka_unit_test(made_listed_and_deleted), cmocka_unit_test(what_is_refused),
+        cmocka_unit_test(many_in_pages),           cmocka_unit_test(more_partitions),
+        cmocka_unit_test(a_new_beginning),         cmocka_unit_test(not_beyond_what_is_durable),
+        cmocka_unit_test(other_arguments),         cmocka_unit_test(a_crash_after_each_record),
+        cmocka_unit_test(ids_are_given_once),      cmocka_unit_test(without_memory),
+        cmocka_unit_test(changes_without_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -447,7 +447,7 @@ bool streams_synced(struct broker *b)
 static struct partition *partition_of(struct broker *b, const struct stream_job *job)
 {
     struct queue *q = map_get(&b->queues_by_id, map_key_u64(&job->stream));
-    return q && q->stream ? &q->stream->partitions[job->partition] : NULL;
+    return q && q->stream ? q->stream->partitions[job->partition] : NULL;
 }
 
 static void synced(struct broker *b, struct stream_job *job)
@@ -484,6 +484,23 @@ struct chunk *chunk_before(struct partition *p, uint64_t offset)
             return low->prev == &p->chunks ? NULL : CONTAINER_OF(low->prev, struct chunk, link);
     }
     return NULL;
+}
+
+/* What is not durable yet is in the last chunks. */
+uint64_t partition_visible(struct broker *b, struct partition *p)
+{
+    uint64_t end = p->written;
+    for (struct list *at = p->chunks.prev; at != &p->chunks; at = at->prev) {
+        struct chunk *c = CONTAINER_OF(at, struct chunk, link);
+        if (!c->job)
+            continue; /* it is being read */
+        uint32_t safe = chunk_safe(b, c);
+        if (safe == c->job->count)
+            break;
+        if (c->job->items[safe].offset < end)
+            end = c->job->items[safe].offset;
+    }
+    return end;
 }
 
 struct chunk *chunk_load(struct broker *b, struct partition *p, uint64_t offset)

@@ -76,11 +76,12 @@ static struct cursor *cursor_make(struct broker *b, struct stream *s, struct bin
     cursor->target = binding->queue;
     cursor->follower = f;
     f->cursor = cursor;
+    f->all = true;
     list_init(&cursor->feed_link);
     list_insert(&s->cursors, &cursor->link);
     for (uint32_t i = 0; !b->recovering && i < s->partition_count;
          i++) /* in a replay its records tell, or nothing was promised */
-        f->places[i].next = beginning(&s->partitions[i], &spec);
+        f->places[i].next = beginning(s->partitions[i], &spec);
     binding->queue->fed = true;
     return cursor;
 }
@@ -295,7 +296,7 @@ static bool feed_step(struct broker *b, struct cursor *cursor)
     if (!count)
         return false;
     uint64_t next = c->job->items[at + count - 1].offset + 1;
-    const struct partition *p = &s->partitions[partition];
+    const struct partition *p = s->partitions[partition];
     bool passed = p->sealed_count && place->next < p->sealed[0].end && next >= p->sealed[0].end;
     place->at = at + count;
     place->next = next;

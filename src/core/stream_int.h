@@ -12,7 +12,7 @@
  *             └───────────┘
  *
  * Invariants:
- *   T1  start <= synced <= written <= end. Records from `written` on are in chunks QUEUED or WRITING, then in gathered.
+ *   T1  start <= written <= end and synced <= written. Records from `written` on are in chunks QUEUED or WRITING, then in gathered.
  *   T2  chunks of a partition ascend and do not overlap; a chunk that is loading covers provisionally as much as it asked for.
  *   T3  one WRITE of a partition is on its way at a time, so its file grows in order whatever fails.
  *   T4  a reader that stands in a chunk, or waits for it, is counted in it; READY chunks without readers are on the list of
@@ -92,7 +92,7 @@ struct stream {
     uint32_t partition_count, turn;
     struct list hungry_link; /* b->streams.hungry */
     struct timer retention;
-    struct partition partitions[];
+    struct partition **partitions; /* each in a block of its own: a stream grows */
 };
 
 struct place {     /* of a reader in a partition */
@@ -110,7 +110,8 @@ struct follower {
     wall_t from;           /* what they look for */
     uint32_t turn, run;    /* partition, and items taken of it in a row */
     uint32_t place_count;
-    struct place places[];
+    bool all; /* partitions that are added are read too */
+    struct place *places;
 };
 
 /* A queue bound to the stream: how far it has been fed. */
@@ -149,7 +150,9 @@ struct chunk *chunk_load(struct broker *b, struct partition *p, uint64_t offset)
 uint32_t chunk_safe(struct broker *b, struct chunk *c);
 struct chunk *chunk_before(struct partition *p, uint64_t offset); /* the last that begins there or before; NULL */
 void stream_starves(struct broker *b, struct stream *s); /* it is awake again when a job has come back, or soon */
-void chunk_end(struct broker *b, struct chunk *c);       /* its partition goes; nobody reads it */
+uint64_t partition_visible(struct broker *b,
+                           struct partition *p);   /* what lies below is in a file, and durable in the journal */
+void chunk_end(struct broker *b, struct chunk *c); /* its partition goes; nobody reads it */
 /* Files of the partition that end at or below until go when lsn is durable (R3). */
 void files_drop(struct broker *b, uint64_t id, uint32_t partition, uint64_t until, lsn_t lsn);
 
@@ -170,6 +173,12 @@ bool stream_snapshot_partition(struct broker *b, struct partition *p); /* false:
 bool stream_put_rewritten(struct partition *p, const struct stream_extent *made);
 
 /* ---- stream.c ---- */
+/* Everything that so many partitions need, if they are more than there are; then they count, or are given up. False: no memory. */
+MUST_USE bool stream_grow_prepare(struct broker *b, struct stream *s, uint32_t count);
+void stream_grow(struct stream *s, uint32_t count);
+void stream_grow_undo(struct stream *s, uint32_t count);
+/* What lies below the offset (OFFSET_NONE: the visible end) is given up. *offset: where it begins then. */
+enum stream_result stream_trim(struct broker *b, struct partition *p, uint64_t *offset, lsn_t *ret_lsn);
 void stream_awake(struct broker *b, struct stream *s); /* something may be readable that was not */
 void stream_retention(struct broker *b, struct stream *s);
 uint64_t stream_partition_bytes(const struct partition *p); /* of its files */
@@ -191,6 +200,10 @@ MUST_USE bool offset_spec_parse(struct broker *b, struct slice args, struct offs
                                 size_t why_len);
 MUST_USE struct follower *follower_new(struct stream *s);
 void follower_free(struct broker *b, struct follower **follower);
+/* Room for places in so many partitions; then the stream has them, and who reads all reads those too. False: no memory. */
+MUST_USE bool followers_reserve(struct stream *s, uint32_t count);
+void followers_grow(struct stream *s);
+void followers_trimmed(struct broker *b, const struct partition *p); /* its start has moved */
 /* The next item it can have, of whatever partition; follower_took moves on. */
 enum sight follower_look(struct broker *b, struct follower *r, const struct stream_item **ret, uint32_t *ret_partition);
 void follower_took(struct follower *r);

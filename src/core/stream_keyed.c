@@ -90,7 +90,7 @@ static struct partition *partition_of_pass(struct broker *b)
 {
     const struct keyed_pass *pass = &b->streams.pass;
     struct queue *q = map_get(&b->queues_by_id, map_key_u64(&pass->stream));
-    return q && q->stream && stream_is_keyed(q->stream) ? &q->stream->partitions[pass->partition] : NULL;
+    return q && q->stream && stream_is_keyed(q->stream) ? q->stream->partitions[pass->partition] : NULL;
 }
 
 /* False: no memory, or no room. */

@@ -6,7 +6,7 @@
 
 static struct partition *part(struct rig *rig)
 {
-    return &queue_find(vhost_find(rig->b, slice_str("/")), slice_str("s"))->stream->partitions[0];
+    return queue_find(vhost_find(rig->b, slice_str("/")), slice_str("s"))->stream->partitions[0];
 }
 
 /* Files of one record each. */

@@ -74,9 +74,11 @@ bool offset_spec_parse(struct broker *b, struct slice args, struct offset_spec *
 struct follower *follower_new(struct stream *s)
 {
     uint32_t count = s->partition_count;
-    struct follower *f = mem_zalloc(sizeof *f + count * sizeof f->places[0]);
-    if (!f)
+    struct follower *f = mem_zalloc(sizeof *f);
+    if (!f || !(f->places = mem_zalloc(count * sizeof f->places[0]))) {
+        mem_free(f);
         return NULL;
+    }
     f->stream = s;
     f->place_count = count;
     for (uint32_t i = 0; i < count; i++)
@@ -102,12 +104,48 @@ void follower_free(struct broker *b, struct follower **follower)
     for (uint32_t i = 0; i < f->place_count; i++)
         leave(b, &f->places[i]);
     list_remove(&f->link);
+    mem_free(f->places);
+    f->places = NULL;
     f->stream = NULL;
     f->cursor = NULL;
     if (f->finding)
         list_insert(&b->streams.leaving, &f->link);
     else
         mem_free(f);
+}
+
+bool followers_reserve(struct stream *s, uint32_t count)
+{
+    LIST_EACH(&s->followers, node, after)
+    {
+        struct follower *f = CONTAINER_OF(node, struct follower, link);
+        struct place *grown = mem_realloc(f->places, count * sizeof *grown);
+        if (!grown)
+            return false;
+        f->places = grown;
+    }
+    return true;
+}
+
+void followers_grow(struct stream *s)
+{
+    LIST_EACH(&s->followers, node, after)
+    {
+        struct follower *f = CONTAINER_OF(node, struct follower, link);
+        for (uint32_t i = f->place_count; i < s->partition_count; i++)
+            f->places[i] = (struct place){.next = f->all ? 0 : OFFSET_NONE};
+        f->place_count = s->partition_count;
+    }
+}
+
+void followers_trimmed(struct broker *b, const struct partition *p)
+{
+    LIST_EACH(&p->stream->followers, node, after)
+    {
+        struct follower *f = CONTAINER_OF(node, struct follower, link);
+        if (f->places[p->number].next < p->start)
+            follower_place(b, f, p->number, p->start);
+    }
 }
 
 void follower_place(struct broker *b, struct follower *f, uint32_t partition, uint64_t offset)
@@ -218,7 +256,7 @@ static enum sight seek(struct broker *b, struct follower *f, struct partition *p
 /* One partition. */
 static enum sight look(struct broker *b, struct follower *f, uint32_t number, const struct stream_item **ret)
 {
-    struct partition *p = &f->stream->partitions[number];
+    struct partition *p = f->stream->partitions[number];
     struct place *place = &f->places[number];
     enum sight why;
     if (place->next == OFFSET_NONE)
@@ -333,7 +371,7 @@ static enum turn serve(struct broker *b, struct consumer *consumer, unsigned *bu
 bool stream_awaits_durable(const struct stream *s)
 {
     for (uint32_t i = 0; i < s->partition_count; i++) {
-        const struct partition *p = &s->partitions[i];
+        const struct partition *p = s->partitions[i];
         if (!list_empty(&p->chunks) && CONTAINER_OF(p->chunks.prev, struct chunk, link)->mark_count)
             return true;
     }
@@ -437,7 +475,8 @@ bool stream_consume(struct broker *b, struct consumer *consumer)
         return false;
     for (uint32_t i = 0; i < s->partition_count; i++)
         if (!one || v.i == i)
-            begin_at(b, f, &s->partitions[i], &spec);
+            begin_at(b, f, s->partitions[i], &spec);
+    f->all = !one;
     consumer->follower = f;
     return true;
 }

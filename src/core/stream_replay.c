@@ -45,7 +45,7 @@ bool stream_snapshot(struct broker *b, struct queue *q)
 {
     struct stream *s = q->stream;
     for (uint32_t i = 0; i < s->partition_count; i++)
-        if (!stream_snapshot_partition(b, &s->partitions[i]) || !producers_snapshot(b, &s->partitions[i]))
+        if (!stream_snapshot_partition(b, s->partitions[i]) || !producers_snapshot(b, s->partitions[i]))
             return false;
     LIST_EACH(&s->cursors, node, after)
     {
@@ -62,7 +62,7 @@ bool stream_snapshot(struct broker *b, struct queue *q)
 static struct partition *partition_find(struct broker *b, uint64_t queue, uint64_t partition)
 {
     struct queue *q = map_get(&b->queues_by_id, map_key_u64(&queue));
-    return q && q->stream && partition < q->stream->partition_count ? &q->stream->partitions[partition] : NULL;
+    return q && q->stream && partition < q->stream->partition_count ? q->stream->partitions[partition] : NULL;
 }
 
 static void forget_below(struct broker *b, struct partition *p, uint64_t offset)
@@ -78,7 +78,7 @@ bool stream_hold(struct broker *b, struct queue *q, const struct target *t, stru
 {
     if (t->returns >= q->stream->partition_count)
         return false;
-    struct partition *p = &q->stream->partitions[t->returns];
+    struct partition *p = q->stream->partitions[t->returns];
     bool first = list_empty(&p->gathered) && !p->known;
     if (!first && t->position < p->end)
         return true; /* known from a file */
@@ -249,14 +249,14 @@ bool stream_settle(struct broker *b, struct queue *q, char *why, size_t why_len)
 {
     struct stream *s = q->stream;
     for (uint32_t i = 0; i < s->partition_count; i++)
-        if (!partition_settle(b, &s->partitions[i], why, why_len))
+        if (!partition_settle(b, s->partitions[i], why, why_len))
             return false;
     LIST_EACH(&s->cursors, node, after)
     {
         struct cursor *cursor = CONTAINER_OF(node, struct cursor, link);
         for (uint32_t i = 0; i < s->partition_count; i++)
             if (cursor->follower->places[i].next == OFFSET_NONE)
-                cursor->follower->places[i].next = s->partitions[i].end;
+                cursor->follower->places[i].next = s->partitions[i]->end;
         feed_awake(b, cursor);
     }
     return true;
@@ -271,7 +271,7 @@ int broker_streams(struct broker *b, int (*each)(void *arg, const struct stream_
         if (object->kind != OBJ_QUEUE || !q->stream)
             continue;
         for (uint32_t i = 0; i < q->stream->partition_count; i++) {
-            const struct partition *p = &q->stream->partitions[i];
+            const struct partition *p = q->stream->partitions[i];
             struct stream_files files = {.stream = q->id,
                                          .partition = i,
                                          .start = p->start,

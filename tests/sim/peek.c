@@ -149,7 +149,7 @@ bool peek_stream(struct broker *broker, const char *name, const struct peek_stre
 {
     struct queue *q = stream_named(broker, name);
     for (uint32_t i = 0; q && i < q->stream->partition_count; i++)
-        see_partition(broker, &q->stream->partitions[i], reader, each);
+        see_partition(broker, q->stream->partitions[i], reader, each);
     return q != NULL;
 }
 

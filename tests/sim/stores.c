@@ -1,6 +1,7 @@
 /* Scripts over stores, see stores.h. */
 #include "stores.h"
 
+#include "base/mem.h"
 #include "fmt/amqp_table.h"
 
 static bool well(const struct world *w)
@@ -46,6 +47,36 @@ static void read_from(struct world *w, enum place place, uint64_t offset)
     world_turns(w, 10);
 }
 
+/* A session on a port whose answers nobody takes. */
+static void say(struct world *w, enum command_type type, const char *name, const char *other, const char *key,
+                uint64_t number)
+{
+    struct ask *ask = well(w) ? ask_new(slice_str(name), slice_str(other), slice_str(key), (struct slice){0}) : NULL;
+    struct port *port = broker_port(w->broker, 1);
+    struct command *c = ask ? ring_push(&port->commands) : NULL;
+    if (!c) {
+        mem_free(ask);
+        return;
+    }
+    ask->number = number;
+    *c = (struct command){.type = (uint8_t)type, .session = 2, .ask = ask};
+    ring_publish(&port->commands);
+    world_turns(w, 4);
+}
+
+/* One partition more, which stays empty, for a reader and a bound queue. */
+static void grow(struct world *w)
+{
+    say(w, CMD_SESSION_OPEN, "127.0.0.1:9", "Kafka", "", 0);
+    say(w, CMD_LOGIN, "guest", "guest", "PLAIN", 0);
+    say(w, CMD_ENTER, "/", "", "", 0);
+    say(w, CMD_STREAM_LIST, "", "", "", 0);
+    say(w, CMD_STREAM_CREATE, "made", "", "", 3);
+    say(w, CMD_STREAM_TRIM, "made", "", "", UINT64_MAX);
+    say(w, CMD_STREAM_DELETE, "made", "", "", 0);
+    say(w, CMD_STREAM_GROW, place_names[PLACE_LOG], "", "", MODEL_PARTITIONS + 1);
+}
+
 void stores_streams(struct world *w)
 {
     read_from(w, PLACE_LOG, 1);
@@ -57,6 +88,7 @@ void stores_streams(struct world *w)
     world_publish(w, PLACE_PLAIN, 60, 20); /* a compaction, which syncs them */
     world_confirmed(w);
     world_take(w, PLACE_FED, 12, false);
+    grow(w);
     if (well(w))
         world_streams_delete(w, PLACE_KEPT);
 }
