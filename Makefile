@@ -105,7 +105,7 @@ BINARY += $(if $(wildcard $(MAIN)),build/millrace)
 endif
 
 # ----------------------------------------------------------------------------------------------------------- targets
-.PHONY: all help flow crash power power-replay soak suites history cage limits mutants unit unit-build programs test bench tidy format coverage install uninstall clean
+.PHONY: all help flow crash power power-replay soak suites kafka kafka-golden history cage limits mutants unit unit-build programs test bench tidy format coverage install uninstall clean
 .PHONY: fuzz-build fuzz-smoke fuzz-coverage version FORCE
 
 all: $(LIBRARY) $(BINARY)  ## build the broker (default): build/millrace, or build/FLAVOUR/millrace with FLAVOUR=...
@@ -162,6 +162,12 @@ limits: all  ## a small disk filled and drained 1000 times, and what else disks 
 
 suites: all  ## test suites of pika, rabbitmq-c, amqplib, kombu, py-amqp against both brokers; writes docs/suites.md
 	tests/suites/run
+
+kafka:  ## a real Kafka on port KAFKA_PORT (9092) until Ctrl-C, to try things against (needs Java and Maven)
+	tests/suites/kafka_peer.py --port $(or $(KAFKA_PORT),9092)
+
+kafka-golden:  ## play the rows of tests/clients/kafka_cases*.py to a real Kafka and record its answers (needs Java and Maven)
+	tests/clients/kafka_rows.py --record
 
 asan ubsan tsan cov:  ## build that flavour
 	@$(MAKE) --no-print-directory FLAVOUR=$@ all unit-build programs

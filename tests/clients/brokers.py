@@ -73,9 +73,10 @@ def free_offset():
         offset = random.randrange(1, 3900)
         try:
             for family, host in ((socket.AF_INET, '127.0.0.1'), (socket.AF_INET6, '::1')):
-                with socket.socket(family) as s:
-                    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                    s.bind((host, 5672 + offset))
+                for base in (5672, 9092):
+                    with socket.socket(family) as s:
+                        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                        s.bind((host, base + offset))
             return offset
         except OSError:
             continue
@@ -180,6 +181,7 @@ class Millrace(Broker):
             raise StartError('%s is not there: run make, or set MILLRACE_BIN' % self.binary)
         self.offset = free_offset() if offset is None else offset
         self.port = 5672 + self.offset
+        self.kafka_port = 9092 + self.offset
         self.data = os.path.join(self.folder, 'data')
         self.args = tuple(args)
 
