@@ -318,8 +318,10 @@ RIG_FN void rig_clear(struct rig *rig)
         struct effect *e = &rig->effects[i];
         if (e->msg)
             msg_unref(NULL, e->msg);
-        if (e->type != EFF_CONFIRM && e->type != EFF_NACK && e->type != EFF_GET_OK && e->type != EFF_DELIVER &&
-            e->type != EFF_PRODUCED)
+        if (e->type == EFF_FETCHED)
+            fetch_free(&e->fetch);
+        else if (e->type != EFF_CONFIRM && e->type != EFF_NACK && e->type != EFF_GET_OK && e->type != EFF_DELIVER &&
+                 e->type != EFF_PRODUCED)
             mem_free(e->answer);
     }
     rig->effect_count = 0;

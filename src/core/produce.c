@@ -9,7 +9,6 @@
 
 #define PRODUCER_ID_BLOCK 1000u /* ids given out for one record */
 #define PRODUCERS_MAX 4096u     /* of one partition; beyond, who was silent for longest is forgotten */
-#define LEADER_EPOCH 0          /* of every partition: there is one broker */
 
 /* ---- batches ---- */
 
