@@ -219,6 +219,12 @@ struct rig_file {
     char bytes[];
 };
 
+RIG_STREAM_FN int64_t rig_file_read(struct counted_file *handle, void *ret, size_t len, uint64_t at)
+{
+    memcpy(ret, ((const struct rig_file *)handle)->bytes + at, len);
+    return (int64_t)len;
+}
+
 RIG_STREAM_FN void rig_file_close(struct counted_file *handle)
 {
     free(handle);
@@ -245,7 +251,7 @@ RIG_STREAM_FN void rig_stream_fetch_row(const struct rig_streams *all, struct fe
     if (!len)
         return;
     struct rig_file *file = calloc(1, sizeof *file + len + 1);
-    file->handle = (struct counted_file){.refs = 1, .fd = -1, .close = rig_file_close};
+    file->handle = (struct counted_file){.refs = 1, .fd = -1, .read = rig_file_read, .close = rig_file_close};
     memcpy(file->bytes, text, len);
     row->piece = (struct file_piece){.file = &file->handle, .len = len};
 }

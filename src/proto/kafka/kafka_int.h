@@ -118,6 +118,7 @@ const struct kafka_handler *kafka_handler_find(int16_t key);
 
 /* One per API key that is spoken; see the table in engine.c. */
 extern const struct kafka_handler kafka_on_api_versions, kafka_on_sasl_handshake, kafka_on_sasl_authenticate,
-    kafka_on_produce, kafka_on_init_producer_id;
+    kafka_on_produce, kafka_on_init_producer_id, kafka_on_fetch, kafka_on_list_offsets,
+    kafka_on_offset_for_leader_epoch;
 
 #endif
