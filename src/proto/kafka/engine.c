@@ -25,10 +25,13 @@
 
 static const struct kafka_handler *const handlers[] = {
     [KAFKA_API_produce] = &kafka_on_produce,
+    [KAFKA_API_metadata] = &kafka_on_metadata,
     [KAFKA_API_sasl_handshake] = &kafka_on_sasl_handshake,
     [KAFKA_API_api_versions] = &kafka_on_api_versions,
     [KAFKA_API_init_producer_id] = &kafka_on_init_producer_id,
     [KAFKA_API_sasl_authenticate] = &kafka_on_sasl_authenticate,
+    [KAFKA_API_describe_cluster] = &kafka_on_describe_cluster,
+    [KAFKA_API_describe_topic_partitions] = &kafka_on_describe_topic_partitions,
 };
 
 const struct kafka_handler *kafka_handler_find(int16_t key)

@@ -118,6 +118,7 @@ const struct kafka_handler *kafka_handler_find(int16_t key);
 
 /* One per API key that is spoken; see the table in engine.c. */
 extern const struct kafka_handler kafka_on_api_versions, kafka_on_sasl_handshake, kafka_on_sasl_authenticate,
-    kafka_on_produce, kafka_on_init_producer_id;
+    kafka_on_produce, kafka_on_init_producer_id, kafka_on_metadata, kafka_on_describe_cluster,
+    kafka_on_describe_topic_partitions;
 
 #endif
