@@ -606,6 +606,8 @@ static void segment_remove(struct stream_files *files, struct stream_partition *
     struct stream_fd *reader = reader_with(files, partition, base);
     set_dirty(partition, segment, false);
     writer_close(files, segment);
+    if (segment->lent >= 0)
+        atomic_store_explicit(&files->lent[segment->lent].file->orphan, true, memory_order_relaxed);
     lent_close(files, segment);
     if (partition->fetched.base == base)
         partition->fetched.position = 0;
