@@ -26,13 +26,15 @@ enum { CLIENTS_MAX = 64, ARENA_MAX = 64 << 20, IN_BYTES = 256 * 1024, FAULTY = 3
 struct partition {
     uint8_t *log; /* batches in a row */
     size_t len, max;
-    int64_t next;
+    int64_t next, kept_end; /* of all; of what is in the log */
     uint64_t batches;
 };
 
 struct client {
     struct bench_socket socket;
     struct arena arena;
+    uint8_t *out; /* answers of one read, sent together */
+    size_t out_len, out_cap;
     uint8_t *waiting; /* a fetch without its length, that found nothing */
     size_t waiting_len;
     uint64_t until_ns;
@@ -50,7 +52,7 @@ struct bench_kafka_sink {
 
 /* ---- the log ---- */
 
-static void partition_keep(struct partition *p, struct slice batch, int64_t offset)
+static void partition_keep(struct partition *p, struct slice batch, int64_t offset, uint32_t count)
 {
     if (batch.len > p->max - p->len)
         return;
@@ -59,6 +61,7 @@ static void partition_keep(struct partition *p, struct slice batch, int64_t offs
     memcpy(p->log + p->len, batch.ptr, batch.len);
     record_batch_set_base(p->log + p->len, offset, 0);
     p->len += batch.len;
+    p->kept_end = offset + count;
 }
 
 /* Answers the offset that the producer is told. */
@@ -71,13 +74,13 @@ static int64_t partition_append(struct bench_kafka_sink *s, struct partition *p,
     int64_t offset = p->next;
     size_t at = p->len;
     if (fault != BENCH_FAULT_LOSE && fault != BENCH_FAULT_FORGET)
-        partition_keep(p, batch, offset);
+        partition_keep(p, batch, offset, head.count);
     if (fault == BENCH_FAULT_FLIP && p->len > at)
         p->log[p->len - 1] ^= 1;
     if (fault == BENCH_FAULT_REPEAT)
-        partition_keep(p, batch, offset);
+        partition_keep(p, batch, offset, head.count);
     if (fault == BENCH_FAULT_DOUBLE)
-        partition_keep(p, batch, p->next += head.count);
+        partition_keep(p, batch, p->next += head.count, head.count);
     if (fault != BENCH_FAULT_FORGET)
         p->next += head.count;
     return fault == BENCH_FAULT_STALE ? 0 : offset;
@@ -210,7 +213,7 @@ static bool on_fetch(struct bench_kafka_sink *s, struct client *c, const struct 
                 continue;
             const struct partition *p = &s->partitions[row->partition];
             ret->error_code = 0;
-            ret->high_watermark = ret->last_stable_offset = p->next;
+            ret->high_watermark = ret->last_stable_offset = p->kept_end;
             ret->records = partition_from(p, row->fetch_offset, (size_t)row->partition_max_bytes);
             found = found || ret->records.len > 0;
         }
@@ -222,14 +225,26 @@ static bool on_fetch(struct bench_kafka_sink *s, struct client *c, const struct 
 
 static int client_answer(struct client *c, const struct kafka_request_head *head, const void *answer)
 {
-    size_t room = 64 + kafka_encode_size(head->api->response, head->form, answer);
-    uint8_t *bytes = bench_zeroed(1, room);
-    struct writer w = writer_of(bytes, room);
+    size_t room = c->out_len + 64 + kafka_encode_size(head->api->response, head->form, answer);
+    if (room > c->out_cap) {
+        c->out_cap = 2 * room;
+        c->out = realloc(c->out, c->out_cap);
+        if (c->out == NULL)
+            abort(); /* nothing of a benchmark is left without memory */
+    }
+    struct writer w = writer_of(c->out, c->out_cap);
+    w.len = c->out_len;
     size_t mark = kafka_response_begin(&w, head->api, head->form, head->correlation_id);
     kafka_encode(&w, head->api->response, head->form, answer, NULL);
     kafka_response_end(&w, mark, 0);
-    int failed = writer_ok(&w) ? bench_socket_send(&c->socket, w.base, w.len) : -1;
-    free(bytes);
+    c->out_len = w.len;
+    return writer_ok(&w) ? 0 : -1;
+}
+
+static int client_flush(struct client *c)
+{
+    int failed = c->out_len > 0 ? bench_socket_send(&c->socket, c->out, c->out_len) : 0;
+    c->out_len = 0;
     return failed;
 }
 
@@ -309,6 +324,7 @@ static void client_free(struct client *c)
     bench_socket_close(&c->socket);
     arena_fini(&c->arena);
     free(c->waiting);
+    free(c->out);
     free(c);
 }
 
@@ -350,7 +366,8 @@ static void *sink_thread(void *arg)
             sink_accept(s);
         for (unsigned i = count; i-- > 0;) {
             struct client *c = s->clients[i];
-            if ((watched[i + 2].revents != 0 && client_read(s, c) < 0) || client_wake(s, c) < 0) {
+            if ((watched[i + 2].revents != 0 && client_read(s, c) < 0) || client_wake(s, c) < 0 ||
+                client_flush(c) != 0) {
                 client_free(c);
                 s->clients[i] = s->clients[--s->client_count];
             }

@@ -62,7 +62,7 @@ static int topic_delete(struct bench_kafka_wire *w, const char *name)
 static int32_t topic_led(struct bench_kafka_wire *w, const char *name)
 {
     struct kafka_metadata_request_topic topic = {.name = slice_str(name)};
-    struct kafka_metadata_request ask = {.allow_auto_topic_creation = false};
+    struct kafka_metadata_request ask = {.allow_auto_topic_creation = !w->creates};
     void *found;
     ask.topics.at = &topic;
     ask.topics.count = 1;
@@ -114,7 +114,8 @@ int bench_kafka_set_up(const struct bench_kafka_options *o, int32_t *ret_partiti
     int failed = bench_kafka_open(&w, &o->server);
     for (unsigned i = 0; i < o->topics && failed == 0; i++) {
         bench_kafka_topic_name(o, i, name);
-        failed = topic_create(&w, name, o->partitions > 0 ? o->partitions : 1) < 0;
+        if (w.creates)
+            failed = topic_create(&w, name, o->partitions > 0 ? o->partitions : 1) < 0;
         if (failed == 0)
             failed = topic_await(o, &w, name, ret_partitions);
         if (failed == 0 && first != 0 && *ret_partitions != first)

@@ -150,6 +150,7 @@ static int wire_agree(struct bench_kafka_wire *w)
         bool login = VERSIONS[i].key == KAFKA_API_sasl_handshake || VERSIONS[i].key == KAFKA_API_sasl_authenticate;
         for (int32_t k = 0; k < answer->api_keys.count; k++) {
             const struct kafka_api_versions_response_api_key *row = &answer->api_keys.at[k];
+            w->creates = w->creates || row->api_key == KAFKA_API_create_topics;
             if (row->api_key == (int16_t)VERSIONS[i].key && !login &&
                 (VERSIONS[i].version < row->min_version || VERSIONS[i].version > row->max_version))
                 return bench_socket_fail(&w->socket, "the server speaks %s in versions %d to %d, this program in %u",

@@ -28,6 +28,7 @@ struct bench_kafka_wire {
     struct bench_socket socket;
     struct arena arena; /* of the last answer */
     int32_t correlation_id;
+    bool creates; /* the server knows CreateTopics */
 };
 
 /* "host", "host:port" or "[address]:port"; answers -1 when malformed. What is not said stays as it is. */
