@@ -835,6 +835,13 @@ void record_print(struct slice record, char *ret, size_t len)
     case REC_PRODUCERS:
     case REC_REWRITTEN:
     case REC_CURSOR: print_stream(type, &r, ret + n, len - (size_t)n); break;
+    case REC_GROUP:
+    case REC_OFFSETS: {
+        struct slice vhost = reader_str8(&r), group = reader_str8(&r);
+        snprintf(ret + n, len - (size_t)n, " '%.*s' in vhost '%.*s', %zu bytes", SLICE_ARG(group), SLICE_ARG(vhost),
+                 r.left);
+        break;
+    }
     case REC_WINDOW: {
         unsigned long long id = reader_varint(&r);
         snprintf(ret + n, len - (size_t)n, " queue %llu, %zu bytes of keys", id, r.left);

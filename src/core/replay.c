@@ -820,6 +820,8 @@ static bool apply(struct broker *b, struct slice record)
     case REC_CURSOR: return replay_cursor(b, &r);
     case REC_BATCH: return replay_batch(b, &r);
     case REC_PRODUCERS: return replay_producers(b, &r);
+    case REC_GROUP: return replay_group(b, &r);
+    case REC_OFFSETS: return replay_offsets(b, &r);
     case REC_QUEUE_ARGS: return replay_queue_args(b, &r);
     case REC_PRODUCER_IDS:
     case REC_QUEUE_IDS: return replay_ids(b, &r, type);
@@ -975,6 +977,7 @@ int broker_replayed(struct broker *b, mono_t now, wall_t wall, char *why, size_t
         return -12;
     b->recovering = false;
     busy_recovered(b);
+    groups_recovered(b);
     LIST_EACH(&b->catalogue, node, after)
     {
         struct object *object = CONTAINER_OF(node, struct object, link);

@@ -99,6 +99,7 @@ struct stream {
     struct list followers, idle /* consumers waiting for records, by ready_link */, cursors;
     uint32_t partition_count, turn;
     struct list hungry_link; /* b->streams.hungry */
+    struct list offsets;     /* struct committed: of consumer groups */
     struct timer retention;
     struct partition **partitions; /* each in a block of its own: a stream grows */
 };
