@@ -479,9 +479,8 @@ struct peer {
     uint64_t login_ticket;
     uint32_t login_origin;
     struct slice address, protocol; /* owned, one block */
-    struct queue *produces;   /* the stream that it wrote to last, which it may while produces_gen == topology_gen */
-    struct queue *fetches_of; /* the same for reading */
-    uint64_t produces_gen, fetches_gen;
+    struct queue *produces; /* the stream that it wrote to last, which it may while produces_gen == topology_gen */
+    uint64_t produces_gen;
 };
 
 struct port_side {

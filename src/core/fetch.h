@@ -72,6 +72,9 @@ struct fetch {
     uint32_t wait_ms;              /* RECORDS: answered then, however little there is */
     uint32_t bytes_min, bytes_max; /* RECORDS: of all rows */
     bool committed;                /* only what is in no open transaction */
+    /* the store's */
+    uint32_t served; /* rows */
+    size_t given;    /* bytes */
     /* the core's, which it may touch though the store has the block */
     struct peer *peer; /* NULL: gone, the block is freed when it is back */
     struct list peer_link, ready_link;

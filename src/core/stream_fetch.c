@@ -30,16 +30,20 @@ void fetches_init(struct broker *b)
 
 /* ---- rows ---- */
 
-static bool may_read(struct broker *b, struct peer *peer, struct queue *q)
+/* A row must not cost a regular expression: the stream remembers the last user. */
+static bool may_read(struct broker *b, const struct peer *peer, struct queue *q)
 {
-    if (peer->fetches_of == q && peer->fetches_gen == b->topology_gen)
-        return true;
-    if (peer->state != PEER_ENTERED || q->vhost != peer->vhost ||
-        (peer->user && !authorise(b, peer->user, q->vhost, VERB_READ, q->name)))
+    struct stream *s = q->stream;
+    if (peer->state != PEER_ENTERED || q->vhost != peer->vhost)
         return false;
-    peer->fetches_of = q;
-    peer->fetches_gen = b->topology_gen;
-    return true;
+    if (!peer->user)
+        return true;
+    if (s->reader != peer->user || s->reader_gen != b->topology_gen) {
+        s->reader_may = authorise(b, peer->user, q->vhost, VERB_READ, q->name);
+        s->reader = peer->user;
+        s->reader_gen = b->topology_gen;
+    }
+    return s->reader_may;
 }
 
 /* NULL: there is none. */

@@ -367,6 +367,21 @@ static void refusals(void **state)
     assert_int_equal(result_of(rig, fetch_of(rig, "s", 0)), FETCH_REFUSED);
     assert_int_equal(answered(rig)->rows[0].end, FETCH_NOWHERE); /* nothing is told of it */
     assert_true(permission_put(rig->b, guest, vhost, all, all, all, why, sizeof why));
+    assert_true(user_put(rig->b, slice_str("u"), slice_str("v"), none, true));
+    struct user *other = user_find(rig->b, slice_str("u"));
+    assert_true(permission_put(rig->b, other, vhost, all, all, none, why, sizeof why));
+    assert_true(rig_ask(rig, CMD_SESSION_OPEN, 2, 0, "1.2.3.4:5", "Kafka", NULL, none, 0));
+    assert_true(rig_ask(rig, CMD_LOGIN, 2, 0, "u", "w", "PLAIN", none, 0));
+    for (unsigned round = 0; round < 2; round++) { /* before it has entered, and behind another's back */
+        assert_string_equal(row_text(send(rig, fetch_of(rig, "s", 0)), 0), "0 2 ");
+        rig_clear(rig);
+        send_by(rig, 2, fetch_of(rig, "s", 0));
+        assert_int_equal(answered(rig)->rows[0].result, FETCH_REFUSED);
+        assert_true(rig_ask(rig, CMD_ENTER, 2, 0, "/", NULL, NULL, none, 0));
+    }
+    assert_string_equal(row_text(send(rig, fetch_of(rig, "s", 0)), 0), "0 2 ");
+    rig_plain(rig, CMD_SESSION_CLOSE, 2, 0, 0, 0);
+    user_delete(rig->b, other);
     rig->log->streams->read_err = -EILSEQ;
     assert_int_equal(result_of(rig, fetch_of(rig, "s", 0)), FETCH_DAMAGED);
     rig->log->streams->read_err = -EMFILE;

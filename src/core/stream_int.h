@@ -101,6 +101,10 @@ struct stream {
     struct list hungry_link; /* b->streams.hungry */
     struct list offsets;     /* struct committed: of consumer groups */
     struct timer retention;
+    const struct user
+        *reader; /* who asked last; while reader_gen == topology_gen reader_may says whether he may read it */
+    uint64_t reader_gen;
+    bool reader_may;
     struct partition **partitions; /* each in a block of its own: a stream grows */
 };
 

@@ -25,6 +25,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#define FETCH_TURN_ROWS 512u
+#define FETCH_TURN_BYTES (4u << 20) /* read, of one fetch in a turn: there may be thousands of rows */
 #define TURN_BYTES (4u * 1024 * 1024)
 #define RUN_JOBS_MAX 256u
 #define HAND_OUT_AGAIN_NS NS_PER_MS
@@ -319,8 +321,13 @@ static bool take_in(struct streams *streams)
         did = true;
         job->tail = (struct stream_extent){0};
         switch (job->type) {
-        case STREAM_READ:
         case STREAM_FETCH:
+            job->fetch->served = 0;
+            job->fetch->given = 0;
+            job->err = 0;
+            streams->reads[streams->reads_len++] = job;
+            break;
+        case STREAM_READ:
         case STREAM_FIND: streams->reads[streams->reads_len++] = job; break;
         case STREAM_KEYS:
         case STREAM_REWRITE: take_in_compaction(streams, job); break;
@@ -427,37 +434,43 @@ static int fetch_row(struct streams *streams, struct fetch_row *row, size_t room
     return err;
 }
 
-/* Who is in front takes what the answer has room for: a client asks in another order the next time. The first error. */
-static int serve_fetch(struct streams *streams, struct fetch *fetch)
+/* Who is in front takes what the answer has room for: a client asks in another order the next time. False: that was enough
+ * for a turn. */
+static bool serve_fetch(struct streams *streams, struct fetch *fetch)
 {
-    size_t room = fetch->bytes_max;
-    bool first = true;
-    int err = 0;
-    for (uint32_t i = 0; i < fetch->count; i++) {
-        struct fetch_row *row = &fetch->rows[i];
+    uint64_t before = streams->scan.bytes_read;
+    uint32_t rows = 0;
+    for (; fetch->served < fetch->count; fetch->served++) {
+        struct fetch_row *row = &fetch->rows[fetch->served];
         if (row->result != FETCH_OK || row->until <= row->offset)
             continue;
-        row->err = fetch->kind == FETCH_RECORDS ? fetch_row(streams, row, room, first) : find_row(streams, row);
-        room -= row->piece.len < room ? row->piece.len : room;
-        first = first && !row->piece.len;
-        err = err ? err : row->err;
+        if (rows++ == FETCH_TURN_ROWS || streams->scan.bytes_read - before > FETCH_TURN_BYTES)
+            return false;
+        size_t room = fetch->bytes_max > fetch->given ? fetch->bytes_max - fetch->given : 0;
+        row->err = fetch->kind == FETCH_RECORDS ? fetch_row(streams, row, room, !fetch->given) : find_row(streams, row);
+        fetch->given += row->piece.len;
+        fetch->job->err = fetch->job->err ? fetch->job->err : row->err;
     }
-    return err;
+    return true;
 }
 
 static bool serve_reads(struct streams *streams)
 {
-    uint32_t count = streams->reads_len;
+    uint32_t count = streams->reads_len, left = 0;
     for (uint32_t i = 0; i < count; i++) {
         struct stream_job *job = streams->reads[i];
         streams->reads[i] = NULL;
-        int err = job->type == STREAM_FETCH ? serve_fetch(streams, job->fetch) : read_one(streams, job);
+        if (job->type == STREAM_FETCH && !serve_fetch(streams, job->fetch)) {
+            streams->reads[left++] = job; /* goes on in the next turn */
+            continue;
+        }
+        int err = job->type == STREAM_FETCH ? job->err : read_one(streams, job);
         figure_add(streams, FIGURE_RECORDS_READ, job->count);
         figure_set(streams, FIGURE_BYTES_READ, streams->scan.bytes_read);
         finish(streams, job, err);
         hand_out(streams);
     }
-    streams->reads_len = 0;
+    streams->reads_len = left;
     return count > 0;
 }
 

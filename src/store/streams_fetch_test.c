@@ -216,6 +216,48 @@ static void rows_share_an_answer(void **state)
     rig_free(rig);
 }
 
+/* One that asks for thousands does not keep those that write waiting. */
+static void long_fetches_take_turns(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new(27);
+    rig_open(rig);
+    struct part *part = rig_part(rig, 1, 0, 0);
+    rig_write_now(rig, part, 20);
+    struct part *little = rig_part(rig, 2, 0, 0);
+    rig->body_max = 1;
+    rig_write_now(rig, little, 1);
+    for (unsigned round = 0; round < 3; round++) { /* records, offsets, records of which there is little to read */
+        struct fetch *fetch = fetch_new(round == 1 ? FETCH_OFFSETS : FETCH_RECORDS, 2000);
+        fetch->bytes_max = UINT32_MAX;
+        for (unsigned i = 0; i < 2000; i++)
+            fetch->rows[i] = (struct fetch_row){.stream = round == 2 ? 2 : 1,
+                                                .offset = round == 2 ? 0 : i % 20,
+                                                .until = round == 2 ? 1 : 20,
+                                                .bytes_max = 1 << 20,
+                                                .time = round == 1 ? rig_time(1, 7) : 0};
+        struct stream_job *job = fetch->job;
+        uint64_t end = part->now->tail.end;
+        assert_true(streams_submit(rig->streams, &job) && rig_write(rig, part, 10));
+        assert_true(streams_step(rig->streams));
+        assert_int_equal(rig_take(rig), 0);
+        assert_int_equal(part->now->tail.end, end + 10); /* and the fetch is not back */
+        for (unsigned i = 0; i < 10 && !job; i++) {
+            (void)streams_step(rig->streams);
+            job = streams_take(rig->streams);
+        }
+        assert_ptr_equal(job, fetch->job);
+        assert_int_equal(job->err, 0);
+        for (unsigned i = 0; i < 2000; i++)
+            if (round != 1)
+                assert_true(fetch->rows[i].piece.len > 0);
+            else if (i % 20 <= 7)
+                assert_true(fetch->rows[i].time >= rig_time(1, 7) && fetch->rows[i].offset <= 7);
+        stream_job_free(&rig->heap, &job);
+    }
+    rig_free(rig);
+}
+
 /* What retention takes is read to its end by those who have it, and then closed. */
 static void fetched_and_dropped(void **state)
 {
@@ -339,6 +381,7 @@ int main(void)
         BATCHES(fetch_long),
         cmocka_unit_test(fetch_long),
         cmocka_unit_test(rows_share_an_answer),
+        cmocka_unit_test(long_fetches_take_turns),
         cmocka_unit_test(fetched_and_dropped),
         cmocka_unit_test_prestate(fetched_files_are_bounded, &disk_has),
         cmocka_unit_test_prestate(fetched_files_are_bounded, &allowed),

@@ -28,6 +28,9 @@ enum kafka_progress kafka_asked_go(struct kafka *k, struct kafka_request *r,
             kafka_drop_memory(k);
             return KAFKA_AGAIN;
         }
+        size_t bytes = asked->count * sizeof asked->fetch->rows[0];
+        r->bytes += (uint32_t)bytes; /* a peer has only so many of them waiting */
+        k->inflight_bytes += bytes;
         fill(k, r, asked->fetch);
     }
     struct command *command = kafka_command(k, r, CMD_FETCH);

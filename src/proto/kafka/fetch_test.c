@@ -176,6 +176,29 @@ static void parked_and_pipelined(void **state)
     krig_free(k);
 }
 
+/* Their blocks are memory: a peer has a few of them waiting, then it is not read. */
+static void many_large_ones_wait_outside(void **state)
+{
+    (void)state;
+    struct krig *k = krig_ready();
+    krig_topic(k, "t", 1, false);
+    static struct kafka_fetch_request_partition parts[20000];
+    for (size_t i = 0; i < ARRAY_LEN(parts); i++)
+        parts[i] = (struct kafka_fetch_request_partition){.current_leader_epoch = -1, .partition_max_bytes = 100};
+    struct kafka_fetch_request_topic topic = {.topic = slice_str("t"), .partitions = {parts, ARRAY_LEN(parts)}};
+    struct kafka_fetch_request ask = {
+        .max_wait_ms = 500, .min_bytes = 1, .max_bytes = 1000, .session_epoch = -1, .topics = {&topic, 1}};
+    for (unsigned i = 0; i < 5; i++)
+        krig_put(k, KAFKA_API_fetch, 4, &ask);
+    krig_settle(k);
+    assert_true(k->engine->paused && k->in_len > 2 * 16 * ARRAY_LEN(parts));
+    krig_pass(k, 1100);
+    assert_int_equal(k->in_len, 0);
+    assert_int_equal(CONTAINER_OF(k->engine, struct kafka, session.engine)->request_count, 0);
+    assert_false(k->engine->paused);
+    krig_free(k);
+}
+
 static void limits(void **state)
 {
     (void)state;
@@ -343,9 +366,15 @@ static void without_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_version),  cmocka_unit_test(errors_of_rows),     cmocka_unit_test(parked_and_pipelined),
-        cmocka_unit_test(limits),         cmocka_unit_test(list_offsets),       cmocka_unit_test(epochs),
-        cmocka_unit_test(without_memory), cmocka_unit_test(a_topic_made_again),
+        cmocka_unit_test(every_version),
+        cmocka_unit_test(errors_of_rows),
+        cmocka_unit_test(parked_and_pipelined),
+        cmocka_unit_test(many_large_ones_wait_outside),
+        cmocka_unit_test(limits),
+        cmocka_unit_test(list_offsets),
+        cmocka_unit_test(epochs),
+        cmocka_unit_test(without_memory),
+        cmocka_unit_test(a_topic_made_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -50,7 +50,7 @@ struct kafka_request {
     int32_t correlation_id;
     uint32_t id;      /* origin of its commands; never 0 */
     uint32_t pending; /* answers of the core that have not come */
-    uint32_t bytes;   /* of batches, for the account */
+    uint32_t bytes;   /* of batches, or of a block of the core's, for the account */
     lsn_t lsn;        /* its answer is held until this is durable */
     bool sent;        /* go has said KAFKA_SENT */
     bool silent;      /* no answer is wanted (acks=0) */
