@@ -16,7 +16,9 @@ static struct answer *list_some(struct broker *b, const struct peer *peer, const
     size_t bytes = 1;
     unsigned n = 0;
     struct list *end = from->next;
-    for (; end != &b->group_list && n < LIST_ONCE; end = end->next, n++) {
+    /* the group without a name ends no part: nobody could name it */
+    for (; end != &b->group_list && (n < LIST_ONCE || !CONTAINER_OF(end->prev, struct group, link)->name.len);
+         end = end->next, n++) {
         const struct group *g = CONTAINER_OF(end, struct group, link);
         bytes += 3 + g->name.len + g->type.len;
     }

@@ -7,7 +7,8 @@ enum group_error group_asked(struct broker *b, const struct peer *peer, const st
     struct slice name = c->ask->name;
     if (peer->state != PEER_ENTERED)
         return GROUP_ERR_REFUSED;
-    if (!name.len || name.len > NAME_MAX_BYTES)
+    if (name.len > NAME_MAX_BYTES ||
+        (!name.len && c->type < CMD_GROUP_COMMIT)) /* a group without a name has offsets only */
         return GROUP_ERR_INVALID_ID;
     return authorise(b, peer->user, peer->vhost, verb, name) ? GROUP_OK : GROUP_ERR_REFUSED;
 }

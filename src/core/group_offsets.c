@@ -92,7 +92,7 @@ static enum group_error may_commit(struct broker *b, const struct group *g, cons
     int32_t generation = (int32_t)(uint32_t)c->ask->number;
     struct member *m;
     if (!g)
-        return generation < 0 ? GROUP_OK : GROUP_ERR_GENERATION;
+        return generation < 0 ? GROUP_OK : GROUP_ERR_NO_GROUP;
     if (generation < 0 && g->state == GROUP_EMPTY)
         return GROUP_OK;
     enum group_error error = member_check(g, c, &m);
@@ -115,9 +115,7 @@ static enum group_error row_check(struct broker *b, struct commit *commit, const
     if (commit->allowed != row->stream && !authorise(b, peer->user, peer->vhost, VERB_READ, s->queue->name))
         return GROUP_ERR_STREAM_REFUSED;
     commit->allowed = row->stream;
-    if (row->metadata.len > GROUP_TEXT_MAX)
-        return GROUP_ERR_METADATA;
-    return row->offset > INT64_MAX ? GROUP_ERR_INVALID : GROUP_OK;
+    return row->metadata.len > GROUP_TEXT_MAX ? GROUP_ERR_METADATA : GROUP_OK;
 }
 
 static void rows_drop(struct broker *b, struct list *made)
@@ -169,10 +167,17 @@ static bool commit_rows(struct broker *b, struct group *g, struct commit *commit
         row.offset = o->offset;
         row.metadata = slice_of(o->metadata, o->len);
         offsets_log_row(&w, &row, o->at);
+        if (o->offset == UINT64_MAX) {
+            struct committed *old = map_get(&g->offsets, slice_of(o->key, sizeof o->key));
+            if (old)
+                committed_free(b, old);
+            continue;
+        }
         list_remove(node);
         committed_put(b, g, stream_of(b, g->vhost, o->key[0], (uint32_t)o->key[1]), o);
     }
     offsets_log_end(b, g, &w);
+    rows_drop(b, &made); /* those that say there is none */
     return true;
 }
 

@@ -31,8 +31,16 @@ static void commits_and_their_text(void **state)
     assert_int_equal(commit_text(rig, &m, stream, 0, 7, slice_of(text, GROUP_TEXT_MAX)), GROUP_OK);
     assert_int_equal(commit_text(rig, &m, stream, 3, 7, NOTHING), GROUP_ERR_NO_STREAM);
     assert_int_equal(commit_text(rig, &m, 4711, 0, 7, NOTHING), GROUP_ERR_NO_STREAM);
-    assert_int_equal(commit_text(rig, &m, stream, 0, UINT64_MAX, NOTHING), GROUP_ERR_INVALID);
+    assert_int_equal(commit_text(rig, &m, stream, 0, (uint64_t)-5, NOTHING), GROUP_OK); /* Kafka takes it too */
+    assert_string_equal(offsets_of(rig, "g"), "2:0:7: 1:9223372036854775807:7:xxx 0:18446744073709551611:7:");
+    assert_groups_replay(rig);
+    assert_int_equal(commit_text(rig, &m, stream, 0, UINT64_MAX, NOTHING), GROUP_OK); /* none */
+    assert_int_equal(commit_text(rig, &m, stream, 0, UINT64_MAX, NOTHING), GROUP_OK);
+    assert_string_equal(offsets_of(rig, "g"), "2:0:7: 1:9223372036854775807:7:xxx");
     assert_int_equal(group_ask(rig, CMD_GROUP_COMMIT, &m, SIMPLE, slice_str("torn"), 0), GROUP_ERR_INVALID);
+    m.group = ""; /* of who names no group */
+    assert_int_equal(commit(rig, &m, stream, 6), GROUP_OK);
+    assert_string_equal(offsets_of(rig, ""), "0:6:7:note");
     m.group = "nothing is left of it";
     assert_int_equal(commit_text(rig, &m, 4711, 0, 7, NOTHING), GROUP_ERR_NO_STREAM);
     assert_null(the_group(rig, m.group));

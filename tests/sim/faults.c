@@ -12,6 +12,7 @@
  * calls that stand in the sources. EINTR and short reads and writes never come through the table of os.h: os_posix_test has them.
  */
 #include "features.h"
+#include "group_world.h"
 #include "scrub_world.h"
 #include "stores.h"
 
@@ -60,11 +61,12 @@ enum kind {
     STREAMS,  /* stores.h: on what an earlier life had not synced, and a file that nobody names */
     PAGES,    /* stores.h */
     KEYS,     /* stores.h: a start in the middle of a compaction, and on */
+    GROUPS,   /* group_world.h */
 };
 
 static bool has_streams(enum kind kind)
 {
-    return kind == SCRUB || kind == KEYED || kind == STREAMS;
+    return kind == SCRUB || kind == KEYED || kind == STREAMS || kind == GROUPS;
 }
 
 struct script {
@@ -222,6 +224,13 @@ static void play_keyed(struct world *w, unsigned updates)
         model_fault(w->model, "the script of the keyed stream compacts nothing");
 }
 
+static void play_groups(struct world *w)
+{
+    world_groups_play(w);
+    if (hits(w) == 0 && w->group_offset < 6)
+        model_fault(w->model, "the script of groups commits nothing");
+}
+
 /* must_say: a fault that lasts, and that nothing goes round. */
 static void play(struct world *w, const struct script *script, bool must_say)
 {
@@ -259,6 +268,7 @@ static void play(struct world *w, const struct script *script, bool must_say)
     case STREAMS: stores_streams(w); break;
     case PAGES: stores_pages(w); break;
     case KEYS: stores_keys(w, 5); break;
+    case GROUPS: play_groups(w); break;
     case RECOVERY:
     case RETURNED:
     case SCRUB: break;
@@ -280,6 +290,7 @@ static void begin(struct world *w, const struct script *script)
     w->with_streams = has_streams(script->kind);
     w->keyed_every_ms = 5;
     w->gaps = script->kind == KEYED;
+    w->group_tag = w->group_stream = w->group_offset = 0;
     w->os = os_sim_os(w->disk);
     os_sim_watch_failures(w->disk, io_failed);
 }
@@ -308,6 +319,8 @@ static uint64_t run(struct world *w, const struct before *before, const struct s
         if (script->kind == KEYED)
             keyed_check(w, before->model->count + 1);
         world_compare(w);
+        if (script->kind == GROUPS && world_connect(w))
+            world_groups_check(w);
     } else
         model_fault(w->model, "the broker does not start: %s", w->why);
     world_end(w, false);
@@ -492,7 +505,7 @@ static const struct script scripts[] = {{11, RANDOM, 60},   {12, RANDOM, 90},   
                                         {24, RECOVERY, 90}, {25, RECOVERY, 90}, {26, RECOVERY, 90}, {31, CREATION, 0},
                                         {32, FEATURES, 0},  {33, BIG, 1},       {34, RETURNED, 40}, {35, DRAIN, 40},
                                         {36, LARGE, 0},     {37, SCRUB, 120},   {38, STREAMS, 0},   {39, PAGES, 0},
-                                        {40, KEYS, 60},     {41, KEYED, 24}};
+                                        {40, KEYS, 60},     {41, KEYED, 24},    {42, GROUPS, 0}};
 
 /* --sites FILE, --only SEED, --first N */
 static const char *option(int argc, char **argv, const char *name)
