@@ -233,6 +233,7 @@ static void put_argument(struct writer *w, const struct kafka_config *config, st
         CHECK(number_parse(value, &n)); /* it was checked */
     switch ((enum kafka_config_means)config->means) {
     case KAFKA_MEANS_KEPT:
+    case KAFKA_MEANS_CLUSTER:
     case KAFKA_MEANS_BATCH: return;
     case KAFKA_MEANS_AGE:
         if (n >= 0 && n < FOR_EVER_MS)
@@ -296,6 +297,7 @@ static bool acts(const struct kafka_config *config, const struct stream_limits *
         return false;
     switch ((enum kafka_config_means)config->means) {
     case KAFKA_MEANS_KEPT:
+    case KAFKA_MEANS_CLUSTER:
     case KAFKA_MEANS_BATCH: break;
     case KAFKA_MEANS_AGE:
         number_into(ret, limits->max_age_ms);
@@ -330,7 +332,7 @@ void kafka_config_of(const struct kafka_config *config, const struct kafka_optio
     ret->value = slice_str(config->otherwise);
     if (config->means == KAFKA_MEANS_BATCH)
         number_into(ret, options->batch_bytes_max);
-    ret->source = KAFKA_SOURCE_DEFAULT;
+    ret->source = config->means == KAFKA_MEANS_CLUSTER ? KAFKA_SOURCE_CLUSTER : KAFKA_SOURCE_DEFAULT;
     if (config->means == KAFKA_MEANS_BATCH && !slice_is(ret->value, config->otherwise))
         ret->source = KAFKA_SOURCE_STATIC;
     if (!row)

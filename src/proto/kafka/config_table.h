@@ -24,6 +24,7 @@ enum kafka_config_type { /* numbers as on the wire */
 
 enum kafka_config_source { /* as on the wire */
                            KAFKA_SOURCE_TOPIC = 1,
+                           KAFKA_SOURCE_CLUSTER = 3,
                            KAFKA_SOURCE_STATIC = 4,
                            KAFKA_SOURCE_DEFAULT = 5,
 };
@@ -37,6 +38,7 @@ enum kafka_config_means {
     KAFKA_MEANS_LAG,
     KAFKA_MEANS_TOMBSTONE,
     KAFKA_MEANS_BATCH,
+    KAFKA_MEANS_CLUSTER, /* kept; without it Kafka 4 says that the cluster as a whole has it */
 };
 
 struct kafka_config { /* of a topic */
