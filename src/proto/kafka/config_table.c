@@ -21,7 +21,8 @@ enum says {
     SAYS_IDLE_MS,
     SAYS_BATCH_BYTES,
     SAYS_PARTITIONS,
-    SAYS_REQUEST_BYTES
+    SAYS_REQUEST_BYTES,
+    SAYS_LOG_DIR
 };
 
 #define TOPIC(name_, type_, default_, least_, most_, values_, means_, argument_, broker_, doc_)                        \
@@ -361,6 +362,7 @@ void kafka_broker_config_of(const struct kafka_broker_config *config, const stru
             ret->value = slice_str(ret->room);
         }
         break;
+    case SAYS_LOG_DIR: ret->value = slice_str(options->log_dir); break;
     case SAYS_AUTO_CREATE: ret->value = slice_str(options->auto_create ? "true" : "false"); break;
     case SAYS_NODE_ID: number_into(ret, options->node_id); break;
     case SAYS_IDLE_MS: number_into(ret, options->idle_ms); break;

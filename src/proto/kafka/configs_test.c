@@ -226,6 +226,31 @@ static void the_broker_and_lists(void **state)
     krig_free(k);
 }
 
+static void sizes_of_partitions(void **state)
+{
+    (void)state;
+    struct krig *k = krig_ready();
+    struct krig_batch b;
+    krig_topic(k, "t", 3, false);
+    krig_topic(k, "u", 1, false);
+    assert_int_equal(krig_produce(k, "t", 1, krig_batch(k, &b, 0, 50, false))->error_code, 0);
+    int32_t some[] = {1, 2, 9};
+    struct kafka_describe_log_dirs_request_topic topics[] = {{slice_str("t"), {some, 3}},
+                                                             {slice_str("none"), {some, 1}}};
+    for (uint8_t version = 1; version <= 5; version++) {
+        const struct kafka_describe_log_dirs_response *said = KASK(k, describe_log_dirs, version, .topics = {NULL, -1});
+        assert_int_equal(said->results.count, 1);
+        assert_true(slice_is(said->results.at[0].log_dir, "millrace-data"));
+        assert_int_equal(said->results.at[0].topics.count, 2);
+        said = KASK(k, describe_log_dirs, version, .topics = {topics, 2});
+        assert_int_equal(said->results.at[0].topics.count, 1);
+        assert_int_equal(said->results.at[0].topics.at[0].partitions.count, 2);
+        assert_true(said->results.at[0].topics.at[0].partitions.at[0].partition_size > 100);
+        assert_int_equal(said->results.at[0].topics.at[0].partitions.at[1].partition_size, 0);
+    }
+    krig_free(k);
+}
+
 static void storm(struct krig *k)
 {
     struct kafka_incremental_alter_configs_request_config configs[] = {
@@ -243,6 +268,7 @@ static void storm(struct krig *k)
              &(struct kafka_describe_configs_request){.resources = {shown, 2}, .include_synonyms = true});
     krig_put(k, KAFKA_API_list_config_resources, 1,
              &(struct kafka_list_config_resources_request){.resource_types = {NULL, 0}});
+    krig_put(k, KAFKA_API_describe_log_dirs, 4, &(struct kafka_describe_log_dirs_request){.topics = {NULL, -1}});
 }
 
 static void each_allocation(void **state)
@@ -257,7 +283,7 @@ static void each_allocation(void **state)
         uint64_t hit = mem_failures_hit();
         mem_fail_at(0, false);
         if (!hit)
-            for (unsigned i = 0; i < 4; i++)
+            for (unsigned i = 0; i < 5; i++)
                 assert_non_null(krig_take(k));
         krig_close(k);
         krig_settle(k);
@@ -281,6 +307,7 @@ int main(void)
         cmocka_unit_test(as_a_whole),
         cmocka_unit_test(rights),
         cmocka_unit_test(the_broker_and_lists),
+        cmocka_unit_test(sizes_of_partitions),
         cmocka_unit_test(each_allocation),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
