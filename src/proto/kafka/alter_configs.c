@@ -7,6 +7,7 @@
 #include "fmt/amqp_table.h"
 #include "proto/kafka/config_table.h"
 #include "proto/kafka/errands.h"
+#include "proto/kafka/names.h"
 #include "proto/kafka/resources.h"
 #include "proto/kafka/rows.h"
 #include "proto/kafka/topic_rules.h"
@@ -233,6 +234,7 @@ static void alter_done(struct kafka *k, struct kafka_request *r, size_t i, const
 {
     struct altering *a = r->state;
     enum stream_result result = (enum stream_result)answer->number;
+    kafka_topic_forget(k, a->resources[i].name); /* what this connection remembers of it may be wrong now */
     if (result != STREAM_DONE)
         (void)wrong(&a->resources[i], kafka_stream_error(result), kafka_text(k, r, "%.*s", SLICE_ARG(answer->text)));
 }

@@ -347,6 +347,16 @@ void kafka_config_of(const struct kafka_config *config, const struct kafka_optio
         ret->source = KAFKA_SOURCE_TOPIC;
 }
 
+uint32_t kafka_config_batch_bytes(const struct stream_row *row)
+{
+    struct amqp_value kept;
+    int64_t n;
+    if (amqp_table_find(row->args, PREFIX "max.message.bytes", &kept) && amqp_value_is_str(&kept) &&
+        number_parse(kept.s, &n) && n >= 0 && n <= INT32_MAX)
+        return n ? (uint32_t)n : 1;
+    return 0;
+}
+
 void kafka_broker_config_of(const struct kafka_broker_config *config, const struct kafka_options *options,
                             struct kafka_config_value *ret)
 {

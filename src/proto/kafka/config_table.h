@@ -86,6 +86,8 @@ struct kafka_config_value {
 };
 void kafka_config_of(const struct kafka_config *config, const struct kafka_options *options,
                      const struct stream_row *row, struct kafka_config_value *ret);
+/* The largest batch that the topic takes (max.message.bytes); 0: it says nothing, the broker's counts. */
+uint32_t kafka_config_batch_bytes(const struct stream_row *row);
 /* row NULL: what a topic has that says nothing. value ptr NULL: there is none (advertised.listeners). */
 void kafka_broker_config_of(const struct kafka_broker_config *config, const struct kafka_options *options,
                             struct kafka_config_value *ret);

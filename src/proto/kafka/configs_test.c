@@ -226,6 +226,24 @@ static void the_broker_and_lists(void **state)
     krig_free(k);
 }
 
+/* Smaller or larger than the broker's. */
+static void batches_of_a_topic(void **state)
+{
+    (void)state;
+    struct krig *k = krig_ready();
+    struct krig_batch b;
+    k->options.batch_bytes_max = 300;
+    krig_topic(k, "t", 1, false);
+    krig_batch(k, &b, 0, 50, false);
+    assert_true(b.made.len > 300 && b.made.len < 2000);
+    assert_int_equal(krig_produce(k, "t", 0, b.made)->error_code, KAFKA_ERR_MESSAGE_TOO_LARGE);
+    assert_int_equal(change(k, "t", "max.message.bytes", 0, "2000"), 0);
+    assert_int_equal(krig_produce(k, "t", 0, b.made)->error_code, 0);
+    assert_int_equal(change(k, "t", "max.message.bytes", 0, "100"), 0);
+    assert_int_equal(krig_produce(k, "t", 0, b.made)->error_code, KAFKA_ERR_MESSAGE_TOO_LARGE);
+    krig_free(k);
+}
+
 static void sizes_of_partitions(void **state)
 {
     (void)state;
@@ -307,6 +325,7 @@ int main(void)
         cmocka_unit_test(as_a_whole),
         cmocka_unit_test(rights),
         cmocka_unit_test(the_broker_and_lists),
+        cmocka_unit_test(batches_of_a_topic),
         cmocka_unit_test(sizes_of_partitions),
         cmocka_unit_test(each_allocation),
     };
