@@ -10,6 +10,7 @@
 struct describing {
     struct kafka_rows rows; /* of the topics among the resources */
     size_t *row_of;         /* by resource */
+    const uint8_t *doubles; /* who asks twice is answered once */
 };
 
 static bool is_wanted(const struct kafka_describe_configs_request_resource *asked, const char *name)
@@ -138,13 +139,20 @@ static bool describe_begin(struct kafka *k, struct kafka_request *r)
     if (!row_of)
         return false;
     d->row_of = row_of;
+    for (size_t i = 0; i < count; i++) {
+        struct slice name = asked->resources.at[i].resource_name;
+        names[i] = kafka_text(k, r, "%d %.*s", asked->resources.at[i].resource_type, SLICE_ARG(name));
+        if (!names[i].ptr)
+            return false;
+    }
+    d->doubles = kafka_doubles(k, r, names, count);
     struct kafka_wanted wanted = {.names = names};
-    for (size_t i = 0; i < count; i++)
-        if (asked->resources.at[i].resource_type == KAFKA_RESOURCE_TOPIC) {
+    for (size_t i = 0; d->doubles && i < count; i++)
+        if (d->doubles[i] != KAFKA_LATER && asked->resources.at[i].resource_type == KAFKA_RESOURCE_TOPIC) {
             row_of[i] = wanted.name_count;
             names[wanted.name_count++] = asked->resources.at[i].resource_name;
         }
-    return kafka_rows_init(k, r, &wanted, false, &d->rows);
+    return d->doubles && kafka_rows_init(k, r, &wanted, false, &d->rows);
 }
 
 static enum kafka_progress describe_configs_go(struct kafka *k, struct kafka_request *r)
@@ -159,7 +167,7 @@ static enum kafka_progress describe_configs_go(struct kafka *k, struct kafka_req
     size_t count = asked->resources.count > 0 ? (size_t)asked->resources.count : 0;
     said->results.at = kafka_more_room(k, r, count, sizeof *said->results.at);
     for (size_t i = 0; said->results.at && i < count; i++)
-        if (!say_resource(k, r, d, i, &said->results.at[said->results.count++]))
+        if (d->doubles[i] != KAFKA_LATER && !say_resource(k, r, d, i, &said->results.at[said->results.count++]))
             break;
     return KAFKA_SENT;
 }

@@ -203,8 +203,10 @@ static void the_broker_and_lists(void **state)
     k->options.partitions = 7;
     struct kafka_describe_configs_request_resource one = {
         .resource_type = KAFKA_RESOURCE_BROKER, .resource_name = slice_str("1"), .configuration_keys = {NULL, -1}};
+    struct kafka_describe_configs_request_resource twice[] = {one, one};
     const struct kafka_describe_configs_response *said =
-        KASK(k, describe_configs, 1, .resources = {&one, 1}, .include_synonyms = true);
+        KASK(k, describe_configs, 1, .resources = {twice, 2}, .include_synonyms = true);
+    assert_int_equal(said->results.count, 1);
     bool seen = false;
     for (int32_t i = 0; i < said->results.at[0].configs.count; i++) {
         const struct kafka_describe_configs_response_config *config = &said->results.at[0].configs.at[i];
@@ -253,14 +255,14 @@ static void sizes_of_partitions(void **state)
     krig_topic(k, "u", 1, false);
     assert_int_equal(krig_produce(k, "t", 1, krig_batch(k, &b, 0, 50, false))->error_code, 0);
     int32_t some[] = {1, 2, 9};
-    struct kafka_describe_log_dirs_request_topic topics[] = {{slice_str("t"), {some, 3}},
-                                                             {slice_str("none"), {some, 1}}};
+    struct kafka_describe_log_dirs_request_topic topics[] = {
+        {slice_str("t"), {some, 3}}, {slice_str("none"), {some, 1}}, {slice_str("t"), {some, 3}}};
     for (uint8_t version = 1; version <= 5; version++) {
         const struct kafka_describe_log_dirs_response *said = KASK(k, describe_log_dirs, version, .topics = {NULL, -1});
         assert_int_equal(said->results.count, 1);
         assert_true(slice_is(said->results.at[0].log_dir, "millrace-data"));
         assert_int_equal(said->results.at[0].topics.count, 2);
-        said = KASK(k, describe_log_dirs, version, .topics = {topics, 2});
+        said = KASK(k, describe_log_dirs, version, .topics = {topics, 3});
         assert_int_equal(said->results.at[0].topics.count, 1);
         assert_int_equal(said->results.at[0].topics.at[0].partitions.count, 2);
         assert_true(said->results.at[0].topics.at[0].partitions.at[0].partition_size > 100);

@@ -1,9 +1,10 @@
 /* DescribeLogDirs: what the partitions of topics take in the one data folder. */
-#include "proto/kafka/kafka_int.h"
+#include "proto/kafka/errands.h"
 #include "proto/kafka/rows.h"
 
 struct dirs {
     struct kafka_rows rows;
+    const uint8_t *doubles; /* who asks twice is answered once */
 };
 
 static bool dirs_begin(struct kafka *k, struct kafka_request *r)
@@ -16,6 +17,9 @@ static bool dirs_begin(struct kafka *k, struct kafka_request *r)
         return false;
     for (size_t i = 0; i < count; i++)
         names[i] = asked->topics.at[i].topic;
+    d->doubles = kafka_doubles(k, r, names, count);
+    if (!d->doubles)
+        return false;
     struct kafka_wanted wanted = {.names = names, .name_count = count};
     return kafka_rows_init(k, r, asked->topics.count < 0 ? NULL : &wanted, true, &d->rows);
 }
@@ -62,7 +66,8 @@ static void say_dir(struct kafka *k, struct kafka_request *r, const struct dirs 
     if (!dir->topics.at)
         return;
     for (size_t i = 0; i < d->rows.count; i++)
-        if (d->rows.rows[i].result == STREAM_DONE && !say_topic(k, r, d, i, dir))
+        if (d->rows.rows[i].result == STREAM_DONE && (d->rows.all || d->doubles[i] != KAFKA_LATER) &&
+            !say_topic(k, r, d, i, dir))
             return;
     said->results.at = dir;
     said->results.count = 1;
