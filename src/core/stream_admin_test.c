@@ -187,8 +187,9 @@ static void many_in_pages(void **state)
     }
     assert_int_equal(pages, 3);
     assert_int_equal(seen, 2500);
-    rig_clear(rig);
+    struct rig_log *log = rig->log;
     rig_free(rig);
+    rig_log_free(log);
 }
 
 static void publish_keyed(struct rig *rig, unsigned first, unsigned count)
