@@ -93,6 +93,8 @@ static bool check_broker(struct kafka *k, struct kafka_request *r, struct resour
 
 static bool list_has(struct slice list, struct slice part)
 {
+    if (list.len == 0)
+        return part.len == 0;
     for (size_t at = 0; at <= list.len;) {
         const uint8_t *comma = at < list.len ? memchr(list.ptr + at, ',', list.len - at) : NULL;
         size_t len = comma ? (size_t)(comma - list.ptr) - at : list.len - at;
