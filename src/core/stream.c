@@ -103,7 +103,7 @@ static void trim(struct broker *b, struct partition *p, uint32_t n)
 
 enum stream_result stream_trim(struct broker *b, struct partition *p, uint64_t *offset, lsn_t *ret_lsn)
 {
-    uint64_t end = partition_visible(b, p);
+    uint64_t end = partition_durable(b, p); /* what a client was told of, though its file may be behind for a moment */
     uint64_t start = *offset == OFFSET_NONE ? end : *offset;
     *offset = p->start;
     if (start > end)

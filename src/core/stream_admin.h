@@ -23,7 +23,7 @@ enum stream_result {
     STREAM_BAD_NAME,
     STREAM_BAD_ARGUMENT,   /* text says which */
     STREAM_BAD_PARTITIONS, /* text; of a growth: number2 is how many there are */
-    STREAM_OUT_OF_RANGE,   /* of a trim: the offset is behind the visible end */
+    STREAM_OUT_OF_RANGE,   /* of a trim: the offset is behind the durable end */
     STREAM_REFUSED,        /* the user may not */
     STREAM_NO_ROOM,        /* in the journal, or in memory */
 };

@@ -187,8 +187,9 @@ static void many_in_pages(void **state)
     }
     assert_int_equal(pages, 3);
     assert_int_equal(seen, 2500);
-    rig_clear(rig);
+    struct rig_log *log = rig->log;
     rig_free(rig);
+    rig_log_free(log);
 }
 
 static void publish_keyed(struct rig *rig, unsigned first, unsigned count)
@@ -374,6 +375,36 @@ static void not_beyond_what_is_durable(void **state)
     rig->hold = false;
     assert_int_equal(trim(rig, 0, UINT64_MAX), STREAM_DONE);
     assert_int_equal(answer_of(rig)->number2, 7);
+    end(rig);
+}
+
+/* What is durable may be given up before it is in a file. */
+static void ahead_of_the_file(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    struct table t;
+    assert_int_equal(create(rig, "s", 1, NO_ARGS), STREAM_DONE);
+    rig->log->streams->fail_writes = 2;
+    publish_keyed(rig, 0, 5);
+    struct partition *p = queue_named(rig, "s")->stream->partitions[0];
+    assert_int_equal(p->written, 0);
+    rig_plain(rig, CMD_QOS, 1, 1, 10000, 0);
+    assert_int_equal(trim(rig, 0, UINT64_MAX), STREAM_DONE);
+    assert_int_equal(answer_of(rig)->number2, 5);
+    assert_int_equal(p->written, 0);
+    rig_clear(rig);
+    amqp_put_time(&table(&t)->w, "x-stream-offset", 1);
+    assert_true(rig_ask(rig, CMD_CONSUME, 1, 1, "s", "c", NULL, writer_slice(&t.w), 0));
+    rig_pass(rig, 3000);
+    assert_int_equal(p->written, 5);
+    publish_keyed(rig, 5, 2);
+    assert_string_equal(rig_delivered(rig), "5 6");
+    assert_int_equal(rig->b->totals.stream_records, 2);
+    compact(rig);
+    restart(&rig);
+    assert_int_equal(queue_named(rig, "s")->stream->partitions[0]->start, 5);
+    assert_int_equal(rig->b->totals.stream_records, 2);
     end(rig);
 }
 
@@ -568,11 +599,17 @@ static void without_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(made_listed_and_deleted), cmocka_unit_test(what_is_refused),
-        cmocka_unit_test(many_in_pages),           cmocka_unit_test(more_partitions),
-        cmocka_unit_test(a_new_beginning),         cmocka_unit_test(not_beyond_what_is_durable),
-        cmocka_unit_test(other_arguments),         cmocka_unit_test(a_crash_after_each_record),
-        cmocka_unit_test(ids_are_given_once),      cmocka_unit_test(without_memory),
+        cmocka_unit_test(made_listed_and_deleted),
+        cmocka_unit_test(what_is_refused),
+        cmocka_unit_test(many_in_pages),
+        cmocka_unit_test(more_partitions),
+        cmocka_unit_test(a_new_beginning),
+        cmocka_unit_test(not_beyond_what_is_durable),
+        cmocka_unit_test(ahead_of_the_file),
+        cmocka_unit_test(other_arguments),
+        cmocka_unit_test(a_crash_after_each_record),
+        cmocka_unit_test(ids_are_given_once),
+        cmocka_unit_test(without_memory),
         cmocka_unit_test(changes_without_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

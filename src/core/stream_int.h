@@ -12,7 +12,7 @@
  *             └───────────┘
  *
  * Invariants:
- *   T1  start <= written <= end and synced <= written. Records from `written` on are in chunks QUEUED or WRITING, then in gathered.
+ *   T1  start, written <= end and synced <= written; a client may give up what is durable and not written yet (STREAM_TRIM). Records from `written` on are in chunks QUEUED or WRITING, then in gathered.
  *   T2  chunks of a partition ascend and do not overlap; a chunk that is loading covers provisionally as much as it asked for.
  *   T3  one WRITE of a partition is on its way at a time, so its file grows in order whatever fails.
  *   T4  a reader that stands in a chunk, or waits for it, is counted in it; READY chunks without readers are on the list of
@@ -200,7 +200,7 @@ bool stream_put_rewritten(struct partition *p, const struct stream_extent *made)
 MUST_USE bool stream_grow_prepare(struct broker *b, struct stream *s, uint32_t count);
 void stream_grow(struct stream *s, uint32_t count);
 void stream_grow_undo(struct stream *s, uint32_t count);
-/* What lies below the offset (OFFSET_NONE: the visible end) is given up. *offset: where it begins then. */
+/* What lies below the offset (OFFSET_NONE: the durable end) is given up. *offset: where it begins then. */
 enum stream_result stream_trim(struct broker *b, struct partition *p, uint64_t *offset, lsn_t *ret_lsn);
 void stream_awake(struct broker *b, struct stream *s); /* something may be readable that was not */
 void stream_retention(struct broker *b, struct stream *s);

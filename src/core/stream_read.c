@@ -266,6 +266,10 @@ static enum sight look(struct broker *b, struct follower *f, uint32_t number, co
     struct partition *p = f->stream->partitions[number];
     struct place *place = &f->places[number];
     enum sight why;
+    if (place->sought && p->start >= p->written) { /* it was given up meanwhile */
+        place->sought = false;
+        follower_place(b, f, number, p->start);
+    }
     if (place->next == OFFSET_NONE)
         return place->sought ? seek(b, f, p) : SIGHT_END;
     if (place->next < p->start)

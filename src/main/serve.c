@@ -712,6 +712,7 @@ static void set_kafka(struct serve *s)
     if (config_address_next(&rest, s->kafka_host, sizeof s->kafka_host, &s->kafka.advertised_port))
         s->kafka.advertised_host = s->kafka_host;
     s->kafka.node_id = (int32_t)c->kafka_node_id;
+    s->kafka.log_dir = c->data;
     s->kafka.vhost = c->kafka_vhost;
     s->kafka.anonymous = c->kafka_anonymous;
     s->kafka.request_bytes_max = (uint32_t)c->kafka_request_bytes_max;

@@ -21,7 +21,8 @@ enum says {
     SAYS_IDLE_MS,
     SAYS_BATCH_BYTES,
     SAYS_PARTITIONS,
-    SAYS_REQUEST_BYTES
+    SAYS_REQUEST_BYTES,
+    SAYS_LOG_DIR
 };
 
 #define TOPIC(name_, type_, default_, least_, most_, values_, means_, argument_, broker_, doc_)                        \
@@ -233,6 +234,7 @@ static void put_argument(struct writer *w, const struct kafka_config *config, st
         CHECK(number_parse(value, &n)); /* it was checked */
     switch ((enum kafka_config_means)config->means) {
     case KAFKA_MEANS_KEPT:
+    case KAFKA_MEANS_CLUSTER:
     case KAFKA_MEANS_BATCH: return;
     case KAFKA_MEANS_AGE:
         if (n >= 0 && n < FOR_EVER_MS)
@@ -296,6 +298,7 @@ static bool acts(const struct kafka_config *config, const struct stream_limits *
         return false;
     switch ((enum kafka_config_means)config->means) {
     case KAFKA_MEANS_KEPT:
+    case KAFKA_MEANS_CLUSTER:
     case KAFKA_MEANS_BATCH: break;
     case KAFKA_MEANS_AGE:
         number_into(ret, limits->max_age_ms);
@@ -330,7 +333,7 @@ void kafka_config_of(const struct kafka_config *config, const struct kafka_optio
     ret->value = slice_str(config->otherwise);
     if (config->means == KAFKA_MEANS_BATCH)
         number_into(ret, options->batch_bytes_max);
-    ret->source = KAFKA_SOURCE_DEFAULT;
+    ret->source = config->means == KAFKA_MEANS_CLUSTER ? KAFKA_SOURCE_CLUSTER : KAFKA_SOURCE_DEFAULT;
     if (config->means == KAFKA_MEANS_BATCH && !slice_is(ret->value, config->otherwise))
         ret->source = KAFKA_SOURCE_STATIC;
     if (!row)
@@ -342,6 +345,16 @@ void kafka_config_of(const struct kafka_config *config, const struct kafka_optio
         ret->value = text;
     if ((is_kept && same) || (config->argument && !slice_is(ret->value, config->otherwise)))
         ret->source = KAFKA_SOURCE_TOPIC;
+}
+
+uint32_t kafka_config_batch_bytes(const struct stream_row *row)
+{
+    struct amqp_value kept;
+    int64_t n;
+    if (amqp_table_find(row->args, PREFIX "max.message.bytes", &kept) && amqp_value_is_str(&kept) &&
+        number_parse(kept.s, &n) && n >= 0 && n <= INT32_MAX)
+        return n ? (uint32_t)n : 1;
+    return 0;
 }
 
 void kafka_broker_config_of(const struct kafka_broker_config *config, const struct kafka_options *options,
@@ -359,6 +372,7 @@ void kafka_broker_config_of(const struct kafka_broker_config *config, const stru
             ret->value = slice_str(ret->room);
         }
         break;
+    case SAYS_LOG_DIR: ret->value = slice_str(options->log_dir); break;
     case SAYS_AUTO_CREATE: ret->value = slice_str(options->auto_create ? "true" : "false"); break;
     case SAYS_NODE_ID: number_into(ret, options->node_id); break;
     case SAYS_IDLE_MS: number_into(ret, options->idle_ms); break;

@@ -24,6 +24,7 @@ enum kafka_config_type { /* numbers as on the wire */
 
 enum kafka_config_source { /* as on the wire */
                            KAFKA_SOURCE_TOPIC = 1,
+                           KAFKA_SOURCE_CLUSTER = 3,
                            KAFKA_SOURCE_STATIC = 4,
                            KAFKA_SOURCE_DEFAULT = 5,
 };
@@ -37,6 +38,7 @@ enum kafka_config_means {
     KAFKA_MEANS_LAG,
     KAFKA_MEANS_TOMBSTONE,
     KAFKA_MEANS_BATCH,
+    KAFKA_MEANS_CLUSTER, /* kept; without it Kafka 4 says that the cluster as a whole has it */
 };
 
 struct kafka_config { /* of a topic */
@@ -84,6 +86,8 @@ struct kafka_config_value {
 };
 void kafka_config_of(const struct kafka_config *config, const struct kafka_options *options,
                      const struct stream_row *row, struct kafka_config_value *ret);
+/* The largest batch that the topic takes (max.message.bytes); 0: it says nothing, the broker's counts. */
+uint32_t kafka_config_batch_bytes(const struct stream_row *row);
 /* row NULL: what a topic has that says nothing. value ptr NULL: there is none (advertised.listeners). */
 void kafka_broker_config_of(const struct kafka_broker_config *config, const struct kafka_options *options,
                             struct kafka_config_value *ret);

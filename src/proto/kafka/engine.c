@@ -541,6 +541,7 @@ struct kafka_options kafka_options_default(void)
 {
     return (struct kafka_options){
         .node_id = 1,
+        .log_dir = "millrace-data",
         .vhost = "/",
         .anonymous = "guest",
         .request_bytes_max = 104857600,

@@ -17,6 +17,7 @@ struct kafka_options {
     const char *advertised_host; /* NULL: the address that the client has connected to */
     uint16_t advertised_port;    /* with advertised_host */
     int32_t node_id;
+    const char *log_dir;   /* the data folder, as tools are told */
     const char *vhost;     /* where the topics are */
     const char *anonymous; /* who a peer on the loopback is without a login; empty: nobody */
     uint32_t request_bytes_max;

@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 #include "core/stream_admin.h"
+#include "proto/kafka/config_table.h"
 
 #define REMEMBERED_MAX 10000u /* beyond, everything is forgotten: who uses more pays a lookup now and then */
 #define NAME_MAX_LEN 255u     /* of a queue */
@@ -42,7 +43,10 @@ static void note(struct kafka *k, const struct stream_row *row)
         kafka_drop_memory(k);
         return;
     }
-    *topic = (struct kafka_topic){.id = row->id, .partitions = row->partitions, .compacts = row->limits.compacts};
+    *topic = (struct kafka_topic){.id = row->id,
+                                  .partitions = row->partitions,
+                                  .compacts = row->limits.compacts,
+                                  .batch_bytes_max = kafka_config_batch_bytes(row)};
     memcpy(topic->bytes, row->name.ptr, row->name.len);
     topic->name = slice_of(topic->bytes, row->name.len);
     map_put(&k->topics, topic->name, topic);

@@ -14,7 +14,8 @@ struct kafka_topic {
     struct slice name;
     uint64_t id; /* the stream's */
     uint32_t partitions;
-    bool compacts; /* records without key are refused */
+    bool compacts;            /* records without key are refused */
+    uint32_t batch_bytes_max; /* larger batches are refused; 0: the broker's limit */
     uint8_t bytes[];
 };
 

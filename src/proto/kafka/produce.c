@@ -76,10 +76,10 @@ static void note_fault(struct kafka *k, struct kafka_request *r, struct row *row
 }
 
 /* The batch is as a broker must have it. */
-static bool check(struct kafka *k, struct kafka_request *r, struct row *row, bool compacts)
+static bool check(struct kafka *k, struct kafka_request *r, struct row *row, uint32_t bytes_max, bool compacts)
 {
     struct produce *p = r->state;
-    struct record_limits limits = {.bytes_max = k->options->batch_bytes_max,
+    struct record_limits limits = {.bytes_max = bytes_max,
                                    .unpacked_max = k->options->unpacked_bytes_max,
                                    .timestamp_min = INT64_MIN,
                                    .timestamp_max = k->options->wall(k->options->wall_arg) + CLOCK_AHEAD_MS,
@@ -128,8 +128,6 @@ static bool keep_partition(struct kafka *k, struct kafka_request *r,
         .index = asked->index, .base_offset = -1, .log_append_time_ms = -1, .log_start_offset = -1};
     if (!error && asked->records.len < RECORD_BATCH_HEADER)
         error = KAFKA_ERR_INVALID_RECORD;
-    if (!error && asked->records.len > k->options->batch_bytes_max)
-        error = KAFKA_ERR_MESSAGE_TOO_LARGE;
     if (!error && (asked->index < 0 || asked->index > PARTITION_MAX))
         error = KAFKA_ERR_UNKNOWN_TOPIC_OR_PARTITION;
     if (error)
@@ -204,6 +202,7 @@ static bool resolve(struct kafka *k, struct kafka_request *r, struct row *row)
 {
     struct produce *p = r->state;
     bool compacts = false;
+    uint32_t bytes_max = k->options->batch_bytes_max; /* by id: what the topic itself allows is not known */
     if (!p->by_id) {
         const struct kafka_topic *topic = kafka_topic_find(k, row->name);
         if (!topic) {
@@ -212,8 +211,10 @@ static bool resolve(struct kafka *k, struct kafka_request *r, struct row *row)
         }
         row->stream = topic->id;
         compacts = topic->compacts;
+        if (topic->batch_bytes_max)
+            bytes_max = topic->batch_bytes_max;
     }
-    return check(k, r, row, compacts);
+    return check(k, r, row, bytes_max, compacts);
 }
 
 static enum kafka_progress send_rows(struct kafka *k, struct kafka_request *r)
