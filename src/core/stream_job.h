@@ -13,6 +13,7 @@
 #ifndef MILLRACE_CORE_STREAM_JOB_H
 #define MILLRACE_CORE_STREAM_JOB_H
 
+#include "core/isolation.h"
 #include "core/message.h"
 
 #define STREAM_ITEMS_MAX 4096u            /* of one job */
@@ -63,6 +64,8 @@ struct stream_job {
     uint64_t segment_bytes;    /* WRITE: the open segment is sealed and the next begun when it has more than that … */
     wall_t seal_before;        /* … or its first record is older than this (0: never) */
     uint32_t bytes_max;        /* READ: of messages; one is given at least */
+    struct aborted *aborted;   /* READ: transactions whose records are passed over; the job's */
+    uint32_t aborted_count;
     struct stream_extent tail; /* the open segment */
     struct stream_extent sealed; /* WRITE: the segment before it, when this write began a new one; else base == end */
     struct stream_item items[];
