@@ -205,6 +205,8 @@ static void drop_ring_contents(struct broker *b, struct port_side *side)
             page_job_free(&b->heap, &c->job);
         else if (c->type == CMD_STREAMED)
             stream_job_free(&b->heap, &c->stream_job);
+        else if (c->type == CMD_FETCH)
+            fetch_free(&c->fetch);
         else if (command_has_ask(c->type))
             mem_free(c->ask);
         ring_pop(&side->port.commands);
@@ -294,6 +296,8 @@ static void discard(struct broker *b, struct command *c)
 {
     if (command_has_msg(c->type))
         msg_unref(&b->heap, c->msg);
+    else if (c->type == CMD_FETCH)
+        fetch_free(&c->fetch);
 }
 
 /* A failed peer or channel is deaf until it is closed. */

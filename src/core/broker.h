@@ -5,7 +5,7 @@
  * commands from one network loop (or the worker, or the control socket) to the core, effects back.
  *
  * Ownership: the producer of a command gives the core its msg reference and its ask; the consumer of an effect gets the
- * msg reference and the answer and frees them (msg_unref, mem_free).
+ * msg reference and the answer and frees them (msg_unref, mem_free). A fetch is a block that goes both ways (fetch_free).
  *
  * Until durable: answers and confirms are emitted at once with the lsn they depend on, and whoever owns the connection
  * holds them until broker_durable passes it, in order within a channel. Deliveries and GET_OK are emitted only for what
@@ -17,6 +17,7 @@
 #include "base/errors.h"
 #include "base/ring.h"
 #include "base/types.h"
+#include "core/fetch.h"
 #include "core/message.h"
 #include "core/page.h"
 #include "core/stream_admin.h"
@@ -96,6 +97,7 @@ struct command {
         struct ask *ask;
         struct page_job *job;          /* PAGED */
         struct stream_job *stream_job; /* STREAMED */
+        struct fetch *fetch;           /* FETCH */
     };
 };
 
@@ -113,6 +115,7 @@ enum effect_type {
     EFF_GET_OK, /* msg, number delivery tag, count messages left, flags EFFECT_REDELIVERED */
     EFF_GET_EMPTY,
     EFF_PRODUCED, /* flags: enum produce_result; channel: partition; number: base offset, count: where the partition begins */
+    EFF_FETCHED,       /* fetch: the block of the command, answered; it passes to the receiver */
     EFF_CONSUMER_GONE, /* consumer: its queue was deleted or it lost its right; only if the session asked CAN_CANCEL */
     EFF_BLOCKED,       /* stop reading this session: answer text is the reason; the session has published */
     EFF_UNBLOCKED,
@@ -152,6 +155,7 @@ struct effect {
         struct answer *answer;
         struct page_job *job;          /* EFF_PAGE */
         struct stream_job *stream_job; /* EFF_STREAM */
+        struct fetch *fetch;           /* EFF_FETCHED */
     };
     struct msg *msg;
 };

@@ -474,13 +474,15 @@ struct peer {
     struct channel **channels;
     uint32_t channel_max, channel_count;
     struct list owned;      /* exclusive queues */
+    struct list fetches;    /* struct fetch: not answered yet */
     struct list link;       /* b->peers */
     uint64_t removal_epoch; /* == b->removal_epoch: has acks that are not journalled yet */
     uint64_t login_ticket;
     uint32_t login_origin;
     struct slice address, protocol; /* owned, one block */
-    struct queue *produces; /* the stream that it wrote to last, which it may while produces_gen == topology_gen */
-    uint64_t produces_gen;
+    struct queue *produces;   /* the stream that it wrote to last, which it may while produces_gen == topology_gen */
+    struct queue *fetches_of; /* the same for reading */
+    uint64_t produces_gen, fetches_gen;
 };
 
 struct port_side {
@@ -568,6 +570,11 @@ struct stream_state {                    /* stream.c */
     struct list keyed;  /* partitions that may want a compaction, by when they are looked at */
     struct timer keyed_timer;
     struct keyed_pass pass;
+    struct list fetched;       /* partitions where a fetch waits, and more has been written than it was told of */
+    struct list fetches_ready; /* fetches that wait for their job's turn */
+    uint32_t fetch_jobs;       /* on their way */
+    lsn_t fetched_durable;     /* when `fetched` was looked through */
+    bool fetched_news;         /* it has grown since */
 };
 
 struct broker {
@@ -972,6 +979,7 @@ void stream_source_gone(struct exchange *x);
 void stream_unbound(struct broker *b, struct binding *binding);
 unsigned stream_cursor_records(const struct exchange *source); /* that stream_log_cursor writes */
 lsn_t stream_log_cursor(struct broker *b, const struct binding *binding);
+void fetches_release(struct broker *b, struct peer *peer); /* nobody waits for them any more */
 void feed_hungry_queue(struct broker *b, struct queue *q); /* it has room again */
 
 /* publish.c */

@@ -32,6 +32,8 @@ void effect_drop(struct broker *b, struct effect *e)
         page_job_free(&b->heap, &e->job);
     else if (e->type == EFF_STREAM)
         stream_job_free(&b->heap, &e->stream_job);
+    else if (e->type == EFF_FETCHED)
+        fetch_free(&e->fetch);
     else if (e->type != EFF_DELIVER && e->type != EFF_CONFIRM && e->type != EFF_NACK && e->type != EFF_GET_OK &&
              e->type != EFF_PRODUCED)
         mem_free(e->answer);

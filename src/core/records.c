@@ -285,12 +285,15 @@ static void put_txn(struct writer *w, const struct txn *t)
 
 lsn_t log_object(struct broker *b, const struct object *object)
 {
-    static const uint8_t put_types[] = {
-        [OBJ_VHOST] = REC_VHOST_PUT,           [OBJ_USER] = REC_USER_PUT,
-        [OBJ_PERMISSION] = REC_PERMISSION_PUT, [OBJ_TOPIC_PERMISSION] = REC_PERMISSION_PUT,
-        [OBJ_POLICY] = REC_POLICY_PUT,         [OBJ_EXCHANGE] = REC_EXCHANGE_PUT,
-        [OBJ_QUEUE] = REC_QUEUE_PUT,           [OBJ_BINDING] = REC_BINDING_PUT,
-        [OBJ_TXN] = REC_TXN};
+    static const uint8_t put_types[] = {[OBJ_VHOST] = REC_VHOST_PUT,
+                                        [OBJ_USER] = REC_USER_PUT,
+                                        [OBJ_PERMISSION] = REC_PERMISSION_PUT,
+                                        [OBJ_TOPIC_PERMISSION] = REC_PERMISSION_PUT,
+                                        [OBJ_POLICY] = REC_POLICY_PUT,
+                                        [OBJ_EXCHANGE] = REC_EXCHANGE_PUT,
+                                        [OBJ_QUEUE] = REC_QUEUE_PUT,
+                                        [OBJ_BINDING] = REC_BINDING_PUT,
+                                        [OBJ_TXN] = REC_TXN};
     if (!object->journalled || b->recovering || !log_object_reserve(b, object))
         return 0;
     struct writer w = head(b, put_types[object->kind]);
@@ -583,6 +586,14 @@ lsn_t log_producers(struct broker *b, const struct partition *p, struct list **a
     writer_varint(&w, p->number);
     for (unsigned n = 0; n < PRODUCERS_RECORD && *at != &p->producers.by_age; n++, *at = (*at)->next)
         producer_put(&w, CONTAINER_OF(*at, struct producer, link));
+    return write_head(b, &w);
+}
+
+lsn_t log_txn_over(struct broker *b, const struct txn *t)
+{
+    struct writer w = head(b, REC_TXN);
+    CHECK(t->part_count == 0); /* so it fits into what is always there */
+    put_txn(&w, t);
     return write_head(b, &w);
 }
 

@@ -121,6 +121,7 @@ void do_session_open(struct broker *b, struct peer *old, struct channel *ch, str
     peer->flags = c->ask ? c->ask->flags : c->flags;
     peer->credit = SESSION_CREDIT_BYTES;
     list_init(&peer->owned);
+    list_init(&peer->fetches);
     list_insert(&b->peers, &peer->link);
     side->peers[c->session] = peer;
     b->totals.sessions++;
@@ -132,6 +133,7 @@ void peer_release(struct broker *b, struct peer *peer)
     for (uint32_t i = 0; i < peer->channel_max; i++)
         if (peer->channels[i])
             channel_free(b, peer->channels[i]);
+    fetches_release(b, peer);
     while (!list_empty(&peer->owned)) {
         struct queue *q = CONTAINER_OF(peer->owned.next, struct busy, owner_link)->queue;
         queue_delete(b, q);

@@ -177,6 +177,7 @@ void stream_rules_changed(struct broker *b, struct queue *q)
 bool streams_turn(struct broker *b)
 {
     chunks_turn(b);
+    fetches_turn(b);
     return feed_turn(b);
 }
 
@@ -190,7 +191,8 @@ static struct partition *partition_new(struct stream *s, uint32_t number, uint64
     p->stream = s;
     p->number = number;
     producers_init(&p->producers, seed);
-    struct list *lists[] = {&p->gathered, &p->chunks, &p->gather_link, &p->write_link, &p->dirty_link, &p->keyed_link};
+    struct list *lists[] = {&p->gathered,   &p->chunks,     &p->gather_link, &p->write_link,
+                            &p->dirty_link, &p->keyed_link, &p->fetches,     &p->fetch_link};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         list_init(lists[i]);
     return p;
@@ -299,6 +301,7 @@ bool stream_make(struct broker *b, struct queue *q)
 static void partition_end(struct broker *b, struct partition *p)
 {
     struct entry *e;
+    fetches_partition_gone(b, p);
     b->totals.stream_records -= p->end - p->start;
     while ((e = LIST_FIRST(&p->gathered, struct entry, link)))
         gathered_drop(b, e);
@@ -308,6 +311,7 @@ static void partition_end(struct broker *b, struct partition *p)
     list_remove(&p->write_link);
     list_remove(&p->dirty_link);
     list_remove(&p->keyed_link);
+    list_remove(&p->fetch_link);
     mem_free(p->sealed);
     producers_fini(&p->producers);
     isolation_fini(&p->isolation);

@@ -56,6 +56,7 @@ void streams_init(struct broker *b)
     all->token.flags = ENTRY_STREAM;
     list_init(&all->token.link);
     keyed_init(b);
+    fetches_init(b);
 }
 
 /* ---- jobs ---- */
@@ -106,8 +107,18 @@ static struct chunk *chunk_new(struct partition *p, enum chunk_state state, uint
     return c;
 }
 
+/* The first from this node on that has marks. */
+static struct chunk *marked_from(struct partition *p, struct list *node)
+{
+    while (node != &p->chunks && !CONTAINER_OF(node, struct chunk, link)->mark_count)
+        node = node->next;
+    return node == &p->chunks ? NULL : CONTAINER_OF(node, struct chunk, link);
+}
+
 static void chunk_free(struct broker *b, struct chunk *c)
 {
+    if (c->partition && c->partition->unsafe == c)
+        c->partition->unsafe = marked_from(c->partition, c->link.next);
     if (c->state == CHUNK_READY)
         b->streams.cached_bytes -= c->bytes;
     list_remove(&c->idle_link);
@@ -164,6 +175,25 @@ uint32_t chunk_safe(struct broker *b, struct chunk *c)
         memmove(c->marks, c->marks + reached, c->mark_count * sizeof c->marks[0]);
     }
     return c->safe;
+}
+
+/* Marks that have been reached go one after the other, so that this is found in no time. */
+uint64_t partition_durable(struct broker *b, struct partition *p)
+{
+    struct chunk *c;
+    while ((c = p->unsafe) != NULL) {
+        if (chunk_safe(b, c) < c->job->count)
+            return c->job->items[c->safe].offset;
+        p->unsafe = marked_from(p, c->link.next);
+    }
+    const struct entry *e = LIST_FIRST(&p->gathered, struct entry, link);
+    return e ? e->position : p->end;
+}
+
+uint64_t partition_readable(struct broker *b, struct partition *p)
+{
+    uint64_t durable = partition_durable(b, p);
+    return durable < p->written ? durable : p->written;
 }
 
 static void touch(struct broker *b, struct partition *p)
@@ -269,6 +299,8 @@ static void chunk_add(struct broker *b, struct chunk *c, struct entry *e)
 static void chunk_mark(struct broker *b, struct chunk *c)
 {
     c->marks[c->mark_count++] = (struct chunk_mark){.count = c->job->count, .lsn = b->appended};
+    if (!c->partition->unsafe)
+        c->partition->unsafe = c; /* it is the last one: all before it are safe */
 }
 
 /* False: no memory; what is left waits. */
@@ -304,7 +336,7 @@ static void pause(struct broker *b, bool *what, mono_t ns)
 }
 
 /* No memory, or no room, and perhaps no answer on its way that would bring the next step. */
-static void look_again(struct broker *b)
+void stream_look_again(struct broker *b)
 {
     if (!timer_is_set(&b->streams.timer))
         wheel_set(&b->wheel, &b->streams.timer, b->now + STARVE_NS);
@@ -314,7 +346,7 @@ void stream_starves(struct broker *b, struct stream *s)
 {
     if (list_empty(&s->hungry_link))
         list_insert(&b->streams.hungry, &s->hungry_link);
-    look_again(b);
+    stream_look_again(b);
 }
 
 static void gather_all(struct broker *b)
@@ -382,7 +414,7 @@ static bool write_next(struct broker *b, struct partition *p)
     struct chunk *c = p->queued;
     struct stream_job *job = c->job;
     if (!sealed_reserve(p)) {
-        look_again(b);
+        stream_look_again(b);
         return false;
     }
     name_job(job, p, c);
@@ -437,7 +469,7 @@ bool streams_synced(struct broker *b)
     {
         struct partition *p = CONTAINER_OF(node, struct partition, dirty_link);
         if (!p->sync_asked && p->written >= p->sync_upto && !ask_sync(b, p)) {
-            look_again(b);
+            stream_look_again(b);
             break;
         }
     }
@@ -586,10 +618,12 @@ static void written(struct broker *b, struct chunk *c, struct stream_job *job)
         pause(b, &b->streams.writing_paused, PAUSE_NS);
         return;
     }
+    bool sealed = job->sealed.end > job->sealed.base;
+    uint64_t before = p->tail.end > p->tail.base && !sealed ? p->tail.bytes : 0;
     p->written = c->next;
+    p->filled += job->tail.bytes > before ? job->tail.bytes - before : 1;
     p->tail = job->tail;
     b->streams.pending_bytes -= c->bytes;
-    bool sealed = job->sealed.end > job->sealed.base;
     if (sealed) {
         CHECK(p->sealed_count < p->sealed_max);
         p->sealed[p->sealed_count++] = job->sealed;
@@ -600,6 +634,7 @@ static void written(struct broker *b, struct chunk *c, struct stream_job *job)
         chunk_ready(b, c);
     if (p->queued)
         list_insert(&b->streams.writable, &p->write_link);
+    fetches_filled(b, p);
     if (sealed)
         stream_retention(b, p->stream);
     if (sealed && stream_is_keyed(p->stream))
@@ -639,6 +674,7 @@ void do_streamed(struct broker *b, struct peer *peer, struct channel *ch, struct
     }
     case STREAM_FIND: follower_found(b, job); break;
     case STREAM_SYNC: synced(b, job); break;
+    case STREAM_FETCH: fetch_back(b, job); return;
     case STREAM_KEYS:
     case STREAM_REWRITE: keyed_answer(b, job); break;
     case STREAM_REPLACE:
@@ -691,7 +727,7 @@ static void send_drops(struct broker *b)
         if (drop->lsn > b->durable)
             return;
         if (ring_room(&side_of_streams(b)->port.effects) <= JOBS_MAX / 4 || !port_has_room(side_of_streams(b))) {
-            look_again(b);
+            stream_look_again(b);
             return;
         }
         send(b, &drop->job); /* not answered, so not counted */

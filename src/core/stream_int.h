@@ -31,6 +31,7 @@
 #include "core/producer.h"
 #include "core/stream_job.h"
 
+#define LEADER_EPOCH 0 /* of every partition: there is one broker */
 #define CHUNK_MARKS 4u
 #define OFFSET_NONE UINT64_MAX
 
@@ -77,6 +78,13 @@ struct partition {
     struct stream_extent tail, synced;
     struct producers producers;
     struct isolation isolation;
+    /* fetches: see stream_fetch.c */
+    struct list fetches;    /* struct fetch_row: wait for more */
+    struct list fetch_link; /* b->streams.fetched */
+    struct chunk *unsafe;   /* the first that may have something that is not durable; NULL: none has */
+    uint64_t filled;        /* bytes written to its files, ever */
+    uint64_t seen;          /* as far as it could be read when that was looked at … */
+    uint64_t seen_bytes;    /* … and about so much of filled */
     /* keyed: see stream_keyed.c */
     struct list keyed_link; /* b->streams.keyed */
     mono_t keyed_due;
@@ -152,9 +160,10 @@ void chunk_read(struct chunk *c);                                               
 struct chunk *chunk_load(struct broker *b, struct partition *p, uint64_t offset); /* NULL: no room, no memory */
 uint32_t chunk_safe(struct broker *b, struct chunk *c);
 struct chunk *chunk_before(struct partition *p, uint64_t offset); /* the last that begins there or before; NULL */
+void stream_look_again(struct broker *b);                         /* soon, with chunks_turn */
 void stream_starves(struct broker *b, struct stream *s); /* it is awake again when a job has come back, or soon */
 uint64_t partition_visible(struct broker *b,
-                           struct partition *p);   /* what lies below is in a file, and durable in the journal */
+                           struct partition *p); /* what lies below is in a file, and durable in the journal */
 /* Records from there on may be of a transaction that is open; OFFSET_NONE: none are. */
 uint64_t partition_stable(struct broker *b, struct partition *p);
 void chunk_end(struct broker *b, struct chunk *c); /* its partition goes; nobody reads it */
@@ -164,6 +173,17 @@ void files_drop(struct broker *b, uint64_t id, uint32_t partition, uint64_t unti
 /* A file that was made by a compaction is used instead of others, or given up, when lsn is durable (C1). */
 void files_replace(struct broker *b, const struct stream_job *made, bool use, lsn_t lsn);
 uint64_t stream_segment_bytes(const struct queue *q);
+
+uint64_t partition_durable(struct broker *b, struct partition *p); /* behind the last record that is */
+uint64_t partition_readable(struct broker *b,
+                            struct partition *p); /* in the files, too: what is below is never taken back */
+
+/* ---- stream_fetch.c ---- */
+void fetches_init(struct broker *b);
+void fetches_turn(struct broker *b);
+void fetch_back(struct broker *b, struct stream_job *job);  /* from the store; takes it */
+void fetches_filled(struct broker *b, struct partition *p); /* more of it is in its files */
+void fetches_partition_gone(struct broker *b, struct partition *p);
 
 /* ---- stream_keyed.c ---- */
 void keyed_init(struct broker *b);
@@ -202,7 +222,7 @@ lsn_t log_cursor(struct broker *b, const struct cursor *cursor, uint32_t partiti
 #define PRODUCERS_RECORD 256u  /* of one record */
 #define ISOLATION_RECORD 4096u /* rows of one record */
 #define ISOLATION_ROW_MAX 42u  /* bytes of one */
-#define PRODUCE_LEADER_EPOCH 0   /* of every partition: there is one broker */
+#define PRODUCE_LEADER_EPOCH 0 /* of every partition: there is one broker */
 MUST_USE bool producers_snapshot(struct broker *b, struct partition *p);
 MUST_USE bool isolation_snapshot(struct broker *b, struct partition *p);
 

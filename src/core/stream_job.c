@@ -3,6 +3,7 @@
 
 #include "base/check.h"
 #include "base/mem.h"
+#include "core/fetch.h"
 
 struct stream_job *stream_job_new(enum stream_job_type type, uint32_t max)
 {
@@ -21,6 +22,10 @@ void stream_job_free(struct slab_heap *mine, struct stream_job **job)
     *job = NULL;
     if (!j)
         return;
+    if (j->fetch) {
+        fetch_free(&j->fetch); /* of which it is a part */
+        return;
+    }
     for (uint32_t i = 0; i < j->count; i++)
         if (j->items[i].msg)
             msg_unref(mine, j->items[i].msg);

@@ -7,8 +7,8 @@
  *
  * Life cycle of a job: stream_job_new (core) → EFF_STREAM to the streams' port → CMD_STREAMED back → stream_job_free (core).
  * One owner at a time, but for this: while a STREAM_WRITE is on its way both threads may read what was submitted (ids, first,
- * next, count, items); the store writes only err, tail and sealed. Message references in items belong to the job;
- * stream_job_free gives back those that are left.
+ * next, count, items); the store writes only err, tail and sealed. Message references in items, the file in piece and the
+ * block of a fetch belong to the job; stream_job_free gives back what is left.
  */
 #ifndef MILLRACE_CORE_STREAM_JOB_H
 #define MILLRACE_CORE_STREAM_JOB_H
@@ -25,6 +25,9 @@
 enum stream_job_type {
     STREAM_WRITE, /* items → behind what is written of the partition. 0: tail (and sealed) filled in, readable by STREAM_READ */
     STREAM_READ, /* from `first` on, below `until` → items, next */
+    STREAM_FETCH, /* a part of the block `fetch` (core/fetch.h): for each row that is FETCH_OK, of what it is asked below `until`:
+                     whole batches, from the one with `offset` or the next one on → piece (no file: there is nothing); the first
+                     offset not below `offset` that is not older than `time` → offset, time (until: there is none) */
     STREAM_FIND, /* the first offset in [first, until) with a timestamp of at least `timestamp` → next; until: there is none */
     STREAM_SYNC, /* what was written before survives a power cut → tail */
     STREAM_DROP, /* files that end at or below `until` go; UINT64_MAX: all, the stream was deleted. Not answered, freed by the store */
@@ -43,6 +46,8 @@ struct stream_extent {
     wall_t first_at, max_at; /* timestamps: of the first record, the highest; 0 without records */
 };
 
+struct fetch;
+
 struct stream_item {
     uint64_t offset;
     wall_t timestamp; /* UTC ms; of a batch: when it came */
@@ -59,14 +64,16 @@ struct stream_job {
     uint64_t first,
         next; /* WRITE: of items, which join without a gap (an item with MSG_BATCH covers several offsets). READ answer: everything in [first, next) was looked at */
     uint64_t until;
-    wall_t timestamp;          /* FIND; REWRITE: now */
-    int64_t tombstone_ms;      /* REWRITE: how long a null value is kept once older values of its key are gone */
-    uint64_t segment_bytes;    /* WRITE: the open segment is sealed and the next begun when it has more than that … */
-    wall_t seal_before;        /* … or its first record is older than this (0: never) */
-    uint32_t bytes_max;        /* READ: of messages; one is given at least */
-    struct aborted *aborted;   /* READ: transactions whose records are passed over; the job's */
+    wall_t timestamp;        /* FIND; REWRITE: now */
+    wall_t found_at;         /* FIND answer: the timestamp of next, -1 if there is none */
+    int64_t tombstone_ms;    /* REWRITE: how long a null value is kept once older values of its key are gone */
+    uint64_t segment_bytes;  /* WRITE: the open segment is sealed and the next begun when it has more than that … */
+    wall_t seal_before;      /* … or its first record is older than this (0: never) */
+    uint32_t bytes_max;      /* READ: of messages; one is given at least */
+    struct aborted *aborted; /* READ: transactions whose records are passed over; the job's */
     uint32_t aborted_count;
-    struct stream_extent tail; /* the open segment */
+    struct fetch *fetch;         /* FETCH */
+    struct stream_extent tail;   /* the open segment */
     struct stream_extent sealed; /* WRITE: the segment before it, when this write began a new one; else base == end */
     struct stream_item items[];
 };

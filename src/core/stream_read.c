@@ -21,12 +21,19 @@ static bool interval_parse(struct slice text, int64_t *ret_ms)
         int64_t ms;
     } units[] = {{'Y', 31536000000}, {'M', 2592000000}, {'D', 86400000}, {'h', 3600000}, {'m', 60000}, {'s', 1000}};
     int64_t n = 0;
+    bool ms = text.len > 2 && text.ptr[text.len - 2] == 'm' && text.ptr[text.len - 1] == 's';
+    if (ms)
+        text.len -= 1; /* the unit is then 'm', of one */
     if (text.len < 2)
         return false;
     for (size_t i = 0; i + 1 < text.len; i++) {
         if (text.ptr[i] < '0' || text.ptr[i] > '9')
             return false;
         n = n < INT64_MAX / 10 - 1 ? n * 10 + (text.ptr[i] - '0') : INT64_MAX / 10;
+    }
+    if (ms && n > 0) {
+        *ret_ms = n;
+        return true;
     }
     for (size_t i = 0; n > 0 && i < ARRAY_LEN(units); i++)
         if (text.ptr[text.len - 1] == (uint8_t)units[i].unit) {

@@ -6,6 +6,7 @@
 #include "core/broker.h"
 #include "fmt/record_batch.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,7 +16,9 @@ struct rig_stream_record {
     uint64_t stream, offset;
     uint32_t partition;
     wall_t timestamp;
-    struct msg *msg; /* of nobody's heap */
+    struct msg *msg;             /* of nobody's heap */
+    bool transactional, control; /* of a batch of producer: */
+    int64_t producer;
 };
 
 struct rig_stream_part { /* a partition's open segment */
@@ -31,6 +34,7 @@ struct rig_streams {
     unsigned fail_writes, fail_syncs; /* so many more fail */
     unsigned writes, reads, seals, drops, rewrites, replacements, given_up;
     int read_err, rewrite_err;
+    unsigned fetches;   /* jobs */
     uint64_t keys_room; /* keys of so many offsets have room; 0: all */
     bool nothing_won;
 };
@@ -136,6 +140,10 @@ RIG_STREAM_FN void rig_stream_put_batch(struct rig_streams *all, const struct st
             memcpy(msg->bytes, record.key.ptr, record.key.len);
         memcpy(msg_body_room(msg), record.value.ptr, record.value.len);
         rig_stream_put_item(all, job, (uint64_t)record.offset, record.timestamp, msg);
+        struct rig_stream_record *put = &all->records[all->count - 1];
+        put->transactional = head.transactional;
+        put->control = head.control;
+        put->producer = head.producer_id;
         free(msg);
     }
     CHECK(record_reader_ok(&r));
@@ -181,6 +189,10 @@ RIG_STREAM_FN void rig_stream_read(struct rig_streams *all, struct slab_heap *he
             continue;
         if (r->offset >= job->until || (job->count && bytes + msg_size(r->msg) > job->bytes_max))
             break;
+        if (r->control || (r->transactional && aborted_has(job->aborted, job->aborted_count, r->producer, r->offset))) {
+            next = r->offset + 1;
+            continue;
+        }
         struct msg *msg = msg_new(heap, msg_exchange(r->msg), msg_key(r->msg), msg_props(r->msg), r->msg->body_len);
         if (!msg) {
             job->err = -12;
@@ -200,11 +212,88 @@ RIG_STREAM_FN void rig_stream_read(struct rig_streams *all, struct slab_heap *he
 RIG_STREAM_FN void rig_stream_find(struct rig_streams *all, struct stream_job *job)
 {
     job->next = job->until;
+    job->found_at = -1;
     for (size_t i = 0; i < all->count; i++) {
         const struct rig_stream_record *r = &all->records[i];
         if (r->stream == job->stream && r->partition == job->partition && r->offset >= job->first &&
-            r->offset < job->next && r->timestamp >= job->timestamp)
+            r->offset < job->next && r->timestamp >= job->timestamp) {
             job->next = r->offset;
+            job->found_at = r->timestamp;
+        }
+    }
+}
+
+/* A piece of a fetch: the records' bodies, a blank behind each. */
+struct rig_file {
+    struct counted_file handle; /* first */
+    char bytes[];
+};
+
+RIG_STREAM_FN int64_t rig_file_read(struct counted_file *handle, void *ret, size_t len, uint64_t at)
+{
+    memcpy(ret, ((const struct rig_file *)handle)->bytes + at, len);
+    return (int64_t)len;
+}
+
+RIG_STREAM_FN void rig_file_close(struct counted_file *handle)
+{
+    free(handle);
+}
+
+RIG_STREAM_FN const char *rig_piece(const struct file_piece *piece)
+{
+    return piece->file ? ((const struct rig_file *)piece->file)->bytes : "";
+}
+
+RIG_STREAM_FN void rig_stream_fetch_row(const struct rig_streams *all, struct fetch_row *row, size_t room, bool one)
+{
+    char text[8192] = "";
+    size_t len = 0, max = row->bytes_max < room ? row->bytes_max : room;
+    for (size_t i = 0; i < all->count; i++) {
+        const struct rig_stream_record *r = &all->records[i];
+        if (r->stream != row->stream || r->partition != row->partition || r->offset < row->offset)
+            continue;
+        size_t more = r->msg->body_len + 1;
+        if (r->offset >= row->until || (len + more > max && !(one && !len)) || len + more >= sizeof text)
+            break;
+        len += (size_t)snprintf(text + len, sizeof text - len, "%.*s ", SLICE_ARG(msg_body(r->msg)));
+    }
+    if (!len)
+        return;
+    struct rig_file *file = calloc(1, sizeof *file + len + 1);
+    file->handle = (struct counted_file){.refs = 1, .fd = -1, .read = rig_file_read, .close = rig_file_close};
+    memcpy(file->bytes, text, len);
+    row->piece = (struct file_piece){.file = &file->handle, .len = len};
+}
+
+RIG_STREAM_FN void rig_stream_find(struct rig_streams *all, struct stream_job *job);
+
+RIG_STREAM_FN void rig_stream_fetch(struct rig_streams *all, struct fetch *fetch)
+{
+    size_t room = fetch->bytes_max;
+    bool one = true;
+    all->fetches++;
+    for (uint32_t i = 0; i < fetch->count; i++) {
+        struct fetch_row *row = &fetch->rows[i];
+        if (row->result != FETCH_OK || row->until <= row->offset)
+            continue;
+        row->err = all->read_err;
+        if (row->err)
+            continue;
+        if (fetch->kind == FETCH_OFFSETS) {
+            struct stream_job job = {.stream = row->stream,
+                                     .partition = row->partition,
+                                     .first = row->offset,
+                                     .until = row->until,
+                                     .timestamp = row->time};
+            rig_stream_find(all, &job);
+            row->offset = job.next;
+            row->time = job.found_at;
+            continue;
+        }
+        rig_stream_fetch_row(all, row, room, one);
+        room -= row->piece.len < room ? row->piece.len : room;
+        one = one && !row->piece.len;
     }
 }
 
@@ -244,6 +333,8 @@ RIG_STREAM_FN void rig_stream_do(struct rig_streams *all, struct slab_heap *heap
         rig_stream_rewrite(all, job);
     else if (job->type == STREAM_FIND)
         rig_stream_find(all, job);
+    else if (job->type == STREAM_FETCH)
+        rig_stream_fetch(all, job->fetch);
     else
         job->tail = rig_stream_part(all, job->stream, job->partition)->tail;
 }

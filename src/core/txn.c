@@ -289,7 +289,7 @@ static bool finish(struct broker *b, struct txn *t, bool commit, uint16_t epoch,
         pool_pin(&b->entries);
         over(b, t, commit ? TXN_COMMITTED : TXN_ABORTED, epoch);
         b->promised -= own;
-        CHECK(log_object(b, &t->object));
+        CHECK(log_txn_over(b, t));
         for (uint32_t i = 0; i < count; i++)
             write_marker(b, &list[i]);
         *ret_lsn = log_capture_end(b);
@@ -564,8 +564,8 @@ enum produce_result txn_admit(struct broker *b, struct partition *p, const struc
         return PRODUCE_NO_TXN;
     if ((uint16_t)head->producer_epoch != t->epoch)
         return PRODUCE_OLD_EPOCH;
-    if (t->state == TXN_ONGOING && (producers_is_open(&p->producers, head->producer_id) ||
-                                    part_known(t, part.stream, part.number)))
+    if (t->state == TXN_ONGOING &&
+        (producers_is_open(&p->producers, head->producer_id) || part_known(t, part.stream, part.number)))
         return PRODUCE_OK;
     if (!joins)
         return PRODUCE_NO_TXN;

@@ -45,6 +45,7 @@ MUST_USE bool replay_txn_add(struct broker *b, struct reader *r);
 
 /* ---- records.c ---- */
 size_t txn_record_bytes(const struct txn *t);
+lsn_t log_txn_over(struct broker *b, const struct txn *t); /* one without partitions; room is reserved */
 lsn_t log_txn_add(struct broker *b, const struct txn *t, const struct txn_part *part);
 
 #endif

@@ -389,34 +389,82 @@ size_t conn_read(struct conn *conn, size_t budget)
     return done;
 }
 
-/* Writes until the queue is empty or the socket full; false when the connection is gone. */
-static bool write_out(struct conn *conn)
+/* What a write said. False: nothing more now. */
+static bool sent(struct conn *conn, int64_t n)
+{
+    if (n == -EAGAIN)
+        conn->writable = false; /* an edge comes when there is room again */
+    else if (n < 0)
+        conn_close(conn);
+    if (n < 0)
+        return false;
+    conn->loop->totals.writes++;
+    conn->loop->totals.bytes_out += (uint64_t)n;
+    outq_consume(&conn->engine->out, (size_t)n);
+    return true;
+}
+
+static bool write_memory(struct conn *conn)
 {
     struct outq *out = &conn->engine->out;
     struct iovec pieces[WRITE_PIECES];
-    while (out->len) {
-        int count = outq_peek(out, pieces, WRITE_PIECES);
-        size_t asked = 0;
-        for (int i = 0; i < count; i++)
-            asked += pieces[i].iov_len;
-        int64_t n = os_send_pieces(conn->fd, pieces, count);
-        if (n == -EAGAIN) {
-            conn->writable = false;
-            return true;
-        }
-        if (n < 0) {
-            conn_close(conn);
-            return false;
-        }
-        conn->loop->totals.writes++;
-        conn->loop->totals.bytes_out += (uint64_t)n;
-        outq_consume(out, (size_t)n);
-        if ((size_t)n < asked) {
-            conn->writable = false; /* an edge comes when there is room again */
-            return true;
-        }
+    int count = outq_peek(out, pieces, WRITE_PIECES);
+    size_t asked = 0;
+    for (int i = 0; i < count; i++)
+        asked += pieces[i].iov_len;
+    /* what is behind the pieces is in a file, and comes at once */
+    int64_t n = os_send_pieces(conn->fd, pieces, count, count < WRITE_PIECES && asked < out->len);
+    if (n >= 0 && (size_t)n < asked)
+        conn->writable = false;
+    return sent(conn, n);
+}
+
+/* Nothing can stand for these bytes: the peer was told how many there are. */
+static void close_for_file(struct conn *conn, const struct file_piece *piece, int64_t n)
+{
+    log_event(conn->loop->options.log, LOG_piece_unreadable, log_str("peer", conn->engine->peer),
+              log_str("reason", n < 0 ? strerror((int)-n) : "the file is shorter than it was"),
+              log_num("position", (int64_t)piece->position));
+    conn_close(conn);
+}
+
+/* Files that are not the system's, or that it cannot send from. */
+static bool write_copied(struct conn *conn, const struct file_piece *piece)
+{
+    uint8_t *scratch = conn->loop->scratch;
+    int64_t got =
+        piece->file->read(piece->file, scratch, piece->len < READ_GULP ? piece->len : READ_GULP, piece->position);
+    if (got <= 0) {
+        close_for_file(conn, piece, got);
+        return false;
     }
-    return true;
+    struct iovec bytes = {.iov_base = scratch, .iov_len = (size_t)got};
+    int64_t n = os_send_pieces(conn->fd, &bytes, 1, (size_t)got < conn->engine->out.len);
+    if (n >= 0 && n < got)
+        conn->writable = false;
+    return sent(conn, n);
+}
+
+static bool write_file(struct conn *conn, const struct file_piece *piece)
+{
+    int64_t n = piece->file->fd < 0 ? -EINVAL : os_send_file(conn->fd, piece->file->fd, piece->position, piece->len);
+    if (n == -EINVAL || n == -ENOSYS)
+        return write_copied(conn, piece);
+    if (n == 0 || n == -EIO) {
+        close_for_file(conn, piece, n);
+        return false;
+    }
+    return sent(conn, n); /* a short count may be the file's doing: only -EAGAIN says that the socket is full */
+}
+
+/* Writes until the queue is empty or the socket full; false when the connection is gone. */
+static bool write_out(struct conn *conn)
+{
+    struct file_piece piece;
+    bool more = true;
+    while (more && conn->writable && conn->engine->out.len)
+        more = outq_peek_file(&conn->engine->out, &piece) ? write_file(conn, &piece) : write_memory(conn);
+    return !conn->dead;
 }
 
 static bool has_drained(size_t before, size_t after)

@@ -1,15 +1,18 @@
 /* loop and conn: an echo engine behind real sockets: bytes come back whole under partial consumption, pauses, big frames,
- * slow readers and closes; connections end once; an idle connection keeps no buffer. */
+ * slow readers and closes; connections end once; an idle connection keeps no buffer; pieces of files arrive whole or not at all. */
 #include "net/loop.h"
 
 #include "base/mem.h"
 #include "net/conn.h"
 #include "net/listener.h"
+#include "os/os_file.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -438,15 +441,227 @@ static void failed_allocations_cost_one_connection(void **state)
     loop_free(&loop);
 }
 
+/* ------------------------------------------------------------------------------------------------------------- files */
+
+#define FILE_LEN (3u << 20) /* more than a socket buffers */
+
+struct counted_os { /* the real one, but that it counts what is closed */
+    struct os os;
+    unsigned closed;
+};
+
+static int count_close(struct os *os, int fd)
+{
+    ((struct counted_os *)os)->closed++;
+    return os_posix()->close(os_posix(), fd);
+}
+
+static uint8_t file_byte(size_t at)
+{
+    return (uint8_t)(at * 31 + at / 251);
+}
+
+/* A file without name; copied: not one that sendfile may be used for. */
+static struct counted_file *make_file(struct counted_os *counted, bool copied)
+{
+    char path[] = "loop_test.XXXXXX";
+    int fd = mkstemp(path);
+    uint8_t *bytes = malloc(FILE_LEN);
+    for (size_t i = 0; i < FILE_LEN; i++)
+        bytes[i] = file_byte(i);
+    assert_int_equal(write(fd, bytes, FILE_LEN), FILE_LEN);
+    free(bytes);
+    unlink(path);
+    *counted = (struct counted_os){.os = *os_posix()};
+    counted->os.close = count_close;
+    struct counted_file *handle = os_file_new(&counted->os, fd);
+    assert_non_null(handle);
+    assert_int_equal(handle->fd, -1); /* not the system's table */
+    handle->fd = copied ? -1 : fd;
+    return handle;
+}
+
+/* Truncates what is behind a handle. */
+static void cut_file(struct counted_file *handle, off_t len)
+{
+    int fd = handle->fd;
+    assert_int_equal(ftruncate(fd, len), 0);
+}
+
+static void lend_file(struct outq *q, struct counted_file *file, uint64_t position, size_t len)
+{
+    struct file_piece piece = {.file = counted_file_ref(file), .position = position, .len = len};
+    outq_lend_file(q, &piece);
+}
+
+static void on_release(void *arg, void *owner)
+{
+    (void)owner;
+    ++*(int *)arg;
+}
+
+/* Everything that can be had, in steps, while the loop ticks and sleeps: a lost edge would end it early. 0: the peer closed. */
+static size_t read_ticking(struct loop *loop, int fd, uint8_t *ret, size_t max, size_t step)
+{
+    size_t got = 0;
+    mono_t until = os_posix()->now_mono(os_posix()) + 20 * NS_PER_S;
+    while (got < max && os_posix()->now_mono(os_posix()) < until) {
+        ssize_t n = recv(fd, ret + got, max - got < step ? max - got : step, 0);
+        if (n == 0)
+            break;
+        got += n > 0 ? (size_t)n : 0;
+        if (n < 0) /* the loop must have been told that there is room */
+            loop_tick(loop, true);
+    }
+    return got;
+}
+
+static int listen_local(int *ret_fd)
+{
+    assert_int_equal(os_tcp_listen("127.0.0.1", 0, ret_fd), 0);
+    return os_socket_port(*ret_fd);
+}
+
+/* A real TCP pair. */
+static int connect_tcp(struct loop *loop)
+{
+    int listener, fd = socket(AF_INET, SOCK_STREAM, 0), ours;
+    struct os_peer peer;
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    to.sin_port = htons((uint16_t)listen_local(&listener));
+    assert_int_equal(connect(fd, (struct sockaddr *)&to, sizeof to), 0);
+    assert_int_equal(os_accept(listener, &ours, &peer), 0);
+    close(listener);
+    assert_int_equal(fcntl(fd, F_SETFL, O_NONBLOCK), 0);
+    assert_true(loop_connect(loop, ours, &peer, &echo_factory));
+    return fd;
+}
+
+static void file_pieces_arrive_whole(void **state)
+{
+    (void)state;
+    for (unsigned row = 0; row < 8; row++) {
+        struct counted_os counted;
+        struct counted_file *file = make_file(&counted, row & 1);
+        static uint8_t lent[50000], back[FILE_LEN + 2 * sizeof lent + 1000];
+        memset(lent, 'l', sizeof lent);
+        int released = 0;
+        set_up(0);
+        struct loop *loop = make_loop();
+        int fd = row & 2 ? connect_tcp(loop) : connect_pair(loop);
+        loop_tick(loop, false);
+        struct outq *out = &seen.last->engine.out;
+        outq_put(out, "head", 4);
+        lend_file(out, file, 7, FILE_LEN - 8);
+        outq_lend(out, slice_of(lent, sizeof lent), on_release, &released, NULL);
+        lend_file(out, file, 100, 1);
+        lend_file(out, file, 0, 50);
+        outq_put(out, "tail", 4);
+        counted_file_unref(file);
+        size_t total = out->len;
+        engine_dirty(&seen.last->engine);
+        assert_int_equal(read_ticking(loop, fd, back, total, row & 4 ? 1u << 20 : 3000), total);
+        assert_memory_equal(back, "head", 4);
+        for (size_t i = 7; i < FILE_LEN - 1; i++)
+            if (back[i - 3] != file_byte(i))
+                fail_msg("row %u: byte %zu", row, i);
+        const uint8_t *at = back + FILE_LEN - 4;
+        assert_memory_equal(at, lent, sizeof lent);
+        at += sizeof lent;
+        assert_int_equal(at[0], file_byte(100));
+        for (size_t i = 0; i < 50; i++)
+            assert_int_equal(at[1 + i], file_byte(i));
+        assert_memory_equal(at + 51, "tail", 4);
+        assert_int_equal(released, 1);
+        assert_int_equal(counted.closed, 1);
+        assert_int_equal(seen.closed, 0);
+        talk(loop, fd, 100, 10, 65536); /* and it goes on */
+        close(fd);
+        loop_free(&loop);
+    }
+}
+
+/* A file that is shorter than was promised ends its connection: the peer sees the end, never other bytes in that place. */
+static void short_file_closes_its_connection(void **state)
+{
+    (void)state;
+    for (unsigned row = 0; row < 4; row++) {
+        struct counted_os counted;
+        struct counted_file *file = make_file(&counted, false);
+        static uint8_t back[FILE_LEN + 100];
+        set_up(0);
+        struct loop *loop = make_loop();
+        int deaf = connect_pair(loop);
+        struct engine *engine = &seen.last->engine;
+        int other = connect_pair(loop);
+        loop_tick(loop, false);
+        size_t cut = row < 2 ? FILE_LEN / 2 : FILE_LEN - 1;
+        lend_file(&engine->out, file, 0, FILE_LEN);
+        outq_put(&engine->out, "tail", 4);
+        counted_file_unref(file);
+        engine_dirty(engine);
+        loop_tick(loop, false); /* some has left */
+        cut_file(file, (off_t)cut);
+        if (row & 1)
+            file->fd = -1;
+        assert_int_equal(read_ticking(loop, deaf, back, sizeof back, 65536), cut);
+        for (size_t i = 0; i < cut; i++)
+            if (back[i] != file_byte(i))
+                fail_msg("byte %zu", i);
+        assert_int_equal(seen.closed, 1);
+        assert_int_equal(counted.closed, 1);
+        talk(loop, other, 100, 10, 65536); /* nobody else has heard of it */
+        close(deaf);
+        close(other);
+        loop_free(&loop);
+    }
+}
+
+static void peer_that_goes_gives_the_file_back(void **state)
+{
+    (void)state;
+    for (unsigned row = 0; row < 4; row++) {
+        struct counted_os counted;
+        struct counted_file *file = make_file(&counted, row & 1);
+        set_up(0);
+        struct loop *loop = make_loop();
+        int fd = row & 2 ? connect_tcp(loop) : connect_pair(loop);
+        loop_tick(loop, false);
+        lend_file(&seen.last->engine.out, file, 0, FILE_LEN);
+        lend_file(&seen.last->engine.out, file, 0, FILE_LEN);
+        counted_file_unref(file);
+        engine_dirty(&seen.last->engine);
+        loop_tick(loop, false);
+        assert_int_equal(counted.closed, 0);
+        close(fd);
+        mono_t until = os_posix()->now_mono(os_posix()) + 5 * NS_PER_S;
+        while (!seen.closed && os_posix()->now_mono(os_posix()) < until)
+            loop_tick(loop, true);
+        assert_int_equal(seen.closed, 1);
+        assert_int_equal(counted.closed, 1);
+        loop_free(&loop);
+    }
+}
+
 int main(void)
 {
+    signal(SIGPIPE, SIG_IGN); /* as the broker does: sendfile knows no other way */
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(echo_small_and_large),        cmocka_unit_test(pause_leaves_bytes_in_the_socket),
-        cmocka_unit_test(stalled_engine_is_fed_again), cmocka_unit_test(hang_up_while_paused_is_noticed),
-        cmocka_unit_test(last_words_arrive),           cmocka_unit_test(shutdown_tells_everybody),
-        cmocka_unit_test(ticks_come_by_themselves),    cmocka_unit_test(never_reading_peer_holds_only_its_own),
-        cmocka_unit_test(listener_accepts_and_limits), cmocka_unit_test(out_of_descriptors_is_survived),
-        cmocka_unit_test(wakes_are_not_lost),          cmocka_unit_test(failed_allocations_cost_one_connection),
+        cmocka_unit_test(echo_small_and_large),
+        cmocka_unit_test(pause_leaves_bytes_in_the_socket),
+        cmocka_unit_test(stalled_engine_is_fed_again),
+        cmocka_unit_test(hang_up_while_paused_is_noticed),
+        cmocka_unit_test(last_words_arrive),
+        cmocka_unit_test(shutdown_tells_everybody),
+        cmocka_unit_test(ticks_come_by_themselves),
+        cmocka_unit_test(never_reading_peer_holds_only_its_own),
+        cmocka_unit_test(listener_accepts_and_limits),
+        cmocka_unit_test(out_of_descriptors_is_survived),
+        cmocka_unit_test(wakes_are_not_lost),
+        cmocka_unit_test(failed_allocations_cost_one_connection),
+        cmocka_unit_test(file_pieces_arrive_whole),
+        cmocka_unit_test(short_file_closes_its_connection),
+        cmocka_unit_test(peer_that_goes_gives_the_file_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

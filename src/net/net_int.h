@@ -30,7 +30,8 @@ struct loop {
     struct list dead;      /* connections to be freed at the end of the tick */
     struct list listeners; /* closed by loop_free */
     struct ring handed;    /* of struct handed: connections that another loop accepted */
-    uint8_t *scratch;      /* TAIL_COPY_MAX + READ_GULP: everything is read into it first */
+    uint8_t
+        *scratch; /* TAIL_COPY_MAX + READ_GULP: everything is read into it first; and files that sendfile cannot send */
     mono_t now;
     mono_t due; /* when turn wants to be called */
     bool stopped;

@@ -1,6 +1,7 @@
 /* What a connection has to say, see outq.h. The loop's thread.
  *
- * A list of pieces: chunks, into which small things are copied, and loans. An empty queue holds no memory, so that an idle
+ * A list of pieces: chunks, into which small things are copied, loans, and pieces of files, which are loans whose bytes are
+ * not in memory. An empty queue holds no memory, so that an idle
  * connection costs nothing; the first chunk is small (heartbeats, single replies) and later ones grow to OUTQ_CHUNK_LEN.
  * Refused memory sets `failed`: what was written after that is dropped, and the connection has to be closed, because the
  * peer would otherwise see a stream with a hole. */
@@ -14,11 +15,12 @@
 
 struct piece {
     struct list link;
-    uint8_t *at;                             /* first byte that has not left */
+    uint8_t *at;                             /* first byte that has not left; piece of a file: NULL */
     size_t len;                              /* bytes that have not left */
     size_t room;                             /* chunk: bytes that can still be added behind */
     void (*release)(void *arg, void *owner); /* loan */
-    void *arg, *owner;
+    void *arg, *owner;                       /* piece of a file: the owner is its handle */
+    uint64_t position;                       /* piece of a file: of the first byte that has not left */
     uint8_t bytes[];
 };
 
@@ -120,13 +122,53 @@ void outq_lend(struct outq *q, struct slice bytes, void (*release)(void *arg, vo
     q->len += bytes.len;
 }
 
+static void release_file(void *arg, void *owner)
+{
+    (void)arg;
+    counted_file_unref(owner);
+}
+
+static bool is_file(const struct piece *piece)
+{
+    return piece->release == release_file;
+}
+
+void outq_lend_file(struct outq *q, struct file_piece *lent)
+{
+    struct piece *piece = q->failed || lent->len == 0 ? NULL : mem_alloc_as(MEM_CONNECTIONS, sizeof *piece);
+    if (!piece) {
+        if (lent->len)
+            q->failed = true;
+        file_piece_fini(lent);
+        return;
+    }
+    *piece = (struct piece){.len = lent->len, .release = release_file, .owner = lent->file, .position = lent->position};
+    list_insert(&q->pieces, &piece->link);
+    q->len += lent->len;
+    *lent = (struct file_piece){0};
+}
+
+bool outq_peek_file(const struct outq *q, struct file_piece *ret)
+{
+    LIST_EACH(&q->pieces, node, after)
+    {
+        const struct piece *piece = CONTAINER_OF(node, struct piece, link);
+        if (!piece->len)
+            continue; /* a chunk that nothing was written to */
+        if (is_file(piece))
+            *ret = (struct file_piece){.file = piece->owner, .position = piece->position, .len = piece->len};
+        return is_file(piece);
+    }
+    return false;
+}
+
 int outq_peek(const struct outq *q, struct iovec *ret, int max)
 {
     int count = 0;
     LIST_EACH(&q->pieces, node, after)
     {
         struct piece *piece = CONTAINER_OF(node, struct piece, link);
-        if (count == max)
+        if (count == max || is_file(piece))
             break;
         if (piece->len)
             ret[count++] = (struct iovec){.iov_base = piece->at, .iov_len = piece->len};
@@ -141,7 +183,10 @@ void outq_consume(struct outq *q, size_t n)
     while (!list_empty(&q->pieces)) {
         struct piece *piece = CONTAINER_OF(q->pieces.next, struct piece, link);
         size_t part = n < piece->len ? n : piece->len;
-        piece->at += part;
+        if (is_file(piece))
+            piece->position += part;
+        else
+            piece->at += part;
         piece->len -= part;
         n -= part;
         if (piece->len)

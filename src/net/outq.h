@@ -3,11 +3,12 @@
  * Engines write into it, the connection (or a test) takes it out; it does no I/O. Small things are copied into chunks
  * (outq_room + outq_commit, or outq_put), large bodies are lent with a release function. It has an account, not a
  * maximum: engines may always answer, and whoever feeds them stops reading above OUTQ_HIGH (replies) while deliveries
- * are bounded by credit. Later, file pieces join as a third kind. Thread: the loop's.
+ * are bounded by credit. A third kind is a piece of an open file, whose bytes only the connection reads. Thread: the loop's.
  */
 #ifndef MILLRACE_NET_OUTQ_H
 #define MILLRACE_NET_OUTQ_H
 
+#include "base/file_piece.h"
 #include "base/list.h"
 #include "base/types.h"
 
@@ -19,7 +20,7 @@
 
 struct outq {
     struct list pieces;
-    size_t len;  /* bytes waiting */
+    size_t len;  /* bytes waiting, those in files too */
     bool failed; /* memory was refused: the connection must be closed */
 };
 
@@ -34,8 +35,13 @@ void outq_put(struct outq *q, const void *bytes, size_t len);
 /* Lends bytes: release(owner) is called exactly once when they have left or the queue dies. */
 void outq_lend(struct outq *q, struct slice bytes, void (*release)(void *arg, void *owner), void *arg, void *owner);
 
-/* The first pieces as an iovec; returns how many were filled. */
+/* Takes the piece and NULLs its file: the handle is given back when its bytes have left or the queue dies. */
+void outq_lend_file(struct outq *q, struct file_piece *piece);
+
+/* The first pieces as an iovec, up to a piece of a file; returns how many were filled. */
 int outq_peek(const struct outq *q, struct iovec *ret, int max);
+/* True: a piece of a file is what has to leave next, and *ret is what is left of it, a loan until outq_consume. */
+bool outq_peek_file(const struct outq *q, struct file_piece *ret);
 /* The first n bytes have left. */
 void outq_consume(struct outq *q, size_t n);
 

@@ -3,7 +3,8 @@
  * There are two implementations: os_posix() (os/os_posix.c) and the simulated disk of the tests. Nothing outside os/
  * makes such system calls itself. Functions return 0 or a count on success and a negative errno on failure; short
  * counts are possible for pread only at end of file (pwrite retries until done or failed).
- * Thread: all functions may be called from any thread; one descriptor belongs to one thread at a time.
+ * Thread: all functions may be called from any thread; one descriptor belongs to one thread at a time, but for pread, which
+ * several may call at once (base/file_piece.h).
  */
 #ifndef MILLRACE_OS_OS_H
 #define MILLRACE_OS_OS_H

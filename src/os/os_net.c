@@ -11,6 +11,7 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -176,13 +177,23 @@ int64_t os_recv(int fd, void *ret, size_t len)
     return n < 0 ? -errno : n;
 }
 
-int64_t os_send_pieces(int fd, struct iovec *pieces, int count)
+int64_t os_send_pieces(int fd, struct iovec *pieces, int count, bool more)
 {
     struct msghdr message = {.msg_iov = pieces, .msg_iovlen = (size_t)count};
     ssize_t n;
     do
-        n = sendmsg(fd, &message, MSG_NOSIGNAL);
+        n = sendmsg(fd, &message, MSG_NOSIGNAL | (more ? MSG_MORE : 0));
     while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+int64_t os_send_file(int fd, int file_fd, uint64_t at, size_t len)
+{
+    ssize_t n;
+    do {
+        off_t offset = (off_t)at;
+        n = sendfile(fd, file_fd, &offset, len);
+    } while (n < 0 && errno == EINTR);
     return n < 0 ? -errno : n;
 }
 

@@ -31,8 +31,11 @@ uint16_t os_socket_port(int fd);
 
 /* One recv; 0 is the end of the stream. */
 MUST_USE int64_t os_recv(int fd, void *ret, size_t len);
-/* One sendmsg, without SIGPIPE; may be short. */
-MUST_USE int64_t os_send_pieces(int fd, struct iovec *pieces, int count);
+/* One sendmsg, without SIGPIPE; may be short. more: what follows is sent at once, so that packets need not be cut here. */
+MUST_USE int64_t os_send_pieces(int fd, struct iovec *pieces, int count, bool more);
+/* One sendfile; may be short, which says nothing about the socket: -EAGAIN does. 0: the file ends at `at`. -EINVAL: not from
+ * such a file or to such a socket. SIGPIPE must be ignored. */
+MUST_USE int64_t os_send_file(int fd, int file_fd, uint64_t at, size_t len);
 /* Says that nothing more will be sent. */
 void os_shutdown_write(int fd);
 /* Never fails as far as the caller can do anything about it. */

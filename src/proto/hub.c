@@ -169,8 +169,12 @@ void hub_drop(struct hub *hub, struct effect *effect)
         msg_unref(hub->heap, effect->msg);
     effect->msg = NULL;
     if (effect->type == EFF_CONFIRM || effect->type == EFF_NACK || effect->type == EFF_GET_OK ||
-        effect->type == EFF_DELIVER)
+        effect->type == EFF_DELIVER || effect->type == EFF_PRODUCED)
         return; /* the union holds a number */
+    if (effect->type == EFF_FETCHED) {
+        fetch_free(&effect->fetch);
+        return;
+    }
     mem_free(effect->answer);
     effect->answer = NULL;
 }

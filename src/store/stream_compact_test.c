@@ -1,6 +1,7 @@
 /* Compaction of stream files: what goes and what stays, offsets, null values and their time, packed and foreign batches, keys
  * in several passes, damage; the map of keys; every failing operation and allocation.
  */
+#include "core/fetch.h"
 #include "store/stream_compact.h"
 
 #include "base/mem.h"
@@ -381,6 +382,89 @@ static void files_become_one(void **state)
 }
 
 /* Of what lies behind the keys that are remembered nothing goes, and nothing goes because of it. */
+/* The records of a piece at or behind `first`. */
+static const char *piece_text(const struct file_piece *piece, uint64_t first)
+{
+    static char text[400];
+    size_t at = 0;
+    uint8_t bytes[2000];
+    struct record_batch batch;
+    struct record_reader records;
+    struct record record;
+    struct slice one;
+    assert_true(piece->len <= sizeof bytes);
+    assert_int_equal(piece->file->read(piece->file, bytes, piece->len, piece->position), piece->len);
+    struct reader r = reader_of(slice_of(bytes, piece->len));
+    text[0] = '\0';
+    while (record_batch_take(&r, &batch, &one) == RECORD_OK) {
+        assert_int_equal(record_batch_open(one, NULL, 0, &batch, &records), RECORD_OK);
+        while (record_next(&records, &record))
+            if ((uint64_t)record.offset >= first)
+                at += (size_t)snprintf(text + at, sizeof text - at, "%lld=%.*s ", (long long)record.offset,
+                                       SLICE_ARG(record.value));
+    }
+    assert_true(reader_ok(&r) && r.left == 0);
+    return text;
+}
+
+static struct file_piece fetch_from(struct rig *rig, uint64_t offset, uint32_t bytes_max, uint64_t *ret_next)
+{
+    uint8_t bytes[2000];
+    struct record_batch batch;
+    struct slice one;
+    struct fetch *fetch = fetch_new(FETCH_RECORDS, 1);
+    assert_non_null(fetch);
+    fetch->bytes_max = UINT32_MAX;
+    fetch->rows[0] = (struct fetch_row){
+        .stream = STREAM, .offset = offset, .until = rig->files[rig->count - 1].end, .bytes_max = bytes_max};
+    struct stream_job *job = ask(rig, fetch->job);
+    assert_int_equal(job->err, 0);
+    struct file_piece piece = job->fetch->rows[0].piece;
+    job->fetch->rows[0].piece = (struct file_piece){0};
+    stream_job_free(&rig->heap, &job);
+    assert_true(piece.len && piece.len <= sizeof bytes);
+    assert_int_equal(piece.file->read(piece.file, bytes, piece.len, piece.position), piece.len);
+    struct reader r = reader_of(slice_of(bytes, piece.len));
+    while (record_batch_take(&r, &batch, &one) == RECORD_OK)
+        *ret_next = (uint64_t)record_batch_last_offset(&batch) + 1;
+    return piece;
+}
+
+/* Who fetches sees gaps as they are, and who has a piece of a file that was replaced goes on with that. */
+static void fetched_across_a_compaction(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    two_files(rig);
+    open_all(rig);
+    uint64_t next;
+    struct file_piece before = fetch_from(rig, 0, 10000, &next);
+    assert_int_equal(next, 7); /* to the end of a file */
+    struct file_piece after = fetch_from(rig, 0, 1, &next);
+    assert_int_equal(next, 3);
+    file_piece_fini(&after);
+    (void)keys(rig, 0, 10);
+    assert_true(rewrite(rig, 0, 1, NOW));
+    after = fetch_from(rig, 3, 10000, &next); /* where the last one ended there is something else now */
+    assert_string_equal(piece_text(&after, 3), "6=1 ");
+    file_piece_fini(&after);
+    after = fetch_from(rig, 0, 10000, &next);
+    assert_true(after.file != before.file);
+    assert_string_equal(piece_text(&before, 0), "0=1 1=1 2=free 3=2 4=3 5=4 6=1 ");
+    assert_string_equal(piece_text(&after, 0), "2=free 6=1 ");
+    file_piece_fini(&before);
+    file_piece_fini(&after);
+    static const char *const from[] = {[0] = "2=free 6=1 ", [3] = "6=1 ", [5] = "6=1 ", [7] = "7=2 8=5 9=1 "};
+    for (uint64_t first = 0; first < ARRAY_LEN(from); first++)
+        for (unsigned again = 0; from[first] && again < 2; again++) {
+            after = fetch_from(rig, first, 10000, &next);
+            assert_string_equal(piece_text(&after, first), from[first]);
+            assert_true(next > first);
+            file_piece_fini(&after);
+        }
+    rig_free(rig);
+}
+
 static void only_what_was_looked_at(void **state)
 {
     (void)state;
@@ -722,6 +806,7 @@ int main(void)
         cmocka_unit_test(map_of_keys),
         cmocka_unit_test(last_of_each_key),
         cmocka_unit_test(files_become_one),
+        cmocka_unit_test(fetched_across_a_compaction),
         cmocka_unit_test(only_what_was_looked_at),
         cmocka_unit_test(null_values),
         cmocka_unit_test(null_value_behind_the_keys),

@@ -6,13 +6,15 @@
  * Thousands of partitions share few descriptors. A file that was written and not synced keeps its descriptor: a failed
  * write-back is told to descriptors that were open then, and a later one may hear "fine". So a descriptor that must make
  * room is of a clean file if there is one, and else its file is synced first; a failure then is as final as any.
- * Descriptors for reading are fewer, and the first that are given up when the process has none left.
+ * Descriptors for reading are fewer, and the first that are given up when the process has none left. A file of which pieces are
+ * sent has one descriptor for all of them, counted, which stays while anybody holds it, and for a while after.
  * Thread: the streams'.
  */
 #include "store/stream_files.h"
 
 #include "base/check.h"
 #include "base/mem.h"
+#include "os/os_file.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -135,7 +137,7 @@ static struct stream_segment *segment_add(struct stream_partition *partition)
         partition->cap = cap;
     }
     struct stream_segment *segment = &partition->segments[partition->len++];
-    *segment = (struct stream_segment){.writer = -1};
+    *segment = (struct stream_segment){.writer = -1, .lent = -1};
     return segment;
 }
 
@@ -206,9 +208,31 @@ static bool writer_give_up(struct stream_files *files)
     return true;
 }
 
+/* Whoever holds the file goes on with it. */
+static void lent_close(struct stream_files *files, struct stream_segment *segment)
+{
+    if (segment->lent < 0)
+        return;
+    struct stream_fd *lent = &files->lent[segment->lent];
+    counted_file_unref(lent->file);
+    lent->file = NULL;
+    lent->partition = NULL;
+    segment->lent = -1;
+}
+
+static bool lent_idle(const struct stream_fd *lent)
+{
+    return lent->partition && !counted_file_shared(lent->file);
+}
+
 static bool readers_give_up(struct stream_files *files)
 {
     bool any = false;
+    for (unsigned i = 0; i < files->lent_max; i++)
+        if (lent_idle(&files->lent[i])) {
+            lent_close(files, segment_of(&files->lent[i]));
+            any = true;
+        }
     for (unsigned i = 0; i < STREAM_READERS_MAX; i++) {
         any = any || files->readers[i].partition;
         reader_close(files, &files->readers[i]);
@@ -280,8 +304,9 @@ static int fd_for_reading(struct stream_files *files, struct stream_partition *p
                           const struct stream_segment *segment, int *ret_fd)
 {
     uint64_t base = segment->extent.base;
-    struct stream_fd *reader =
-        segment->writer >= 0 ? &files->writers[segment->writer] : reader_with(files, partition, base);
+    struct stream_fd *reader = segment->writer >= 0 ? &files->writers[segment->writer]
+                               : segment->lent >= 0 ? &files->lent[segment->lent]
+                                                    : reader_with(files, partition, base);
     if (!reader) {
         int fd;
         int err = open_fd(files, partition, base, OS_READ, &fd);
@@ -298,14 +323,62 @@ static int fd_for_reading(struct stream_files *files, struct stream_partition *p
     return 0;
 }
 
+/* A free place, or that of the least recently used that nobody holds; NULL: there is none. */
+static struct stream_fd *lent_place(struct stream_files *files)
+{
+    struct stream_fd *oldest = NULL;
+    for (unsigned i = 0; i < files->lent_max; i++) {
+        struct stream_fd *lent = &files->lent[i];
+        if (!lent->partition)
+            return lent;
+        if (lent_idle(lent) && (!oldest || lent->used < oldest->used))
+            oldest = lent;
+    }
+    if (oldest)
+        lent_close(files, segment_of(oldest));
+    return oldest;
+}
+
+int stream_files_lend(struct stream_files *files, struct stream_partition *partition, struct stream_segment *segment,
+                      struct counted_file **ret)
+{
+    if (segment->lent < 0) {
+        uint64_t base = segment->extent.base;
+        int fd;
+        struct stream_fd *lent = lent_place(files);
+        if (!lent)
+            return fault(files, -EMFILE, "the file cannot be opened beside those that are being sent");
+        int err = open_fd(files, partition, base, OS_READ, &fd);
+        if (err == -ENOENT)
+            return fault(files, -EILSEQ, "the file is missing");
+        if (err)
+            return fault(files, err, "the file cannot be opened");
+        struct counted_file *file = os_file_new(files->os, fd);
+        if (!file) {
+            files->os->close(files->os, fd);
+            return fault(files, -ENOMEM, "the file cannot be opened");
+        }
+        struct stream_fd *reader = reader_with(files, partition, base);
+        if (reader)
+            reader_close(files, reader); /* one is enough */
+        *lent = (struct stream_fd){.partition = partition, .base = base, .fd = fd, .file = file};
+        segment->lent = (int16_t)(lent - files->lent);
+    }
+    files->lent[segment->lent].used = ++files->uses;
+    *ret = files->lent[segment->lent].file;
+    return 0;
+}
+
 /* ---------------------------------------------------------------------------------------------------------------- boot */
 
 int stream_files_open(struct stream_files *files, struct os *os, const char *dir, const uint8_t uuid[LAYOUT_UUID_LEN],
                       uint32_t writers_max)
 {
     uint64_t seed;
-    *files = (struct stream_files){
-        .os = os, .parking = {.os = os}, .writers_max = writers_max ? writers_max : STREAM_WRITERS_MAX};
+    *files = (struct stream_files){.os = os,
+                                   .parking = {.os = os},
+                                   .writers_max = writers_max ? writers_max : STREAM_WRITERS_MAX,
+                                   .lent_max = STREAM_LENT_MAX};
     CHECK(files->writers_max <= STREAM_WRITERS_MAX);
     os->random(os, &seed, sizeof seed);
     map_init(&files->partitions, seed);
@@ -533,6 +606,9 @@ static void segment_remove(struct stream_files *files, struct stream_partition *
     struct stream_fd *reader = reader_with(files, partition, base);
     set_dirty(partition, segment, false);
     writer_close(files, segment);
+    lent_close(files, segment);
+    if (partition->fetched.base == base)
+        partition->fetched.position = 0;
     if (reader)
         reader_close(files, reader);
     for (unsigned i = 0; i < STREAM_INDEXES_KEPT; i++)
@@ -755,7 +831,7 @@ int stream_files_replace(struct stream_files *files, struct stream_partition *pa
             err = fault(files, one, "remove %s", path + strlen(files->dir) + 1);
     }
     memmove(segment + 1, segment, (partition->len - at) * sizeof *segment);
-    *segment = (struct stream_segment){.extent = *extent, .writer = -1};
+    *segment = (struct stream_segment){.extent = *extent, .writer = -1, .lent = -1};
     partition->len++;
     files->count++;
     return err;
@@ -780,6 +856,9 @@ void stream_files_forget(struct stream_files *files, struct stream_partition *pa
 void stream_files_close(struct stream_files *files)
 {
     readers_give_up(files);
+    for (unsigned i = 0; i < files->lent_max; i++)
+        if (files->lent[i].partition)
+            lent_close(files, segment_of(&files->lent[i]));
     for (uint32_t i = 0; i < files->writers_max; i++)
         if (files->writers[i].partition)
             writer_close(files, segment_of(&files->writers[i]));

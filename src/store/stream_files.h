@@ -19,12 +19,14 @@
 
 #define STREAM_WRITERS_MAX 256u
 #define STREAM_READERS_MAX 32u
+#define STREAM_LENT_MAX 256u    /* files of which pieces are lent, or were */
 #define STREAM_INDEXES_KEPT 16u /* of sealed files */
 
 struct stream_segment {
     struct stream_extent extent; /* bytes 0: begun, and nothing in it is good yet */
     uint64_t created;            /* in this run: number of its creation; else 0 */
     int16_t writer;              /* its place in files->writers, -1 none */
+    int16_t lent;                /* its place in files->lent, -1 none */
     bool dirty;                  /* written since its last sync; then it has a writer */
 };
 
@@ -44,6 +46,9 @@ struct stream_partition {
     uint64_t next;             /* offset of the next record, where it is known */
     uint64_t at;               /* open: where the next append goes; before the sweep the size that was found */
     struct stream_index index; /* of the last segment */
+    struct {
+        uint64_t base, offset, position; /* of its segment; of the batch there. position 0: nowhere */
+    } fetched;                           /* where the last fetch ended: a reader at the end begins there */
 
     /* the queue of streams.c: nothing here reads it */
     uint16_t jobs_first, jobs_last;
@@ -55,7 +60,8 @@ struct stream_fd {
     struct stream_partition *partition; /* NULL: unused */
     uint64_t base;
     int fd;
-    uint64_t used; /* when, in uses */
+    uint64_t used;             /* when, in uses */
+    struct counted_file *file; /* lent: fd's owner, of which this has one reference */
 };
 
 struct stream_kept_index {
@@ -75,8 +81,8 @@ struct stream_files {
     int folder_failed; /* the folder's sync failed with that: final for names that were not durable then */
     uint64_t count;    /* of files */
 
-    uint32_t writers_max;
-    struct stream_fd writers[STREAM_WRITERS_MAX], readers[STREAM_READERS_MAX];
+    uint32_t writers_max, lent_max;
+    struct stream_fd writers[STREAM_WRITERS_MAX], readers[STREAM_READERS_MAX], lent[STREAM_LENT_MAX];
     struct stream_kept_index indexes[STREAM_INDEXES_KEPT];
     uint64_t uses;
     struct parking parking; /* files given up that somebody is copying */
@@ -130,6 +136,11 @@ MUST_USE int stream_files_read(struct stream_files *files, struct stream_partiti
                                const struct stream_segment *segment, uint64_t at, void *ret, size_t len);
 MUST_USE int stream_files_size(struct stream_files *files, struct stream_partition *partition,
                                const struct stream_segment *segment, uint64_t *ret);
+
+/* The segment's file as a counted handle, which is the same while anybody holds it; a loan until the next call of any function
+ * here. The file may be dropped, the handle goes on. -EILSEQ: missing; -EMFILE: as many files as may be are being sent. */
+MUST_USE int stream_files_lend(struct stream_files *files, struct stream_partition *partition,
+                               struct stream_segment *segment, struct counted_file **ret);
 
 /* The kept index of a sealed segment, a loan until the next call of any function here; NULL: none is kept. */
 struct stream_index *stream_files_index(struct stream_files *files, const struct stream_partition *partition,

@@ -18,6 +18,7 @@
 #include <errno.h>
 
 #define PIECE_LITTLE (64u * 1024)
+#define FETCH_STEP (16u * 1024) /* read at once where only headers are wanted; shorter batches stand in it together */
 #define BUFFER_KEPT (2 * STREAM_PIECE_BYTES)
 
 void stream_scan_fini(struct stream_scan *scan)
@@ -364,6 +365,105 @@ void stream_scan_release(struct stream_scan *scan)
     buffer_release(scan);
 }
 
+/* --------------------------------------------------------------------------------------------------------------- fetch */
+
+/* To the first batch that is not below run->first, or one shortly before it. */
+static void fetch_jump(struct stream_scan *scan, const struct stream_run *run)
+{
+    const struct stream_partition *partition = scan->partition;
+    if (partition->fetched.position && partition->fetched.base == scan->base &&
+        partition->fetched.offset == run->first) {
+        scan->position = partition->fetched.position;
+        scan->expected = partition->fetched.offset;
+    } else if (run->first > scan->base)
+        scan_jump(scan, stream_index_find(index_of(scan), run->first - scan->base));
+}
+
+/* May this batch be a part of the piece? */
+static bool fetchable(const struct stream_run *run, const struct record_batch *batch)
+{
+    size_t have = run->piece.len;
+    if ((uint64_t)record_batch_last_offset(batch) >= run->until)
+        return false;
+    if (have)
+        return have < run->bytes_max && batch->bytes <= run->bytes_max - have;
+    return run->one_at_least || batch->bytes <= run->bytes_max;
+}
+
+/* Behind a batch of the piece is none: is its length to blame, which no checksum covers? Then it is not given. The only body
+ * that a fetch ever reads. */
+static int fetch_doubted(struct stream_scan *scan, struct stream_run *run, const struct record_batch *last)
+{
+    struct slice bytes;
+    const char *what = scan->what;
+    uint64_t position = scan->position, expected = scan->expected;
+    scan->position -= last->bytes;
+    scan->expected = (uint64_t)last->base_offset;
+    int err = look(scan, last->bytes, &bytes);
+    if (err || !record_batch_crc_ok(bytes)) {
+        run->piece.len -= last->bytes;
+        return err ? err : fail(scan, -EILSEQ, "the batch does not fit its checksum");
+    }
+    scan->position = position;
+    scan->expected = expected;
+    return fail(scan, -EILSEQ, what);
+}
+
+/* Headers only: what is behind them the reader of the piece will see. 0: the segment ends here; 1: enough. */
+static int fetch_segment(struct stream_scan *scan, struct stream_run *run)
+{
+    struct record_batch batch, last = {0};
+    int err;
+    fetch_jump(scan, run);
+    scan->piece = FETCH_STEP;
+    while ((err = next_head(scan, &batch)) > 0) {
+        if ((uint64_t)record_batch_last_offset(&batch) >= run->first) {
+            if (!fetchable(run, &batch))
+                return 1;
+            if (!run->piece.len)
+                run->piece.position = scan->position;
+            run->piece.len += batch.bytes;
+            last = batch;
+        }
+        step_over(scan, &batch);
+        scan->piece = batch.bytes < FETCH_STEP ? FETCH_STEP : RECORD_BATCH_HEADER;
+    }
+    if (err == -EILSEQ && run->piece.len)
+        err = fetch_doubted(scan, run, &last);
+    return err;
+}
+
+int stream_scan_fetch(struct stream_scan *scan, struct stream_partition *partition, struct stream_run *run)
+{
+    int done = 0;
+    run->next = run->first;
+    while (done == 0 && run->next < run->until) {
+        struct stream_segment *segment = stream_files_at(partition, run->next);
+        if (!segment || segment->extent.base >= run->until)
+            break;
+        scan_begin(scan, partition, segment, FETCH_STEP);
+        done = stream_files_lend(scan->files, partition, segment, &run->piece.file);
+        if (done) {
+            scan->what = scan->files->fault;
+            break;
+        }
+        counted_file_ref(run->piece.file); /* now: reading may need its descriptor */
+        done = fetch_segment(scan, run);
+        if (run->piece.len) {
+            partition->fetched.base = scan->base;
+            partition->fetched.offset = run->next = scan->expected;
+            partition->fetched.position = scan->position;
+            done = 1; /* who asks for what comes then is told of damage */
+            break;
+        }
+        file_piece_fini(&run->piece);
+        if (done == 0)
+            run->next = segment->extent.end < run->until ? segment->extent.end : run->until;
+    }
+    buffer_release(scan);
+    return done < 0 ? done : 0;
+}
+
 /* ---------------------------------------------------------------------------------------------------------------- find */
 
 /* The first record of the batch that is wanted: its offset in job->next, else as it was. */
@@ -378,7 +478,10 @@ static int find_in_batch(struct stream_scan *scan, const struct record_batch *ba
         bool wanted = record.offset >= 0 && (uint64_t)record.offset >= job->first && record.timestamp >= job->timestamp;
         if (!wanted)
             continue;
-        job->next = (uint64_t)record.offset < job->until ? (uint64_t)record.offset : job->until;
+        if ((uint64_t)record.offset < job->until) {
+            job->next = (uint64_t)record.offset;
+            job->found_at = record.timestamp;
+        }
         return 1;
     }
     return record_reader_ok(&reader) ? 0 : fail(scan, -EILSEQ, "a record in the batch has no valid form");
@@ -412,6 +515,7 @@ int stream_scan_find(struct stream_scan *scan, struct stream_partition *partitio
     uint64_t at = job->first;
     int found = 0;
     job->next = job->until;
+    job->found_at = -1;
     while (found == 0 && at < job->until) {
         const struct stream_segment *segment = stream_files_at(partition, at);
         if (!segment)

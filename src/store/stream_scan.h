@@ -1,15 +1,26 @@
-/* stream_scan: reads a partition's files: batch by batch, messages from an offset on, the offset of a time, an index.
+/* stream_scan: reads a partition's files: batch by batch, messages from an offset on, where batches stand, the offset of a
+ * time, an index.
  *
- * Zero-initialised with its heap ▸ { stream_scan_read | stream_scan_find | stream_scan_index }* ▸ stream_scan_fini.
+ * Zero-initialised with its heap ▸ { stream_scan_read | stream_scan_fetch | stream_scan_find | stream_scan_index }* ▸ stream_scan_fini.
  * Thread: the streams' only. After an error `what` says what is wrong at `position` of the file that begins at `base`.
  */
 #ifndef MILLRACE_STORE_STREAM_SCAN_H
 #define MILLRACE_STORE_STREAM_SCAN_H
 
+#include "base/file_piece.h"
 #include "store/stream_files.h"
 
 #define STREAM_PIECE_BYTES (256u * 1024)         /* read at once */
 #define STREAM_UNPACKED_MAX (128u * 1024 * 1024) /* of a packed batch */
+
+/* Whole batches of one file, as they stand there. */
+struct stream_run {
+    uint64_t first, until; /* offsets: from the batch that holds it, or the next; no batch that goes on there */
+    size_t bytes_max;
+    bool one_at_least;       /* the first batch though it has more bytes than bytes_max */
+    struct file_piece piece; /* answer; without file: there is no batch in [first, next) */
+    uint64_t next;           /* answer: behind the last batch */
+};
 
 struct stream_scan {
     struct stream_files *files;
@@ -35,7 +46,9 @@ struct stream_scan {
 /* Fills items, count and next of a STREAM_READ. 0, -EILSEQ, or another negative errno; an error only where nothing at all
  * could be read, then count is 0. */
 MUST_USE int stream_scan_read(struct stream_scan *scan, struct stream_partition *partition, struct stream_job *job);
-/* Fills next of a STREAM_FIND. As above. */
+/* Fills piece and next. As above: an error only where there is no piece. */
+MUST_USE int stream_scan_fetch(struct stream_scan *scan, struct stream_partition *partition, struct stream_run *run);
+/* Fills next and found_at of a STREAM_FIND. As above. */
 MUST_USE int stream_scan_find(struct stream_scan *scan, struct stream_partition *partition, struct stream_job *job);
 /* The partition's index of its last segment is whole afterwards, or as whole as memory and disk allow. */
 void stream_scan_index(struct stream_scan *scan, struct stream_partition *partition);

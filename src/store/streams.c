@@ -16,6 +16,7 @@
 #include "base/check.h"
 #include "base/mem.h"
 #include "base/ring.h"
+#include "core/fetch.h"
 #include "os/thread.h"
 #include "store/stream_compact.h"
 #include "store/stream_write.h"
@@ -115,6 +116,9 @@ int streams_open(const struct streams_options *options, struct streams **ret, ch
         ring_init(&streams->finished, STREAMS_JOBS_MAX, sizeof(struct stream_job *))) {
         err = stream_files_open(&streams->files, options->os, options->dir, options->uuid, options->writers_max);
         told(streams, err, why, why_len);
+        CHECK(options->lent_max <= STREAM_LENT_MAX);
+        if (options->lent_max)
+            streams->files.lent_max = options->lent_max;
     }
     if (err)
         streams_close(&streams);
@@ -316,6 +320,7 @@ static bool take_in(struct streams *streams)
         job->tail = (struct stream_extent){0};
         switch (job->type) {
         case STREAM_READ:
+        case STREAM_FETCH:
         case STREAM_FIND: streams->reads[streams->reads_len++] = job; break;
         case STREAM_KEYS:
         case STREAM_REWRITE: take_in_compaction(streams, job); break;
@@ -371,6 +376,7 @@ static int read_one(struct streams *streams, struct stream_job *job)
     job->count = 0;
     if (!partition) {
         job->next = job->type == STREAM_READ ? job->first : job->until;
+        job->found_at = -1;
         return 0;
     }
     if (job->type == STREAM_READ)
@@ -382,13 +388,68 @@ static int read_one(struct streams *streams, struct stream_job *job)
     return err;
 }
 
+static int find_row(struct streams *streams, struct fetch_row *row)
+{
+    struct stream_job job = {.type = STREAM_FIND,
+                             .stream = row->stream,
+                             .partition = row->partition,
+                             .first = row->offset,
+                             .until = row->until,
+                             .timestamp = row->time};
+    int err = read_one(streams, &job);
+    if (!err) {
+        row->offset = job.next;
+        row->time = job.found_at;
+    }
+    return err;
+}
+
+/* room: of the answer, so far. */
+static int fetch_row(struct streams *streams, struct fetch_row *row, size_t room, bool first)
+{
+    struct stream_partition *partition = stream_files_find(&streams->files, row->stream, row->partition);
+    struct stream_run run = {.first = row->offset,
+                             .until = row->until,
+                             .bytes_max = row->bytes_max < room ? row->bytes_max : room,
+                             .one_at_least = first};
+    if (!partition)
+        return 0;
+    int err = stream_scan_fetch(&streams->scan, partition, &run);
+    if (err)
+        complain_of_read(
+            streams, partition,
+            &(struct stream_job){
+                .type = STREAM_FETCH, .stream = row->stream, .partition = row->partition, .until = row->until},
+            err);
+    row->piece = run.piece;
+    return err;
+}
+
+/* Who is in front takes what the answer has room for: a client asks in another order the next time. The first error. */
+static int serve_fetch(struct streams *streams, struct fetch *fetch)
+{
+    size_t room = fetch->bytes_max;
+    bool first = true;
+    int err = 0;
+    for (uint32_t i = 0; i < fetch->count; i++) {
+        struct fetch_row *row = &fetch->rows[i];
+        if (row->result != FETCH_OK || row->until <= row->offset)
+            continue;
+        row->err = fetch->kind == FETCH_RECORDS ? fetch_row(streams, row, room, first) : find_row(streams, row);
+        room -= row->piece.len < room ? row->piece.len : room;
+        first = first && !row->piece.len;
+        err = err ? err : row->err;
+    }
+    return err;
+}
+
 static bool serve_reads(struct streams *streams)
 {
     uint32_t count = streams->reads_len;
     for (uint32_t i = 0; i < count; i++) {
         struct stream_job *job = streams->reads[i];
         streams->reads[i] = NULL;
-        int err = read_one(streams, job);
+        int err = job->type == STREAM_FETCH ? serve_fetch(streams, job->fetch) : read_one(streams, job);
         figure_add(streams, FIGURE_RECORDS_READ, job->count);
         figure_set(streams, FIGURE_BYTES_READ, streams->scan.bytes_read);
         finish(streams, job, err);

@@ -14,6 +14,10 @@
  *                 -EFBIG: more bytes than a file can have. A job without items is answered with the tail.
  *   STREAM_READ   0: items with fresh messages of one reference each, and `next`; no item: there is none below `next`. What was
  *                 dropped meanwhile is stepped over. A negative errno: not one item could be read; -EILSEQ: damage.
+ *   STREAM_FETCH  0, and in each row err. 0: `piece`, which is whole batches of one file, not looked into. The first may begin before
+ *                 offset; what was dropped meanwhile is stepped over. Without a file: there is no batch, or the next one goes on
+ *                 behind until, or has more bytes than there is room. A negative errno as for a read; -EMFILE: the files of too
+ *                 many pieces are open. A piece may outlive the streams, not their os.
  *   STREAM_FIND   0: `next`. A negative errno as for a read.
  *   STREAM_SYNC   0: what was written before survives a power cut; `tail` says up to where. A negative errno is final for the
  *                 partition.
@@ -22,7 +26,7 @@
  *                 what they were, -ECANCELED: the streams stop; -EILSEQ: one is damaged; nothing has changed then.
  *   STREAM_REPLACE  not answered, freed here.
  * Writes, syncs, drops and replacements of a partition are done in the order they were submitted, so that a drop before a
- * write sees what was then; reads and finds overtake them all.
+ * write sees what was then; reads, fetches and finds overtake them all.
  *
  * Threads: as store.h. "owner": the one thread that submits and takes (it may be the streams' own, in on_turn and on_done).
  */
@@ -42,6 +46,7 @@ struct streams_options {
     const char *dir;                /* data folder; the files live in dir/str */
     uint8_t uuid[STREAMS_UUID_LEN]; /* the journal's */
     uint32_t writers_max;           /* descriptors for writing; 0: 256, which is the most */
+    uint32_t lent_max;              /* files of which pieces are lent; the same */
     uint32_t keys_max;              /* places for keys of a compaction, a power of two; 0: 512 Ki */
     uint64_t compact_rate;          /* bytes that a compaction reads in a second; 0: no limit */
     /* All may be NULL; on the streams' thread. As in store.h. */

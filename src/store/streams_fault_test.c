@@ -29,6 +29,8 @@ static void work(struct rig *rig)
                 job->bytes_max = 10000;
                 rig_submit(rig, job);
             }
+            rig_submit(rig, fetch_job(part, start, end, 5000));
+            rig_submit(rig, fetch_job(part, end - 1, end, 0));
             rig_steps(rig);
         }
         if (part->synced->count > 2 && part->synced->start < part->synced->sealed[0].end) { /* STREAM_TRIM is durable */
@@ -113,7 +115,9 @@ static void every_allocation_fails(void **state)
                     stream_job_free(&rig->heap, &job);
                 }
                 part->sent = part->now->tail.end;
-                job = i % 2 ? rig_job(part, STREAM_READ, 200) : rig_job(part, STREAM_FIND, 0);
+                job = i % 3 == 2 ? fetch_job(part, 0, part->now->tail.end, UINT32_MAX)
+                      : i % 3    ? rig_job(part, STREAM_FIND, 0)
+                                 : rig_job(part, STREAM_READ, 200);
                 if (job) {
                     job->until = part->now->tail.end;
                     job->bytes_max = UINT32_MAX;

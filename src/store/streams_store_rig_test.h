@@ -5,6 +5,7 @@
 #define MILLRACE_STORE_STREAMS_STORE_RIG_TEST_H
 
 #include "base/mem.h"
+#include "core/fetch.h"
 #include "os/os_sim.h"
 #include "store/stream_format.h"
 #include "store/streams.h"
@@ -48,6 +49,7 @@ struct rig {
     uint64_t segment_bytes, dice;
     wall_t seal_before;
     uint32_t body_max;
+    struct file_piece piece; /* of the last fetch */
 };
 
 static inline void on_fault(void *arg, int err, const char *sentence)
@@ -75,6 +77,7 @@ static inline struct rig *rig_new(uint64_t seed)
 
 static inline void rig_free(struct rig *rig)
 {
+    file_piece_fini(&rig->piece);
     streams_close(&rig->streams);
     for (unsigned i = 0; i < rig->parts_len; i++) {
         free(rig->parts[i].now);
@@ -270,6 +273,40 @@ static inline void check_items(struct rig *rig, const struct part *part, const s
     assert_true(job->next >= at && job->next <= (job->until > job->first ? job->until : job->first));
 }
 
+/* Whole batches with good checksums that join, from the one with `offset` or the next on, none that ends above `until`. Behind
+ * the last. */
+static inline uint64_t check_piece(const struct fetch *fetch)
+{
+    const struct fetch_row *row = &fetch->rows[0];
+    const struct file_piece *piece = &row->piece;
+    assert_true(!piece->file == !piece->len);
+    if (!piece->file)
+        return row->offset;
+    uint8_t *bytes = malloc(piece->len);
+    int64_t got = piece->file->read(piece->file, bytes, piece->len, piece->position);
+    if (got < 0) { /* the disk of a test that makes it fail */
+        free(bytes);
+        return row->offset;
+    }
+    assert_int_equal(got, piece->len);
+    struct reader r = reader_of(slice_of(bytes, piece->len));
+    struct record_batch batch;
+    struct slice one;
+    uint64_t at = 0;
+    unsigned count = 0;
+    while (record_batch_take(&r, &batch, &one) == RECORD_OK) {
+        assert_true(record_batch_crc_ok(one));
+        assert_true(count == 0 || (uint64_t)batch.base_offset >= at);
+        at = (uint64_t)record_batch_last_offset(&batch) + 1;
+        assert_true(at > row->offset && at <= row->until);
+        count++;
+    }
+    assert_true(reader_ok(&r) && r.left == 0);
+    assert_true((piece->len <= row->bytes_max && piece->len <= fetch->bytes_max) || count == 1);
+    free(bytes);
+    return at;
+}
+
 /* The answers: what the core would do with them. Returns err of the last one; a read's and find's next in *ret. */
 static inline int rig_take_next(struct rig *rig, uint64_t *ret)
 {
@@ -295,6 +332,14 @@ static inline int rig_take_next(struct rig *rig, uint64_t *ret)
         case STREAM_READ:
             assert_true(!err || job->count == 0);
             check_items(rig, part, job);
+            break;
+        case STREAM_FETCH:
+            assert_true(!err || !job->fetch->rows[0].piece.file);
+            if (!err)
+                job->next = check_piece(job->fetch);
+            file_piece_fini(&rig->piece);
+            rig->piece = job->fetch->rows[0].piece; /* the last one is held */
+            job->fetch->rows[0].piece = (struct file_piece){0};
             break;
         default: break;
         }
@@ -332,6 +377,28 @@ static inline int rig_read_next(struct rig *rig, struct part *part, uint64_t fir
     while (streams_step(rig->streams) && rig->answered < rig->submitted - 1)
         continue;
     return rig_take_next(rig, ret);
+}
+
+static inline struct stream_job *fetch_job(struct part *part, uint64_t first, uint64_t until, uint32_t bytes_max)
+{
+    struct fetch *fetch = fetch_new(FETCH_RECORDS, 1);
+    if (!fetch)
+        return NULL;
+    fetch->bytes_max = UINT32_MAX;
+    fetch->rows[0] = (struct fetch_row){
+        .stream = part->stream, .partition = part->partition, .offset = first, .until = until, .bytes_max = bytes_max};
+    fetch->job->ticket = (uint64_t)(uintptr_t)part;
+    return fetch->job;
+}
+
+/* The answer's piece is then in rig->piece. */
+static inline int rig_fetch(struct rig *rig, struct part *part, uint64_t first, uint64_t until, uint32_t bytes_max,
+                            uint64_t *ret_next)
+{
+    assert_true(rig_submit(rig, fetch_job(part, first, until, bytes_max)));
+    while (streams_step(rig->streams))
+        continue;
+    return rig_take_next(rig, ret_next);
 }
 
 static inline uint64_t rig_find(struct rig *rig, struct part *part, uint64_t first, uint64_t until, wall_t timestamp)
@@ -418,6 +485,7 @@ static inline const char *path_of(const struct part *part, uint64_t base)
 /* The process dies, or the power goes; what was answered but not named is forgotten. */
 static inline void rig_die(struct rig *rig, bool power, uint64_t seed)
 {
+    file_piece_fini(&rig->piece);
     os_sim_stop(rig->sim); /* so that closing cannot write */
     streams_close(&rig->streams);
     if (power)

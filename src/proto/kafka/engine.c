@@ -24,11 +24,9 @@
 /* ---- which keys are spoken ---- */
 
 static const struct kafka_handler *const handlers[] = {
-    [KAFKA_API_produce] = &kafka_on_produce,
-    [KAFKA_API_sasl_handshake] = &kafka_on_sasl_handshake,
-    [KAFKA_API_api_versions] = &kafka_on_api_versions,
-    [KAFKA_API_init_producer_id] = &kafka_on_init_producer_id,
-    [KAFKA_API_sasl_authenticate] = &kafka_on_sasl_authenticate,
+#define HANDLER(name) [KAFKA_API_##name] = &kafka_on_##name,
+#include "proto/kafka/handlers.def"
+#undef HANDLER
 };
 
 const struct kafka_handler *kafka_handler_find(int16_t key)

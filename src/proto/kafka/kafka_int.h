@@ -116,8 +116,8 @@ uint16_t kafka_advertised_port(const struct kafka *k);
 /* Which keys have a handler; ApiVersions says no other. */
 const struct kafka_handler *kafka_handler_find(int16_t key);
 
-/* One per API key that is spoken; see the table in engine.c. */
-extern const struct kafka_handler kafka_on_api_versions, kafka_on_sasl_handshake, kafka_on_sasl_authenticate,
-    kafka_on_produce, kafka_on_init_producer_id;
+#define HANDLER(name) extern const struct kafka_handler kafka_on_##name;
+#include "proto/kafka/handlers.def"
+#undef HANDLER
 
 #endif

@@ -94,11 +94,19 @@ RIG_FN void krig_take_out(struct krig *k)
 {
     struct outq *q = &k->engine->out;
     struct iovec v;
-    while (q->len && outq_peek(q, &v, 1) == 1) {
-        assert_true(k->out_len + v.iov_len <= KRIG_BYTES);
-        memcpy(k->out + k->out_len, v.iov_base, v.iov_len);
-        k->out_len += v.iov_len;
-        outq_consume(q, v.iov_len);
+    struct file_piece piece;
+    while (q->len) {
+        bool file = outq_peek_file(q, &piece);
+        if (!file)
+            assert_int_equal(outq_peek(q, &v, 1), 1);
+        size_t len = file ? piece.len : v.iov_len;
+        assert_true(k->out_len + len <= KRIG_BYTES);
+        if (file)
+            assert_int_equal(piece.file->read(piece.file, k->out + k->out_len, len, piece.position), len);
+        else
+            memcpy(k->out + k->out_len, v.iov_base, len);
+        k->out_len += len;
+        outq_consume(q, len);
     }
 }
 

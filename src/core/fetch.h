@@ -1,0 +1,96 @@
+/* fetch: what a session asks of several partitions of streams at once: their records, offsets by time, or ends of leader epochs.
+ *
+ * One block goes all the way: loop → core (CMD_FETCH) → stream store (as the STREAM_FETCH job that is a part of it) → core →
+ * loop (EFF_FETCHED). Whoever has it owns it, with the file pieces in its rows.
+ * Life cycle: fetch_new → fill in what is asked ▸ CMD_FETCH … EFF_FETCHED ▸ take the pieces → fetch_free. Any thread, one at a time.
+ */
+#ifndef MILLRACE_CORE_FETCH_H
+#define MILLRACE_CORE_FETCH_H
+
+#include "base/file_piece.h"
+#include "base/list.h"
+#include "base/wheel.h"
+#include "core/stream_job.h"
+
+#define FETCH_ROWS_MAX 65536u
+#define FETCH_NOWHERE UINT64_MAX /* an offset that there is not */
+
+enum fetch_kind {
+    FETCH_RECORDS, /* row: from `offset` on, at most bytes_max → piece, which is whole batches; start, end, stable */
+    FETCH_OFFSETS, /* row: at, time → offset (FETCH_NOWHERE: there is none), time (-1: of none); start, end */
+    FETCH_EPOCHS, /* row: `wanted`, an epoch → offset, where it ends (FETCH_NOWHERE: unknown); wanted: the epoch it is of, or -1 */
+};
+
+enum fetch_at { /* what offset is asked for */
+                FETCH_AT_START,
+                FETCH_AT_END,
+                FETCH_AT_TIME,   /* the first record that is not older than `time` */
+                FETCH_AT_NEWEST, /* the first record with the highest time */
+};
+
+enum fetch_result {
+    FETCH_OK,
+    FETCH_UNKNOWN,      /* no such stream or partition */
+    FETCH_REFUSED,      /* the user may not read it */
+    FETCH_OUT_OF_RANGE, /* offset is below start or behind the last record that was accepted */
+    FETCH_OLD_EPOCH,    /* `epoch` is older than the partition's */
+    FETCH_NEW_EPOCH,    /* younger */
+    FETCH_DAMAGED,
+    FETCH_TROUBLE, /* the disk, memory, too many files: not now */
+};
+
+struct fetch_row {
+    /* asked */
+    uint64_t stream; /* id of its queue; 0: of none */
+    uint32_t partition;
+    int32_t epoch;      /* that the client believes in; -1: it does not say */
+    uint64_t offset;    /* see fetch_kind; also answered */
+    wall_t time;        /* the same */
+    int32_t wanted;     /* the same */
+    uint32_t bytes_max; /* the first batch of an answer is given whole, though it has more */
+    uint8_t at;         /* enum fetch_at */
+    /* answered */
+    uint8_t result;      /* enum fetch_result */
+    uint64_t start, end; /* offsets: of the first record, behind the last that is durable; FETCH_NOWHERE: not known */
+    uint64_t stable;     /* behind the last that is in no open transaction */
+    struct file_piece piece;
+    struct aborted
+        *aborted; /* with `committed`: transactions whose records the piece may hold, by their first offsets */
+    uint32_t aborted_count;
+    /* the store's while it has the block, else the core's */
+    int err;
+    uint64_t until;
+    /* the core's */
+    struct fetch *fetch;
+    struct list link;
+    uint64_t filled; /* of the partition when it was looked at */
+};
+
+struct peer; /* the core's */
+
+struct fetch {
+    /* asked */
+    enum fetch_kind kind;
+    uint32_t count;
+    uint32_t wait_ms;              /* RECORDS: answered then, however little there is */
+    uint32_t bytes_min, bytes_max; /* RECORDS: of all rows */
+    bool committed;                /* RECORDS: only what is in no open transaction; OFFSETS: the end is that of those */
+    /* the core's, which it may touch though the store has the block */
+    struct peer *peer; /* NULL: gone, the block is freed when it is back */
+    struct list peer_link, ready_link;
+    struct timer timer;
+    uint32_t origin;
+    uint8_t state;
+    bool late;
+    mono_t due;
+    uint64_t found, hoped;  /* bytes: of the last answer; that came since */
+    struct stream_job *job; /* behind the rows */
+    struct fetch_row rows[];
+};
+
+/* Everything zero, but for epoch and wanted, which are -1. NULL: no memory. */
+MUST_USE struct fetch *fetch_new(enum fetch_kind kind, uint32_t count);
+/* With its pieces and lists. NULL is nothing. */
+void fetch_free(struct fetch **fetch);
+
+#endif

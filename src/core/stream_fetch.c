@@ -1,0 +1,424 @@
+/* Fetches: what Kafka's clients ask of streams, in blocks (core/fetch.h) that nobody copies.
+ *
+ *   CMD_FETCH ─▶ look at the rows ─┬─ nothing to read, and nothing to wait for ─────────────────────▶ EFF_FETCHED
+ *                   ▲              ├─ something to read ─▶ READY ─▶ AWAY (store) ─▶ enough, or late ─┘
+ *                   │              │                                                │ too little
+ *                   │              └─ nothing yet ─▶ PARKED ◀───────────────────────┘
+ *                   └─ more came, or time is up ────────┘
+ *
+ * A parked fetch hangs on the list of each of its partitions, and on a timer: nobody looks at it before one of them has grown, or
+ * goes. How many bytes came is known roughly (partition->filled), so that one who waits for many does not read at every record.
+ * What is readable is durable and in the file; the end that a client is told is the durable one, which a restart does not take
+ * back, though the files are behind the journal for a moment then.
+ * Who closes its session leaves at once: of a block that the store has only `peer` is cleared, and it is freed when it is back.
+ */
+#include "core/stream_int.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define FETCH_JOBS_MAX 64u /* with the store: others find room there, too */
+
+enum fetch_state { STATE_NEW, STATE_PARKED, STATE_READY, STATE_AWAY };
+
+static void out_of_time(void *arg, struct timer *timer);
+
+void fetches_init(struct broker *b)
+{
+    list_init(&b->streams.fetched);
+    list_init(&b->streams.fetches_ready);
+}
+
+/* ---- rows ---- */
+
+static bool may_read(struct broker *b, struct peer *peer, struct queue *q)
+{
+    if (peer->fetches_of == q && peer->fetches_gen == b->topology_gen)
+        return true;
+    if (peer->state != PEER_ENTERED || q->vhost != peer->vhost ||
+        (peer->user && !authorise(b, peer->user, q->vhost, VERB_READ, q->name)))
+        return false;
+    peer->fetches_of = q;
+    peer->fetches_gen = b->topology_gen;
+    return true;
+}
+
+/* NULL: there is none. */
+static struct partition *partition_of(struct broker *b, const struct fetch_row *row)
+{
+    struct queue *q = map_get(&b->queues_by_id, map_key_u64(&row->stream));
+    return q && q->stream && row->partition < q->stream->partition_count ? q->stream->partitions[row->partition] : NULL;
+}
+
+/* How far it can be read, and about how many bytes that is. */
+static void see(struct broker *b, struct partition *p)
+{
+    uint64_t readable = partition_readable(b, p);
+    if (readable <= p->seen)
+        return;
+    p->seen = readable;
+    if (readable == p->written)
+        p->seen_bytes = p->filled;
+    else if (p->seen_bytes < p->filled)
+        p->seen_bytes++; /* so many at least: the rest is counted when it is durable */
+}
+
+static enum fetch_result look_for_records(const struct fetch *f, struct fetch_row *row, const struct partition *p)
+{
+    if (row->offset < p->start || row->offset > p->end)
+        return FETCH_OUT_OF_RANGE;
+    row->until = f->committed && row->stable < p->seen ? row->stable : p->seen;
+    return FETCH_OK;
+}
+
+/* Where the highest time is; false: there is no record. */
+static bool newest(const struct partition *p, struct fetch_row *row)
+{
+    const struct stream_extent *best = p->tail.end > p->tail.base ? &p->tail : NULL;
+    for (uint32_t i = p->sealed_count; i-- > 0;)
+        if (!best || p->sealed[i].max_at >= best->max_at)
+            best = &p->sealed[i];
+    if (!best)
+        return false;
+    row->time = best->max_at;
+    row->offset = best->base > p->start ? best->base : p->start;
+    row->until = best->end < p->seen ? best->end : p->seen;
+    return row->offset < row->until;
+}
+
+static void look_for_offset(const struct fetch *f, struct fetch_row *row, const struct partition *p)
+{
+    bool sought = false;
+    row->until = 0; /* nothing for the store */
+    switch ((enum fetch_at)row->at) {
+    case FETCH_AT_START: row->offset = p->start; break;
+    case FETCH_AT_END: row->offset = f->committed ? row->stable : row->end; break;
+    case FETCH_AT_TIME:
+        row->offset = p->start;
+        row->until = p->seen;
+        sought = row->offset < row->until;
+        break;
+    case FETCH_AT_NEWEST: sought = newest(p, row); break;
+    }
+    if (sought)
+        return;
+    row->time = -1;
+    if (row->at >= FETCH_AT_TIME) {
+        row->offset = FETCH_NOWHERE;
+        row->until = 0;
+    }
+}
+
+static void look_for_epoch(struct fetch_row *row)
+{
+    bool known = row->wanted == LEADER_EPOCH;
+    row->wanted = known ? LEADER_EPOCH : -1;
+    row->offset = known ? row->end : FETCH_NOWHERE;
+}
+
+/* Behind the last record that is in no open transaction. */
+static uint64_t stable_end(struct broker *b, struct partition *p, uint64_t end)
+{
+    uint64_t stable = partition_stable(b, p);
+    stable = stable < p->start ? p->start : stable; /* the beginning of a transaction may have been trimmed away */
+    return stable < end ? stable : end;
+}
+
+static enum fetch_result look_at(struct broker *b, struct fetch *f, struct fetch_row *row)
+{
+    struct partition *p = partition_of(b, row);
+    row->until = 0;
+    row->start = row->end = row->stable = FETCH_NOWHERE;
+    if (!p)
+        return FETCH_UNKNOWN;
+    if (!may_read(b, f->peer, p->stream->queue))
+        return FETCH_REFUSED;
+    if (row->epoch != -1 && row->epoch != LEADER_EPOCH)
+        return row->epoch < LEADER_EPOCH ? FETCH_OLD_EPOCH : FETCH_NEW_EPOCH;
+    row->start = p->start;
+    row->end = partition_durable(b, p);
+    row->stable = stable_end(b, p, row->end);
+    see(b, p);
+    row->filled = p->seen_bytes;
+    switch (f->kind) {
+    case FETCH_RECORDS: return look_for_records(f, row, p);
+    case FETCH_OFFSETS: look_for_offset(f, row, p); break;
+    case FETCH_EPOCHS: look_for_epoch(row); break;
+    }
+    return FETCH_OK;
+}
+
+/* ---- from state to state ---- */
+
+static void leave_lists(struct broker *b, struct fetch *f)
+{
+    for (uint32_t i = 0; f->state == STATE_PARKED && i < f->count; i++)
+        list_remove(&f->rows[i].link);
+    list_remove(&f->ready_link);
+    wheel_cancel(&b->wheel, &f->timer);
+}
+
+static int by_first(const void *a, const void *b)
+{
+    const struct aborted *x = a, *y = b;
+    return x->first < y->first ? -1 : x->first > y->first;
+}
+
+/* False: no memory. */
+static bool tell_aborted(struct broker *b, struct fetch_row *row)
+{
+    const struct partition *p = row->piece.len ? partition_of(b, row) : NULL;
+    uint32_t count = p ? isolation_overlaps(&p->isolation, row->offset, row->until, NULL, 0) : 0;
+    if (!count)
+        return true;
+    row->aborted = mem_alloc(count * sizeof *row->aborted);
+    if (!row->aborted)
+        return false;
+    row->aborted_count = isolation_overlaps(&p->isolation, row->offset, row->until, row->aborted, count);
+    qsort(row->aborted, count, sizeof *row->aborted, by_first);
+    return true;
+}
+
+static void answer(struct broker *b, struct fetch *f)
+{
+    for (uint32_t i = 0; f->committed && i < f->count; i++)
+        if (!tell_aborted(b, &f->rows[i])) {
+            file_piece_fini(&f->rows[i].piece);
+            f->rows[i].result = FETCH_TROUBLE;
+        }
+    leave_lists(b, f);
+    list_remove(&f->peer_link);
+    struct effect *e = effect_push(b, f->peer, EFF_FETCHED, 0);
+    e->origin = f->origin;
+    e->fetch = f;
+}
+
+static void forget_pieces(struct fetch *f)
+{
+    for (uint32_t i = 0; i < f->count; i++)
+        file_piece_fini(&f->rows[i].piece);
+}
+
+/* What of it is not durable, or not written, will be told of. */
+static void wait_for(struct broker *b, struct fetch_row *row, struct partition *p)
+{
+    list_insert(&p->fetches, &row->link);
+    if (p->seen < p->written && list_empty(&p->fetch_link)) {
+        list_insert(&b->streams.fetched, &p->fetch_link);
+        b->streams.fetched_news = true;
+    }
+}
+
+static bool hopes_enough(const struct fetch *f)
+{
+    return f->hoped && f->found + f->hoped >= f->bytes_min;
+}
+
+static void look(struct broker *b, struct fetch *f);
+
+/* All its rows are good. */
+static void park(struct broker *b, struct fetch *f)
+{
+    f->state = STATE_PARKED;
+    f->hoped = 0;
+    for (uint32_t i = 0; i < f->count; i++) {
+        struct fetch_row *row = &f->rows[i];
+        struct partition *p = partition_of(b, row);
+        if (!p) { /* it went meanwhile */
+            leave_lists(b, f);
+            look(b, f);
+            return;
+        }
+        see(b, p);
+        f->hoped += p->seen_bytes - row->filled;
+        row->filled = p->seen_bytes;
+        wait_for(b, row, p);
+    }
+    if (hopes_enough(f)) { /* it came while the store was asked */
+        leave_lists(b, f);
+        look(b, f);
+        return;
+    }
+    wheel_set(&b->wheel, &f->timer, f->due);
+}
+
+static void ready(struct broker *b, struct fetch *f)
+{
+    f->state = STATE_READY;
+    list_insert(&b->streams.fetches_ready, &f->ready_link);
+}
+
+/* It is on no list but its peer's. */
+static void look(struct broker *b, struct fetch *f)
+{
+    bool wanted = false, wrong = false;
+    f->state = STATE_NEW;
+    f->found = 0;
+    for (uint32_t i = 0; i < f->count; i++) {
+        struct fetch_row *row = &f->rows[i];
+        row->result = (uint8_t)look_at(b, f, row);
+        wrong = wrong || row->result != FETCH_OK;
+        wanted = wanted || (row->result == FETCH_OK && row->until > row->offset);
+    }
+    if (wanted)
+        ready(b, f);
+    else if (wrong || f->late || !f->bytes_min || !f->count || f->kind != FETCH_RECORDS)
+        answer(b, f);
+    else
+        park(b, f);
+}
+
+static void look_again(struct broker *b, struct fetch *f)
+{
+    leave_lists(b, f);
+    look(b, f);
+}
+
+static void out_of_time(void *arg, struct timer *timer)
+{
+    struct fetch *f = CONTAINER_OF(timer, struct fetch, timer);
+    f->late = true;
+    if (f->state == STATE_PARKED)
+        look_again(arg, f);
+}
+
+void do_fetch(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
+{
+    struct fetch *f = c->fetch;
+    (void)ch;
+    f->peer = peer;
+    f->origin = c->origin;
+    f->due = b->now + (mono_t)f->wait_ms * NS_PER_MS;
+    f->late = f->wait_ms == 0;
+    if (f->bytes_min > f->bytes_max)
+        f->bytes_min = f->bytes_max;
+    list_init(&f->ready_link);
+    timer_init(&f->timer, out_of_time);
+    for (uint32_t i = 0; i < f->count; i++) {
+        f->rows[i].fetch = f;
+        list_init(&f->rows[i].link);
+    }
+    list_insert(&peer->fetches, &f->peer_link);
+    look(b, f);
+}
+
+/* ---- the store's answer ---- */
+
+static bool settle_row(struct fetch *f, struct fetch_row *row)
+{
+    bool asked = row->result == FETCH_OK && row->until > (f->kind == FETCH_RECORDS ? row->offset : 0);
+    if (!asked)
+        return row->result == FETCH_OK;
+    if (row->err)
+        row->result = row->err == -EILSEQ ? FETCH_DAMAGED : FETCH_TROUBLE;
+    else if (f->kind == FETCH_OFFSETS && row->time < 0)
+        row->offset = FETCH_NOWHERE;
+    return !row->err;
+}
+
+void fetch_back(struct broker *b, struct stream_job *job)
+{
+    struct fetch *f = job->fetch;
+    bool good = true;
+    b->streams.fetch_jobs--;
+    if (!f->peer) {
+        fetch_free(&f);
+        return;
+    }
+    f->found = 0;
+    for (uint32_t i = 0; i < f->count; i++) {
+        good = settle_row(f, &f->rows[i]) && good;
+        f->found += f->rows[i].piece.len;
+    }
+    if (!good || f->late || f->kind != FETCH_RECORDS || f->found >= f->bytes_min) {
+        answer(b, f);
+        return;
+    }
+    forget_pieces(f);
+    park(b, f);
+}
+
+/* ---- partitions grow and go ---- */
+
+void fetches_filled(struct broker *b, struct partition *p)
+{
+    if (list_empty(&p->fetches))
+        return;
+    b->streams.fetched_news = true;
+    if (list_empty(&p->fetch_link))
+        list_insert(&b->streams.fetched, &p->fetch_link);
+}
+
+static void wake(struct broker *b, struct partition *p)
+{
+    struct list waiting;
+    list_init(&waiting);
+    list_insert(p->fetches.next, &waiting); /* takes the whole list over: who is not pleased comes into it again */
+    list_remove(&p->fetches);
+    while (!list_empty(&waiting)) {
+        struct fetch_row *row = CONTAINER_OF(waiting.next, struct fetch_row, link);
+        struct fetch *f = row->fetch;
+        list_remove(&row->link);
+        list_insert(&p->fetches, &row->link);
+        f->hoped += p->seen_bytes - row->filled;
+        row->filled = p->seen_bytes;
+        if (hopes_enough(f))
+            look_again(b, f);
+    }
+}
+
+static void send_ready(struct broker *b)
+{
+    struct stream_state *all = &b->streams;
+    while (!list_empty(&all->fetches_ready) && all->fetch_jobs < FETCH_JOBS_MAX) {
+        struct fetch *f = CONTAINER_OF(all->fetches_ready.next, struct fetch, ready_link);
+        struct stream_job *job = f->job;
+        if (!stream_send(b, &job)) {
+            stream_look_again(b);
+            return;
+        }
+        all->fetch_jobs++;
+        list_remove(&f->ready_link);
+        f->state = STATE_AWAY;
+    }
+}
+
+void fetches_turn(struct broker *b)
+{
+    struct stream_state *all = &b->streams;
+    bool news = all->fetched_news || all->fetched_durable != b->durable;
+    all->fetched_news = false;
+    all->fetched_durable = b->durable;
+    for (struct list *node = all->fetched.next; news && node != &all->fetched;) {
+        struct partition *p = CONTAINER_OF(node, struct partition, fetch_link);
+        uint64_t before = p->seen;
+        node = node->next;
+        see(b, p);
+        if (p->seen == p->written)
+            list_remove(&p->fetch_link);
+        if (p->seen > before)
+            wake(b, p);
+    }
+    send_ready(b);
+}
+
+void fetches_partition_gone(struct broker *b, struct partition *p)
+{
+    while (!list_empty(&p->fetches))
+        look_again(b, CONTAINER_OF(p->fetches.next, struct fetch_row, link)->fetch);
+    list_remove(&p->fetch_link);
+}
+
+void fetches_release(struct broker *b, struct peer *peer)
+{
+    while (!list_empty(&peer->fetches)) {
+        struct fetch *f = CONTAINER_OF(peer->fetches.next, struct fetch, peer_link);
+        list_remove(&f->peer_link);
+        if (f->state == STATE_AWAY)
+            f->peer = NULL;
+        else {
+            leave_lists(b, f);
+            fetch_free(&f);
+        }
+    }
+}
