@@ -105,7 +105,7 @@ BINARY += $(if $(wildcard $(MAIN)),build/millrace)
 endif
 
 # ----------------------------------------------------------------------------------------------------------- targets
-.PHONY: all help flow crash power power-replay soak suites kafka kafka-golden history cage limits mutants unit unit-build programs test bench tidy format coverage install uninstall clean
+.PHONY: all help flow crash power power-replay soak suites kafka kafka-golden history cage limits mutants unit unit-build programs test bench bench-kafka tidy format coverage install uninstall clean
 .PHONY: fuzz-build fuzz-smoke fuzz-coverage version FORCE
 
 all: $(LIBRARY) $(BINARY)  ## build the broker (default): build/millrace, or build/FLAVOUR/millrace with FLAVOUR=...
@@ -128,8 +128,13 @@ programs: $(PROGRAMS)  ## build the C programs of tests/ and bench/
 test:  ## everything, as ./test does it
 	./test
 
-bench: all programs  ## the benchmark table, both brokers side by side; writes docs/benchmarks.md
-	bench/compare
+bench: all programs  ## the benchmark tables, brokers side by side; writes docs/benchmarks.md, and with Maven docs/benchmarks-kafka.md
+	bench/compare; first=$$?; \
+	if command -v mvn > /dev/null; then bench/kafka || exit $$?; else echo "without Maven there is no Kafka to compare with"; fi; \
+	exit $$first
+
+bench-kafka: all  ## the Kafka part of it: Millrace and a real Apache Kafka (needs Java and Maven); writes docs/benchmarks-kafka.md
+	bench/kafka
 
 flow: all  ## the long form of the flow tests; writes docs/flow.md
 	$(PYTHON) tests/flow/scenario.py --write docs/flow.md

@@ -1,6 +1,7 @@
 """What all rows of bench/compare need: the brokers, a small client, the load generator, a row. Standard library only."""
 import json
 import os
+import platform
 import random
 import shutil
 import signal
@@ -214,11 +215,15 @@ class Broker:
     def wipe(self):
         shutil.rmtree(self.data, ignore_errors=True)
 
+    def ready(self):
+        """Waits until a client is served; answers the monotonic time when it was."""
+        return first_connect(self.port)
+
     def fresh(self):
         self.stop()
         self.wipe()
         took = self.start()
-        first_connect(self.port)
+        self.ready()
         return took
 
     def rss_kb(self):
@@ -368,8 +373,11 @@ class Generator:
     def __init__(self, command):
         self.command = command
 
+    def where(self, broker):
+        return ["--uri", f"amqp://guest:guest@127.0.0.1:{broker.port}/"]
+
     def run(self, options, broker=None, prefix=()):
-        where = ["--uri", f"amqp://guest:guest@127.0.0.1:{broker.port}/"] if broker else []
+        where = self.where(broker) if broker else []
         done = subprocess.run([*prefix, *self.command, *where, "--json", "--quiet", *options], capture_output=True, text=True)
         lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
         if not lines or done.returncode != 0:
@@ -379,8 +387,7 @@ class Generator:
 
     def held(self, options, broker, look):
         """Calls look() while the generator holds what it made; answers its answer."""
-        command = [*self.command, "--uri", f"amqp://guest:guest@127.0.0.1:{broker.port}/", "--json", "--quiet",
-                   "--hold", "3", *options]
+        command = [*self.command, *self.where(broker), "--json", "--quiet", "--hold", "3", *options]
         run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         found, told = None, []
         for line in run.stderr:
@@ -450,3 +457,25 @@ def spread(found, key):
 
 def times(x):
     return f"{x:,.1f}×"
+
+
+# ------------------------------------------------------------------------------------------------------------ the report
+def machine(folder):
+    model = next((line.split(":", 1)[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "unknown")
+    memory = next(int(line.split()[1]) for line in open("/proc/meminfo") if line.startswith("MemTotal"))
+    kind = subprocess.run(["stat", "-f", "-c", "%T", folder], capture_output=True, text=True).stdout.strip()
+    mounted = subprocess.run(["findmnt", "-n", "-o", "FSTYPE,OPTIONS", "-T", folder], capture_output=True, text=True).stdout
+    return [("processor", f"{model}, {len(os.sched_getaffinity(0))} CPUs shared by broker and load generator"),
+            ("memory", f"{memory / 2**20:.0f} GiB"), ("kernel", f"{platform.system()} {platform.release()}"),
+            ("file system of the data folders", " ".join(mounted.split()) or kind)]
+
+
+def cells(row):
+    verdict = "" if row.met is None else "yes" if row.met else "**no**"
+    goal = "" if row.goal_met is None else "yes" if row.goal_met else "no"
+    return [row.name, row.rabbit, row.millrace, row.ratio, row.must, verdict, row.goal, goal]
+
+
+def as_table(head, lines):
+    out = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return out + ["| " + " | ".join(str(c) for c in line) + " |" for line in lines]

@@ -14,7 +14,8 @@
 
 struct counted_file {
     _Atomic uint32_t refs;
-    int fd; /* the system's, for sendfile; -1: the file is not one of the system's, only `read` reads it */
+    _Atomic bool orphan; /* it has no name any more: its room on the disk is free when nobody holds it */
+    int fd;              /* the system's, for sendfile; -1: the file is not one of the system's, only `read` reads it */
     /* At most len bytes from `at` on, fewer only at the end of the file; or a negative errno. Any thread, several at once. */
     int64_t (*read)(struct counted_file *handle, void *ret, size_t len, uint64_t at);
     void (*close)(struct counted_file *handle); /* frees it, too */

@@ -102,6 +102,25 @@ bool map_reserve(struct map *map)
     return (map->count + 1) * 16ull <= size * 13ull || resize(map, size * 2);
 }
 
+bool map_reserve_many(struct map *map, uint32_t more)
+{
+    uint64_t size = map->values ? map->mask + 1ull : MAP_MIN;
+    while ((map->count + (uint64_t)more) * 16 > size * 13)
+        size *= 2;
+    return size <= UINT32_MAX / 2 && ((map->values && size == map->mask + 1ull) || resize(map, (uint32_t)size));
+}
+
+void *map_swap(struct map *map, struct slice key, void *value)
+{
+    CHECK(value != NULL && map->key_of);
+    uint32_t at = find(map, key);
+    if (at == UINT32_MAX)
+        return NULL;
+    void *old = map->values[at];
+    map->values[at] = value;
+    return old;
+}
+
 bool map_put(struct map *map, struct slice key, void *value)
 {
     CHECK(value != NULL);

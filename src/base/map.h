@@ -26,6 +26,10 @@ void map_fini(struct map *map);
 void *map_get(const struct map *map, struct slice key);
 /* Makes sure that the next map_put succeeds. False: no memory. */
 MUST_USE bool map_reserve(struct map *map);
+/* The same for so many. */
+MUST_USE bool map_reserve_many(struct map *map, uint32_t more);
+/* In a map of map_init_keyed: value takes the place of the one with the same key, which is returned; NULL: there is none. */
+void *map_swap(struct map *map, struct slice key, void *value);
 /* Adds; the key must not be present. Needs room: map_reserve, or check the answer. */
 bool map_put(struct map *map, struct slice key, void *value);
 /* Takes out and returns the value, or NULL. */

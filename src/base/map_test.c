@@ -185,12 +185,42 @@ static void all_are_taken_in_one_walk(void **state)
     map_fini(&map);
 }
 
+/* Room for many at once, and a value in the place of another. */
+static void many_and_swap(void **state)
+{
+    (void)state;
+    struct map map;
+    map_init_keyed(&map, 7, key_of_item);
+    fill_items();
+    mem_fail_at(1, false);
+    assert_false(map_reserve_many(&map, 1000));
+    assert_true(map_reserve_many(&map, 1000));
+    mem_fail_at(1, true); /* nothing is needed any more */
+    for (unsigned i = 0; i < 1000; i++)
+        assert_true(put(&map, &items[i]));
+    assert_true(map_reserve_many(&map, 0));
+    mem_fail_at(0, false);
+    assert_false(map_reserve_many(&map, UINT32_MAX));
+    check_each(&map);
+    struct item other = {.key = items[5].key, .in = true};
+    assert_ptr_equal(map_swap(&map, map_key_u64(&other.key), &other), &items[5]);
+    assert_ptr_equal(map_get(&map, map_key_u64(&items[5].key)), &other);
+    assert_int_equal(map.count, 1000);
+    assert_null(map_swap(&map, map_key_u64(&items[1000].key), &items[1000]));
+    assert_null(map_get(&map, map_key_u64(&items[1000].key)));
+    map_fini(&map);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(all_are_taken_in_one_walk),    cmocka_unit_test(random_changes_agree_with_flags),
-        cmocka_unit_test(a_keyed_place_is_small),       cmocka_unit_test(an_emptied_table_is_small_again),
-        cmocka_unit_test(keys_are_bytes_of_any_length), cmocka_unit_test(refused_memory_changes_nothing),
+        cmocka_unit_test(all_are_taken_in_one_walk),
+        cmocka_unit_test(random_changes_agree_with_flags),
+        cmocka_unit_test(a_keyed_place_is_small),
+        cmocka_unit_test(an_emptied_table_is_small_again),
+        cmocka_unit_test(keys_are_bytes_of_any_length),
+        cmocka_unit_test(refused_memory_changes_nothing),
+        cmocka_unit_test(many_and_swap),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -55,6 +55,16 @@ static bool command_has_ask(enum command_type type)
     case CMD_STREAM_GROW:
     case CMD_STREAM_TRIM:
     case CMD_STREAM_SET:
+    case CMD_GROUP_JOIN:
+    case CMD_GROUP_SYNC:
+    case CMD_GROUP_BEAT:
+    case CMD_GROUP_LEAVE:
+    case CMD_GROUP_COMMIT:
+    case CMD_GROUP_OFFSETS:
+    case CMD_GROUP_LIST:
+    case CMD_GROUP_DESCRIBE:
+    case CMD_GROUP_DELETE:
+    case CMD_GROUP_OFFSET_DELETE:
     case CMD_TXN_INIT:
     case CMD_TXN_ADD:
     case CMD_TXN_END:
@@ -130,6 +140,7 @@ struct broker *broker_new(const struct broker_options *options)
     wheel_init(&b->wheel, 0);
     paging_init(b);
     streams_init(b);
+    groups_init(b);
     struct list *lists[] = {&b->catalogue, &b->peers, &b->pump, &b->await, &b->removals, &b->dead, &b->delayed};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         list_init(lists[i]);
@@ -160,6 +171,7 @@ static void free_peers(struct broker *b)
     while (!list_empty(&b->peers)) {
         struct peer *peer = CONTAINER_OF(b->peers.next, struct peer, link);
         peer_release(b, peer);
+        groups_forget_peer(b, peer);
         list_remove(&peer->link);
         slice_drop(&peer->address);
         slice_drop(&peer->protocol);
@@ -230,6 +242,7 @@ void broker_free(struct broker **broker)
     b->recovering = true; /* nothing is journalled any more */
     b->options.log = (struct core_log){0};
     free_peers(b);
+    groups_fini(b);
     free_catalogue(b);
     replay_fini(b);
     for (unsigned i = 0; b->sides && i < b->side_count; i++) {

@@ -58,6 +58,8 @@ enum ask_flag {
     ASK_NEXT_EPOCH = 1 << 23,     /* TXN_END: and the producer goes on in the next epoch (KIP-890) */
     ASK_JOINS = 1 << 24,          /* PRODUCE: its partition becomes part of the producer's transaction */
     ASK_TRUSTED = 1 << 21,        /* LOGIN from the loopback without a secret, where the listener's settings allow it */
+    ASK_NEED_MEMBER_ID = 1 << 22, /* GROUP_JOIN: who has no member id is given one and comes again */
+    ASK_CAN_SKIP = 1 << 23,       /* GROUP_JOIN: knows that a leader need not always assign */
 };
 
 /* Operands of a cold command: one block made by ask_new, freed by the core. Slices point into the block. */
@@ -116,6 +118,7 @@ enum effect_type {
     EFF_GET_EMPTY,
     EFF_PRODUCED, /* flags: enum produce_result; channel: partition; number: base offset, count: where the partition begins */
     EFF_FETCHED,       /* fetch: the block of the command, answered; it passes to the receiver */
+    EFF_GROUP,         /* flags: enum group_error; number: that of the command; answer.fields: as core/group.h says */
     EFF_CONSUMER_GONE, /* consumer: its queue was deleted or it lost its right; only if the session asked CAN_CANCEL */
     EFF_BLOCKED,       /* stop reading this session: answer text is the reason; the session has published */
     EFF_UNBLOCKED,
@@ -215,6 +218,12 @@ struct broker_options {
     int64_t
         keyed_every_ms; /* a keyed stream's partition is looked at so long after it may have become worth compacting; 0: 15 s */
     bool streams; /* somebody serves the streams' port; else a stream cannot be declared */
+    /* consumer groups: 0 is what core/group.h says */
+    int64_t group_delay_ms; /* so long an empty group waits for more members; below 0: not at all */
+    int64_t group_session_min_ms, group_session_max_ms; /* what members may ask for */
+    int64_t group_retention_ms; /* offsets are kept so long after their group has lost its last member */
+    uint32_t group_members_max;
+    uint64_t groups_bytes_max; /* of all groups, members and offsets */
 };
 
 struct broker;

@@ -135,6 +135,7 @@ static void check_segments(struct broker *b)
 void broker_check(struct broker *b)
 {
     check_segments(b);
+    groups_check(b);
     uint64_t messages = 0, queues = 0, memory = 0;
     LIST_EACH(&b->catalogue, node, after)
     {

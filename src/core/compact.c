@@ -23,6 +23,8 @@
  *       that nothing is open or aborted in needs none. A transactional id that has expired is not written, and forgotten.
  *   K7  of numbered producers a PRODUCERS says what was known at its moment, and younger BATCHes the rest; PRODUCER_IDS
  *       stands before the checkpoint.
+ *   K8  of every group its GROUP and its offsets' OFFSETS stand behind `first`, as they were at their moment: written here after
+ *       the streams, or when they changed.
  *
  * Without memory a slice leaves its place as it is and rests, longer each time; what the core needs of its own for any
  * slice is taken before the first.
@@ -119,6 +121,8 @@ void compact_start(struct broker *b)
     k->torn = false;
     k->queue = NULL;
     k->entry = NULL;
+    k->group = b->group_list.next;
+    k->offset = NULL;
     k->gen = k->gen == UINT16_MAX ? 1 : (uint16_t)(k->gen + 1); /* 0: never written */
     k->body_gen++;
     b->removal_lost_before |= b->removal_lost;
@@ -190,6 +194,22 @@ void compact_entry_removed(struct broker *b, struct entry *e)
     struct compact *k = &b->compact;
     if (k->entry == e)
         k->entry = CONTAINER_OF(e->link.next, struct entry, link);
+}
+
+void compact_group_removed(struct broker *b, struct list *link)
+{
+    struct compact *k = &b->compact;
+    if (k->group == link) {
+        k->group = link->next;
+        k->offset = NULL;
+    }
+}
+
+void compact_offset_removed(struct broker *b, struct list *link)
+{
+    struct compact *k = &b->compact;
+    if (k->offset == link)
+        k->offset = link->next;
 }
 
 void compact_key_removed(struct broker *b, struct key *key)
@@ -418,9 +438,12 @@ static bool messages_slice(struct broker *b)
         if (queue_slice(b, &bytes, &starved))
             k->queue = NULL;
     }
-    if (!starved && !k->queue && k->cursor == &b->catalogue)
-        return close_snapshot(b);
-    return !starved;
+    if (starved || k->queue || k->cursor != &b->catalogue)
+        return !starved;
+    bool done;
+    if (!groups_snapshot(b, &bytes, &done))
+        return false;
+    return !done || close_snapshot(b);
 }
 
 /* One slice of whatever is next, with what it needs of the core's own memory; false: no memory. */

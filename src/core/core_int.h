@@ -475,6 +475,7 @@ struct peer {
     uint32_t channel_max, channel_count;
     struct list owned;      /* exclusive queues */
     struct list fetches;    /* struct fetch: not answered yet */
+    struct list held;       /* struct held: requests that wait for a group */
     struct list link;       /* b->peers */
     uint64_t removal_epoch; /* == b->removal_epoch: has acks that are not journalled yet */
     uint64_t login_ticket;
@@ -511,6 +512,8 @@ struct compact {
     struct page *page;   /* then its next page, while pages are written */
     unsigned list;       /* then its lists: a lane's front, its entries, the next lane …, unacked */
     struct entry *entry; /* next entry; NULL: list not begun */
+    struct list *group;  /* at last: next group … */
+    struct list *offset; /* … and its next offset; NULL: the group itself */
     uint16_t gen;
     uint64_t body_gen;
     uint64_t live_before, overhead; /* bytes of the journal before the last trim; of a snapshot without its messages */
@@ -669,6 +672,10 @@ struct broker {
     struct timer paging_timer;
 
     struct stream_state streams;
+
+    struct map groups; /* struct group */
+    struct list group_list;
+    uint64_t group_bytes; /* of all groups, members and offsets */
 };
 
 #define ENTRY_COST sizeof(struct entry)
@@ -982,6 +989,18 @@ lsn_t stream_log_cursor(struct broker *b, const struct binding *binding);
 void fetches_release(struct broker *b, struct peer *peer); /* nobody waits for them any more */
 void feed_hungry_queue(struct broker *b, struct queue *q); /* it has room again */
 
+/* group.c, group_journal.c */
+void groups_init(struct broker *b);
+void groups_fini(struct broker *b);
+void groups_recovered(struct broker *b);
+void groups_forget_peer(struct broker *b, struct peer *peer); /* its members stay until their sessions are over */
+void groups_vhost_gone(struct broker *b, struct vhost *vhost);
+void groups_stream_gone(struct broker *b, struct stream *s);                    /* nobody's offsets are left in it */
+MUST_USE bool groups_snapshot(struct broker *b, size_t *bytes, bool *ret_done); /* a slice; false: no memory */
+void groups_check(struct broker *b);
+MUST_USE bool replay_group(struct broker *b, struct reader *r);
+MUST_USE bool replay_offsets(struct broker *b, struct reader *r);
+
 /* publish.c */
 enum enqueue_result { ENQUEUE_OK, ENQUEUE_REJECTED, ENQUEUE_NO_MEMORY };
 /* Journals msg for the routed queues (removing `from` in the same record when given) and enqueues it. */
@@ -1115,6 +1134,8 @@ void compact_entry_removed(struct broker *b, struct entry *entry);
 void compact_queue_removed(struct broker *b, struct queue *q);
 void compact_queue_roused(struct broker *b, struct queue *q);
 void compact_page_removed(struct broker *b, struct page *page);
+void compact_group_removed(struct broker *b, struct list *group_link);
+void compact_offset_removed(struct broker *b, struct list *offset_link);
 void compact_key_removed(struct broker *b, struct key *key);
 void compact_window_dropped(struct broker *b, struct queue *q);
 void compact_lists_changed(struct broker *b, struct queue *q); /* a lane gets, or loses, its front */

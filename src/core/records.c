@@ -914,6 +914,13 @@ void record_print(struct slice record, char *ret, size_t len)
     case REC_ISOLATION:
     case REC_REWRITTEN:
     case REC_CURSOR: print_stream(type, &r, ret + n, len - (size_t)n); break;
+    case REC_GROUP:
+    case REC_OFFSETS: {
+        struct slice vhost = reader_str8(&r), group = reader_str8(&r);
+        snprintf(ret + n, len - (size_t)n, " '%.*s' in vhost '%.*s', %zu bytes", SLICE_ARG(group), SLICE_ARG(vhost),
+                 r.left);
+        break;
+    }
     case REC_TXN: {
         struct slice vhost = reader_str8(&r), id = reader_str32(&r);
         unsigned long long producer = reader_varint(&r), epoch = reader_varint(&r), state = reader_varint(&r);

@@ -821,6 +821,8 @@ static bool apply(struct broker *b, struct slice record)
     case REC_CURSOR: return replay_cursor(b, &r);
     case REC_BATCH: return replay_batch(b, &r);
     case REC_PRODUCERS: return replay_producers(b, &r);
+    case REC_GROUP: return replay_group(b, &r);
+    case REC_OFFSETS: return replay_offsets(b, &r);
     case REC_ISOLATION: return replay_isolation(b, &r);
     case REC_TXN: return replay_txn(b, &r);
     case REC_TXN_ADD: return replay_txn_add(b, &r);
@@ -979,6 +981,7 @@ int broker_replayed(struct broker *b, mono_t now, wall_t wall, char *why, size_t
         return -12;
     b->recovering = false;
     busy_recovered(b);
+    groups_recovered(b);
     txns_recovered(b);
     LIST_EACH(&b->catalogue, node, after)
     {

@@ -190,7 +190,7 @@ uint64_t partition_durable(struct broker *b, struct partition *p)
     return e ? e->position : p->end;
 }
 
-uint64_t partition_readable(struct broker *b, struct partition *p)
+uint64_t partition_visible(struct broker *b, struct partition *p)
 {
     uint64_t durable = partition_durable(b, p);
     return durable < p->written ? durable : p->written;
@@ -516,23 +516,6 @@ struct chunk *chunk_before(struct partition *p, uint64_t offset)
             return low->prev == &p->chunks ? NULL : CONTAINER_OF(low->prev, struct chunk, link);
     }
     return NULL;
-}
-
-/* What is not durable yet is in the last chunks. */
-uint64_t partition_visible(struct broker *b, struct partition *p)
-{
-    uint64_t end = p->written;
-    for (struct list *at = p->chunks.prev; at != &p->chunks; at = at->prev) {
-        struct chunk *c = CONTAINER_OF(at, struct chunk, link);
-        if (!c->job)
-            continue; /* it is being read */
-        uint32_t safe = chunk_safe(b, c);
-        if (safe == c->job->count)
-            break;
-        if (c->job->items[safe].offset < end)
-            end = c->job->items[safe].offset;
-    }
-    return end;
 }
 
 uint64_t partition_stable(struct broker *b, struct partition *p)

@@ -53,7 +53,7 @@ static struct partition *partition_of(struct broker *b, const struct fetch_row *
 /* How far it can be read, and about how many bytes that is. */
 static void see(struct broker *b, struct partition *p)
 {
-    uint64_t readable = partition_readable(b, p);
+    uint64_t readable = partition_visible(b, p);
     if (readable <= p->seen)
         return;
     p->seen = readable;

@@ -102,6 +102,7 @@ struct stream {
     struct list followers, idle /* consumers waiting for records, by ready_link */, cursors;
     uint32_t partition_count, turn;
     struct list hungry_link; /* b->streams.hungry */
+    struct list offsets;     /* struct committed: of consumer groups */
     struct timer retention;
     struct partition **partitions; /* each in a block of its own: a stream grows */
 };
@@ -162,11 +163,9 @@ uint32_t chunk_safe(struct broker *b, struct chunk *c);
 struct chunk *chunk_before(struct partition *p, uint64_t offset); /* the last that begins there or before; NULL */
 void stream_look_again(struct broker *b);                         /* soon, with chunks_turn */
 void stream_starves(struct broker *b, struct stream *s); /* it is awake again when a job has come back, or soon */
-uint64_t partition_visible(struct broker *b,
-                           struct partition *p); /* what lies below is in a file, and durable in the journal */
 /* Records from there on may be of a transaction that is open; OFFSET_NONE: none are. */
 uint64_t partition_stable(struct broker *b, struct partition *p);
-void chunk_end(struct broker *b, struct chunk *c); /* its partition goes; nobody reads it */
+void chunk_end(struct broker *b, struct chunk *c);       /* its partition goes; nobody reads it */
 /* Files of the partition that end at or below until go when lsn is durable (R3). */
 void files_drop(struct broker *b, uint64_t id, uint32_t partition, uint64_t until, lsn_t lsn);
 
@@ -175,8 +174,8 @@ void files_replace(struct broker *b, const struct stream_job *made, bool use, ls
 uint64_t stream_segment_bytes(const struct queue *q);
 
 uint64_t partition_durable(struct broker *b, struct partition *p); /* behind the last record that is */
-uint64_t partition_readable(struct broker *b,
-                            struct partition *p); /* in the files, too: what is below is never taken back */
+uint64_t partition_visible(struct broker *b,
+                           struct partition *p); /* in the files, too: what is below is never taken back */
 
 /* ---- stream_fetch.c ---- */
 void fetches_init(struct broker *b);

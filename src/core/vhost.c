@@ -75,6 +75,7 @@ void vhost_delete(struct broker *b, struct vhost *vhost)
 {
     vhost->deleting = true;
     kick_peers_of(b, vhost);
+    groups_vhost_gone(b, vhost);
     uint32_t cursor = 0;
     for (struct queue *q; (q = map_any(&vhost->queues, &cursor));)
         queue_delete(b, q);

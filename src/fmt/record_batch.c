@@ -291,6 +291,9 @@ enum record_verdict record_batch_check(struct slice bytes, const struct record_l
     enum record_verdict verdict = record_batch_peek(bytes, &found.batch);
     if (verdict == RECORD_SHORT)
         return fault_at(fault, -1, RECORD_INVALID, "no batch, or not a whole one");
+    if (verdict == RECORD_DAMAGED && bytes.len >= RECORD_BATCH_HEADER &&
+        read32(bytes.ptr + RECORD_BATCH_HEADER - 4) == 0)
+        return fault_at(fault, -1, RECORD_INVALID, "a batch without records");
     if (verdict != RECORD_OK)
         return fault_at(fault, -1, verdict, "the header is not that of a batch of magic 2");
     verdict = check_header(&found.batch, bytes, limits, fault);

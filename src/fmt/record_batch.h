@@ -40,7 +40,7 @@ enum record_verdict {
     RECORD_SHORT,         /* more bytes are needed */
     RECORD_DAMAGED,       /* header impossible or CRC wrong; nothing can be believed [CORRUPT_MESSAGE 2] */
     RECORD_INVALID,       /* the producer's mistake; see why [INVALID_RECORD 87] */
-    RECORD_OLD_FORMAT,    /* magic 0 or 1 [UNSUPPORTED_FOR_MESSAGE_FORMAT 43] */
+    RECORD_OLD_FORMAT,    /* magic 0 or 1 [INVALID_RECORD 87] */
     RECORD_TOO_LARGE,     /* the batch, packed or unpacked [MESSAGE_TOO_LARGE 10] */
     RECORD_BAD_TIMESTAMP, /* a record's, or its type [INVALID_TIMESTAMP 32] */
     RECORD_BAD_CODEC,     /* compression unknown or not allowed here [UNSUPPORTED_COMPRESSION_TYPE 76] */

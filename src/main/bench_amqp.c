@@ -11,11 +11,8 @@
 #include "bench_sink.h"
 
 #include <argp.h>
-#include <errno.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 /* ---- scenarios ---- */
@@ -35,12 +32,6 @@ static const struct scenario {
     {"sink", scenario_sink, false},
     {"fdatasync", bench_steps_fdatasync, false},
 };
-
-int bench_fail(const char *what, const char *why)
-{
-    fprintf(stderr, "millrace bench amqp: %s: %s\n", what, why);
-    return BENCH_EXIT_FAILED;
-}
 
 /* One direction against a fresh sink: producers only, or consumers only. */
 static int sink_pass(const struct bench_options *o, struct bench_report *r, bool publish)
@@ -187,26 +178,6 @@ struct command {
     bool durable_given;
 };
 
-static uint64_t parse_count(const char *text, uint64_t min, uint64_t max, const struct argp_state *state)
-{
-    char *end;
-    errno = 0;
-    unsigned long long v = strtoull(text, &end, 10);
-    if (errno != 0 || end == text || *end != '\0' || text[0] == '-' || v < min || v > max)
-        argp_error(state, "%s is not a whole number from %llu to %llu", text, (unsigned long long)min,
-                   (unsigned long long)max);
-    return v;
-}
-
-static double parse_number(const char *text, double max, const struct argp_state *state)
-{
-    char *end;
-    double v = strtod(text, &end);
-    if (end == text || *end != '\0' || !(v >= 0 && v <= max))
-        argp_error(state, "%s is not a number from 0 to %.0f", text, max);
-    return v;
-}
-
 static const struct scenario *parse_scenario(const char *name, const struct argp_state *state)
 {
     for (size_t i = 0; i < sizeof(SCENARIOS) / sizeof(SCENARIOS[0]); i++)
@@ -226,22 +197,22 @@ static error_t on_option(int key, char *arg, struct argp_state *state)
         if (bench_uri_parse(arg, &o->uri) != 0)
             argp_error(state, "%s is not amqp://user:password@host:port/vhost", arg);
         break;
-    case KEY_PORT_OFFSET: c->port_offset = (unsigned)parse_count(arg, 0, 60000, state); break;
+    case KEY_PORT_OFFSET: c->port_offset = (unsigned)bench_parse_count(arg, 0, 60000, state); break;
     case KEY_SCENARIO: c->scenario = parse_scenario(arg, state); break;
-    case KEY_PRODUCERS: o->producers = (unsigned)parse_count(arg, 0, 10000, state); break;
-    case KEY_CONSUMERS: o->consumers = (unsigned)parse_count(arg, 0, 10000, state); break;
-    case KEY_THREADS: o->threads = (unsigned)parse_count(arg, 1, 2, state); break;
-    case KEY_CONNECTIONS: o->connections = (unsigned)parse_count(arg, 1, 100000, state); break;
-    case KEY_CHANNELS: o->channels = (unsigned)parse_count(arg, 0, 2047, state); break;
-    case KEY_SIZE: o->body_bytes = parse_count(arg, 0, 256u << 20, state); break;
-    case KEY_WINDOW: o->window = (uint32_t)parse_count(arg, 0, 10000000, state); break;
-    case KEY_RATE: o->rate = parse_number(arg, 1e9, state); break;
-    case KEY_DURATION: o->duration_s = parse_number(arg, 1e6, state); break;
-    case KEY_MESSAGES: o->messages = parse_count(arg, 0, UINT64_MAX / 2, state); break;
-    case KEY_WARMUP: o->warmup_s = parse_number(arg, 1e6, state); break;
-    case KEY_DRAIN: o->drain_s = parse_number(arg, 1e6, state); break;
-    case KEY_HOLD: o->hold_s = parse_number(arg, 1e6, state); break;
-    case KEY_GATHER: o->gather_us = (uint32_t)parse_count(arg, 0, 1000000, state); break;
+    case KEY_PRODUCERS: o->producers = (unsigned)bench_parse_count(arg, 0, 10000, state); break;
+    case KEY_CONSUMERS: o->consumers = (unsigned)bench_parse_count(arg, 0, 10000, state); break;
+    case KEY_THREADS: o->threads = (unsigned)bench_parse_count(arg, 1, 2, state); break;
+    case KEY_CONNECTIONS: o->connections = (unsigned)bench_parse_count(arg, 1, 100000, state); break;
+    case KEY_CHANNELS: o->channels = (unsigned)bench_parse_count(arg, 0, 2047, state); break;
+    case KEY_SIZE: o->body_bytes = bench_parse_count(arg, 0, 256u << 20, state); break;
+    case KEY_WINDOW: o->window = (uint32_t)bench_parse_count(arg, 0, 10000000, state); break;
+    case KEY_RATE: o->rate = bench_parse_number(arg, 1e9, state); break;
+    case KEY_DURATION: o->duration_s = bench_parse_number(arg, 1e6, state); break;
+    case KEY_MESSAGES: o->messages = bench_parse_count(arg, 0, UINT64_MAX / 2, state); break;
+    case KEY_WARMUP: o->warmup_s = bench_parse_number(arg, 1e6, state); break;
+    case KEY_DRAIN: o->drain_s = bench_parse_number(arg, 1e6, state); break;
+    case KEY_HOLD: o->hold_s = bench_parse_number(arg, 1e6, state); break;
+    case KEY_GATHER: o->gather_us = (uint32_t)bench_parse_count(arg, 0, 1000000, state); break;
     case KEY_PERSISTENT: o->persistent = true; break;
     case KEY_TRANSIENT: o->persistent = false; break;
     case KEY_MANDATORY: o->mandatory = true; break;
@@ -256,15 +227,15 @@ static error_t on_option(int key, char *arg, struct argp_state *state)
         snprintf(o->queue, sizeof(o->queue), "%s", arg);
         o->queue_kept = true;
         break;
-    case KEY_QUEUES: o->queues = (unsigned)parse_count(arg, 1, 1000000, state); break;
+    case KEY_QUEUES: o->queues = (unsigned)bench_parse_count(arg, 1, 1000000, state); break;
     case KEY_QUEUE_TYPE: o->queue_kind.type = arg; break;
     case KEY_OFFSET: o->offset = arg; break;
     case KEY_KEEP: o->queue_kept = true; break;
     case KEY_AUTO_ACK: o->auto_ack = true; break;
-    case KEY_PREFETCH: o->prefetch = (uint16_t)parse_count(arg, 0, 65535, state); break;
-    case KEY_ACK_EVERY: o->ack_every = (uint32_t)parse_count(arg, 1, 65535, state); break;
-    case KEY_FRAME_MAX: o->limits.frame_max = (uint32_t)parse_count(arg, 4096, BENCH_FRAME_MAX, state); break;
-    case KEY_HEARTBEAT: o->limits.heartbeat_s = (uint16_t)parse_count(arg, 0, 65534, state); break;
+    case KEY_PREFETCH: o->prefetch = (uint16_t)bench_parse_count(arg, 0, 65535, state); break;
+    case KEY_ACK_EVERY: o->ack_every = (uint32_t)bench_parse_count(arg, 1, 65535, state); break;
+    case KEY_FRAME_MAX: o->limits.frame_max = (uint32_t)bench_parse_count(arg, 4096, BENCH_FRAME_MAX, state); break;
+    case KEY_HEARTBEAT: o->limits.heartbeat_s = (uint16_t)bench_parse_count(arg, 0, 65534, state); break;
     case KEY_DATA: o->data_dir = arg; break;
     case KEY_PROBE: o->probe_dir = arg; break;
     case KEY_JSON: o->json = true; break;
@@ -331,15 +302,6 @@ static const char *options_settle(struct command *c)
     return NULL;
 }
 
-static void descriptors_raise(void)
-{
-    struct rlimit limit;
-    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
-        return;
-    limit.rlim_cur = limit.rlim_max;
-    setrlimit(RLIMIT_NOFILE, &limit);
-}
-
 static void report_options(const struct command *c, struct bench_report *r)
 {
     const struct bench_options *o = &c->o;
@@ -366,7 +328,7 @@ int bench_amqp_main(int argc, char **argv)
 {
     struct command c;
     options_default(&c);
-    argp_err_exit_status = BENCH_EXIT_USAGE;
+    bench_command_begin("millrace bench amqp");
     if (argp_parse(&PARSER, argc, argv, 0, NULL, &c) != 0)
         return BENCH_EXIT_USAGE;
     const char *contradiction = options_settle(&c);
@@ -374,8 +336,6 @@ int bench_amqp_main(int argc, char **argv)
         bench_fail("options", contradiction);
         return BENCH_EXIT_USAGE;
     }
-    signal(SIGPIPE, SIG_IGN);
-    descriptors_raise();
     struct bench_report *r = bench_report_new(c.scenario->name);
     report_options(&c, r);
     int code = c.scenario->run(&c.o, r);

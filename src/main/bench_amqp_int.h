@@ -2,13 +2,12 @@
 #ifndef MAIN_BENCH_AMQP_INT_H
 #define MAIN_BENCH_AMQP_INT_H
 
+#include "bench_command.h"
 #include "bench_report.h"
 #include "bench_wire.h"
 
 #include <stdbool.h>
 #include <stdint.h>
-
-enum { BENCH_EXIT_OK = 0, BENCH_EXIT_FAILED = 1, BENCH_EXIT_VIOLATION = 2, BENCH_EXIT_USAGE = 64 };
 
 struct bench_options {
     struct bench_uri uri;
@@ -41,8 +40,6 @@ int bench_steps_latency(const struct bench_options *o, struct bench_report *r);
 int bench_steps_get(const struct bench_options *o, struct bench_report *r);
 int bench_steps_fdatasync(const struct bench_options *o, struct bench_report *r);
 
-/* "millrace bench amqp: <what>: <why>" on stderr; answers BENCH_EXIT_FAILED. */
-int bench_fail(const char *what, const char *why);
 /* The name of queue idx, into a buffer of BENCH_QUEUE_NAME_BYTES. */
 enum { BENCH_QUEUE_NAME_BYTES = 224 };
 void bench_queue_name(const struct bench_options *o, unsigned idx, char *ret_name);

@@ -8,6 +8,8 @@
  */
 #include "bench_order.h"
 
+#include "bench_command.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -27,23 +29,13 @@ struct bench_order {
     struct bench_order_tally tally;
 };
 
-static void *zeroed(size_t count, size_t size)
-{
-    void *p = calloc(count > 0 ? count : 1, size);
-    if (p == NULL) {
-        fputs("millrace bench: out of memory\n", stderr);
-        abort();
-    }
-    return p;
-}
-
 struct bench_order *bench_order_new(unsigned producer_count, unsigned consumer_count)
 {
-    struct bench_order *o = zeroed(1, sizeof(*o));
+    struct bench_order *o = bench_zeroed(1, sizeof(*o));
     o->producer_count = producer_count;
     o->consumer_count = consumer_count;
-    o->sequences = zeroed(producer_count, sizeof(*o->sequences));
-    o->last = zeroed((size_t)producer_count * consumer_count, sizeof(*o->last));
+    o->sequences = bench_zeroed(producer_count, sizeof(*o->sequences));
+    o->last = bench_zeroed((size_t)producer_count * consumer_count, sizeof(*o->last));
     for (unsigned i = 0; i < producer_count; i++)
         o->sequences[i].next = 1;
     return o;
@@ -98,7 +90,7 @@ static bool sequence_note(struct sequence *s, uint64_t seq)
         return true;
     }
     if (s->seen == NULL)
-        s->seen = zeroed(WINDOW / WORD_BITS, sizeof(*s->seen));
+        s->seen = bench_zeroed(WINDOW / WORD_BITS, sizeof(*s->seen));
     while (seq - s->next >= WINDOW)
         if (!sequence_step(s))
             s->given_up++;

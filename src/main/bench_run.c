@@ -23,6 +23,7 @@
 #include "bench_amqp_int.h"
 #include "bench_clock.h"
 #include "bench_order.h"
+#include "bench_pace.h"
 #include "bench_reading.h"
 #include "bench_stamp.h"
 #include "bench_template.h"
@@ -45,7 +46,6 @@ enum {
     EVENTS_MAX = 128,
     WAIT_MAX_MS = 100,
     PROGRESS_MS = 500,
-    PACE_MIN_NS = 100000, /* a paced producer wakes at most this often and then sends all that is due */
 };
 
 /* ---- types ---- */
@@ -68,9 +68,7 @@ struct producer {
     uint64_t returned;
     uint64_t *sent_ns; /* ring by number; 0: settled */
     uint64_t ring_mask;
-    uint64_t due_from_ns; /* paced: message n is due at due_from_ns + n * interval_ns */
-    double interval_ns;
-    bool held; /* paced: something was due and the server did not let it out */
+    struct bench_pace pace;
 };
 
 struct consumer {
@@ -164,32 +162,13 @@ static void loop_publish_counters(struct loop *l, const struct counters *c)
 
 /* ---- the socket ---- */
 
-/* Answers 1 when everything went out, 0 when the socket is full, -1 when it is gone. */
-static int link_write(struct link *k, const uint8_t *bytes, size_t *at, size_t end, uint64_t now_ns)
-{
-    while (*at < end) {
-        ssize_t n = send(k->wire.fd, bytes + *at, end - *at, MSG_NOSIGNAL);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0 && errno == EAGAIN)
-            return 0;
-        if (n < 0) {
-            snprintf(k->wire.error, sizeof(k->wire.error), "cannot send: %s", strerror(errno));
-            return -1;
-        }
-        *at += (size_t)n;
-        k->wire.wrote_at_ns = now_ns;
-    }
-    return 1;
-}
-
 static void link_watch(struct loop *l, struct link *k, bool writable_wanted)
 {
     if (k->writable_wanted == writable_wanted)
         return;
     k->writable_wanted = writable_wanted;
     struct epoll_event e = {.events = EPOLLIN | (writable_wanted ? EPOLLOUT : 0u), .data.ptr = k};
-    epoll_ctl(l->epoll, EPOLL_CTL_MOD, k->wire.fd, &e);
+    epoll_ctl(l->epoll, EPOLL_CTL_MOD, k->wire.socket.fd, &e);
 }
 
 /* ---- producers ---- */
@@ -197,16 +176,6 @@ static void link_watch(struct loop *l, struct link *k, bool writable_wanted)
 static bool producers_stopping(const struct loop *l, uint64_t now_ns)
 {
     return now_ns >= l->measure_to_ns;
-}
-
-static uint64_t producer_due(const struct producer *p, uint64_t now_ns)
-{
-    if (p->interval_ns <= 0)
-        return UINT64_MAX;
-    if (now_ns < p->due_from_ns)
-        return 0;
-    uint64_t due = 1 + (uint64_t)((double)(now_ns - p->due_from_ns) / p->interval_ns);
-    return due > p->published ? due - p->published : 0;
 }
 
 /* How many messages the server lets this producer have in flight beyond what is. */
@@ -227,11 +196,7 @@ static uint64_t producer_room(const struct loop *l, const struct producer *p)
 static void producer_stamp(struct loop *l, struct producer *p, size_t count, uint64_t now_ns)
 {
     for (size_t i = 0; i < count; i++) {
-        uint64_t sent_ns = now_ns;
-        if (p->held) {
-            uint64_t due_ns = p->due_from_ns + (uint64_t)((double)p->published * p->interval_ns);
-            sent_ns = due_ns < now_ns ? due_ns : now_ns;
-        }
+        uint64_t sent_ns = bench_pace_stamp(&p->pace, p->published, now_ns);
         p->published++;
         bench_template_stamp(&p->template, i, p->published, sent_ns);
         if (l->o->window > 0)
@@ -244,8 +209,8 @@ static void producer_stamp(struct loop *l, struct producer *p, size_t count, uin
 /* Sends one batch if it may. Answers 1 when it could go on at once, 0 when it must wait, -1 at an error. */
 static int producer_publish(struct loop *l, struct producer *p, uint64_t now_ns)
 {
-    uint64_t due = producer_due(p, now_ns);
-    int done = link_write(&p->link, p->template.slots, &p->out_at, p->out_end, now_ns);
+    uint64_t due = bench_pace_due(&p->pace, p->published, now_ns);
+    int done = bench_socket_write(&p->link.wire.socket, p->template.slots, &p->out_at, p->out_end, now_ns);
     if (done > 0 && !producers_stopping(l, now_ns) && p->published < p->limit) {
         uint64_t left = p->limit - p->published, room = producer_room(l, p);
         uint64_t count = due < left ? due : left;
@@ -255,14 +220,14 @@ static int producer_publish(struct loop *l, struct producer *p, uint64_t now_ns)
             count = p->template.slot_count;
         if (count > 0) {
             producer_stamp(l, p, (size_t)count, now_ns);
-            done = link_write(&p->link, p->template.slots, &p->out_at, p->out_end, now_ns);
+            done = bench_socket_write(&p->link.wire.socket, p->template.slots, &p->out_at, p->out_end, now_ns);
             l->last_publish_ns = bench_clock_ns();
         }
-        p->held = p->interval_ns > 0 && producer_due(p, now_ns) > 0;
+        p->pace.held = p->pace.interval_ns > 0 && bench_pace_due(&p->pace, p->published, now_ns) > 0;
         link_watch(l, &p->link, done == 0);
         return done <= 0 ? done : count > 0 && count < room && count < left && count < due;
     }
-    p->held = p->interval_ns > 0 && due > 0;
+    p->pace.held = p->pace.interval_ns > 0 && due > 0;
     link_watch(l, &p->link, done == 0);
     return done < 0 ? -1 : 0;
 }
@@ -276,8 +241,8 @@ static int producer_settle(struct loop *l, struct producer *p, const struct benc
     if (tag == 0 && multiple)
         tag = p->published;
     if (tag == 0 || tag > p->published || l->o->window == 0) {
-        snprintf(p->link.wire.error, sizeof(p->link.wire.error), "the server confirmed number %llu, never published",
-                 (unsigned long long)tag);
+        snprintf(p->link.wire.socket.error, sizeof(p->link.wire.socket.error),
+                 "the server confirmed number %llu, never published", (unsigned long long)tag);
         return -1;
     }
     uint64_t run_ns = 0, run_count = 0;
@@ -308,7 +273,7 @@ static int producer_read(struct loop *l, struct producer *p)
 {
     struct bench_frame f;
     int got;
-    ssize_t n = bench_wire_fill(&p->link.wire);
+    ssize_t n = bench_socket_fill(&p->link.wire.socket);
     if (n <= 0)
         return (int)n;
     uint64_t now_ns = bench_clock_ns();
@@ -334,7 +299,7 @@ static int producer_read(struct loop *l, struct producer *p)
 
 static int consumer_flush(struct loop *l, struct consumer *c, uint64_t now_ns)
 {
-    int done = link_write(&c->link, c->acks, &c->ack_at, c->ack_end, now_ns);
+    int done = bench_socket_write(&c->link.wire.socket, c->acks, &c->ack_at, c->ack_end, now_ns);
     if (done > 0)
         c->ack_at = c->ack_end = 0;
     link_watch(l, &c->link, done == 0);
@@ -472,7 +437,7 @@ static int consumer_finish(struct loop *l, struct consumer *c)
 {
     if (c->ack_at == c->ack_end && !c->finished) {
         c->finished = true;
-        epoll_ctl(l->epoll, EPOLL_CTL_DEL, c->link.wire.fd, NULL);
+        epoll_ctl(l->epoll, EPOLL_CTL_DEL, c->link.wire.socket.fd, NULL);
     }
     return 0;
 }
@@ -490,7 +455,7 @@ static int consumer_ready(struct loop *l, struct consumer *c, uint32_t events)
         return 0;
     if (c->received >= c->limit)
         return consumer_finish(l, c);
-    ssize_t n = bench_wire_fill(&c->link.wire);
+    ssize_t n = bench_socket_fill(&c->link.wire.socket);
     if (n <= 0)
         return (int)n;
     uint64_t now_ns = bench_clock_ns();
@@ -509,11 +474,12 @@ static int link_heartbeat(struct link *k, bool between_frames, uint64_t now_ns)
         return 0;
     uint64_t period_ns = w->heartbeat_s * BENCH_NS_PER_S;
     if (now_ns > w->read_at_ns && now_ns - w->read_at_ns > 2 * period_ns + BENCH_NS_PER_S) {
-        snprintf(w->error, sizeof(w->error), "the server sent nothing for two heartbeats of %u s", w->heartbeat_s);
+        snprintf(w->socket.error, sizeof(w->socket.error), "the server sent nothing for two heartbeats of %u s",
+                 w->heartbeat_s);
         return -1;
     }
-    if (between_frames && now_ns > w->wrote_at_ns && now_ns - w->wrote_at_ns > period_ns / 2)
-        return bench_wire_send(w, HEARTBEAT, sizeof(HEARTBEAT));
+    if (between_frames && now_ns > w->socket.wrote_at_ns && now_ns - w->socket.wrote_at_ns > period_ns / 2)
+        return bench_socket_send(&w->socket, HEARTBEAT, sizeof(HEARTBEAT));
     return 0;
 }
 
@@ -522,12 +488,12 @@ static int loop_heartbeats(struct loop *l, uint64_t now_ns)
     for (unsigned i = 0; i < l->producer_count; i++) {
         struct producer *p = &l->producers[i];
         if (link_heartbeat(&p->link, p->out_at == p->out_end, now_ns) != 0)
-            return loop_fail(l, "producer", p->link.wire.error);
+            return loop_fail(l, "producer", p->link.wire.socket.error);
     }
     for (unsigned i = 0; i < l->consumer_count; i++) {
         struct consumer *c = &l->consumers[i];
         if (link_heartbeat(&c->link, c->ack_at == c->ack_end, now_ns) != 0)
-            return loop_fail(l, "consumer", c->link.wire.error);
+            return loop_fail(l, "consumer", c->link.wire.socket.error);
     }
     return 0;
 }
@@ -633,10 +599,7 @@ static int loop_wait(struct loop *l, struct epoll_event *events, bool go_on, uin
     uint64_t wait_ns = go_on ? 0 : (uint64_t)WAIT_MAX_MS * BENCH_NS_PER_MS;
     for (unsigned i = 0; i < l->producer_count && l->o->rate > 0; i++) {
         const struct producer *p = &l->producers[i];
-        uint64_t due_ns = p->due_from_ns + (uint64_t)((double)p->published * p->interval_ns);
-        uint64_t until_ns = due_ns > now_ns + PACE_MIN_NS ? due_ns - now_ns : PACE_MIN_NS;
-        if (!p->held && until_ns < wait_ns)
-            wait_ns = until_ns;
+        wait_ns = bench_pace_wait(&p->pace, p->published, now_ns, wait_ns);
     }
     if (now_ns < l->measure_to_ns && l->measure_to_ns - now_ns < wait_ns)
         wait_ns = l->measure_to_ns - now_ns;
@@ -649,10 +612,10 @@ static int loop_events(struct loop *l, const struct epoll_event *events, int cou
     for (int i = 0; i < count; i++) {
         struct link *k = events[i].data.ptr;
         if (k->is_consumer && consumer_ready(l, (struct consumer *)k, events[i].events) != 0)
-            return loop_fail(l, "consumer", k->wire.error);
+            return loop_fail(l, "consumer", k->wire.socket.error);
         if (!k->is_consumer && (events[i].events & ~(uint32_t)EPOLLOUT) != 0 &&
             producer_read(l, (struct producer *)k) != 0)
-            return loop_fail(l, "producer", k->wire.error);
+            return loop_fail(l, "producer", k->wire.socket.error);
     }
     return 0;
 }
@@ -664,7 +627,7 @@ static int loop_publish(struct loop *l, uint64_t now_ns)
     for (unsigned i = 0; i < l->producer_count; i++) {
         int more = producer_publish(l, &l->producers[i], now_ns);
         if (more < 0)
-            return loop_fail(l, "producer", l->producers[i].link.wire.error);
+            return loop_fail(l, "producer", l->producers[i].link.wire.socket.error);
         go_on |= more;
     }
     return go_on;
@@ -721,16 +684,6 @@ static void *loop_thread(void *arg)
 
 /* ---- set-up ---- */
 
-static void *zeroed(size_t count, size_t size)
-{
-    void *p = calloc(count > 0 ? count : 1, size);
-    if (p == NULL) {
-        fputs("millrace bench: out of memory\n", stderr);
-        abort();
-    }
-    return p;
-}
-
 static int producer_open(const struct bench_options *o, struct producer *p, unsigned idx)
 {
     char queue[BENCH_QUEUE_NAME_BYTES];
@@ -745,19 +698,20 @@ static int producer_open(const struct bench_options *o, struct producer *p, unsi
                                        .producer = idx,
                                        .slots_max = o->window};
     if (bench_template_publish(&p->template, &body, queue, o->persistent, o->mandatory) != 0) {
-        snprintf(p->link.wire.error, sizeof(p->link.wire.error), "cannot prepare messages of %zu bytes", o->body_bytes);
+        snprintf(p->link.wire.socket.error, sizeof(p->link.wire.socket.error), "cannot prepare messages of %zu bytes",
+                 o->body_bytes);
         return -1;
     }
     uint64_t ring = 2;
     while (ring < 2 * (uint64_t)o->window)
         ring *= 2;
     p->ring_mask = ring - 1;
-    p->sent_ns = zeroed(ring, sizeof(*p->sent_ns));
+    p->sent_ns = bench_zeroed(ring, sizeof(*p->sent_ns));
     p->lowest = 1;
     p->limit = UINT64_MAX;
     if (o->messages > 0)
         p->limit = o->messages / o->producers + (idx < o->messages % o->producers);
-    bench_wire_nonblocking(&p->link.wire, true);
+    bench_socket_nonblocking(&p->link.wire.socket, true);
     return 0;
 }
 
@@ -774,7 +728,7 @@ static int consumer_open(const struct bench_options *o, struct consumer *c, unsi
         return -1;
     if (bench_wire_consume(&c->link.wire, queue, o->auto_ack, o->offset) != 0)
         return -1;
-    bench_wire_nonblocking(&c->link.wire, true);
+    bench_socket_nonblocking(&c->link.wire.socket, true);
     return 0;
 }
 
@@ -782,10 +736,10 @@ static int links_open(const struct bench_options *o, struct producer *producers,
 {
     for (unsigned i = 0; i < o->consumers; i++)
         if (consumer_open(o, &consumers[i], i) != 0)
-            return bench_fail("consumer", consumers[i].link.wire.error);
+            return bench_fail("consumer", consumers[i].link.wire.socket.error);
     for (unsigned i = 0; i < o->producers; i++)
         if (producer_open(o, &producers[i], i) != 0)
-            return bench_fail("producer", producers[i].link.wire.error);
+            return bench_fail("producer", producers[i].link.wire.socket.error);
     return 0;
 }
 
@@ -806,7 +760,7 @@ static void links_close(const struct bench_options *o, struct producer *producer
             consumer_ack(c, c->tag - c->in_content, true);
         }
         if (c->link.wire.open && c->ack_end > c->ack_at)
-            bench_wire_send(&c->link.wire, c->acks + c->ack_at, c->ack_end - c->ack_at);
+            bench_socket_send(&c->link.wire.socket, c->acks + c->ack_at, c->ack_end - c->ack_at);
         bench_wire_close(&c->link.wire);
     }
 }
@@ -814,7 +768,7 @@ static void links_close(const struct bench_options *o, struct producer *producer
 static void loop_adopt(struct loop *l, struct link *k)
 {
     struct epoll_event e = {.events = EPOLLIN, .data.ptr = k};
-    epoll_ctl(l->epoll, EPOLL_CTL_ADD, k->wire.fd, &e);
+    epoll_ctl(l->epoll, EPOLL_CTL_ADD, k->wire.socket.fd, &e);
 }
 
 static void loop_init(struct loop *l, const struct bench_options *o, struct shared *shared)
@@ -839,11 +793,8 @@ static void loop_schedule(struct loop *l, uint64_t start_ns)
     l->start_ns = start_ns;
     l->measure_from_ns = start_ns + (o->messages > 0 ? 0 : (uint64_t)(o->warmup_s * 1e9));
     l->measure_to_ns = o->messages > 0 ? UINT64_MAX : l->measure_from_ns + (uint64_t)(o->duration_s * 1e9);
-    for (unsigned i = 0; i < l->producer_count; i++) {
-        struct producer *p = &l->producers[i];
-        p->interval_ns = o->rate > 0 ? 1e9 * o->producers / o->rate : 0;
-        p->due_from_ns = start_ns + (uint64_t)(p->interval_ns * i / o->producers);
-    }
+    for (unsigned i = 0; i < l->producer_count; i++)
+        l->producers[i].pace = bench_pace_of(o->rate, i, o->producers, start_ns);
     for (unsigned i = 0; i < l->producer_count; i++)
         loop_adopt(l, &l->producers[i].link);
     for (unsigned i = 0; i < l->consumer_count; i++)
@@ -855,32 +806,27 @@ static int consumers_catch_up(struct loop *l)
 {
     for (unsigned i = 0; i < l->consumer_count; i++)
         if (consumer_parse(l, &l->consumers[i], bench_clock_ns()) != 0)
-            return loop_fail(l, "consumer", l->consumers[i].link.wire.error);
+            return loop_fail(l, "consumer", l->consumers[i].link.wire.socket.error);
     return 0;
 }
 
 /* ---- results ---- */
 
-static double rate_of(uint64_t count, uint64_t from_ns, uint64_t to_ns)
-{
-    return to_ns > from_ns ? (double)count * 1e9 / (double)(to_ns - from_ns) : 0.0;
-}
-
 /* With --messages each rate ends when its own last message did, otherwise with the measured phase. */
 static double loop_rate(const struct loop *l, uint64_t count, uint64_t last_ns)
 {
-    return rate_of(count, l->measured_from_ns, l->o->messages > 0 ? last_ns : l->measured_to_ns);
+    return bench_rate(count, l->measured_from_ns, l->o->messages > 0 ? last_ns : l->measured_to_ns);
 }
 
 /* How evenly the server served them: with --messages each rate ends with that consumer's own last message. */
 static void report_each_consumer(const struct bench_options *o, struct bench_report *r, const struct loop *cl)
 {
-    double *rates = zeroed(cl->consumer_count, sizeof(*rates));
+    double *rates = bench_zeroed(cl->consumer_count, sizeof(*rates));
     double slowest = INFINITY, fastest = 0;
     for (unsigned i = 0; i < cl->consumer_count; i++) {
         const struct consumer *c = &cl->consumers[i];
-        rates[i] =
-            rate_of(c->at_end - c->at_start, cl->measured_from_ns, o->messages > 0 ? c->last_ns : cl->measured_to_ns);
+        rates[i] = bench_rate(c->at_end - c->at_start, cl->measured_from_ns,
+                              o->messages > 0 ? c->last_ns : cl->measured_to_ns);
         slowest = fmin(slowest, rates[i]);
         fastest = fmax(fastest, rates[i]);
     }
@@ -927,7 +873,7 @@ static void report_generator(struct bench_report *r, const struct loop *loops, u
     bench_report_number(r, "load generator", "cpu_s", (double)cpu_ns / 1e9, "");
     bench_report_number(r, "load generator", "cpu_ns_per_message", messages > 0 ? (double)cpu_ns / (double)messages : 0,
                         "");
-    bench_report_number(r, "load generator", "per_core_rate", rate_of(messages, 0, cpu_ns), "msg/s");
+    bench_report_number(r, "load generator", "per_core_rate", bench_rate(messages, 0, cpu_ns), "msg/s");
 }
 
 /* Answers the exit code: losses, doubles and disorder are failures, unless there was nothing to compare with. */
@@ -972,7 +918,7 @@ static int loops_run(const struct bench_options *o, struct bench_report *r, stru
                      struct consumer *consumers)
 {
     struct shared shared = {0};
-    struct loop *loops = zeroed(2, sizeof(*loops));
+    struct loop *loops = bench_zeroed(2, sizeof(*loops));
     unsigned loop_count_now = o->threads > 1 && o->producers > 0 && o->consumers > 0 ? 2 : 1;
     struct loop *pl = &loops[0], *cl = &loops[loop_count_now - 1];
     for (unsigned i = 0; i < loop_count_now; i++)
@@ -1018,12 +964,12 @@ int bench_run_publish_consume(const struct bench_options *o, struct bench_report
 {
     if (bench_queues_set_up(o) != 0)
         return BENCH_EXIT_FAILED;
-    struct producer *producers = zeroed(o->producers, sizeof(*producers));
-    struct consumer *consumers = zeroed(o->consumers, sizeof(*consumers));
+    struct producer *producers = bench_zeroed(o->producers, sizeof(*producers));
+    struct consumer *consumers = bench_zeroed(o->consumers, sizeof(*consumers));
     for (unsigned i = 0; i < o->producers; i++)
-        producers[i].link.wire.fd = -1;
+        producers[i].link.wire.socket.fd = -1;
     for (unsigned i = 0; i < o->consumers; i++)
-        consumers[i].link.wire.fd = -1;
+        consumers[i].link.wire.socket.fd = -1;
     int code = links_open(o, producers, consumers);
     if (code == 0)
         code = loops_run(o, r, producers, consumers);

@@ -194,12 +194,12 @@ static int client_read(struct bench_sink *s, struct client *c)
 {
     struct bench_frame f;
     int got;
-    if (bench_wire_fill(&c->wire) < 0)
+    if (bench_socket_fill(&c->wire.socket) < 0)
         return -1;
     if (!c->greeted) {
-        if (c->wire.in_end < PROTOCOL_BYTES)
+        if (c->wire.socket.in_end < PROTOCOL_BYTES)
             return 0;
-        c->wire.in_at = PROTOCOL_BYTES;
+        c->wire.socket.in_at = PROTOCOL_BYTES;
         c->greeted = true;
         if (answer_start(c) != 0)
             return -1;
@@ -222,7 +222,7 @@ static int client_read(struct bench_sink *s, struct client *c)
 static int write_range(struct client *c, const uint8_t *bytes, size_t *at, size_t end)
 {
     while (*at < end) {
-        ssize_t n = send(c->wire.fd, bytes + *at, end - *at, MSG_NOSIGNAL);
+        ssize_t n = send(c->wire.socket.fd, bytes + *at, end - *at, MSG_NOSIGNAL);
         if (n < 0 && errno == EINTR)
             continue;
         if (n < 0)
@@ -274,9 +274,9 @@ static void client_free(struct bench_sink *s, struct client *c)
     for (unsigned i = 0; i < s->client_count; i++)
         if (s->clients[i] == c)
             s->clients[i] = s->clients[--s->client_count];
-    close(c->wire.fd);
+    close(c->wire.socket.fd);
     bench_template_fini(&c->deliveries);
-    free(c->wire.in);
+    free(c->wire.socket.in);
     free(c);
 }
 
@@ -287,7 +287,7 @@ static void client_watch(struct bench_sink *s, struct client *c, int operation)
         return;
     c->writable_wanted = wanted;
     struct epoll_event e = {.events = EPOLLIN | (wanted ? EPOLLOUT : 0u), .data.ptr = c};
-    epoll_ctl(s->epoll, operation, c->wire.fd, &e);
+    epoll_ctl(s->epoll, operation, c->wire.socket.fd, &e);
 }
 
 static void client_accept(struct bench_sink *s)
@@ -304,9 +304,9 @@ static void client_accept(struct bench_sink *s)
     }
     int on = 1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    c->wire.fd = fd;
-    c->wire.in = in;
-    c->wire.in_cap = IN_BYTES;
+    c->wire.socket.fd = fd;
+    c->wire.socket.in = in;
+    c->wire.socket.in_cap = IN_BYTES;
     c->wire.frame_max = BENCH_FRAME_MAX;
     s->clients[s->client_count++] = c;
     client_watch(s, c, EPOLL_CTL_ADD);

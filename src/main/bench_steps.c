@@ -15,19 +15,7 @@
 #include <string.h>
 #include <unistd.h>
 
-enum { LATENCY_WARMUP_ROUNDS = 200, ROUNDS_DEFAULT = 5000, GET_MESSAGES_DEFAULT = 10000, PROGRESS_EVERY = 100 };
-
-static double seconds_since(uint64_t from_ns)
-{
-    return (double)(bench_clock_ns() - from_ns) / 1e9;
-}
-
-static void progress(const struct bench_options *o, const char *what, uint64_t done, uint64_t all)
-{
-    if (o->progress && (done % PROGRESS_EVERY == 0 || done == all))
-        fprintf(stderr, "\r%s %llu of %llu%s", what, (unsigned long long)done, (unsigned long long)all,
-                done == all ? "\r\033[K" : " ");
-}
+enum { LATENCY_WARMUP_ROUNDS = 200, ROUNDS_DEFAULT = 5000, GET_MESSAGES_DEFAULT = 10000 };
 
 /* Keeps connections alive while someone looks at the server, and tells that someone when to look. */
 static int hold(const struct bench_options *o, struct bench_wire *wires, unsigned count)
@@ -38,14 +26,14 @@ static int hold(const struct bench_options *o, struct bench_wire *wires, unsigne
     fprintf(stderr, "holding for %.1f s\n", o->hold_s);
     fflush(stderr);
     uint64_t from_ns = bench_clock_ns();
-    while (seconds_since(from_ns) < o->hold_s) {
+    while (bench_seconds_since(from_ns) < o->hold_s) {
         poll(NULL, 0, 100);
         for (unsigned i = 0; i < count; i++) {
             struct bench_wire *w = &wires[i];
-            uint64_t quiet_ns = bench_clock_ns() - w->wrote_at_ns;
+            uint64_t quiet_ns = bench_clock_ns() - w->socket.wrote_at_ns;
             if (w->heartbeat_s > 0 && quiet_ns > w->heartbeat_s * BENCH_NS_PER_S / 2 &&
-                bench_wire_send(w, HEARTBEAT, sizeof(HEARTBEAT)) != 0)
-                return bench_fail("holding", w->error);
+                bench_socket_send(&w->socket, HEARTBEAT, sizeof(HEARTBEAT)) != 0)
+                return bench_fail("holding", w->socket.error);
         }
     }
     return 0;
@@ -74,7 +62,7 @@ int bench_queues_set_up(const struct bench_options *o)
             failed = bench_wire_queue_purge(&w, queue);
     }
     if (failed != 0)
-        bench_fail("setting up queues", w.error);
+        bench_fail("setting up queues", w.socket.error);
     bench_wire_close(&w);
     return failed;
 }
@@ -91,7 +79,7 @@ int bench_queues_tear_down(const struct bench_options *o)
         failed = bench_wire_queue_delete(&w, queue);
     }
     if (failed != 0)
-        bench_fail("deleting queues", w.error);
+        bench_fail("deleting queues", w.socket.error);
     bench_wire_close(&w);
     return failed != 0 ? BENCH_EXIT_FAILED : 0;
 }
@@ -106,9 +94,9 @@ static int each_queue(const struct bench_options *o, struct bench_wire *w, bool 
         uint64_t from_ns = bench_clock_ns();
         int failed = declare ? bench_wire_queue_declare(w, queue, &o->queue_kind) : bench_wire_queue_delete(w, queue);
         if (failed != 0)
-            return bench_fail(declare ? "declaring" : "deleting", w->error);
+            return bench_fail(declare ? "declaring" : "deleting", w->socket.error);
         bench_histogram_add(h, bench_clock_ns() - from_ns, 1);
-        progress(o, declare ? "declared" : "deleted", i + 1u, o->queues);
+        bench_progress(o->progress, declare ? "declared" : "deleted", i + 1u, o->queues);
     }
     return 0;
 }
@@ -119,10 +107,10 @@ int bench_steps_declare(const struct bench_options *o, struct bench_report *r)
     struct bench_histogram *h = bench_histogram_new();
     int code = 0;
     if (bench_wire_open(&w, &o->uri, &o->limits) != 0)
-        code = bench_fail("connecting", w.error);
+        code = bench_fail("connecting", w.socket.error);
     uint64_t from_ns = bench_clock_ns();
     if (code == 0 && (code = each_queue(o, &w, true, h)) == 0) {
-        double took_s = seconds_since(from_ns);
+        double took_s = bench_seconds_since(from_ns);
         bench_report_number(r, "declare", "queues", o->queues, "");
         bench_report_number(r, "declare", "seconds", took_s, "");
         bench_report_number(r, "declare", "rate", o->queues / took_s, "queues/s");
@@ -132,7 +120,7 @@ int bench_steps_declare(const struct bench_options *o, struct bench_report *r)
     bench_histogram_reset(h);
     from_ns = bench_clock_ns();
     if (code == 0 && !o->queue_kept && (code = each_queue(o, &w, false, h)) == 0) {
-        double took_s = seconds_since(from_ns);
+        double took_s = bench_seconds_since(from_ns);
         bench_report_number(r, "delete", "seconds", took_s, "");
         bench_report_number(r, "delete", "rate", o->queues / took_s, "queues/s");
         bench_report_latency(r, "delete latency", h);
@@ -156,12 +144,12 @@ int bench_steps_connect(const struct bench_options *o, struct bench_report *r)
     while (code == 0 && opened < o->connections) {
         uint64_t from_ns = bench_clock_ns();
         if (bench_wire_open(&wires[opened++], &o->uri, &limits) != 0)
-            code = bench_fail("connecting", wires[opened - 1].error);
+            code = bench_fail("connecting", wires[opened - 1].socket.error);
         bench_histogram_add(h, bench_clock_ns() - from_ns, 1);
-        progress(o, "connected", opened, o->connections);
+        bench_progress(o->progress, "connected", opened, o->connections);
     }
     if (code == 0) {
-        double took_s = seconds_since(begun_ns);
+        double took_s = bench_seconds_since(begun_ns);
         bench_report_number(r, "connect", "connections", opened, "");
         bench_report_number(r, "connect", "seconds", took_s, "");
         bench_report_number(r, "connect", "rate", opened / took_s, "connections/s");
@@ -183,11 +171,11 @@ static int round_trip(struct bench_wire *w, struct bench_template *t, uint64_t s
     struct bench_frame f;
     uint64_t from_ns = bench_clock_ns();
     bench_template_stamp(t, 0, seq, from_ns);
-    if (bench_wire_send(w, t->slots, t->slot_len) != 0 || bench_wire_receive(w, &f) != 0)
+    if (bench_socket_send(&w->socket, t->slots, t->slot_len) != 0 || bench_wire_receive(w, &f) != 0)
         return -1;
     *ret_took_ns = bench_clock_ns() - from_ns;
     if (bench_frame_method(&f) != BENCH_BASIC_ACK || f.len < 13 || bench_get_u64(f.payload + 4) != seq) {
-        snprintf(w->error, sizeof(w->error), "publish %llu was not confirmed", (unsigned long long)seq);
+        snprintf(w->socket.error, sizeof(w->socket.error), "publish %llu was not confirmed", (unsigned long long)seq);
         return -1;
     }
     return 0;
@@ -208,7 +196,7 @@ static int latency_rounds(const struct bench_options *o, struct latency_run *run
     uint64_t warm_ns = from_ns + (uint64_t)(o->warmup_s * 1e9);
     for (uint64_t i = 1; i <= rounds; i++) {
         if (round_trip(&run->wire, &run->template, i, &took_ns) != 0)
-            return bench_fail("latency", run->wire.error);
+            return bench_fail("latency", run->wire.socket.error);
         if (run->syncs != NULL && bench_probe_sync(&run->probe, &sync_ns) != 0)
             return bench_fail(o->probe_dir, strerror(errno));
         uint64_t now_ns = bench_clock_ns();
@@ -219,7 +207,7 @@ static int latency_rounds(const struct bench_options *o, struct latency_run *run
         bench_histogram_add(run->confirms, took_ns, 1);
         if (run->syncs != NULL)
             bench_histogram_add(run->syncs, sync_ns, 1);
-        progress(o, "confirmed", i, rounds == UINT64_MAX ? 0 : rounds);
+        bench_progress(o->progress, "confirmed", i, rounds == UINT64_MAX ? 0 : rounds);
     }
     return 0;
 }
@@ -229,7 +217,7 @@ static int latency_open(const struct bench_options *o, struct latency_run *run)
     char queue[BENCH_QUEUE_NAME_BYTES];
     bench_queue_name(o, 0, queue);
     if (bench_wire_open(&run->wire, &o->uri, &o->limits) != 0 || bench_wire_confirm_select(&run->wire) != 0)
-        return bench_fail("latency", run->wire.error);
+        return bench_fail("latency", run->wire.socket.error);
     struct bench_template_body body = {
         .body_bytes = o->body_bytes, .frame_max = run->wire.frame_max, .run_id = o->run_id, .slots_max = 1};
     if (bench_template_publish(&run->template, &body, queue, o->persistent, false) != 0)
@@ -244,7 +232,7 @@ static int latency_open(const struct bench_options *o, struct latency_run *run)
 
 int bench_steps_latency(const struct bench_options *o, struct bench_report *r)
 {
-    struct latency_run run = {.wire.fd = -1, .probe.fd = -1, .confirms = bench_histogram_new()};
+    struct latency_run run = {.wire.socket.fd = -1, .probe.fd = -1, .confirms = bench_histogram_new()};
     if (bench_queues_set_up(o) != 0) {
         bench_histogram_free(run.confirms);
         return BENCH_EXIT_FAILED;
@@ -288,7 +276,7 @@ static int get_fill(const struct bench_options *o, struct bench_report *r, uint6
 static int get_one(struct bench_wire *w, const uint8_t *ask, size_t ask_len, uint64_t *ret_tag)
 {
     struct bench_frame f;
-    if (bench_wire_send(w, ask, ask_len) != 0 || bench_wire_receive(w, &f) != 0)
+    if (bench_socket_send(&w->socket, ask, ask_len) != 0 || bench_wire_receive(w, &f) != 0)
         return -1;
     if (bench_frame_method(&f) == BENCH_BASIC_GET_EMPTY)
         return 0;
@@ -301,7 +289,7 @@ static int get_one(struct bench_wire *w, const uint8_t *ask, size_t ask_len, uin
         return bench_wire_frame_bad(w);
     for (uint64_t left = bench_get_u64(f.payload + 4); left > 0; left -= f.len)
         if (bench_wire_receive(w, &f) != 0 || f.type != BENCH_FRAME_BODY || f.len > left)
-            return w->error[0] != '\0' ? -1 : bench_wire_frame_bad(w);
+            return w->socket.error[0] != '\0' ? -1 : bench_wire_frame_bad(w);
     return 1;
 }
 
@@ -318,7 +306,7 @@ static int get_all(const struct bench_options *o, struct bench_wire *w, struct b
         uint64_t tag = 0, from_ns = bench_clock_ns();
         int got = get_one(w, ask.bytes, ask.at, &tag);
         if (got <= 0)
-            return got < 0 ? bench_fail("get", w->error) : 0;
+            return got < 0 ? bench_fail("get", w->socket.error) : 0;
         bench_histogram_add(h, bench_clock_ns() - from_ns, 1);
         if (o->auto_ack)
             continue;
@@ -327,8 +315,8 @@ static int get_all(const struct bench_options *o, struct bench_wire *w, struct b
         bench_put_u64(&ack, tag);
         bench_put_u8(&ack, 0);
         bench_put_frame_end(&ack);
-        if (bench_wire_send(w, ack.bytes, ack.at) != 0)
-            return bench_fail("get", w->error);
+        if (bench_socket_send(&w->socket, ack.bytes, ack.at) != 0)
+            return bench_fail("get", w->socket.error);
     }
 }
 
@@ -341,10 +329,10 @@ int bench_steps_get(const struct bench_options *o, struct bench_report *r)
     struct bench_wire w;
     struct bench_histogram *h = bench_histogram_new();
     if (bench_wire_open(&w, &o->uri, &o->limits) != 0)
-        code = bench_fail("get", w.error);
+        code = bench_fail("get", w.socket.error);
     uint64_t from_ns = bench_clock_ns();
     if (code == 0 && (code = get_all(o, &w, h)) == 0) {
-        double took_s = seconds_since(from_ns);
+        double took_s = bench_seconds_since(from_ns);
         uint64_t got = bench_histogram_count(h);
         bench_report_number(r, "get", "messages", (double)got, "");
         bench_report_number(r, "get", "rate", (double)got / took_s, "msg/s");
@@ -373,7 +361,7 @@ int bench_steps_fdatasync(const struct bench_options *o, struct bench_report *r)
             code = bench_fail(dir, strerror(errno));
         else
             bench_histogram_add(h, took_ns, 1);
-        progress(o, "synced", i, rounds);
+        bench_progress(o->progress, "synced", i, rounds);
     }
     bench_report_number(r, "fdatasync", "count", (double)bench_histogram_count(h), "");
     bench_report_latency(r, "fdatasync", h);

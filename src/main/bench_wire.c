@@ -1,9 +1,8 @@
 /* The load generator's own AMQP 0-9-1 client.
  *
  * Set-up (login, declare, consume) is blocking and written for clarity; the measured part uses only
- * bench_wire_frame_next, bench_wire_fill and the caller's own writes, and allocates nothing. Input is one flat buffer:
- * one read fills it, frames are parsed in place, an incomplete tail moves to the front before the next read. The buffer
- * always holds at least one frame of frame_max bytes, so parsing never needs a second copy.
+ * bench_wire_frame_next, bench_socket_fill and the caller's own writes, and allocates nothing. Frames are parsed in place;
+ * the input buffer always holds at least one frame of frame_max bytes.
  *
  * What is deliberately not here: several active channels on a connection, TLS, SASL mechanisms other than PLAIN.
  */
@@ -11,21 +10,12 @@
 
 #include "bench_clock.h"
 
-#include <errno.h>
-#include <fcntl.h>
-#include <netdb.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-#include <poll.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/time.h>
-#include <unistd.h>
 
 enum {
-    ANSWER_TIMEOUT_S = 30,
     CLOSE_TIMEOUT_S = 2,
     ASK_BYTES_MAX = 2048,
     FRAME_MIN_MAX = 4096, /* no peer may ask for less, section 4.2.3 of the specification */
@@ -144,14 +134,7 @@ static void put_field_true(struct bench_writer *w, const char *name)
 
 /* ---- errors ---- */
 
-__attribute__((format(printf, 2, 3))) static int wire_fail(struct bench_wire *w, const char *format, ...)
-{
-    va_list args;
-    va_start(args, format);
-    vsnprintf(w->error, sizeof(w->error), format, args);
-    va_end(args);
-    return -1;
-}
+#define wire_fail(w, ...) bench_socket_fail(&(w)->socket, __VA_ARGS__)
 
 int bench_wire_frame_bad(struct bench_wire *w)
 {
@@ -263,88 +246,6 @@ int bench_uri_parse(const char *text, struct bench_uri *ret_uri)
     return 0;
 }
 
-/* ---- socket ---- */
-
-void bench_wire_nonblocking(struct bench_wire *w, bool nonblocking)
-{
-    int flags = fcntl(w->fd, F_GETFL);
-    fcntl(w->fd, F_SETFL, nonblocking ? flags | O_NONBLOCK : flags & ~O_NONBLOCK);
-}
-
-int bench_wire_send(struct bench_wire *w, const void *bytes, size_t len)
-{
-    const uint8_t *p = bytes;
-    while (len > 0) {
-        ssize_t n = send(w->fd, p, len, MSG_NOSIGNAL);
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0 && errno == EAGAIN) {
-            struct pollfd ready = {.fd = w->fd, .events = POLLOUT};
-            if (poll(&ready, 1, ANSWER_TIMEOUT_S * 1000) == 0)
-                return wire_fail(w, "the server read nothing for %d s", ANSWER_TIMEOUT_S);
-            continue;
-        }
-        if (n < 0)
-            return wire_fail(w, "cannot send: %s", strerror(errno));
-        p += n;
-        len -= (size_t)n;
-    }
-    w->wrote_at_ns = bench_clock_ns();
-    return 0;
-}
-
-ssize_t bench_wire_fill(struct bench_wire *w)
-{
-    if (w->in_at == w->in_end)
-        w->in_at = w->in_end = 0;
-    if (w->in_at > 0) {
-        memmove(w->in, w->in + w->in_at, w->in_end - w->in_at);
-        w->in_end -= w->in_at;
-        w->in_at = 0;
-    }
-    for (;;) {
-        ssize_t n = recv(w->fd, w->in + w->in_end, w->in_cap - w->in_end, 0);
-        if (n > 0) {
-            w->in_end += (size_t)n;
-            return n;
-        }
-        if (n == 0)
-            return wire_fail(w, "the server closed the TCP connection without connection.close");
-        if (errno == EAGAIN)
-            return 0;
-        if (errno != EINTR)
-            return wire_fail(w, "cannot receive: %s", strerror(errno));
-    }
-}
-
-static int wire_connect(struct bench_wire *w, const struct bench_uri *uri)
-{
-    char port[8];
-    snprintf(port, sizeof(port), "%u", uri->port);
-    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM}, *found;
-    int problem = getaddrinfo(uri->host, port, &hints, &found);
-    if (problem != 0)
-        return wire_fail(w, "cannot find host %s: %s", uri->host, gai_strerror(problem));
-    int why = 0;
-    for (struct addrinfo *a = found; a != NULL && w->fd < 0; a = a->ai_next) {
-        w->fd = socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC, a->ai_protocol);
-        if (w->fd >= 0 && connect(w->fd, a->ai_addr, a->ai_addrlen) == 0)
-            break;
-        why = errno;
-        if (w->fd >= 0)
-            close(w->fd);
-        w->fd = -1;
-    }
-    freeaddrinfo(found);
-    if (w->fd < 0)
-        return wire_fail(w, "cannot connect to %s port %u: %s", uri->host, uri->port, strerror(why));
-    int on = 1;
-    setsockopt(w->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-    struct timeval timeout = {.tv_sec = ANSWER_TIMEOUT_S};
-    setsockopt(w->fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
-    return 0;
-}
-
 /* ---- asking and waiting ---- */
 
 int bench_wire_on_method(struct bench_wire *w, enum bench_method method, const struct bench_frame *f)
@@ -376,11 +277,11 @@ int bench_wire_receive(struct bench_wire *w, struct bench_frame *ret_frame)
         if (got < 0)
             return -1;
         if (got == 0) {
-            ssize_t n = bench_wire_fill(w);
+            ssize_t n = bench_socket_fill(&w->socket);
             if (n < 0)
                 return -1;
             if (n == 0)
-                return wire_fail(w, "no answer within %d s", ANSWER_TIMEOUT_S);
+                return wire_fail(w, "no answer within %d s", BENCH_ANSWER_TIMEOUT_S);
             continue;
         }
         if (ret_frame->type == BENCH_FRAME_HEARTBEAT)
@@ -418,7 +319,7 @@ static int wire_ask(struct bench_wire *w, struct bench_writer *out, enum bench_m
     bench_put_frame_end(out);
     if (out->failed)
         return wire_fail(w, "a name is too long for AMQP");
-    if (bench_wire_send(w, out->bytes, out->at) != 0)
+    if (bench_socket_send(&w->socket, out->bytes, out->at) != 0)
         return -1;
     return wire_expect(w, answer, &frame);
 }
@@ -456,7 +357,7 @@ static int login_start_ok(struct bench_wire *w, const struct bench_uri *uri)
     bench_put_longstr(&out, response, user_len + password_len + 2);
     bench_put_shortstr(&out, "en_US");
     bench_put_frame_end(&out);
-    return bench_wire_send(w, out.bytes, out.at);
+    return bench_socket_send(&w->socket, out.bytes, out.at);
 }
 
 /* The agreed value of a limit where 0 means "no limit". */
@@ -481,7 +382,7 @@ static int login_tune(struct bench_wire *w, const struct bench_wire_limits *limi
     w->heartbeat_s = limits->heartbeat_s == UINT16_MAX ? heartbeat_s : limits->heartbeat_s;
     if (frame_max < FRAME_MIN_MAX)
         return wire_fail(w, "frame_max %u is below the %d that AMQP guarantees", frame_max, FRAME_MIN_MAX);
-    if (frame_max > w->in_cap)
+    if (frame_max > w->socket.in_cap)
         return wire_fail(w, "frame_max %u is larger than the input buffer", frame_max);
     w->frame_max = frame_max;
 
@@ -490,14 +391,15 @@ static int login_tune(struct bench_wire *w, const struct bench_wire_limits *limi
     bench_put_u32(&out, frame_max);
     bench_put_u16(&out, w->heartbeat_s);
     bench_put_frame_end(&out);
-    return bench_wire_send(w, out.bytes, out.at);
+    return bench_socket_send(&w->socket, out.bytes, out.at);
 }
 
 static int login(struct bench_wire *w, const struct bench_uri *uri, const struct bench_wire_limits *limits)
 {
     static const uint8_t PROTOCOL[8] = {'A', 'M', 'Q', 'P', 0, 0, 9, 1};
     struct bench_frame f;
-    if (bench_wire_send(w, PROTOCOL, sizeof(PROTOCOL)) != 0 || wire_expect(w, BENCH_CONNECTION_START, &f) != 0)
+    if (bench_socket_send(&w->socket, PROTOCOL, sizeof(PROTOCOL)) != 0 ||
+        wire_expect(w, BENCH_CONNECTION_START, &f) != 0)
         return -1;
     if (login_start_ok(w, uri) != 0 || login_tune(w, limits) != 0)
         return -1;
@@ -518,16 +420,12 @@ static int channel_open(struct bench_wire *w, unsigned channel)
 int bench_wire_open(struct bench_wire *w, const struct bench_uri *uri, const struct bench_wire_limits *limits)
 {
     memset(w, 0, sizeof(*w));
-    w->fd = -1;
+    w->socket.fd = -1;
     w->frame_max = BENCH_FRAME_MAX; /* until tuned; a server may greet with a large property table */
-    w->in_cap = limits->in_bytes;
     uint32_t frame_max = limits->frame_max > 0 ? limits->frame_max : BENCH_FRAME_MAX;
-    if (w->in_cap < frame_max)
-        w->in_cap = frame_max;
-    w->in = malloc(w->in_cap);
-    if (w->in == NULL)
-        return wire_fail(w, "out of memory");
-    if (wire_connect(w, uri) != 0 || login(w, uri, limits) != 0)
+    if (bench_socket_reserve(&w->socket, limits->in_bytes > frame_max ? limits->in_bytes : frame_max) != 0)
+        return -1;
+    if (bench_socket_connect(&w->socket, uri->host, uri->port) != 0 || login(w, uri, limits) != 0)
         return -1;
     w->open = true;
     w->read_at_ns = bench_clock_ns();
@@ -541,16 +439,16 @@ static void say_goodbye(struct bench_wire *w)
 {
     struct timeval timeout = {.tv_sec = CLOSE_TIMEOUT_S};
     uint64_t until_ns = bench_clock_ns() + CLOSE_TIMEOUT_S * BENCH_NS_PER_S;
-    bench_wire_nonblocking(w, false);
-    setsockopt(w->fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
-    setsockopt(w->fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
+    bench_socket_nonblocking(&w->socket, false);
+    setsockopt(w->socket.fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
+    setsockopt(w->socket.fd, SOL_SOCKET, SO_SNDTIMEO, &timeout, sizeof(timeout));
     ASK_BEGIN(out, 0, BENCH_CONNECTION_CLOSE);
     bench_put_u16(&out, 200);
     bench_put_shortstr(&out, "bye");
     bench_put_u32(&out, 0);
     bench_put_frame_end(&out);
     struct bench_frame f;
-    if (bench_wire_send(w, out.bytes, out.at) != 0)
+    if (bench_socket_send(&w->socket, out.bytes, out.at) != 0)
         return;
     while (bench_clock_ns() < until_ns && bench_wire_receive(w, &f) == 0)
         if (f.type == BENCH_FRAME_METHOD && bench_frame_method(&f) == BENCH_CONNECTION_CLOSE_OK)
@@ -559,14 +457,9 @@ static void say_goodbye(struct bench_wire *w)
 
 void bench_wire_close(struct bench_wire *w)
 {
-    if (w->fd >= 0) {
-        if (w->open)
-            say_goodbye(w);
-        close(w->fd);
-    }
-    w->fd = -1;
-    free(w->in);
-    w->in = NULL;
+    if (w->socket.fd >= 0 && w->open)
+        say_goodbye(w);
+    bench_socket_close(&w->socket);
 }
 
 /* ---- methods ---- */

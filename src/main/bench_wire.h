@@ -2,13 +2,15 @@
  * opening. It shares nothing with the broker's own protocol code, so a mistake there cannot hide from the measurement.
  *
  * Life cycle: bench_uri_parse → bench_wire_open (connects, logs in, opens the channel; blocking) → the bench_wire_x calls
- * that ask and wait for the answer (blocking) → either more of those, or bench_wire_nonblocking, then
- * bench_wire_fill / bench_wire_frame_next / write() by the caller's own loop → bench_wire_close.
- * Thread: one owner. Errors: functions answer -1 and leave a sentence in wire->error.
+ * that ask and wait for the answer (blocking) → either more of those, or bench_socket_nonblocking, then
+ * bench_socket_fill / bench_wire_frame_next / bench_socket_write by the caller's own loop → bench_wire_close.
+ * Thread: one owner. Errors: functions answer -1 and leave a sentence in wire->socket.error.
  * Specification: AMQP 0-9-1, sections 2.3 (framing), 4.2 (wire format); RabbitMQ's confirm.select and blocked extension.
  */
 #ifndef MAIN_BENCH_WIRE_H
 #define MAIN_BENCH_WIRE_H
+
+#include "bench_socket.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -134,7 +136,7 @@ struct bench_frame {
 };
 
 struct bench_wire {
-    int fd; /* -1 when closed */
+    struct bench_socket socket;
     uint32_t frame_max;
     uint16_t channel_max;
     uint16_t heartbeat_s;
@@ -142,11 +144,7 @@ struct bench_wire {
     bool open; /* logged in: close politely */
     uint64_t blocked_at_ns;
     uint64_t blocked_ns; /* closed intervals only */
-    uint64_t read_at_ns; /* when bytes last came or went, for heartbeats */
-    uint64_t wrote_at_ns;
-    uint8_t *in;
-    size_t in_at, in_end, in_cap;
-    char error[600];
+    uint64_t read_at_ns; /* when bytes last came, for heartbeats */
 };
 
 struct bench_wire_limits {
@@ -164,7 +162,6 @@ struct bench_queue_kind {
 int bench_wire_open(struct bench_wire *w, const struct bench_uri *uri, const struct bench_wire_limits *limits);
 /* Says connection.close when that is still possible, waits at most 2 s for the answer, frees everything. */
 void bench_wire_close(struct bench_wire *w);
-void bench_wire_nonblocking(struct bench_wire *w, bool nonblocking);
 
 /* Asks and waits. */
 int bench_wire_confirm_select(struct bench_wire *w);
@@ -175,13 +172,8 @@ int bench_wire_qos(struct bench_wire *w, uint16_t prefetch);
 /* offset: where to begin in a stream (first, last, next, a number), or NULL. */
 int bench_wire_consume(struct bench_wire *w, const char *queue, bool no_ack, const char *offset);
 
-/* Writes everything, waiting where it must. */
-int bench_wire_send(struct bench_wire *w, const void *bytes, size_t len);
 /* Waits for the next frame that is not a heartbeat, blocked or unblocked; a close by the server is an error. */
 int bench_wire_receive(struct bench_wire *w, struct bench_frame *ret_frame);
-/* One read; answers bytes read, 0 when a non-blocking socket has none, -1 at an error or end of stream. Drops consumed
- * input, so earlier payloads are void. */
-ssize_t bench_wire_fill(struct bench_wire *w);
 /* Methods any connection may get at any time: close, channel.close, blocked, unblocked, flow, cancel. Answers 0 when it
  * was one of the harmless ones, -1 when the connection or channel is over or the method makes no sense here. */
 int bench_wire_on_method(struct bench_wire *w, enum bench_method method, const struct bench_frame *frame);
@@ -197,10 +189,10 @@ int bench_wire_frame_bad(struct bench_wire *w); /* sets the error text, answers 
  * Inline: it runs three times per delivered message. */
 static inline int bench_wire_frame_next(struct bench_wire *w, struct bench_frame *ret_frame)
 {
-    size_t left = w->in_end - w->in_at;
+    size_t left = w->socket.in_end - w->socket.in_at;
     if (left < BENCH_FRAME_OVERHEAD)
         return 0;
-    const uint8_t *p = w->in + w->in_at;
+    const uint8_t *p = w->socket.in + w->socket.in_at;
     uint32_t len = bench_get_u32(p + 3);
     if (len > w->frame_max - BENCH_FRAME_OVERHEAD)
         return bench_wire_frame_bad(w);
@@ -212,7 +204,7 @@ static inline int bench_wire_frame_next(struct bench_wire *w, struct bench_frame
     ret_frame->channel = bench_get_u16(p + 1);
     ret_frame->len = len;
     ret_frame->payload = p + 7;
-    w->in_at += len + BENCH_FRAME_OVERHEAD;
+    w->socket.in_at += len + BENCH_FRAME_OVERHEAD;
     return 1;
 }
 

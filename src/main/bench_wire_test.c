@@ -66,7 +66,7 @@ static void frame_is_taken_only_when_complete(void **state)
     size_t len = put_ack(bytes, sizeof(bytes));
     assert_int_equal(len, 21);
     for (size_t have = 0; have <= len; have++) {
-        struct bench_wire w = {.fd = -1, .frame_max = 4096, .in = bytes, .in_end = have};
+        struct bench_wire w = {.socket = {.fd = -1, .in = bytes, .in_end = have}, .frame_max = 4096};
         struct bench_frame f = {0};
         assert_int_equal(bench_wire_frame_next(&w, &f), have == len);
         if (have < len)
@@ -74,7 +74,7 @@ static void frame_is_taken_only_when_complete(void **state)
         assert_int_equal(bench_frame_method(&f), BENCH_BASIC_ACK);
         assert_int_equal(f.channel, 1);
         assert_int_equal(bench_get_u64(f.payload + 4), 7);
-        assert_int_equal(w.in_at, len);
+        assert_int_equal(w.socket.in_at, len);
     }
 }
 
@@ -91,11 +91,11 @@ static void wrong_end_and_oversize_are_errors(void **state)
     uint8_t bytes[64];
     size_t len = put_ack(bytes, sizeof(bytes));
     struct bench_frame f;
-    struct bench_wire w = {.fd = -1, .frame_max = 4096, .in = bytes, .in_end = len};
+    struct bench_wire w = {.socket = {.fd = -1, .in = bytes, .in_end = len}, .frame_max = 4096};
     bytes[len - 1] = 0;
     assert_int_equal(bench_wire_frame_next(&w, &f), -1);
     bench_set_u32(bytes + 3, 4096 - BENCH_FRAME_OVERHEAD + 1);
-    w.in_at = 0;
+    w.socket.in_at = 0;
     assert_int_equal(bench_wire_frame_next(&w, &f), -1);
 }
 
@@ -109,11 +109,11 @@ static void close_by_the_server_is_told_in_its_words(void **state)
     bench_put_shortstr(&out, "NOT_FOUND - no queue");
     bench_put_u32(&out, 0);
     bench_put_frame_end(&out);
-    struct bench_wire w = {.fd = -1, .frame_max = 4096, .in = bytes, .in_end = out.at};
+    struct bench_wire w = {.socket = {.fd = -1, .in = bytes, .in_end = out.at}, .frame_max = 4096};
     struct bench_frame f;
     assert_int_equal(bench_wire_frame_next(&w, &f), 1);
     assert_int_equal(bench_wire_on_method(&w, bench_frame_method(&f), &f), -1);
-    assert_string_equal(w.error, "the server closed the channel: 404 NOT_FOUND - no queue");
+    assert_string_equal(w.socket.error, "the server closed the channel: 404 NOT_FOUND - no queue");
 }
 
 int main(void)

@@ -6,6 +6,7 @@
 
 #include "base/mem.h"
 #include "main/bench_amqp.h"
+#include "main/bench_kafka.h"
 #include "main/cli_int.h"
 
 #include <argp.h>
@@ -37,7 +38,7 @@ static const struct command_row rows[] = {
     {"alarm", cli_admin, "raise or clear an alarm by hand: publishers wait"},
     {"connection", cli_admin, "close a connection"},
     {"compact", cli_admin, "compact the journal now"},
-    {"bench", run_bench, "bench amqp: load any AMQP 0-9-1 server and report rates and latencies"},
+    {"bench", run_bench, "bench amqp, bench kafka: load any AMQP 0-9-1 or Kafka server, report rates and latencies"},
     {"check", cli_check, "verify a stopped data folder from end to end: says what is wrong, where, and what to do"},
     {"salvage", cli_check, "copy what is readable of a damaged data folder into a new one"},
     {"backup", cli_backup, "copy the data folder of a running broker"},
@@ -78,12 +79,20 @@ static int run_help(int argc, char **argv)
 
 static int run_bench(int argc, char **argv)
 {
-    if (argc < 2 || strcmp(argv[1], "amqp") != 0) {
-        fputs("usage: millrace bench amqp [OPTION...]\n", stderr);
-        return END_USAGE;
-    }
-    argv[1] = (char *)"millrace bench amqp";
-    return bench_amqp_main(argc - 1, argv + 1);
+    static const struct {
+        const char *word, *name;
+        int (*run)(int argc, char **argv);
+    } protocols[] = {
+        {"amqp", "millrace bench amqp", bench_amqp_main},
+        {"kafka", "millrace bench kafka", bench_kafka_main},
+    };
+    for (size_t i = 0; argc > 1 && i < ARRAY_LEN(protocols); i++)
+        if (strcmp(argv[1], protocols[i].word) == 0) {
+            argv[1] = (char *)protocols[i].name;
+            return protocols[i].run(argc - 1, argv + 1);
+        }
+    fputs("usage: millrace bench amqp [OPTION...]\n       millrace bench kafka [OPTION...]\n", stderr);
+    return END_USAGE;
 }
 
 int cli_main(int argc, char **argv)

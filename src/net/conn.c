@@ -26,6 +26,9 @@
 #define LINGER_NS (1 * NS_PER_S)
 #define HANGUP_GRACE_NS (1 * NS_PER_S)
 #define LAST_WORDS_NS (5 * NS_PER_S) /* for a peer that does not read what want_close waits for */
+#define STUCK_NS (10 * NS_PER_S)     /* for a peer that takes nothing of a file that has lost its name */
+#define FLUSH_BYTES (2u << 20)       /* of one connection in a row, as far as there is more in its queue */
+#define SEND_FILE_MAX (512u * 1024)  /* at once: the rest of a piece has its turn */
 #define READ_SMALL (16u * 1024)      /* gulp while the engine's frames are small: before login */
 
 struct conn {
@@ -36,7 +39,9 @@ struct conn {
     struct list ready_link;
     struct timer timer; /* the engine's tick, the grace after a hang-up, or the end of lingering */
     mono_t cut_at;      /* a peer that hung up, or does not take our last words, is cut off then; MONO_NEVER: not */
-    uint8_t *in;        /* unconsumed bytes: in[in_at .. in_at + in_len) */
+    mono_t
+        stuck_at; /* when it will have taken nothing for long of what has a file in it; MONO_NEVER: it takes, or no file */
+    uint8_t *in; /* unconsumed bytes: in[in_at .. in_at + in_len) */
     uint32_t in_at, in_len, in_cap;
     int fd;
     bool readable, writable, hung_up, dead;
@@ -105,6 +110,7 @@ struct conn *conn_open(struct loop *loop, int fd, const struct os_peer *peer, co
                           .loop = loop,
                           .engine = engine,
                           .cut_at = MONO_NEVER,
+                          .stuck_at = MONO_NEVER,
                           .fd = fd,
                           .readable = true,
                           .writable = true};
@@ -224,6 +230,15 @@ static void on_events(struct os_poll_target *target, unsigned events)
     }
 }
 
+/* Room on the disk is not given back while somebody has a file that was dropped open: not for ever, then. */
+static bool is_stuck(struct conn *conn)
+{
+    if (conn->stuck_at > conn->loop->now)
+        return false;
+    conn->stuck_at = conn->loop->now + STUCK_NS;
+    return outq_has_orphan(&conn->engine->out);
+}
+
 static void on_timer(void *arg, struct timer *timer)
 {
     struct loop *loop = arg;
@@ -237,10 +252,16 @@ static void on_timer(void *arg, struct timer *timer)
         return;
     }
     struct engine *engine = conn->engine;
+    if (is_stuck(conn)) {
+        log_event(loop->options.log, LOG_piece_not_taken, log_str("peer", engine->peer));
+        conn_close(conn);
+        return;
+    }
     engine->now = loop->now;
     if (engine->next_tick <= loop->now)
         engine->next_tick = engine->ops->tick(engine, loop->now);
     timer_lower(conn, conn->cut_at);
+    timer_lower(conn, conn->stuck_at);
     engine_settled(conn);
 }
 
@@ -400,6 +421,7 @@ static bool sent(struct conn *conn, int64_t n)
         return false;
     conn->loop->totals.writes++;
     conn->loop->totals.bytes_out += (uint64_t)n;
+    conn->stuck_at = MONO_NEVER;
     outq_consume(&conn->engine->out, (size_t)n);
     return true;
 }
@@ -447,7 +469,8 @@ static bool write_copied(struct conn *conn, const struct file_piece *piece)
 
 static bool write_file(struct conn *conn, const struct file_piece *piece)
 {
-    int64_t n = piece->file->fd < 0 ? -EINVAL : os_send_file(conn->fd, piece->file->fd, piece->position, piece->len);
+    size_t len = piece->len < SEND_FILE_MAX ? piece->len : SEND_FILE_MAX;
+    int64_t n = piece->file->fd < 0 ? -EINVAL : os_send_file(conn->fd, piece->file->fd, piece->position, len);
     if (n == -EINVAL || n == -ENOSYS)
         return write_copied(conn, piece);
     if (n == 0 || n == -EIO) {
@@ -457,14 +480,23 @@ static bool write_file(struct conn *conn, const struct file_piece *piece)
     return sent(conn, n); /* a short count may be the file's doing: only -EAGAIN says that the socket is full */
 }
 
-/* Writes until the queue is empty or the socket full; false when the connection is gone. */
+/* Writes until the queue is empty, the socket full, or others want their turn; false when the connection is gone. */
 static bool write_out(struct conn *conn)
 {
     struct file_piece piece;
     bool more = true;
-    while (more && conn->writable && conn->engine->out.len)
+    const size_t before = conn->engine->out.len;
+    while (more && conn->writable && conn->engine->out.len && before - conn->engine->out.len < FLUSH_BYTES)
         more = outq_peek_file(&conn->engine->out, &piece) ? write_file(conn, &piece) : write_memory(conn);
-    return !conn->dead;
+    if (conn->dead)
+        return false;
+    if (conn->writable && conn->engine->out.len)
+        engine_dirty(conn->engine);
+    else if (conn->stuck_at == MONO_NEVER && conn->engine->out.files) {
+        conn->stuck_at = conn->loop->now + STUCK_NS;
+        timer_lower(conn, conn->stuck_at);
+    }
+    return true;
 }
 
 static bool has_drained(size_t before, size_t after)

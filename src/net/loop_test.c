@@ -103,12 +103,17 @@ static struct engine *echo_make(void *owner, void *arg, const struct os_peer *pe
 
 static const struct engine_factory echo_factory = {echo_make, NULL};
 
-static struct loop *make_loop(void)
+static struct loop *make_loop_on(struct os *os)
 {
-    struct loop_options options = {.os = os_posix()};
+    struct loop_options options = {.os = os};
     struct loop *loop;
     assert_int_equal(loop_new(&options, &loop), 0);
     return loop;
+}
+
+static struct loop *make_loop(void)
+{
+    return make_loop_on(os_posix());
 }
 
 /* A connected pair; one end belongs to the loop, the other is answered, non-blocking. */
@@ -617,6 +622,64 @@ static void short_file_closes_its_connection(void **state)
     }
 }
 
+struct fast_clock { /* the real one, ahead of itself */
+    struct os os;
+    mono_t ahead;
+};
+
+static mono_t fast_now(struct os *os)
+{
+    return os_posix()->now_mono(os_posix()) + ((struct fast_clock *)os)->ahead;
+}
+
+static void seconds(struct loop *loop, struct fast_clock *fast, unsigned n)
+{
+    for (unsigned i = 0; i < 2 * n; i++) {
+        fast->ahead += NS_PER_S / 2;
+        loop_tick(loop, false);
+    }
+}
+
+/* Who takes nothing is let go when what he has keeps room on the disk, and not before he has had his time. */
+static void file_without_name_is_not_kept_for_ever(void **state)
+{
+    (void)state;
+    for (unsigned takes = 0; takes < 2; takes++) {
+        struct fast_clock fast = {.os = *os_posix()};
+        struct counted_os counted;
+        struct counted_file *file = make_file(&counted, false);
+        static uint8_t back[200000];
+        fast.os.now_mono = fast_now;
+        set_up(0);
+        struct loop *loop = make_loop_on(&fast.os);
+        int fd = connect_pair(loop), deaf = connect_pair(loop);
+        loop_tick(loop, false);
+        struct outq *out = &seen.last->engine.out; /* of the second */
+        outq_put(out, "head", 4);
+        lend_file(out, file, 0, FILE_LEN);
+        engine_dirty(&seen.last->engine);
+        seconds(loop, &fast, 65);
+        assert_int_equal(seen.closed, 0); /* it has its name: nobody minds */
+        atomic_store(&file->orphan, true);
+        counted_file_unref(file);
+        if (takes) {
+            seconds(loop, &fast, 2);
+            while (recv(deaf, back, sizeof back, 0) > 0)
+                continue;
+            seconds(loop, &fast, 9);
+            assert_int_equal(seen.closed, 0);
+            assert_int_equal(counted.closed, 0);
+        }
+        seconds(loop, &fast, takes ? 2 : 10);
+        assert_int_equal(seen.closed, 1);
+        assert_int_equal(counted.closed, 1);
+        talk(loop, fd, 100, 10, 65536);
+        close(fd);
+        close(deaf);
+        loop_free(&loop);
+    }
+}
+
 static void peer_that_goes_gives_the_file_back(void **state)
 {
     (void)state;
@@ -661,6 +724,7 @@ int main(void)
         cmocka_unit_test(failed_allocations_cost_one_connection),
         cmocka_unit_test(file_pieces_arrive_whole),
         cmocka_unit_test(short_file_closes_its_connection),
+        cmocka_unit_test(file_without_name_is_not_kept_for_ever),
         cmocka_unit_test(peer_that_goes_gives_the_file_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

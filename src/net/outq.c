@@ -28,6 +28,7 @@ void outq_init(struct outq *q)
 {
     list_init(&q->pieces);
     q->len = 0;
+    q->files = 0;
     q->failed = false;
 }
 
@@ -44,6 +45,7 @@ void outq_fini(struct outq *q)
     LIST_EACH(&q->pieces, node, after)
     piece_free(CONTAINER_OF(node, struct piece, link));
     q->len = 0;
+    q->files = 0;
 }
 
 static struct piece *last_piece(const struct outq *q)
@@ -136,6 +138,7 @@ static bool is_file(const struct piece *piece)
 void outq_lend_file(struct outq *q, struct file_piece *lent)
 {
     struct piece *piece = q->failed || lent->len == 0 ? NULL : mem_alloc_as(MEM_CONNECTIONS, sizeof *piece);
+    CHECK(lent->file || !lent->len);
     if (!piece) {
         if (lent->len)
             q->failed = true;
@@ -145,6 +148,7 @@ void outq_lend_file(struct outq *q, struct file_piece *lent)
     *piece = (struct piece){.len = lent->len, .release = release_file, .owner = lent->file, .position = lent->position};
     list_insert(&q->pieces, &piece->link);
     q->len += lent->len;
+    q->files++;
     *lent = (struct file_piece){0};
 }
 
@@ -158,6 +162,18 @@ bool outq_peek_file(const struct outq *q, struct file_piece *ret)
         if (is_file(piece))
             *ret = (struct file_piece){.file = piece->owner, .position = piece->position, .len = piece->len};
         return is_file(piece);
+    }
+    return false;
+}
+
+bool outq_has_orphan(const struct outq *q)
+{
+    LIST_EACH(&q->pieces, node, after)
+    {
+        const struct piece *piece = CONTAINER_OF(node, struct piece, link);
+        const struct counted_file *file = piece->owner;
+        if (is_file(piece) && atomic_load_explicit(&file->orphan, memory_order_relaxed))
+            return true;
     }
     return false;
 }
@@ -191,6 +207,7 @@ void outq_consume(struct outq *q, size_t n)
         n -= part;
         if (piece->len)
             return;
+        q->files -= is_file(piece);
         piece_free(piece);
     }
 }

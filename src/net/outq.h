@@ -20,8 +20,9 @@
 
 struct outq {
     struct list pieces;
-    size_t len;  /* bytes waiting, those in files too */
-    bool failed; /* memory was refused: the connection must be closed */
+    size_t len;     /* bytes waiting, those in files too */
+    uint32_t files; /* pieces of files among them */
+    bool failed;    /* memory was refused: the connection must be closed */
 };
 
 void outq_init(struct outq *q);
@@ -42,6 +43,8 @@ void outq_lend_file(struct outq *q, struct file_piece *piece);
 int outq_peek(const struct outq *q, struct iovec *ret, int max);
 /* True: a piece of a file is what has to leave next, and *ret is what is left of it, a loan until outq_consume. */
 bool outq_peek_file(const struct outq *q, struct file_piece *ret);
+/* Is there a piece of a file that has no name any more? */
+bool outq_has_orphan(const struct outq *q);
 /* The first n bytes have left. */
 void outq_consume(struct outq *q, size_t n);
 

@@ -31,6 +31,7 @@ struct os {
     int (*close)(struct os *os, int fd);
     int64_t (*pread)(struct os *os, int fd, void *ret, size_t len, uint64_t offset);
     int (*pwrite)(struct os *os, int fd, const void *bytes, size_t len, uint64_t offset); /* all of it, or an error */
+    void (*will_read)(struct os *os, int fd, uint64_t offset, uint64_t len);              /* soon: a hint */
     int (*fdatasync)(struct os *os, int fd); /* an error is final for the file's unsynced pages: never retry */
     int (*size)(struct os *os, int fd, uint64_t *ret_size);
     int (*truncate)(struct os *os, int fd, uint64_t size);

@@ -499,6 +499,14 @@ static int sim_pwrite(struct os *os, int fd, const void *bytes, size_t len, uint
     return err;
 }
 
+static void sim_will_read(struct os *os, int fd, uint64_t offset, uint64_t len)
+{
+    (void)os;
+    (void)fd;
+    (void)offset;
+    (void)len;
+}
+
 static int sim_fdatasync(struct os *os, int fd)
 {
     struct os_sim *sim = sim_of(os);
@@ -708,6 +716,7 @@ struct os_sim *os_sim_new(uint64_t seed)
         .close = sim_close,
         .pread = sim_pread,
         .pwrite = sim_pwrite,
+        .will_read = sim_will_read,
         .fdatasync = sim_fdatasync,
         .size = sim_size,
         .truncate = sim_truncate,

@@ -228,7 +228,7 @@ static bool lent_idle(const struct stream_fd *lent)
 static bool readers_give_up(struct stream_files *files)
 {
     bool any = false;
-    for (unsigned i = 0; i < files->lent_max; i++)
+    for (unsigned i = 0; i < files->lent_len; i++)
         if (lent_idle(&files->lent[i])) {
             lent_close(files, segment_of(&files->lent[i]));
             any = true;
@@ -323,20 +323,26 @@ static int fd_for_reading(struct stream_files *files, struct stream_partition *p
     return 0;
 }
 
-/* A free place, or that of the least recently used that nobody holds; NULL: there is none. */
+/* A free place, or that of the least recently used that nobody holds, when there are many; NULL: there is none. */
 static struct stream_fd *lent_place(struct stream_files *files)
 {
-    struct stream_fd *oldest = NULL;
-    for (unsigned i = 0; i < files->lent_max; i++) {
+    struct stream_fd *oldest = NULL, *unused = NULL;
+    unsigned open = 0;
+    for (unsigned i = 0; i < files->lent_len; i++) {
         struct stream_fd *lent = &files->lent[i];
+        open += lent->partition != NULL;
         if (!lent->partition)
-            return lent;
-        if (lent_idle(lent) && (!oldest || lent->used < oldest->used))
+            unused = unused ? unused : lent;
+        else if (lent_idle(lent) && (!oldest || lent->used < oldest->used))
             oldest = lent;
     }
-    if (oldest)
+    if (oldest && (open >= STREAM_LENT_KEPT || open == files->lent_max)) {
         lent_close(files, segment_of(oldest));
-    return oldest;
+        return oldest;
+    }
+    if (!unused && files->lent_len < files->lent_max)
+        unused = &files->lent[files->lent_len++];
+    return unused;
 }
 
 int stream_files_lend(struct stream_files *files, struct stream_partition *partition, struct stream_segment *segment,
@@ -367,6 +373,12 @@ int stream_files_lend(struct stream_files *files, struct stream_partition *parti
     files->lent[segment->lent].used = ++files->uses;
     *ret = files->lent[segment->lent].file;
     return 0;
+}
+
+void stream_files_warm(struct stream_files *files, const struct stream_segment *segment, uint64_t at, size_t len)
+{
+    if (segment->lent >= 0)
+        files->os->will_read(files->os, files->lent[segment->lent].fd, at, len);
 }
 
 /* ---------------------------------------------------------------------------------------------------------------- boot */
@@ -606,6 +618,8 @@ static void segment_remove(struct stream_files *files, struct stream_partition *
     struct stream_fd *reader = reader_with(files, partition, base);
     set_dirty(partition, segment, false);
     writer_close(files, segment);
+    if (segment->lent >= 0)
+        atomic_store_explicit(&files->lent[segment->lent].file->orphan, true, memory_order_relaxed);
     lent_close(files, segment);
     if (partition->fetched.base == base)
         partition->fetched.position = 0;
@@ -856,7 +870,7 @@ void stream_files_forget(struct stream_files *files, struct stream_partition *pa
 void stream_files_close(struct stream_files *files)
 {
     readers_give_up(files);
-    for (unsigned i = 0; i < files->lent_max; i++)
+    for (unsigned i = 0; i < files->lent_len; i++)
         if (files->lent[i].partition)
             lent_close(files, segment_of(&files->lent[i]));
     for (uint32_t i = 0; i < files->writers_max; i++)

@@ -19,7 +19,8 @@
 
 #define STREAM_WRITERS_MAX 256u
 #define STREAM_READERS_MAX 32u
-#define STREAM_LENT_MAX 256u    /* files of which pieces are lent, or were */
+#define STREAM_LENT_MAX 4096u   /* files of which pieces are lent */
+#define STREAM_LENT_KEPT 256u   /* open, above which those that nobody holds make room */
 #define STREAM_INDEXES_KEPT 16u /* of sealed files */
 
 struct stream_segment {
@@ -81,7 +82,7 @@ struct stream_files {
     int folder_failed; /* the folder's sync failed with that: final for names that were not durable then */
     uint64_t count;    /* of files */
 
-    uint32_t writers_max, lent_max;
+    uint32_t writers_max, lent_max, lent_len;
     struct stream_fd writers[STREAM_WRITERS_MAX], readers[STREAM_READERS_MAX], lent[STREAM_LENT_MAX];
     struct stream_kept_index indexes[STREAM_INDEXES_KEPT];
     uint64_t uses;
@@ -141,6 +142,9 @@ MUST_USE int stream_files_size(struct stream_files *files, struct stream_partiti
  * here. The file may be dropped, the handle goes on. -EILSEQ: missing; -EMFILE: as many files as may be are being sent. */
 MUST_USE int stream_files_lend(struct stream_files *files, struct stream_partition *partition,
                                struct stream_segment *segment, struct counted_file **ret);
+
+/* Somebody will send these bytes of a file that was lent: they are read from the disk from now on, if they have to be. */
+void stream_files_warm(struct stream_files *files, const struct stream_segment *segment, uint64_t at, size_t len);
 
 /* The kept index of a sealed segment, a loan until the next call of any function here; NULL: none is kept. */
 struct stream_index *stream_files_index(struct stream_files *files, const struct stream_partition *partition,

@@ -62,6 +62,19 @@ const struct stream_mark *stream_index_find(const struct stream_index *index, ui
     return low ? &index->marks[low - 1] : NULL;
 }
 
+const struct stream_mark *stream_index_find_within(const struct stream_index *index, uint64_t delta, uint64_t position)
+{
+    uint32_t low = 0, high = index->count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (index->marks[middle].delta <= delta && index->marks[middle].position <= position)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low ? &index->marks[low - 1] : NULL;
+}
+
 const struct stream_mark *stream_index_find_time(const struct stream_index *index, wall_t timestamp)
 {
     uint32_t low = 0, high = index->count;

@@ -25,6 +25,8 @@ void stream_index_note(struct stream_index *index, const struct stream_mark *mar
 void stream_index_cut(struct stream_index *index, uint64_t position);
 /* The last batch that begins at delta or before; NULL: none. */
 const struct stream_mark *stream_index_find(const struct stream_index *index, uint64_t delta);
+/* The last batch that begins at delta or before, and at position or before; NULL: none. */
+const struct stream_mark *stream_index_find_within(const struct stream_index *index, uint64_t delta, uint64_t position);
 /* The last batch before which every timestamp is below; NULL: none. */
 const struct stream_mark *stream_index_find_time(const struct stream_index *index, wall_t timestamp);
 

@@ -19,6 +19,8 @@
 
 #define PIECE_LITTLE (64u * 1024)
 #define FETCH_STEP (16u * 1024) /* read at once where only headers are wanted; shorter batches stand in it together */
+#define LEAP_MIN (4u * STREAM_INDEX_STRIDE) /* of a run: its middle is not walked through then */
+#define WARM_MAX (2u << 20)                 /* of a run that nobody has just written: read ahead of who sends it */
 #define BUFFER_KEPT (2 * STREAM_PIECE_BYTES)
 
 void stream_scan_fini(struct stream_scan *scan)
@@ -409,10 +411,28 @@ static int fetch_doubted(struct stream_scan *scan, struct stream_run *run, const
     return fail(scan, -EILSEQ, what);
 }
 
+/* The first batch of a long run is known: over those of which the index says that they all belong to it. */
+static bool fetch_leap(struct stream_scan *scan, struct stream_run *run)
+{
+    uint64_t position = scan->position, expected = scan->expected;
+    uint64_t left = segment_of(scan)->extent.bytes - position;
+    if (run->bytes_max < LEAP_MIN || left < LEAP_MIN)
+        return false;
+    const struct stream_index *index = index_of(scan); /* which may have moved the scan */
+    const struct stream_mark *mark =
+        stream_index_find_within(index, run->until - scan->base, run->piece.position + run->bytes_max);
+    scan->position = position;
+    scan->expected = expected;
+    scan_jump(scan, mark);
+    run->piece.len = (size_t)(scan->position - run->piece.position);
+    return scan->position > position;
+}
+
 /* Headers only: what is behind them the reader of the piece will see. 0: the segment ends here; 1: enough. */
-static int fetch_segment(struct stream_scan *scan, struct stream_run *run)
+static int fetch_segment(struct stream_scan *scan, struct stream_run *run, bool leaps)
 {
     struct record_batch batch, last = {0};
+    bool leapt = false;
     int err;
     fetch_jump(scan, run);
     scan->piece = FETCH_STEP;
@@ -426,7 +446,18 @@ static int fetch_segment(struct stream_scan *scan, struct stream_run *run)
             last = batch;
         }
         step_over(scan, &batch);
+        if (leaps && run->piece.len) {
+            leapt = fetch_leap(scan, run);
+            leaps = false;
+            if (leapt)
+                last.bytes = 0;
+        }
         scan->piece = batch.bytes < FETCH_STEP ? FETCH_STEP : RECORD_BATCH_HEADER;
+    }
+    if (err == -EILSEQ && leapt && !last.bytes) { /* damage where the leap ended: step by step, then */
+        run->piece.len = 0;
+        stream_scan_at(scan, scan->partition, segment_of(scan), LAYOUT_BLOCK, scan->base);
+        return fetch_segment(scan, run, false);
     }
     if (err == -EILSEQ && run->piece.len)
         err = fetch_doubted(scan, run, &last);
@@ -448,8 +479,11 @@ int stream_scan_fetch(struct stream_scan *scan, struct stream_partition *partiti
             break;
         }
         counted_file_ref(run->piece.file); /* now: reading may need its descriptor */
-        done = fetch_segment(scan, run);
+        done = fetch_segment(scan, run, true);
         if (run->piece.len) {
+            if (partition->segments[scan->segment].writer < 0)
+                stream_files_warm(scan->files, segment, run->piece.position,
+                                  run->piece.len < WARM_MAX ? run->piece.len : WARM_MAX);
             partition->fetched.base = scan->base;
             partition->fetched.offset = run->next = scan->expected;
             partition->fetched.position = scan->position;

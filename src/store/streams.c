@@ -415,6 +415,8 @@ static int fetch_row(struct streams *streams, struct fetch_row *row, size_t room
     if (!partition)
         return 0;
     int err = stream_scan_fetch(&streams->scan, partition, &run);
+    if (!first && (err == -EMFILE || err == -ENOMEM))
+        err = 0; /* what came before makes an answer: who gets nothing now asks again, when that has been sent */
     if (err)
         complain_of_read(
             streams, partition,

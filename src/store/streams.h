@@ -46,7 +46,7 @@ struct streams_options {
     const char *dir;                /* data folder; the files live in dir/str */
     uint8_t uuid[STREAMS_UUID_LEN]; /* the journal's */
     uint32_t writers_max;           /* descriptors for writing; 0: 256, which is the most */
-    uint32_t lent_max;              /* files of which pieces are lent; the same */
+    uint32_t lent_max;              /* files of which pieces are lent; 0: 4096, which is the most */
     uint32_t keys_max;              /* places for keys of a compaction, a power of two; 0: 512 Ki */
     uint64_t compact_rate;          /* bytes that a compaction reads in a second; 0: no limit */
     /* All may be NULL; on the streams' thread. As in store.h. */

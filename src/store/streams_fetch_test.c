@@ -4,6 +4,8 @@
 
 #include <errno.h>
 
+#define LEAP_READ (64u * 1024)
+
 /* What a fetch must answer, made from all bytes of the files. */
 struct fetched {
     uint64_t base, position, next;
@@ -127,6 +129,93 @@ static void fetch_at_the_end(void **state)
     rig_free(rig);
 }
 
+/* A long run of short batches: its middle is not read, whatever is asked for, and damage shows where it begins. */
+static void fetch_long(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new(25);
+    struct streams_stats before, after;
+    rig->segment_bytes = 8u << 20;
+    rig_open(rig);
+    struct part *part = rig_part(rig, 6, 1, 40);
+    for (unsigned i = 0; i < 3000; i++)
+        rig_write_now(rig, part, 1 + i % 3);
+    uint64_t end = part->now->tail.end, bytes = part->now->tail.bytes;
+    assert_true(bytes > 700000 && part->now->count == 0);
+    for (unsigned i = 0; i < 60; i++) {
+        uint64_t first = 40 + rig_draw(&rig->dice) % (end - 40);
+        uint64_t until = i % 2 ? end : first + 1 + rig_draw(&rig->dice) % (end - first);
+        streams_stats(rig->streams, &before);
+        fetch_compared(rig, part, first, until, (uint32_t)(rig_draw(&rig->dice) % (i % 3 ? 2 * bytes : 100000)));
+        streams_stats(rig->streams, &after);
+        assert_true(after.bytes_read - before.bytes_read <= 6 * 16384 + LEAP_READ);
+    }
+    rig_sync_now(rig, part);
+    const char *path = path_of(part, 40);
+    struct slice file = os_sim_peek(rig->sim, path);
+    struct reader r = reader_of(slice_of(file.ptr + LAYOUT_BLOCK, bytes - LAYOUT_BLOCK));
+    struct record_batch batch;
+    struct slice one;
+    unsigned seen = 0, leapt = 0;
+    rig->damaged = true;
+    for (unsigned n = 0; record_batch_take(&r, &batch, &one) == RECORD_OK; n++) {
+        uint64_t next = 0, at = (uint64_t)(one.ptr - file.ptr), until = (uint64_t)batch.base_offset + 20;
+        until = until < end ? until : end;
+        if (n < 10 || n % 7)
+            continue;
+        assert_true(os_sim_flip(rig->sim, path, at + 6, 1));
+        assert_int_equal(rig_fetch(rig, part, 40, until, UINT32_MAX, &next), 0);
+        seen += (int64_t)next == batch.base_offset;
+        leapt += (int64_t)next > batch.base_offset;
+        assert_true((int64_t)next >= batch.base_offset);
+        assert_int_equal(rig_fetch(rig, part, (uint64_t)batch.base_offset, end, UINT32_MAX, &next), -EILSEQ);
+        assert_true(os_sim_flip(rig->sim, path, at + 6, 1));
+    }
+    assert_true(seen > 50 && leapt > 50);
+    rig_free(rig);
+}
+
+/* What the answer has room for is shared by its rows, in their order. */
+static void rows_share_an_answer(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new(26);
+    rig->options.lent_max = 3;
+    rig_open(rig);
+    size_t len[5];
+    uint64_t next;
+    for (unsigned i = 0; i < 5; i++) {
+        struct part *part = rig_part(rig, 1, i, 0);
+        rig_write_now(rig, part, 3);
+        assert_int_equal(rig_fetch(rig, part, 0, 3, UINT32_MAX, &next), 0);
+        len[i] = rig->piece.len;
+        file_piece_fini(&rig->piece);
+    }
+    for (unsigned round = 0; round < 3; round++) {
+        struct fetch *fetch = fetch_new(FETCH_RECORDS, 5);
+        static const uint32_t wanted[][5] = {{1, 1, 0, 0, 0}, {0, 1, 1, 0, 0}, {1, 1, 1, 0, 0}};
+        fetch->bytes_max = round == 0 ? (uint32_t)(len[0] + len[1]) : round == 1 ? (uint32_t)len[2] : UINT32_MAX;
+        for (unsigned i = 0; i < 5; i++)
+            fetch->rows[i] = (struct fetch_row){
+                .stream = 1, .partition = i, .until = 3, .bytes_max = round == 1 && i == 1 ? 0 : 9999};
+        if (round == 1) {
+            fetch->rows[0].result = FETCH_UNKNOWN; /* and nothing is looked at */
+            fetch->bytes_max = (uint32_t)(len[1] + len[2]);
+        }
+        struct stream_job *job = fetch->job;
+        assert_true(streams_submit(rig->streams, &job) && streams_step(rig->streams));
+        job = streams_take(rig->streams);
+        assert_int_equal(job->err, 0);
+        for (unsigned i = 0; i < 5; i++) {
+            assert_int_equal(fetch->rows[i].piece.len, wanted[round][i] ? len[i] : 0);
+            assert_int_equal(fetch->rows[i].err,
+                             0); /* three files are open, in the last round: no error, but nothing */
+        }
+        stream_job_free(&rig->heap, &job);
+    }
+    rig_free(rig);
+}
+
 /* What retention takes is read to its end by those who have it, and then closed. */
 static void fetched_and_dropped(void **state)
 {
@@ -247,6 +336,9 @@ int main(void)
         BATCHES(fetch_at_the_end),
         cmocka_unit_test(fetch_any),
         cmocka_unit_test(fetch_at_the_end),
+        BATCHES(fetch_long),
+        cmocka_unit_test(fetch_long),
+        cmocka_unit_test(rows_share_an_answer),
         cmocka_unit_test(fetched_and_dropped),
         cmocka_unit_test_prestate(fetched_files_are_bounded, &disk_has),
         cmocka_unit_test_prestate(fetched_files_are_bounded, &allowed),

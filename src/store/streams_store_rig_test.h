@@ -50,6 +50,7 @@ struct rig {
     wall_t seal_before;
     uint32_t body_max;
     struct file_piece piece; /* of the last fetch */
+    bool damaged;            /* by the test: batches have other offsets */
 };
 
 static inline void on_fault(void *arg, int err, const char *sentence)
@@ -275,7 +276,7 @@ static inline void check_items(struct rig *rig, const struct part *part, const s
 
 /* Whole batches with good checksums that join, from the one with `offset` or the next on, none that ends above `until`. Behind
  * the last. */
-static inline uint64_t check_piece(const struct fetch *fetch)
+static inline uint64_t check_piece(const struct rig *rig, const struct fetch *fetch)
 {
     const struct fetch_row *row = &fetch->rows[0];
     const struct file_piece *piece = &row->piece;
@@ -296,9 +297,9 @@ static inline uint64_t check_piece(const struct fetch *fetch)
     unsigned count = 0;
     while (record_batch_take(&r, &batch, &one) == RECORD_OK) {
         assert_true(record_batch_crc_ok(one));
-        assert_true(count == 0 || (uint64_t)batch.base_offset >= at);
+        assert_true(count == 0 || (uint64_t)batch.base_offset >= at || rig->damaged);
         at = (uint64_t)record_batch_last_offset(&batch) + 1;
-        assert_true(at > row->offset && at <= row->until);
+        assert_true((at > row->offset && at <= row->until) || rig->damaged);
         count++;
     }
     assert_true(reader_ok(&r) && r.left == 0);
@@ -336,7 +337,7 @@ static inline int rig_take_next(struct rig *rig, uint64_t *ret)
         case STREAM_FETCH:
             assert_true(!err || !job->fetch->rows[0].piece.file);
             if (!err)
-                job->next = check_piece(job->fetch);
+                job->next = check_piece(rig, job->fetch);
             file_piece_fini(&rig->piece);
             rig->piece = job->fetch->rows[0].piece; /* the last one is held */
             job->fetch->rows[0].piece = (struct file_piece){0};

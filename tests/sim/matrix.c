@@ -287,6 +287,12 @@ static int spy_pwrite(struct os *os, int fd, const void *bytes, size_t len, uint
     return err;
 }
 
+static void spy_will_read(struct os *os, int fd, uint64_t offset, uint64_t len)
+{
+    struct spy *spy = spy_of(os);
+    spy->under->will_read(spy->under, fd, offset, len);
+}
+
 static int spy_fdatasync(struct os *os, int fd)
 {
     struct spy *spy = spy_of(os);
@@ -405,6 +411,7 @@ static void spy_on(struct spy *spy, struct os_sim *disk)
                           .close = spy_close,
                           .pread = spy_pread,
                           .pwrite = spy_pwrite,
+                          .will_read = spy_will_read,
                           .fdatasync = spy_fdatasync,
                           .size = spy_size,
                           .truncate = spy_truncate,

@@ -16,7 +16,8 @@ static void versions_say_what_has_a_handler(void **state)
     struct krig *k = krig_new();
     for (uint8_t version = 0; version <= 4; version++) {
         const struct kafka_api_versions_response *said =
-            KASK(k, api_versions, version, .client_software_name = slice_str("rig"));
+            KASK(k, api_versions, version, .client_software_name = slice_str("rig"),
+                 .client_software_version = slice_str("1.0"));
         assert_non_null(said);
         assert_int_equal(said->error_code, 0);
         bool produce = false;
@@ -262,7 +263,7 @@ static void produce_errors(void **state)
     assert_int_equal(said->record_errors.at[0].batch_index, 0);
     b.bytes[b.made.len - 1] ^= 1;
     assert_int_equal(krig_produce(k, "t", 0, b.made)->error_code, KAFKA_ERR_CORRUPT_MESSAGE);
-    assert_int_equal(krig_produce(k, "t", 0, slice_of(b.bytes, 60))->error_code, KAFKA_ERR_CORRUPT_MESSAGE);
+    assert_int_equal(krig_produce(k, "t", 0, slice_of(b.bytes, 60))->error_code, KAFKA_ERR_INVALID_RECORD);
     assert_int_equal(krig_produce(k, "t", 0, slice_of(b.bytes, 0))->error_code, KAFKA_ERR_INVALID_RECORD);
     k->options.batch_bytes_max = 64;
     assert_int_equal(krig_produce(k, "t", 0, krig_batch(k, &b, 0, 2, true))->error_code, KAFKA_ERR_MESSAGE_TOO_LARGE);
@@ -340,7 +341,8 @@ static void storm(struct krig *k)
 {
     struct krig_batch b;
     krig_put(k, KAFKA_API_api_versions, 3,
-             &(struct kafka_api_versions_request){.client_software_name = slice_str("r")});
+             &(struct kafka_api_versions_request){.client_software_name = slice_str("r"),
+                                                  .client_software_version = slice_str("1")});
     krig_put_produce(k, 9, -1, "t", 0, krig_batch(k, &b, 0, 3, false));
     krig_put_produce(k, 3, 1, "none", 0, b.made);
     krig_put(k, KAFKA_API_init_producer_id, 4,

@@ -3,6 +3,8 @@
 
 #include "base/mem.h"
 
+#include <ctype.h>
+
 struct credentials {
     struct slice user, secret;
 };
@@ -188,9 +190,26 @@ const struct kafka_handler kafka_on_sasl_authenticate = {.go = authenticate_go};
 
 /* ---- ApiVersions ---- */
 
+/* Kafka takes [a-zA-Z0-9](?:[a-zA-Z0-9\\-.]*[a-zA-Z0-9])? for names of software and their versions (KIP-511). */
+static bool is_software(struct slice s)
+{
+    for (size_t i = 0; i < s.len; i++) {
+        bool inside = i > 0 && i + 1 < s.len && (s.ptr[i] == '-' || s.ptr[i] == '.');
+        if (!isalnum(s.ptr[i]) && !inside)
+            return false;
+    }
+    return s.len > 0;
+}
+
 static enum kafka_progress api_versions_go(struct kafka *k, struct kafka_request *r)
 {
+    const struct kafka_api_versions_request *asked = r->message;
     struct kafka_api_versions_response *said = r->response;
+    bool named = r->form.version >= 3;
+    if (named && (!is_software(asked->client_software_name) || !is_software(asked->client_software_version))) {
+        said->error_code = KAFKA_ERR_INVALID_REQUEST;
+        return KAFKA_SENT;
+    }
     said->api_keys.at = kafka_room(k, r, kafka_api_count, sizeof *said->api_keys.at);
     if (!said->api_keys.at)
         return KAFKA_AGAIN;

@@ -3,9 +3,7 @@
  * The one broker is leader, only replica and controller of everything; its epoch is 0 for ever. A topic that is asked for
  * and is not there is made at once if it may be, with the broker's defaults, so that its answer already has it.
  */
-#include "base/mem.h"
-#include "proto/kafka/config_table.h"
-#include "proto/kafka/kafka_int.h"
+#include "proto/kafka/errands.h"
 #include "proto/kafka/names.h"
 #include "proto/kafka/rows.h"
 #include "proto/kafka/topic_rules.h"
@@ -23,15 +21,16 @@
 
 /* ---- Metadata ---- */
 
-enum making { MAKING_NOT, MAKING_WANTED, MAKING_ASKED, MAKING_DONE };
-
 struct metadata {
     struct kafka_rows rows;
-    uint8_t *making; /* enum making, by row */
-    size_t next;     /* to be made */
-    bool failed, looked;
+    struct kafka_errands making;
+    uint8_t *doubles; /* of what is asked for: who asks twice is answered once */
+    int16_t refused;  /* the request as a whole */
+    bool looked;
     int32_t *node; /* the list of one broker */
 };
+
+static const struct kafka_errand_kind making;
 
 static bool all_wanted(const struct kafka_request *r)
 {
@@ -40,13 +39,17 @@ static bool all_wanted(const struct kafka_request *r)
 }
 
 /* By ids from version 12 on; until then neither an id nor a missing name is allowed. */
-static bool is_sound(const struct kafka_request *r)
+static int16_t fault_of(const struct kafka_request *r)
 {
     const struct kafka_metadata_request *asked = r->message;
-    for (int32_t i = 0; i < asked->topics.count && r->form.version < VERSION_BY_ID; i++)
-        if (!asked->topics.at[i].name.ptr || !kafka_uuid_is_zero(&asked->topics.at[i].topic_id))
-            return false;
-    return true;
+    for (int32_t i = 0; i < asked->topics.count; i++) {
+        bool named = asked->topics.at[i].name.ptr, ided = !kafka_uuid_is_zero(&asked->topics.at[i].topic_id);
+        if (r->form.version < VERSION_BY_ID && (!named || ided))
+            return KAFKA_ERR_INVALID_REQUEST;
+        if (!named && !ided)
+            return KAFKA_ERR_UNKNOWN_SERVER_ERROR; /* what Kafka makes of it */
+    }
+    return KAFKA_ERR_NONE;
 }
 
 static bool by_id(const struct kafka_metadata_request *asked)
@@ -64,15 +67,17 @@ static bool look_up(struct kafka *k, struct kafka_request *r, struct metadata *m
     size_t count = asked->topics.count > 0 ? (size_t)asked->topics.count : 0;
     struct slice *names = kafka_more_room(k, r, count, sizeof *names);
     uint64_t *ids = names ? kafka_more_room(k, r, count, sizeof *ids) : NULL;
-    m->making = ids ? kafka_more_room(k, r, count, 1) : NULL;
-    if (!m->making)
+    if (!ids || !kafka_errands_init(k, r, &making, count, &m->making))
         return false;
     bool ided = by_id(asked);
     for (size_t i = 0; i < count; i++) {
-        names[i] = asked->topics.at[i].name;
+        names[i] = ided ? slice_of(asked->topics.at[i].topic_id.bytes, 16) : asked->topics.at[i].name;
         if (!kafka_topic_of_uuid(k, &asked->topics.at[i].topic_id, &ids[i]))
             ids[i] = 0;
     }
+    m->doubles = kafka_doubles(k, r, names, count);
+    if (!m->doubles)
+        return false;
     struct kafka_wanted wanted = {names, ided ? 0 : count, ids, ided ? count : 0};
     return kafka_rows_init(k, r, all_wanted(r) ? NULL : &wanted, false, &m->rows);
 }
@@ -82,67 +87,45 @@ static bool begin(struct kafka *k, struct kafka_request *r)
     struct metadata *m = r->state = kafka_room(k, r, 1, sizeof *m);
     if (!m)
         return false;
-    if (!is_sound(r)) {
-        m->failed = m->rows.done = true;
-        return true;
-    }
-    return look_up(k, r, m);
+    m->refused = fault_of(r);
+    m->rows.done = m->refused != KAFKA_ERR_NONE;
+    return m->refused || look_up(k, r, m);
 }
 
 /* Which of those that are not there are to be made. */
 static void want(struct kafka *k, const struct kafka_request *r, struct metadata *m)
 {
     const struct kafka_metadata_request *asked = r->message;
-    bool may = k->options->auto_create && asked->allow_auto_topic_creation && !m->failed && !by_id(asked);
+    bool may = k->options->auto_create && asked->allow_auto_topic_creation && !by_id(asked);
     m->looked = true;
     for (size_t i = 0; may && !m->rows.all && i < m->rows.count; i++)
-        if (m->rows.rows[i].result == STREAM_UNKNOWN && kafka_topic_name_fault(asked->topics.at[i].name) == NULL)
-            m->making[i] = MAKING_WANTED;
+        if (m->rows.rows[i].result == STREAM_UNKNOWN && m->doubles[i] != KAFKA_LATER &&
+            kafka_topic_name_good(asked->topics.at[i].name))
+            kafka_errand_want(&m->making, i);
 }
 
-static enum kafka_progress make(struct kafka *k, struct kafka_request *r, struct metadata *m)
+static struct ask *make(struct kafka *k, struct kafka_request *r, size_t i, uint16_t *ret_channel)
 {
     const struct kafka_metadata_request *asked = r->message;
-    for (; m->next < m->rows.count && !m->rows.all && !m->failed; m->next++) {
-        if (m->making[m->next] != MAKING_WANTED)
-            continue;
-        struct ask *ask = kafka_topic_ask(asked->topics.at[m->next].name, k->options->partitions, (struct slice){0}, 0);
-        if (!ask) {
-            kafka_drop_memory(k);
-            return KAFKA_AGAIN;
-        }
-        struct command *command = kafka_command(k, r, CMD_STREAM_CREATE);
-        if (!command) {
-            mem_free(ask);
-            return KAFKA_AGAIN;
-        }
-        command->ask = ask;
-        m->making[m->next] = MAKING_ASKED;
-    }
-    return KAFKA_SENT;
+    (void)ret_channel;
+    return kafka_topic_ask(asked->topics.at[i].name, k->options->partitions, (struct slice){0}, 0);
 }
 
-static void made(struct kafka *k, struct kafka_request *r, struct metadata *m, struct effect *e)
+static void made(struct kafka *k, struct kafka_request *r, size_t i, const struct answer *answer)
 {
     const struct kafka_metadata_request *asked = r->message;
-    size_t i = 0;
-    while (m->making[i] != MAKING_ASKED) /* answers come in the order of the commands */
-        i++;
-    m->making[i] = MAKING_DONE;
-    if (e->type != EFF_ANSWER || !e->answer) {
-        kafka_drop_memory(k);
-        return;
-    }
+    struct metadata *m = r->state;
     struct stream_row *row = &m->rows.rows[i];
-    row->result = (enum stream_result)e->answer->number;
-    if (row->result == STREAM_DONE) {
-        row->id = e->answer->number2;
-        row->partitions = k->options->partitions;
-        row->name = asked->topics.at[i].name;
-        row->verbs = STREAM_MAY_CONFIGURE | STREAM_MAY_WRITE | STREAM_MAY_READ;
-        r->lsn = e->lsn > r->lsn ? e->lsn : r->lsn;
-    }
+    row->result = (enum stream_result)answer->number;
+    if (row->result != STREAM_DONE)
+        return;
+    row->id = answer->number2;
+    row->partitions = k->options->partitions;
+    row->name = asked->topics.at[i].name;
+    row->verbs = STREAM_MAY_CONFIGURE | STREAM_MAY_WRITE | STREAM_MAY_READ;
 }
+
+static const struct kafka_errand_kind making = {CMD_STREAM_CREATE, make, made};
 
 static int16_t error_of(const struct kafka_request *r, size_t i, const struct stream_row *row)
 {
@@ -155,8 +138,8 @@ static int16_t error_of(const struct kafka_request *r, size_t i, const struct st
     case STREAM_UNKNOWN:
         if (ided)
             return KAFKA_ERR_UNKNOWN_TOPIC_ID;
-        return kafka_topic_name_fault(asked->topics.at[i].name) ? KAFKA_ERR_INVALID_TOPIC_EXCEPTION
-                                                                : KAFKA_ERR_UNKNOWN_TOPIC_OR_PARTITION;
+        return kafka_topic_name_good(asked->topics.at[i].name) ? KAFKA_ERR_UNKNOWN_TOPIC_OR_PARTITION
+                                                               : KAFKA_ERR_INVALID_TOPIC_EXCEPTION;
     case STREAM_IS_QUEUE:
     case STREAM_BAD_NAME: return KAFKA_ERR_INVALID_TOPIC_EXCEPTION;
     default: return KAFKA_ERR_UNKNOWN_TOPIC_OR_PARTITION;
@@ -179,22 +162,41 @@ static bool say_partitions(struct kafka *k, struct kafka_request *r, struct meta
     return true;
 }
 
+/* As a whole: no broker, no cluster. */
+static void say_refused(struct kafka *k, struct kafka_request *r, const struct metadata *m)
+{
+    const struct kafka_metadata_request *asked = r->message;
+    struct kafka_metadata_response *said = r->response;
+    size_t count = (size_t)asked->topics.count;
+    said->error_code = m->refused;
+    said->topics.at = kafka_more_room(k, r, count, sizeof *said->topics.at);
+    for (size_t i = 0; said->topics.at && i < count; i++) {
+        struct slice name = asked->topics.at[i].name;
+        kafka_defaults(&kafka_metadata_response_topic_table, &said->topics.at[i]);
+        said->topics.at[i].error_code = m->refused;
+        said->topics.at[i].name = name.ptr ? name : slice_str("");
+        said->topics.at[i].topic_id = asked->topics.at[i].topic_id;
+    }
+    said->topics.count = (int32_t)count;
+}
+
 static bool say_topic(struct kafka *k, struct kafka_request *r, struct metadata *m, size_t i,
                       struct kafka_metadata_response_topic *said)
 {
     const struct kafka_metadata_request *asked = r->message;
-    const struct stream_row *row = m->failed ? NULL : &m->rows.rows[i];
-    struct slice empty = slice_str("");
+    const struct stream_row *row = &m->rows.rows[i];
     kafka_defaults(&kafka_metadata_response_topic_table, said);
-    said->error_code = row ? error_of(r, i, row) : KAFKA_ERR_INVALID_REQUEST;
-    said->name = row && row->result == STREAM_DONE ? row->name : m->rows.all ? empty : asked->topics.at[i].name;
-    if (row && row->result == STREAM_DONE)
-        kafka_topic_uuid(k, row->id, &said->topic_id);
-    else if (!m->rows.all)
+    said->error_code = error_of(r, i, row);
+    if (said->error_code) {
+        said->name = asked->topics.at[i].name;
         said->topic_id = asked->topics.at[i].topic_id;
-    if (asked->include_topic_authorized_operations && row && row->result == STREAM_DONE)
+        return true;
+    }
+    said->name = row->name;
+    kafka_topic_uuid(k, row->id, &said->topic_id);
+    if (asked->include_topic_authorized_operations)
         said->topic_authorized_operations = kafka_topic_operations(row->verbs);
-    return said->error_code || say_partitions(k, r, m, row->partitions, said);
+    return say_partitions(k, r, m, row->partitions, said);
 }
 
 static bool say_broker(struct kafka *k, struct kafka_request *r, struct kafka_metadata_response *said)
@@ -214,7 +216,7 @@ static void say_metadata(struct kafka *k, struct kafka_request *r, struct metada
 {
     const struct kafka_metadata_request *asked = r->message;
     struct kafka_metadata_response *said = r->response;
-    size_t count = m->failed ? (size_t)asked->topics.count : m->rows.count;
+    size_t count = m->rows.count;
     m->node = kafka_room(k, r, 1, sizeof *m->node);
     if (!m->node || !say_broker(k, r, said))
         return;
@@ -223,9 +225,9 @@ static void say_metadata(struct kafka *k, struct kafka_request *r, struct metada
         said->cluster_authorized_operations = CLUSTER_OPERATIONS;
     said->topics.at = kafka_more_room(k, r, count, sizeof *said->topics.at);
     for (size_t i = 0; said->topics.at && i < count; i++)
-        if (!say_topic(k, r, m, i, &said->topics.at[i]))
+        if ((m->rows.all || m->doubles[i] != KAFKA_LATER) &&
+            !say_topic(k, r, m, i, &said->topics.at[said->topics.count++]))
             return;
-    said->topics.count = (int32_t)count;
 }
 
 static enum kafka_progress metadata_go(struct kafka *k, struct kafka_request *r)
@@ -235,9 +237,13 @@ static enum kafka_progress metadata_go(struct kafka *k, struct kafka_request *r)
     struct metadata *m = r->state;
     if (kafka_rows(k, r, &m->rows) == KAFKA_AGAIN)
         return KAFKA_AGAIN;
+    if (m->refused) {
+        say_refused(k, r, m);
+        return KAFKA_SENT;
+    }
     if (!m->looked)
         want(k, r, m);
-    if (make(k, r, m) == KAFKA_AGAIN)
+    if (kafka_errands(k, r, &m->making) == KAFKA_AGAIN)
         return KAFKA_AGAIN;
     if (r->pending == 0)
         say_metadata(k, r, m);
@@ -251,8 +257,7 @@ static void metadata_effect(struct kafka *k, struct kafka_request *r, struct eff
         kafka_rows_effect(k, r, &m->rows, e);
         return;
     }
-    made(k, r, m, e);
-    hub_drop(kafka_hub(k), e);
+    kafka_errands_effect(k, r, &m->making, e);
     if (kafka_live(k) && r->sent && r->pending == 0)
         say_metadata(k, r, m);
 }
@@ -356,8 +361,8 @@ static int16_t shown_error(const struct shown *shown)
     case STREAM_REFUSED: return KAFKA_ERR_TOPIC_AUTHORIZATION_FAILED;
     case STREAM_IS_QUEUE: return KAFKA_ERR_INVALID_TOPIC_EXCEPTION;
     default:
-        return kafka_topic_name_fault(shown->name) ? KAFKA_ERR_INVALID_TOPIC_EXCEPTION
-                                                   : KAFKA_ERR_UNKNOWN_TOPIC_OR_PARTITION;
+        return kafka_topic_name_good(shown->name) ? KAFKA_ERR_UNKNOWN_TOPIC_OR_PARTITION
+                                                  : KAFKA_ERR_INVALID_TOPIC_EXCEPTION;
     }
 }
 

@@ -82,6 +82,10 @@ static void by_name_and_by_id(void **state)
     }
     said = KASK(k, metadata, 10, .topics = {ids, 1});
     assert_int_equal(said->topics.at[0].error_code, KAFKA_ERR_INVALID_REQUEST);
+    assert_int_equal(said->brokers.count, 0);
+    said = ask_names(k, 9, true, "twice", "twice");
+    assert_int_equal(said->topics.count, 1);
+    assert_int_equal(said->topics.at[0].error_code, 0);
     assert_int_equal(KASK(k, metadata, 9, .topics = {ids, 0})->topics.count, 0); /* none is none, from version 1 on */
     krig_free(k);
 }

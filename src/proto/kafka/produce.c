@@ -34,7 +34,7 @@ static const int16_t batch_errors[] = {
     [RECORD_SHORT] = KAFKA_ERR_CORRUPT_MESSAGE,
     [RECORD_DAMAGED] = KAFKA_ERR_CORRUPT_MESSAGE,
     [RECORD_INVALID] = KAFKA_ERR_INVALID_RECORD,
-    [RECORD_OLD_FORMAT] = KAFKA_ERR_UNSUPPORTED_FOR_MESSAGE_FORMAT,
+    [RECORD_OLD_FORMAT] = KAFKA_ERR_INVALID_RECORD,
     [RECORD_TOO_LARGE] = KAFKA_ERR_MESSAGE_TOO_LARGE,
     [RECORD_BAD_TIMESTAMP] = KAFKA_ERR_INVALID_TIMESTAMP,
     [RECORD_BAD_CODEC] = KAFKA_ERR_UNSUPPORTED_COMPRESSION_TYPE,
@@ -81,6 +81,7 @@ static bool check(struct kafka *k, struct kafka_request *r, struct row *row, boo
     struct produce *p = r->state;
     struct record_limits limits = {.bytes_max = k->options->batch_bytes_max,
                                    .unpacked_max = k->options->unpacked_bytes_max,
+                                   .timestamp_min = INT64_MIN,
                                    .timestamp_max = k->options->wall(k->options->wall_arg) + CLOCK_AHEAD_MS,
                                    .keys_needed = compacts,
                                    .zstd_refused = p->zstd_refused};
@@ -126,7 +127,7 @@ static bool keep_partition(struct kafka *k, struct kafka_request *r,
     *row->said = (struct kafka_produce_response_partition){
         .index = asked->index, .base_offset = -1, .log_append_time_ms = -1, .log_start_offset = -1};
     if (!error && asked->records.len < RECORD_BATCH_HEADER)
-        error = asked->records.len ? KAFKA_ERR_CORRUPT_MESSAGE : KAFKA_ERR_INVALID_RECORD;
+        error = KAFKA_ERR_INVALID_RECORD;
     if (!error && asked->records.len > k->options->batch_bytes_max)
         error = KAFKA_ERR_MESSAGE_TOO_LARGE;
     if (!error && (asked->index < 0 || asked->index > PARTITION_MAX))
@@ -328,6 +329,7 @@ static enum kafka_progress init_producer_id_go(struct kafka *k, struct kafka_req
     struct kafka_init_producer_id_response *said = r->response;
     if (asked->transactional_id.ptr) { /* no client asks without AddPartitionsToTxn, which is not announced */
         said->error_code = KAFKA_ERR_INVALID_REQUEST;
+        said->producer_epoch = -1;
         return KAFKA_SENT;
     }
     return kafka_command(k, r, CMD_PRODUCER_ID) ? KAFKA_SENT : KAFKA_AGAIN;

@@ -4,22 +4,40 @@
 #include "fmt/amqp_table.h"
 #include "proto/kafka/config_table.h"
 
-const char *kafka_topic_name_fault(struct slice name)
+#include <stdio.h>
+
+static bool is_plain(struct slice name)
 {
-    if (name.len == 0)
-        return "Topic name is invalid: the empty string is not allowed";
-    if (slice_is(name, ".") || slice_is(name, ".."))
-        return "Topic name is invalid: '.' or '..' is not allowed";
-    if (name.len > KAFKA_NAME_MAX)
-        return "Topic name is invalid: the length of it is longer than the max allowed length 249";
     for (size_t i = 0; i < name.len; i++) {
         uint8_t c = name.ptr[i];
         if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
               c == '-'))
-            return "Topic name is invalid: it contains one or more characters other than ASCII alphanumerics, '.', "
-                   "'_' and '-'";
+            return false;
     }
-    return NULL;
+    return true;
+}
+
+bool kafka_topic_name_good(struct slice name)
+{
+    return name.len > 0 && name.len <= KAFKA_NAME_MAX && !slice_is(name, ".") && !slice_is(name, "..") &&
+           is_plain(name);
+}
+
+void kafka_topic_name_fault(struct slice name, char *ret, size_t len)
+{
+    int shown = (int)(name.len < 1000 ? name.len : 1000);
+    if (name.len == 0)
+        snprintf(ret, len, "Topic name is invalid: the empty string is not allowed");
+    else if (slice_is(name, ".") || slice_is(name, ".."))
+        snprintf(ret, len, "Topic name is invalid: '%.*s' is not allowed", shown, name.ptr);
+    else if (name.len > KAFKA_NAME_MAX)
+        snprintf(ret, len, "Topic name is invalid: the length of '%.*s' is longer than the max allowed length %u",
+                 shown, name.ptr, KAFKA_NAME_MAX);
+    else
+        snprintf(ret, len,
+                 "Topic name is invalid: '%.*s' contains one or more characters other than ASCII alphanumerics, '.', "
+                 "'_' and '-'",
+                 shown, name.ptr);
 }
 
 int32_t kafka_topic_operations(uint8_t verbs)

@@ -7,8 +7,9 @@
 
 #define KAFKA_NAME_MAX 249u
 
-/* NULL: it is good; else a sentence in Kafka's words. */
-const char *kafka_topic_name_fault(struct slice name);
+MUST_USE bool kafka_topic_name_good(struct slice name);
+/* What is wrong with it, in Kafka's words. */
+void kafka_topic_name_fault(struct slice name, char *ret, size_t len);
 
 /* Kafka's bit set of operations for enum stream_verb. */
 int32_t kafka_topic_operations(uint8_t verbs);

@@ -1,0 +1,98 @@
+/* group: what is asked of consumer groups and what comes back, one description for the core and for the engine that speaks Kafka.
+ *
+ * Operands stand in struct ask: name group, other member id, key instance id, number generation (int32; JOIN: session timeout << 32
+ * | rebalance timeout, ms), args a block of the rows below. The answer is EFF_GROUP: flags enum group_error, number that of the
+ * command, answer->fields a block (none with an error, but for JOIN's NEED_MEMBER_ID: s8 member). JOIN and SYNC may be answered
+ * much later. Which state answers what is the table in group.c.
+ *
+ *   command        args                                                          fields
+ *   JOIN           s8 client id, s8 type, protocols: s8 name, s32 metadata       u32 generation, s8 type, s8 protocol, s8 leader, s8 member,
+ *                                                                                u8 skip assignment, members: s8 id, s8 instance, s32 metadata
+ *   SYNC           s8 type, s8 protocol (empty: any), s8 member, s32 assignment… s8 type, s8 protocol, s32 assignment
+ *   BEAT           -                                                             -
+ *   LEAVE          s8 member, s8 instance …                                      u8 error …
+ *   COMMIT         u64 stream, u32 partition, u64 offset, u32 epoch, s32 text …  u8 error …
+ *   OFFSETS        u64 stream, u32 partition … (flag MULTIPLE: all)              u64 stream, u32 partition, u64 offset, u32 epoch, s32 text …
+ *   LIST           s8 group: go on behind it; empty: from the first. number:     s8 group to go on behind, empty: that was all;
+ *                  bits of the states, 0: all                                    s8 group, s8 type, u8 state …
+ *   DESCRIBE       -                                                             u8 state, u32 generation, s8 type, s8 protocol, members: s8 id,
+ *                                                                                s8 instance, s8 client id, s8 host, s32 metadata, s32 assignment
+ *   DELETE         -                                                             -
+ *   OFFSET_DELETE  u64 stream, u32 partition …                                   u8 error …
+ *
+ * OFFSET_DELETE of a group with members is allowed to who has looked at their subscriptions: number is the generation he saw.
+ */
+#ifndef MILLRACE_CORE_GROUP_H
+#define MILLRACE_CORE_GROUP_H
+
+#include "base/reader.h"
+#include "base/writer.h"
+
+enum group_error {
+    GROUP_OK,
+    GROUP_ERR_REFUSED,         /* GROUP_AUTHORIZATION_FAILED */
+    GROUP_ERR_INVALID_ID,      /* INVALID_GROUP_ID */
+    GROUP_ERR_NO_GROUP,        /* GROUP_ID_NOT_FOUND */
+    GROUP_ERR_UNKNOWN_MEMBER,  /* UNKNOWN_MEMBER_ID */
+    GROUP_ERR_NEED_MEMBER_ID,  /* MEMBER_ID_REQUIRED */
+    GROUP_ERR_FENCED,          /* FENCED_INSTANCE_ID */
+    GROUP_ERR_GENERATION,      /* ILLEGAL_GENERATION */
+    GROUP_ERR_REBALANCE,       /* REBALANCE_IN_PROGRESS */
+    GROUP_ERR_PROTOCOL,        /* INCONSISTENT_GROUP_PROTOCOL */
+    GROUP_ERR_SESSION_TIMEOUT, /* INVALID_SESSION_TIMEOUT */
+    GROUP_ERR_FULL,            /* GROUP_MAX_SIZE_REACHED */
+    GROUP_ERR_NOT_EMPTY,       /* NON_EMPTY_GROUP */
+    GROUP_ERR_METADATA,        /* OFFSET_METADATA_TOO_LARGE */
+    GROUP_ERR_NO_STREAM,       /* UNKNOWN_TOPIC_OR_PARTITION */
+    GROUP_ERR_STREAM_REFUSED,  /* TOPIC_AUTHORIZATION_FAILED */
+    GROUP_ERR_INVALID,         /* INVALID_REQUEST */
+    GROUP_ERR_TOO_LARGE,       /* UNKNOWN_SERVER_ERROR, as Kafka says of assignments that do not fit into its log */
+    GROUP_ERR_NO_MEMORY, /* COORDINATOR_NOT_AVAILABLE, which is tried again: no memory, or a limit of the broker's */
+    GROUP_ERR_COUNT
+};
+
+enum group_state { GROUP_EMPTY, GROUP_PREPARING, GROUP_COMPLETING, GROUP_STABLE, GROUP_DEAD };
+
+/* What the options are when they are 0. */
+#define GROUP_DELAY_MS 200
+#define GROUP_SESSION_MIN_MS 6000
+#define GROUP_SESSION_MAX_MS 1800000
+#define GROUP_MEMBERS_MAX 1000u
+#define GROUP_RETENTION_MS (7 * 24 * 3600 * (int64_t)1000)
+#define GROUPS_BYTES_MAX (256u << 20)
+
+#define GROUP_BYTES_MAX (4u << 20)            /* what the members of a group have said of themselves, or are given */
+#define GROUP_TEXT_MAX 4096u                  /* of a committed offset */
+#define GROUP_PROTOCOLS_MAX 32u               /* that a member may offer */
+#define GROUP_UNUSED_MS (600 * INT64_C(1000)) /* so long an empty group without offsets is kept */
+
+/* A row of COMMIT, and of the answer to OFFSETS. */
+struct group_offset {
+    uint64_t stream; /* id of its queue */
+    uint32_t partition, epoch;
+    uint64_t offset; /* UINT64_MAX: none */
+    struct slice metadata;
+};
+#define GROUP_OFFSET_BYTES 28u /* of a row without its text */
+#define GROUP_PLACE_BYTES 12u  /* stream and partition */
+
+static inline void group_offset_put(struct writer *w, const struct group_offset *o)
+{
+    writer_u64(w, o->stream);
+    writer_u32(w, o->partition);
+    writer_u64(w, o->offset);
+    writer_u32(w, o->epoch);
+    writer_str32(w, o->metadata);
+}
+
+static inline struct group_offset group_offset_read(struct reader *r)
+{
+    struct group_offset o = {.stream = reader_u64(r)};
+    o.partition = reader_u32(r);
+    o.offset = reader_u64(r);
+    o.epoch = reader_u32(r);
+    o.metadata = reader_str32(r);
+    return o;
+}
+
+#endif

@@ -1,0 +1,142 @@
+/* group_int: consumer groups as the files group*.c share them. Core thread.
+ *
+ *   broker ─ group ─ member ─ held ─▶ peer            group ─ committed ─▶ stream
+ *
+ * What is allocated here is MEM_GROUPS and counted in b->group_bytes, which options.groups_bytes_max limits.
+ */
+#ifndef MILLRACE_CORE_GROUP_INT_H
+#define MILLRACE_CORE_GROUP_INT_H
+
+#include "core/core_int.h"
+#include "core/group.h"
+
+struct held {          /* a JOIN or SYNC that waits for the group */
+    struct list link;  /* peer->held */
+    struct peer *peer; /* NULL: nothing is held */
+    uint32_t origin;
+    uint64_t number;
+    uint16_t channel;
+    bool is_join; /* member->join; else member->sync */
+};
+
+struct member {
+    struct list link; /* group->members, or ->pending: it was given an id and has not come with it yet */
+    struct group *group;
+    struct slice id, instance, client, host; /* in bytes */
+    struct slice protocols, assignment;      /* owned; protocols: s8 name, s32 metadata … */
+    uint32_t session_ms, rebalance_ms;
+    struct timer session;
+    struct held join, sync;
+    enum { MEMBER_LOOSE, MEMBER_PENDING, MEMBER_LISTED } place;
+    bool joined;   /* in the round that is being prepared */
+    bool unsynced; /* has not sent SYNC in this generation */
+    bool untold;   /* nobody knows its id yet: if the session that waits for it goes, so does the member */
+    uint8_t bytes[];
+};
+
+struct committed {
+    struct list link, stream_link; /* group->offset_list, stream->offsets */
+    struct group *group;
+    uint64_t key[2]; /* stream, partition */
+    uint64_t offset;
+    wall_t at;
+    uint32_t epoch;
+    uint32_t len;
+    uint8_t metadata[];
+};
+
+struct group {
+    struct list link; /* b->group_list */
+    struct vhost *vhost;
+    struct slice key;  /* owned: u8 length, vhost, name */
+    struct slice name; /* in it */
+    enum group_state state;
+    uint32_t generation;
+    struct slice type, protocol; /* owned; no type: only offsets were ever committed */
+    struct member *leader;
+    struct list members, pending;
+    uint32_t member_count, pending_count, unsynced_count;
+    size_t bytes;        /* of the members */
+    struct timer timer;  /* the round's end: initial delay, absent members, missing SYNCs */
+    bool initial, grown; /* the initial delay runs; somebody came during it */
+    mono_t initial_end;
+    bool journalled;  /* the journal knows of it */
+    lsn_t lsn;        /* of its last GROUP record … */
+    lsn_t offset_lsn; /* … and OFFSETS record */
+    struct map offsets;
+    struct list offset_list; /* struct committed: the oldest first */
+    wall_t empty_since;
+    struct timer retention;
+};
+
+struct join { /* operands of JOIN */
+    struct slice client, type, protocols;
+    uint32_t session_ms, rebalance_ms;
+};
+
+/* ---- group.c ---- */
+struct group *group_find(struct broker *b, const struct vhost *vhost, struct slice name);
+MUST_USE struct group *group_make(struct broker *b, struct vhost *vhost,
+                                  struct slice name); /* NULL: no memory, or too many */
+void group_free(struct broker *b, struct group *g);
+void group_move(struct group *g, enum group_state next);
+void group_rest(struct broker *b, struct group *g); /* when empty: until when it is kept is found again */
+/* Owned copies, counted; *ret is what it was if there is no memory. */
+MUST_USE bool group_keep(struct broker *b, struct slice *ret, struct slice from);
+void group_drop(struct broker *b, struct slice *owned);
+bool group_has_room(const struct broker *b, size_t bytes);
+
+/* ---- group_answer.c ---- */
+enum group_error group_asked(struct broker *b, const struct peer *peer, const struct command *c, enum verb verb);
+enum group_error member_check(const struct group *g, const struct command *c, struct member **ret);
+void group_say(struct broker *b, struct peer *peer, const struct command *c, enum group_error error,
+               struct answer *answer, lsn_t lsn);
+void group_say_or(struct broker *b, struct peer *peer, const struct command *c, enum group_error error,
+                  struct answer *answer, lsn_t lsn);                 /* no answer: no memory */
+MUST_USE struct answer *group_block(size_t bytes, struct writer *w); /* w writes its fields; then group_block_end */
+struct answer *group_block_end(struct answer *answer, const struct writer *w);
+void held_set(struct held *h, struct peer *peer, const struct command *c);
+void held_answer(struct broker *b, struct held *h, enum group_error error, struct answer *answer, lsn_t lsn);
+struct answer *group_joined(const struct group *g, const struct member *m, struct slice leader, bool all, bool skip);
+struct answer *group_synced(const struct group *g, const struct member *m);
+
+/* ---- group_member.c ---- */
+struct member *member_find(const struct list *list, struct slice id);
+struct member *member_of_instance(const struct group *g, struct slice instance); /* NULL: none, or no instance */
+MUST_USE struct member *member_make(struct broker *b, struct group *g, struct slice id, struct slice instance,
+                                    struct slice client, struct slice host);
+void member_free(struct broker *b, struct member *m);  /* wherever it stands; who waits is told UNKNOWN_MEMBER */
+void member_enlist(struct group *g, struct member *m); /* it is one from now on */
+void member_await(struct group *g, struct member *m);  /* it is pending */
+void member_alive(struct broker *b, struct member *m);
+MUST_USE bool member_update(struct broker *b, struct member *m, const struct join *j);
+size_t member_bytes(const struct member *m);
+bool protocols_valid(struct slice protocols);
+struct slice protocol_metadata(const struct member *m, struct slice name);
+/* Whether a member, an old one perhaps, may come with these: something of them is offered by all others. */
+bool protocols_fit(const struct group *g, const struct join *j, const struct member *self);
+struct slice protocol_elected(const struct group *g); /* lent of a member; empty: none is offered by all */
+
+/* ---- group_round.c ---- */
+void round_begin(struct broker *b, struct group *g);   /* nothing when one is being prepared */
+void round_try_end(struct broker *b, struct group *g); /* all have joined? */
+void round_late(void *arg, struct timer *timer);
+void member_late(void *arg, struct timer *timer);
+void round_left(struct broker *b, struct group *g); /* members have gone */
+void member_synced(struct broker *b, struct member *m);
+int64_t round_ms(const struct group *g); /* of the member that asks for most time */
+
+/* ---- group_offsets.c ---- */
+void committed_free(struct broker *b, struct committed *o);
+MUST_USE struct committed *committed_make(struct broker *b, struct group *g, const struct group_offset *row, wall_t at);
+void committed_put(struct broker *b, struct group *g, struct stream *s, struct committed *o); /* room is reserved */
+struct stream *stream_of(struct broker *b, const struct vhost *vhost, uint64_t id, uint32_t partition);
+
+/* ---- group_journal.c ---- */
+MUST_USE bool group_log(struct broker *b, struct group *g); /* as it is now; false: no memory */
+MUST_USE bool group_log_gone(struct broker *b, struct group *g);
+MUST_USE bool offsets_log_begin(struct broker *b, const struct group *g, size_t rows, size_t text, struct writer *w);
+void offsets_log_row(struct writer *w, const struct group_offset *row, wall_t at); /* offset UINT64_MAX: deleted */
+void offsets_log_end(struct broker *b, struct group *g, const struct writer *w);
+
+#endif

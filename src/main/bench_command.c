@@ -1,0 +1,67 @@
+/* See bench_command.h. Nothing here knows a protocol. */
+#include "bench_command.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+
+enum { PROGRESS_EVERY = 100 };
+
+static const char *command_name = "millrace bench";
+
+void bench_command_begin(const char *name)
+{
+    struct rlimit limit;
+    command_name = name;
+    argp_err_exit_status = BENCH_EXIT_USAGE;
+    signal(SIGPIPE, SIG_IGN);
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+int bench_fail(const char *what, const char *why)
+{
+    fprintf(stderr, "%s: %s: %s\n", command_name, what, why);
+    return BENCH_EXIT_FAILED;
+}
+
+void *bench_zeroed(size_t count, size_t size)
+{
+    void *p = calloc(count > 0 ? count : 1, size);
+    if (p == NULL) {
+        fputs("millrace bench: out of memory\n", stderr);
+        abort();
+    }
+    return p;
+}
+
+void bench_progress(bool wanted, const char *what, uint64_t done, uint64_t all)
+{
+    if (wanted && (done % PROGRESS_EVERY == 0 || done == all))
+        fprintf(stderr, "\r%s %llu of %llu%s", what, (unsigned long long)done, (unsigned long long)all,
+                done == all ? "\r\033[K" : " ");
+}
+
+uint64_t bench_parse_count(const char *text, uint64_t min, uint64_t max, const struct argp_state *state)
+{
+    char *end;
+    errno = 0;
+    unsigned long long v = strtoull(text, &end, 10);
+    if (errno != 0 || end == text || *end != '\0' || text[0] == '-' || v < min || v > max)
+        argp_error(state, "%s is not a whole number from %llu to %llu", text, (unsigned long long)min,
+                   (unsigned long long)max);
+    return v;
+}
+
+double bench_parse_number(const char *text, double max, const struct argp_state *state)
+{
+    char *end;
+    double v = strtod(text, &end);
+    if (end == text || *end != '\0' || !(v >= 0 && v <= max))
+        argp_error(state, "%s is not a number from 0 to %.0f", text, max);
+    return v;
+}

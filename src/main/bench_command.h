@@ -1,0 +1,41 @@
+/* What every `millrace bench PROTOCOL` command does alike: say what went wrong, read numbers from options, get ready.
+ *
+ * Life cycle: bench_command_begin, then the rest in any order. Thread: the caller's, except bench_fail and bench_zeroed
+ * (any). The name must outlive the command (a string literal).
+ */
+#ifndef MAIN_BENCH_COMMAND_H
+#define MAIN_BENCH_COMMAND_H
+
+#include "bench_clock.h"
+
+#include <argp.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { BENCH_EXIT_OK = 0, BENCH_EXIT_FAILED = 1, BENCH_EXIT_VIOLATION = 2, BENCH_EXIT_USAGE = 64 };
+
+/* "millrace bench amqp" in front of complaints; ignores SIGPIPE and allows as many descriptors as the system does. */
+void bench_command_begin(const char *name);
+/* "<name>: <what>: <why>" on stderr; answers BENCH_EXIT_FAILED. */
+int bench_fail(const char *what, const char *why);
+/* Zeroed memory; aborts when there is none. Nothing (0) is allowed. */
+void *bench_zeroed(size_t count, size_t size);
+/* A number that only steps through: shows `done` of `all` on one line of stderr now and then. */
+void bench_progress(bool wanted, const char *what, uint64_t done, uint64_t all);
+
+/* A whole number from min to max, or argp_error, which ends the process with BENCH_EXIT_USAGE. */
+uint64_t bench_parse_count(const char *text, uint64_t min, uint64_t max, const struct argp_state *state);
+double bench_parse_number(const char *text, double max, const struct argp_state *state);
+
+static inline double bench_seconds_since(uint64_t from_ns)
+{
+    return (double)(bench_clock_ns() - from_ns) / 1e9;
+}
+
+static inline double bench_rate(uint64_t count, uint64_t from_ns, uint64_t to_ns)
+{
+    return to_ns > from_ns ? (double)count * 1e9 / (double)(to_ns - from_ns) : 0.0;
+}
+
+#endif

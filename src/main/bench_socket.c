@@ -1,0 +1,137 @@
+/* See bench_socket.h. Input is one flat buffer: one read fills it, the caller parses in place, an incomplete tail moves to
+ * the front before the next read, so parsing never needs a second copy. */
+#include "bench_socket.h"
+
+#include "bench_clock.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+int bench_socket_fail(struct bench_socket *s, const char *format, ...)
+{
+    va_list args;
+    if (s->error[0] != '\0')
+        return -1;
+    va_start(args, format);
+    vsnprintf(s->error, sizeof(s->error), format, args);
+    va_end(args);
+    return -1;
+}
+
+int bench_socket_connect(struct bench_socket *s, const char *host, unsigned port)
+{
+    char text[8];
+    snprintf(text, sizeof(text), "%u", port);
+    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM}, *found;
+    int problem = getaddrinfo(host, text, &hints, &found);
+    if (problem != 0)
+        return bench_socket_fail(s, "cannot find host %s: %s", host, gai_strerror(problem));
+    int why = 0;
+    for (struct addrinfo *a = found; a != NULL && s->fd < 0; a = a->ai_next) {
+        s->fd = socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC, a->ai_protocol);
+        if (s->fd >= 0 && connect(s->fd, a->ai_addr, a->ai_addrlen) == 0)
+            break;
+        why = errno;
+        if (s->fd >= 0)
+            close(s->fd);
+        s->fd = -1;
+    }
+    freeaddrinfo(found);
+    if (s->fd < 0)
+        return bench_socket_fail(s, "cannot connect to %s port %u: %s", host, port, strerror(why));
+    int on = 1;
+    setsockopt(s->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    struct timeval timeout = {.tv_sec = BENCH_ANSWER_TIMEOUT_S};
+    setsockopt(s->fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
+    return 0;
+}
+
+void bench_socket_close(struct bench_socket *s)
+{
+    if (s->fd >= 0)
+        close(s->fd);
+    s->fd = -1;
+    free(s->in);
+    s->in = NULL;
+    s->in_at = s->in_end = s->in_cap = 0;
+}
+
+void bench_socket_nonblocking(struct bench_socket *s, bool nonblocking)
+{
+    int flags = fcntl(s->fd, F_GETFL);
+    fcntl(s->fd, F_SETFL, nonblocking ? flags | O_NONBLOCK : flags & ~O_NONBLOCK);
+}
+
+int bench_socket_reserve(struct bench_socket *s, size_t bytes)
+{
+    if (bytes <= s->in_cap)
+        return 0;
+    uint8_t *grown = realloc(s->in, bytes);
+    if (grown == NULL)
+        return bench_socket_fail(s, "out of memory for an answer of %zu bytes", bytes);
+    s->in = grown;
+    s->in_cap = bytes;
+    return 0;
+}
+
+int bench_socket_write(struct bench_socket *s, const uint8_t *bytes, size_t *at, size_t end, uint64_t now_ns)
+{
+    while (*at < end) {
+        ssize_t n = send(s->fd, bytes + *at, end - *at, MSG_NOSIGNAL);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0 && errno == EAGAIN)
+            return 0;
+        if (n < 0)
+            return bench_socket_fail(s, "cannot send: %s", strerror(errno));
+        *at += (size_t)n;
+        s->wrote_at_ns = now_ns;
+    }
+    return 1;
+}
+
+int bench_socket_send(struct bench_socket *s, const void *bytes, size_t len)
+{
+    size_t at = 0;
+    for (;;) {
+        int done = bench_socket_write(s, bytes, &at, len, bench_clock_ns());
+        if (done != 0)
+            return done > 0 ? 0 : -1;
+        struct pollfd ready = {.fd = s->fd, .events = POLLOUT};
+        if (poll(&ready, 1, BENCH_ANSWER_TIMEOUT_S * 1000) == 0)
+            return bench_socket_fail(s, "the server read nothing for %d s", BENCH_ANSWER_TIMEOUT_S);
+    }
+}
+
+ssize_t bench_socket_fill(struct bench_socket *s)
+{
+    if (s->in_at > 0) {
+        memmove(s->in, s->in + s->in_at, s->in_end - s->in_at);
+        s->in_end -= s->in_at;
+        s->in_at = 0;
+    }
+    for (;;) {
+        ssize_t n = recv(s->fd, s->in + s->in_end, s->in_cap - s->in_end, 0);
+        if (n > 0) {
+            s->in_end += (size_t)n;
+            return n;
+        }
+        if (n == 0)
+            return bench_socket_fail(s, "the server closed the TCP connection without saying why");
+        if (errno == EAGAIN)
+            return 0;
+        if (errno != EINTR)
+            return bench_socket_fail(s, "cannot receive: %s", strerror(errno));
+    }
+}

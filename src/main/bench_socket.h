@@ -1,0 +1,39 @@
+/* A TCP connection of the load generator: connecting, one flat input buffer, writing. Knows no protocol.
+ *
+ * Life cycle: zeroed with fd -1 → bench_socket_connect → _reserve → _fill / _send … → bench_socket_close. Blocking (with a
+ * time-out) until bench_socket_nonblocking. Thread: one owner. Errors: functions answer -1 and leave a sentence in error.
+ */
+#ifndef MAIN_BENCH_SOCKET_H
+#define MAIN_BENCH_SOCKET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum { BENCH_ANSWER_TIMEOUT_S = 30, BENCH_SOCKET_ERROR_BYTES = 600 };
+
+struct bench_socket {
+    int fd; /* -1 when closed */
+    uint64_t wrote_at_ns;
+    uint8_t *in;
+    size_t in_at, in_end, in_cap; /* what was read and not yet taken: in[in_at..in_end) */
+    char error[BENCH_SOCKET_ERROR_BYTES];
+};
+
+int bench_socket_connect(struct bench_socket *s, const char *host, unsigned port);
+void bench_socket_close(struct bench_socket *s); /* also frees the buffer */
+void bench_socket_nonblocking(struct bench_socket *s, bool nonblocking);
+/* Room for `bytes` unread bytes in all; what is there stays. */
+int bench_socket_reserve(struct bench_socket *s, size_t bytes);
+/* Writes everything, waiting where it must. */
+int bench_socket_send(struct bench_socket *s, const void *bytes, size_t len);
+/* Writes bytes[*at..end) as far as it goes: 1 all of it, 0 the socket is full, -1 it is gone. */
+int bench_socket_write(struct bench_socket *s, const uint8_t *bytes, size_t *at, size_t end, uint64_t now_ns);
+/* One read; answers bytes read, 0 when there are none (within BENCH_ANSWER_TIMEOUT_S if blocking), -1 at an error or the
+ * end of the stream. Drops consumed input, so earlier pointers into it are void. */
+ssize_t bench_socket_fill(struct bench_socket *s);
+/* Leaves a sentence in error, unless one is there, and answers -1. */
+__attribute__((format(printf, 2, 3))) int bench_socket_fail(struct bench_socket *s, const char *format, ...);
+
+#endif
