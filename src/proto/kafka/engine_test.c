@@ -329,7 +329,7 @@ static void producers_are_numbered(void **state)
     int64_t first = KASK(k, init_producer_id, 3, .transaction_timeout_ms = 1, .producer_id = -1)->producer_id;
     assert_int_equal(KASK(k, init_producer_id, 5, .transaction_timeout_ms = 1)->producer_id, first + 1);
     assert_int_equal(
-        KASK(k, init_producer_id, 0, .transaction_timeout_ms = 1, .transactional_id = slice_str("tx"))->error_code,
+        KASK(k, init_producer_id, 0, .transaction_timeout_ms = 1, .transactional_id = slice_str(""))->error_code,
         KAFKA_ERR_INVALID_REQUEST);
     krig_free(k);
 }
