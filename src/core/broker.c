@@ -65,6 +65,10 @@ static bool command_has_ask(enum command_type type)
     case CMD_GROUP_DESCRIBE:
     case CMD_GROUP_DELETE:
     case CMD_GROUP_OFFSET_DELETE:
+    case CMD_TXN_INIT:
+    case CMD_TXN_ADD:
+    case CMD_TXN_END:
+    case CMD_TXN_LIST:
     case CMD_ADMIN: return true;
     default: return false;
     }
@@ -144,6 +148,7 @@ struct broker *broker_new(const struct broker_options *options)
     for (size_t i = 0; i < ARRAY_LEN(maps); i++)
         map_init(maps[i], b->seed + i);
     map_init_keyed(&b->queues_by_id, b->seed + ARRAY_LEN(maps), queue_id_of);
+    txns_init(b);
     rules_init(b);
     busy_init(b);
     timer_init(&b->rules_timer, retry_rules);
@@ -259,6 +264,7 @@ void broker_free(struct broker **broker)
         map_fini(maps[i]);
     paging_fini(b);
     streams_fini(b);
+    txns_fini(b);
     rules_fini(b);
     buffer_fini(&b->scratch);
     buffer_fini(&b->capture);

@@ -22,6 +22,7 @@
 #include "core/page.h"
 #include "core/stream_admin.h"
 #include "core/stream_job.h"
+#include "core/txn.h"
 
 enum command_type {
     CMD_NONE,
@@ -53,6 +54,9 @@ enum ask_flag {
     ASK_INTERNAL_ADMIN = 1 << 18, /* the control socket: skips permission checks */
     ASK_CHECK_ONLY = 1 << 19,     /* says what would become of it, and changes nothing */
     ASK_SIZES = 1 << 20,          /* rows of streams with what each partition holds */
+    ASK_COMMIT = 1 << 22,         /* TXN_END; else it is aborted */
+    ASK_NEXT_EPOCH = 1 << 23,     /* TXN_END: and the producer goes on in the next epoch (KIP-890) */
+    ASK_JOINS = 1 << 24,          /* PRODUCE: its partition becomes part of the producer's transaction */
     ASK_TRUSTED = 1 << 21,        /* LOGIN from the loopback without a secret, where the listener's settings allow it */
     ASK_NEED_MEMBER_ID = 1 << 22, /* GROUP_JOIN: who has no member id is given one and comes again */
     ASK_CAN_SKIP = 1 << 23,       /* GROUP_JOIN: knows that a leader need not always assign */
@@ -78,6 +82,7 @@ enum produce_result {
     PRODUCE_REFUSED,      /* the user may not write to it */
     PRODUCE_OUT_OF_ORDER, /* its sequence does not follow the producer's last one */
     PRODUCE_OLD_EPOCH,    /* a younger producer has the id */
+    PRODUCE_NO_TXN,       /* the producer has no transaction that its partition is part of */
     PRODUCE_NO_ROOM,      /* a hard alarm of memory or disk holds */
     PRODUCE_NO_MEMORY,
 };

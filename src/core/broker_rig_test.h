@@ -14,6 +14,7 @@
 #include "core/core_int.h"
 #include "core/records.h"
 #include "core/stream_rig_test.h"
+#include "core/txn_int.h"
 
 #define rig_fail(...)                                                                                                  \
     do {                                                                                                               \
@@ -758,6 +759,13 @@ RIG_FN char *rig_dump(struct broker *b, struct rig_store *store, bool loose)
             const struct binding *p = CONTAINER_OF(object, struct binding, object);
             snprintf(text, sizeof text, "binding %.*s %.*s %.*s %u", SLICE_ARG(p->source->name),
                      SLICE_ARG(p->queue ? p->queue->name : p->exchange->name), SLICE_ARG(p->key), rig_sum(p->args));
+            break;
+        }
+        case OBJ_TXN: {
+            const struct txn *t = CONTAINER_OF(object, struct txn, object);
+            snprintf(text, sizeof text, "transaction %.*s %llu %u %s %u %u", SLICE_ARG(t->name),
+                     (unsigned long long)t->producer, t->epoch, txn_state_name((enum txn_state)t->state), t->timeout_ms,
+                     t->part_count);
             break;
         }
         }

@@ -19,6 +19,8 @@
  *   K6  every key of a journalled message that a queue deduplicates by stands in a WINDOW, written here, or in its own KEYED,
  *       younger than that.
  *   K8  an id of a queue is given out once: QUEUE_IDS stands before the checkpoint when the last one is gone.
+ *   K9  of open and aborted transactions an ISOLATION says what was known at its moment, and younger BATCHes the rest; one
+ *       that nothing is open or aborted in needs none. A transactional id that has expired is not written, and forgotten.
  *   K7  of numbered producers a PRODUCERS says what was known at its moment, and younger BATCHes the rest; PRODUCER_IDS
  *       stands before the checkpoint.
  *   K8  of every group its GROUP and its offsets' OFFSETS stand behind `first`, as they were at their moment: written here after
@@ -267,6 +269,11 @@ static bool catalogue_slice(struct broker *b)
     struct compact *k = &b->compact;
     for (unsigned n = 0; n < SLICE_OBJECTS && k->cursor != &b->catalogue; n++) {
         struct object *object = CONTAINER_OF(k->cursor, struct object, link);
+        if (object->kind == OBJ_TXN && txn_expired(b, object)) {
+            k->cursor = k->cursor->next;
+            txn_forget(b, object);
+            continue;
+        }
         if (object->journalled && !log_object(b, object))
             return false;
         k->cursor = k->cursor->next;

@@ -41,7 +41,8 @@ enum object_kind {
     OBJ_POLICY,
     OBJ_EXCHANGE,
     OBJ_QUEUE,
-    OBJ_BINDING
+    OBJ_BINDING,
+    OBJ_TXN
 };
 
 /* First member of everything in the catalogue. The list keeps creation order, so that a snapshot written in this order
@@ -84,6 +85,7 @@ struct vhost {
     struct object object;
     struct slice name, default_queue_type;
     struct map exchanges, queues, bindings;
+    struct map txns; /* transactional id → struct txn */
     struct list policies;
     struct list streams;  /* by id */
     struct queue *delays; /* hidden queue that holds delayed messages; NULL until needed */
@@ -614,6 +616,7 @@ struct broker {
     uint64_t next_queue_id, next_msg_id, next_ticket;
     uint64_t next_producer_id, producer_ids_end; /* the journal knows that those below the end are taken … */
     lsn_t producer_ids_lsn;                      /* … with this record */
+    struct map txns;                             /* producer id → struct txn */
     unsigned alarms;
     bool recovering, stopping, store_was_new;
     struct drain { /* who asked for the stop, while a last compaction runs */
@@ -961,6 +964,14 @@ MUST_USE bool replay_rewritten(struct broker *b, struct reader *r);
 MUST_USE bool replay_cursor(struct broker *b, struct reader *r);
 MUST_USE bool replay_batch(struct broker *b, struct reader *r);
 MUST_USE bool replay_producers(struct broker *b, struct reader *r);
+MUST_USE bool replay_isolation(struct broker *b, struct reader *r);
+MUST_USE bool producer_ids_reserve(struct broker *b); /* there is one to give out, and the journal knows it */
+
+/* txn.c */
+void txns_init(struct broker *b);
+void txns_fini(struct broker *b);
+bool txn_expired(const struct broker *b, const struct object *object); /* nobody has used it for a week */
+void txn_forget(struct broker *b, struct object *object);
 MUST_USE bool replay_queue_args(struct broker *b, struct reader *r);
 void stream_pump(struct broker *b, struct queue *q, unsigned *budget);
 bool stream_consume_allowed(struct broker *b, struct channel *ch, struct queue *q, struct command *c);

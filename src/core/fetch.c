@@ -27,7 +27,9 @@ void fetch_free(struct fetch **fetch)
     *fetch = NULL;
     if (!f)
         return;
-    for (uint32_t i = 0; i < f->count; i++)
+    for (uint32_t i = 0; i < f->count; i++) {
         file_piece_fini(&f->rows[i].piece);
+        mem_free(f->rows[i].aborted);
+    }
     mem_free(f);
 }

@@ -54,6 +54,9 @@ struct fetch_row {
     uint64_t start, end; /* offsets: of the first record, behind the last that is durable; FETCH_NOWHERE: not known */
     uint64_t stable;     /* behind the last that is in no open transaction */
     struct file_piece piece;
+    struct aborted
+        *aborted; /* with `committed`: transactions whose records the piece may hold, by their first offsets */
+    uint32_t aborted_count;
     /* the store's while it has the block, else the core's */
     int err;
     uint64_t until;
@@ -71,7 +74,7 @@ struct fetch {
     uint32_t count;
     uint32_t wait_ms;              /* RECORDS: answered then, however little there is */
     uint32_t bytes_min, bytes_max; /* RECORDS: of all rows */
-    bool committed;                /* only what is in no open transaction */
+    bool committed;                /* RECORDS: only what is in no open transaction; OFFSETS: the end is that of those */
     /* the store's */
     uint32_t served; /* rows */
     size_t given;    /* bytes */
@@ -90,7 +93,7 @@ struct fetch {
 
 /* Everything zero, but for epoch and wanted, which are -1. NULL: no memory. */
 MUST_USE struct fetch *fetch_new(enum fetch_kind kind, uint32_t count);
-/* With its pieces. NULL is nothing. */
+/* With its pieces and lists. NULL is nothing. */
 void fetch_free(struct fetch **fetch);
 
 #endif

@@ -5,6 +5,7 @@
  * producers are looked up before anything changes. Exchanges see nothing of it: who wants it binds to amq.stream.NAME.
  */
 #include "core/stream_int.h"
+#include "core/txn_int.h"
 #include "fmt/record_batch.h"
 
 #define PRODUCER_ID_BLOCK 1000u /* ids given out for one record */
@@ -40,7 +41,7 @@ static void append(struct broker *b, struct partition *p, const struct record_ba
     struct target t = {.queue = p->stream->queue, .position = p->end, .deadline = b->wall, .returns = p->number};
     struct producer_batch batch = {
         .first = head->base_sequence, .last = record_batch_last_sequence(head), .offset = p->end, .at = b->wall};
-    record_batch_set_base(msg_body_room(msg), (int64_t)p->end, LEADER_EPOCH);
+    record_batch_set_base(msg_body_room(msg), (int64_t)p->end, PRODUCE_LEADER_EPOCH);
     ret->number = p->end;
     ret->lsn = log_batch(b, p, p->end, msg);
     p->end += msg_offsets(msg);
@@ -48,6 +49,8 @@ static void append(struct broker *b, struct partition *p, const struct record_ba
     b->totals.published += msg_offsets(msg);
     if (head->producer_id >= 0)
         CHECK(producers_note(&p->producers, head->producer_id, head->producer_epoch, &batch));
+    if (head->transactional)
+        CHECK(producers_open(&p->producers, head->producer_id, head->producer_epoch, p->end - msg_offsets(msg)));
 }
 
 static enum produce_result check_producer(struct broker *b, struct partition *p, const struct record_batch *head,
@@ -82,6 +85,8 @@ static enum produce_result produce(struct broker *b, struct peer *peer, struct c
     CHECK(record_batch_peek(msg_body(c->msg), &head) == RECORD_OK && head.bytes == bytes &&
           head.last_offset_delta >= 0);
     result = check_producer(b, p, &head, ret);
+    if (result == PRODUCE_OK && head.producer_id >= 0)
+        result = txn_admit(b, p, &head, c->flags & ASK_JOINS);
     if (result != PRODUCE_OK)
         return result;
     if (!pool_reserve(&b->entries) || !log_reserve(b, 64 + bytes, 1))
@@ -110,16 +115,23 @@ void do_produce(struct broker *b, struct peer *peer, struct channel *ch, struct 
 
 /* ---- producers ---- */
 
+bool producer_ids_reserve(struct broker *b)
+{
+    if (b->next_producer_id < b->producer_ids_end)
+        return true;
+    if (!log_reserve(b, 64, 1))
+        return false;
+    b->producer_ids_end += PRODUCER_ID_BLOCK;
+    b->producer_ids_lsn = log_producer_ids(b, b->producer_ids_end);
+    return true;
+}
+
 void do_producer_id(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
 {
     (void)ch;
-    if (b->next_producer_id == b->producer_ids_end) {
-        if (!log_reserve(b, 64, 1)) {
-            no_memory(b, peer, c->channel, c->origin);
-            return;
-        }
-        b->producer_ids_end += PRODUCER_ID_BLOCK;
-        b->producer_ids_lsn = log_producer_ids(b, b->producer_ids_end);
+    if (!producer_ids_reserve(b)) {
+        no_memory(b, peer, c->channel, c->origin);
+        return;
     }
     answer_ok(b, peer, c, b->producer_ids_lsn, (struct slice){0}, b->next_producer_id++, 0);
 }
@@ -134,6 +146,20 @@ bool producers_snapshot(struct broker *b, struct partition *p)
         if (!log_reserve(b, bytes, 1) || !buffer_reserve(&b->scratch, bytes) || !log_producers(b, p, &at))
             return false;
     }
+    return true;
+}
+
+bool isolation_snapshot(struct broker *b, struct partition *p)
+{
+    size_t bytes = 64 + ISOLATION_RECORD * ISOLATION_ROW_MAX;
+    uint32_t at = 0;
+    if (list_empty(&p->producers.open) && !p->isolation.aborted_count)
+        return true;
+    do {
+        b->scratch.len = 0;
+        if (!log_reserve(b, bytes, 1) || !buffer_reserve(&b->scratch, bytes) || !log_isolation(b, p, &at))
+            return false;
+    } while (at != UINT32_MAX);
     return true;
 }
 
@@ -160,6 +186,19 @@ static bool hold(struct broker *b, struct partition *p, const struct target *t, 
     return ok;
 }
 
+/* A batch of a transaction, or its end. */
+static bool replay_isolated(struct broker *b, struct partition *p, uint64_t base, const struct record_batch *head,
+                            struct slice bytes)
+{
+    bool commit;
+    if (!head->control)
+        return producers_open(&p->producers, head->producer_id, head->producer_epoch, base);
+    if (!txn_marker_read(bytes, &commit) || !isolation_reserve(&p->isolation))
+        return false;
+    txn_ended(b, p, base, head, commit, 0);
+    return true;
+}
+
 bool replay_batch(struct broker *b, struct reader *r)
 {
     struct partition *p = partition_of(b, r);
@@ -174,8 +213,9 @@ bool replay_batch(struct broker *b, struct reader *r)
     struct target t = {.queue = p->stream->queue, .position = base, .deadline = (wall_t)at, .returns = p->number};
     struct producer_batch batch = {
         .first = head.base_sequence, .last = record_batch_last_sequence(&head), .offset = base, .at = (wall_t)at};
-    return (head.producer_id < 0 || producers_note(&p->producers, head.producer_id, head.producer_epoch, &batch)) &&
-           hold(b, p, &t, bytes);
+    bool numbered = head.producer_id >= 0 && !head.control;
+    return (!numbered || producers_note(&p->producers, head.producer_id, head.producer_epoch, &batch)) &&
+           (!head.transactional || replay_isolated(b, p, base, &head, bytes)) && hold(b, p, &t, bytes);
 }
 
 bool replay_producers(struct broker *b, struct reader *r)
@@ -184,5 +224,30 @@ bool replay_producers(struct broker *b, struct reader *r)
     while (p && r->left && reader_ok(r))
         if (!producer_read(&p->producers, r))
             return false;
+    return reader_ok(r);
+}
+
+/* One that says what is open and aborted takes the place of what is known; others go on with it. */
+bool replay_isolation(struct broker *b, struct reader *r)
+{
+    struct partition *p = partition_of(b, r);
+    if (p && reader_u8(r)) {
+        producers_close_all(&p->producers);
+        p->isolation.aborted_count = 0;
+    }
+    while (p && r->left && reader_ok(r)) {
+        bool open = reader_u8(r);
+        uint64_t producer = reader_varint(r), epoch = open ? reader_varint(r) : 0;
+        struct aborted row = {.producer = (int64_t)producer, .first = reader_varint(r)};
+        if (!open) {
+            row.last = reader_varint(r);
+            row.stable = reader_varint(r);
+        }
+        if (!reader_ok(r) || producer > INT64_MAX || epoch > INT16_MAX || !isolation_reserve(&p->isolation) ||
+            (open && !producers_open(&p->producers, row.producer, (int16_t)epoch, row.first)))
+            return false;
+        if (!open)
+            isolation_abort(&p->isolation, &row);
+    }
     return reader_ok(r);
 }

@@ -12,12 +12,14 @@ void producers_init(struct producers *all, uint64_t seed)
 {
     map_init_keyed(&all->map, seed, key_of);
     list_init(&all->by_age);
+    list_init(&all->open);
 }
 
 static void producer_end(struct producers *all, struct producer *p)
 {
     (void)map_take(&all->map, key_of(p));
     list_remove(&p->link);
+    list_remove(&p->open_link);
     mem_free(p);
 }
 
@@ -27,6 +29,7 @@ void producers_fini(struct producers *all)
     mem_free(CONTAINER_OF(node, struct producer, link));
     map_fini(&all->map);
     list_init(&all->by_age);
+    list_init(&all->open);
 }
 
 static struct producer *producer_find(const struct producers *all, int64_t id)
@@ -43,6 +46,7 @@ static struct producer *producer_make(struct producers *all, int64_t id, int16_t
         return NULL;
     p->id = id;
     p->epoch = epoch;
+    list_init(&p->open_link);
     list_insert(&all->by_age, &p->link);
     (void)map_put(&all->map, key_of(p), p);
     return p;
@@ -98,14 +102,70 @@ bool producers_note(struct producers *all, int64_t id, int16_t epoch, const stru
     return true;
 }
 
+bool producers_open(struct producers *all, int64_t id, int16_t epoch, uint64_t offset)
+{
+    struct producer *p = producer_find(all, id);
+    if (!p && !(p = producer_make(all, id, epoch)))
+        return false;
+    if (!list_empty(&p->open_link))
+        return true;
+    p->open_first = offset;
+    struct list *at = all->open.prev; /* offsets ascend, but for what a snapshot repeats */
+    while (at != &all->open && CONTAINER_OF(at, struct producer, open_link)->open_first > offset)
+        at = at->prev;
+    list_insert(at->next, &p->open_link);
+    return true;
+}
+
+bool producers_close(struct producers *all, int64_t id, int16_t epoch, uint64_t *ret_first)
+{
+    struct producer *p = producer_find(all, id);
+    if (!p)
+        return false;
+    bool open = !list_empty(&p->open_link);
+    *ret_first = p->open_first;
+    list_remove(&p->open_link);
+    if (epoch > p->epoch) {
+        p->epoch = epoch;
+        p->count = 0;
+    }
+    return open;
+}
+
+bool producers_is_open(const struct producers *all, int64_t id)
+{
+    const struct producer *p = producer_find(all, id);
+    return p && !list_empty(&p->open_link);
+}
+
+uint64_t producers_stable(const struct producers *all)
+{
+    return list_empty(&all->open) ? PRODUCERS_NONE_OPEN
+                                  : CONTAINER_OF(all->open.next, struct producer, open_link)->open_first;
+}
+
+void producers_close_all(struct producers *all)
+{
+    while (!list_empty(&all->open))
+        list_remove(all->open.next);
+}
+
+/* Without a batch it was made for one that is being written, or by the end of a transaction. */
+static bool may_forget(const struct producers *all, const struct producer *p, wall_t before, uint32_t max)
+{
+    const struct producer_batch *latest = last_of(p);
+    return list_empty(&p->open_link) && (!latest || latest->at < before || all->map.count > max);
+}
+
 void producers_expire(struct producers *all, wall_t before, uint32_t max)
 {
-    struct producer *p;
-    while ((p = LIST_FIRST(&all->by_age, struct producer, link)) != NULL) {
-        const struct producer_batch *latest = last_of(p);
-        if (latest && latest->at >= before && all->map.count <= max)
+    LIST_EACH(&all->by_age, node, after)
+    {
+        struct producer *p = CONTAINER_OF(node, struct producer, link);
+        if (may_forget(all, p, before, max))
+            producer_end(all, p);
+        else if (list_empty(&p->open_link))
             return;
-        producer_end(all, p);
     }
 }
 

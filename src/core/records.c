@@ -9,6 +9,7 @@
 #include <stdio.h>
 
 #include "core/stream_int.h"
+#include "core/txn_int.h"
 
 #define PIECE_BYTES (CORE_RECORD_BYTES_MAX - 16u)
 #define SCRATCH_HEAD 4096u
@@ -219,6 +220,7 @@ static size_t object_bytes(const struct object *object)
     case OBJ_EXCHANGE: len += CONTAINER_OF(object, struct exchange, object)->args.len; break;
     case OBJ_QUEUE: len += CONTAINER_OF(object, struct queue, object)->args.len; break;
     case OBJ_BINDING: len += CONTAINER_OF(object, struct binding, object)->args.len; break;
+    case OBJ_TXN: len += txn_record_bytes(CONTAINER_OF(object, struct txn, object)); break;
     case OBJ_VHOST: break;
     }
     return len;
@@ -259,13 +261,39 @@ static void put_queue(struct writer *w, const struct queue *q)
     writer_str32(w, q->args);
 }
 
+size_t txn_record_bytes(const struct txn *t)
+{
+    return 400 + t->name.len + 15 * (size_t)t->part_count;
+}
+
+static void put_txn(struct writer *w, const struct txn *t)
+{
+    writer_str8(w, t->vhost->name);
+    writer_str32(w, t->name);
+    writer_varint(w, t->producer);
+    writer_varint(w, t->epoch);
+    writer_varint(w, t->state);
+    writer_varint(w, t->timeout_ms);
+    writer_varint(w, (uint64_t)t->started);
+    writer_varint(w, (uint64_t)t->touched);
+    writer_varint(w, t->part_count);
+    for (uint32_t i = 0; i < t->part_count; i++) {
+        writer_varint(w, t->parts[i].stream);
+        writer_varint(w, t->parts[i].number);
+    }
+}
+
 lsn_t log_object(struct broker *b, const struct object *object)
 {
-    static const uint8_t put_types[] = {
-        [OBJ_VHOST] = REC_VHOST_PUT,           [OBJ_USER] = REC_USER_PUT,
-        [OBJ_PERMISSION] = REC_PERMISSION_PUT, [OBJ_TOPIC_PERMISSION] = REC_PERMISSION_PUT,
-        [OBJ_POLICY] = REC_POLICY_PUT,         [OBJ_EXCHANGE] = REC_EXCHANGE_PUT,
-        [OBJ_QUEUE] = REC_QUEUE_PUT,           [OBJ_BINDING] = REC_BINDING_PUT};
+    static const uint8_t put_types[] = {[OBJ_VHOST] = REC_VHOST_PUT,
+                                        [OBJ_USER] = REC_USER_PUT,
+                                        [OBJ_PERMISSION] = REC_PERMISSION_PUT,
+                                        [OBJ_TOPIC_PERMISSION] = REC_PERMISSION_PUT,
+                                        [OBJ_POLICY] = REC_POLICY_PUT,
+                                        [OBJ_EXCHANGE] = REC_EXCHANGE_PUT,
+                                        [OBJ_QUEUE] = REC_QUEUE_PUT,
+                                        [OBJ_BINDING] = REC_BINDING_PUT,
+                                        [OBJ_TXN] = REC_TXN};
     if (!object->journalled || b->recovering || !log_object_reserve(b, object))
         return 0;
     struct writer w = head(b, put_types[object->kind]);
@@ -313,6 +341,7 @@ lsn_t log_object(struct broker *b, const struct object *object)
     }
     case OBJ_QUEUE: put_queue(&w, CONTAINER_OF(object, struct queue, object)); break;
     case OBJ_BINDING: put_binding(&w, CONTAINER_OF(object, struct binding, object)); break;
+    case OBJ_TXN: put_txn(&w, CONTAINER_OF(object, struct txn, object)); break;
     }
     return write_head(b, &w);
 }
@@ -560,6 +589,55 @@ lsn_t log_producers(struct broker *b, const struct partition *p, struct list **a
     return write_head(b, &w);
 }
 
+lsn_t log_txn_over(struct broker *b, const struct txn *t)
+{
+    struct writer w = head(b, REC_TXN);
+    CHECK(t->part_count == 0); /* so it fits into what is always there */
+    put_txn(&w, t);
+    return write_head(b, &w);
+}
+
+lsn_t log_txn_add(struct broker *b, const struct txn *t, const struct txn_part *part)
+{
+    struct writer w = head(b, REC_TXN_ADD);
+    writer_varint(&w, t->producer);
+    writer_varint(&w, (uint64_t)t->started);
+    writer_varint(&w, part->stream);
+    writer_varint(&w, part->number);
+    return write_head(b, &w);
+}
+
+/* Open ones come first, then the aborted ones by their number. */
+lsn_t log_isolation(struct broker *b, const struct partition *p, uint32_t *at)
+{
+    struct writer w = head(b, REC_ISOLATION);
+    uint32_t index = 0, rows = 0;
+    writer_varint(&w, p->stream->queue->id);
+    writer_varint(&w, p->number);
+    writer_u8(&w, *at == 0);
+    for (struct list *node = p->producers.open.next; node != &p->producers.open; node = node->next, index++) {
+        const struct producer *producer = CONTAINER_OF(node, struct producer, open_link);
+        if (index < *at || rows == ISOLATION_RECORD)
+            continue;
+        writer_u8(&w, true);
+        writer_varint(&w, (uint64_t)producer->id);
+        writer_varint(&w, (uint16_t)producer->epoch);
+        writer_varint(&w, producer->open_first);
+        rows++;
+    }
+    uint32_t open = index;
+    for (index = *at + rows; index < open + p->isolation.aborted_count && rows < ISOLATION_RECORD; index++, rows++) {
+        const struct aborted *aborted = &p->isolation.aborted[index - open];
+        writer_u8(&w, false);
+        writer_varint(&w, (uint64_t)aborted->producer);
+        writer_varint(&w, aborted->first);
+        writer_varint(&w, aborted->last);
+        writer_varint(&w, aborted->stable);
+    }
+    *at = index == open + p->isolation.aborted_count ? UINT32_MAX : index;
+    return write_head(b, &w);
+}
+
 lsn_t log_producer_ids(struct broker *b, uint64_t end)
 {
     struct writer w = head(b, REC_PRODUCER_IDS);
@@ -746,7 +824,7 @@ static void print_stream(uint8_t type, struct reader *r, char *ret, size_t len)
 {
     unsigned long long id = reader_varint(r), second = reader_varint(r), third = reader_varint(r),
                        fourth = r->left ? reader_varint(r) : 0;
-    if (type == REC_PRODUCERS)
+    if (type == REC_PRODUCERS || type == REC_ISOLATION)
         snprintf(ret, len, " of stream %llu, partition %llu: %zu bytes", id, second, r->left);
     else if (type == REC_BATCH)
         snprintf(ret, len, " in stream %llu, partition %llu, at offset %llu: %zu bytes", id, second, third, r->left);
@@ -833,6 +911,7 @@ void record_print(struct slice record, char *ret, size_t len)
     case REC_STREAM_TRIM:
     case REC_BATCH:
     case REC_PRODUCERS:
+    case REC_ISOLATION:
     case REC_REWRITTEN:
     case REC_CURSOR: print_stream(type, &r, ret + n, len - (size_t)n); break;
     case REC_GROUP:
@@ -840,6 +919,20 @@ void record_print(struct slice record, char *ret, size_t len)
         struct slice vhost = reader_str8(&r), group = reader_str8(&r);
         snprintf(ret + n, len - (size_t)n, " '%.*s' in vhost '%.*s', %zu bytes", SLICE_ARG(group), SLICE_ARG(vhost),
                  r.left);
+        break;
+    }
+    case REC_TXN: {
+        struct slice vhost = reader_str8(&r), id = reader_str32(&r);
+        unsigned long long producer = reader_varint(&r), epoch = reader_varint(&r), state = reader_varint(&r);
+        snprintf(ret + n, len - (size_t)n, " '%.*s' in '%.*s': producer %llu, epoch %llu, %s", SLICE_ARG(id),
+                 SLICE_ARG(vhost), producer, epoch, txn_state_name((enum txn_state)state));
+        break;
+    }
+    case REC_TXN_ADD: {
+        unsigned long long producer = reader_varint(&r), at = reader_varint(&r), stream = reader_varint(&r);
+        (void)at;
+        snprintf(ret + n, len - (size_t)n, " of producer %llu: stream %llu, partition %llu", producer, stream,
+                 (unsigned long long)reader_varint(&r));
         break;
     }
     case REC_WINDOW: {

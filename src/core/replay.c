@@ -12,6 +12,7 @@
 
 #include "core/core_int.h"
 #include "core/records.h"
+#include "core/txn_int.h"
 #include "fmt/password.h"
 
 #define GUEST_ITERATIONS 4096u /* guest/guest is no secret; this keeps the first start short */
@@ -822,6 +823,9 @@ static bool apply(struct broker *b, struct slice record)
     case REC_PRODUCERS: return replay_producers(b, &r);
     case REC_GROUP: return replay_group(b, &r);
     case REC_OFFSETS: return replay_offsets(b, &r);
+    case REC_ISOLATION: return replay_isolation(b, &r);
+    case REC_TXN: return replay_txn(b, &r);
+    case REC_TXN_ADD: return replay_txn_add(b, &r);
     case REC_QUEUE_ARGS: return replay_queue_args(b, &r);
     case REC_PRODUCER_IDS:
     case REC_QUEUE_IDS: return replay_ids(b, &r, type);
@@ -978,6 +982,7 @@ int broker_replayed(struct broker *b, mono_t now, wall_t wall, char *why, size_t
     b->recovering = false;
     busy_recovered(b);
     groups_recovered(b);
+    txns_recovered(b);
     LIST_EACH(&b->catalogue, node, after)
     {
         struct object *object = CONTAINER_OF(node, struct object, link);

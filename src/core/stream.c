@@ -95,6 +95,7 @@ static void trim(struct broker *b, struct partition *p, uint32_t n)
     if (start > p->start) {
         b->totals.stream_records -= start - p->start;
         p->start = start;
+        isolation_trim(&p->isolation, start);
     }
     memmove(p->sealed, p->sealed + n, (p->sealed_count - n) * sizeof *p->sealed);
     p->sealed_count -= n;
@@ -116,6 +117,7 @@ enum stream_result stream_trim(struct broker *b, struct partition *p, uint64_t *
     *ret_lsn = log_stream_trim(b, p->stream->queue, p->number, start);
     b->totals.stream_records -= start - p->start;
     *offset = p->start = start;
+    isolation_trim(&p->isolation, start);
     followers_trimmed(b, p);
     stream_retention(b, p->stream);
     return STREAM_DONE;
@@ -215,6 +217,7 @@ void stream_grow_undo(struct stream *s, uint32_t count)
 {
     for (uint32_t i = s->partition_count; i < count; i++) {
         producers_fini(&s->partitions[i]->producers);
+        isolation_fini(&s->partitions[i]->isolation);
         mem_free(s->partitions[i]);
     }
 }
@@ -312,6 +315,7 @@ static void partition_end(struct broker *b, struct partition *p)
     list_remove(&p->fetch_link);
     mem_free(p->sealed);
     producers_fini(&p->producers);
+    isolation_fini(&p->isolation);
     mem_free(p);
 }
 

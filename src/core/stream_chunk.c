@@ -518,13 +518,34 @@ struct chunk *chunk_before(struct partition *p, uint64_t offset)
     return NULL;
 }
 
+uint64_t partition_stable(struct broker *b, struct partition *p)
+{
+    uint64_t open = producers_stable(&p->producers), closing = isolation_stable(&p->isolation, b->durable);
+    return open < closing ? open : closing;
+}
+
+/* What a READ is to pass over. False: no memory. */
+static bool pass_over_aborted(struct partition *p, struct stream_job *job)
+{
+    uint32_t count = isolation_overlaps(&p->isolation, job->first, job->until, NULL, 0);
+    if (!count)
+        return true;
+    job->aborted = mem_alloc(count * sizeof *job->aborted);
+    if (job->aborted)
+        job->aborted_count = isolation_overlaps(&p->isolation, job->first, job->until, job->aborted, count);
+    return job->aborted;
+}
+
 struct chunk *chunk_load(struct broker *b, struct partition *p, uint64_t offset)
 {
     struct chunk *before = chunk_before(p, offset);
     struct list *at = before ? before->link.next : p->chunks.next;
     uint64_t until = at == &p->chunks ? p->written : CONTAINER_OF(at, struct chunk, link)->first;
+    uint64_t stable = partition_stable(b, p);
     if (until > p->written)
         until = p->written;
+    if (until > stable)
+        until = stable;
     CHECK(offset < until);
     struct chunk *c = chunk_new(p, CHUNK_LOADING, offset);
     struct stream_job *job = c ? stream_job_new(STREAM_READ, READ_ITEMS) : NULL;
@@ -534,7 +555,7 @@ struct chunk *chunk_load(struct broker *b, struct partition *p, uint64_t offset)
         job->until = until;
         job->bytes_max = READ_BYTES;
     }
-    if (!job || !stream_send(b, &job)) {
+    if (!job || !pass_over_aborted(p, job) || !stream_send(b, &job)) {
         stream_job_free(&b->heap, &job);
         mem_free(c);
         return NULL;

@@ -15,6 +15,7 @@
 #include "core/stream_int.h"
 
 #include <errno.h>
+#include <stdlib.h>
 
 #define FETCH_JOBS_MAX 64u /* with the store: others find room there, too */
 
@@ -66,11 +67,11 @@ static void see(struct broker *b, struct partition *p)
         p->seen_bytes++; /* so many at least: the rest is counted when it is durable */
 }
 
-static enum fetch_result look_for_records(struct fetch_row *row, const struct partition *p)
+static enum fetch_result look_for_records(const struct fetch *f, struct fetch_row *row, const struct partition *p)
 {
     if (row->offset < p->start || row->offset > p->end)
         return FETCH_OUT_OF_RANGE;
-    row->until = p->seen;
+    row->until = f->committed && row->stable < p->seen ? row->stable : p->seen;
     return FETCH_OK;
 }
 
@@ -89,13 +90,13 @@ static bool newest(const struct partition *p, struct fetch_row *row)
     return row->offset < row->until;
 }
 
-static void look_for_offset(struct fetch_row *row, const struct partition *p)
+static void look_for_offset(const struct fetch *f, struct fetch_row *row, const struct partition *p)
 {
     bool sought = false;
     row->until = 0; /* nothing for the store */
     switch ((enum fetch_at)row->at) {
     case FETCH_AT_START: row->offset = p->start; break;
-    case FETCH_AT_END: row->offset = row->end; break;
+    case FETCH_AT_END: row->offset = f->committed ? row->stable : row->end; break;
     case FETCH_AT_TIME:
         row->offset = p->start;
         row->until = p->seen;
@@ -119,6 +120,14 @@ static void look_for_epoch(struct fetch_row *row)
     row->offset = known ? row->end : FETCH_NOWHERE;
 }
 
+/* Behind the last record that is in no open transaction. */
+static uint64_t stable_end(struct broker *b, struct partition *p, uint64_t end)
+{
+    uint64_t stable = partition_stable(b, p);
+    stable = stable < p->start ? p->start : stable; /* the beginning of a transaction may have been trimmed away */
+    return stable < end ? stable : end;
+}
+
 static enum fetch_result look_at(struct broker *b, struct fetch *f, struct fetch_row *row)
 {
     struct partition *p = partition_of(b, row);
@@ -131,12 +140,13 @@ static enum fetch_result look_at(struct broker *b, struct fetch *f, struct fetch
     if (row->epoch != -1 && row->epoch != LEADER_EPOCH)
         return row->epoch < LEADER_EPOCH ? FETCH_OLD_EPOCH : FETCH_NEW_EPOCH;
     row->start = p->start;
-    row->end = row->stable = partition_durable(b, p);
+    row->end = partition_durable(b, p);
+    row->stable = stable_end(b, p, row->end);
     see(b, p);
     row->filled = p->seen_bytes;
     switch (f->kind) {
-    case FETCH_RECORDS: return look_for_records(row, p);
-    case FETCH_OFFSETS: look_for_offset(row, p); break;
+    case FETCH_RECORDS: return look_for_records(f, row, p);
+    case FETCH_OFFSETS: look_for_offset(f, row, p); break;
     case FETCH_EPOCHS: look_for_epoch(row); break;
     }
     return FETCH_OK;
@@ -152,8 +162,34 @@ static void leave_lists(struct broker *b, struct fetch *f)
     wheel_cancel(&b->wheel, &f->timer);
 }
 
+static int by_first(const void *a, const void *b)
+{
+    const struct aborted *x = a, *y = b;
+    return x->first < y->first ? -1 : x->first > y->first;
+}
+
+/* False: no memory. */
+static bool tell_aborted(struct broker *b, struct fetch_row *row)
+{
+    const struct partition *p = row->piece.len ? partition_of(b, row) : NULL;
+    uint32_t count = p ? isolation_overlaps(&p->isolation, row->offset, row->until, NULL, 0) : 0;
+    if (!count)
+        return true;
+    row->aborted = mem_alloc(count * sizeof *row->aborted);
+    if (!row->aborted)
+        return false;
+    row->aborted_count = isolation_overlaps(&p->isolation, row->offset, row->until, row->aborted, count);
+    qsort(row->aborted, count, sizeof *row->aborted, by_first);
+    return true;
+}
+
 static void answer(struct broker *b, struct fetch *f)
 {
+    for (uint32_t i = 0; f->committed && i < f->count; i++)
+        if (!tell_aborted(b, &f->rows[i])) {
+            file_piece_fini(&f->rows[i].piece);
+            f->rows[i].result = FETCH_TROUBLE;
+        }
     leave_lists(b, f);
     list_remove(&f->peer_link);
     struct effect *e = effect_push(b, f->peer, EFF_FETCHED, 0);

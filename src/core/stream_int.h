@@ -19,6 +19,7 @@
  *       idle ones, oldest use first, and go when all together take too much.
  *   T5  docs/formats/streams.md R1: a compaction writes STREAM with what a SYNC that began after its catalogue was written has
  *       answered.
+ *   T7  who follows sees committed records only: nothing from partition_stable on, and no batch of an aborted transaction.
  *   T6  a chunk has messages or batches, never both. One of batches is not entered: when it is in the file and durable it
  *       goes, and what it held is loaded, decoded by the stream store.
  */
@@ -26,6 +27,7 @@
 #define MILLRACE_CORE_STREAM_INT_H
 
 #include "core/core_int.h"
+#include "core/isolation.h"
 #include "core/producer.h"
 #include "core/stream_job.h"
 
@@ -75,6 +77,7 @@ struct partition {
     uint32_t sealed_count, sealed_max;
     struct stream_extent tail, synced;
     struct producers producers;
+    struct isolation isolation;
     /* fetches: see stream_fetch.c */
     struct list fetches;    /* struct fetch_row: wait for more */
     struct list fetch_link; /* b->streams.fetched */
@@ -164,7 +167,9 @@ uint32_t chunk_safe(struct broker *b, struct chunk *c);
 struct chunk *chunk_before(struct partition *p, uint64_t offset); /* the last that begins there or before; NULL */
 void stream_look_again(struct broker *b);                         /* soon, with chunks_turn */
 void stream_starves(struct broker *b, struct stream *s); /* it is awake again when a job has come back, or soon */
-void chunk_end(struct broker *b, struct chunk *c);       /* its partition goes; nobody reads it */
+/* Records from there on may be of a transaction that is open; OFFSET_NONE: none are. */
+uint64_t partition_stable(struct broker *b, struct partition *p);
+void chunk_end(struct broker *b, struct chunk *c); /* its partition goes; nobody reads it */
 /* Files of the partition that end at or below until go when lsn is durable (R3). */
 void files_drop(struct broker *b, uint64_t id, uint32_t partition, uint64_t until, lsn_t lsn);
 
@@ -211,12 +216,18 @@ uint64_t stream_kept_for_feeders(const struct stream *s, uint32_t partition);
 lsn_t log_stream(struct broker *b, const struct partition *p, uint32_t sealed);
 lsn_t log_batch(struct broker *b, const struct partition *p, uint64_t base, const struct msg *batch);
 lsn_t log_producers(struct broker *b, const struct partition *p, struct list **at); /* room is reserved, see there */
+/* Open and aborted transactions, so many of them as one record holds, from the at-th on; *at is then behind them. */
+lsn_t log_isolation(struct broker *b, const struct partition *p, uint32_t *at);
 lsn_t log_rewritten(struct broker *b, const struct partition *p, const struct stream_extent *extent);
 lsn_t log_cursor(struct broker *b, const struct cursor *cursor, uint32_t partition, uint64_t next);
 
 /* ---- produce.c ---- */
-#define PRODUCERS_RECORD 256u /* of one record */
+#define PRODUCERS_RECORD 256u  /* of one record */
+#define ISOLATION_RECORD 4096u /* rows of one record */
+#define ISOLATION_ROW_MAX 42u  /* bytes of one */
+#define PRODUCE_LEADER_EPOCH 0 /* of every partition: there is one broker */
 MUST_USE bool producers_snapshot(struct broker *b, struct partition *p);
+MUST_USE bool isolation_snapshot(struct broker *b, struct partition *p);
 
 /* ---- stream_read.c ---- */
 MUST_USE bool offset_spec_parse(struct broker *b, struct slice args, struct offset_spec *ret, char *why,

@@ -29,5 +29,6 @@ void stream_job_free(struct slab_heap *mine, struct stream_job **job)
     for (uint32_t i = 0; i < j->count; i++)
         if (j->items[i].msg)
             msg_unref(mine, j->items[i].msg);
+    mem_free(j->aborted);
     mem_free(j);
 }

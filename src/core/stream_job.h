@@ -13,6 +13,7 @@
 #ifndef MILLRACE_CORE_STREAM_JOB_H
 #define MILLRACE_CORE_STREAM_JOB_H
 
+#include "core/isolation.h"
 #include "core/message.h"
 
 #define STREAM_ITEMS_MAX 4096u            /* of one job */
@@ -63,14 +64,16 @@ struct stream_job {
     uint64_t first,
         next; /* WRITE: of items, which join without a gap (an item with MSG_BATCH covers several offsets). READ answer: everything in [first, next) was looked at */
     uint64_t until;
-    wall_t timestamp;          /* FIND; REWRITE: now */
-    wall_t found_at;           /* FIND answer: the timestamp of next, -1 if there is none */
-    int64_t tombstone_ms;      /* REWRITE: how long a null value is kept once older values of its key are gone */
-    uint64_t segment_bytes;    /* WRITE: the open segment is sealed and the next begun when it has more than that … */
-    wall_t seal_before;        /* … or its first record is older than this (0: never) */
-    uint32_t bytes_max;        /* READ: of messages; one is given at least */
-    struct fetch *fetch;       /* FETCH */
-    struct stream_extent tail; /* the open segment */
+    wall_t timestamp;        /* FIND; REWRITE: now */
+    wall_t found_at;         /* FIND answer: the timestamp of next, -1 if there is none */
+    int64_t tombstone_ms;    /* REWRITE: how long a null value is kept once older values of its key are gone */
+    uint64_t segment_bytes;  /* WRITE: the open segment is sealed and the next begun when it has more than that … */
+    wall_t seal_before;      /* … or its first record is older than this (0: never) */
+    uint32_t bytes_max;      /* READ: of messages; one is given at least */
+    struct aborted *aborted; /* READ: transactions whose records are passed over; the job's */
+    uint32_t aborted_count;
+    struct fetch *fetch;         /* FETCH */
+    struct stream_extent tail;   /* the open segment */
     struct stream_extent sealed; /* WRITE: the segment before it, when this write began a new one; else base == end */
     struct stream_item items[];
 };

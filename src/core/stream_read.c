@@ -203,7 +203,7 @@ static struct chunk *enter(struct broker *b, struct follower *f, struct partitio
 /* The chunk behind this one is read while this one is taken. */
 static void read_ahead(struct broker *b, struct partition *p, const struct chunk *c)
 {
-    if (c->next >= p->written || b->streams.reading_paused)
+    if (c->next >= p->written || c->next >= partition_stable(b, p) || b->streams.reading_paused)
         return;
     if (c->link.next != &p->chunks && CONTAINER_OF(c->link.next, struct chunk, link)->first <= c->next)
         return;
@@ -275,6 +275,8 @@ static enum sight look(struct broker *b, struct follower *f, uint32_t number, co
     if (place->next < p->start)
         follower_place(b, f, number, p->start); /* retention was faster */
     for (;;) {
+        if (place->next >= partition_stable(b, p))
+            return SIGHT_END; /* T7 */
         if (!place->chunk) {
             struct chunk *c = enter(b, f, p, place->next, &why);
             if (!c)

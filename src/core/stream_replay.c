@@ -45,7 +45,8 @@ bool stream_snapshot(struct broker *b, struct queue *q)
 {
     struct stream *s = q->stream;
     for (uint32_t i = 0; i < s->partition_count; i++)
-        if (!stream_snapshot_partition(b, s->partitions[i]) || !producers_snapshot(b, s->partitions[i]))
+        if (!stream_snapshot_partition(b, s->partitions[i]) || !producers_snapshot(b, s->partitions[i]) ||
+            !isolation_snapshot(b, s->partitions[i]))
             return false;
     LIST_EACH(&s->cursors, node, after)
     {

@@ -16,7 +16,9 @@ struct rig_stream_record {
     uint64_t stream, offset;
     uint32_t partition;
     wall_t timestamp;
-    struct msg *msg; /* of nobody's heap */
+    struct msg *msg;             /* of nobody's heap */
+    bool transactional, control; /* of a batch of producer: */
+    int64_t producer;
 };
 
 struct rig_stream_part { /* a partition's open segment */
@@ -138,6 +140,10 @@ RIG_STREAM_FN void rig_stream_put_batch(struct rig_streams *all, const struct st
             memcpy(msg->bytes, record.key.ptr, record.key.len);
         memcpy(msg_body_room(msg), record.value.ptr, record.value.len);
         rig_stream_put_item(all, job, (uint64_t)record.offset, record.timestamp, msg);
+        struct rig_stream_record *put = &all->records[all->count - 1];
+        put->transactional = head.transactional;
+        put->control = head.control;
+        put->producer = head.producer_id;
         free(msg);
     }
     CHECK(record_reader_ok(&r));
@@ -183,6 +189,10 @@ RIG_STREAM_FN void rig_stream_read(struct rig_streams *all, struct slab_heap *he
             continue;
         if (r->offset >= job->until || (job->count && bytes + msg_size(r->msg) > job->bytes_max))
             break;
+        if (r->control || (r->transactional && aborted_has(job->aborted, job->aborted_count, r->producer, r->offset))) {
+            next = r->offset + 1;
+            continue;
+        }
         struct msg *msg = msg_new(heap, msg_exchange(r->msg), msg_key(r->msg), msg_props(r->msg), r->msg->body_len);
         if (!msg) {
             job->err = -12;

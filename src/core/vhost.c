@@ -5,6 +5,7 @@
  * object is made, never on the hot path.
  */
 #include "core/core_int.h"
+#include "core/txn_int.h"
 
 #include <stdio.h>
 
@@ -42,6 +43,7 @@ struct vhost *vhost_put(struct broker *b, struct slice name, struct slice defaul
     map_init(&vhost->exchanges, b->seed + 11);
     map_init_keyed(&vhost->queues, b->seed + 12, queue_name_of);
     map_init(&vhost->bindings, b->seed + 13);
+    map_init(&vhost->txns, b->seed + 14);
     list_init(&vhost->policies);
     list_init(&vhost->streams);
     object_add(b, &vhost->object, OBJ_VHOST, true);
@@ -82,6 +84,7 @@ void vhost_delete(struct broker *b, struct vhost *vhost)
     cursor = 0;
     for (struct exchange *x; (x = map_any(&vhost->exchanges, &cursor));)
         exchange_delete(b, x);
+    txns_free(b, vhost);
     while (!list_empty(&vhost->policies))
         policy_delete(b, CONTAINER_OF(vhost->policies.next, struct policy, vhost_link));
     MAP_EACH(&b->users, struct user, user)
@@ -93,6 +96,7 @@ void vhost_delete(struct broker *b, struct vhost *vhost)
     map_fini(&vhost->exchanges);
     map_fini(&vhost->queues);
     map_fini(&vhost->bindings);
+    map_fini(&vhost->txns);
     slice_drop(&vhost->name);
     slice_drop(&vhost->default_queue_type);
     mem_free(vhost);

@@ -260,6 +260,11 @@ static int take_records(struct stream_scan *scan, const struct record_batch *bat
     struct record_reader reader;
     struct record record;
     uint64_t behind = (uint64_t)record_batch_last_offset(batch) + 1, at = (uint64_t)batch->base_offset;
+    if (batch->transactional && aborted_has(job->aborted, job->aborted_count, batch->producer_id, at)) {
+        job->next = behind < job->until ? behind : job->until;
+        *ret_more = job->next < job->until ? MORE : FULL;
+        return 0;
+    }
     int err = open_batch(scan, batch, &reader);
     if (err)
         return err;

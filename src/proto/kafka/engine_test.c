@@ -326,10 +326,13 @@ static void producers_are_numbered(void **state)
 {
     (void)state;
     struct krig *k = krig_ready();
-    int64_t first = KASK(k, init_producer_id, 3, .transaction_timeout_ms = 1, .producer_id = -1)->producer_id;
-    assert_int_equal(KASK(k, init_producer_id, 5, .transaction_timeout_ms = 1)->producer_id, first + 1);
+    int64_t first =
+        KASK(k, init_producer_id, 3, .transaction_timeout_ms = 1, .producer_id = -1, .producer_epoch = -1)->producer_id;
     assert_int_equal(
-        KASK(k, init_producer_id, 0, .transaction_timeout_ms = 1, .transactional_id = slice_str("tx"))->error_code,
+        KASK(k, init_producer_id, 5, .transaction_timeout_ms = 1, .producer_id = -1, .producer_epoch = -1)->producer_id,
+        first + 1);
+    assert_int_equal(
+        KASK(k, init_producer_id, 0, .transaction_timeout_ms = 1, .transactional_id = slice_str(""))->error_code,
         KAFKA_ERR_INVALID_REQUEST);
     krig_free(k);
 }
@@ -345,8 +348,9 @@ static void storm(struct krig *k)
                                                   .client_software_version = slice_str("1")});
     krig_put_produce(k, 9, -1, "t", 0, krig_batch(k, &b, 0, 3, false));
     krig_put_produce(k, 3, 1, "none", 0, b.made);
-    krig_put(k, KAFKA_API_init_producer_id, 4,
-             &(struct kafka_init_producer_id_request){.transaction_timeout_ms = 1, .producer_id = -1});
+    krig_put(
+        k, KAFKA_API_init_producer_id, 4,
+        &(struct kafka_init_producer_id_request){.transaction_timeout_ms = 1, .producer_id = -1, .producer_epoch = -1});
 }
 
 static void byte_by_byte(void **state)

@@ -104,6 +104,16 @@ static enum kafka_progress fetch_go(struct kafka *k, struct kafka_request *r)
 
 /* ---- the answer ---- */
 
+static void say_aborted(struct kafka *k, struct kafka_request *r, const struct fetch_row *row,
+                        struct kafka_fetch_response_partition *ret)
+{
+    ret->aborted_transactions.at = kafka_room(k, r, row->aborted_count, sizeof *ret->aborted_transactions.at);
+    for (uint32_t i = 0; ret->aborted_transactions.at && i < row->aborted_count; i++)
+        ret->aborted_transactions.at[ret->aborted_transactions.count++] =
+            (struct kafka_fetch_response_aborted_transaction){.producer_id = row->aborted[i].producer,
+                                                              .first_offset = (int64_t)row->aborted[i].first};
+}
+
 static void say_row(struct kafka *k, struct kafka_request *r, const struct fetch_row *row, struct slice name,
                     struct kafka_fetch_response_partition *ret)
 {
@@ -115,6 +125,8 @@ static void say_row(struct kafka *k, struct kafka_request *r, const struct fetch
     ret->log_start_offset = (int64_t)row->start;
     if (((const struct kafka_fetch_request *)r->message)->isolation_level != 1)
         ret->aborted_transactions.count = -1;
+    else
+        say_aborted(k, r, row, ret);
     if (!row->piece.len)
         return;
     ret->records = (struct slice){.ptr = NULL, .len = row->piece.len};

@@ -25,6 +25,14 @@ const struct kafka_topic *kafka_topic_find(struct kafka *k, struct slice name)
     return name.ptr ? map_get(&k->topics, name) : NULL;
 }
 
+const struct kafka_topic *kafka_topic_of_stream(struct kafka *k, uint64_t id)
+{
+    MAP_EACH(&k->topics, struct kafka_topic, topic)
+    if (topic->id == id)
+        return topic;
+    return NULL;
+}
+
 void kafka_topic_forget(struct kafka *k, struct slice name)
 {
     mem_free_as(MEM_CONNECTIONS, map_take(&k->topics, name));

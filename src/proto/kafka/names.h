@@ -23,6 +23,8 @@ void kafka_topics_init(struct kafka *k);
 void kafka_topics_fini(struct kafka *k);
 /* A loan until the next lookup, note or forget. NULL: not known (yet). */
 const struct kafka_topic *kafka_topic_find(struct kafka *k, struct slice name);
+/* The one of that number, if the connection knows it; NULL. */
+const struct kafka_topic *kafka_topic_of_stream(struct kafka *k, uint64_t id);
 void kafka_topic_forget(struct kafka *k, struct slice name);
 /* Remembers the rows of an answer to STREAM_LIST. */
 void kafka_topics_note(struct kafka *k, const struct answer *answer);

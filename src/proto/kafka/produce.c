@@ -8,10 +8,12 @@
 #include "fmt/record_batch.h"
 #include "proto/kafka/kafka_int.h"
 #include "proto/kafka/names.h"
+#include "proto/kafka/transactions.h"
 
 #define ACKS_ALL (-1)
 #define CLOCK_AHEAD_MS 3600000 /* message.timestamp.after.max.ms */
 #define PARTITION_MAX UINT16_MAX
+#define JOINS_FROM 12 /* a batch makes its partition part of the transaction from this version on (KIP-890) */
 
 struct row {         /* a partition of the request */
     struct msg *msg; /* until it is the core's; NULL: it has its error already */
@@ -48,6 +50,7 @@ static const int16_t core_errors[] = {
     [PRODUCE_REFUSED] = KAFKA_ERR_TOPIC_AUTHORIZATION_FAILED,
     [PRODUCE_OUT_OF_ORDER] = KAFKA_ERR_OUT_OF_ORDER_SEQUENCE_NUMBER,
     [PRODUCE_OLD_EPOCH] = KAFKA_ERR_INVALID_PRODUCER_EPOCH,
+    [PRODUCE_NO_TXN] = KAFKA_ERR_INVALID_TXN_STATE,
     [PRODUCE_NO_ROOM] = KAFKA_ERR_KAFKA_STORAGE_ERROR,
     [PRODUCE_NO_MEMORY] = KAFKA_ERR_KAFKA_STORAGE_ERROR,
 };
@@ -88,10 +91,6 @@ static bool check(struct kafka *k, struct kafka_request *r, struct row *row, uin
     struct record_check found;
     struct record_fault fault = {.index = -1};
     enum record_verdict verdict = record_batch_check(msg_body(row->msg), &limits, k->compress, &found, &fault);
-    if (verdict == RECORD_OK && found.batch.transactional) {
-        row_fail(k, p, row, KAFKA_ERR_INVALID_TXN_STATE, "there are no transactions here yet");
-        return false;
-    }
     if (verdict == RECORD_OK) {
         if (found.opened && found.max_timestamp != found.batch.max_timestamp)
             record_batch_set_max_timestamp(msg_body_room(row->msg), row->msg->body_len, false, found.max_timestamp);
@@ -233,6 +232,7 @@ static enum kafka_progress send_rows(struct kafka *k, struct kafka_request *r)
         struct command *command = kafka_command(k, r, CMD_PRODUCE);
         command->number = row->stream;
         command->channel = (uint16_t)row->said->index;
+        command->flags = r->form.version >= JOINS_FROM ? ASK_JOINS : 0;
         command->msg = row->msg;
         row->msg = NULL;
         row->said->error_code = KAFKA_ERR_NONE;
@@ -324,22 +324,53 @@ const struct kafka_handler kafka_on_produce = {
 
 /* ---- InitProducerId ---- */
 
+static enum kafka_progress init_txn(struct kafka *k, struct kafka_request *r)
+{
+    const struct kafka_init_producer_id_request *asked = r->message;
+    uint8_t room[16];
+    struct writer w = writer_of(room, sizeof room);
+    if (asked->producer_id >= 0)
+        kafka_txn_producer(&w, asked->producer_id, asked->producer_epoch);
+    uint64_t timeout = asked->transaction_timeout_ms > 0 ? (uint64_t)asked->transaction_timeout_ms : 0;
+    return kafka_txn_ask(k, r, CMD_TXN_INIT, asked->transactional_id, writer_slice(&w), timeout, 0);
+}
+
 static enum kafka_progress init_producer_id_go(struct kafka *k, struct kafka_request *r)
 {
     const struct kafka_init_producer_id_request *asked = r->message;
     struct kafka_init_producer_id_response *said = r->response;
-    if (asked->transactional_id.ptr) { /* no client asks without AddPartitionsToTxn, which is not announced */
+    bool half = (asked->producer_id < 0) != (asked->producer_epoch < 0);
+    said->producer_epoch = -1;
+    if ((asked->transactional_id.ptr && asked->transactional_id.len == 0) || half) {
         said->error_code = KAFKA_ERR_INVALID_REQUEST;
-        said->producer_epoch = -1;
         return KAFKA_SENT;
     }
+    if (asked->transactional_id.ptr)
+        return init_txn(k, r);
     return kafka_command(k, r, CMD_PRODUCER_ID) ? KAFKA_SENT : KAFKA_AGAIN;
+}
+
+static void init_txn_effect(struct kafka *k, struct kafka_request *r, struct effect *e)
+{
+    struct kafka_init_producer_id_response *said = r->response;
+    struct kafka_txn_said answer;
+    if (!kafka_txn_answer(k, e, &answer))
+        return;
+    bool fenced = answer.result == TXN_FENCED || answer.result == TXN_OTHER_PRODUCER;
+    said->error_code = kafka_txn_error(fenced ? TXN_FENCED : answer.result, r->form.version >= 4);
+    r->lsn = e->lsn;
+    if (answer.result != TXN_DONE)
+        return;
+    said->producer_id = (int64_t)answer.producer;
+    said->producer_epoch = (int16_t)answer.epoch;
 }
 
 static void init_producer_id_effect(struct kafka *k, struct kafka_request *r, struct effect *e)
 {
     struct kafka_init_producer_id_response *said = r->response;
-    if (e->type == EFF_ANSWER && e->answer) {
+    if (((const struct kafka_init_producer_id_request *)r->message)->transactional_id.ptr) {
+        init_txn_effect(k, r, e);
+    } else if (e->type == EFF_ANSWER && e->answer) {
         said->producer_id = (int64_t)e->answer->number;
         said->producer_epoch = 0;
         r->lsn = e->lsn;

@@ -1,0 +1,108 @@
+/* Aborted transactions of a partition, see isolation.h. */
+#include "core/isolation.h"
+
+#include "base/check.h"
+#include "base/mem.h"
+
+void isolation_fini(struct isolation *i)
+{
+    mem_free(i->aborted);
+    mem_free(i->closing);
+    *i = (struct isolation){0};
+}
+
+static bool grow(void **list, size_t size, uint32_t count, uint32_t *max)
+{
+    if (count < *max)
+        return true;
+    uint32_t wanted = *max ? *max * 2 : 4;
+    void *grown = mem_realloc(*list, wanted * size);
+    if (!grown)
+        return false;
+    *list = grown;
+    *max = wanted;
+    return true;
+}
+
+bool isolation_reserve(struct isolation *i)
+{
+    void *aborted = i->aborted, *closing = i->closing;
+    bool ok = grow(&aborted, sizeof *i->aborted, i->aborted_count, &i->aborted_max) &&
+              grow(&closing, sizeof *i->closing, i->closing_count, &i->closing_max);
+    i->aborted = aborted;
+    i->closing = closing;
+    return ok;
+}
+
+void isolation_abort(struct isolation *i, const struct aborted *aborted)
+{
+    CHECK(i->aborted_count < i->aborted_max);
+    i->aborted[i->aborted_count++] = *aborted;
+}
+
+void isolation_closing(struct isolation *i, uint64_t first, lsn_t lsn)
+{
+    CHECK(i->closing_count < i->closing_max);
+    i->closing[i->closing_count++] = (struct closing){first, lsn};
+}
+
+uint64_t isolation_stable(struct isolation *i, lsn_t durable)
+{
+    uint64_t stable = UINT64_MAX;
+    uint32_t kept = 0;
+    for (uint32_t n = 0; n < i->closing_count; n++) {
+        if (i->closing[n].lsn <= durable)
+            continue;
+        stable = i->closing[n].first < stable ? i->closing[n].first : stable;
+        i->closing[kept++] = i->closing[n];
+    }
+    i->closing_count = kept;
+    return stable;
+}
+
+/* The first that ended at or behind the offset. */
+static uint32_t ended_at(const struct isolation *i, uint64_t offset)
+{
+    uint32_t low = 0, high = i->aborted_count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (i->aborted[middle].last < offset)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+void isolation_trim(struct isolation *i, uint64_t start)
+{
+    uint32_t gone = ended_at(i, start);
+    if (!gone)
+        return;
+    i->aborted_count -= gone;
+    memmove(i->aborted, i->aborted + gone, i->aborted_count * sizeof *i->aborted);
+}
+
+uint32_t isolation_overlaps(const struct isolation *i, uint64_t from, uint64_t until, struct aborted *ret, uint32_t max)
+{
+    uint32_t count = 0;
+    for (uint32_t n = ended_at(i, from); n < i->aborted_count; n++) {
+        const struct aborted *a = &i->aborted[n];
+        if (a->first < until) {
+            if (count < max)
+                ret[count] = *a;
+            count++;
+        }
+        if (a->stable >= until)
+            break; /* whatever ended later began there or behind */
+    }
+    return count;
+}
+
+bool aborted_has(const struct aborted *list, uint32_t count, int64_t producer, uint64_t offset)
+{
+    for (uint32_t n = 0; n < count; n++)
+        if (list[n].producer == producer && list[n].first <= offset && offset <= list[n].last)
+            return true;
+    return false;
+}

@@ -1,0 +1,721 @@
+/* Transactions of Kafka producers. See txn.h for what they are, isolation.h and producer.h for what readers see of them.
+ *
+ *                    TXN_ADD, a batch that joins              TXN_END
+ *   TXN_INIT ▸ EMPTY ──────────────────────────▶ ONGOING ──────────────▶ COMMITTED | ABORTED ──▶ ONGOING …
+ *                                                   │ TXN_INIT of a younger instance, its time is over
+ *                                                   └─────────────▶ ABORTED, in the next epoch
+ *
+ * The coordinator, the partitions and their consumers' offsets are one core with one journal: so a transaction ends with one
+ * TX record, which holds its new state and a control batch for each partition, all or none. Nothing is ever half
+ * committed, and nobody has to be told to try again while markers are on their way.
+ *
+ *   X1  a partition of an ongoing transaction stands in its list before the first batch is journalled (TXN_ADD).
+ *   X2  a producer id has one transactional id at a time; batches of an older epoch, or without a transaction, are refused.
+ *   X3  an end by another than its own producer uses the next epoch, so that what the old one still sends is refused.
+ *   X4  what a transaction has written can be read as committed when its TX record is durable, not before.
+ */
+#include "core/stream_int.h"
+#include "core/txn_int.h"
+#include "fmt/record_batch.h"
+
+#define MARKER_BYTES 128u /* of a control batch, at most */
+#define EPOCH_LAST (INT16_MAX - 1u)
+#define RETRY_NS NS_PER_S
+#define EXPIRES_MS (7 * 86400000ll) /* a transactional id that nobody uses: transactional.id.expiration.ms */
+#define TXNS_MAX 1000000u
+
+static struct slice producer_of(const void *value)
+{
+    return map_key_u64(&((const struct txn *)value)->producer);
+}
+
+void txns_init(struct broker *b)
+{
+    map_init_keyed(&b->txns, b->seed ^ 0x74786e, producer_of);
+}
+
+void txns_fini(struct broker *b)
+{
+    map_fini(&b->txns);
+}
+
+const char *txn_state_name(enum txn_state state)
+{
+    static const char *const names[] = {"Empty", "Ongoing", "CompleteCommit", "CompleteAbort"}; /* as Kafka says it */
+    return state <= TXN_ABORTED ? names[state] : "unknown";
+}
+
+/* ---- objects ---- */
+
+static struct txn *txn_find(const struct vhost *vhost, struct slice name)
+{
+    return map_get(&vhost->txns, name);
+}
+
+static struct txn *txn_of_producer(const struct broker *b, uint64_t producer)
+{
+    return map_get(&b->txns, map_key_u64(&producer));
+}
+
+static void time_over(void *arg, struct timer *timer);
+
+/* NULL: no memory. */
+static struct txn *txn_make(struct broker *b, struct vhost *vhost, struct slice name, uint64_t producer)
+{
+    struct txn *t = mem_zalloc_as(MEM_QUEUES, sizeof *t);
+    if (!t || !slice_keep(&t->name, name) || !map_reserve(&vhost->txns) || !map_reserve(&b->txns)) {
+        if (t)
+            slice_drop(&t->name);
+        mem_free_as(MEM_QUEUES, t);
+        return NULL;
+    }
+    t->vhost = vhost;
+    t->producer = producer;
+    timer_init(&t->timer, time_over);
+    (void)map_put(&vhost->txns, t->name, t);
+    (void)map_put(&b->txns, producer_of(t), t);
+    object_add(b, &t->object, OBJ_TXN, true);
+    return t;
+}
+
+void txn_free(struct broker *b, struct txn *t)
+{
+    wheel_cancel(&b->wheel, &t->timer);
+    (void)map_take(&t->vhost->txns, t->name);
+    (void)map_take(&b->txns, producer_of(t));
+    object_remove(b, &t->object);
+    slice_drop(&t->name);
+    mem_free(t->parts);
+    mem_free_as(MEM_QUEUES, t);
+}
+
+void txns_free(struct broker *b, struct vhost *vhost)
+{
+    uint32_t cursor = 0;
+    for (struct txn *t; (t = map_any(&vhost->txns, &cursor));)
+        txn_free(b, t);
+}
+
+bool txn_expired(const struct broker *b, const struct object *object)
+{
+    const struct txn *t = CONTAINER_OF(object, struct txn, object);
+    return t->state != TXN_ONGOING && t->touched < b->wall - EXPIRES_MS;
+}
+
+void txn_forget(struct broker *b, struct object *object)
+{
+    txn_free(b, CONTAINER_OF(object, struct txn, object));
+}
+
+/* Another producer id: the old one's epochs are used up. Room is there, because one goes. */
+static void producer_change(struct broker *b, struct txn *t, uint64_t producer)
+{
+    (void)map_take(&b->txns, producer_of(t));
+    t->producer = producer;
+    t->epoch = 0;
+    CHECK(map_put(&b->txns, producer_of(t), t));
+}
+
+static bool part_known(const struct txn *t, uint64_t stream, uint32_t number)
+{
+    for (uint32_t i = 0; i < t->part_count; i++)
+        if (t->parts[i].stream == stream && t->parts[i].number == number)
+            return true;
+    return false;
+}
+
+static bool parts_reserve(struct txn *t, uint32_t more)
+{
+    uint32_t max = t->part_max ? t->part_max : 4;
+    if (t->part_count + more <= t->part_max)
+        return true;
+    while (max < t->part_count + more)
+        max *= 2;
+    struct txn_part *grown = mem_realloc(t->parts, max * sizeof *grown);
+    if (!grown)
+        return false;
+    t->parts = grown;
+    t->part_max = max;
+    return true;
+}
+
+static struct partition *partition_of(struct broker *b, const struct txn_part *part)
+{
+    struct queue *q = map_get(&b->queues_by_id, map_key_u64(&part->stream));
+    return q && q->stream && part->number < q->stream->partition_count ? q->stream->partitions[part->number] : NULL;
+}
+
+static void begin(struct broker *b, struct txn *t)
+{
+    if (t->state == TXN_ONGOING)
+        return;
+    t->state = TXN_ONGOING;
+    t->part_count = 0;
+    t->started = b->wall;
+    if (!b->recovering)
+        wheel_set(&b->wheel, &t->timer, b->now + t->timeout_ms * NS_PER_MS);
+}
+
+static void over(struct broker *b, struct txn *t, enum txn_state state, uint16_t epoch)
+{
+    wheel_cancel(&b->wheel, &t->timer);
+    t->state = (uint8_t)state;
+    t->epoch = epoch;
+    t->touched = b->wall;
+    t->started = 0;
+    t->part_count = 0;
+    mem_free(t->parts);
+    t->parts = NULL;
+    t->part_max = 0;
+}
+
+/* ---- the end ---- */
+
+bool txn_marker_read(struct slice batch, bool *ret_commit)
+{
+    struct record_batch head;
+    struct record_reader records;
+    struct record record;
+    if (record_batch_open(batch, NULL, 0, &head, &records) != RECORD_OK || !head.control ||
+        !record_next(&records, &record) || record.key.len < 4)
+        return false;
+    struct reader key = reader_of(record.key);
+    (void)reader_u16(&key); /* its version */
+    uint16_t type = reader_u16(&key);
+    *ret_commit = type == 1;
+    return type <= 1;
+}
+
+/* The batch that ends the transaction in one partition. NULL: no memory. */
+static struct msg *marker_new(struct broker *b, const struct txn *t, bool commit, uint16_t epoch)
+{
+    uint8_t bytes[MARKER_BYTES];
+    const uint8_t key_bytes[4] = {0, 0, 0, commit}, value_bytes[6] = {0}; /* versions; the coordinator's epoch */
+    struct slice key = slice_of(key_bytes, sizeof key_bytes), value = slice_of(value_bytes, sizeof value_bytes);
+    struct slice none = {0};
+    struct writer w = writer_of(bytes, sizeof bytes);
+    struct record_batch head = record_batch_head(0, b->wall);
+    struct record_batch_writer batch;
+    head.producer_id = (int64_t)t->producer;
+    head.producer_epoch = (int16_t)epoch;
+    head.base_sequence = -1;
+    head.transactional = head.control = true;
+    record_batch_begin(&batch, &w, &head);
+    CHECK(record_batch_put(&batch, b->wall, &key, &value, NULL, 0));
+    struct slice made = record_batch_finish(&batch, -1);
+    struct msg *msg = msg_new(&b->heap, none, none, none, made.len);
+    if (!msg)
+        return NULL;
+    memcpy(msg_body_room(msg), made.ptr, made.len);
+    msg->flags = MSG_BATCH | MSG_PERSISTENT;
+    msg->expiration_ms = -1;
+    return msg;
+}
+
+void txn_ended(struct broker *b, struct partition *p, uint64_t offset, const struct record_batch *head, bool commit,
+               lsn_t lsn)
+{
+    uint64_t first;
+    if (!producers_close(&p->producers, head->producer_id, head->producer_epoch, &first))
+        return;
+    if (!commit) {
+        uint64_t stable = producers_stable(&p->producers);
+        isolation_abort(&p->isolation, &(struct aborted){.producer = head->producer_id,
+                                                         .first = first,
+                                                         .last = offset,
+                                                         .stable = stable < offset ? stable : offset + 1});
+    }
+    if (!b->recovering)
+        isolation_closing(&p->isolation, first, lsn);
+}
+
+static size_t marker_need(void)
+{
+    return log_captured_bytes(64 + MARKER_BYTES, 1);
+}
+
+struct ending { /* what was prepared for one partition */
+    struct partition *partition;
+    struct msg *marker;
+    uint64_t offset;
+};
+
+static void write_marker(struct broker *b, struct ending *end)
+{
+    struct partition *p = end->partition;
+    struct target t = {.queue = p->stream->queue, .position = p->end, .deadline = b->wall, .returns = p->number};
+    record_batch_set_base(msg_body_room(end->marker), (int64_t)p->end, PRODUCE_LEADER_EPOCH);
+    b->promised -= marker_need();
+    (void)log_batch(b, p, p->end, end->marker);
+    end->offset = p->end++;
+    stream_append(b, &t, end->marker);
+}
+
+/* Markers and memory for all partitions that are still there. NULL: no memory. */
+static struct ending *endings_new(struct broker *b, const struct txn *t, bool commit, uint16_t epoch,
+                                  uint32_t *ret_count)
+{
+    struct ending *list = mem_zalloc((t->part_count + 1) * sizeof *list);
+    *ret_count = 0;
+    for (uint32_t i = 0; list && i < t->part_count; i++) {
+        struct ending *end = &list[*ret_count];
+        end->partition = partition_of(b, &t->parts[i]);
+        if (!end->partition)
+            continue; /* its stream has been deleted */
+        end->marker = marker_new(b, t, commit, epoch);
+        ++*ret_count;
+        if (!end->marker || !isolation_reserve(&end->partition->isolation)) {
+            for (uint32_t n = 0; n < *ret_count; n++)
+                if (list[n].marker)
+                    msg_unref(&b->heap, list[n].marker);
+            mem_free(list);
+            return NULL;
+        }
+    }
+    return list;
+}
+
+/* All of it, or nothing: false, no memory or no room. */
+static bool finish(struct broker *b, struct txn *t, bool commit, uint16_t epoch, lsn_t *ret_lsn)
+{
+    uint32_t count;
+    backlog_flush_removals(b);
+    if (!list_empty(&b->removals))
+        return false; /* what is older must not become part of this */
+    struct ending *list = endings_new(b, t, commit, epoch, &count);
+    size_t own = log_captured_bytes(txn_record_bytes(t), 1);
+    bool ok = list && pool_reserve_many(&b->entries, count) && log_capture_begin(b, own + count * marker_need(), 2);
+    if (ok) {
+        pool_pin(&b->entries);
+        over(b, t, commit ? TXN_COMMITTED : TXN_ABORTED, epoch);
+        b->promised -= own;
+        CHECK(log_txn_over(b, t));
+        for (uint32_t i = 0; i < count; i++)
+            write_marker(b, &list[i]);
+        *ret_lsn = log_capture_end(b);
+        pool_unpin(&b->entries);
+    }
+    for (uint32_t i = 0; list && i < count; i++) {
+        struct record_batch head;
+        if (ok) {
+            CHECK(record_batch_peek(msg_body(list[i].marker), &head) == RECORD_OK);
+            txn_ended(b, list[i].partition, list[i].offset, &head, commit, *ret_lsn);
+            stream_awake(b, list[i].partition->stream);
+        }
+        msg_unref(&b->heap, list[i].marker);
+    }
+    mem_free(list);
+    return ok;
+}
+
+static void time_over(void *arg, struct timer *timer)
+{
+    struct broker *b = arg;
+    struct txn *t = CONTAINER_OF(timer, struct txn, timer);
+    lsn_t lsn;
+    if (t->state == TXN_ONGOING && !finish(b, t, false, t->epoch < EPOCH_LAST ? t->epoch + 1 : t->epoch, &lsn))
+        wheel_set(&b->wheel, &t->timer, b->now + RETRY_NS);
+}
+
+/* ---- commands ---- */
+
+struct asked { /* operands that all have */
+    struct slice name;
+    bool has_producer;
+    uint64_t producer;
+    uint16_t epoch;
+    struct reader rest;
+};
+
+static struct asked asked_read(const struct ask *ask)
+{
+    struct asked a = {.name = ask->name, .has_producer = ask->other.len >= 10, .rest = reader_of(ask->other)};
+    if (a.has_producer) {
+        a.producer = reader_u64(&a.rest);
+        a.epoch = reader_u16(&a.rest);
+    }
+    return a;
+}
+
+static void answer(struct broker *b, struct peer *peer, const struct command *c, struct answer *answer,
+                   enum txn_result result, const struct txn *t, lsn_t lsn)
+{
+    struct effect *e = effect_push(b, peer, EFF_ANSWER, 0);
+    e->origin = c->origin;
+    e->lsn = lsn;
+    e->answer = answer;
+    if (!answer)
+        return;
+    answer->number = result;
+    answer->number2 = t ? t->producer : 0;
+    uint16_t epoch = htobe16(t ? t->epoch : 0);
+    memcpy(answer->bytes, &epoch, sizeof epoch);
+}
+
+/* Its block is taken before anything changes. NULL: no memory, nothing is to happen. */
+static struct answer *answer_begin(void)
+{
+    static const uint8_t room[2];
+    return answer_new((struct slice){0}, (struct slice){0}, slice_of(room, sizeof room));
+}
+
+static bool may_use(struct broker *b, const struct peer *peer, struct slice name)
+{
+    return peer->state == PEER_ENTERED && (!peer->user || authorise(b, peer->user, peer->vhost, VERB_WRITE, name));
+}
+
+/* The transaction of a producer that says who it is. */
+static enum txn_result the_one(struct broker *b, const struct peer *peer, const struct asked *a, struct txn **ret)
+{
+    *ret = NULL;
+    if (!may_use(b, peer, a->name))
+        return TXN_REFUSED;
+    struct txn *t = txn_find(peer->vhost, a->name);
+    if (!t)
+        return TXN_UNKNOWN;
+    if (!a->has_producer || a->producer != t->producer)
+        return TXN_OTHER_PRODUCER;
+    *ret = t;
+    return a->epoch == t->epoch ? TXN_DONE : TXN_FENCED;
+}
+
+/* A producer id that nobody has had. False: no room. */
+static bool producer_draw(struct broker *b, uint64_t *ret, lsn_t *ret_lsn)
+{
+    if (!producer_ids_reserve(b))
+        return false;
+    *ret = b->next_producer_id++;
+    *ret_lsn = b->producer_ids_lsn;
+    return true;
+}
+
+static bool make_new(struct broker *b, struct peer *peer, struct slice name, struct txn **ret, lsn_t *lsn)
+{
+    uint64_t producer;
+    if (b->txns.count >= TXNS_MAX || !producer_draw(b, &producer, lsn))
+        return false;
+    *ret = txn_make(b, peer->vhost, name, producer);
+    return *ret != NULL;
+}
+
+/* The next epoch, or the first of another producer id. */
+static bool next_epoch(struct broker *b, struct txn *t, lsn_t *lsn)
+{
+    uint64_t producer;
+    if (t->epoch < EPOCH_LAST) {
+        t->epoch++;
+        return true;
+    }
+    if (!producer_draw(b, &producer, lsn))
+        return false;
+    producer_change(b, t, producer);
+    return true;
+}
+
+static enum txn_result init_known(struct broker *b, struct txn *t, const struct asked *a, lsn_t *lsn)
+{
+    if (a->has_producer && a->producer != t->producer)
+        return TXN_OTHER_PRODUCER;
+    if (a->has_producer && a->epoch != t->epoch)
+        return TXN_FENCED;
+    if (t->state == TXN_ONGOING && t->epoch < EPOCH_LAST)
+        return finish(b, t, false, t->epoch + 1, lsn) ? TXN_DONE : TXN_NO_ROOM; /* X3 */
+    if (t->state == TXN_ONGOING && !finish(b, t, false, t->epoch, lsn))
+        return TXN_NO_ROOM;
+    return next_epoch(b, t, lsn) ? TXN_DONE : TXN_NO_ROOM;
+}
+
+static enum txn_result init(struct broker *b, struct peer *peer, struct command *c, struct txn **ret, lsn_t *lsn)
+{
+    struct asked a = asked_read(c->ask);
+    bool is_new = false;
+    *ret = NULL;
+    if (a.name.len == 0 || a.name.len > TXN_NAME_MAX)
+        return TXN_BAD_NAME;
+    if (!may_use(b, peer, a.name))
+        return TXN_REFUSED;
+    if (c->ask->number == 0 || c->ask->number > TXN_TIMEOUT_MAX_MS)
+        return TXN_BAD_TIMEOUT;
+    struct txn *t = txn_find(peer->vhost, a.name);
+    if (!t && a.has_producer)
+        return TXN_OTHER_PRODUCER;
+    if (!log_reserve(b, 256 + TXN_NAME_MAX, 3))
+        return TXN_NO_ROOM;
+    if (!t) {
+        is_new = true;
+        if (!make_new(b, peer, a.name, &t, lsn))
+            return TXN_NO_ROOM;
+    } else {
+        enum txn_result result = init_known(b, t, &a, lsn);
+        if (result != TXN_DONE)
+            return result;
+    }
+    t->timeout_ms = (uint32_t)c->ask->number;
+    t->touched = b->wall;
+    lsn_t logged = log_object(b, &t->object);
+    if (!logged && is_new) {
+        txn_free(b, t);
+        return TXN_NO_ROOM;
+    }
+    *lsn = logged > *lsn ? logged : *lsn; /* of an old one: without room its epoch is written with what comes next */
+    *ret = t;
+    return logged ? TXN_DONE : TXN_NO_ROOM;
+}
+
+void do_txn_init(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
+{
+    struct answer *said = answer_begin();
+    struct txn *t = NULL;
+    lsn_t lsn = 0;
+    enum txn_result result = said ? init(b, peer, c, &t, &lsn) : TXN_NO_ROOM;
+    (void)ch;
+    answer(b, peer, c, said, result, t, lsn);
+}
+
+static enum txn_result add(struct broker *b, struct txn *t, struct reader *rows, lsn_t *lsn)
+{
+    uint32_t count = (uint32_t)(rows->left / 12);
+    for (struct reader r = *rows; r.left >= 12;) {
+        struct txn_part part = {.stream = reader_u64(&r)};
+        part.number = reader_u32(&r);
+        if (!partition_of(b, &part))
+            return TXN_BAD_PARTITION;
+    }
+    if (count > TXN_PARTITIONS_MAX || t->part_count + count > TXN_PARTITIONS_MAX)
+        return TXN_TOO_MANY;
+    if (!parts_reserve(t, count) || !log_reserve(b, 48 * (size_t)count, count ? count : 1))
+        return TXN_NO_ROOM;
+    begin(b, t);
+    while (rows->left >= 12) {
+        struct txn_part part = {.stream = reader_u64(rows)};
+        part.number = reader_u32(rows);
+        if (part_known(t, part.stream, part.number))
+            continue;
+        t->parts[t->part_count++] = part;
+        *lsn = log_txn_add(b, t, &part);
+    }
+    return TXN_DONE;
+}
+
+void do_txn_add(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
+{
+    struct answer *said = answer_begin();
+    struct asked a = asked_read(c->ask);
+    struct txn *t = NULL;
+    lsn_t lsn = b->appended; /* of those it has */
+    enum txn_result result = said ? the_one(b, peer, &a, &t) : TXN_NO_ROOM;
+    (void)ch;
+    if (result == TXN_DONE)
+        result = add(b, t, &a.rest, &lsn);
+    answer(b, peer, c, said, result, t, lsn);
+}
+
+/* The same end once more, of a client that has not heard of the first: by then it has the next epoch, if ends give one. */
+static bool is_repeated(const struct txn *t, const struct asked *a, bool commit, bool next)
+{
+    return t->state == (commit ? TXN_COMMITTED : TXN_ABORTED) && a->epoch + (next ? 1u : 0u) == t->epoch;
+}
+
+static enum txn_result end(struct broker *b, struct txn *t, const struct asked *a, uint32_t flags, lsn_t *lsn)
+{
+    bool commit = flags & ASK_COMMIT, next = flags & ASK_NEXT_EPOCH;
+    if (is_repeated(t, a, commit, next))
+        return TXN_DONE;
+    if (a->epoch != t->epoch)
+        return TXN_FENCED;
+    if (t->state != TXN_ONGOING && !(next && !commit)) /* KIP-890: an abort of nothing gives the next epoch too */
+        return TXN_BAD_STATE;
+    if (next && t->epoch >= EPOCH_LAST) {
+        uint64_t producer;
+        lsn_t drawn;
+        if (!log_reserve(b, 256 + TXN_NAME_MAX, 3) || !producer_draw(b, &producer, &drawn) ||
+            !finish(b, t, commit, t->epoch, lsn))
+            return TXN_NO_ROOM;
+        producer_change(b, t, producer);
+        lsn_t logged = log_object(b, &t->object);
+        *lsn = logged ? logged : *lsn;
+        return TXN_DONE;
+    }
+    return finish(b, t, commit, t->epoch + (next ? 1u : 0u), lsn) ? TXN_DONE : TXN_NO_ROOM;
+}
+
+void do_txn_end(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
+{
+    struct answer *said = answer_begin();
+    struct asked a = asked_read(c->ask);
+    struct txn *t = NULL;
+    lsn_t lsn = b->appended; /* of a repeated one */
+    enum txn_result result = said ? the_one(b, peer, &a, &t) : TXN_NO_ROOM;
+    (void)ch;
+    if (result == TXN_DONE || (result == TXN_FENCED && t))
+        result = end(b, t, &a, c->ask->flags, &lsn);
+    answer(b, peer, c, said, result, t, lsn);
+}
+
+/* ---- batches ---- */
+
+enum produce_result txn_admit(struct broker *b, struct partition *p, const struct record_batch *head, bool joins)
+{
+    struct txn *t = txn_of_producer(b, (uint64_t)head->producer_id);
+    struct txn_part part = {p->stream->queue->id, p->number};
+    if (!head->transactional)
+        return t && t->state == TXN_ONGOING ? PRODUCE_NO_TXN : PRODUCE_OK;
+    if (!t || t->vhost != p->stream->queue->vhost)
+        return PRODUCE_NO_TXN;
+    if ((uint16_t)head->producer_epoch != t->epoch)
+        return PRODUCE_OLD_EPOCH;
+    if (t->state == TXN_ONGOING &&
+        (producers_is_open(&p->producers, head->producer_id) || part_known(t, part.stream, part.number)))
+        return PRODUCE_OK;
+    if (!joins)
+        return PRODUCE_NO_TXN;
+    if (t->state == TXN_ONGOING && t->part_count >= TXN_PARTITIONS_MAX)
+        return PRODUCE_NO_ROOM;
+    if (!parts_reserve(t, t->state == TXN_ONGOING ? 1 : t->part_count + 1) || !log_reserve(b, 64, 1))
+        return PRODUCE_NO_MEMORY;
+    begin(b, t);
+    t->parts[t->part_count++] = part;
+    (void)log_txn_add(b, t, &part);
+    return PRODUCE_OK;
+}
+
+/* ---- listing ---- */
+
+static bool put_row(struct buffer *rows, const struct txn *t)
+{
+    if (!buffer_reserve(rows, 64 + t->name.len + 12 * (size_t)t->part_count))
+        return false;
+    struct writer w = writer_of(rows->bytes + rows->len, rows->max - rows->len);
+    writer_str32(&w, t->name);
+    writer_u64(&w, t->producer);
+    writer_u16(&w, t->epoch);
+    writer_u8(&w, t->state);
+    writer_u32(&w, t->timeout_ms);
+    writer_u64(&w, (uint64_t)t->started);
+    size_t mark = writer_mark32(&w);
+    for (uint32_t i = 0; i < t->part_count; i++) {
+        writer_u64(&w, t->parts[i].stream);
+        writer_u32(&w, t->parts[i].number);
+    }
+    writer_patch32(&w, mark);
+    CHECK(writer_ok(&w));
+    rows->len += w.len;
+    return true;
+}
+
+bool txn_row_next(struct reader *r, struct txn_row *ret)
+{
+    if (!r->left || !reader_ok(r))
+        return false;
+    *ret = (struct txn_row){.name = reader_str32(r)};
+    ret->producer = reader_u64(r);
+    ret->epoch = reader_u16(r);
+    ret->state = (enum txn_state)reader_u8(r);
+    ret->timeout_ms = reader_u32(r);
+    ret->started = (wall_t)reader_u64(r);
+    ret->partitions = reader_str32(r);
+    return reader_ok(r);
+}
+
+static bool list_named(struct broker *b, struct peer *peer, struct slice names, struct buffer *rows)
+{
+    for (struct reader r = reader_of(names); r.left;) {
+        struct slice name = reader_str32(&r);
+        struct txn *t = reader_ok(&r) ? txn_find(peer->vhost, name) : NULL;
+        if (!reader_ok(&r))
+            return true;
+        if (t && may_use(b, peer, name) && !put_row(rows, t))
+            return false;
+    }
+    return true;
+}
+
+static bool list_all(struct broker *b, struct peer *peer, struct buffer *rows)
+{
+    uint32_t count = 0;
+    MAP_EACH(&peer->vhost->txns, struct txn, t)
+    if (count < TXN_ROWS_MAX && may_use(b, peer, t->name)) {
+        count++;
+        if (!put_row(rows, t))
+            return false;
+    }
+    return true;
+}
+
+void do_txn_list(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
+{
+    struct buffer rows = {.limit = 64u << 20};
+    struct answer *said = NULL;
+    (void)ch;
+    bool ok = peer->state == PEER_ENTERED &&
+              (c->ask->other.len ? list_named(b, peer, c->ask->other, &rows) : list_all(b, peer, &rows));
+    if (ok)
+        said = answer_new((struct slice){0}, (struct slice){0}, slice_of(rows.bytes, rows.len));
+    buffer_fini(&rows);
+    struct effect *e = effect_push(b, peer, EFF_ANSWER, 0);
+    e->origin = c->origin;
+    e->answer = said;
+}
+
+/* ---- recovery ---- */
+
+void txns_recovered(struct broker *b)
+{
+    MAP_EACH(&b->txns, struct txn, t)
+    if (t->state == TXN_ONGOING) {
+        int64_t left = t->started + t->timeout_ms - b->wall;
+        left = left < 0 ? 0 : left > (int64_t)t->timeout_ms ? (int64_t)t->timeout_ms : left;
+        wheel_set(&b->wheel, &t->timer, b->now + left * NS_PER_MS);
+    }
+}
+
+bool replay_txn(struct broker *b, struct reader *r)
+{
+    struct vhost *vhost = vhost_find(b, reader_str8(r));
+    struct slice name = reader_str32(r);
+    uint64_t producer = reader_varint(r), epoch = reader_varint(r), state = reader_varint(r),
+             timeout = reader_varint(r), started = reader_varint(r), touched = reader_varint(r),
+             count = reader_varint(r);
+    if (!reader_ok(r) || epoch > INT16_MAX || state > TXN_ABORTED || timeout > UINT32_MAX || count > r->left / 2)
+        return false;
+    if (!vhost)
+        return true;
+    struct txn *t = txn_find(vhost, name);
+    if (!t && !(t = txn_make(b, vhost, name, producer)))
+        return false;
+    if (t->producer != producer)
+        producer_change(b, t, producer);
+    t->epoch = (uint16_t)epoch;
+    t->state = (uint8_t)state;
+    t->timeout_ms = (uint32_t)timeout;
+    t->started = (wall_t)started;
+    t->touched = (wall_t)touched;
+    t->part_count = 0;
+    if (!parts_reserve(t, (uint32_t)count))
+        return false;
+    for (uint64_t i = 0; i < count; i++) {
+        uint64_t stream = reader_varint(r), number = reader_varint(r);
+        t->parts[t->part_count++] = (struct txn_part){stream, (uint32_t)number};
+    }
+    return reader_done(r);
+}
+
+bool replay_txn_add(struct broker *b, struct reader *r)
+{
+    uint64_t producer = reader_varint(r), at = reader_varint(r), stream = reader_varint(r), number = reader_varint(r);
+    struct txn *t = txn_of_producer(b, producer);
+    if (!reader_done(r))
+        return false;
+    if (!t)
+        return true; /* TXN, which comes later in the snapshot, says it too */
+    if (t->state != TXN_ONGOING) {
+        begin(b, t);
+        t->started = (wall_t)at;
+    }
+    if (part_known(t, stream, (uint32_t)number))
+        return true;
+    if (!parts_reserve(t, 1))
+        return false;
+    t->parts[t->part_count++] = (struct txn_part){stream, (uint32_t)number};
+    return true;
+}

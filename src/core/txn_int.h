@@ -1,0 +1,51 @@
+/* txn_int: what txn.c shares with the other files of the core. Core thread. */
+#ifndef MILLRACE_CORE_TXN_INT_H
+#define MILLRACE_CORE_TXN_INT_H
+
+#include "core/core_int.h"
+#include "core/txn.h"
+
+struct txn_part {
+    uint64_t stream;
+    uint32_t number;
+};
+
+struct txn {
+    struct object object; /* OBJ_TXN */
+    struct vhost *vhost;
+    struct slice name; /* owned */
+    uint64_t producer;
+    uint16_t epoch;
+    uint8_t state; /* enum txn_state */
+    uint32_t timeout_ms;
+    wall_t started, touched;
+    struct txn_part *parts; /* of the one that is ongoing */
+    uint32_t part_count, part_max;
+    struct timer timer;
+};
+
+struct partition;
+struct record_batch; /* fmt/record_batch.h */
+
+/* May a batch of that producer, which says that it belongs to a transaction, be written there? With `joins` the partition
+ * becomes part of the transaction (KIP-890); else it must be one already. */
+enum produce_result txn_admit(struct broker *b, struct partition *p, const struct record_batch *head, bool joins);
+/* The control batch at that offset ends the producer's transaction; while replaying lsn is 0. Room was reserved. */
+void txn_ended(struct broker *b, struct partition *p, uint64_t offset, const struct record_batch *head, bool commit,
+               lsn_t lsn);
+/* What a control batch says. False: it is no end of a transaction. */
+MUST_USE bool txn_marker_read(struct slice batch, bool *ret_commit);
+
+void txn_free(struct broker *b, struct txn *t);
+void txns_free(struct broker *b, struct vhost *vhost);
+/* After a replay: those that are ongoing have as much time as is left. */
+void txns_recovered(struct broker *b);
+MUST_USE bool replay_txn(struct broker *b, struct reader *r);
+MUST_USE bool replay_txn_add(struct broker *b, struct reader *r);
+
+/* ---- records.c ---- */
+size_t txn_record_bytes(const struct txn *t);
+lsn_t log_txn_over(struct broker *b, const struct txn *t); /* one without partitions; room is reserved */
+lsn_t log_txn_add(struct broker *b, const struct txn *t, const struct txn_part *part);
+
+#endif
