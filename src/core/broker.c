@@ -69,6 +69,7 @@ static bool command_has_ask(enum command_type type)
     case CMD_TXN_ADD:
     case CMD_TXN_END:
     case CMD_TXN_LIST:
+    case CMD_TXN_OFFSETS:
     case CMD_ADMIN: return true;
     default: return false;
     }

@@ -30,6 +30,7 @@
  * slice is taken before the first.
  */
 #include "core/core_int.h"
+#include "core/txn_int.h"
 
 #define SLICE_OBJECTS 128u
 #define STOP_JOURNAL_MIN (4u << 20) /* below this there is little to win */
@@ -275,6 +276,8 @@ static bool catalogue_slice(struct broker *b)
             continue;
         }
         if (object->journalled && !log_object(b, object))
+            return false;
+        if (object->kind == OBJ_TXN && !txn_staged_snapshot(b, CONTAINER_OF(object, struct txn, object)))
             return false;
         k->cursor = k->cursor->next;
     }

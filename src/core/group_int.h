@@ -131,6 +131,10 @@ void committed_free(struct broker *b, struct committed *o);
 MUST_USE struct committed *committed_make(struct broker *b, struct group *g, const struct group_offset *row, wall_t at);
 void committed_put(struct broker *b, struct group *g, struct stream *s, struct committed *o); /* room is reserved */
 struct stream *stream_of(struct broker *b, const struct vhost *vhost, uint64_t id, uint32_t partition);
+enum group_error group_may_commit(struct broker *b, const struct group *g, const struct command *c);
+/* allowed: the stream that was last found to be readable, 0 at first. */
+enum group_error group_row_check(struct broker *b, const struct peer *peer, const struct group_offset *row,
+                                 uint64_t *allowed);
 
 /* ---- group_journal.c ---- */
 MUST_USE bool group_log(struct broker *b, struct group *g); /* as it is now; false: no memory */

@@ -1,6 +1,7 @@
 /* What groups have read: COMMIT, OFFSETS and OFFSET_DELETE. */
 #include "core/group_int.h"
 #include "core/stream_int.h"
+#include "core/txn_int.h"
 
 static void unlist(struct broker *b, struct committed *o)
 {
@@ -87,7 +88,7 @@ static bool commit_read(struct commit *commit, struct reader r)
 }
 
 /* Who follows no group protocol commits without a member's name, while the group has none (the table in group.c). */
-static enum group_error may_commit(struct broker *b, const struct group *g, const struct command *c)
+enum group_error group_may_commit(struct broker *b, const struct group *g, const struct command *c)
 {
     int32_t generation = (int32_t)(uint32_t)c->ask->number;
     struct member *m;
@@ -106,15 +107,15 @@ static enum group_error may_commit(struct broker *b, const struct group *g, cons
     return GROUP_OK;
 }
 
-static enum group_error row_check(struct broker *b, struct commit *commit, const struct group_offset *row)
+enum group_error group_row_check(struct broker *b, const struct peer *peer, const struct group_offset *row,
+                                 uint64_t *allowed)
 {
-    const struct peer *peer = commit->peer;
     const struct stream *s = stream_of(b, peer->vhost, row->stream, row->partition);
     if (!s)
         return GROUP_ERR_NO_STREAM;
-    if (commit->allowed != row->stream && !authorise(b, peer->user, peer->vhost, VERB_READ, s->queue->name))
+    if (*allowed != row->stream && !authorise(b, peer->user, peer->vhost, VERB_READ, s->queue->name))
         return GROUP_ERR_STREAM_REFUSED;
-    commit->allowed = row->stream;
+    *allowed = row->stream;
     return row->metadata.len > GROUP_TEXT_MAX ? GROUP_ERR_METADATA : GROUP_OK;
 }
 
@@ -135,7 +136,7 @@ static bool rows_make(struct broker *b, struct group *g, struct commit *commit, 
 {
     while (r.left) {
         struct group_offset row = group_offset_read(&r);
-        enum group_error error = row_check(b, commit, &row);
+        enum group_error error = group_row_check(b, commit->peer, &row, &commit->allowed);
         writer_u8(answer, error);
         struct committed *o = error ? NULL : committed_make(b, g, &row, b->wall);
         if (!error && !o)
@@ -190,7 +191,7 @@ void do_group_commit(struct broker *b, struct peer *peer, struct channel *ch, st
     enum group_error error = group_asked(b, peer, c, VERB_READ);
     struct group *g = error ? NULL : group_find(b, peer->vhost, c->ask->name);
     if (!error)
-        error = commit_read(&commit, r) ? may_commit(b, g, c) : GROUP_ERR_INVALID;
+        error = commit_read(&commit, r) ? group_may_commit(b, g, c) : GROUP_ERR_INVALID;
     struct answer *answer = error ? NULL : group_block(commit.rows, &w);
     if (!answer) {
         group_say_or(b, peer, c, error, NULL, 0);
@@ -277,6 +278,8 @@ void do_group_offsets(struct broker *b, struct peer *peer, struct channel *ch, s
     bool all = c->ask->flags & ASK_MULTIPLE;
     if (!error && !all && c->ask->args.len % GROUP_PLACE_BYTES)
         error = GROUP_ERR_INVALID;
+    if (!error && c->ask->flags & ASK_STABLE && txn_has_staged(b, peer->vhost, c->ask->name))
+        error = GROUP_ERR_UNSTABLE;
     struct answer *answer = error ? NULL : all ? offsets_all(g) : offsets_listed(g, c->ask);
     group_say_or(b, peer, c, error, answer,
                  g ? g->offset_lsn : 0); /* what is not durable yet is seen, so it is waited for */

@@ -928,6 +928,14 @@ void record_print(struct slice record, char *ret, size_t len)
                  SLICE_ARG(vhost), producer, epoch, txn_state_name((enum txn_state)state));
         break;
     }
+    case REC_TXN_OFFSETS: {
+        unsigned long long producer = reader_varint(&r), at = reader_varint(&r);
+        struct slice group = reader_str8(&r);
+        (void)at;
+        snprintf(ret + n, len - (size_t)n, " of producer %llu: group '%.*s', %zu bytes", producer, SLICE_ARG(group),
+                 r.left);
+        break;
+    }
     case REC_TXN_ADD: {
         unsigned long long producer = reader_varint(&r), at = reader_varint(&r), stream = reader_varint(&r);
         (void)at;

@@ -52,7 +52,7 @@ static struct txn *txn_find(const struct vhost *vhost, struct slice name)
     return map_get(&vhost->txns, name);
 }
 
-static struct txn *txn_of_producer(const struct broker *b, uint64_t producer)
+struct txn *txn_of_producer(const struct broker *b, uint64_t producer)
 {
     return map_get(&b->txns, map_key_u64(&producer));
 }
@@ -71,6 +71,7 @@ static struct txn *txn_make(struct broker *b, struct vhost *vhost, struct slice 
     }
     t->vhost = vhost;
     t->producer = producer;
+    list_init(&t->staged);
     timer_init(&t->timer, time_over);
     (void)map_put(&vhost->txns, t->name, t);
     (void)map_put(&b->txns, producer_of(t), t);
@@ -81,6 +82,7 @@ static struct txn *txn_make(struct broker *b, struct vhost *vhost, struct slice 
 void txn_free(struct broker *b, struct txn *t)
 {
     wheel_cancel(&b->wheel, &t->timer);
+    txn_staged_free(b, t);
     (void)map_take(&t->vhost->txns, t->name);
     (void)map_take(&b->txns, producer_of(t));
     object_remove(b, &t->object);
@@ -145,7 +147,7 @@ static struct partition *partition_of(struct broker *b, const struct txn_part *p
     return q && q->stream && part->number < q->stream->partition_count ? q->stream->partitions[part->number] : NULL;
 }
 
-static void begin(struct broker *b, struct txn *t)
+void txn_begin(struct broker *b, struct txn *t)
 {
     if (t->state == TXN_ONGOING)
         return;
@@ -283,10 +285,15 @@ static bool finish(struct broker *b, struct txn *t, bool commit, uint16_t epoch,
     if (!list_empty(&b->removals))
         return false; /* what is older must not become part of this */
     struct ending *list = endings_new(b, t, commit, epoch, &count);
-    size_t own = log_captured_bytes(txn_record_bytes(t), 1);
-    bool ok = list && pool_reserve_many(&b->entries, count) && log_capture_begin(b, own + count * marker_need(), 2);
+    size_t own = log_captured_bytes(txn_record_bytes(t), 1), offsets = 0, longest = 0;
+    bool ok = list && (!commit || txn_staged_prepare(b, t, &offsets, &longest)) &&
+              pool_reserve_many(&b->entries, count) && log_reserve(b, longest, 1) &&
+              buffer_reserve(&b->scratch, longest) &&
+              log_capture_begin(b, own + offsets + count * marker_need(), 2);
     if (ok) {
         pool_pin(&b->entries);
+        if (commit)
+            txn_staged_commit(b, t);
         over(b, t, commit ? TXN_COMMITTED : TXN_ABORTED, epoch);
         b->promised -= own;
         CHECK(log_txn_over(b, t));
@@ -294,6 +301,7 @@ static bool finish(struct broker *b, struct txn *t, bool commit, uint16_t epoch,
             write_marker(b, &list[i]);
         *ret_lsn = log_capture_end(b);
         pool_unpin(&b->entries);
+        txn_staged_committed(b, t, *ret_lsn);
     }
     for (uint32_t i = 0; list && i < count; i++) {
         struct record_batch head;
@@ -485,7 +493,12 @@ static enum txn_result add(struct broker *b, struct txn *t, struct reader *rows,
         return TXN_TOO_MANY;
     if (!parts_reserve(t, count) || !log_reserve(b, 48 * (size_t)count, count ? count : 1))
         return TXN_NO_ROOM;
-    begin(b, t);
+    bool was_over = t->state != TXN_ONGOING;
+    txn_begin(b, t);
+    if (count == 0 && was_over) { /* for offsets only */
+        lsn_t logged = log_object(b, &t->object);
+        *lsn = logged ? logged : *lsn;
+    }
     while (rows->left >= 12) {
         struct txn_part part = {.stream = reader_u64(rows)};
         part.number = reader_u32(rows);
@@ -573,7 +586,7 @@ enum produce_result txn_admit(struct broker *b, struct partition *p, const struc
         return PRODUCE_NO_ROOM;
     if (!parts_reserve(t, t->state == TXN_ONGOING ? 1 : t->part_count + 1) || !log_reserve(b, 64, 1))
         return PRODUCE_NO_MEMORY;
-    begin(b, t);
+    txn_begin(b, t);
     t->parts[t->part_count++] = part;
     (void)log_txn_add(b, t, &part);
     return PRODUCE_OK;
@@ -691,6 +704,8 @@ bool replay_txn(struct broker *b, struct reader *r)
     t->started = (wall_t)started;
     t->touched = (wall_t)touched;
     t->part_count = 0;
+    if (t->state != TXN_ONGOING)
+        txn_staged_free(b, t);
     if (!parts_reserve(t, (uint32_t)count))
         return false;
     for (uint64_t i = 0; i < count; i++) {
@@ -709,7 +724,7 @@ bool replay_txn_add(struct broker *b, struct reader *r)
     if (!t)
         return true; /* TXN, which comes later in the snapshot, says it too */
     if (t->state != TXN_ONGOING) {
-        begin(b, t);
+        txn_begin(b, t);
         t->started = (wall_t)at;
     }
     if (part_known(t, stream, (uint32_t)number))

@@ -21,6 +21,7 @@ struct txn {
     wall_t started, touched;
     struct txn_part *parts; /* of the one that is ongoing */
     uint32_t part_count, part_max;
+    struct list staged; /* offsets of groups that are committed with it: txn_offsets.c */
     struct timer timer;
 };
 
@@ -42,6 +43,20 @@ void txns_free(struct broker *b, struct vhost *vhost);
 void txns_recovered(struct broker *b);
 MUST_USE bool replay_txn(struct broker *b, struct reader *r);
 MUST_USE bool replay_txn_add(struct broker *b, struct reader *r);
+
+struct txn *txn_of_producer(const struct broker *b, uint64_t producer);
+void txn_begin(struct broker *b, struct txn *t); /* unless it is ongoing */
+
+/* ---- txn_offsets.c ---- */
+void txn_staged_free(struct broker *b, struct txn *t);
+MUST_USE bool txn_staged_snapshot(struct broker *b, const struct txn *t);
+/* Before a commit, within its record, and behind that. Bytes of the records, and of the longest, are added. False: no memory. */
+MUST_USE bool txn_staged_prepare(struct broker *b, struct txn *t, size_t *ret_bytes, size_t *ret_most);
+void txn_staged_commit(struct broker *b, struct txn *t);
+void txn_staged_committed(struct broker *b, struct txn *t, lsn_t lsn);
+/* An ongoing transaction has offsets of that group. */
+bool txn_has_staged(const struct broker *b, const struct vhost *vhost, struct slice group);
+MUST_USE bool replay_txn_offsets(struct broker *b, struct reader *r);
 
 /* ---- records.c ---- */
 size_t txn_record_bytes(const struct txn *t);

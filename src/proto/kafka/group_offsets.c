@@ -232,7 +232,8 @@ static bool fetch_make(struct kafka *k, struct kafka_request *r, size_t i, struc
     const struct kafka_offset_fetch_request_group *group = &((struct offset_fetch *)r->state)->groups[i];
     size_t bytes = 0;
     ret->group = group->group_id;
-    ret->flags = group->topics.count < 0 ? ASK_MULTIPLE : 0;
+    bool stable = ((const struct kafka_offset_fetch_request *)r->message)->require_stable;
+    ret->flags = (group->topics.count < 0 ? ASK_MULTIPLE : 0u) | (stable ? ASK_STABLE : 0u);
     for (int32_t t = 0; t < group->topics.count; t++)
         bytes += GROUP_PLACE_BYTES * count_of(group->topics.at[t].partition_indexes.count);
     if (!kafka_group_args(k, r, bytes, ret))
