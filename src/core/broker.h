@@ -56,7 +56,7 @@ enum ask_flag {
     ASK_SIZES = 1 << 20,          /* rows of streams with what each partition holds */
     ASK_COMMIT = 1 << 22,         /* TXN_END; else it is aborted */
     ASK_NEXT_EPOCH = 1 << 23,     /* TXN_END: and the producer goes on in the next epoch (KIP-890) */
-    ASK_JOINS = 1 << 24,          /* PRODUCE: its partition becomes part of the producer's transaction; TXN_OFFSETS: begins it */
+    ASK_JOINS = 1 << 24, /* PRODUCE: its partition becomes part of the producer's transaction; TXN_OFFSETS: begins it */
     ASK_STABLE = 1 << 25,         /* GROUP_OFFSETS: not while a transaction may still change them */
     ASK_TRUSTED = 1 << 21,        /* LOGIN from the loopback without a secret, where the listener's settings allow it */
     ASK_NEED_MEMBER_ID = 1 << 22, /* GROUP_JOIN: who has no member id is given one and comes again */

@@ -33,6 +33,7 @@
  *       somebody has not synced.
  */
 #include "core/group_int.h"
+#include "core/txn_int.h"
 
 #define GROUPS_MAX 100000u
 #define EXPIRE_ONCE 256u
@@ -315,5 +316,5 @@ void groups_check(struct broker *b)
         bytes += sizeof *g + g->key.len + g->type.len + g->protocol.len + g->bytes;
         groups++;
     }
-    CHECK(groups == b->groups.count && bytes == b->group_bytes);
+    CHECK(groups == b->groups.count && bytes + txns_staged_bytes(b) == b->group_bytes);
 }

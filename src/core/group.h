@@ -48,7 +48,7 @@ enum group_error {
     GROUP_ERR_INVALID,         /* INVALID_REQUEST */
     GROUP_ERR_TOO_LARGE,       /* UNKNOWN_SERVER_ERROR, as Kafka says of assignments that do not fit into its log */
     GROUP_ERR_NO_MEMORY, /* COORDINATOR_NOT_AVAILABLE, which is tried again: no memory, or a limit of the broker's */
-    GROUP_ERR_PRODUCER,       /* INVALID_PRODUCER_ID_MAPPING */
+    GROUP_ERR_PRODUCER,  /* INVALID_PRODUCER_ID_MAPPING */
     GROUP_ERR_PRODUCER_EPOCH, /* INVALID_PRODUCER_EPOCH */
     GROUP_ERR_TXN_STATE,      /* INVALID_TXN_STATE */
     GROUP_ERR_UNSTABLE,       /* UNSTABLE_OFFSET_COMMIT, which is tried again */

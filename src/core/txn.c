@@ -288,8 +288,7 @@ static bool finish(struct broker *b, struct txn *t, bool commit, uint16_t epoch,
     size_t own = log_captured_bytes(txn_record_bytes(t), 1), offsets = 0, longest = 0;
     bool ok = list && (!commit || txn_staged_prepare(b, t, &offsets, &longest)) &&
               pool_reserve_many(&b->entries, count) && log_reserve(b, longest, 1) &&
-              buffer_reserve(&b->scratch, longest) &&
-              log_capture_begin(b, own + offsets + count * marker_need(), 2);
+              buffer_reserve(&b->scratch, longest) && log_capture_begin(b, own + offsets + count * marker_need(), 2);
     if (ok) {
         pool_pin(&b->entries);
         if (commit)

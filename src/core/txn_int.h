@@ -56,6 +56,7 @@ void txn_staged_commit(struct broker *b, struct txn *t);
 void txn_staged_committed(struct broker *b, struct txn *t, lsn_t lsn);
 /* An ongoing transaction has offsets of that group. */
 bool txn_has_staged(const struct broker *b, const struct vhost *vhost, struct slice group);
+size_t txns_staged_bytes(const struct broker *b); /* of b->group_bytes */
 MUST_USE bool replay_txn_offsets(struct broker *b, struct reader *r);
 
 /* ---- records.c ---- */

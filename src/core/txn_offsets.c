@@ -12,9 +12,9 @@
 #define STAGED_ROW_BYTES 48u /* of a record, without its text */
 
 struct staged {
-    struct list link; /* txn->staged */
+    struct list link;   /* txn->staged */
     struct slice group; /* owned */
-    struct list rows; /* struct committed, in no group */
+    struct list rows;   /* struct committed, in no group */
     uint32_t count;
     size_t text;
 };
@@ -232,6 +232,18 @@ bool txn_has_staged(const struct broker *b, const struct vhost *vhost, struct sl
     if (t->state == TXN_ONGOING && t->vhost == vhost && !list_empty(&t->staged) && staged_find(t, group))
         return true;
     return false;
+}
+
+size_t txns_staged_bytes(const struct broker *b)
+{
+    size_t bytes = 0;
+    MAP_EACH(&b->txns, struct txn, t)
+    LIST_EACH(&t->staged, node, after)
+    {
+        const struct staged *s = CONTAINER_OF(node, struct staged, link);
+        bytes += s->count * sizeof(struct committed) + s->text;
+    }
+    return bytes;
 }
 
 /* ---- the command ---- */

@@ -1,6 +1,7 @@
 /* Transactions: what they may do in which state, who is fenced, what readers see of them before and after their end, and that
  * an end is there wholly or not at all whatever is replayed. */
 #include "core/broker_words_test.h"
+#include "core/group.h"
 #include "core/stream_int.h"
 #include "core/txn_int.h"
 #include "fmt/record_batch.h"
@@ -471,6 +472,87 @@ static void fetches_know_what_is_stable(void **state)
     end(rig);
 }
 
+/* ---- offsets of groups ---- */
+
+/* The one row of partition 0 of the stream: what became of it. */
+static enum group_error stage(struct rig *rig, const struct who *who, const char *group, uint64_t offset,
+                              uint32_t flags)
+{
+    uint8_t room[128];
+    struct writer w = writer_of(room, sizeof room);
+    struct slice none = {0};
+    (void)of_producer(&w, who);
+    writer_str32(&w, slice_str(who->name));
+    group_offset_put(&w, &(struct group_offset){.stream = stream_of(rig, "s")->queue->id, .offset = offset});
+    rig_clear(rig);
+    struct ask *made = ask_new(slice_str(group), none, none, writer_slice(&w));
+    if (!made)
+        return GROUP_ERR_NO_MEMORY;
+    made->number = UINT32_MAX; /* no generation */
+    made->flags = flags;
+    rig_command(rig, 0, CMD_TXN_OFFSETS, 1, 0)->ask = made;
+    rig_step(rig);
+    struct effect *e = rig_nth(rig, EFF_GROUP, 0);
+    assert_non_null(e);
+    return e->flags ? (enum group_error)e->flags : (enum group_error)e->answer->fields.ptr[0];
+}
+
+/* The committed offset; -1: none, -2: it is not stable. */
+static int64_t committed(struct rig *rig, const char *group, uint32_t flags)
+{
+    uint8_t room[16];
+    struct writer w = writer_of(room, sizeof room);
+    writer_u64(&w, stream_of(rig, "s")->queue->id);
+    writer_u32(&w, 0);
+    rig_clear(rig);
+    assert_true(rig_ask(rig, CMD_GROUP_OFFSETS, 1, 0, group, NULL, NULL, writer_slice(&w), flags));
+    struct effect *e = rig_nth(rig, EFF_GROUP, 0);
+    assert_non_null(e);
+    if (e->flags == GROUP_ERR_UNSTABLE)
+        return -2;
+    assert_int_equal(e->flags, GROUP_OK);
+    struct reader r = reader_of(e->answer->fields);
+    return (int64_t)group_offset_read(&r).offset;
+}
+
+static void offsets_are_committed_with_it(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    struct who who = {.name = "t"}, nobody = {.name = "x", .id = 99};
+    declare_stream(rig, "s", 1);
+    assert_int_equal(init(rig, &who), TXN_DONE);
+    assert_int_equal(produce(rig, NULL, "s", 0, 0, 9, 0), 0);
+    assert_int_equal(stage(rig, &who, "g", 3, 0), GROUP_ERR_TXN_STATE);
+    assert_int_equal(stage(rig, &nobody, "g", 3, ASK_JOINS), GROUP_ERR_PRODUCER);
+    assert_int_equal(stage(rig, &(struct who){.name = "t", .id = who.id, .epoch = 7}, "g", 3, ASK_JOINS),
+                     GROUP_ERR_PRODUCER_EPOCH);
+    assert_int_equal(stage(rig, &who, "", 3, ASK_JOINS), GROUP_ERR_INVALID_ID);
+    assert_int_equal(stage(rig, &who, "g", 3, ASK_JOINS), GROUP_OK);
+    assert_int_equal(stage(rig, &who, "g", 4, 0), GROUP_OK); /* instead */
+    assert_int_equal(stage(rig, &who, "h", 5, 0), GROUP_OK);
+    assert_int_equal(committed(rig, "g", 0), -1);
+    assert_int_equal(committed(rig, "g", ASK_STABLE), -2);
+    assert_int_equal(committed(rig, "other", ASK_STABLE), -1);
+    restart(&rig);
+    assert_int_equal(committed(rig, "g", ASK_STABLE), -2);
+    compact(rig);
+    restart(&rig);
+    assert_int_equal(committed(rig, "g", ASK_STABLE), -2);
+    assert_int_equal(finish(rig, &who, ASK_COMMIT | ASK_NEXT_EPOCH), TXN_DONE);
+    assert_int_equal(committed(rig, "g", ASK_STABLE), 4);
+    assert_int_equal(committed(rig, "h", ASK_STABLE), 5);
+    assert_int_equal(stage(rig, &who, "g", 8, ASK_JOINS), GROUP_OK);
+    assert_int_equal(finish(rig, &who, ASK_NEXT_EPOCH), TXN_DONE);
+    assert_int_equal(committed(rig, "g", ASK_STABLE), 4);
+    restart(&rig);
+    assert_int_equal(committed(rig, "g", ASK_STABLE), 4);
+    compact(rig);
+    restart(&rig);
+    assert_int_equal(committed(rig, "h", ASK_STABLE), 5);
+    end(rig);
+}
+
 /* ---- time ---- */
 
 static void who_takes_too_long_is_aborted(void **state)
@@ -545,9 +627,13 @@ static bool storm(struct rig *rig)
         return false;
     if (finish(rig, &a, ASK_COMMIT) != TXN_DONE || finish(rig, &b, ASK_NEXT_EPOCH) != TXN_DONE)
         return false;
+    if (stage(rig, &b, "g", 2, ASK_JOINS) != GROUP_OK)
+        return false;
     compact_start(rig->b);
     rig_step(rig);
-    return produce(rig, &b, "s", 0, 4, 1, ASK_JOINS) >= 0;
+    if (produce(rig, &b, "s", 0, 4, 1, ASK_JOINS) < 0 || finish(rig, &b, ASK_COMMIT | ASK_NEXT_EPOCH) != TXN_DONE)
+        return false;
+    return stage(rig, &b, "g", 3, ASK_JOINS) == GROUP_OK && produce(rig, &b, "s", 0, 5, 1, 0) >= 0;
 }
 
 static void allocations_fail(void **state)
@@ -647,6 +733,7 @@ int main(void)
         cmocka_unit_test(queues_get_what_is_committed),
         cmocka_unit_test(an_end_that_is_not_durable_is_not_seen),
         cmocka_unit_test(fetches_know_what_is_stable),
+        cmocka_unit_test(offsets_are_committed_with_it),
         cmocka_unit_test(who_takes_too_long_is_aborted),
         cmocka_unit_test(a_younger_instance_aborts),
         cmocka_unit_test(ids_that_nobody_uses_are_forgotten),
