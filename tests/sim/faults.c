@@ -1,4 +1,4 @@
-/* faults: an AMQP script through engine, core, journal and store, with the n-th allocation or the n-th I/O call failing, for
+/* faults: AMQP scripts, and one of a Kafka client, through engine, core, journal and store, with the n-th allocation or the n-th I/O call failing, for
  * every n, once and from then on; and the same for starts on what several power cuts left.
  *
  * What must hold: no crash, no check of ours fails, no memory is left; a failed allocation costs at most the connection; a
@@ -13,6 +13,7 @@
  */
 #include "features.h"
 #include "group_world.h"
+#include "kafka_world.h"
 #include "scrub_world.h"
 #include "stores.h"
 
@@ -60,13 +61,14 @@ enum kind {
     KEYED,    /* updates of a keyed stream, which is compacted meanwhile */
     STREAMS,  /* stores.h: on what an earlier life had not synced, and a file that nobody names */
     PAGES,    /* stores.h */
+    KAFKA,    /* kafka_world.h */
     KEYS,     /* stores.h: a start in the middle of a compaction, and on */
     GROUPS,   /* group_world.h */
 };
 
 static bool has_streams(enum kind kind)
 {
-    return kind == SCRUB || kind == KEYED || kind == STREAMS || kind == GROUPS;
+    return kind == SCRUB || kind == KEYED || kind == STREAMS || kind == GROUPS || kind == KAFKA;
 }
 
 struct script {
@@ -231,6 +233,11 @@ static void play_groups(struct world *w)
         model_fault(w->model, "the script of groups commits nothing");
 }
 
+static bool faultless(const struct world *w)
+{
+    return hits(w) == 0;
+}
+
 /* must_say: a fault that lasts, and that nothing goes round. */
 static void play(struct world *w, const struct script *script, bool must_say)
 {
@@ -266,6 +273,7 @@ static void play(struct world *w, const struct script *script, bool must_say)
         break;
     case KEYED: play_keyed(w, script->ops); break;
     case STREAMS: stores_streams(w); break;
+    case KAFKA: kafka_play(w, faultless); break;
     case PAGES: stores_pages(w); break;
     case KEYS: stores_keys(w, 5); break;
     case GROUPS: play_groups(w); break;
@@ -505,7 +513,7 @@ static const struct script scripts[] = {{11, RANDOM, 60},   {12, RANDOM, 90},   
                                         {24, RECOVERY, 90}, {25, RECOVERY, 90}, {26, RECOVERY, 90}, {31, CREATION, 0},
                                         {32, FEATURES, 0},  {33, BIG, 1},       {34, RETURNED, 40}, {35, DRAIN, 40},
                                         {36, LARGE, 0},     {37, SCRUB, 120},   {38, STREAMS, 0},   {39, PAGES, 0},
-                                        {40, KEYS, 60},     {41, KEYED, 24},    {42, GROUPS, 0}};
+                                        {40, KEYS, 60},     {41, KEYED, 24},    {42, GROUPS, 0},    {43, KAFKA, 0}};
 
 /* --sites FILE, --only SEED, --first N */
 static const char *option(int argc, char **argv, const char *name)

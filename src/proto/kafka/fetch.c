@@ -123,8 +123,9 @@ static void say_row(struct kafka *k, struct kafka_request *r, const struct fetch
     ret->high_watermark = (int64_t)row->end; /* -1 where nobody knows, as Kafka says it */
     ret->last_stable_offset = (int64_t)row->stable;
     ret->log_start_offset = (int64_t)row->start;
-    if (((const struct kafka_fetch_request *)r->message)->isolation_level != 1)
-        ret->aborted_transactions.count = -1;
+    bool committed = ((const struct kafka_fetch_request *)r->message)->isolation_level == 1;
+    if (!committed && row->result != FETCH_UNKNOWN && row->result != FETCH_REFUSED)
+        ret->aborted_transactions.count = -1; /* none of those is empty, as Kafka has it */
     else
         say_aborted(k, r, row, ret);
     if (!row->piece.len)

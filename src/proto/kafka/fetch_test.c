@@ -98,6 +98,7 @@ static void every_version(void **state)
         p = part_of(said, 2);
         assert_int_equal(p->error_code, v >= 13 ? KAFKA_ERR_UNKNOWN_TOPIC_ID : KAFKA_ERR_UNKNOWN_TOPIC_OR_PARTITION);
         assert_int_equal(p->high_watermark, -1);
+        assert_int_equal(p->aborted_transactions.count, 0);
         assert_int_equal(p->records.len, 0);
         if (v < 13)
             assert_true(slice_is(said->responses.at[1].topic, "t"));
