@@ -108,14 +108,20 @@ static void a_generation_is_durable_before_it_is_told(void **state)
 {
     (void)state;
     struct rig *rig = begin();
-    struct member_words a = somebody("range");
+    struct member_words a = somebody("range"), c = a;
     const struct member_words *const one[] = {&a, NULL};
     assert_int_equal(join(rig, &a), UNANSWERED);
     uint64_t number = *last_number();
+    assert_int_equal(join(rig, &c), UNANSWERED);
+    uint64_t other = *last_number();
     rig_pass(rig, 1000);
     (void)joined_as(rig, number, &a);
+    (void)joined_as(rig, other, &c);
+    assert_int_equal(sync_group(rig, &c, NULL), UNANSWERED);
+    other = *last_number();
     size_t before = rig->log->count;
     assert_int_equal(sync_group(rig, &a, one), GROUP_OK);
+    assert_int_equal(group_effect(rig, other)->lsn, rig->log->count);
     assert_int_equal(rig->log->count, before + 1);
     assert_int_equal(group_effect(rig, *last_number())->lsn, rig->log->count);
     assert_int_equal(sync_group(rig, &a, NULL), GROUP_OK);

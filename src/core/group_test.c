@@ -127,6 +127,11 @@ static void rows_of_stable(void **state)
     assert_string_equal(assigned(rig, *last_number()), "part 1");
     assert_int_equal(join(rig, &c), GROUP_OK);
     assert_int_equal(joined_as(rig, *last_number(), &c).generation, 1);
+    assert_int_equal(group_effect(rig, *last_number())->lsn, the_group(rig, "g")->lsn);
+    struct member_words apart = c;
+    apart.protocols = "sticky";
+    assert_int_equal(join(rig, &apart), GROUP_ERR_PROTOCOL); /* of which the other has none */
+    assert_int_equal(state_of(rig), GROUP_STABLE);
     assert_int_equal(group_ask(rig, CMD_GROUP_DELETE, &nobody, 0, NOTHING, 0), GROUP_ERR_NOT_EMPTY);
     struct member_words old = c, wrong = c;
     snprintf(wrong.id, sizeof wrong.id, "somebody else");
@@ -423,6 +428,31 @@ static void static_members_in_a_round(void **state)
     end(rig);
 }
 
+/* Who led last leads again, though another is older. */
+static void a_leader_stays_the_leader(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    struct member_words a = named("i"), c = somebody("range");
+    a.session_ms = 60000;
+    a.rebalance_ms = c.rebalance_ms = 1000;
+    two_stable(rig, &a, &c);
+    c.metadata = "others";
+    assert_int_equal(join(rig, &c), UNANSWERED);
+    uint64_t number = *last_number();
+    rig_pass(rig, 1100); /* without a */
+    assert_string_equal(joined_as(rig, number, &c).leader, c.id);
+    assert_int_equal(join(rig, &a), GROUP_OK);
+    assert_string_equal(joined_as(rig, *last_number(), &a).leader, c.id);
+    c.metadata = "topics";
+    assert_int_equal(join(rig, &c), UNANSWERED);
+    number = *last_number();
+    assert_int_equal(join(rig, &a), GROUP_OK);
+    struct joined j = joined_as(rig, number, &c);
+    assert_true(strcmp(j.leader, c.id) == 0 && j.members == 2 && strcmp(j.first, a.id) == 0);
+    end(rig);
+}
+
 static void replaced_while_completing(void **state)
 {
     (void)state;
@@ -621,6 +651,7 @@ int main(void)
         cmocka_unit_test(a_static_member_changes_the_protocol),
         cmocka_unit_test(static_members_in_a_round),
         cmocka_unit_test(replaced_while_completing),
+        cmocka_unit_test(a_leader_stays_the_leader),
         cmocka_unit_test(several_leave_at_once),
         cmocka_unit_test(sessions_close),
         cmocka_unit_test(a_held_request_is_a_sign_of_life),
