@@ -218,8 +218,9 @@ static bool list_asked(struct listing *l, struct slice names, struct slice ids)
             l->more = true;
             return true;
         }
-        struct slice name = r.left ? reader_str8(&r) : (struct slice){0};
-        uint64_t id = name.ptr ? 0 : reader_u64(&by_id);
+        bool named = r.left > 0;
+        struct slice name = named ? reader_str8(&r) : (struct slice){0}; /* one of no bytes is nobody's */
+        uint64_t id = named ? 0 : reader_u64(&by_id);
         if (!reader_ok(&r) || !reader_ok(&by_id))
             return true; /* whoever sends half a name gets no row for it */
         if (!list_one(l, name, id))

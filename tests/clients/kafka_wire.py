@@ -65,7 +65,7 @@ def read_tables():
         if not name.startswith('messages') or not name.endswith('.def'):
             continue
         with open(os.path.join(TABLES, name)) as lines:
-            text = re.sub(r'/\*.*?\*/', '', lines.read(), flags=re.S)
+            text = re.sub(r'\s+', ' ', re.sub(r'/\*.*?\*/', '', lines.read(), flags=re.S))  # a row may stand over two lines
         for part in text.split('TABLE(')[1:]:
             title = part.split(',')[0].strip()
             structs[title] = []
@@ -73,7 +73,7 @@ def read_tables():
                 options = {k: word(v.strip()) for k, v in re.findall(r'(\w+)\(([^)]*)\)', match[7])}
                 structs[title].append(Field(match[1], match[3], match[4], word(match[5]), word(match[6]), options))
     with open(os.path.join(TABLES, 'api.def')) as lines:
-        text = re.sub(r'/\*.*?\*/', '', lines.read(), flags=re.S)
+        text = re.sub(r'\s+', ' ', re.sub(r'/\*.*?\*/', '', lines.read(), flags=re.S))  # a row may stand over two lines
     for key, name, first, last, announced, flexible in re.findall(r'API\((\d+), (\w+), "\w+", (\d+), (\d+), (\d+), (\w+),', text):
         apis[name] = (int(key), int(first), int(last), int(announced), LAST if flexible == 'NEVER' else int(flexible))
     return structs, apis

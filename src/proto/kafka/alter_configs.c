@@ -84,7 +84,7 @@ static bool check_broker(struct kafka *k, struct kafka_request *r, struct resour
     }
     if (res->op_count)
         return wrong(res, KAFKA_ERR_INVALID_REQUEST,
-                     kafka_text(k, r, "Cannot update these configs dynamically: Set(%.*s)", shown(res->ops[0].name),
+                     kafka_text(k, r, "Cannot update these configs dynamically: [%.*s]", shown(res->ops[0].name),
                                 res->ops[0].name.ptr));
     return true;
 }

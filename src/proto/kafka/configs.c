@@ -10,7 +10,7 @@
 struct describing {
     struct kafka_rows rows; /* of the topics among the resources */
     size_t *row_of;         /* by resource */
-    const uint8_t *doubles; /* who asks twice is answered once */
+    const uint8_t *doubles; /* who asks twice for everything is answered once */
 };
 
 static bool is_wanted(const struct kafka_describe_configs_request_resource *asked, const char *name)
@@ -19,6 +19,14 @@ static bool is_wanted(const struct kafka_describe_configs_request_resource *aske
         if (slice_is(asked->configuration_keys.at[i], name))
             return true;
     return asked->configuration_keys.count < 1;
+}
+
+/* So many are said at most: what is made for an answer is no more than the request's own length would have it. */
+static size_t most_of(const struct kafka_describe_configs_request_resource *asked, size_t all)
+{
+    return asked->configuration_keys.count > 0 && (size_t)asked->configuration_keys.count < all
+               ? (size_t)asked->configuration_keys.count
+               : all;
 }
 
 /* The value, then what it would be without that. */
@@ -43,13 +51,14 @@ static bool say_topic(struct kafka *k, struct kafka_request *r, const struct str
                       struct kafka_describe_configs_response_result *said)
 {
     const struct kafka_describe_configs_request *all = r->message;
-    struct kafka_config_value *values = kafka_more_room(k, r, 2 * kafka_topic_config_count, sizeof *values);
-    said->configs.at = values ? kafka_more_room(k, r, kafka_topic_config_count, sizeof *said->configs.at) : NULL;
+    size_t most = most_of(asked, kafka_topic_config_count);
+    struct kafka_config_value *values = kafka_more_room(k, r, 2 * most, sizeof *values);
+    said->configs.at = values ? kafka_more_room(k, r, most, sizeof *said->configs.at) : NULL;
     for (size_t i = 0; said->configs.at && i < kafka_topic_config_count; i++) {
         const struct kafka_config *config = &kafka_topic_configs[i];
-        struct kafka_config_value *value = &values[2 * i], *otherwise = value + 1;
         if (!is_wanted(asked, config->name))
             continue;
+        struct kafka_config_value *value = &values[2 * said->configs.count], *otherwise = value + 1;
         kafka_config_of(config, k->options, row, value);
         kafka_config_of(config, k->options, NULL, otherwise);
         struct kafka_describe_configs_response_config *one = &said->configs.at[said->configs.count++];
@@ -71,23 +80,25 @@ static bool say_broker(struct kafka *k, struct kafka_request *r,
                        struct kafka_describe_configs_response_result *said)
 {
     const struct kafka_describe_configs_request *all = r->message;
-    struct kafka_config_value *values = kafka_more_room(k, r, kafka_broker_config_count, sizeof *values);
-    said->configs.at = values ? kafka_more_room(k, r, kafka_broker_config_count, sizeof *said->configs.at) : NULL;
+    size_t most = most_of(asked, kafka_broker_config_count);
+    struct kafka_config_value *values = kafka_more_room(k, r, most, sizeof *values);
+    said->configs.at = values ? kafka_more_room(k, r, most, sizeof *said->configs.at) : NULL;
     for (size_t i = 0; said->configs.at && i < kafka_broker_config_count; i++) {
         const struct kafka_broker_config *config = &kafka_broker_configs[i];
         if (!is_wanted(asked, config->name))
             continue;
-        kafka_broker_config_of(config, k->options, &values[i]);
+        struct kafka_config_value *value = &values[said->configs.count];
+        kafka_broker_config_of(config, k->options, value);
         struct kafka_describe_configs_response_config *one = &said->configs.at[said->configs.count++];
         *one = (struct kafka_describe_configs_response_config){.name = slice_str(config->name),
-                                                               .value = values[i].value,
+                                                               .value = value->value,
                                                                .read_only = true,
-                                                               .is_default = values[i].source == KAFKA_SOURCE_DEFAULT,
-                                                               .config_source = (int8_t)values[i].source,
+                                                               .is_default = value->source == KAFKA_SOURCE_DEFAULT,
+                                                               .config_source = (int8_t)value->source,
                                                                .config_type = (int8_t)config->type};
         if (all->include_documentation)
             one->documentation = slice_str(config->documentation);
-        if (!all->include_synonyms || !values[i].value.ptr)
+        if (!all->include_synonyms || !value->value.ptr)
             continue;
         one->synonyms.at = kafka_more_room(k, r, 1, sizeof *one->synonyms.at);
         if (!one->synonyms.at)
@@ -112,6 +123,11 @@ static bool say_resource(struct kafka *k, struct kafka_request *r, const struct 
     case KAFKA_RESOURCE_TOPIC: {
         const struct stream_row *row = &d->rows.rows[d->row_of[i]];
         said->error_code = kafka_row_error(row, asked->resource_name);
+        if (said->error_code == KAFKA_ERR_INVALID_TOPIC_EXCEPTION) {
+            char text[1200];
+            kafka_topic_name_fault(asked->resource_name, text, sizeof text);
+            said->error_message = kafka_text(k, r, "%s", text);
+        }
         return said->error_code || say_topic(k, r, row, asked, said);
     }
     case KAFKA_RESOURCE_BROKER:
@@ -148,11 +164,16 @@ static bool describe_begin(struct kafka *k, struct kafka_request *r)
     d->doubles = kafka_doubles(k, r, names, count);
     struct kafka_wanted wanted = {.names = names};
     for (size_t i = 0; d->doubles && i < count; i++)
-        if (d->doubles[i] != KAFKA_LATER && asked->resources.at[i].resource_type == KAFKA_RESOURCE_TOPIC) {
+        if (asked->resources.at[i].resource_type == KAFKA_RESOURCE_TOPIC) {
             row_of[i] = wanted.name_count;
             names[wanted.name_count++] = asked->resources.at[i].resource_name;
         }
     return d->doubles && kafka_rows_init(k, r, &wanted, false, &d->rows);
+}
+
+static bool is_superfluous(const struct kafka_describe_configs_request *asked, const struct describing *d, size_t i)
+{
+    return d->doubles[i] == KAFKA_LATER && asked->resources.at[i].configuration_keys.count < 1;
 }
 
 static enum kafka_progress describe_configs_go(struct kafka *k, struct kafka_request *r)
@@ -167,7 +188,7 @@ static enum kafka_progress describe_configs_go(struct kafka *k, struct kafka_req
     size_t count = asked->resources.count > 0 ? (size_t)asked->resources.count : 0;
     said->results.at = kafka_more_room(k, r, count, sizeof *said->results.at);
     for (size_t i = 0; said->results.at && i < count; i++)
-        if (d->doubles[i] != KAFKA_LATER && !say_resource(k, r, d, i, &said->results.at[said->results.count++]))
+        if (!is_superfluous(asked, d, i) && !say_resource(k, r, d, i, &said->results.at[said->results.count++]))
             break;
     return KAFKA_SENT;
 }

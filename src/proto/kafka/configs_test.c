@@ -318,6 +318,12 @@ static void each_allocation(void **state)
     }
 }
 
+static void damaged_requests(void **state)
+{
+    (void)state;
+    krig_damage(storm, 2000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -330,6 +336,7 @@ int main(void)
         cmocka_unit_test(batches_of_a_topic),
         cmocka_unit_test(sizes_of_partitions),
         cmocka_unit_test(each_allocation),
+        cmocka_unit_test(damaged_requests),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -51,6 +51,8 @@ static bool say_topic(struct kafka *k, struct kafka_request *r, const struct dir
         if (is_wanted(asked, i, p))
             said->partitions.at[said->partitions.count++] = (struct kafka_describe_log_dirs_response_partition){
                 .partition_index = p, .partition_size = (int64_t)size.bytes};
+    if (said->partitions.count == 0)
+        dir->topics.count--; /* as Kafka: it has nothing here */
     return true;
 }
 

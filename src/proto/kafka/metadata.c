@@ -278,15 +278,19 @@ static enum kafka_progress describe_cluster_go(struct kafka *k, struct kafka_req
 {
     const struct kafka_describe_cluster_request *asked = r->message;
     struct kafka_describe_cluster_response *said = r->response;
-    said->cluster_id = slice_str(k->options->cluster_id);
     said->endpoint_type = 1;
-    if (asked->endpoint_type != 1) {
-        said->error_code =
-            asked->endpoint_type == 2 ? KAFKA_ERR_MISMATCHED_ENDPOINT_TYPE : KAFKA_ERR_UNSUPPORTED_ENDPOINT_TYPE;
-        said->error_message = slice_str(asked->endpoint_type == 2 ? "this is an endpoint of a broker"
-                                                                  : "there is no such type of endpoint");
+    if (asked->endpoint_type == 2) {
+        said->error_code = KAFKA_ERR_MISMATCHED_ENDPOINT_TYPE;
+        said->error_message = slice_str(
+            "The request was sent to an endpoint of type BROKER, but we wanted an endpoint of type CONTROLLER");
         return KAFKA_SENT;
     }
+    if (asked->endpoint_type != 1) {
+        said->error_code = KAFKA_ERR_UNSUPPORTED_ENDPOINT_TYPE;
+        said->error_message = kafka_text(k, r, "Unsupported endpoint type %d", asked->endpoint_type);
+        return KAFKA_SENT;
+    }
+    said->cluster_id = slice_str(k->options->cluster_id);
     said->controller_id = k->options->node_id;
     if (asked->include_cluster_authorized_operations)
         said->cluster_authorized_operations = CLUSTER_OPERATIONS;
@@ -393,6 +397,21 @@ static bool show(struct kafka *k, struct kafka_request *r, const struct partitio
     return true;
 }
 
+/* A cursor that no answer has given: Kafka refuses the request as a whole. */
+static void say_no_cursor(struct kafka *k, struct kafka_request *r)
+{
+    const struct kafka_describe_topic_partitions_request *asked = r->message;
+    struct kafka_describe_topic_partitions_response *said = r->response;
+    size_t count = asked->topics.count > 0 ? (size_t)asked->topics.count : 0;
+    said->topics.at = kafka_more_room(k, r, count, sizeof *said->topics.at);
+    for (size_t i = 0; said->topics.at && i < count; i++) {
+        struct kafka_describe_topic_partitions_response_topic *topic = &said->topics.at[said->topics.count++];
+        kafka_defaults(&kafka_describe_topic_partitions_response_topic_table, topic);
+        topic->name = asked->topics.at[i].name;
+        topic->error_code = KAFKA_ERR_INVALID_REQUEST;
+    }
+}
+
 static void next_from(struct kafka *k, struct kafka_request *r, struct slice name, uint32_t partition)
 {
     struct kafka_describe_topic_partitions_response *said = r->response;
@@ -408,6 +427,10 @@ static void say_shown(struct kafka *k, struct kafka_request *r, struct partition
     int32_t limit = asked->response_partition_limit;
     uint32_t left = (uint32_t)(limit < 1 ? 1 : limit < PARTITIONS_SHOWN_MAX ? limit : PARTITIONS_SHOWN_MAX);
     size_t count = sort(k, r, p);
+    if (asked->cursor && (asked->cursor->partition_index < 0 || (count == 0 && !p->rows.all))) {
+        say_no_cursor(k, r);
+        return;
+    }
     p->node = kafka_room(k, r, 1, sizeof *p->node);
     said->topics.at = count == SIZE_MAX ? NULL : kafka_more_room(k, r, count, sizeof *said->topics.at);
     if (!p->node || !said->topics.at)

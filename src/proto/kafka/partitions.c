@@ -116,6 +116,11 @@ static void check_hands(struct kafka *k, struct kafka_request *r, struct growing
         if (a->broker_ids.count < 1)
             grow_wrong(g, KAFKA_ERR_INVALID_REPLICA_ASSIGNMENT,
                        slice_str("The manual partition assignment includes an empty replica list."));
+        else if (a->broker_ids.count > 1 && a->broker_ids.at[0] == k->options->node_id &&
+                 a->broker_ids.at[1] == k->options->node_id)
+            grow_wrong(g, KAFKA_ERR_INVALID_REPLICA_ASSIGNMENT,
+                       kafka_text(k, r, "The manual partition assignment includes the broker %d more than once.",
+                                  k->options->node_id));
         else if (a->broker_ids.at[0] != k->options->node_id || a->broker_ids.count > 1)
             grow_wrong(
                 g, KAFKA_ERR_INVALID_REPLICA_ASSIGNMENT,

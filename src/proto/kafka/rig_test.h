@@ -318,4 +318,40 @@ RIG_FN struct krig *krig_ready(void)
     return k;
 }
 
+/* What a damaged client may send: the storm's requests with some bytes changed, each time on a connection of its own. Nobody
+ * else notices. */
+RIG_FN void krig_damage(void (*storm)(struct krig *k), unsigned rounds)
+{
+    struct krig *k = krig_ready();
+    uint64_t dice = 7, random;
+    k->core->check = false;
+    krig_topic(k, "t", 2, false);
+    storm(k);
+    size_t len = k->in_len;
+    uint8_t *good = malloc(len);
+    memcpy(good, k->in, len);
+    k->in_len = 0;
+    for (unsigned round = 0; round < rounds; round++) {
+        krig_close(k);
+        krig_settle(k);
+        krig_open(k);
+        krig_bytes(k, good, len);
+        for (unsigned n = 0; n < 1 + round % 4; n++) {
+            rig_random(&dice, &random, sizeof random);
+            k->in[(random >> 16) % len] = (uint8_t)random;
+        }
+        krig_settle(k);
+        arena_reset(&k->arena);
+    }
+    free(good);
+    broker_check(k->core->b);
+    rig_assert_replays(k->core);
+    krig_close(k);
+    krig_open(k);
+    struct kafka_create_topics_request_topic topic = {
+        .name = slice_str("after.all"), .num_partitions = 1, .replication_factor = 1};
+    assert_int_equal(KASK(k, create_topics, 5, .topics = {&topic, 1})->topics.at[0].error_code, 0);
+    krig_free(k);
+}
+
 #endif

@@ -6,7 +6,6 @@
 #include "proto/kafka/names.h"
 
 #define NAME_MAX_LEN 255u
-#define NO_NAME "\x01\n" /* in place of one that no queue can have: no topic has it either */
 
 void *kafka_more_room(struct kafka *k, struct kafka_request *r, size_t count, size_t size)
 {
@@ -32,16 +31,13 @@ bool kafka_rows_init(struct kafka *k, struct kafka_request *r, const struct kafk
         return true;
     size_t names = 0, ids = wanted->id_count * sizeof(uint64_t);
     for (size_t i = 0; i < wanted->name_count; i++)
-        names += fits(wanted->names[i]) ? 1 + wanted->names[i].len : sizeof NO_NAME - 1;
+        names += 1 + (fits(wanted->names[i]) ? wanted->names[i].len : 0);
     uint8_t *room = kafka_more_room(k, r, names + ids, 1);
     if (!room)
         return false;
     struct writer w = writer_of(room, names + ids);
     for (size_t i = 0; i < wanted->name_count; i++)
-        if (fits(wanted->names[i]))
-            writer_str8(&w, wanted->names[i]);
-        else
-            writer_slice_put(&w, slice_str(NO_NAME));
+        writer_str8(&w, fits(wanted->names[i]) ? wanted->names[i] : slice_str("")); /* which nothing has */
     for (size_t i = 0; i < wanted->id_count; i++)
         writer_u64(&w, wanted->ids[i]);
     ret->names = slice_of(room, names);

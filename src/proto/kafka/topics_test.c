@@ -236,6 +236,12 @@ static void ends_anywhere(void **state)
     krig_free(k);
 }
 
+static void damaged_requests(void **state)
+{
+    (void)state;
+    krig_damage(storm, 2000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -246,6 +252,7 @@ int main(void)
         cmocka_unit_test(not_before_it_is_durable),
         cmocka_unit_test(each_allocation),
         cmocka_unit_test(ends_anywhere),
+        cmocka_unit_test(damaged_requests),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
