@@ -8,11 +8,13 @@ import pytest
 
 import brokers
 import kafka_cases
+import kafka_cases_records as records
 import kafka_rows
 import kafka_wire
 
 WORKERS = 4
-ROWS = kafka_cases.CONNECTION
+ROWS = (kafka_cases.CONNECTION + kafka_cases.CLIENT_NAMES + kafka_cases.PIPELINES + kafka_cases.METADATA + kafka_cases.TOPICS +
+        records.PRODUCE + records.SEQUENCE + records.FETCH + records.OFFSETS)
 
 
 @pytest.fixture(scope='module')
