@@ -125,6 +125,9 @@ TOPICS = [
         ('retention.ms', 'soon'), ('retention.ms', '-2'), ('retention.ms', '-1'), ('retention.bytes', '1000000'),
         ('segment.bytes', '1'), ('cleanup.policy', 'compact'), ('cleanup.policy', 'compact,delete'), ('cleanup.policy', 'none'),
         ('compression.type', 'producer'), ('compression.type', 'best'), ('max.message.bytes', '2000'), ('min.insync.replicas', '1'))],
+    row('create_topics: message.timestamp.type=LogAppendTime', create(5, one_topic(configs=[{'name': 'message.timestamp.type', 'value': 'LogAppendTime'}]))
+        .differs('batches are kept as they were written, with their times', error_code=40, num_partitions=-1, replication_factor=-1)
+        .ignore('topic_config_error_code', why='of a topic that was not made')),
     row('create_topics: placed by hand', until(lambda a: True, 'metadata', 1, topics=[]),
         create(5, dict(one_topic(), **assigned((0, [node]), (1, [node]))))),
     row('create_topics: placed with a gap', until(lambda a: True, 'metadata', 1, topics=[]),
