@@ -1,7 +1,7 @@
 """Fixtures and rules of the client tests.
 
 MILLRACE_TARGET=millrace (default) or rabbitmq chooses the broker under test; with rabbitmq every
-comparison is RabbitMQ against itself, which checks the tests.  MILLRACE_BIN names the binary (default
+comparison is RabbitMQ against itself, which checks the tests; kafka is for test_kafka*.py alone (Java, Maven).  MILLRACE_BIN names the binary (default
 build/millrace).  CI=true turns every skip into a failure.  MILLRACE_RABBITMQ_PORT uses a running,
 prepared RabbitMQ; MILLRACE_KEEP=1 keeps the brokers' folders.
 """
@@ -19,8 +19,8 @@ import brokers  # noqa: E402
 TARGET = os.environ.get('MILLRACE_TARGET', 'millrace')
 UNDER_CI = os.environ.get('CI') == 'true'
 
-if TARGET not in ('millrace', 'rabbitmq'):
-    raise SystemExit('MILLRACE_TARGET is millrace or rabbitmq, not ' + TARGET)
+if TARGET not in ('millrace', 'rabbitmq', 'kafka'):
+    raise SystemExit('MILLRACE_TARGET is millrace, rabbitmq or kafka, not ' + TARGET)
 
 
 @pytest.hookimpl(hookwrapper=True)

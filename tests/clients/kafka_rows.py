@@ -33,7 +33,7 @@ IGNORED = {
 UNORDERED = {'configs': 'name', 'members': 'member_id', 'partition_responses': 'index',
              'brokers': 'node_id', 'groups': 'group_id', 'api_keys': 'api_key', 'synonyms': 'name', 'topics': 'name'}
 # Beside an error nobody reads these, and Kafka has them or not by where in its code the error was found.
-OF_NO_USE = ('log_start_offset', 'high_watermark', 'last_stable_offset')
+OF_NO_USE = ('aborted_transactions', 'log_start_offset', 'high_watermark', 'last_stable_offset')
 NODES = {'node_id', 'leader_id', 'controller_id', 'replica_nodes', 'isr_nodes'}
 
 
@@ -231,7 +231,7 @@ def producing(data, name='{u}t', partition=0, acks=-1):
 
 
 def fetching(offset, name='{u}t', partition=0, most=1 << 20, **more):
-    return dict({'max_wait_ms': 50, 'min_bytes': 1, 'max_bytes': 1 << 20, 'topics': [
+    return dict({'max_wait_ms': 300, 'min_bytes': 1, 'max_bytes': 1 << 20, 'topics': [
         {'topic': name, 'partitions': [{'partition': partition, 'fetch_offset': offset, 'partition_max_bytes': most}]}]}, **more)
 
 

@@ -7,12 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import brokers
-import kafka_cases
 import kafka_rows
 import kafka_wire
 
 WORKERS = 4
-ROWS = kafka_cases.CONNECTION
+ROWS = kafka_rows.all_rows()
 
 
 @pytest.fixture(scope='module')
@@ -20,7 +19,8 @@ def answers(request):
     """All rows that were chosen, several at a time: most of a row is waiting."""
     rows = [item.callspec.params['row'] for item in request.session.items
             if getattr(item, 'callspec', None) and isinstance(item.callspec.params.get('row'), kafka_rows.Row)]
-    broker = brokers.Millrace().start()
+    # As kafka_peer.py sets up Kafka.
+    broker = brokers.Millrace(args=['--set=kafka.group_delay=0', '--set=kafka.group_session_min=100']).start()
     try:
         with ThreadPoolExecutor(WORKERS) as pool:
             played = pool.map(lambda r: kafka_rows.Player(broker.kafka_port, r.unique).play(r), rows)

@@ -46,7 +46,7 @@ PROPERTIES = """process.roles=broker,controller
 node.id=1
 controller.quorum.bootstrap.servers=127.0.0.1:{controller}
 listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{advertised},CONTROLLER://127.0.0.1:{controller}
 inter.broker.listener.name=PLAINTEXT
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT
@@ -109,12 +109,13 @@ class Kafka(brokers.Broker):
     name = "kafka"
     is_millrace = False
 
-    def __init__(self, port=0, settings=""):
+    def __init__(self, port=0, settings="", advertised=None):
         super().__init__(())
         fetch()
         self.port = self.kafka_port = port or brokers.free_port()
         with open(self.folder + "/one.properties", "w", encoding="utf-8") as out:
-            out.write(PROPERTIES.format(port=self.port, controller=brokers.free_port(), folder=self.folder) + settings)
+            out.write(PROPERTIES.format(port=self.port, controller=brokers.free_port(), folder=self.folder,
+                                        advertised=advertised or self.port) + settings)
         with open(self.folder + "/log4j2.xml", "w", encoding="utf-8") as out:
             out.write(LOG4J)
         self.java("kafka.tools.StorageTool", "format", "-t", "millraceAAAAAAAAAAAAAA", "-c", self.folder + "/one.properties",
