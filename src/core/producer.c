@@ -20,13 +20,13 @@ static void producer_end(struct producers *all, struct producer *p)
     (void)map_take(&all->map, key_of(p));
     list_remove(&p->link);
     list_remove(&p->open_link);
-    mem_free(p);
+    mem_free_as(MEM_QUEUES, p);
 }
 
 void producers_fini(struct producers *all)
 {
     LIST_EACH(&all->by_age, node, after)
-    mem_free(CONTAINER_OF(node, struct producer, link));
+    mem_free_as(MEM_QUEUES, CONTAINER_OF(node, struct producer, link));
     map_fini(&all->map);
     list_init(&all->by_age);
     list_init(&all->open);

@@ -6,7 +6,7 @@
 #include "base/mem.h"
 #include "fmt/record_batch.h"
 #include "proto/kafka/api.h"
-#include "proto/kafka/engine.h"
+#include "proto/kafka/kafka_int.h"
 
 #define ROOM (1u << 20)
 #define TURNS_MAX 3000
@@ -278,6 +278,152 @@ static bool short_lived_topic(struct guest *g)
     return made && ANSWER(g, delete_topics, 6, .topics = {&gone, 1}, .timeout_ms = 1000);
 }
 
+/* ---- transactions ---- */
+
+#define TX_TOPIC "transactions"
+#define TX_ID slice_str("sim")
+
+/* A queue that is fed from the topic: said to the core by hand, answers are nobody's. False: lost, or no memory. */
+static bool bind_queue(struct guest *g)
+{
+    struct slice none = {0};
+    const struct {
+        enum command_type type;
+        const char *name, *other;
+    } rows[] = {{CMD_CHANNEL_OPEN, NULL, NULL},
+                {CMD_QUEUE_DECLARE, "fed by transactions", ""},
+                {CMD_QUEUE_BIND, "fed by transactions", "amq.stream." TX_TOPIC}};
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct kafka *k = g->engine ? CONTAINER_OF(g->engine, struct kafka, session.engine) : NULL;
+        if (!k)
+            return false;
+        struct ask *made = rows[i].name ? ask_new(slice_str(rows[i].name), slice_str(rows[i].other), none, none) : NULL;
+        if (rows[i].name && !made)
+            return false;
+        struct command *c = hub_command(k->session.hub, &k->session);
+        if (made)
+            made->flags = ASK_DURABLE;
+        c->type = (uint8_t)rows[i].type;
+        c->channel = 1;
+        c->origin = UINT32_MAX;
+        c->ask = made;
+        for (unsigned n = 0; n < 20; n++)
+            turn(g);
+    }
+    return true;
+}
+
+struct instance { /* of the producer */
+    int64_t id;
+    int16_t epoch;
+    int32_t sequence;
+};
+
+static bool begin_instance(struct guest *g, struct instance *ret)
+{
+    const struct kafka_init_producer_id_response *said =
+        ANSWER(g, init_producer_id, 4, .transactional_id = TX_ID, .transaction_timeout_ms = 60000, .producer_id = -1,
+               .producer_epoch = -1);
+    if (!said || said->error_code)
+        return false;
+    *ret = (struct instance){said->producer_id, said->producer_epoch, 0};
+    return true;
+}
+
+static bool add_partition(struct guest *g, const struct instance *p)
+{
+    int32_t zero = 0;
+    struct kafka_add_partitions_to_txn_request_topic topic = {.name = slice_str(TX_TOPIC), .partitions = {&zero, 1}};
+    const struct kafka_add_partitions_to_txn_response *said =
+        ANSWER(g, add_partitions_to_txn, 3, .v3_and_below_transactional_id = TX_ID, .v3_and_below_producer_id = p->id,
+               .v3_and_below_producer_epoch = p->epoch, .v3_and_below_topics = {&topic, 1});
+    return said && said->results_by_topic_v3_and_below.count == 1 &&
+           said->results_by_topic_v3_and_below.at[0].results_by_partition.count == 1 &&
+           !said->results_by_topic_v3_and_below.at[0].results_by_partition.at[0].partition_error_code;
+}
+
+static bool produce_in_it(struct guest *g, struct instance *p)
+{
+    uint8_t bytes[512];
+    struct writer w = writer_of(bytes, sizeof bytes);
+    struct record_batch_writer batch;
+    struct record_batch head = record_batch_head(0, g->w->os->now_wall(g->w->os));
+    struct slice value = slice_str("v");
+    head.producer_id = p->id;
+    head.producer_epoch = p->epoch;
+    head.base_sequence = p->sequence++;
+    head.transactional = true;
+    record_batch_begin(&batch, &w, &head);
+    if (!record_batch_put(&batch, head.base_timestamp, NULL, &value, NULL, 0))
+        abort();
+    struct kafka_produce_request_partition part = {.records = record_batch_finish(&batch, -1)};
+    struct kafka_produce_request_topic topic = {.name = slice_str(TX_TOPIC), .partition_data = {&part, 1}};
+    ask(g, KAFKA_API_produce, 9,
+        &(struct kafka_produce_request){
+            .transactional_id = TX_ID, .acks = -1, .timeout_ms = 1000, .topic_data = {&topic, 1}});
+    return produced(g) >= 0;
+}
+
+static bool commit_offset(struct guest *g, const struct instance *p)
+{
+    struct kafka_txn_offset_commit_request_partition part = {.committed_offset = 1, .committed_leader_epoch = -1};
+    struct kafka_txn_offset_commit_request_topic topic = {.name = slice_str(TX_TOPIC), .partitions = {&part, 1}};
+    const struct kafka_txn_offset_commit_response *said = ANSWER(
+        g, txn_offset_commit, 3, .transactional_id = TX_ID, .group_id = slice_str("readers"), .producer_id = p->id,
+        .producer_epoch = p->epoch, .generation_id_or_member_epoch = -1, .topics = {&topic, 1});
+    return said && said->topics.count == 1 && said->topics.at[0].partitions.count == 1 &&
+           !said->topics.at[0].partitions.at[0].error_code;
+}
+
+static bool end_it(struct guest *g, const struct instance *p, bool commit)
+{
+    const struct kafka_end_txn_response *said = ANSWER(g, end_txn, 3, .transactional_id = TX_ID, .producer_id = p->id,
+                                                       .producer_epoch = p->epoch, .committed = commit);
+    return said && !said->error_code;
+}
+
+/* Offsets 0 committed, 2 aborted, 4 committed; between them markers. A reader of committed ones hears of one aborted. */
+static bool read_committed(struct guest *g)
+{
+    struct kafka_fetch_request_partition part = {
+        .current_leader_epoch = -1, .last_fetched_epoch = -1, .partition_max_bytes = 100000};
+    struct kafka_fetch_request_topic topic = {.topic = slice_str(TX_TOPIC), .partitions = {&part, 1}};
+    const struct kafka_fetch_response *said =
+        ANSWER(g, fetch, 11, .replica_id = -1, .max_wait_ms = 500, .min_bytes = 400, .max_bytes = 100000,
+               .isolation_level = 1, .session_epoch = -1, .topics = {&topic, 1}, .rack_id = slice_str(""));
+    if (!said || said->responses.count != 1 || said->responses.at[0].partitions.count != 1)
+        return false;
+    const struct kafka_fetch_response_partition *got = &said->responses.at[0].partitions.at[0];
+    if (got->error_code)
+        return false;
+    bool has_aborted = false;
+    struct reader r = reader_of(got->records);
+    struct record_batch batch;
+    struct slice one;
+    while (record_batch_take(&r, &batch, &one) == RECORD_OK)
+        has_aborted = has_aborted || batch.base_offset == 2;
+    bool told = got->aborted_transactions.count == 1 && got->aborted_transactions.at[0].first_offset == 2;
+    if (has_aborted && !told)
+        model_fault(g->w->model, "%d aborted transactions", (int)got->aborted_transactions.count);
+    return true;
+}
+
+static bool play_transactions(struct guest *g)
+{
+    struct instance p;
+    struct kafka_create_topics_request_topic topic = {
+        .name = slice_str(TX_TOPIC), .num_partitions = 1, .replication_factor = 1};
+    const struct kafka_create_topics_response *made =
+        ANSWER(g, create_topics, 7, .topics = {&topic, 1}, .timeout_ms = 1000);
+    if (!made || made->topics.count != 1 || made->topics.at[0].error_code || !bind_queue(g) || !begin_instance(g, &p))
+        return false;
+    for (unsigned n = 0; n < 3; n++)
+        if (!add_partition(g, &p) || !produce_in_it(g, &p) || (n == 0 && !commit_offset(g, &p)) ||
+            !end_it(g, &p, n != 1))
+            return false;
+    return read_committed(g) && begin_instance(g, &p); /* a younger instance */
+}
+
 /* True: everything was answered, and well. */
 static bool play(struct guest *g)
 {
@@ -299,7 +445,7 @@ static bool play(struct guest *g)
     ask_fetch(g, 5, 20); /* and in vain */
     if (fetched(g) != 0 || listed(g, -1) != 5 || listed(g, -2) != 0 || listed(g, 1) != 0)
         return false;
-    return short_lived_topic(g);
+    return short_lived_topic(g) && play_transactions(g);
 }
 
 void kafka_play(struct world *w, bool (*faultless)(const struct world *w))
