@@ -63,7 +63,8 @@ struct fetch_row {
     /* the core's */
     struct fetch *fetch;
     struct list link;
-    uint64_t filled; /* of the partition when it was looked at */
+    uint64_t filled;  /* of the partition when it was looked at */
+    uint64_t awaited; /* the end, when it was first looked at */
 };
 
 struct peer; /* the core's */

@@ -10,6 +10,7 @@
  * goes. How many bytes came is known roughly (partition->filled), so that one who waits for many does not read at every record.
  * What is readable is durable and in the file; the end that a client is told is the durable one, which a restart does not take
  * back, though the files are behind the journal for a moment then.
+ * A time is looked for in the files, too: what was durable when it was asked for is waited for, though not for ever.
  * Who closes its session leaves at once: of a block that the store has only `peer` is cleared, and it is freed when it is back.
  */
 #include "core/stream_int.h"
@@ -17,7 +18,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define FETCH_JOBS_MAX 64u /* with the store: others find room there, too */
+#define FETCH_JOBS_MAX 64u             /* with the store: others find room there, too */
+#define OFFSETS_WAIT_NS (2 * NS_PER_S) /* for the files, where a time is looked for */
 
 enum fetch_state { STATE_NEW, STATE_PARKED, STATE_READY, STATE_AWAY };
 
@@ -144,12 +146,32 @@ static enum fetch_result look_at(struct broker *b, struct fetch *f, struct fetch
     row->stable = stable_end(b, p, row->end);
     see(b, p);
     row->filled = p->seen_bytes;
-    switch (f->kind) {
-    case FETCH_RECORDS: return look_for_records(f, row, p);
-    case FETCH_OFFSETS: look_for_offset(f, row, p); break;
-    case FETCH_EPOCHS: look_for_epoch(row); break;
+    if (row->awaited == FETCH_NOWHERE)
+        row->awaited = row->end;
+    return f->kind == FETCH_RECORDS ? look_for_records(f, row, p) : FETCH_OK;
+}
+
+/* Not everything that was durable when it was asked for is in the files. */
+static bool is_behind(struct broker *b, const struct fetch *f)
+{
+    for (uint32_t i = 0; f->kind == FETCH_OFFSETS && !f->late && i < f->count; i++) {
+        const struct fetch_row *row = &f->rows[i];
+        if (row->result == FETCH_OK && row->at >= FETCH_AT_TIME && partition_of(b, row)->seen < row->awaited)
+            return true;
     }
-    return FETCH_OK;
+    return false;
+}
+
+/* What needs no store is answered now. */
+static void look_for_places(struct broker *b, struct fetch *f)
+{
+    for (uint32_t i = 0; f->kind != FETCH_RECORDS && i < f->count; i++) {
+        struct fetch_row *row = &f->rows[i];
+        if (row->result == FETCH_OK && f->kind == FETCH_OFFSETS)
+            look_for_offset(f, row, partition_of(b, row));
+        else if (row->result == FETCH_OK)
+            look_for_epoch(row);
+    }
 }
 
 /* ---- from state to state ---- */
@@ -220,7 +242,7 @@ static bool hopes_enough(const struct fetch *f)
 
 static void look(struct broker *b, struct fetch *f);
 
-/* All its rows are good. */
+/* Rows that are not good wait for nothing. */
 static void park(struct broker *b, struct fetch *f)
 {
     f->state = STATE_PARKED;
@@ -228,6 +250,8 @@ static void park(struct broker *b, struct fetch *f)
     for (uint32_t i = 0; i < f->count; i++) {
         struct fetch_row *row = &f->rows[i];
         struct partition *p = partition_of(b, row);
+        if (row->result != FETCH_OK)
+            continue;
         if (!p) { /* it went meanwhile */
             leave_lists(b, f);
             look(b, f);
@@ -262,8 +286,14 @@ static void look(struct broker *b, struct fetch *f)
         struct fetch_row *row = &f->rows[i];
         row->result = (uint8_t)look_at(b, f, row);
         wrong = wrong || row->result != FETCH_OK;
-        wanted = wanted || (row->result == FETCH_OK && row->until > row->offset);
     }
+    if (is_behind(b, f)) {
+        park(b, f);
+        return;
+    }
+    look_for_places(b, f);
+    for (uint32_t i = 0; i < f->count; i++)
+        wanted = wanted || (f->rows[i].result == FETCH_OK && f->rows[i].until > f->rows[i].offset);
     if (wanted)
         ready(b, f);
     else if (wrong || f->late || !f->bytes_min || !f->count || f->kind != FETCH_RECORDS)
@@ -292,14 +322,15 @@ void do_fetch(struct broker *b, struct peer *peer, struct channel *ch, struct co
     (void)ch;
     f->peer = peer;
     f->origin = c->origin;
-    f->due = b->now + (mono_t)f->wait_ms * NS_PER_MS;
-    f->late = f->wait_ms == 0;
+    f->due = b->now + (f->kind == FETCH_RECORDS ? (mono_t)f->wait_ms * NS_PER_MS : OFFSETS_WAIT_NS);
+    f->late = f->kind == FETCH_RECORDS && f->wait_ms == 0;
     if (f->bytes_min > f->bytes_max)
         f->bytes_min = f->bytes_max;
     list_init(&f->ready_link);
     timer_init(&f->timer, out_of_time);
     for (uint32_t i = 0; i < f->count; i++) {
         f->rows[i].fetch = f;
+        f->rows[i].awaited = FETCH_NOWHERE;
         list_init(&f->rows[i].link);
     }
     list_insert(&peer->fetches, &f->peer_link);

@@ -569,6 +569,40 @@ static void offsets(void **state)
     end(rig);
 }
 
+/* What was durable when somebody asked is found, though the files are behind; but nobody waits for ever. */
+static void a_time_in_what_is_not_written(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    declare_stream(rig, "s", 1);
+    put_numbers(rig, "s", 0, 1);
+    for (unsigned fails = 1; fails < 3; fails++) {
+        wall_t t = rig->wall += 1000;
+        rig->log->streams->fail_writes = fails == 1 ? 1 : 3;
+        put_numbers(rig, "s", fails, 1);
+        struct fetch *f = fetch_new(FETCH_OFFSETS, 1);
+        f->rows[0].stream = id_of(rig, "s");
+        f->rows[0].at = FETCH_AT_END;
+        assert_int_equal(send(rig, f)->rows[0].offset, fails + 1); /* which needs no file */
+        f = fetch_new(FETCH_OFFSETS, 4);
+        for (unsigned i = 0; i < 4; i++) {
+            f->rows[i].stream = i == 3 ? 0 : id_of(rig, "s");
+            f->rows[i].time = t;
+            f->rows[i].at = i == 1 ? FETCH_AT_END : i == 2 ? FETCH_AT_NEWEST : FETCH_AT_TIME;
+        }
+        assert_null(send(rig, f)); /* the write is tried again in a second */
+        rig_pass(rig, fails == 1 ? 1100 : 2100);
+        assert_ptr_equal(answered(rig), f);
+        assert_true((int64_t)f->rows[0].offset == (fails == 1 ? 1 : -1));
+        assert_true(f->rows[0].time == (fails == 1 ? t : -1));
+        assert_int_equal(f->rows[1].offset, fails + 1);
+        assert_int_equal(f->rows[2].offset, 1); /* the newest of those that are there */
+        assert_int_equal(f->rows[3].result, FETCH_UNKNOWN);
+        rig_pass(rig, 5000);
+    }
+    end(rig);
+}
+
 static void epochs(void **state)
 {
     (void)state;
@@ -640,6 +674,7 @@ int main(void)
         cmocka_unit_test(a_session_that_goes),
         cmocka_unit_test(pipelined),
         cmocka_unit_test(offsets),
+        cmocka_unit_test(a_time_in_what_is_not_written),
         cmocka_unit_test(epochs),
         cmocka_unit_test(without_memory),
     };
