@@ -12,7 +12,7 @@
  *   BEAT           -                                                             -
  *   LEAVE          s8 member, s8 instance …                                      u8 error …
  *   CONSUME        s8 client id, u8 enum consume_has, u8 enum group_assignor,    s8 member, u32 epoch, u32 beat within ms, u8 has assignment,
- *                  u32 bytes of topics: s8 name…; u64 stream, u32 partition…     u64 stream, u32 partition …
+ *                  s32 topics: s8 name…, s32 pattern, u64 stream, u32 partition… u64 stream, u32 partition …
  *   COMMIT         u64 stream, u32 partition, u64 offset, u32 epoch, s32 text …  u8 error …
  *   OFFSETS        u64 stream, u32 partition … (flag MULTIPLE: all)              u64 stream, u32 partition, u64 offset, u32 epoch, s32 text …
  *   LIST           s8 group: go on behind it; empty: from the first. number:     s8 group to go on behind, empty: that was all;
@@ -21,7 +21,8 @@
  *                                                                                s8 instance, s8 client id, s8 host, s32 metadata, s32 assignment
  *   DESCRIBE_CONSUMERS  -                                                        u8 state, u32 epoch, u32 target's epoch, u8 assignor,
  *                                                                                members: s8 id, s8 instance, s8 client id, s8 host, u32 epoch,
- *                                                                                s32 topics, s32 and s32 of u64 stream, u32 partition…: has, shall
+ *                                                                                s32 topics, s32 pattern, s32 and s32 of u64 stream, u32
+ *                                                                                partition…: has, shall
  *   DELETE         -                                                             -
  *   OFFSET_DELETE  u64 stream, u32 partition …                                   u8 error …
  *
@@ -81,7 +82,7 @@ enum group_assignor { GROUP_UNIFORM, GROUP_RANGE, GROUP_ASSIGNORS };
 #define GROUP_EPOCH_JOIN 0u
 #define GROUP_EPOCH_LEAVE UINT32_MAX      /* -1 */
 #define GROUP_EPOCH_AWAY (UINT32_MAX - 1) /* -2: a static member that will come back */
-enum consume_has { CONSUME_TOPICS = 1, CONSUME_OWNED = 2, CONSUME_ASSIGNOR = 4 };
+enum consume_has { CONSUME_TOPICS = 1, CONSUME_OWNED = 2, CONSUME_ASSIGNOR = 4, CONSUME_PATTERN = 8 };
 
 /* What the options are when they are 0. */
 #define GROUP_DELAY_MS 200

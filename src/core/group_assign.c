@@ -32,12 +32,6 @@ struct deal {
 
 /* ---- what there is ---- */
 
-static bool next_topic(struct reader *r, struct slice *ret)
-{
-    *ret = reader_str8(r);
-    return reader_ok(r) && ret->len;
-}
-
 static struct stream *topic_of(const struct group *g, struct slice name)
 {
     const struct queue *q = queue_find(g->vhost, name);
@@ -50,21 +44,6 @@ static int by_stream(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-uint64_t assign_topics_hash(const struct group *g)
-{
-    uint64_t hash = 14695981039346656037u;
-    LIST_EACH(&g->assignees, node, after)
-    {
-        struct reader r = reader_of(CONTAINER_OF(node, struct assignee, link)->topics);
-        for (struct slice name; next_topic(&r, &name);) {
-            const struct stream *s = topic_of(g, name);
-            hash = (hash ^ (s ? s->queue->id : 0)) * 1099511628211u;
-            hash = (hash ^ (s ? s->partition_count : 0)) * 1099511628211u;
-        }
-    }
-    return hash;
-}
-
 /* Each topic once, by its stream. */
 static bool find_topics(const struct group *g, struct deal *d)
 {
@@ -72,7 +51,7 @@ static bool find_topics(const struct group *g, struct deal *d)
     LIST_EACH(&g->assignees, node, after)
     {
         struct reader r = reader_of(CONTAINER_OF(node, struct assignee, link)->topics);
-        for (struct slice name; next_topic(&r, &name);)
+        for (struct slice name; topics_next(&r, &name);)
             max++;
     }
     d->topics = mem_zalloc_as(MEM_GROUPS, (max + 1) * sizeof *d->topics);
@@ -81,7 +60,7 @@ static bool find_topics(const struct group *g, struct deal *d)
     LIST_EACH(&g->assignees, node, after)
     {
         struct reader r = reader_of(CONTAINER_OF(node, struct assignee, link)->topics);
-        for (struct slice name; next_topic(&r, &name);) {
+        for (struct slice name; topics_next(&r, &name);) {
             const struct stream *s = topic_of(g, name);
             if (s)
                 d->topics[n++] = (struct wanted){.stream = s->queue->id, .partitions = s->partition_count};
@@ -125,7 +104,7 @@ static bool find_members(const struct group *g, struct deal *d)
     {
         struct assignee *c = CONTAINER_OF(node, struct assignee, link);
         struct reader r = reader_of(c->topics);
-        for (struct slice name; next_topic(&r, &name);) {
+        for (struct slice name; topics_next(&r, &name);) {
             const struct stream *s = topic_of(g, name);
             struct wanted *topic = s ? wanted_of(d, s->queue->id) : NULL;
             if (!topic || wants(d, d->member_count, topic))

@@ -19,11 +19,10 @@
 
 #include <stdio.h>
 
-#define TOPICS_MAX 1000u /* a consumer subscribes to */
-#define BEAT_SOONER 10   /* so many times, of who waits for something */
+#define BEAT_SOONER 10 /* so many times, of who waits for something */
 
 struct consume { /* operands */
-    struct slice client, topics;
+    struct slice client, topics, pattern;
     struct reader owned;
     uint32_t epoch, rebalance_ms;
     unsigned has; /* enum consume_has */
@@ -40,7 +39,7 @@ static size_t names_bytes(const struct assignee *c)
 size_t assignee_bytes(const struct assignee *c)
 {
     size_t rows = c->assigned.count + c->leaving.count + c->target.count;
-    return names_bytes(c) + c->topics.len + rows * sizeof(struct portion);
+    return names_bytes(c) + c->named.len + c->topics.len + rows * sizeof(struct portion);
 }
 
 static struct assignee *find(const struct group *g, struct slice id)
@@ -114,7 +113,7 @@ void assignee_free(struct broker *b, struct assignee *c)
     struct portions *sets[] = {&c->assigned, &c->leaving, &c->target};
     for (size_t i = 0; i < ARRAY_LEN(sets); i++)
         portions_drop(b, sets[i]);
-    group_drop(b, &c->topics);
+    topics_drop(b, c);
     mem_free_as(MEM_GROUPS, c);
 }
 
@@ -236,7 +235,9 @@ static bool reconcile(struct broker *b, struct assignee *c, const struct portion
 static bool look_around(struct broker *b, struct group *g)
 {
     if (g->topology_gen != b->topology_gen) {
-        uint64_t hash = assign_topics_hash(g);
+        if (!topics_match_again(b, g))
+            return false;
+        uint64_t hash = topics_hash(g);
         g->generation += g->topics_hash != hash;
         g->topics_hash = hash;
         g->topology_gen = b->topology_gen;
@@ -251,16 +252,6 @@ static bool look_around(struct broker *b, struct group *g)
 
 /* ---- CONSUME ---- */
 
-static bool topics_valid(struct slice topics)
-{
-    struct reader r = reader_of(topics);
-    unsigned n = 0;
-    for (; r.left; n++)
-        if (!reader_str8(&r).len)
-            return false;
-    return reader_ok(&r) && n <= TOPICS_MAX;
-}
-
 static bool read_consume(const struct command *c, struct consume *ret)
 {
     struct reader r = reader_of(c->ask->args);
@@ -268,6 +259,7 @@ static bool read_consume(const struct command *c, struct consume *ret)
     ret->has = reader_u8(&r);
     ret->assignor = (enum group_assignor)reader_u8(&r);
     ret->topics = reader_str32(&r);
+    ret->pattern = reader_str32(&r);
     ret->owned = r;
     ret->epoch = (uint32_t)c->ask->number;
     ret->rebalance_ms = (uint32_t)(c->ask->number >> 32);
@@ -290,18 +282,16 @@ static bool read_owned(struct broker *b, const struct consume *q, struct portion
 }
 
 /* What it subscribes to, and how it likes to be given. */
-static bool subscribe(struct broker *b, struct assignee *c, const struct consume *q)
+static enum group_error subscribe(struct broker *b, struct assignee *c, const struct consume *q)
 {
     struct group *g = c->group;
-    bool changed = c->epoch == 0; /* it is new */
-    if ((q->has & CONSUME_TOPICS) && !slice_equal(q->topics, c->topics)) {
-        struct slice topics;
-        if (!group_keep(b, &topics, q->topics))
-            return false;
-        group_drop(b, &c->topics);
-        c->topics = topics;
-        changed = true;
-    }
+    bool topics = false, changed = c->epoch == 0; /* it is new */
+    const struct slice *names = q->has & CONSUME_TOPICS ? &q->topics : NULL;
+    const struct slice *pattern = q->has & CONSUME_PATTERN ? &q->pattern : NULL;
+    enum group_error error = names || pattern ? topics_subscribe(b, c, names, pattern, &topics) : GROUP_OK;
+    if (error)
+        return error;
+    changed = changed || topics;
     if ((q->has & CONSUME_ASSIGNOR) && q->assignor != c->assignor) {
         c->assignor = q->assignor;
         changed = true;
@@ -310,10 +300,9 @@ static bool subscribe(struct broker *b, struct assignee *c, const struct consume
         c->rebalance_ms = q->rebalance_ms;
     if (changed) {
         g->generation++;
-        g->topics_hash = assign_topics_hash(g);
-        g->topology_gen = b->topology_gen;
+        g->topics_hash = topics_hash(g);
     }
-    return true;
+    return GROUP_OK;
 }
 
 /* A static member is back, as another process: it has what it had. */
@@ -325,6 +314,10 @@ static struct assignee *come_back(struct broker *b, struct assignee *old, const 
         return NULL;
     struct portions none = {0};
     m->topics = old->topics;
+    m->named = old->named;
+    m->pattern = old->pattern;
+    old->pattern = (struct pattern){0};
+    old->named = (struct slice){0};
     m->assigned = old->assigned;
     m->target = old->target;
     m->assignor = old->assignor;
@@ -424,12 +417,16 @@ static enum group_error consume_as(struct broker *b, struct peer *peer, const st
     bool whole = joins || (q->has & (CONSUME_TOPICS | CONSUME_OWNED)) == (CONSUME_TOPICS | CONSUME_OWNED) ||
                  q->epoch != m->epoch;
     alive(b, m);
-    bool good = portions_set(b, &before, m->assigned.at, m->assigned.count) && subscribe(b, m, q) &&
-                look_around(b, m->group) && reconcile(b, m, says ? owned : NULL);
+    enum group_error error = subscribe(b, m, q);
+    bool good = !error && portions_set(b, &before, m->assigned.at, m->assigned.count) && look_around(b, m->group) &&
+                reconcile(b, m, says ? owned : NULL);
     struct answer *answer = good ? consume_answer(b, m, whole || !portions_equal(&before, &m->assigned)) : NULL;
     portions_drop(b, &before);
-    group_say_or(b, peer, c, GROUP_OK, answer, m->group->lsn);
-    return GROUP_OK;
+    if (!error)
+        group_say_or(b, peer, c, GROUP_OK, answer, m->group->lsn);
+    else if (m->epoch == 0)
+        gone(b, m); /* it has just come, and may not */
+    return error;
 }
 
 static enum group_error leave(struct broker *b, struct peer *peer, const struct command *c, const struct consume *q,
@@ -534,9 +531,11 @@ static void put_portions(struct writer *w, const struct portions *set)
 static struct answer *described(const struct group *g)
 {
     struct writer w;
+    struct slice none = {0};
     size_t bytes = 32;
     LIST_EACH(&g->assignees, node, after)
-    bytes += 32 + assignee_bytes(CONTAINER_OF(node, struct assignee, link));
+    bytes += 32 + CONTAINER_OF(node, struct assignee, link)->pattern.text.len +
+             assignee_bytes(CONTAINER_OF(node, struct assignee, link));
     struct answer *answer = group_block(bytes, &w);
     if (!answer)
         return NULL;
@@ -552,7 +551,8 @@ static struct answer *described(const struct group *g)
         writer_str8(&w, c->client);
         writer_str8(&w, c->host);
         writer_u32(&w, c->epoch);
-        writer_str32(&w, c->topics);
+        writer_str32(&w, c->named);
+        writer_str32(&w, c->pattern.code ? slice_of(c->pattern.text.ptr + 4, c->pattern.text.len - 6) : none);
         put_portions(&w, &c->assigned);
         put_portions(&w, &c->target);
     }

@@ -4,6 +4,7 @@
 struct taker { /* somebody who consumes, as its client would */
     struct member_words as;
     const char *topics; /* "s,t"; NULL: says nothing of them */
+    const char *pattern;
     uint32_t epoch;
     struct portion has[64];
     uint32_t count;
@@ -27,8 +28,8 @@ static int ask_share_at(struct rig *rig, struct taker *t, uint32_t epoch)
     uint8_t raw[4096];
     struct writer w = writer_of(raw, sizeof raw);
     writer_str8(&w, slice_str("client"));
-    writer_u8(&w, (uint8_t)((t->topics ? CONSUME_TOPICS : 0) | (t->says ? CONSUME_OWNED : 0) |
-                            (t->assignor >= 0 ? CONSUME_ASSIGNOR : 0)));
+    writer_u8(&w, (uint8_t)((t->pattern ? CONSUME_PATTERN : 0) | (t->topics ? CONSUME_TOPICS : 0) |
+                            (t->says ? CONSUME_OWNED : 0) | (t->assignor >= 0 ? CONSUME_ASSIGNOR : 0)));
     writer_u8(&w, (uint8_t)(t->assignor >= 0 ? t->assignor : 0));
     size_t mark = writer_mark32(&w);
     for (const char *at = t->topics ? t->topics : ""; *at;) {
@@ -37,6 +38,7 @@ static int ask_share_at(struct rig *rig, struct taker *t, uint32_t epoch)
         at += len + (at[len] == ',');
     }
     writer_patch32(&w, mark);
+    writer_str32(&w, rig_text(t->pattern));
     for (uint32_t i = 0; t->says && epoch && i < t->count; i++) {
         writer_u64(&w, t->has[i].stream);
         writer_u32(&w, t->has[i].partition);
@@ -226,6 +228,37 @@ static void topics_change(void **state)
     end(rig);
 }
 
+static void patterns(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    (void)declare_stream(rig, "s1", 1);
+    (void)declare_stream(rig, "xs1", 1);
+    struct taker a = taker("a", NULL), c = taker("c", NULL);
+    a.pattern = "s.";
+    assert_int_equal(ask_share(rig, &a), GROUP_OK);
+    assert_string_equal(has(&a), "0"); /* the whole name has to match */
+    (void)declare_stream(rig, "s2", 2);
+    declare(rig, "s3", NOTHING); /* no stream */
+    assert_int_equal(ask_share(rig, &a), GROUP_OK);
+    assert_string_equal(has(&a), "0 | 0 1");
+    a.topics = "xs1";
+    assert_int_equal(ask_share(rig, &a), GROUP_OK);
+    assert_string_equal(has(&a), "0 | 0 | 0 1");
+    assert_true(ASK(QUEUE_DELETE, "s1", NULL, NULL, 0));
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(ask_share(rig, &a), GROUP_OK);
+    assert_string_equal(has(&a), "0 | 0 1");
+    a.pattern = ""; /* none any more */
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(ask_share(rig, &a), GROUP_OK);
+    assert_string_equal(has(&a), "0");
+    c.pattern = "s(";
+    assert_int_equal(ask_share(rig, &c), GROUP_ERR_INVALID);
+    assert_int_equal(the_group(rig, "g")->assignee_count, 1);
+    end(rig);
+}
+
 static void assignors(void **state)
 {
     (void)state;
@@ -328,6 +361,7 @@ static bool storm(struct rig *rig)
     if (!begin_with(rig) || !rig_ask(rig, CMD_QUEUE_DECLARE, 1, 1, "s", NULL, NULL, writer_slice(&t.w), ASK_DURABLE))
         return false;
     who[2].as.instance = "i";
+    who[1].pattern = ".";
     for (int round = 0; round < 5; round++)
         for (size_t i = 0; i < ARRAY_LEN(who); i++) {
             int error = ask_share(rig, &who[i]);
@@ -446,10 +480,10 @@ static void random_walks(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(two_share),      cmocka_unit_test(who_is_refused), cmocka_unit_test(an_answer_is_lost),
-        cmocka_unit_test(times),          cmocka_unit_test(topics_change),  cmocka_unit_test(assignors),
-        cmocka_unit_test(static_members), cmocka_unit_test(restarts),       cmocka_unit_test(memory_is_refused),
-        cmocka_unit_test(random_walks),
+        cmocka_unit_test(two_share),         cmocka_unit_test(patterns),       cmocka_unit_test(who_is_refused),
+        cmocka_unit_test(an_answer_is_lost), cmocka_unit_test(times),          cmocka_unit_test(topics_change),
+        cmocka_unit_test(assignors),         cmocka_unit_test(static_members), cmocka_unit_test(restarts),
+        cmocka_unit_test(memory_is_refused), cmocka_unit_test(random_walks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

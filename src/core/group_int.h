@@ -40,7 +40,8 @@ struct assignee {
     struct list link; /* group->assignees, by id */
     struct group *group;
     struct slice id, instance, client, host; /* in bytes */
-    struct slice topics;                     /* owned: s8 name … */
+    struct slice named, topics; /* owned: s8 name …: as they were named, and with those that the pattern matches now */
+    struct pattern pattern;     /* no code: none */
     enum group_assignor assignor;
     uint32_t rebalance_ms;
     uint32_t epoch, epoch_before;
@@ -150,7 +151,17 @@ int64_t round_ms(const struct group *g); /* of the member that asks for most tim
 
 /* ---- group_assign.c ---- */
 MUST_USE bool group_assign(struct broker *b, struct group *g); /* new targets; false: no memory, the old ones stay */
-uint64_t assign_topics_hash(const struct group *g);            /* of what is subscribed to, as it is */
+
+/* ---- group_topics.c ---- */
+bool topics_valid(struct slice names);
+bool topics_next(struct reader *r, struct slice *ret);
+uint64_t topics_hash(const struct group *g); /* of what the group subscribes to, as it is */
+/* Takes over what the assignee subscribes to. INVALID: the pattern is none; then, and without memory, nothing has changed. */
+MUST_USE enum group_error topics_subscribe(struct broker *b, struct assignee *c, const struct slice *names,
+                                           const struct slice *pattern, bool *ret_changed);
+MUST_USE bool topics_match_again(struct broker *b,
+                                 struct group *g); /* patterns, with what there is now; false: no memory */
+void topics_drop(struct broker *b, struct assignee *c);
 
 /* ---- group_consumer.c ---- */
 void assignee_free(struct broker *b, struct assignee *c);

@@ -133,11 +133,12 @@ static void share(struct world *w, const char *member, uint32_t epoch)
     uint8_t room[200];
     struct writer args = writer_of(room, sizeof room);
     writer_str8(&args, slice_str("client"));
-    writer_u8(&args, CONSUME_TOPICS | CONSUME_OWNED);
+    writer_u8(&args, CONSUME_TOPICS | CONSUME_OWNED | CONSUME_PATTERN);
     writer_u8(&args, GROUP_UNIFORM);
     size_t mark = writer_mark32(&args);
     writer_str8(&args, slice_str(TOPIC));
     writer_patch32(&args, mark);
+    writer_str32(&args, slice_str("none"));
     (void)ask(w, CMD_GROUP_CONSUME, "sharers", member, (uint64_t)5000 << 32 | epoch, writer_slice(&args), 0);
 }
 

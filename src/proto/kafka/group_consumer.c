@@ -49,8 +49,7 @@ static const char *heartbeat_fault(const struct kafka_request *r, int16_t *ret_e
         return "TopicPartitions must be empty when (re-)joining.";
     if (joins && asked->subscribed_topic_names.count < 0 && !asked->subscribed_topic_regex.len)
         return "Either SubscribedTopicNames or SubscribedTopicRegex must be non-null.";
-    *ret_error = KAFKA_ERR_INVALID_REGULAR_EXPRESSION;
-    return asked->subscribed_topic_regex.len ? "subscriptions by regular expression are not taken" : NULL;
+    return NULL;
 }
 
 static bool assignor_of(struct slice name, enum group_assignor *ret)
@@ -94,7 +93,7 @@ static bool heartbeat_make(struct kafka *k, struct kafka_request *r, size_t i, s
 {
     const struct kafka_consumer_group_heartbeat_request *asked = r->message;
     const struct heartbeat *h = r->state;
-    size_t bytes = 300;
+    size_t bytes = 300 + asked->subscribed_topic_regex.len;
     (void)i;
     for (int32_t t = 0; t < asked->subscribed_topic_names.count; t++)
         bytes += 1 + asked->subscribed_topic_names.at[t].len;
@@ -107,12 +106,14 @@ static bool heartbeat_make(struct kafka *k, struct kafka_request *r, size_t i, s
     writer_str8(&ret->args, client);
     writer_u8(&ret->args, (asked->subscribed_topic_names.count >= 0 ? CONSUME_TOPICS : 0) |
                               (asked->topic_partitions.count >= 0 ? CONSUME_OWNED : 0) |
-                              (asked->server_assignor.ptr ? CONSUME_ASSIGNOR : 0));
+                              (asked->server_assignor.ptr ? CONSUME_ASSIGNOR : 0) |
+                              (asked->subscribed_topic_regex.ptr ? CONSUME_PATTERN : 0));
     writer_u8(&ret->args, (uint8_t)h->assignor);
     size_t mark = writer_mark32(&ret->args);
     for (int32_t t = 0; t < asked->subscribed_topic_names.count; t++)
         writer_str8(&ret->args, asked->subscribed_topic_names.at[t]);
     writer_patch32(&ret->args, mark);
+    writer_str32(&ret->args, asked->subscribed_topic_regex);
     for (int32_t t = 0; t < asked->topic_partitions.count; t++) {
         uint64_t id;
         if (!kafka_topic_of_uuid(k, &asked->topic_partitions.at[t].topic_id, &id))
@@ -182,10 +183,12 @@ static void heartbeat_say_assignment(struct kafka *k, struct kafka_request *r, s
 static void heartbeat_say(struct kafka *k, struct kafka_request *r)
 {
     const struct heartbeat *h = r->state;
+    const struct kafka_consumer_group_heartbeat_request *asked = r->message;
     const struct kafka_group_said *one = &h->groups.said[0];
     struct kafka_consumer_group_heartbeat_response *said = r->response;
     struct reader fields = kafka_group_fields(one);
-    said->error_code = kafka_group_error(one->error);
+    bool pattern = one->error == GROUP_ERR_INVALID && asked->subscribed_topic_regex.len;
+    said->error_code = pattern ? KAFKA_ERR_INVALID_REGULAR_EXPRESSION : kafka_group_error(one->error);
     said->member_id = h->member;
     if (one->error)
         return;
@@ -262,7 +265,7 @@ static bool describe_make(struct kafka *k, struct kafka_request *r, size_t i, st
 }
 
 struct described { /* a member, as the core says it */
-    struct slice id, instance, client, host, topics, assigned, target;
+    struct slice id, instance, client, host, topics, pattern, assigned, target;
     uint32_t epoch;
 };
 
@@ -276,6 +279,7 @@ static bool next_member(struct reader *r, struct described *ret)
     ret->host = reader_str8(r);
     ret->epoch = reader_u32(r);
     ret->topics = reader_str32(r);
+    ret->pattern = reader_str32(r);
     ret->assigned = reader_str32(r);
     ret->target = reader_str32(r);
     return reader_ok(r);
@@ -362,6 +366,7 @@ static bool describe_member(struct kafka *k, struct kafka_request *r, const stru
     said->client_host = kafka_group_host(k, r, m->host);
     said->member_epoch = (int32_t)m->epoch;
     said->member_type = MEMBER_CONSUMER;
+    said->subscribed_topic_regex = m->pattern.len ? m->pattern : (struct slice){0};
     said->subscribed_topic_names.at = kafka_more_room(k, r, m->topics.len / 2, sizeof *said->subscribed_topic_names.at);
     if (!said->subscribed_topic_names.at)
         return false;

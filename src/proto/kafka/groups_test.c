@@ -347,7 +347,7 @@ static void what_heartbeats_are_refused(void **state)
     assert_int_equal(share_at(k, 1, "m", 4, NULL)->error_code, KAFKA_ERR_FENCED_MEMBER_EPOCH);
     const struct kafka_consumer_group_heartbeat_response *said = KASK(
         k, consumer_group_heartbeat, 1, .group_id = slice_str("g"), .member_id = slice_str("n"),
-        .rebalance_timeout_ms = 5000, .subscribed_topic_names = {NULL, -1}, .subscribed_topic_regex = slice_str("t.*"));
+        .rebalance_timeout_ms = 5000, .subscribed_topic_names = {NULL, -1}, .subscribed_topic_regex = slice_str("t("));
     assert_int_equal(said->error_code, KAFKA_ERR_INVALID_REGULAR_EXPRESSION);
     struct kafka_offset_commit_request_partition part = {0, 5, 3, slice_str("note")};
     struct kafka_offset_commit_request_topic one = {.name = slice_str("t"), .partitions = {&part, 1}};
