@@ -228,6 +228,23 @@ static void topics_change(void **state)
     end(rig);
 }
 
+/* It is a member all the same, in an epoch, and takes part when it names some. */
+static void no_topics_at_first(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    (void)declare_stream(rig, "s", 2);
+    struct taker a = taker("a", ""), c = taker("c", "");
+    assert_int_equal(ask_share(rig, &a), GROUP_OK);
+    assert_int_equal(a.epoch, 1);
+    assert_int_equal(ask_share(rig, &c), GROUP_OK);
+    assert_int_equal(c.epoch, 2);
+    a.topics = "s";
+    assert_int_equal(ask_share(rig, &a), GROUP_OK);
+    assert_string_equal(has(&a), "0 1");
+    end(rig);
+}
+
 static void patterns(void **state)
 {
     (void)state;
@@ -480,10 +497,10 @@ static void random_walks(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(two_share),         cmocka_unit_test(patterns),       cmocka_unit_test(who_is_refused),
-        cmocka_unit_test(an_answer_is_lost), cmocka_unit_test(times),          cmocka_unit_test(topics_change),
-        cmocka_unit_test(assignors),         cmocka_unit_test(static_members), cmocka_unit_test(restarts),
-        cmocka_unit_test(memory_is_refused), cmocka_unit_test(random_walks),
+        cmocka_unit_test(two_share),      cmocka_unit_test(patterns),          cmocka_unit_test(no_topics_at_first),
+        cmocka_unit_test(who_is_refused), cmocka_unit_test(an_answer_is_lost), cmocka_unit_test(times),
+        cmocka_unit_test(topics_change),  cmocka_unit_test(assignors),         cmocka_unit_test(static_members),
+        cmocka_unit_test(restarts),       cmocka_unit_test(memory_is_refused), cmocka_unit_test(random_walks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
