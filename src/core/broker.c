@@ -59,10 +59,12 @@ static bool command_has_ask(enum command_type type)
     case CMD_GROUP_SYNC:
     case CMD_GROUP_BEAT:
     case CMD_GROUP_LEAVE:
+    case CMD_GROUP_CONSUME:
     case CMD_GROUP_COMMIT:
     case CMD_GROUP_OFFSETS:
     case CMD_GROUP_LIST:
     case CMD_GROUP_DESCRIBE:
+    case CMD_GROUP_DESCRIBE_CONSUMERS:
     case CMD_GROUP_DELETE:
     case CMD_GROUP_OFFSET_DELETE:
     case CMD_TXN_INIT:

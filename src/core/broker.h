@@ -221,7 +221,8 @@ struct broker_options {
     bool streams; /* somebody serves the streams' port; else a stream cannot be declared */
     /* consumer groups: 0 is what core/group.h says */
     int64_t group_delay_ms; /* so long an empty group waits for more members; below 0: not at all */
-    int64_t group_session_min_ms, group_session_max_ms; /* what members may ask for */
+    int64_t group_session_min_ms, group_session_max_ms;        /* what members may ask for */
+    int64_t group_consumer_session_ms, group_consumer_beat_ms; /* of members of groups in which the broker assigns */
     int64_t group_retention_ms; /* offsets are kept so long after their group has lost its last member */
     uint32_t group_members_max;
     uint64_t groups_bytes_max; /* of all groups, members and offsets */

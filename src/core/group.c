@@ -20,6 +20,8 @@
  *   DELETE                 ▸ Dead           NOT_EMPTY            NOT_EMPTY                 NOT_EMPTY
  *   OFFSET_DELETE          ok               NOT_EMPTY, unless the generation that was looked at is this one
  *
+ * Groups in which the broker assigns are in a state of their own, GROUP_CONSUMERS: see group_consumer.c.
+ *
  * Before the state: another id for an instance is FENCED, an id that is not there UNKNOWN_MEMBER, another generation GENERATION.
  * Differences from Kafka: a session that closes takes with it the member whose JOIN it waits for, if nobody knows its id; one whose
  * request is held is alive while its session is, not for five minutes; a commit to an empty group keeps its offsets longer.
@@ -42,7 +44,8 @@
 /* ---- states ---- */
 
 static const uint8_t may_follow[] = {
-    [GROUP_EMPTY] = 1 << GROUP_PREPARING | 1 << GROUP_DEAD,
+    [GROUP_EMPTY] = 1 << GROUP_PREPARING | 1 << GROUP_CONSUMERS | 1 << GROUP_DEAD,
+    [GROUP_CONSUMERS] = 1 << GROUP_EMPTY | 1 << GROUP_DEAD, /* group_consumer.c */
     [GROUP_PREPARING] = 1 << GROUP_COMPLETING | 1 << GROUP_EMPTY | 1 << GROUP_DEAD,
     [GROUP_COMPLETING] = 1 << GROUP_PREPARING | 1 << GROUP_STABLE | 1 << GROUP_DEAD,
     [GROUP_STABLE] = 1 << GROUP_PREPARING | 1 << GROUP_DEAD,
@@ -125,6 +128,7 @@ struct group *group_make(struct broker *b, struct vhost *vhost, struct slice nam
     list_init(&g->members);
     list_init(&g->pending);
     list_init(&g->offset_list);
+    list_init(&g->assignees);
     map_init_keyed(&g->offsets, b->seed, committed_key);
     timer_init(&g->timer, round_late);
     timer_init(&g->retention, retention_over);
@@ -141,6 +145,8 @@ void group_free(struct broker *b, struct group *g)
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         LIST_EACH(lists[i], node, after)
     member_free(b, CONTAINER_OF(node, struct member, link));
+    LIST_EACH(&g->assignees, node, after)
+    assignee_free(b, CONTAINER_OF(node, struct assignee, link));
     LIST_EACH(&g->offset_list, node, after)
     committed_free(b, CONTAINER_OF(node, struct committed, link));
     map_fini(&g->offsets);
@@ -254,6 +260,9 @@ void groups_recovered(struct broker *b)
         member_alive(b, CONTAINER_OF(at, struct member, link));
         if (g->state == GROUP_PREPARING)
             wheel_set(&b->wheel, &g->timer, b->now + round_ms(g) * NS_PER_MS);
+        if (g->revived)
+            g->empty_since = b->wall;
+        g->revived = false;
         group_rest(b, g);
     }
 }
@@ -300,6 +309,9 @@ void groups_check(struct broker *b)
         uint32_t offsets = 0;
         wall_t at = 0;
         check_members(b, g);
+        assignees_check(b, g);
+        LIST_EACH(&g->assignees, row, next)
+        bytes += assignee_bytes(CONTAINER_OF(row, struct assignee, link));
         LIST_EACH(&g->offset_list, row, next)
         {
             const struct committed *o = CONTAINER_OF(row, struct committed, link);

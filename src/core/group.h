@@ -11,16 +11,23 @@
  *   SYNC           s8 type, s8 protocol (empty: any), s8 member, s32 assignment… s8 type, s8 protocol, s32 assignment
  *   BEAT           -                                                             -
  *   LEAVE          s8 member, s8 instance …                                      u8 error …
+ *   CONSUME        s8 client id, u8 enum consume_has, u8 enum group_assignor,    s8 member, u32 epoch, u32 beat within ms, u8 has assignment,
+ *                  s32 topics: s8 name…, s32 pattern, u64 stream, u32 partition… u64 stream, u32 partition …
  *   COMMIT         u64 stream, u32 partition, u64 offset, u32 epoch, s32 text …  u8 error …
  *   OFFSETS        u64 stream, u32 partition … (flag MULTIPLE: all)              u64 stream, u32 partition, u64 offset, u32 epoch, s32 text …
  *   LIST           s8 group: go on behind it; empty: from the first. number:     s8 group to go on behind, empty: that was all;
- *                  bits of the states, 0: all                                    s8 group, s8 type, u8 state …
+ *                  bits of the states, 0: all                                    s8 group, s8 type, u8 state, u8 1: the broker assigns …
  *   DESCRIBE       -                                                             u8 state, u32 generation, s8 type, s8 protocol, members: s8 id,
  *                                                                                s8 instance, s8 client id, s8 host, s32 metadata, s32 assignment
+ *   DESCRIBE_CONSUMERS  -                                                        u8 state, u32 epoch, u32 target's epoch, u8 assignor,
+ *                                                                                members: s8 id, s8 instance, s8 client id, s8 host, u32 epoch,
+ *                                                                                s32 topics, s32 pattern, s32 and s32 of u64 stream, u32
+ *                                                                                partition…: has, shall
  *   DELETE         -                                                             -
  *   OFFSET_DELETE  u64 stream, u32 partition …                                   u8 error …
  *
- * OFFSET_DELETE of a group with members is allowed to who has looked at their subscriptions: number is the generation he saw.
+ * CONSUME: number is rebalance time-out, ms, 0: as it was << 32 | epoch. COMMIT and OFFSETS of a group in which the broker assigns:
+ * number is the member's epoch. OFFSET_DELETE of a group with members is allowed to who has looked at their subscriptions: number is the generation he saw.
  */
 #ifndef MILLRACE_CORE_GROUP_H
 #define MILLRACE_CORE_GROUP_H
@@ -47,6 +54,9 @@ enum group_error {
     GROUP_ERR_STREAM_REFUSED,  /* TOPIC_AUTHORIZATION_FAILED */
     GROUP_ERR_INVALID,         /* INVALID_REQUEST */
     GROUP_ERR_TOO_LARGE,       /* UNKNOWN_SERVER_ERROR, as Kafka says of assignments that do not fit into its log */
+    GROUP_ERR_FENCED_EPOCH,    /* FENCED_MEMBER_EPOCH */
+    GROUP_ERR_STALE_EPOCH,     /* STALE_MEMBER_EPOCH */
+    GROUP_ERR_INSTANCE_HELD,   /* UNRELEASED_INSTANCE_ID */
     GROUP_ERR_NO_MEMORY, /* COORDINATOR_NOT_AVAILABLE, which is tried again: no memory, or a limit of the broker's */
     GROUP_ERR_PRODUCER,  /* INVALID_PRODUCER_ID_MAPPING */
     GROUP_ERR_PRODUCER_EPOCH, /* INVALID_PRODUCER_EPOCH */
@@ -55,10 +65,29 @@ enum group_error {
     GROUP_ERR_COUNT
 };
 
-enum group_state { GROUP_EMPTY, GROUP_PREPARING, GROUP_COMPLETING, GROUP_STABLE, GROUP_DEAD };
+enum group_state {
+    GROUP_EMPTY,
+    GROUP_PREPARING,
+    GROUP_COMPLETING,
+    GROUP_STABLE,
+    GROUP_DEAD,
+    GROUP_CONSUMERS,   /* the broker assigns; what is told of it is stable or one of these two */
+    GROUP_ASSIGNING,   /* the newest epoch has no target yet */
+    GROUP_RECONCILING, /* not every member has what it shall have */
+};
+
+/* How the broker assigns. */
+enum group_assignor { GROUP_UNIFORM, GROUP_RANGE, GROUP_ASSIGNORS };
+
+#define GROUP_EPOCH_JOIN 0u
+#define GROUP_EPOCH_LEAVE UINT32_MAX      /* -1 */
+#define GROUP_EPOCH_AWAY (UINT32_MAX - 1) /* -2: a static member that will come back */
+enum consume_has { CONSUME_TOPICS = 1, CONSUME_OWNED = 2, CONSUME_ASSIGNOR = 4, CONSUME_PATTERN = 8 };
 
 /* What the options are when they are 0. */
 #define GROUP_DELAY_MS 200
+#define GROUP_CONSUMER_SESSION_MS 45000
+#define GROUP_CONSUMER_BEAT_MS 5000
 #define GROUP_SESSION_MIN_MS 6000
 #define GROUP_SESSION_MAX_MS 1800000
 #define GROUP_MEMBERS_MAX 1000u

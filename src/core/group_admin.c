@@ -5,7 +5,7 @@
 
 static bool listed(struct broker *b, const struct peer *peer, const struct group *g, uint64_t states)
 {
-    return g->vhost == peer->vhost && (!states || (states >> g->state & 1)) &&
+    return g->vhost == peer->vhost && (!states || (states >> group_shown(g) & 1)) &&
            authorise(b, peer->user, peer->vhost, VERB_READ, g->name);
 }
 
@@ -20,7 +20,7 @@ static struct answer *list_some(struct broker *b, const struct peer *peer, const
     for (; end != &b->group_list && (n < LIST_ONCE || !CONTAINER_OF(end->prev, struct group, link)->name.len);
          end = end->next, n++) {
         const struct group *g = CONTAINER_OF(end, struct group, link);
-        bytes += 3 + g->name.len + g->type.len;
+        bytes += 4 + g->name.len + g->type.len;
     }
     bool more = end != &b->group_list;
     const struct group *last = more ? CONTAINER_OF(end->prev, struct group, link) : NULL;
@@ -34,7 +34,8 @@ static struct answer *list_some(struct broker *b, const struct peer *peer, const
             continue;
         writer_str8(&w, g->name);
         writer_str8(&w, g->type);
-        writer_u8(&w, (uint8_t)g->state);
+        writer_u8(&w, (uint8_t)group_shown(g));
+        writer_u8(&w, g->state == GROUP_CONSUMERS);
     }
     return group_block_end(answer, &w);
 }
@@ -87,7 +88,7 @@ void do_group_describe(struct broker *b, struct peer *peer, struct channel *ch, 
     (void)ch;
     enum group_error error = group_asked(b, peer, c, VERB_READ);
     const struct group *g = error ? NULL : group_find(b, peer->vhost, c->ask->name);
-    if (!error && !g)
+    if (!error && (!g || g->state == GROUP_CONSUMERS)) /* which DESCRIBE_CONSUMERS tells */
         error = GROUP_ERR_NO_GROUP;
     group_say_or(b, peer, c, error, error ? NULL : described(g), 0);
 }

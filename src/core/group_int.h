@@ -9,6 +9,7 @@
 
 #include "core/core_int.h"
 #include "core/group.h"
+#include "core/group_portions.h"
 
 struct held {          /* a JOIN or SYNC that waits for the group */
     struct list link;  /* peer->held */
@@ -31,6 +32,23 @@ struct member {
     bool joined;   /* in the round that is being prepared */
     bool unsynced; /* has not sent SYNC in this generation */
     bool untold;   /* nobody knows its id yet: if the session that waits for it goes, so does the member */
+    uint8_t bytes[];
+};
+
+/* A member of a group in which the broker assigns (group_consumer.c). */
+struct assignee {
+    struct list link; /* group->assignees, by id */
+    struct group *group;
+    struct slice id, instance, client, host; /* in bytes */
+    struct slice named, topics; /* owned: s8 name …: as they were named, and with those that the pattern matches now */
+    struct pattern pattern;     /* no code: none */
+    enum group_assignor assignor;
+    uint32_t rebalance_ms;
+    uint32_t epoch, epoch_before;
+    enum assignee_state { ASSIGNEE_SETTLED, ASSIGNEE_WAITING, ASSIGNEE_REVOKING } state;
+    bool away; /* a static member that will come back */
+    struct timer session, revocation;
+    struct portions assigned, leaving, target;
     uint8_t bytes[];
 };
 
@@ -60,6 +78,11 @@ struct group {
     struct timer timer;  /* the round's end: initial delay, absent members, missing SYNCs */
     bool initial, grown; /* the initial delay runs; somebody came during it */
     mono_t initial_end;
+    struct list assignees; /* of GROUP_CONSUMERS: struct assignee, by id; the generation is then the group's epoch */
+    uint32_t assignee_count, target_epoch;
+    uint64_t topology_gen, topics_hash; /* when the topics were looked at last, and what they were */
+    enum group_assignor assignor;
+    bool revived;     /* it had assignees when the broker went */
     bool journalled;  /* the journal knows of it */
     lsn_t lsn;        /* of its last GROUP record … */
     lsn_t offset_lsn; /* … and OFFSETS record */
@@ -125,6 +148,28 @@ void member_late(void *arg, struct timer *timer);
 void round_left(struct broker *b, struct group *g); /* members have gone */
 void member_synced(struct broker *b, struct member *m);
 int64_t round_ms(const struct group *g); /* of the member that asks for most time */
+
+/* ---- group_assign.c ---- */
+MUST_USE bool group_assign(struct broker *b, struct group *g); /* new targets; false: no memory, the old ones stay */
+
+/* ---- group_topics.c ---- */
+bool topics_valid(struct slice names);
+bool topics_next(struct reader *r, struct slice *ret);
+uint64_t topics_hash(const struct group *g); /* of what the group subscribes to, as it is */
+/* Takes over what the assignee subscribes to. INVALID: the pattern is none; then, and without memory, nothing has changed. */
+MUST_USE enum group_error topics_subscribe(struct broker *b, struct assignee *c, const struct slice *names,
+                                           const struct slice *pattern, bool *ret_changed);
+MUST_USE bool topics_match_again(struct broker *b,
+                                 struct group *g); /* patterns, with what there is now; false: no memory */
+void topics_drop(struct broker *b, struct assignee *c);
+
+/* ---- group_consumer.c ---- */
+void assignee_free(struct broker *b, struct assignee *c);
+size_t assignee_bytes(const struct assignee *c);
+/* Who says to be one: unknown, fenced because another process has its instance's name, or this one. */
+enum group_error assignee_check(const struct group *g, const struct command *c, struct assignee **ret);
+enum group_state group_shown(const struct group *g); /* its state as it is told */
+void assignees_check(const struct broker *b, const struct group *g);
 
 /* ---- group_offsets.c ---- */
 void committed_free(struct broker *b, struct committed *o);

@@ -178,6 +178,7 @@ static bool read_group(struct broker *b, struct group *g, struct reader *r, bool
         if (!read_member(b, g, r, leader))
             return false;
     g->journalled = true;
+    g->revived = !g->member_count && !settled;
     g->state = !g->member_count ? GROUP_EMPTY : settled && g->leader ? GROUP_STABLE : GROUP_PREPARING;
     return reader_ok(r);
 }

@@ -87,6 +87,14 @@ static bool commit_read(struct commit *commit, struct reader r)
     return reader_ok(&r);
 }
 
+/* A consumer, in the epoch that it has heard of. */
+static enum group_error assignee_said(const struct group *g, const struct command *c)
+{
+    struct assignee *who;
+    enum group_error error = assignee_check(g, c, &who);
+    return error ? error : (uint32_t)c->ask->number != who->epoch ? GROUP_ERR_STALE_EPOCH : GROUP_OK;
+}
+
 /* Who follows no group protocol commits without a member's name, while the group has none (the table in group.c). */
 enum group_error group_may_commit(struct broker *b, const struct group *g, const struct command *c)
 {
@@ -96,6 +104,8 @@ enum group_error group_may_commit(struct broker *b, const struct group *g, const
         return generation < 0 ? GROUP_OK : GROUP_ERR_NO_GROUP;
     if (generation < 0 && g->state == GROUP_EMPTY)
         return GROUP_OK;
+    if (g->state == GROUP_CONSUMERS)
+        return assignee_said(g, c);
     enum group_error error = member_check(g, c, &m);
     if (error)
         return error;
@@ -280,6 +290,8 @@ void do_group_offsets(struct broker *b, struct peer *peer, struct channel *ch, s
         error = GROUP_ERR_INVALID;
     if (!error && c->ask->flags & ASK_STABLE && txn_has_staged(b, peer->vhost, c->ask->name))
         error = GROUP_ERR_UNSTABLE;
+    if (!error && g && g->state == GROUP_CONSUMERS && c->ask->other.len)
+        error = assignee_said(g, c);
     struct answer *answer = error ? NULL : all ? offsets_all(g) : offsets_listed(g, c->ask);
     group_say_or(b, peer, c, error, answer,
                  g ? g->offset_lsn : 0); /* what is not durable yet is seen, so it is waited for */

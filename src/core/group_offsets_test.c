@@ -266,6 +266,7 @@ static unsigned list(struct rig *rig, uint64_t states, char *ret, size_t len)
             take_text(&r, name, sizeof name);
             take_text(&r, type, sizeof type);
             unsigned is = reader_u8(&r);
+            assert_int_equal(reader_u8(&r), 0);
             if (count < 8)
                 snprintf(ret + strlen(ret), len - strlen(ret), "%s(%s)%u ", name, type, is);
         }

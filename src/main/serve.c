@@ -489,6 +489,8 @@ static int make_broker(struct serve *s)
         .group_delay_ms = c->kafka_group_delay_ms ? (int64_t)c->kafka_group_delay_ms : -1,
         .group_session_min_ms = (int64_t)c->kafka_group_session_min_ms,
         .group_session_max_ms = (int64_t)c->kafka_group_session_max_ms,
+        .group_consumer_session_ms = (int64_t)c->kafka_consumer_session_ms,
+        .group_consumer_beat_ms = (int64_t)c->kafka_consumer_beat_ms,
         .group_members_max = (uint32_t)c->kafka_group_members_max,
         .groups_bytes_max = c->kafka_groups_bytes_max,
         .group_retention_ms = (int64_t)c->kafka_offsets_retention_s * 1000,

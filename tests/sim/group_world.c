@@ -127,6 +127,21 @@ static void sync_workers(struct world *w, const char *member)
     (void)ask(w, CMD_GROUP_SYNC, "workers", member, 1, writer_slice(&args), 0);
 }
 
+/* A member of a group in which the broker assigns. */
+static void share(struct world *w, const char *member, uint32_t epoch)
+{
+    uint8_t room[200];
+    struct writer args = writer_of(room, sizeof room);
+    writer_str8(&args, slice_str("client"));
+    writer_u8(&args, CONSUME_TOPICS | CONSUME_OWNED | CONSUME_PATTERN);
+    writer_u8(&args, GROUP_UNIFORM);
+    size_t mark = writer_mark32(&args);
+    writer_str8(&args, slice_str(TOPIC));
+    writer_patch32(&args, mark);
+    writer_str32(&args, slice_str("none"));
+    (void)ask(w, CMD_GROUP_CONSUME, "sharers", member, (uint64_t)5000 << 32 | epoch, writer_slice(&args), 0);
+}
+
 static void commit(struct world *w, uint64_t stream)
 {
     uint8_t room[100];
@@ -178,6 +193,12 @@ void world_groups_play(struct world *w)
         world_publish(w, PLACE_PLAIN, 8, 20); /* a compaction, when it has come to that */
         (void)ask(w, CMD_GROUP_BEAT, "workers", member, 1, none, 0);
     }
+    share(w, "a", 0);
+    share(w, "b", 0);
+    share(w, "a", 1);
+    share(w, "b", 2);
+    (void)ask(w, CMD_GROUP_DESCRIBE_CONSUMERS, "sharers", "", 0, none, 0);
+    share(w, "a", GROUP_EPOCH_LEAVE);
     (void)ask(w, CMD_GROUP_OFFSETS, "simple", "", 0, none, ASK_MULTIPLE);
     (void)ask(w, CMD_GROUP_DESCRIBE, "workers", "", 0, none, 0);
     (void)ask(w, CMD_GROUP_LIST, "", "", 0, slice_of("\0", 1), 0);

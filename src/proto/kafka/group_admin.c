@@ -8,7 +8,7 @@
 #define VERSION_NOT_FOUND                                                                                              \
     6u /* DescribeGroups says of a group that is not there that it is not there; before: that it is Dead */
 #define TYPE_CLASSIC "classic"
-#define OPERATIONS (1 << 3 | 1 << 6 | 1 << 8) /* read, delete, describe: a group's name is all that rights are about */
+#define TYPE_CONSUMER "consumer"
 
 static void drop(struct kafka *k, struct kafka_request *r)
 {
@@ -39,24 +39,6 @@ static bool describe_make(struct kafka *k, struct kafka_request *r, size_t i, st
     return true;
 }
 
-/* What the core knows as "127.0.0.1:1234" or "[::1]:1234", as Kafka writes it: "/127.0.0.1". */
-static struct slice host_of(struct kafka *k, struct kafka_request *r, struct slice address)
-{
-    size_t len = address.len;
-    while (len && address.ptr[len - 1] != ':')
-        len--;
-    struct slice host = len ? slice_of(address.ptr, len - 1) : address;
-    if (host.len > 1 && host.ptr[0] == '[' && host.ptr[host.len - 1] == ']')
-        host = slice_of(host.ptr + 1, host.len - 2);
-    r->arena.max += host.len + 64;
-    uint8_t *room = kafka_room(k, r, host.len + 1, 1);
-    if (!room)
-        return slice_str("");
-    room[0] = '/';
-    memcpy(room + 1, host.ptr, host.len);
-    return slice_of(room, host.len + 1);
-}
-
 static void describe_members(struct kafka *k, struct kafka_request *r, struct reader fields,
                              struct kafka_describe_groups_response_group *said)
 {
@@ -75,7 +57,7 @@ static void describe_members(struct kafka *k, struct kafka_request *r, struct re
         m->member_id = reader_str8(&fields);
         m->group_instance_id = reader_str8(&fields);
         m->client_id = reader_str8(&fields);
-        m->client_host = host_of(k, r, reader_str8(&fields));
+        m->client_host = kafka_group_host(k, r, reader_str8(&fields));
         m->member_metadata = kafka_text(reader_str32(&fields));
         m->member_assignment = kafka_text(reader_str32(&fields));
         if (!m->group_instance_id.len)
@@ -108,7 +90,7 @@ static void describe_one(struct kafka *k, struct kafka_request *r, size_t i)
     said->protocol_type = kafka_text(reader_str8(&fields));
     said->protocol_data = kafka_text(reader_str8(&fields));
     if (asked->include_authorized_operations)
-        said->authorized_operations = OPERATIONS;
+        said->authorized_operations = KAFKA_GROUP_OPERATIONS;
     describe_members(k, r, fields, said);
 }
 
@@ -256,11 +238,13 @@ static size_t list_rows(struct list_part *part, struct kafka_list_groups_respons
         for (; fields.left; n++) {
             struct slice id = reader_str8(&fields), type = reader_str8(&fields);
             enum group_state state = (enum group_state)reader_u8(&fields);
+            bool consumers = reader_u8(&fields);
             if (ret)
-                ret[n] = (struct kafka_list_groups_response_group){.group_id = id,
-                                                                   .protocol_type = kafka_text(type),
-                                                                   .group_state = kafka_group_state(state),
-                                                                   .group_type = slice_str(TYPE_CLASSIC)};
+                ret[n] = (struct kafka_list_groups_response_group){
+                    .group_id = id,
+                    .protocol_type = kafka_text(type),
+                    .group_state = kafka_group_state(state),
+                    .group_type = slice_str(consumers ? TYPE_CONSUMER : TYPE_CLASSIC)};
         }
     }
     return n;

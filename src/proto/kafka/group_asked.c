@@ -27,6 +27,9 @@ static const int16_t errors[GROUP_ERR_COUNT] = {
     [GROUP_ERR_PRODUCER_EPOCH] = KAFKA_ERR_INVALID_PRODUCER_EPOCH,
     [GROUP_ERR_TXN_STATE] = KAFKA_ERR_INVALID_TXN_STATE,
     [GROUP_ERR_UNSTABLE] = KAFKA_ERR_UNSTABLE_OFFSET_COMMIT,
+    [GROUP_ERR_FENCED_EPOCH] = KAFKA_ERR_FENCED_MEMBER_EPOCH,
+    [GROUP_ERR_STALE_EPOCH] = KAFKA_ERR_STALE_MEMBER_EPOCH,
+    [GROUP_ERR_INSTANCE_HELD] = KAFKA_ERR_UNRELEASED_INSTANCE_ID,
     [GROUP_ERR_NO_MEMORY] = KAFKA_ERR_COORDINATOR_NOT_AVAILABLE,
 };
 
@@ -43,6 +46,9 @@ struct slice kafka_group_state(enum group_state state)
         [GROUP_COMPLETING] = "CompletingRebalance",
         [GROUP_STABLE] = "Stable",
         [GROUP_DEAD] = "Dead",
+        [GROUP_CONSUMERS] = "Stable",
+        [GROUP_ASSIGNING] = "Assigning",
+        [GROUP_RECONCILING] = "Reconciling",
     };
     return slice_str(names[state]);
 }
@@ -126,4 +132,22 @@ void kafka_groups_drop(struct kafka_groups *g)
 struct reader kafka_group_fields(const struct kafka_group_said *said)
 {
     return reader_of(said->answer ? said->answer->fields : (struct slice){0});
+}
+
+/* What the core knows as "127.0.0.1:1234" or "[::1]:1234", as Kafka writes it: "/127.0.0.1". */
+struct slice kafka_group_host(struct kafka *k, struct kafka_request *r, struct slice address)
+{
+    size_t len = address.len;
+    while (len && address.ptr[len - 1] != ':')
+        len--;
+    struct slice host = len ? slice_of(address.ptr, len - 1) : address;
+    if (host.len > 1 && host.ptr[0] == '[' && host.ptr[host.len - 1] == ']')
+        host = slice_of(host.ptr + 1, host.len - 2);
+    r->arena.max += host.len + 64;
+    uint8_t *room = kafka_room(k, r, host.len + 1, 1);
+    if (!room)
+        return slice_str("");
+    room[0] = '/';
+    memcpy(room + 1, host.ptr, host.len);
+    return slice_of(room, host.len + 1);
 }

@@ -47,6 +47,9 @@ struct reader kafka_group_fields(const struct kafka_group_said *said);
 
 int16_t kafka_group_error(enum group_error error);
 struct slice kafka_group_state(enum group_state state);
+/* What the core knows as "127.0.0.1:1234" or "[::1]:1234", as Kafka writes it: "/127.0.0.1". */
+struct slice kafka_group_host(struct kafka *k, struct kafka_request *r, struct slice address);
+#define KAFKA_GROUP_OPERATIONS (1 << 3 | 1 << 6 | 1 << 8) /* read, delete, describe */
 /* null (ptr NULL) is no text, as are those of old versions */
 static inline struct slice kafka_text(struct slice s)
 {

@@ -234,6 +234,8 @@ static bool fetch_make(struct kafka *k, struct kafka_request *r, size_t i, struc
     ret->group = group->group_id;
     bool stable = ((const struct kafka_offset_fetch_request *)r->message)->require_stable;
     ret->flags = (group->topics.count < 0 ? ASK_MULTIPLE : 0u) | (stable ? ASK_STABLE : 0u);
+    ret->member = group->member_epoch >= 0 ? group->member_id : (struct slice){0};
+    ret->number = (uint32_t)group->member_epoch;
     for (int32_t t = 0; t < group->topics.count; t++)
         bytes += GROUP_PLACE_BYTES * count_of(group->topics.at[t].partition_indexes.count);
     if (!kafka_group_args(k, r, bytes, ret))

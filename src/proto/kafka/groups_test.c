@@ -278,7 +278,93 @@ static void offsets_that_members_read_stay(void **state)
     krig_free(k);
 }
 
-/* Seven questions, the first of which is held for a while. */
+/* ---- groups in which the broker assigns ---- */
+
+static const struct kafka_consumer_group_heartbeat_response *share_at(struct krig *k, uint8_t version,
+                                                                      const char *member, int32_t epoch,
+                                                                      const char *assignor)
+{
+    struct slice topics[] = {slice_str("t")};
+    struct kafka_consumer_group_heartbeat_request ask = {.group_id = slice_str("g"),
+                                                         .member_id = slice_str(member),
+                                                         .member_epoch = epoch,
+                                                         .rebalance_timeout_ms = 5000,
+                                                         .subscribed_topic_names = {topics, 1},
+                                                         .topic_partitions = {NULL, 0}};
+    if (assignor)
+        ask.server_assignor = slice_str(assignor);
+    return krig_ask(k, KAFKA_API_consumer_group_heartbeat, version, &ask);
+}
+
+static void the_broker_assigns(void **state)
+{
+    (void)state;
+    struct krig *k = krig_ready();
+    struct slice names[] = {slice_str("g"), slice_str("none")};
+    krig_topic(k, "t", 3, false);
+    const struct kafka_consumer_group_heartbeat_response *said = share_at(k, 0, "", 0, NULL); /* it is given an id */
+    assert_int_equal(said->error_code, 0);
+    assert_true(said->member_id.len > 0 && said->member_epoch == 1 && said->heartbeat_interval_ms == 5000);
+    assert_int_equal(said->assignment->topic_partitions.count, 1);
+    assert_int_equal(said->assignment->topic_partitions.at[0].partitions.count, 3);
+    uint64_t id;
+    assert_true(kafka_topic_of_uuid(CONTAINER_OF(k->engine, struct kafka, session.engine),
+                                    &said->assignment->topic_partitions.at[0].topic_id, &id));
+    assert_int_equal(id, queue_find(vhost_find(k->core->b, slice_str("/")), slice_str("t"))->id);
+    struct slice member = said->member_id;
+    said = KASK(k, consumer_group_heartbeat, 1, .group_id = slice_str("g"), .member_id = member, .member_epoch = 1,
+                .rebalance_timeout_ms = -1, .subscribed_topic_names = {NULL, -1}, .topic_partitions = {NULL, -1});
+    assert_true(said->error_code == 0 && said->member_epoch == 1 && !said->assignment);
+    const struct kafka_consumer_group_describe_response *all =
+        KASK(k, consumer_group_describe, 1, .group_ids = {names, 2}, .include_authorized_operations = true);
+    assert_true(all->groups.count == 2 && all->groups.at[1].error_code == KAFKA_ERR_GROUP_ID_NOT_FOUND);
+    const struct kafka_consumer_group_describe_response_group *g = &all->groups.at[0];
+    assert_true(slice_is(g->group_state, "Stable") && g->group_epoch == 1 && g->assignment_epoch == 1);
+    assert_true(slice_is(g->assignor_name, "uniform") && g->members.count == 1 && g->authorized_operations == 328);
+    assert_true(slice_is(g->members.at[0].client_host, "/127.0.0.1") && slice_is(g->members.at[0].client_id, "rig"));
+    assert_true(slice_is(g->members.at[0].assignment->topic_partitions.at[0].topic_name, "t"));
+    assert_int_equal(g->members.at[0].target_assignment->topic_partitions.at[0].partitions.count, 3);
+    assert_true(slice_is(g->members.at[0].subscribed_topic_names.at[0], "t"));
+    const struct kafka_list_groups_response *list = KASK(k, list_groups, 5, .states_filter = {NULL, 0});
+    assert_true(slice_is(list->groups.at[0].group_type, "consumer") &&
+                slice_is(list->groups.at[0].group_state, "Stable"));
+    said = KASK(k, consumer_group_heartbeat, 1, .group_id = slice_str("g"), .member_id = member, .member_epoch = -1);
+    assert_true(said->error_code == 0 && said->member_epoch == -1);
+    krig_free(k);
+}
+
+static void what_heartbeats_are_refused(void **state)
+{
+    (void)state;
+    struct krig *k = krig_ready();
+    krig_topic(k, "t", 1, false);
+    assert_int_equal(share_at(k, 1, "", 0, NULL)->error_code, KAFKA_ERR_INVALID_REQUEST);
+    assert_int_equal(share_at(k, 1, "m", -3, NULL)->error_code, KAFKA_ERR_INVALID_REQUEST);
+    assert_int_equal(share_at(k, 1, "m", -2, NULL)->error_code, KAFKA_ERR_INVALID_REQUEST);
+    assert_int_equal(share_at(k, 1, "m", 0, "none such")->error_code, KAFKA_ERR_UNSUPPORTED_ASSIGNOR);
+    assert_int_equal(share_at(k, 1, "m", 4, NULL)->error_code, KAFKA_ERR_UNKNOWN_MEMBER_ID);
+    assert_int_equal(share_at(k, 1, "m", 0, "range")->error_code, 0);
+    assert_int_equal(share_at(k, 1, "m", 4, NULL)->error_code, KAFKA_ERR_FENCED_MEMBER_EPOCH);
+    const struct kafka_consumer_group_heartbeat_response *said = KASK(
+        k, consumer_group_heartbeat, 1, .group_id = slice_str("g"), .member_id = slice_str("n"),
+        .rebalance_timeout_ms = 5000, .subscribed_topic_names = {NULL, -1}, .subscribed_topic_regex = slice_str("t("));
+    assert_int_equal(said->error_code, KAFKA_ERR_INVALID_REGULAR_EXPRESSION);
+    struct kafka_offset_commit_request_partition part = {0, 5, 3, slice_str("note")};
+    struct kafka_offset_commit_request_topic one = {.name = slice_str("t"), .partitions = {&part, 1}};
+    assert_int_equal(committed(KASK(k, offset_commit, 9, .group_id = slice_str("g"), .generation_id_or_member_epoch = 7,
+                                    .member_id = slice_str("m"), .topics = {&one, 1})),
+                     KAFKA_ERR_STALE_MEMBER_EPOCH);
+    assert_int_equal(committed(KASK(k, offset_commit, 9, .group_id = slice_str("g"), .generation_id_or_member_epoch = 1,
+                                    .member_id = slice_str("m"), .topics = {&one, 1})),
+                     0);
+    struct kafka_offset_fetch_request_group group = {
+        .group_id = slice_str("g"), .member_id = slice_str("m"), .member_epoch = 7, .topics = {NULL, -1}};
+    assert_int_equal(KASK(k, offset_fetch, 9, .groups = {&group, 1})->groups.at[0].error_code,
+                     KAFKA_ERR_STALE_MEMBER_EPOCH);
+    krig_free(k);
+}
+
+/* Nine questions, one of which is held for a while. */
 static void storm(struct krig *k)
 {
     struct slice names[] = {slice_str("g")};
@@ -289,6 +375,15 @@ static void storm(struct krig *k)
         {.group_id = slice_str("g"), .member_epoch = -1, .topics = {NULL, -1}}};
     struct kafka_offset_delete_request_partition gone = {0};
     struct kafka_offset_delete_request_topic topic = {slice_str("t"), {&gone, 1}};
+    struct slice topics[] = {slice_str("t")}, shared[] = {slice_str("s")};
+    krig_put(k, KAFKA_API_consumer_group_heartbeat, 0,
+             &(struct kafka_consumer_group_heartbeat_request){.group_id = slice_str("s"),
+                                                              .member_id = slice_str(""),
+                                                              .rebalance_timeout_ms = 5000,
+                                                              .subscribed_topic_names = {topics, 1},
+                                                              .topic_partitions = {NULL, 0}});
+    krig_put(k, KAFKA_API_consumer_group_describe, 1,
+             &(struct kafka_consumer_group_describe_request){.group_ids = {shared, 1}});
     put_join(k, 2, "g", "", NULL);
     krig_put(k, KAFKA_API_offset_commit, 7,
              &(struct kafka_offset_commit_request){.group_id = slice_str("h"),
@@ -317,7 +412,7 @@ static void each_allocation(void **state)
             krig_pass(k, 300);
         hit = mem_failures_hit();
         mem_fail_at(0, false);
-        for (unsigned i = 0; i < 7 && !hit; i++)
+        for (unsigned i = 0; i < 9 && !hit; i++)
             assert_non_null(krig_take(k));
         krig_close(k);
         krig_settle(k);
@@ -363,6 +458,8 @@ int main(void)
         cmocka_unit_test(a_long_list),
         cmocka_unit_test(long_names),
         cmocka_unit_test(offsets_that_members_read_stay),
+        cmocka_unit_test(the_broker_assigns),
+        cmocka_unit_test(what_heartbeats_are_refused),
         cmocka_unit_test(each_allocation),
         cmocka_unit_test(ends_anywhere),
     };
