@@ -90,6 +90,7 @@ enum option_key {
     KEY_LEVEL,
     KEY_IDEMPOTENT,
     KEY_PREBUILT,
+    KEY_GROUP,
     KEY_FROM,
     KEY_AGAIN,
     KEY_FETCH_MIN,
@@ -146,6 +147,11 @@ static const struct argp_option OPTIONS[] = {
      "no stamp, and there is no end-to-end latency",
      0},
     {NULL, 0, NULL, 0, "Consuming", 5},
+    {"group", KEY_GROUP, "NAME", 0,
+     "consumers join this group, which shares the partitions out; they go on where it has come to, and commit ten "
+     "times a "
+     "second",
+     0},
     {"from", KEY_FROM, "WHERE", 0, "first or last (default last with producers, first without)", 0},
     {"again", KEY_AGAIN, NULL, 0, "without producers: begin again at the end, for the whole duration", 0},
     {"fetch-min", KEY_FETCH_MIN, "BYTES", 0, "an answer waits for so many (default 1)", 0},
@@ -242,6 +248,7 @@ static error_t on_option(int key, char *arg, struct argp_state *state)
     case KEY_LEVEL: o->level = (int32_t)bench_parse_count(arg, 0, 22, state); break;
     case KEY_IDEMPOTENT: o->idempotent = true; break;
     case KEY_PREBUILT: o->prebuilt = true; break;
+    case KEY_GROUP: o->group = arg; break;
     case KEY_FROM:
         o->from_first = parse_word(arg, PLACES, state) == 1;
         c->from_given = true;
@@ -317,6 +324,8 @@ static const char *options_settle(struct command *c)
         return "neither producers nor consumers";
     if (o->again && (o->producers > 0 || !o->from_first))
         return "--again is for consumers without producers that begin at the first offset";
+    if (o->group != NULL && (o->topics > 1 || o->consumers == 0 || o->again))
+        return "--group is for consumers of one topic that read it once";
     if (o->idempotent && o->acks != -1)
         return "an idempotent producer needs --acks all";
     if (o->producers == 0 && !o->topic_kept)
@@ -338,6 +347,8 @@ static void report_options(const struct command *c, struct bench_report *r)
     bench_report_number(r, "load", "producers", o->producers, "");
     bench_report_number(r, "load", "consumers", o->consumers, "");
     bench_report_number(r, "load", "topics", o->topics, "");
+    if (o->group != NULL)
+        bench_report_text(r, "load", "group", o->group);
     if (o->producers == 0)
         return;
     bench_report_number(r, "load", "value_bytes", (double)o->record_bytes, "");

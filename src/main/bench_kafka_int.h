@@ -32,6 +32,7 @@ struct bench_kafka_options {
     double rate; /* records per second over all producers; 0: as fast as it goes */
     double duration_s, warmup_s, drain_s, hold_s;
     uint64_t records;       /* over all producers, or without producers over all consumers; 0: run for duration_s */
+    const char *group;      /* of all consumers; NULL: none */
     bool from_first, again; /* where consumers begin, and whether they begin again at the end */
     int32_t fetch_min, fetch_max, fetch_wait_ms, partition_max;
     enum bench_kafka_check check;

@@ -13,6 +13,7 @@
  *
  * Without producers the records are those of an earlier run: offsets, checksums and structure are checked, stamps are not.
  */
+#include "bench_kafka_group.h"
 #include "bench_kafka_int.h"
 #include "bench_kafka_load.h"
 #include "bench_kafka_reading.h"
@@ -35,15 +36,18 @@ enum {
     WAIT_MAX_MS = 100,
     PROGRESS_MS = 500,
     IDENTIFY_AGAIN_MS = 50,
+    TICK_MS = 100,
     FETCH_ENTRY_BYTES = 28,
     AT_CORRELATION = 8
 };
 
 /* ---- types ---- */
 
+enum link_kind { PRODUCER, CONSUMER, MEMBER };
+
 struct link {
     struct bench_kafka_wire wire;
-    bool is_consumer;
+    enum link_kind kind;
     bool writable_wanted;
 };
 
@@ -92,6 +96,12 @@ struct consumer {
     int32_t got_count;
 };
 
+/* What a consumer is in its group. The connection is the group's, only the events come here. */
+struct membership {
+    struct link link;
+    unsigned idx;
+};
+
 struct counters {
     uint64_t produced, acked, consumed, requests, fetches, batch_bytes, fetched_bytes;
 };
@@ -107,7 +117,11 @@ struct loop {
     uint64_t progress_at_ns;
     uint64_t requests, batch_bytes, fetches;
     uint64_t last_ack_ns, last_consume_ns;
-    struct bench_histogram *acks, *transit;
+    struct bench_histogram *acks, *transit, *commits;
+    struct bench_kafka_group *group; /* or NULL */
+    struct membership *memberships;
+    double joined_s;
+    uint64_t ticked_at_ns;
     struct bench_kafka_reading reading;
     bool failed;
 };
@@ -335,8 +349,12 @@ static int consumer_read(struct loop *l, struct consumer *c)
     if (consumer_take_apart(l, c, frame) != 0 || consumer_ask_new(l, c, now_ns) != 0)
         return -1;
     l->reading.transit = l->phases.measuring ? l->transit : NULL;
-    for (int32_t i = 0; i < c->got_count && !consumers_enough(l); i++) {
+    for (int32_t i = 0; i < c->got_count; i++) {
         uint64_t before = l->reading.records;
+        if (consumers_enough(l)) { /* what nobody looks at any more is not committed */
+            c->offsets[c->got[i].idx] = c->got[i].offset;
+            continue;
+        }
         bench_kafka_reading_take(&l->reading, c->got[i].records, c->got[i].offset, now_ns);
         if (l->reading.records > before)
             l->last_consume_ns = now_ns;
@@ -397,20 +415,44 @@ static int loop_wait(struct loop *l, struct epoll_event *events, bool go_on, uin
     return epoll_pwait2(l->epoll, events, EVENTS_MAX, &timeout, NULL);
 }
 
+static int consumer_event(struct loop *l, struct consumer *c, uint32_t events)
+{
+    if ((events & EPOLLOUT) != 0 && consumer_ask(l, c, bench_clock_ns()) != 0)
+        return -1;
+    return (events & ~(uint32_t)EPOLLOUT) != 0 ? consumer_read(l, c) : 0;
+}
+
 static int loop_event(struct loop *l, struct link *k, uint32_t events)
 {
+    struct bench_histogram *commits = l->phases.measuring ? l->commits : NULL;
     bool readable = (events & ~(uint32_t)EPOLLOUT) != 0;
-    int failed = 0;
-    if (k->is_consumer) {
-        struct consumer *c = (struct consumer *)k;
-        if ((events & EPOLLOUT) != 0)
-            failed = consumer_ask(l, c, bench_clock_ns());
-        if (failed == 0 && readable)
-            failed = consumer_read(l, c);
-    } else if (readable) {
-        failed = producer_read(l, (struct producer *)k);
+    switch (k->kind) {
+    case PRODUCER:
+        if (readable && producer_read(l, (struct producer *)k) != 0)
+            return loop_fail(l, "producer", k->wire.socket.error);
+        break;
+    case CONSUMER:
+        if (consumer_event(l, (struct consumer *)k, events) != 0)
+            return loop_fail(l, "consumer", k->wire.socket.error);
+        break;
+    case MEMBER:
+        if (bench_kafka_group_read(l->group, ((struct membership *)k)->idx, commits) != 0)
+            return loop_fail(l, "group", bench_kafka_group_error(l->group));
+        break;
     }
-    return failed == 0 ? 0 : loop_fail(l, k->is_consumer ? "consumer" : "producer", k->wire.socket.error);
+    return 0;
+}
+
+/* Members say how far they are. What they have taken apart they have looked at, in the same event. */
+static int loop_tick(struct loop *l, uint64_t now_ns)
+{
+    if (l->group == NULL || now_ns - l->ticked_at_ns < (uint64_t)TICK_MS * BENCH_NS_PER_MS)
+        return 0;
+    l->ticked_at_ns = now_ns;
+    for (unsigned i = 0; i < l->o->consumers; i++)
+        if (bench_kafka_group_tick(l->group, i, l->consumers[i].offsets, now_ns) != 0)
+            return loop_fail(l, "group", bench_kafka_group_error(l->group));
+    return 0;
 }
 
 /* Answers 1 when some producer could go on at once. */
@@ -452,6 +494,8 @@ static void loop_run(struct loop *l)
             loop_fail(l, "epoll", strerror(errno));
         for (int i = 0; i < n && !l->failed; i++)
             loop_event(l, events[i].data.ptr, events[i].events);
+        if (!l->failed)
+            loop_tick(l, now_ns);
         if (l->o->progress && now_ns - l->progress_at_ns > (uint64_t)PROGRESS_MS * BENCH_NS_PER_MS)
             loop_progress(l, &c, now_ns);
     }
@@ -552,6 +596,24 @@ static int consumer_prepare(const struct bench_kafka_options *o, struct consumer
     return writer_ok(&w) ? 0 : bench_socket_fail(&c->link.wire.socket, "a name is too long for Fetch");
 }
 
+static void consumer_take_share(struct loop *l, struct consumer *c, unsigned idx)
+{
+    const int32_t *share = bench_kafka_group_share(l->group, idx, &c->count);
+    memcpy(c->partitions, share, (size_t)c->count * sizeof(*share));
+}
+
+/* Where the group has come to; what it never committed stays as it is. */
+static int consumer_take_committed(struct loop *l, struct consumer *c, unsigned idx)
+{
+    int64_t *offsets = bench_zeroed((size_t)c->count, sizeof(*offsets));
+    int failed = bench_kafka_group_committed(l->group, idx, offsets);
+    for (int32_t i = 0; i < c->count && failed == 0; i++)
+        if (offsets[i] >= 0)
+            c->offsets[i] = offsets[i];
+    free(offsets);
+    return failed;
+}
+
 /* Consumers take turns with the topics, and those of a topic with its partitions. */
 static int consumer_open(struct loop *l, struct consumer *c, unsigned idx)
 {
@@ -559,17 +621,21 @@ static int consumer_open(struct loop *l, struct consumer *c, unsigned idx)
     char topic[BENCH_TOPIC_BYTES];
     unsigned peers = (o->consumers - idx % o->topics + o->topics - 1) / o->topics;
     bench_kafka_topic_name(o, idx % o->topics, topic);
-    c->link.is_consumer = true;
+    c->link.kind = CONSUMER;
     c->partitions = bench_zeroed((size_t)l->partitions, sizeof(*c->partitions));
     c->offsets = bench_zeroed((size_t)l->partitions, sizeof(*c->offsets));
     c->first = bench_zeroed((size_t)l->partitions, sizeof(*c->first));
     c->got = bench_zeroed((size_t)l->partitions, sizeof(*c->got));
-    for (int32_t i = (int32_t)(idx / o->topics); i < l->partitions; i += (int32_t)peers)
+    if (l->group != NULL)
+        consumer_take_share(l, c, idx);
+    for (int32_t i = (int32_t)(idx / o->topics); i < l->partitions && l->group == NULL; i += (int32_t)peers)
         c->partitions[c->count++] = i;
     if (bench_kafka_open(&c->link.wire, &o->server) != 0)
         return -1;
     if (bench_kafka_offsets(&c->link.wire, topic, c->partitions, c->count, o->from_first, c->offsets) != 0)
         return -1;
+    if (l->group != NULL && consumer_take_committed(l, c, idx) != 0)
+        return bench_socket_fail(&c->link.wire.socket, "%s", bench_kafka_group_error(l->group));
     memcpy(c->first, c->offsets, (size_t)c->count * sizeof(*c->first));
     if (consumer_prepare(o, c, topic) != 0)
         return -1;
@@ -597,6 +663,18 @@ static int leaders_await(struct loop *l)
     free(partitions);
     free(offsets);
     return failed;
+}
+
+static int group_open(struct loop *l)
+{
+    uint64_t from_ns = bench_clock_ns();
+    if (l->o->group == NULL)
+        return 0;
+    l->group = bench_kafka_group_new(l->o, l->o->topic, l->partitions);
+    if (bench_kafka_group_join(l->group) != 0)
+        return loop_fail(l, "group", bench_kafka_group_error(l->group));
+    l->joined_s = bench_seconds_since(from_ns);
+    return 0;
 }
 
 static int links_open(struct loop *l)
@@ -630,10 +708,10 @@ static void links_close(struct loop *l)
     }
 }
 
-static void loop_adopt(struct loop *l, struct link *k)
+static void loop_adopt(struct loop *l, struct link *k, int fd)
 {
     struct epoll_event e = {.events = EPOLLIN, .data.ptr = k};
-    epoll_ctl(l->epoll, EPOLL_CTL_ADD, k->wire.socket.fd, &e);
+    epoll_ctl(l->epoll, EPOLL_CTL_ADD, fd, &e);
 }
 
 static int loop_start(struct loop *l)
@@ -643,10 +721,13 @@ static int loop_start(struct loop *l)
     bench_phases_plan(&l->phases, start_ns, o->warmup_s, o->duration_s, o->records > 0);
     for (unsigned i = 0; i < o->producers; i++) {
         l->producers[i].pace = bench_pace_of(o->rate / o->batch, i, o->producers, start_ns);
-        loop_adopt(l, &l->producers[i].link);
+        loop_adopt(l, &l->producers[i].link, l->producers[i].link.wire.socket.fd);
     }
     for (unsigned i = 0; i < o->consumers; i++) {
-        loop_adopt(l, &l->consumers[i].link);
+        loop_adopt(l, &l->consumers[i].link, l->consumers[i].link.wire.socket.fd);
+        l->memberships[i] = (struct membership){.link.kind = MEMBER, .idx = i};
+        if (l->group != NULL)
+            loop_adopt(l, &l->memberships[i].link, bench_kafka_group_fd(l->group, i));
         if (consumer_ask_new(l, &l->consumers[i], start_ns) != 0)
             return loop_fail(l, "consumer", l->consumers[i].link.wire.socket.error);
     }
@@ -686,6 +767,12 @@ static void report_rates(struct bench_report *r, const struct loop *l)
         bench_report_number(r, "consume", "batch_bytes", (double)b->fetched_bytes, "");
     }
     bench_report_latency(r, "end to end", l->transit);
+    if (l->group != NULL) {
+        bench_report_number(r, "group", "joined_s", l->joined_s, "");
+        bench_report_number(r, "group", "generation", bench_kafka_group_generation(l->group), "");
+        bench_report_number(r, "group", "commits", (double)bench_histogram_count(l->commits), "");
+    }
+    bench_report_latency(r, "commit latency", l->commits);
     uint64_t cpu_ns = l->phases.cpu_to_ns - l->phases.cpu_from_ns, records = acked + consumed;
     bench_report_number(r, "load generator", "measured_s",
                         (double)(l->phases.measured_to_ns - l->phases.measured_from_ns) / 1e9, "");
@@ -746,6 +833,8 @@ static int loop_init(struct loop *l, const struct bench_kafka_options *o)
         l->consumers[i].link.wire.socket.fd = -1;
     l->acks = bench_histogram_new();
     l->transit = bench_histogram_new();
+    l->commits = bench_histogram_new();
+    l->memberships = bench_zeroed(o->consumers, sizeof(*l->memberships));
     l->reading.check = o->check;
     l->reading.run_id = o->run_id;
     l->reading.streams = stamped && o->consumers > 0 ? o->producers * (unsigned)l->partitions : 0;
@@ -762,6 +851,9 @@ static void loop_fini(struct loop *l)
         close(l->epoll);
     bench_histogram_free(l->acks);
     bench_histogram_free(l->transit);
+    bench_histogram_free(l->commits);
+    bench_kafka_group_free(l->group);
+    free(l->memberships);
     bench_order_free(l->reading.order);
     bench_kafka_reading_fini(&l->reading);
     free(l->producers);
@@ -774,8 +866,12 @@ int bench_kafka_run(const struct bench_kafka_options *o, struct bench_report *r)
     if (bench_kafka_set_up(o, &l.partitions) != 0)
         return BENCH_EXIT_FAILED;
     int code = BENCH_EXIT_FAILED;
-    if (loop_init(&l, o) == 0 && leaders_await(&l) == 0 && links_open(&l) == 0 && loop_start(&l) == 0) {
+    if (loop_init(&l, o) == 0 && leaders_await(&l) == 0 && group_open(&l) == 0 && links_open(&l) == 0 &&
+        loop_start(&l) == 0) {
         loop_run(&l);
+        for (unsigned i = 0; i < o->consumers && l.group != NULL && !l.failed; i++)
+            if (bench_kafka_group_leave(l.group, i, l.consumers[i].offsets) != 0)
+                loop_fail(&l, "group", bench_kafka_group_error(l.group));
         report_rates(r, &l);
         code = report_checks(r, &l);
     }

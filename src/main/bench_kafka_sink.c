@@ -27,6 +27,7 @@ struct partition {
     uint8_t *log; /* batches in a row */
     size_t len, max;
     int64_t next, kept_end; /* of all; of what is in the log */
+    int64_t committed;      /* by any group, + 1; 0: never */
     uint64_t batches;
 };
 
@@ -47,6 +48,7 @@ struct bench_kafka_sink {
     struct partition *partitions;
     unsigned client_count;
     struct client *clients[CLIENTS_MAX];
+    int32_t generation; /* of the group */
     uint64_t cpu_ns;
 };
 
@@ -221,6 +223,59 @@ static bool on_fetch(struct bench_kafka_sink *s, struct client *c, const struct 
     return found;
 }
 
+/* A group of one member: its first id is given, its first generation does not last. */
+static void on_join_group(struct bench_kafka_sink *s, struct client *c, const struct kafka_join_group_request *ask,
+                          struct kafka_join_group_response *answer)
+{
+    answer->member_id = answer->leader = slice_str("member-1");
+    answer->protocol_name = slice_str("range");
+    if (ask->member_id.len == 0) {
+        answer->error_code = KAFKA_ERR_MEMBER_ID_REQUIRED;
+        return;
+    }
+    answer->generation_id = ++s->generation;
+    TAKE_LIST(c, answer->members, 1);
+    answer->members.at[0].member_id = ask->member_id;
+    answer->members.at[0].metadata = ask->protocols.at[0].metadata;
+}
+
+static void on_sync_group(struct bench_kafka_sink *s, const struct kafka_sync_group_request *ask,
+                          struct kafka_sync_group_response *answer)
+{
+    answer->assignment = slice_str("");
+    if (s->generation == 1 || ask->generation_id != s->generation)
+        answer->error_code = KAFKA_ERR_REBALANCE_IN_PROGRESS;
+    else if (ask->assignments.count == 1)
+        answer->assignment = ask->assignments.at[0].assignment;
+}
+
+static void on_offset_commit(struct bench_kafka_sink *s, struct client *c,
+                             const struct kafka_offset_commit_request *ask, struct kafka_offset_commit_response *answer)
+{
+    int32_t count = ask->topics.at[0].partitions.count;
+    TAKE_LIST(c, answer->topics, 1);
+    TAKE_LIST(c, answer->topics.at[0].partitions, count);
+    for (int32_t i = 0; i < count; i++) {
+        const struct kafka_offset_commit_request_partition *row = &ask->topics.at[0].partitions.at[i];
+        answer->topics.at[0].partitions.at[i].partition_index = row->partition_index;
+        if (row->partition_index < s->kind.partitions)
+            s->partitions[row->partition_index].committed = row->committed_offset + 1;
+    }
+}
+
+static void on_offset_fetch(struct bench_kafka_sink *s, struct client *c, const struct kafka_offset_fetch_request *ask,
+                            struct kafka_offset_fetch_response *answer)
+{
+    int32_t count = ask->topics.at[0].partition_indexes.count;
+    TAKE_LIST(c, answer->topics, 1);
+    TAKE_LIST(c, answer->topics.at[0].partitions, count);
+    for (int32_t i = 0; i < count; i++) {
+        int32_t partition = ask->topics.at[0].partition_indexes.at[i];
+        answer->topics.at[0].partitions.at[i].partition_index = partition;
+        answer->topics.at[0].partitions.at[i].committed_offset = s->partitions[partition].committed - 1;
+    }
+}
+
 /* ---- requests ---- */
 
 static int client_answer(struct client *c, const struct kafka_request_head *head, const void *answer)
@@ -267,6 +322,13 @@ static int client_on_request(struct bench_kafka_sink *s, struct client *c, struc
     case KAFKA_API_metadata: on_metadata(s, c, ask, answer); break;
     case KAFKA_API_list_offsets: on_list_offsets(s, c, ask, answer); break;
     case KAFKA_API_init_producer_id: ((struct kafka_init_producer_id_response *)answer)->producer_id = 7; break;
+    case KAFKA_API_find_coordinator:
+    case KAFKA_API_heartbeat:
+    case KAFKA_API_leave_group: break;
+    case KAFKA_API_join_group: on_join_group(s, c, ask, answer); break;
+    case KAFKA_API_sync_group: on_sync_group(s, ask, answer); break;
+    case KAFKA_API_offset_commit: on_offset_commit(s, c, ask, answer); break;
+    case KAFKA_API_offset_fetch: on_offset_fetch(s, c, ask, answer); break;
     case KAFKA_API_produce:
         on_produce(s, c, ask, answer);
         if (((struct kafka_produce_request *)ask)->acks == 0)

@@ -5,7 +5,7 @@
  * Thread: starts one of its own; both calls from the same caller thread. Errors: start answers NULL and fills error.
  *
  * It knows every topic, each with the partitions it was started with, and keeps at most `keep_bytes` of batches in memory;
- * what comes later is acknowledged and forgotten.
+ * what comes later is acknowledged and forgotten. All groups are one group, of one member.
  */
 #ifndef MAIN_BENCH_KAFKA_SINK_H
 #define MAIN_BENCH_KAFKA_SINK_H

@@ -2,6 +2,7 @@
  * finds every kind of mistake a broker can make, and says no when it must. */
 #include "bench_kafka.h"
 
+#include "bench_kafka_group.h"
 #include "bench_kafka_int.h"
 #include "bench_kafka_load.h"
 #include "bench_kafka_reading.h"
@@ -345,6 +346,39 @@ static void what_never_comes_is_missed(void **state)
     bench_kafka_sink_stop(sink, NULL);
 }
 
+static void shares_cover_everything(void **state)
+{
+    (void)state;
+    for (int32_t partitions = 0; partitions < 10; partitions++)
+        for (int32_t members = 1; members < 6; members++) {
+            int32_t next = 0;
+            for (int32_t i = 0; i < members; i++) {
+                int32_t first, count;
+                bench_kafka_range(partitions, members, i, &first, &count);
+                assert_int_equal(first, next);
+                assert_in_range(count, partitions / members, (partitions + members - 1) / members);
+                next = first + count;
+            }
+            assert_int_equal(next, partitions);
+        }
+}
+
+/* A member id that is given, a generation that does not last, and a group that goes on where it has come to. */
+static void groups_go_on_where_they_were(void **state)
+{
+    (void)state;
+    unsigned port;
+    struct bench_kafka_sink *sink = sink_of(BENCH_FAULT_NONE, 3, &port);
+    assert_int_equal(bench(port, "--records 2000 --topic t --group g"), BENCH_EXIT_OK);
+    assert_int_equal(bench(port, "--records 600 --topic t --consumers 0"), BENCH_EXIT_OK);
+    assert_int_equal(bench(port, "--records 601 --topic t --group g --producers 0"), BENCH_EXIT_VIOLATION);
+    assert_int_equal(bench(port, "--records 300 --topic t --consumers 0"), BENCH_EXIT_OK);
+    assert_int_equal(bench(port, "--records 100 --topic t --group g --producers 0"), BENCH_EXIT_OK);
+    assert_int_equal(bench(port, "--records 200 --topic t --group g --producers 0"), BENCH_EXIT_OK);
+    assert_int_equal(bench(port, "--rate 1000 --batch 1 --duration 0.5 --warmup 0 --topic t --group g"), BENCH_EXIT_OK);
+    bench_kafka_sink_stop(sink, NULL);
+}
+
 static void topics_must_be_as_asked(void **state)
 {
     (void)state;
@@ -360,6 +394,7 @@ static void contradictions_are_wrong_usage(void **state)
     assert_int_equal(bench(1, "--producers 0 --consumers 0"), BENCH_EXIT_USAGE);
     assert_int_equal(bench(1, "--producers 0"), BENCH_EXIT_USAGE);
     assert_int_equal(bench(1, "--again"), BENCH_EXIT_USAGE);
+    assert_int_equal(bench(1, "--group g --topics 2"), BENCH_EXIT_USAGE);
     assert_int_equal(bench(1, "--idempotent --acks 1"), BENCH_EXIT_USAGE);
     assert_int_equal(bench(1, "--scenario latency --acks 0"), BENCH_EXIT_USAGE);
     assert_int_equal(bench(65000, "--port-offset 3900"), BENCH_EXIT_USAGE);
@@ -372,7 +407,8 @@ int main(void)
         cmocka_unit_test(dense_offsets_are_clean),          cmocka_unit_test(whole_batches_may_begin_earlier),
         cmocka_unit_test(what_is_wrong_is_counted),         cmocka_unit_test(loads_run_clean),
         cmocka_unit_test(one_thing_after_the_other),        cmocka_unit_test(mistakes_are_found),
-        cmocka_unit_test(what_never_comes_is_missed),       cmocka_unit_test(topics_must_be_as_asked),
+        cmocka_unit_test(what_never_comes_is_missed),       cmocka_unit_test(shares_cover_everything),
+        cmocka_unit_test(groups_go_on_where_they_were),     cmocka_unit_test(topics_must_be_as_asked),
         cmocka_unit_test(contradictions_are_wrong_usage),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

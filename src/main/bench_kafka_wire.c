@@ -20,6 +20,13 @@ static const struct {
     {KAFKA_API_create_topics, 3},
     {KAFKA_API_delete_topics, 3},
     {KAFKA_API_init_producer_id, 1},
+    {KAFKA_API_find_coordinator, 2},
+    {KAFKA_API_join_group, 5},
+    {KAFKA_API_sync_group, 3},
+    {KAFKA_API_heartbeat, 3},
+    {KAFKA_API_leave_group, 1},
+    {KAFKA_API_offset_commit, 6},
+    {KAFKA_API_offset_fetch, 5},
     {KAFKA_API_sasl_handshake, 1},
     {KAFKA_API_sasl_authenticate, 0},
 };
@@ -99,9 +106,10 @@ static int wire_receive(struct bench_kafka_wire *w, struct slice *ret_frame)
     }
 }
 
-static int wire_send(struct bench_kafka_wire *w, const struct kafka_api *api, struct kafka_form form,
-                     const void *message)
+int bench_kafka_send(struct bench_kafka_wire *w, enum kafka_api_key key, const void *message)
 {
+    const struct kafka_api *api = kafka_api_find((int16_t)key);
+    struct kafka_form form = kafka_api_form(api, bench_kafka_version(key));
     size_t room = ASK_BYTES_MIN + kafka_encode_size(api->request, form, message);
     uint8_t *bytes = malloc(room);
     if (bytes == NULL)
@@ -116,14 +124,12 @@ static int wire_send(struct bench_kafka_wire *w, const struct kafka_api *api, st
     return failed;
 }
 
-int bench_kafka_ask(struct bench_kafka_wire *w, enum kafka_api_key key, const void *message, void **ret_answer)
+int bench_kafka_decode(struct bench_kafka_wire *w, enum kafka_api_key key, struct slice frame, void **ret_answer)
 {
     const struct kafka_api *api = kafka_api_find((int16_t)key);
     struct kafka_form form = kafka_api_form(api, bench_kafka_version(key));
-    struct slice frame, body;
+    struct slice body;
     int32_t correlation_id;
-    if (wire_send(w, api, form, message) != 0 || wire_receive(w, &frame) != 0)
-        return -1;
     arena_reset(&w->arena);
     *ret_answer = arena_take(&w->arena, api->response->struct_len);
     if (*ret_answer == NULL)
@@ -133,6 +139,14 @@ int bench_kafka_ask(struct bench_kafka_wire *w, enum kafka_api_key key, const vo
     if (kafka_decode(api->response, form, body, &w->arena, *ret_answer) != KAFKA_OK)
         return bench_socket_fail(&w->socket, "the answer to %s, version %u, cannot be read", api->name, form.version);
     return 0;
+}
+
+int bench_kafka_ask(struct bench_kafka_wire *w, enum kafka_api_key key, const void *message, void **ret_answer)
+{
+    struct slice frame;
+    if (bench_kafka_send(w, key, message) != 0 || wire_receive(w, &frame) != 0)
+        return -1;
+    return bench_kafka_decode(w, key, frame, ret_answer);
 }
 
 /* ---- logging in ---- */

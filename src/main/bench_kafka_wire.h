@@ -38,6 +38,9 @@ int bench_kafka_open(struct bench_kafka_wire *w, const struct bench_kafka_server
 void bench_kafka_close(struct bench_kafka_wire *w);
 /* Sends `message` (a struct of the key's request table) and decodes the answer, which lies in the wire until the next. */
 int bench_kafka_ask(struct bench_kafka_wire *w, enum kafka_api_key key, const void *message, void **ret_answer);
+/* The two halves of bench_kafka_ask, for who waits for several servers at once: one request at a time a connection. */
+int bench_kafka_send(struct bench_kafka_wire *w, enum kafka_api_key key, const void *message);
+int bench_kafka_decode(struct bench_kafka_wire *w, enum kafka_api_key key, struct slice frame, void **ret_answer);
 /* The version of a key that is used here. */
 uint8_t bench_kafka_version(enum kafka_api_key key);
 /* "<what>: NAME: sentence" as the wire's error; answers -1. */

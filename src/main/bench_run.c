@@ -24,6 +24,7 @@
 #include "bench_clock.h"
 #include "bench_order.h"
 #include "bench_pace.h"
+#include "bench_phases.h"
 #include "bench_reading.h"
 #include "bench_stamp.h"
 #include "bench_template.h"
@@ -111,12 +112,8 @@ struct loop {
     struct producer *producers;
     struct consumer *consumers;
     bool reports_progress;
-    uint64_t start_ns, measure_from_ns, measure_to_ns; /* planned; measure_to_ns is UINT64_MAX with --messages */
-    uint64_t measured_from_ns, measured_to_ns;         /* as it happened; 0: not yet */
-    uint64_t cpu_from_ns, cpu_to_ns;
+    struct bench_phases phases;
     struct counters at_start, at_end;
-    bool measuring;
-    uint64_t moved_at_ns, moved_sum; /* when anything last moved, for draining */
     uint64_t last_publish_ns, last_confirm_ns, last_consume_ns;
     uint64_t ticked_at_ns, progress_at_ns;
     struct counters progress_last;
@@ -175,7 +172,7 @@ static void link_watch(struct loop *l, struct link *k, bool writable_wanted)
 
 static bool producers_stopping(const struct loop *l, uint64_t now_ns)
 {
-    return now_ns >= l->measure_to_ns;
+    return now_ns >= l->phases.to_ns;
 }
 
 /* How many messages the server lets this producer have in flight beyond what is. */
@@ -251,7 +248,7 @@ static int producer_settle(struct loop *l, struct producer *p, const struct benc
         if (*sent_ns == 0)
             continue;
         if (*sent_ns != run_ns && run_count > 0) {
-            if (l->measuring)
+            if (l->phases.measuring)
                 bench_histogram_add(l->confirm_latency, now_ns - run_ns, run_count);
             run_count = 0;
         }
@@ -261,7 +258,7 @@ static int producer_settle(struct loop *l, struct producer *p, const struct benc
         p->nacked += nack;
         *sent_ns = 0;
     }
-    if (run_count > 0 && l->measuring && !nack)
+    if (run_count > 0 && l->phases.measuring && !nack)
         bench_histogram_add(l->confirm_latency, now_ns - run_ns, run_count);
     while (p->lowest <= p->published && p->sent_ns[p->lowest & p->ring_mask] == 0)
         p->lowest++;
@@ -320,7 +317,7 @@ static void consumer_ack(struct consumer *c, uint64_t tag, bool multiple)
 
 static void consumer_record_run(struct loop *l, struct consumer *c, uint64_t now_ns)
 {
-    if (c->run_count > 0 && l->measuring)
+    if (c->run_count > 0 && l->phases.measuring)
         bench_histogram_add(l->transit, now_ns > c->run_sent_ns ? now_ns - c->run_sent_ns : 0, c->run_count);
     c->run_count = 0;
 }
@@ -504,10 +501,11 @@ static void loop_progress(struct loop *l, uint64_t now_ns)
                            .confirmed = atomic_load(&l->shared->confirmed),
                            .consumed = atomic_load(&l->shared->consumed)};
     double seconds = (double)(now_ns - l->progress_at_ns) / 1e9;
-    const char *phase = now_ns < l->measure_from_ns ? "warm-up" : producers_stopping(l, now_ns) ? "drain" : "measured";
+    const char *phase = now_ns < l->phases.from_ns ? "warm-up" : producers_stopping(l, now_ns) ? "drain" : "measured";
     fprintf(stderr,
             "\r%6.1f s %-8s published %9.0f/s  confirmed %9.0f/s  consumed %9.0f/s  unconfirmed %llu  waiting %lld ",
-            (double)(now_ns - l->start_ns) / 1e9, phase, (double)(now.published - l->progress_last.published) / seconds,
+            (double)(now_ns - l->phases.start_ns) / 1e9, phase,
+            (double)(now.published - l->progress_last.published) / seconds,
             (double)(now.confirmed - l->progress_last.confirmed) / seconds,
             (double)(now.consumed - l->progress_last.consumed) / seconds,
             l->o->window > 0 ? (unsigned long long)(now.published - now.confirmed) : 0ull,
@@ -531,19 +529,16 @@ static void consumers_end(struct loop *l)
 
 static void loop_phases(struct loop *l, const struct counters *c, uint64_t now_ns)
 {
-    if (l->measured_from_ns == 0 && now_ns >= l->measure_from_ns) {
-        l->measuring = true;
-        l->measured_from_ns = now_ns;
+    switch (bench_phases_step(&l->phases, now_ns)) {
+    case BENCH_PHASE_BEGUN:
         if (l->o->messages == 0) /* else everything counts, also what came with consume-ok */
             counters_start(l, c);
-        l->cpu_from_ns = bench_clock_cpu_ns();
-    }
-    if (l->measuring && now_ns >= l->measure_to_ns) {
-        l->measuring = false;
-        l->measured_to_ns = now_ns;
+        break;
+    case BENCH_PHASE_ENDED:
         l->at_end = *c;
         consumers_end(l);
-        l->cpu_to_ns = bench_clock_cpu_ns();
+        break;
+    case BENCH_PHASE_SAME: break;
     }
 }
 
@@ -563,7 +558,7 @@ static bool consumers_done(const struct loop *l, uint64_t now_ns)
     if (reads_only(l->o) && l->o->messages > 0)
         return l->consumed >= l->o->messages * l->consumer_count;
     if (l->o->synthetic || l->o->producers == 0)
-        return now_ns >= l->measure_to_ns;
+        return now_ns >= l->phases.to_ns;
     if (!atomic_load(&l->shared->producers_done))
         return false;
     uint64_t expected = atomic_load(&l->shared->published) - atomic_load(&l->shared->refused);
@@ -578,18 +573,14 @@ static bool loop_done(struct loop *l, const struct counters *c, uint64_t now_ns)
         atomic_store(&l->shared->producers_done, true);
     if (produced && (l->consumer_count == 0 || consumers_done(l, now_ns)))
         return true;
-    uint64_t sum = c->published + c->confirmed + c->consumed - l->foreign; /* others' messages are no hope */
-    bool waiting = now_ns >= l->measure_to_ns || l->measure_to_ns == UINT64_MAX;
-    if (sum != l->moved_sum || !waiting || l->moved_at_ns == 0) {
-        l->moved_sum = sum;
-        l->moved_at_ns = now_ns;
-    }
     for (unsigned i = 0; i < l->producer_count; i++)
         if (l->producers[i].link.wire.blocked)
-            l->moved_at_ns = now_ns; /* an alarm is the server's right */
+            l->phases.moved_at_ns = 0; /* an alarm is the server's right */
     if (l->producer_count == 0 && !atomic_load(&l->shared->producers_done) && !l->o->synthetic)
-        l->moved_at_ns = now_ns;
-    return now_ns - l->moved_at_ns > (uint64_t)(l->o->drain_s * 1e9);
+        l->phases.moved_at_ns = 0;
+    /* others' messages are no hope */
+    return bench_phases_stalled(&l->phases, c->published + c->confirmed + c->consumed - l->foreign, l->o->drain_s,
+                                now_ns);
 }
 
 /* ---- the loop ---- */
@@ -601,8 +592,8 @@ static int loop_wait(struct loop *l, struct epoll_event *events, bool go_on, uin
         const struct producer *p = &l->producers[i];
         wait_ns = bench_pace_wait(&p->pace, p->published, now_ns, wait_ns);
     }
-    if (now_ns < l->measure_to_ns && l->measure_to_ns - now_ns < wait_ns)
-        wait_ns = l->measure_to_ns - now_ns;
+    if (now_ns < l->phases.to_ns && l->phases.to_ns - now_ns < wait_ns)
+        wait_ns = l->phases.to_ns - now_ns;
     struct timespec timeout = {.tv_nsec = (long)wait_ns};
     return epoll_pwait2(l->epoll, events, EVENTS_MAX, &timeout, NULL);
 }
@@ -637,7 +628,7 @@ static void loop_run(struct loop *l)
 {
     struct epoll_event events[EVENTS_MAX];
     prctl(PR_SET_TIMERSLACK, 1000ul, 0ul, 0ul, 0ul);
-    l->progress_at_ns = l->ticked_at_ns = l->start_ns;
+    l->progress_at_ns = l->ticked_at_ns = l->phases.start_ns;
     while (!atomic_load_explicit(&l->shared->failed, memory_order_relaxed)) {
         uint64_t now_ns = bench_clock_ns();
         struct counters c = loop_count(l);
@@ -667,12 +658,9 @@ static void loop_run(struct loop *l)
     }
     struct counters c = loop_count(l);
     loop_publish_counters(l, &c);
-    if (l->measuring || l->measured_from_ns == 0) {
-        l->measured_to_ns = bench_clock_ns();
-        l->measured_from_ns = l->measured_from_ns == 0 ? l->measured_to_ns : l->measured_from_ns;
+    if (bench_phases_end(&l->phases, bench_clock_ns())) {
         l->at_end = c;
         consumers_end(l);
-        l->cpu_to_ns = bench_clock_cpu_ns();
     }
 }
 
@@ -790,9 +778,7 @@ static void loop_fini(struct loop *l)
 static void loop_schedule(struct loop *l, uint64_t start_ns)
 {
     const struct bench_options *o = l->o;
-    l->start_ns = start_ns;
-    l->measure_from_ns = start_ns + (o->messages > 0 ? 0 : (uint64_t)(o->warmup_s * 1e9));
-    l->measure_to_ns = o->messages > 0 ? UINT64_MAX : l->measure_from_ns + (uint64_t)(o->duration_s * 1e9);
+    bench_phases_plan(&l->phases, start_ns, o->warmup_s, o->duration_s, o->messages > 0);
     for (unsigned i = 0; i < l->producer_count; i++)
         l->producers[i].pace = bench_pace_of(o->rate, i, o->producers, start_ns);
     for (unsigned i = 0; i < l->producer_count; i++)
@@ -815,7 +801,7 @@ static int consumers_catch_up(struct loop *l)
 /* With --messages each rate ends when its own last message did, otherwise with the measured phase. */
 static double loop_rate(const struct loop *l, uint64_t count, uint64_t last_ns)
 {
-    return bench_rate(count, l->measured_from_ns, l->o->messages > 0 ? last_ns : l->measured_to_ns);
+    return bench_rate(count, l->phases.measured_from_ns, l->o->messages > 0 ? last_ns : l->phases.measured_to_ns);
 }
 
 /* How evenly the server served them: with --messages each rate ends with that consumer's own last message. */
@@ -825,8 +811,8 @@ static void report_each_consumer(const struct bench_options *o, struct bench_rep
     double slowest = INFINITY, fastest = 0;
     for (unsigned i = 0; i < cl->consumer_count; i++) {
         const struct consumer *c = &cl->consumers[i];
-        rates[i] = bench_rate(c->at_end - c->at_start, cl->measured_from_ns,
-                              o->messages > 0 ? c->last_ns : cl->measured_to_ns);
+        rates[i] = bench_rate(c->at_end - c->at_start, cl->phases.measured_from_ns,
+                              o->messages > 0 ? c->last_ns : cl->phases.measured_to_ns);
         slowest = fmin(slowest, rates[i]);
         fastest = fmax(fastest, rates[i]);
     }
@@ -863,9 +849,9 @@ static void report_rates(const struct bench_options *o, struct bench_report *r, 
 
 static void report_generator(struct bench_report *r, const struct loop *loops, unsigned count)
 {
-    uint64_t cpu_ns = 0, messages = 0, elapsed_ns = loops[0].measured_to_ns - loops[0].measured_from_ns;
+    uint64_t cpu_ns = 0, messages = 0, elapsed_ns = loops[0].phases.measured_to_ns - loops[0].phases.measured_from_ns;
     for (unsigned i = 0; i < count; i++) {
-        cpu_ns += loops[i].cpu_to_ns - loops[i].cpu_from_ns;
+        cpu_ns += loops[i].phases.cpu_to_ns - loops[i].phases.cpu_from_ns;
         messages += loops[i].at_end.published - loops[i].at_start.published;
         messages += loops[i].at_end.consumed - loops[i].at_start.consumed;
     }
