@@ -348,6 +348,7 @@ static void a_new_beginning(void **state)
     assert_int_equal(rig->b->totals.stream_records, 0);
     restart(&rig); /* it begins behind what is synced */
     assert_int_equal(queue_named(rig, "s")->stream->partitions[0]->start, 11);
+    assert_int_equal(queue_named(rig, "s")->stream->partitions[0]->tail.base, 10); /* in a file of its own */
     assert_int_equal(rig->b->totals.stream_records, 0);
     assert_true(rig_publish_with(rig, 1, 1, "", "s", slice_str("11"), &props, 0));
     rig_clear(rig);
