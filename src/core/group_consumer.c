@@ -381,8 +381,8 @@ static enum group_error begin_consumers(struct broker *b, struct group *g)
 
 static enum group_error beats(const struct assignee *c, const struct consume *q, const struct portions *owned)
 {
-    if (c->away)
-        return GROUP_ERR_UNKNOWN_MEMBER;
+    if (c->away) /* it has said that it would join again */
+        return GROUP_ERR_FENCED_EPOCH;
     if (q->epoch == c->epoch)
         return GROUP_OK;
     bool lost = q->epoch == c->epoch_before && (q->has & CONSUME_OWNED); /* it did not get the last answer */

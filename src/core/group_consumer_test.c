@@ -257,12 +257,14 @@ static void patterns(void **state)
     assert_string_equal(has(&a), "0"); /* the whole name has to match */
     (void)declare_stream(rig, "s2", 2);
     declare(rig, "s3", NOTHING); /* no stream */
+    a.pattern = NULL;            /* as it was */
     assert_int_equal(ask_share(rig, &a), GROUP_OK);
     assert_string_equal(has(&a), "0 | 0 1");
     a.topics = "xs1";
     assert_int_equal(ask_share(rig, &a), GROUP_OK);
     assert_string_equal(has(&a), "0 | 0 | 0 1");
     assert_true(ASK(QUEUE_DELETE, "s1", NULL, NULL, 0));
+    a.topics = NULL;
     for (int i = 0; i < 3; i++)
         assert_int_equal(ask_share(rig, &a), GROUP_OK);
     assert_string_equal(has(&a), "0 | 0 1");
@@ -310,6 +312,26 @@ static void assignors(void **state)
     end(rig);
 }
 
+/* Whose subscription is wider gives away what another can have as well. */
+static void shares_are_evened_out(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    (void)declare_stream(rig, "s", 4);
+    (void)declare_stream(rig, "t", 2);
+    struct taker a = taker("a", "s"), c = taker("c", "s");
+    for (int round = 0; round < 8; round++) {
+        assert_int_equal(ask_share(rig, &a), GROUP_OK);
+        assert_int_equal(ask_share(rig, &c), GROUP_OK);
+        if (round == 3) {
+            assert_true(a.count == 2 && c.count == 2);
+            c.topics = "s,t";
+        }
+    }
+    assert_true(a.count == 3 && c.count == 3);
+    end(rig);
+}
+
 static void static_members(void **state)
 {
     (void)state;
@@ -327,6 +349,7 @@ static void static_members(void **state)
     assert_int_equal(ask_share_at(rig, &a, GROUP_EPOCH_AWAY), GROUP_OK);
     assert_int_equal(ask_share(rig, &c), GROUP_OK);
     assert_int_equal(c.count, 2); /* its place is kept */
+    assert_int_equal(ask_share_at(rig, &a, epoch), GROUP_ERR_FENCED_EPOCH);
     assert_int_equal(ask_share(rig, &again), GROUP_OK);
     assert_true(again.epoch == epoch && again.count == held);
     a.epoch = epoch;
@@ -497,10 +520,19 @@ static void random_walks(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(two_share),      cmocka_unit_test(patterns),          cmocka_unit_test(no_topics_at_first),
-        cmocka_unit_test(who_is_refused), cmocka_unit_test(an_answer_is_lost), cmocka_unit_test(times),
-        cmocka_unit_test(topics_change),  cmocka_unit_test(assignors),         cmocka_unit_test(static_members),
-        cmocka_unit_test(restarts),       cmocka_unit_test(memory_is_refused), cmocka_unit_test(random_walks),
+        cmocka_unit_test(two_share),
+        cmocka_unit_test(patterns),
+        cmocka_unit_test(shares_are_evened_out),
+        cmocka_unit_test(no_topics_at_first),
+        cmocka_unit_test(who_is_refused),
+        cmocka_unit_test(an_answer_is_lost),
+        cmocka_unit_test(times),
+        cmocka_unit_test(topics_change),
+        cmocka_unit_test(assignors),
+        cmocka_unit_test(static_members),
+        cmocka_unit_test(restarts),
+        cmocka_unit_test(memory_is_refused),
+        cmocka_unit_test(random_walks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
