@@ -6,6 +6,7 @@
 #include "os/log.h"
 #include "proto/amqp091/engine.h"
 #include "proto/amqp091/methods.h"
+#include "proto/kafka/engine.h"
 
 #include <inttypes.h>
 
@@ -33,6 +34,9 @@ static void print_limits(void)
         {"header table of a message", AMQP091_HEADERS_MAX, "bytes"},
         {"published and not yet durable, per connection; then it is not read", AMQP091_INFLIGHT_HIGH, "bytes"},
         {"answers that wait for the journal, per connection; then it is not read", AMQP091_HELD_MAX, "answers"},
+        {"largest Kafka request before a login", KAFKA_REQUEST_EARLY, "bytes"},
+        {"Kafka requests without an answer, per connection; then it is not read", KAFKA_REQUESTS_MAX, "requests"},
+        {"Kafka batches not yet durable, per connection; then it is not read", KAFKA_INFLIGHT_HIGH, "bytes"},
         {"deliveries on their way to one connection", SESSION_CREDIT_BYTES, "bytes"},
         {"waiting to be written to one connection; then it is not read", OUTQ_HIGH, "bytes"},
     };
@@ -81,6 +85,9 @@ int cli_reference(int argc, char **argv)
     print_limits();
     puts("\n## AMQP 0-9-1 methods\n");
     amqp091_print(stdout);
+    puts("\n## Kafka requests\n");
+    fflush(stdout);
+    kafka_print_requests(stdout);
     print_admin();
     print_log_events();
     print_exit_codes();

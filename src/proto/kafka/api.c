@@ -42,17 +42,6 @@ const struct kafka_api *kafka_api_find(int16_t key)
     return &kafka_apis[row_of[key] - 1];
 }
 
-void kafka_api_print(FILE *to)
-{
-    for (const struct kafka_api *api = kafka_apis; api < kafka_apis + kafka_api_count; api++) {
-        fprintf(to, "%-3d %-29s %2u-%-2u ", api->key, api->name, api->first_announced, api->last);
-        if (api->flexible_from == KAFKA_NEVER)
-            fprintf(to, "flexible never%s\n", api->before_login ? ", before login" : "");
-        else
-            fprintf(to, "flexible %-5u%s\n", api->flexible_from, api->before_login ? ", before login" : "");
-    }
-}
-
 /* ------------------------------------------------------------------------------------------------------------- headers */
 
 /* Tagged fields of a header: Kafka has none yet, so all are passed over. At most one number of five bytes each. */

@@ -16,8 +16,6 @@
 #include "base/reader.h"
 #include "proto/kafka/codec.h"
 
-#include <stdio.h>
-
 /* KAFKA_API_produce, … : the key as on the wire. */
 enum kafka_api_key {
 #define API(number, name, title, first, last, announced, flexible, when) KAFKA_API_##name = number,
@@ -53,9 +51,6 @@ static inline struct kafka_form kafka_api_form(const struct kafka_api *api, uint
 {
     return (struct kafka_form){.version = version, .flexible = version >= api->flexible_from};
 }
-
-/* For `millrace reference`: one line per key. */
-void kafka_api_print(FILE *to);
 
 /* ------------------------------------------------------------------------------------------------------------- headers */
 

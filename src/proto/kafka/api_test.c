@@ -332,23 +332,6 @@ static void test_errors(void **state)
     assert_false(kafka_error_row(KAFKA_ERR_PRODUCER_FENCED)->retriable);
 }
 
-static void test_print_names_every_key(void **state)
-{
-    (void)state;
-    char *text = NULL;
-    size_t len = 0, lines = 0;
-    FILE *to = open_memstream(&text, &len);
-    kafka_api_print(to);
-    fclose(to);
-    for (size_t i = 0; i < len; i++)
-        lines += text[i] == '\n';
-    assert_int_equal(lines, kafka_api_count);
-    for (const struct kafka_api *api = kafka_apis; api < kafka_apis + kafka_api_count; api++)
-        assert_non_null(strstr(text, api->name));
-    assert_non_null(strstr(text, "17  SaslHandshake                  0-1  flexible never, before login\n"));
-    free(text);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -364,7 +347,6 @@ int main(void)
         cmocka_unit_test(test_response_too_long_for_its_length),
         cmocka_unit_test(test_request_into_the_arena),
         cmocka_unit_test(test_errors),
-        cmocka_unit_test(test_print_names_every_key),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -554,6 +554,22 @@ struct kafka_options kafka_options_default(void)
     };
 }
 
+void kafka_print_requests(FILE *to)
+{
+    fputs("| key | request | versions announced | compact lengths from | before a login |\n|---|---|---|---|---|\n",
+          to);
+    for (const struct kafka_api *api = kafka_apis; api < kafka_apis + kafka_api_count; api++) {
+        if (!kafka_handler_find(api->key))
+            continue;
+        fprintf(to, "| %d | %s | %u to %u | ", api->key, api->name, api->first_announced, api->last);
+        if (api->flexible_from == KAFKA_NEVER)
+            fprintf(to, "never");
+        else
+            fprintf(to, "%u", api->flexible_from);
+        fprintf(to, " | %s |\n", api->before_login ? "yes" : "no");
+    }
+}
+
 struct engine *kafka_new(const struct kafka_options *options, struct hub *hub, const struct kafka_peer *peer,
                          mono_t now)
 {

@@ -7,6 +7,8 @@
 
 #include "proto/hub.h"
 
+#include <stdio.h>
+
 #define KAFKA_REQUEST_EARLY 65536u             /* the largest request before a login */
 #define KAFKA_REQUESTS_MAX 64u                 /* unanswered ones, above which a peer is not read */
 #define KAFKA_INFLIGHT_HIGH (8u * 1024 * 1024) /* bytes of batches not yet durable above which a peer is not read */
@@ -41,6 +43,9 @@ struct kafka_peer {
     uint16_t local_port;
     bool loopback;
 };
+
+/* For `millrace reference`: a Markdown table of the requests that are answered. */
+void kafka_print_requests(FILE *to);
 
 /* An engine for one accepted connection; options outlive it. The caller sets engine->conn and engine->dirty afterwards.
  * NULL: no memory or too many sessions. */

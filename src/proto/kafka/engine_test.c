@@ -30,6 +30,23 @@ static void versions_say_what_has_a_handler(void **state)
     krig_free(k);
 }
 
+static void the_reference_names_them(void **state)
+{
+    (void)state;
+    char *text = NULL;
+    size_t len = 0, lines = 0, handled = 0;
+    FILE *to = open_memstream(&text, &len);
+    kafka_print_requests(to);
+    fclose(to);
+    for (size_t i = 0; i < len; i++)
+        lines += text[i] == '\n';
+    for (const struct kafka_api *api = kafka_apis; api < kafka_apis + kafka_api_count; api++)
+        handled += kafka_handler_find(api->key) && strstr(text, api->name);
+    assert_int_equal(lines, handled + 2);
+    assert_non_null(strstr(text, "| 17 | SaslHandshake | 0 to 1 | never | yes |\n"));
+    free(text);
+}
+
 static void version_unknown_is_answered_in_version_0(void **state)
 {
     (void)state;
@@ -492,6 +509,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(versions_say_what_has_a_handler),
+        cmocka_unit_test(the_reference_names_them),
         cmocka_unit_test(version_unknown_is_answered_in_version_0),
         cmocka_unit_test(what_kafka_does_not_answer_ends_the_connection),
         cmocka_unit_test(loopback_is_the_anonymous_user),
