@@ -18,7 +18,7 @@ def played(request, target):
     """Plays every selected row in the background, several at a time, because most of a row is waiting.
     Rows share nothing, so the order does not matter.  Yields a function: row -> (reference, answers)."""
     rows = [item.callspec.params['row'] for item in request.session.items
-            if getattr(item, 'callspec', None) and 'row' in item.callspec.params]
+            if getattr(item, 'callspec', None) and isinstance(item.callspec.params.get('row'), script.Row)]
     peer = request.getfixturevalue('rabbitmq') if any(not r.only for r in rows) else None
     futures = {}
     with ThreadPoolExecutor(WORKERS) as pool:
