@@ -82,6 +82,7 @@ struct serve {
     struct engine_factory amqp_factory, kafka_factory;
     char kafka_host[256], cluster_id[32];
     uint32_t conns_max;
+    uint16_t amqp_port, kafka_port; /* for the banner */
     struct serve_loop loops[LOOPS_MAX];
     struct loop *loop_list[LOOPS_MAX];
     unsigned loop_count;
@@ -756,6 +757,7 @@ static uint32_t conns_max(struct serve *s)
 struct protocol {
     const char *name, *setting, *addresses;
     const struct engine_factory *factory;
+    uint16_t *port; /* of the first address; 0: it listens nowhere */
 };
 
 static int listen_on(struct serve *s, const struct protocol *protocol)
@@ -784,6 +786,8 @@ static int listen_on(struct serve *s, const struct protocol *protocol)
             return fail(s, END_PORT, "%s port %u cannot be listened on: %s", host, real, strerror(-err));
         log_event(&s->log, LOG_listening, log_str("protocol", protocol->name), log_str("address", host),
                   log_num("port", listener_port(s->listeners[s->listener_count])));
+        if (*protocol->port == 0)
+            *protocol->port = listener_port(s->listeners[s->listener_count]);
         s->listener_count++;
     }
     return 0;
@@ -791,8 +795,9 @@ static int listen_on(struct serve *s, const struct protocol *protocol)
 
 static int listen_clients(struct serve *s)
 {
-    const struct protocol protocols[] = {{"amqp091", "listen.amqp", s->config->listen_amqp, &s->amqp_factory},
-                                         {"kafka", "listen.kafka", s->config->listen_kafka, &s->kafka_factory}};
+    const struct protocol protocols[] = {
+        {"amqp091", "listen.amqp", s->config->listen_amqp, &s->amqp_factory, &s->amqp_port},
+        {"kafka", "listen.kafka", s->config->listen_kafka, &s->kafka_factory, &s->kafka_port}};
     s->conns_max = conns_max(s);
     for (size_t i = 0; i < ARRAY_LEN(protocols); i++)
         if (listen_on(s, &protocols[i]) < 0)
@@ -858,22 +863,30 @@ static int boot(struct serve *s)
 /* What listens where, and lines to paste. Standard output: the log is on standard error. */
 static void print_banner(const struct serve *s)
 {
-    uint16_t port = s->listener_count > 1 ? listener_port(s->listeners[1]) : 0;
-    if (s->log.json || port == 0)
+    if (s->log.json || (s->amqp_port == 0 && s->kafka_port == 0))
         return;
     char amqp[32] = "", offset[32] = "";
-    if (port != 5672)
-        snprintf(amqp, sizeof amqp, " --port=%u", port);
+    if (s->amqp_port != 5672)
+        snprintf(amqp, sizeof amqp, " --port=%u", s->amqp_port);
     if (s->config->port_offset)
         snprintf(offset, sizeof offset, " --port-offset %u", (unsigned)s->config->port_offset);
-    printf("\nMillrace " MILLRACE_VERSION " is ready: AMQP 0-9-1 on port %u, data in %s. Three lines to try:\n\n", port,
-           s->config->data);
-    printf(
-        "  /usr/bin/python3 -c \"import pika; c = pika.BlockingConnection(pika.ConnectionParameters('localhost', %u))"
-        ".channel(); c.queue_declare('hello'); c.basic_publish('', 'hello', 'Hello World!')\"\n",
-        port);
-    printf("  amqp-consume%s -q hello -c 1 cat\n", amqp);
-    printf("  millrace bench amqp%s\n\nCtrl-C stops it.\n\n", offset);
+    printf("\nMillrace " MILLRACE_VERSION " is ready:");
+    if (s->amqp_port)
+        printf(" AMQP 0-9-1 on port %u,", s->amqp_port);
+    if (s->kafka_port)
+        printf(" Kafka on port %u,", s->kafka_port);
+    printf(" data in %s. Lines to try:\n\n", s->config->data);
+    if (s->amqp_port)
+        printf(
+            "  /usr/bin/python3 -c \"import pika; c = pika.BlockingConnection(pika.ConnectionParameters('localhost', "
+            "%u)).channel(); c.queue_declare('hello'); c.basic_publish('', 'hello', 'Hello World!')\"\n"
+            "  amqp-consume%s -q hello -c 1 cat\n  millrace bench amqp%s\n",
+            s->amqp_port, amqp, offset);
+    if (s->kafka_port)
+        printf("  echo 'Hello World!' | kcat -b localhost:%u -P -t greetings\n"
+               "  kcat -b localhost:%u -C -t greetings -o beginning -e\n",
+               s->kafka_port, s->kafka_port);
+    printf("\nCtrl-C stops it.\n\n");
     fflush(stdout);
 }
 
