@@ -197,8 +197,10 @@ static void look(struct kafka *k)
     struct engine *engine = &k->session.engine;
     if (!kafka_live(k))
         return;
-    bool paused = k->blocked || k->going || engine->out.len > OUTQ_HIGH || k->request_count >= KAFKA_REQUESTS_MAX ||
-                  k->inflight_bytes > KAFKA_INFLIGHT_HIGH;
+    /* whoever sends without waiting for answers and hangs up is heard all the same: its end is not read before the rest */
+    bool logging_in = k->state == KAFKA_LOGIN || k->state == KAFKA_ENTER;
+    bool paused = k->blocked || k->going || logging_in || engine->out.len > OUTQ_HIGH ||
+                  k->request_count >= KAFKA_REQUESTS_MAX || k->inflight_bytes > KAFKA_INFLIGHT_HIGH;
     if (paused != engine->paused)
         engine_dirty(engine);
     engine->paused = paused;
