@@ -49,14 +49,42 @@ static void use(const struct kafka_table *table, struct kafka_form form, struct 
     mem_free(message);
 }
 
+/* A head that was read, written by the other side: a request and its answer have it again. */
+static void heads_come_back(const struct kafka_request_head *head)
+{
+    size_t max = head->client_id.len + 128;
+    uint8_t *room = mem_alloc(max);
+    struct writer w = writer_of(room, max);
+    struct kafka_request_head again;
+    struct slice body;
+    int32_t id;
+    CHECK(room);
+    size_t mark = kafka_request_begin(&w, head->api, head->form, head->correlation_id, head->client_id);
+    kafka_request_end(&w, mark);
+    CHECK(writer_ok(&w));
+    CHECK(kafka_request_head(slice_of(room + KAFKA_LENGTH_BYTES, w.len - KAFKA_LENGTH_BYTES), &again, &body) ==
+              KAFKA_HEAD_OK &&
+          again.correlation_id == head->correlation_id && slice_equal(again.client_id, head->client_id));
+    w = writer_of(room, max);
+    mark = kafka_response_begin(&w, head->api, head->form, head->correlation_id);
+    kafka_response_end(&w, mark, 0);
+    CHECK(writer_ok(&w) && w.len == kafka_response_head_size(head->api, head->form));
+    CHECK(kafka_response_head(slice_of(room + KAFKA_LENGTH_BYTES, w.len - KAFKA_LENGTH_BYTES), head->api, head->form,
+                              &id, &body) &&
+          id == head->correlation_id && body.len == 0);
+    CHECK(kafka_error_row(head->key)->name);
+    mem_free(room);
+}
+
 static void use_request(struct slice request)
 {
     struct kafka_request_head head;
     struct slice body;
     enum kafka_head_verdict verdict = kafka_request_head(request, &head, &body);
-    if (verdict == KAFKA_HEAD_OK)
+    if (verdict == KAFKA_HEAD_OK) {
+        heads_come_back(&head);
         use(head.api->request, head.form, body);
-    else if (verdict == KAFKA_HEAD_UNKNOWN_VERSION)
+    } else if (verdict == KAFKA_HEAD_UNKNOWN_VERSION)
         CHECK(!kafka_api_speaks(head.api, head.version));
     else if (verdict == KAFKA_HEAD_UNKNOWN_KEY)
         CHECK(!head.api && !kafka_api_find(head.key));

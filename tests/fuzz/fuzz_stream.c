@@ -13,6 +13,7 @@
  * fuzz: -max_len=4096
  */
 #include "base/mem.h"
+#include "core/fetch.h"
 #include "fmt/amqp_props.h"
 #include "fmt/crc32c.h"
 #include "os/os_sim.h"
@@ -220,6 +221,27 @@ static void find_some(struct disk *disk, uint64_t end)
     }
 }
 
+/* Pieces of the file: whole batches by their headers, wherever one begins, with a little room and with much. */
+static void fetch_some(struct disk *disk, uint64_t end)
+{
+    for (uint64_t at = 0; at < end; at += 1 + end / 16) {
+        struct fetch *f = fetch_new(FETCH_RECORDS, 2);
+        must(f != NULL, "memory");
+        f->bytes_max = 1u << 20;
+        for (uint32_t i = 0; i < f->count; i++) {
+            f->rows[i].stream = STREAM;
+            f->rows[i].offset = at;
+            f->rows[i].until = end;
+            f->rows[i].bytes_max = i ? 1u << 20 : 200;
+        }
+        struct stream_job *job = done(disk, f->job);
+        must(job == f->job, "the same block");
+        for (uint32_t i = 0; i < f->count; i++)
+            must(f->rows[i].err == 0 || (f->rows[i].err == -EILSEQ && f->rows[i].piece.len == 0), "a piece, or damage");
+        fetch_free(&f);
+    }
+}
+
 static void open_disk(struct disk *disk, const struct stream_extent *sealed, uint32_t count,
                       const struct stream_extent *tail)
 {
@@ -266,16 +288,19 @@ static void forged_batches(struct disk *disk, uint8_t *bytes, size_t len, bool r
     open_disk(disk, NULL, 0, &extent);
     read_all(disk, extent.end, false);
     find_some(disk, extent.end);
+    fetch_some(disk, extent.end);
     write_some(disk, extent.end, 5); /* seals it, with what index there is */
     inspect(disk);
     read_all(disk, extent.end + 5, false);
     find_some(disk, extent.end + 5);
+    fetch_some(disk, extent.end + 5);
     streams_close(&disk->streams);
     if (disk->tail.base == 0)
         return;                               /* there was nothing in it, so it was gone on with */
     open_disk(disk, &extent, 1, &disk->tail); /* and once more with the index from the file */
     read_all(disk, extent.end + 5, false);
     find_some(disk, extent.end + 5);
+    fetch_some(disk, extent.end + 5);
 }
 
 static void forged_trailer(struct disk *disk, uint8_t *bytes, size_t len, bool repaired)
@@ -310,6 +335,7 @@ static void forged_trailer(struct disk *disk, uint8_t *bytes, size_t len, bool r
     open_disk(disk, &extent, 1, &none);
     read_all(disk, extent.end, false); /* a forged index with good checksums may lead astray, but to no message */
     find_some(disk, extent.end);
+    fetch_some(disk, extent.end);
     write_some(disk, extent.end, GOOD / 2);
     inspect(disk);
 }
