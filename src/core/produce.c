@@ -59,7 +59,6 @@ static enum produce_result check_producer(struct broker *b, struct partition *p,
     struct producer_batch before;
     if (head->producer_id < 0)
         return PRODUCE_OK;
-    producers_expire(&p->producers, b->wall - PRODUCER_EXPIRES_MS, PRODUCERS_MAX);
     enum produce_result result = producers_check(&p->producers, head->producer_id, head->producer_epoch,
                                                  head->base_sequence, record_batch_last_sequence(head), &before);
     if (result == PRODUCE_DUPLICATE) {
@@ -84,9 +83,13 @@ static enum produce_result produce(struct broker *b, struct peer *peer, struct c
     }
     CHECK(record_batch_peek(msg_body(c->msg), &head) == RECORD_OK && head.bytes == bytes &&
           head.last_offset_delta >= 0);
+    producers_expire(&p->producers, b->wall - PRODUCER_EXPIRES_MS, PRODUCERS_MAX);
+    bool known = producers_knows(&p->producers, head.producer_id);
     result = check_producer(b, p, &head, ret);
     if (result == PRODUCE_OK && head.producer_id >= 0)
-        result = txn_admit(b, p, &head, c->flags & ASK_JOINS);
+        result = txn_admit(b, peer, p, &head, c->flags & ASK_JOINS);
+    if (result != PRODUCE_OK && !known)
+        producers_forget(&p->producers, head.producer_id);
     if (result != PRODUCE_OK)
         return result;
     if (!pool_reserve(&b->entries) || !log_reserve(b, 64 + bytes, 1))

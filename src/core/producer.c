@@ -82,6 +82,18 @@ enum produce_result producers_check(struct producers *all, int64_t id, int16_t e
     return !latest || first == sequence_after(latest->last) ? PRODUCE_OK : PRODUCE_OUT_OF_ORDER;
 }
 
+bool producers_knows(const struct producers *all, int64_t id)
+{
+    return producer_find(all, id);
+}
+
+void producers_forget(struct producers *all, int64_t id)
+{
+    struct producer *p = producer_find(all, id);
+    if (p)
+        producer_end(all, p);
+}
+
 bool producers_note(struct producers *all, int64_t id, int16_t epoch, const struct producer_batch *batch)
 {
     struct producer *p = producer_find(all, id);

@@ -50,6 +50,9 @@ void producers_fini(struct producers *all);
  * PRODUCE_OUT_OF_ORDER, PRODUCE_OLD_EPOCH; PRODUCE_NO_MEMORY: producers_note would have none. */
 MUST_USE enum produce_result producers_check(struct producers *all, int64_t id, int16_t epoch, int32_t first,
                                              int32_t last, struct producer_batch *ret);
+/* What producers_check has made for a batch that is refused all the same goes again. */
+bool producers_knows(const struct producers *all, int64_t id);
+void producers_forget(struct producers *all, int64_t id);
 /* It was written. Room was made by producers_check; in a replay, where nobody checks, the answer may be false: no memory. A
  * batch that is known, or older than what is, changes nothing. */
 bool producers_note(struct producers *all, int64_t id, int16_t epoch, const struct producer_batch *batch);

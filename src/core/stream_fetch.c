@@ -193,8 +193,15 @@ static int by_first(const void *a, const void *b)
 /* False: no memory. */
 static bool tell_aborted(struct broker *b, struct fetch_row *row)
 {
-    const struct partition *p = row->piece.len ? partition_of(b, row) : NULL;
-    uint32_t count = p ? isolation_overlaps(&p->isolation, row->offset, row->until, NULL, 0) : 0;
+    if (!row->piece.len)
+        return true;
+    const struct partition *p = partition_of(b, row);
+    if (!p || p->start > row->offset) { /* what was aborted there is forgotten by now */
+        file_piece_fini(&row->piece);
+        row->result = p ? FETCH_OUT_OF_RANGE : FETCH_UNKNOWN;
+        return true;
+    }
+    uint32_t count = isolation_overlaps(&p->isolation, row->offset, row->until, NULL, 0);
     if (!count)
         return true;
     row->aborted = mem_alloc(count * sizeof *row->aborted);

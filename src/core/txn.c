@@ -315,12 +315,18 @@ static bool finish(struct broker *b, struct txn *t, bool commit, uint16_t epoch,
     return ok;
 }
 
+/* X3. The highest epoch of all is for this alone: nobody is given it. */
+static uint16_t epoch_of_others(const struct txn *t)
+{
+    return t->epoch < INT16_MAX ? t->epoch + 1 : t->epoch;
+}
+
 static void time_over(void *arg, struct timer *timer)
 {
     struct broker *b = arg;
     struct txn *t = CONTAINER_OF(timer, struct txn, timer);
     lsn_t lsn;
-    if (t->state == TXN_ONGOING && !finish(b, t, false, t->epoch < EPOCH_LAST ? t->epoch + 1 : t->epoch, &lsn))
+    if (t->state == TXN_ONGOING && !finish(b, t, false, epoch_of_others(t), &lsn))
         wheel_set(&b->wheel, &t->timer, b->now + RETRY_NS);
 }
 
@@ -366,7 +372,7 @@ static struct answer *answer_begin(void)
     return answer_new((struct slice){0}, (struct slice){0}, slice_of(room, sizeof room));
 }
 
-static bool may_use(struct broker *b, const struct peer *peer, struct slice name)
+bool txn_may_use(struct broker *b, const struct peer *peer, struct slice name)
 {
     return peer->state == PEER_ENTERED && (!peer->user || authorise(b, peer->user, peer->vhost, VERB_WRITE, name));
 }
@@ -375,7 +381,7 @@ static bool may_use(struct broker *b, const struct peer *peer, struct slice name
 static enum txn_result the_one(struct broker *b, const struct peer *peer, const struct asked *a, struct txn **ret)
 {
     *ret = NULL;
-    if (!may_use(b, peer, a->name))
+    if (!txn_may_use(b, peer, a->name))
         return TXN_REFUSED;
     struct txn *t = txn_find(peer->vhost, a->name);
     if (!t)
@@ -425,10 +431,12 @@ static enum txn_result init_known(struct broker *b, struct txn *t, const struct 
         return TXN_OTHER_PRODUCER;
     if (a->has_producer && a->epoch != t->epoch)
         return TXN_FENCED;
-    if (t->state == TXN_ONGOING && t->epoch < EPOCH_LAST)
-        return finish(b, t, false, t->epoch + 1, lsn) ? TXN_DONE : TXN_NO_ROOM; /* X3 */
-    if (t->state == TXN_ONGOING && !finish(b, t, false, t->epoch, lsn))
-        return TXN_NO_ROOM;
+    if (t->state == TXN_ONGOING) {
+        if (!finish(b, t, false, epoch_of_others(t), lsn))
+            return TXN_NO_ROOM;
+        if (t->epoch <= EPOCH_LAST)
+            return TXN_DONE;
+    }
     return next_epoch(b, t, lsn) ? TXN_DONE : TXN_NO_ROOM;
 }
 
@@ -439,7 +447,7 @@ static enum txn_result init(struct broker *b, struct peer *peer, struct command 
     *ret = NULL;
     if (a.name.len == 0 || a.name.len > TXN_NAME_MAX)
         return TXN_BAD_NAME;
-    if (!may_use(b, peer, a.name))
+    if (!txn_may_use(b, peer, a.name))
         return TXN_REFUSED;
     if (c->ask->number == 0 || c->ask->number > TXN_TIMEOUT_MAX_MS)
         return TXN_BAD_TIMEOUT;
@@ -457,6 +465,7 @@ static enum txn_result init(struct broker *b, struct peer *peer, struct command 
         if (result != TXN_DONE)
             return result;
     }
+    t->state = TXN_EMPTY; /* an end that comes again is no repetition for an older instance */
     t->timeout_ms = (uint32_t)c->ask->number;
     t->touched = b->wall;
     lsn_t logged = log_object(b, &t->object);
@@ -566,7 +575,8 @@ void do_txn_end(struct broker *b, struct peer *peer, struct channel *ch, struct 
 
 /* ---- batches ---- */
 
-enum produce_result txn_admit(struct broker *b, struct partition *p, const struct record_batch *head, bool joins)
+enum produce_result txn_admit(struct broker *b, const struct peer *peer, struct partition *p,
+                              const struct record_batch *head, bool joins)
 {
     struct txn *t = txn_of_producer(b, (uint64_t)head->producer_id);
     struct txn_part part = {p->stream->queue->id, p->number};
@@ -574,6 +584,8 @@ enum produce_result txn_admit(struct broker *b, struct partition *p, const struc
         return t && t->state == TXN_ONGOING ? PRODUCE_NO_TXN : PRODUCE_OK;
     if (!t || t->vhost != p->stream->queue->vhost)
         return PRODUCE_NO_TXN;
+    if (!txn_may_use(b, peer, t->name))
+        return PRODUCE_REFUSED; /* its id and epoch could be guessed */
     if ((uint16_t)head->producer_epoch != t->epoch)
         return PRODUCE_OLD_EPOCH;
     if (t->state == TXN_ONGOING &&
@@ -636,7 +648,7 @@ static bool list_named(struct broker *b, struct peer *peer, struct slice names, 
         struct txn *t = reader_ok(&r) ? txn_find(peer->vhost, name) : NULL;
         if (!reader_ok(&r))
             return true;
-        if (t && may_use(b, peer, name) && !put_row(rows, t))
+        if (t && txn_may_use(b, peer, name) && !put_row(rows, t))
             return false;
     }
     return true;
@@ -646,7 +658,7 @@ static bool list_all(struct broker *b, struct peer *peer, struct buffer *rows)
 {
     uint32_t count = 0;
     MAP_EACH(&peer->vhost->txns, struct txn, t)
-    if (count < TXN_ROWS_MAX && may_use(b, peer, t->name)) {
+    if (count < TXN_ROWS_MAX && txn_may_use(b, peer, t->name)) {
         count++;
         if (!put_row(rows, t))
             return false;

@@ -30,7 +30,10 @@ struct record_batch; /* fmt/record_batch.h */
 
 /* May a batch of that producer, which says that it belongs to a transaction, be written there? With `joins` the partition
  * becomes part of the transaction (KIP-890); else it must be one already. */
-enum produce_result txn_admit(struct broker *b, struct partition *p, const struct record_batch *head, bool joins);
+enum produce_result txn_admit(struct broker *b, const struct peer *peer, struct partition *p,
+                              const struct record_batch *head, bool joins);
+/* The session's user may write under that transactional id. */
+bool txn_may_use(struct broker *b, const struct peer *peer, struct slice name);
 /* The control batch at that offset ends the producer's transaction; while replaying lsn is 0. Room was reserved. */
 void txn_ended(struct broker *b, struct partition *p, uint64_t offset, const struct record_batch *head, bool commit,
                lsn_t lsn);

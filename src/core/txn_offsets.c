@@ -204,6 +204,12 @@ void txn_staged_commit(struct broker *b, struct txn *t)
             if (!stream)
                 continue; /* it has been deleted */
             offsets_log_row(&w, &row, o->at);
+            if (o->offset == UINT64_MAX) { /* there is none from now on */
+                struct committed *old = map_get(&g->offsets, slice_of(o->key, sizeof o->key));
+                if (old)
+                    committed_free(b, old);
+                continue;
+            }
             list_remove(row_node);
             o->group = g;
             committed_put(b, g, stream, o);
@@ -279,7 +285,7 @@ static bool stage(struct broker *b, struct txn *t, struct slice group, struct co
 {
     struct staged *s = staged_find(t, group);
     size_t bytes = 400 + coming->count * STAGED_ROW_BYTES + coming->text;
-    if ((!s && !(s = staged_make(t, group))) || !log_reserve(b, bytes, 1) || !buffer_reserve(&b->scratch, bytes))
+    if (!log_reserve(b, bytes, 1) || !buffer_reserve(&b->scratch, bytes) || (!s && !(s = staged_make(t, group))))
         return false;
     txn_begin(b, t);
     *lsn = log_staged(b, t, group, &coming->rows);
@@ -303,7 +309,7 @@ static enum group_error check(struct broker *b, struct peer *peer, const struct 
     if (!reader_ok(args) || c->ask->name.len == 0)
         return reader_ok(args) ? GROUP_ERR_INVALID_ID : GROUP_ERR_INVALID;
     struct txn *t = *ret = map_get(&peer->vhost->txns, name);
-    if (!t || t->producer != producer)
+    if (!t || t->producer != producer || !txn_may_use(b, peer, name))
         return GROUP_ERR_PRODUCER;
     if (t->epoch != epoch)
         return GROUP_ERR_PRODUCER_EPOCH;

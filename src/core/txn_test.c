@@ -608,6 +608,150 @@ static void ids_that_nobody_uses_are_forgotten(void **state)
     end(rig);
 }
 
+/* ---- what a review has found ---- */
+
+static struct txn *the_txn(struct rig *rig, const char *name)
+{
+    return map_get(&vhost_find(rig->b, slice_str("/"))->txns, slice_str(name));
+}
+
+/* Its end, sent after a younger instance has aborted it, is no repetition of that abort. */
+static void a_fenced_instance_stays_fenced(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    struct who old = {.name = "t"}, young = {.name = "t"};
+    declare_stream(rig, "s", 1);
+    assert_int_equal(init(rig, &old), TXN_DONE);
+    assert_int_equal(produce(rig, &old, "s", 0, 0, 1, ASK_JOINS), 0);
+    assert_int_equal(init(rig, &young), TXN_DONE);
+    assert_int_equal(finish(rig, &old, ASK_NEXT_EPOCH), TXN_FENCED);
+    assert_int_equal(produce(rig, &old, "s", 0, 77, 1, ASK_JOINS), -PRODUCE_OLD_EPOCH);
+    assert_true(produce(rig, &young, "s", 0, 88, 1, ASK_JOINS) >= 0);
+    assert_int_equal(finish(rig, &young, ASK_COMMIT | ASK_NEXT_EPOCH), TXN_DONE);
+    assert_string_equal(seen(rig, "s"), "88");
+    end(rig);
+}
+
+static void a_timeout_in_the_last_epoch_fences_too(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    struct who who = {.name = "t"};
+    declare_stream(rig, "s", 1);
+    assert_int_equal(init(rig, &who), TXN_DONE);
+    who.epoch = the_txn(rig, "t")->epoch = INT16_MAX - 1;
+    uint64_t before = who.id;
+    assert_int_equal(produce(rig, &who, "s", 0, 1, 1, ASK_JOINS), 0);
+    rig_pass(rig, 61000);
+    assert_int_equal(produce(rig, &who, "s", 0, 2, 1, ASK_JOINS), -PRODUCE_OLD_EPOCH);
+    assert_string_equal(seen(rig, "s"), "");
+    restart(&rig);
+    assert_int_equal(init(rig, &who), TXN_DONE);
+    assert_int_not_equal(who.id, before);
+    assert_int_equal(who.epoch, 0);
+    end(rig);
+}
+
+static void a_refused_batch_leaves_no_epoch(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    struct who who = {.name = "t"}, plain = {.name = NULL, .id = 900};
+    declare_stream(rig, "s", 1);
+    assert_int_equal(init(rig, &who), TXN_DONE);
+    assert_int_equal(produce(rig, &plain, "s", 0, 0, 1, 0), 0);
+    struct who evil = who;
+    evil.epoch = 32000;
+    assert_int_equal(produce(rig, &evil, "s", 0, 0, 1, ASK_JOINS), -PRODUCE_OLD_EPOCH);
+    assert_int_equal(produce(rig, &who, "s", 0, 1, 1, ASK_JOINS), 1);
+    end(rig);
+}
+
+static void an_offset_of_none_is_committed_as_none(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    struct who who = {.name = "t"};
+    declare_stream(rig, "s", 1);
+    assert_int_equal(init(rig, &who), TXN_DONE);
+    assert_int_equal(stage(rig, &who, "g", 3, ASK_JOINS), GROUP_OK);
+    assert_int_equal(finish(rig, &who, ASK_COMMIT | ASK_NEXT_EPOCH), TXN_DONE);
+    assert_int_equal(committed(rig, "g", 0), 3);
+    assert_int_equal(stage(rig, &who, "g", UINT64_MAX, ASK_JOINS), GROUP_OK);
+    assert_int_equal(finish(rig, &who, ASK_COMMIT | ASK_NEXT_EPOCH), TXN_DONE);
+    assert_int_equal(committed(rig, "g", 0), -1);
+    restart(&rig);
+    assert_int_equal(committed(rig, "g", 0), -1);
+    end(rig);
+}
+
+static bool no_reserve(void *self, size_t bytes, unsigned count)
+{
+    (void)self;
+    (void)bytes;
+    (void)count;
+    return false;
+}
+
+/* Offsets that find no room in the journal begin nothing. */
+static void offsets_without_room_begin_nothing(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    struct who who = {.name = "t"};
+    declare_stream(rig, "s", 1);
+    assert_int_equal(init(rig, &who), TXN_DONE);
+    rig_step(rig); /* what is left of that tick's reservation is gone */
+    bool (*reserve)(void *, size_t, unsigned) = rig->b->options.log.reserve;
+    rig->b->options.log.reserve = no_reserve;
+    assert_int_equal(stage(rig, &who, "g", 5, ASK_JOINS), GROUP_ERR_NO_MEMORY);
+    rig->b->options.log.reserve = reserve;
+    assert_true(list_empty(&the_txn(rig, "t")->staged));
+    compact(rig);
+    restart(&rig);
+    assert_int_equal(the_txn(rig, "t")->state, TXN_EMPTY);
+    end(rig);
+}
+
+/* The beginning moves while the store has a fetch: what was aborted there is not known any more. */
+static void a_trim_overtakes_a_fetch(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    struct who who = {.name = "t"};
+    uint64_t offset = 3;
+    lsn_t lsn;
+    declare_stream(rig, "s", 1);
+    assert_int_equal(init(rig, &who), TXN_DONE);
+    assert_int_equal(produce(rig, &who, "s", 0, 0, 2, ASK_JOINS), 0);
+    assert_int_equal(finish(rig, &who, 0), TXN_DONE);
+    assert_int_equal(produce(rig, NULL, "s", 0, 5, 1, 0), 3);
+    struct fetch *f = fetch_new(FETCH_RECORDS, 1);
+    f->bytes_max = 1 << 20;
+    f->committed = true;
+    f->rows[0].stream = stream_of(rig, "s")->queue->id;
+    f->rows[0].bytes_max = 1 << 20;
+    rig_clear(rig);
+    rig_command(rig, 0, CMD_FETCH, 1, 0)->fetch = f;
+    rig->slow_store = true;
+    rig->chance = 0; /* the store does nothing yet */
+    rig_step(rig);
+    assert_null(rig_nth(rig, EFF_FETCHED, 0));
+    rig_streams_serve(rig->b, rig->log->streams, 3, 1);
+    assert_int_equal(stream_trim(rig->b, stream_of(rig, "s")->partitions[0], &offset, &lsn), STREAM_DONE);
+    rig->slow_store = false;
+    rig_step(rig);
+    struct effect *e = rig_nth(rig, EFF_FETCHED, 0);
+    assert_non_null(e);
+    f = e->fetch;
+    e->fetch = NULL;
+    assert_int_equal(f->rows[0].result, FETCH_OUT_OF_RANGE);
+    assert_int_equal(f->rows[0].piece.len, 0);
+    fetch_free(&f);
+    end(rig);
+}
+
 /* ---- faults ---- */
 
 /* Three transactions over two streams, one of them aborted, one left open, with a compaction in the midst. */
@@ -737,6 +881,12 @@ int main(void)
         cmocka_unit_test(who_takes_too_long_is_aborted),
         cmocka_unit_test(a_younger_instance_aborts),
         cmocka_unit_test(ids_that_nobody_uses_are_forgotten),
+        cmocka_unit_test(a_fenced_instance_stays_fenced),
+        cmocka_unit_test(a_timeout_in_the_last_epoch_fences_too),
+        cmocka_unit_test(a_refused_batch_leaves_no_epoch),
+        cmocka_unit_test(an_offset_of_none_is_committed_as_none),
+        cmocka_unit_test(offsets_without_room_begin_nothing),
+        cmocka_unit_test(a_trim_overtakes_a_fetch),
         cmocka_unit_test(allocations_fail),
         cmocka_unit_test(power_cuts),
         cmocka_unit_test(listing),

@@ -371,6 +371,27 @@ static void producers_are_numbered(void **state)
 
 /* ---- hostile and poor ---- */
 
+/* Behind a request whose bytes are still in the arena that the next one gets. */
+static void no_partitions_are_added(void **state)
+{
+    (void)state;
+    struct krig *k = krig_ready();
+    uint8_t junk[2000];
+    memset(junk, 0x41, sizeof junk);
+    const struct kafka_init_producer_id_response *id =
+        KASK(k, init_producer_id, 4, .transactional_id = slice_str("t"), .transaction_timeout_ms = 1000,
+             .producer_id = -1, .producer_epoch = -1);
+    assert_int_equal(id->error_code, 0);
+    (void)KASK(k, add_offsets_to_txn, 3, .transactional_id = slice_of(junk, 900), .producer_id = 1,
+               .group_id = slice_of(junk, sizeof junk));
+    const struct kafka_add_partitions_to_txn_response *said =
+        KASK(k, add_partitions_to_txn, 3, .v3_and_below_transactional_id = slice_str("t"),
+             .v3_and_below_producer_id = id->producer_id, .v3_and_below_producer_epoch = id->producer_epoch);
+    assert_non_null(said);
+    assert_int_equal(said->results_by_topic_v3_and_below.count, 0);
+    krig_free(k);
+}
+
 /* A login and three requests; what comes back is answered alike however the bytes come. */
 static void storm(struct krig *k)
 {
@@ -540,6 +561,7 @@ int main(void)
         cmocka_unit_test(errors_are_of_their_partition),
         cmocka_unit_test(a_topic_made_again_is_found),
         cmocka_unit_test(producers_are_numbered),
+        cmocka_unit_test(no_partitions_are_added),
         cmocka_unit_test(byte_by_byte),
         cmocka_unit_test(gone_at_every_byte),
         cmocka_unit_test(each_allocation),

@@ -5,6 +5,7 @@
  */
 #include "proto/kafka/transactions.h"
 
+#include "base/check.h"
 #include "base/mem.h"
 #include "core/txn.h"
 #include "proto/kafka/names.h"
@@ -81,6 +82,7 @@ struct adding {
     const struct kafka_add_partitions_to_txn_request_topic *topics;
     int32_t count;
     struct kafka_add_partitions_to_txn_response_topic *said;
+    bool done; /* answered without the core */
 };
 
 struct add {
@@ -213,7 +215,7 @@ static enum kafka_progress add_send(struct kafka *k, struct kafka_request *r, st
     if (partitions_of(k, a, &w))
         progress = kafka_txn_ask(k, r, CMD_TXN_ADD, a->id, writer_slice(&w), 0, 0);
     else
-        a->topics = NULL; /* answered */
+        a->done = true;
     mem_free(room);
     return progress;
 }
@@ -239,8 +241,9 @@ static void add_partitions_effect(struct kafka *k, struct kafka_request *r, stru
         kafka_lookup_effect(k, &add->lookup, e);
         return;
     }
-    while (add->answered < add->count && !add->list[add->answered].topics)
+    while (add->answered < add->count && add->list[add->answered].done)
         add->answered++;
+    CHECK(add->answered < add->count); /* there is an answer for each that was sent, in order */
     if (kafka_txn_answer(k, e, &said)) {
         say_all(&add->list[add->answered++], kafka_txn_error(said.result, r->form.version >= 2), false);
         r->lsn = e->lsn > r->lsn ? e->lsn : r->lsn;
