@@ -187,8 +187,8 @@ struct core_log {
         void *self); /* what is appended next will be the beginning after a trim: see it in a place of its own */
     void (*trim)(void *self, lsn_t upto);
     uint64_t (*live_bytes)(void *self); /* bytes that a restart would read */
-    uint64_t (*ready)(
-        void *self); /* bytes that can be appended though the disk is full; UINT64_MAX: it is not. May be NULL */
+    /* Bytes that can be appended though the disk is full, fresh: from a fresh beginning; UINT64_MAX: it is not. May be NULL */
+    uint64_t (*ready)(void *self, bool fresh);
 };
 #define CORE_RECORD_BYTES_MAX (512u * 1024)
 

@@ -50,6 +50,7 @@ struct rig_log {
     size_t count, max;
     lsn_t first;          /* trimmed below */
     uint64_t live, ready; /* ready 0: the disk has room */
+    uint64_t fresh_loss;  /* of ready, when what follows begins in a place of its own */
     bool no_room, is_copy;
     bool drops; /* no prefix of it will be replayed: what the store is told to drop is gone */
 };
@@ -163,10 +164,10 @@ RIG_FN uint64_t rig_log_live(void *self)
     return ((struct rig_log *)self)->live;
 }
 
-RIG_FN uint64_t rig_log_ready(void *self)
+RIG_FN uint64_t rig_log_ready(void *self, bool fresh)
 {
-    uint64_t ready = ((struct rig_log *)self)->ready;
-    return ready ? ready : UINT64_MAX;
+    const struct rig_log *log = self;
+    return !log->ready ? UINT64_MAX : log->ready - (fresh ? log->fresh_loss : 0);
 }
 
 RIG_FN struct rig_log *rig_log_new(void)

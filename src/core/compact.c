@@ -71,12 +71,21 @@ static void measure(struct broker *b, uint64_t live)
     k->live_before = 0;
 }
 
+/* What a snapshot of all there is now would write. */
+static uint64_t snapshot_bytes(const struct broker *b)
+{
+    return b->journalled_bytes + b->compact.overhead;
+}
+
 /* On a full disk the journal has its spare files, and a snapshot that does not fit into them would use them up for nothing:
  * acks go on until it fits. */
-static bool fits(struct broker *b, uint64_t snapshot)
+static bool fits(struct broker *b)
 {
-    uint64_t ready = b->options.log.ready ? b->options.log.ready(b->options.log.self) : UINT64_MAX;
-    return snapshot + snapshot / 8 + SNAPSHOT_MARGIN < ready;
+    const struct compact *k = &b->compact;
+    bool fresh = k->phase == COMPACT_IDLE;
+    uint64_t all = snapshot_bytes(b), rest = fresh ? all : all > k->written ? all - k->written : 0;
+    uint64_t ready = b->options.log.ready ? b->options.log.ready(b->options.log.self, fresh) : UINT64_MAX;
+    return rest + rest / 8 + SNAPSHOT_MARGIN < ready;
 }
 
 static bool wanted(struct broker *b)
@@ -92,8 +101,7 @@ static bool wanted(struct broker *b)
     measure(b, live);
     bool scarce = b->alarms & ALARM_DISK; /* worth a snapshot much earlier: what it frees ends the alarm */
     uint64_t least = scarce ? b->options.compact_bytes / SCARCE_SHARE : b->options.compact_bytes;
-    uint64_t snapshot = b->journalled_bytes + k->overhead;
-    return live > least && live / 2 > snapshot && (!scarce || fits(b, snapshot));
+    return live > least && live / 2 > snapshot_bytes(b) && (!scarce || fits(b));
 }
 
 bool compact_before_stop(struct broker *b)
@@ -119,6 +127,7 @@ void compact_start(struct broker *b)
     k->first = b->appended + 1;
     k->cursor = b->catalogue.next;
     k->commands = 0;
+    k->written = 0;
     k->torn = false;
     k->queue = NULL;
     k->entry = NULL;
@@ -454,7 +463,10 @@ static bool slice(struct broker *b)
 {
     if (!log_scratch_reserve(b))
         return false;
-    return b->compact.phase == COMPACT_CATALOGUE ? catalogue_slice(b) : messages_slice(b);
+    uint64_t before = b->appended_bytes;
+    bool ok = b->compact.phase == COMPACT_CATALOGUE ? catalogue_slice(b) : messages_slice(b);
+    b->compact.written += b->appended_bytes - before;
+    return ok;
 }
 
 /* Publishers share the core and the disk with the snapshot: while they are there it takes a share only. On a full disk, and
@@ -495,8 +507,8 @@ bool compact_turn(struct broker *b)
         return k->phase != COMPACT_IDLE;
     case COMPACT_CATALOGUE:
     case COMPACT_MESSAGES:
-        if ((b->alarms & ALARM_DISK) && !fits(b, 0)) { /* somebody else has filled the disk: what is left is for acks */
-            k->phase = COMPACT_IDLE;                   /* nothing was trimmed yet */
+        if ((b->alarms & ALARM_DISK) && !fits(b)) { /* somebody else has filled the disk: what is left is for acks */
+            k->phase = COMPACT_IDLE;                /* nothing was trimmed yet */
             return false;
         }
         if (k->phase == COMPACT_MESSAGES && paced(b)) /* the catalogue is little, and its slices are short */

@@ -198,7 +198,11 @@ static void a_full_disk_is_worth_an_early_snapshot(void **state)
     rig->log->ready = 5 << 20;
     rig_alarm(rig, ALARM_DISK);
     assert_int_equal(rig->b->totals.compactions, 0);
-    rig->log->ready = 6 << 20;
+    rig->log->ready = 8 << 20; /* not all of it: a snapshot begins with a new file */
+    rig->log->fresh_loss = 3 << 20;
+    rig_step(rig);
+    assert_int_equal(rig->b->totals.compactions, 0);
+    rig->log->fresh_loss = 2 << 20;
     rig_step(rig);
     assert_int_equal(rig->b->totals.compactions, 1);
     rig_step(rig);
@@ -207,9 +211,35 @@ static void a_full_disk_is_worth_an_early_snapshot(void **state)
     end(rig);
 }
 
+/* Somebody fills the disk under a snapshot: it ends when the rest of it has no room any more, not when all room is used up. */
+static void a_snapshot_leaves_room_for_acks(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    for (int i = 0; i < 60; i++)
+        put_large(rig, 100000);
+    rig_alarm(rig, ALARM_DISK);
+    rig->log->ready = 9 << 20;
+    compact_start(rig->b);
+    while (rig->b->compact.written < 3000000) {
+        (void)step(rig);
+        assert_int_not_equal(rig->b->compact.phase, COMPACT_IDLE);
+    }
+    rig->log->ready = 6 << 20; /* with a margin for what is left */
+    (void)step(rig);
+    assert_int_equal(rig->b->compact.phase, COMPACT_MESSAGES);
+    rig->log->ready = 4 << 20;
+    (void)step(rig);
+    assert_int_equal(rig->b->compact.phase, COMPACT_IDLE);
+    assert_int_equal(rig->b->totals.compactions, 0);
+    rig_assert_replays(rig);
+    end(rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(a_full_disk_is_worth_an_early_snapshot),
+                                       cmocka_unit_test(a_snapshot_leaves_room_for_acks),
                                        cmocka_unit_test(rests_without_memory),
                                        cmocka_unit_test(stops_without_memory),
                                        cmocka_unit_test(any_allocation_fails),

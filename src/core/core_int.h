@@ -516,6 +516,7 @@ struct compact {
     uint16_t gen;
     uint64_t body_gen;
     uint64_t live_before, overhead; /* bytes of the journal before the last trim; of a snapshot without its messages */
+    uint64_t written;               /* about: of the snapshot under way */
     uint64_t commands;
     struct timer retry;     /* no memory, or not so fast: goes on when it fires */
     mono_t next_slice;      /* not before, while there is other work */
@@ -587,6 +588,7 @@ struct broker {
     mono_t now;
     wall_t wall;
     lsn_t appended, durable;
+    uint64_t appended_bytes; /* in this run */
     uint64_t seed;
 
     struct port_side *sides; /* options.ports + 1 */

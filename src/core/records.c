@@ -62,6 +62,7 @@ static lsn_t append(struct broker *b, const struct slice *parts, unsigned count,
     } else if (!b->options.log.reserve(b->options.log.self, len, 1))
         return 0;
     b->appended = b->options.log.append(b->options.log.self, parts, count);
+    b->appended_bytes += len;
     return b->appended;
 }
 

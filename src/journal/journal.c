@@ -44,6 +44,7 @@ enum figure {
     FIGURE_LIVE,
     FIGURE_READY,
     FIGURE_SPARE,
+    FIGURE_FRESH_LOSS,
     FIGURE_COUNT
 };
 
@@ -98,6 +99,12 @@ static void figure_add(struct journal *journal, enum figure which, uint64_t more
     figure_set(journal, which, figure(journal, which) + more);
 }
 
+/* Of a new file: the current one is more than hardly begun, and the new one is not the last. */
+static bool worth_fresh(const struct wal *wal)
+{
+    return wal->offset > wal->file_bytes / FRESH_SHARE && wal_has_spare(wal);
+}
+
 static void publish_files(struct journal *journal)
 {
     const struct wal *wal = &journal->wal;
@@ -108,6 +115,7 @@ static void publish_files(struct journal *journal)
     figure_set(journal, FIGURE_LIVE, wal->live_bytes);
     figure_set(journal, FIGURE_READY, journal->stalled ? 0 : wal_ready(wal));
     figure_set(journal, FIGURE_SPARE, wal_spare(wal));
+    figure_set(journal, FIGURE_FRESH_LOSS, worth_fresh(wal) ? wal->size - wal->offset : 0);
 }
 
 /* ------------------------------------------------------------------------------------------------------ open and read */
@@ -268,12 +276,15 @@ uint64_t journal_ready(const struct journal *journal)
     return figure(journal, FIGURE_READY);
 }
 
-uint64_t journal_capacity(const struct journal *journal)
+uint64_t journal_capacity(const struct journal *journal, bool fresh)
 {
-    uint64_t ready = journal_ready(journal);
-    if (ready != UINT64_MAX || !atomic_load_explicit(&journal->scarce, memory_order_acquire))
-        return ready;
-    return figure(journal, FIGURE_SPARE) + atomic_load_explicit(&journal->disk_free, memory_order_relaxed);
+    uint64_t ready = journal_ready(journal), loss = fresh ? figure(journal, FIGURE_FRESH_LOSS) : 0;
+    if (ready == UINT64_MAX) {
+        if (!atomic_load_explicit(&journal->scarce, memory_order_acquire))
+            return ready;
+        ready = figure(journal, FIGURE_SPARE) + atomic_load_explicit(&journal->disk_free, memory_order_relaxed);
+    }
+    return ready > loss ? ready - loss : 0;
 }
 
 void journal_scarce(struct journal *journal, bool scarce, uint64_t disk_free)
@@ -352,7 +363,7 @@ static int begin_fresh(struct journal *journal, lsn_t first)
     if (fresh <= journal->fresh_done || first < fresh)
         return 0;
     journal->fresh_done = fresh;
-    if (wal->offset <= wal->file_bytes / FRESH_SHARE || !wal_has_spare(wal))
+    if (!worth_fresh(wal))
         return 0;
     int err = wal_roll(wal, first, false);
     return wal_may_retry(wal, err) ? 0 : err;

@@ -109,8 +109,8 @@ uint64_t journal_ready(const struct journal *journal);
 /* The disk is nearly full and has that much left: keep few spare files. Any thread. */
 void journal_scarce(struct journal *journal, bool scarce, uint64_t disk_free);
 /* Bytes that can be written before the journal waits, as far as that is known: while the disk is nearly full, or was found
- * full. Else UINT64_MAX. Any thread. */
-uint64_t journal_capacity(const struct journal *journal);
+ * full. Else UINT64_MAX. fresh: less what journal_fresh would leave unused of the current file. Any thread. */
+uint64_t journal_capacity(const struct journal *journal, bool fresh);
 
 /* Bytes written to journal files in this run. Any thread. */
 uint64_t journal_written(const struct journal *journal);

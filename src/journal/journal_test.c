@@ -609,6 +609,13 @@ static void the_end_of_the_disk(void **state)
     journal_stats(rig->journal, &stats);
     assert_int_equal(stats.files_pool, 2);
     os_sim_capacity(sim, 3 * SMALL_FILE + 3 * 4096 + 1000);
+    assert_true(journal_capacity(rig->journal, true) == UINT64_MAX); /* as far as is known */
+    journal_scarce(rig->journal, true, 1000);
+    uint64_t capacity = journal_capacity(rig->journal, false);
+    assert_in_range(capacity, 2 * SMALL_FILE + 1000, 3 * SMALL_FILE);
+    assert_true(journal_capacity(rig->journal, true) ==
+                2 * SMALL_FILE + 1000); /* what is left of the current file would go */
+    journal_scarce(rig->journal, false, 0);
     unsigned groups = 0;
     int r = 1;
     for (; groups < 100 && r > 0; groups++) {

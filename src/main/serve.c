@@ -425,9 +425,9 @@ static void log_trim(void *self, lsn_t upto)
     journal_trim(self, upto);
 }
 
-static uint64_t log_ready(void *self)
+static uint64_t log_ready(void *self, bool fresh)
 {
-    return journal_capacity(self);
+    return journal_capacity(self, fresh);
 }
 
 static uint64_t log_live_bytes(void *self)
