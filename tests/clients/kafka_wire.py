@@ -72,6 +72,8 @@ def read_tables():
             for match in row.finditer(part):
                 options = {k: word(v.strip()) for k, v in re.findall(r'(\w+)\(([^)]*)\)', match[7])}
                 structs[title].append(Field(match[1], match[3], match[4], word(match[5]), word(match[6]), options))
+            if name != 'messages.def' and len(structs[title]) != len(re.findall(r'\b(?:FIELD|LIST|ARRAY|PART)\(', part)):
+                raise WireError('a row of %s is not understood' % title)
     with open(os.path.join(TABLES, 'api.def')) as lines:
         text = re.sub(r'\s+', ' ', re.sub(r'/\*.*?\*/', '', lines.read(), flags=re.S))  # a row may stand over two lines
     for key, name, first, last, announced, flexible in re.findall(r'API\((\d+), (\w+), "\w+", (\d+), (\d+), (\d+), (\w+),', text):

@@ -51,10 +51,11 @@ RIG_FN void krig_close(struct krig *k)
     k->engine = NULL;
 }
 
-RIG_FN struct krig *krig_new(void)
+/* On a broker that has what the log has, which is its own from now on. */
+RIG_FN struct krig *krig_on(struct rig_log *log)
 {
     struct krig *k = calloc(1, sizeof *k);
-    k->core = rig_new(rig_log_new(), NULL, 1700000000000);
+    k->core = rig_new(log, NULL, 1700000000000);
     k->hub = hub_new(broker_port(k->core->b, 0), broker_heap(k->core->b), 16);
     k->options = kafka_options_default();
     k->options.uuid = krig_uuid;
@@ -69,6 +70,11 @@ RIG_FN struct krig *krig_new(void)
     krig_open(k);
     assert_non_null(k->engine);
     return k;
+}
+
+RIG_FN struct krig *krig_new(void)
+{
+    return krig_on(rig_log_new());
 }
 
 /* ---- driving ---- */
