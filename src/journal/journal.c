@@ -543,7 +543,7 @@ static int64_t sleep_ns(struct journal *journal)
     mono_t at = wal_tend_at(&journal->wal);
     if (journal->noted < journal_durable(journal) || !journal->shrunk)
         at = at < journal->last_commit + IDLE_NS ? at : journal->last_commit + IDLE_NS;
-    if (journal->stalled || (journal->wal.tight && stage_waits(&journal->stage)))
+    if (journal->stalled || stage_waits(&journal->stage))
         at = at < commit_not_before(journal) ? at : commit_not_before(journal);
     if (at == MONO_NEVER)
         return -1;
