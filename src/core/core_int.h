@@ -553,6 +553,7 @@ struct keyed_pass { /* stream_keyed.c: the compaction that is under way */
 struct stream_state {                    /* stream.c */
     struct list gathering;               /* partitions that got records in this tick */
     struct list writable;                /* partitions with a chunk to be written and none on its way */
+    struct list held;                    /* the same, but it may grow first */
     struct list dirty;                   /* partitions that got records since they were synced */
     struct list syncing;                 /* those that the compaction waits for */
     struct list idle;                    /* chunks that nobody reads */
@@ -569,6 +570,7 @@ struct stream_state {                    /* stream.c */
     bool writing_paused, reading_paused; /* a job has failed: not before the timer */
     bool broken;                         /* a sync has failed: nothing is trimmed any more */
     struct timer timer;
+    struct timer held_timer;
     struct entry token; /* ENTRY_STREAM */
     struct list keyed;  /* partitions that may want a compaction, by when they are looked at */
     struct timer keyed_timer;

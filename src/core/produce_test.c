@@ -36,7 +36,7 @@ static const struct from nobody = {-1, -1, -1};
 /* A batch with the numbers from first on as values and keys. NULL: no memory. */
 static struct msg *batch_of(struct rig *rig, struct from from, unsigned first, unsigned count)
 {
-    uint8_t bytes[8192];
+    static uint8_t bytes[64 << 10];
     char text[16];
     struct writer w = writer_of(bytes, sizeof bytes);
     struct record_batch_writer batch;
@@ -276,6 +276,50 @@ static void without_memory(void **state)
     each_allocation_fails(storm, written, all_there);
 }
 
+/* What comes in bulk is gathered for larger writes, unless somebody waits for it; what is little is not. */
+static void bulk_is_gathered(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    declare_stream(rig, 1);
+    const unsigned *writes = &rig->log->streams->writes;
+    assert_int_equal(produce(rig, 0, nobody, 0, 3), 0);
+    assert_int_equal(*writes, 1);
+    assert_int_equal(produce(rig, 0, nobody, 3, 2000), 3);
+    assert_int_equal(produce(rig, 0, nobody, 2003, 2000), 2003);
+    assert_int_equal(*writes, 1);
+    rig_pass(rig, 5);
+    assert_int_equal(*writes, 2);
+    unsigned at = 4003, batches = 0;
+    for (; *writes == 2; at += 2000, batches++)
+        assert_int_equal(produce(rig, 0, nobody, at, 2000), at);
+    assert_in_range(batches, 10, 30); /* half a MiB */
+    assert_int_equal(produce(rig, 0, nobody, at, 2000), at);
+    assert_int_equal(*writes, 3);
+    struct fetch *f = fetch_new(FETCH_RECORDS, 1);
+    f->bytes_min = 1;
+    f->bytes_max = 1 << 20;
+    f->wait_ms = 500;
+    f->rows[0].stream = the_stream(rig)->queue->id;
+    f->rows[0].offset = at;
+    f->rows[0].bytes_max = 1 << 20;
+    rig_clear(rig);
+    struct command *c = rig_command(rig, 0, CMD_FETCH, 1, 0);
+    c->fetch = f;
+    rig_step(rig); /* no time passes */
+    assert_int_equal(*writes, 4);
+    struct effect *e = rig_nth(rig, EFF_FETCHED, 0);
+    assert_true(e && e->fetch->rows[0].until == at + 2000);
+    assert_int_equal(produce(rig, 0, nobody, at + 2000, 2000), at + 2000);
+    assert_int_equal(*writes, 4);
+    consume_first(rig);
+    rig_pass(rig, 5);
+    assert_int_equal(produce(rig, 0, nobody, at + 4000, 2000), at + 4000);
+    assert_int_equal(*writes, 6); /* a consumer waits */
+    cancel(rig);
+    end(rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -284,6 +328,7 @@ int main(void)
         cmocka_unit_test(a_duplicate_has_its_old_offset),
         cmocka_unit_test(producer_ids_are_never_given_again),
         cmocka_unit_test(refusals),
+        cmocka_unit_test(bulk_is_gathered),
         cmocka_unit_test(bound_queues_get_each_record_once),
         cmocka_unit_test(trouble_with_the_disk),
         cmocka_unit_test(without_memory),

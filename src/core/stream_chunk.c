@@ -1,7 +1,8 @@
 /* Chunks: runs of records on their way to files and back, the jobs that carry them, and what is synced.
  *
  * Every tick the records that came are put into the last chunk that waits, so that a store that is slow gets large ones. A
- * partition has one write on its way (T3). Reads, and chunks that were just written, are shared by all followers.
+ * partition has one write on its way (T3). What comes in bulk and has no reader that waits for it is held a little, as large
+ * writes cost the file system half. Reads, and chunks that were just written, are shared by all followers.
  */
 #include "core/stream_int.h"
 
@@ -9,6 +10,9 @@
 
 #define JOBS_MAX 192u            /* fewer than the port has slots: an answer always finds one */
 #define CHUNK_BYTES (1u << 20)   /* of one chunk that is gathered */
+#define HOLD_FROM (16u * 1024)   /* a chunk of fewer bytes is no bulk … */
+#define HOLD_UNTIL (512u * 1024) /* … and one of that many is written at once … */
+#define HOLD_NS (5 * NS_PER_MS)  /* … or after so long */
 #define READ_BYTES (256u * 1024) /* of one that is read */
 #define READ_ITEMS 2048u
 #define CACHE_BYTES (16u << 20) /* of chunks that nobody reads */
@@ -45,14 +49,21 @@ static void pause_over(void *arg, struct timer *timer)
     wake_hungry(b);
 }
 
+static void held_over(void *arg, struct timer *timer)
+{
+    (void)arg; /* the end of the tick that fires it looks at those that are held */
+    (void)timer;
+}
+
 void streams_init(struct broker *b)
 {
     struct stream_state *all = &b->streams;
-    struct list *lists[] = {&all->gathering, &all->writable, &all->dirty,   &all->syncing, &all->idle,
-                            &all->adrift,    &all->drops,    &all->feeding, &all->hungry,  &all->leaving};
+    struct list *lists[] = {&all->gathering, &all->writable, &all->held,    &all->dirty,  &all->syncing, &all->idle,
+                            &all->adrift,    &all->drops,    &all->feeding, &all->hungry, &all->leaving};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         list_init(lists[i]);
     timer_init(&all->timer, pause_over);
+    timer_init(&all->held_timer, held_over);
     all->token.flags = ENTRY_STREAM;
     list_init(&all->token.link);
     keyed_init(b);
@@ -324,6 +335,8 @@ static bool to_chunks(struct broker *b, struct partition *p)
     }
     if (unmarked)
         chunk_mark(b, unmarked);
+    if (p->held_until && p->queued && p->queued->bytes >= HOLD_UNTIL)
+        partition_hurry(b, p);
     return ok;
 }
 
@@ -426,10 +439,48 @@ static bool write_next(struct broker *b, struct partition *p)
     if (!stream_send(b, &job))
         return false;
     c->state = CHUNK_WRITING;
+    p->held_until = 0;
     p->writing = true;
     p->queued = c->link.next == &p->chunks ? NULL : CONTAINER_OF(c->link.next, struct chunk, link);
     list_remove(&p->write_link);
     return true;
+}
+
+/* The disk is asked for nothing yet, nobody waits for these records, and there may soon be more of them. */
+static bool may_hold(struct broker *b, const struct partition *p)
+{
+    const struct chunk *c = p->queued;
+    return c->batches && c->bytes >= HOLD_FROM && c->bytes < HOLD_UNTIL && p->held_until == 0 &&
+           list_empty(&p->fetches) && list_empty(&p->stream->followers) && list_empty(&b->streams.syncing) &&
+           !b->stopping;
+}
+
+static void hold(struct broker *b, struct partition *p)
+{
+    p->held_until = b->now + HOLD_NS;
+    list_remove(&p->write_link);
+    list_insert(&b->streams.held, &p->write_link);
+    if (!timer_is_set(&b->streams.held_timer))
+        wheel_set(&b->wheel, &b->streams.held_timer, p->held_until);
+}
+
+void partition_hurry(struct broker *b, struct partition *p)
+{
+    if (p->held_until == 0 || list_empty(&p->write_link))
+        return;
+    list_remove(&p->write_link);
+    list_insert(&b->streams.writable, &p->write_link);
+}
+
+/* They are held equally long: the first is due first. */
+static void release_held(struct broker *b)
+{
+    struct list *held = &b->streams.held;
+    struct partition *p;
+    while ((p = LIST_FIRST(held, struct partition, write_link)) && p->held_until <= b->now)
+        partition_hurry(b, p);
+    if (p && !timer_is_set(&b->streams.held_timer))
+        wheel_set(&b->wheel, &b->streams.held_timer, p->held_until);
 }
 
 /* ---- syncing, for the compaction ---- */
@@ -755,9 +806,14 @@ void chunks_turn(struct broker *b)
 {
     struct stream_state *all = &b->streams;
     gather_all(b);
-    for (unsigned n = 0; !all->writing_paused && n < JOBS_MAX && !list_empty(&all->writable); n++)
-        if (!write_next(b, CONTAINER_OF(all->writable.next, struct partition, write_link)))
+    release_held(b);
+    for (unsigned n = 0; !all->writing_paused && n < JOBS_MAX && !list_empty(&all->writable); n++) {
+        struct partition *p = CONTAINER_OF(all->writable.next, struct partition, write_link);
+        if (may_hold(b, p))
+            hold(b, p);
+        else if (!write_next(b, p))
             break;
+    }
     if (all->unsynced_bytes > b->options.stream_sync_bytes && list_empty(&all->syncing) &&
         b->compact.phase == COMPACT_IDLE)
         streams_sync_begin(b);

@@ -236,6 +236,7 @@ static void forget_pieces(struct fetch *f)
 static void wait_for(struct broker *b, struct fetch_row *row, struct partition *p)
 {
     list_insert(&p->fetches, &row->link);
+    partition_hurry(b, p);
     if (p->seen < p->written && list_empty(&p->fetch_link)) {
         list_insert(&b->streams.fetched, &p->fetch_link);
         b->streams.fetched_news = true;

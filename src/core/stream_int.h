@@ -71,7 +71,8 @@ struct partition {
     struct chunk *queued; /* the first that is QUEUED */
     bool writing;
     struct list gather_link; /* b->streams.gathering */
-    struct list write_link;  /* b->streams.writable */
+    struct list write_link;  /* b->streams.writable or .held */
+    mono_t held_until;       /* 0: what is queued was not held yet */
     struct list dirty_link;  /* b->streams.dirty or .syncing */
     struct stream_extent *sealed;
     uint32_t sealed_count, sealed_max;
@@ -180,6 +181,9 @@ uint64_t stream_segment_bytes(const struct queue *q);
 uint64_t partition_durable(struct broker *b, struct partition *p); /* behind the last record that is */
 uint64_t partition_visible(struct broker *b,
                            struct partition *p); /* in the files, too: what is below is never taken back */
+
+/* Somebody waits for what is held to be written. */
+void partition_hurry(struct broker *b, struct partition *p);
 
 /* ---- stream_fetch.c ---- */
 void fetches_init(struct broker *b);
