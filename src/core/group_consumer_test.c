@@ -363,6 +363,40 @@ static void static_members(void **state)
     end(rig);
 }
 
+/* By an administrator, who knows the instance, the id or both. */
+static void members_are_removed(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    (void)declare_stream(rig, "s", 4);
+    struct taker a = taker("a", "s"), c = taker("c", "s"), d = taker("d", "s");
+    struct member_words admin = {.session = 1, .group = "g"};
+    a.as.instance = "i";
+    c.as.instance = "k";
+    assert_int_equal(ask_share(rig, &a), GROUP_OK);
+    assert_int_equal(ask_share(rig, &c), GROUP_OK);
+    assert_int_equal(ask_share(rig, &d), GROUP_OK);
+    assert_int_equal(leave(rig, &admin), GROUP_ERR_UNKNOWN_MEMBER);
+    admin.instance = "none";
+    assert_int_equal(leave(rig, &admin), GROUP_ERR_UNKNOWN_MEMBER);
+    admin.instance = "i";
+    snprintf(admin.id, sizeof admin.id, "c");
+    assert_int_equal(leave(rig, &admin), GROUP_ERR_FENCED);
+    assert_int_equal(leave(rig, &a.as), GROUP_OK);
+    assert_int_equal(leave(rig, &a.as), GROUP_ERR_UNKNOWN_MEMBER);
+    assert_int_equal(ask_share_at(rig, &a, a.epoch), GROUP_ERR_UNKNOWN_MEMBER);
+    assert_int_equal(leave(rig, &d.as), GROUP_OK);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(ask_share(rig, &c), GROUP_OK);
+    assert_string_equal(has(&c), "0 1 2 3");
+    assert_int_equal(ask_share_at(rig, &c, GROUP_EPOCH_AWAY), GROUP_OK);
+    admin.instance = "k";
+    admin.id[0] = '\0';
+    assert_int_equal(leave(rig, &admin), GROUP_OK);
+    assert_int_equal(state_of(rig), GROUP_EMPTY);
+    end(rig);
+}
+
 /* Members are gone after a restart, offsets are not, however old they are. */
 static void restarts(void **state)
 {
@@ -530,6 +564,7 @@ int main(void)
         cmocka_unit_test(topics_change),
         cmocka_unit_test(assignors),
         cmocka_unit_test(static_members),
+        cmocka_unit_test(members_are_removed),
         cmocka_unit_test(restarts),
         cmocka_unit_test(memory_is_refused),
         cmocka_unit_test(random_walks),
