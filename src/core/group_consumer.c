@@ -563,7 +563,7 @@ static struct answer *described(const struct group *g)
         writer_str8(&w, c->host);
         writer_u32(&w, c->epoch);
         writer_str32(&w, c->named);
-        writer_str32(&w, c->pattern.code ? slice_of(c->pattern.text.ptr + 4, c->pattern.text.len - 6) : none);
+        writer_str32(&w, c->pattern.code ? c->pattern.text : none);
         put_portions(&w, &c->assigned);
         put_portions(&w, &c->target);
     }

@@ -274,6 +274,8 @@ static void patterns(void **state)
     assert_string_equal(has(&a), "0");
     c.pattern = "s(";
     assert_int_equal(ask_share(rig, &c), GROUP_ERR_INVALID);
+    c.pattern = "s)|(x"; /* no more than one */
+    assert_int_equal(ask_share(rig, &c), GROUP_ERR_INVALID);
     assert_int_equal(the_group(rig, "g")->assignee_count, 1);
     end(rig);
 }
