@@ -201,6 +201,31 @@ static bool is_software(struct slice s)
     return s.len > 0;
 }
 
+/* What brokers agree on: transactions whose producers join implicitly with Produce and get another epoch at each end (KIP-890). Versions
+ * of features below 1 are kept from version 3 and below, whose clients take them for damage. */
+#define TRANSACTION_VERSION 2
+
+static bool say_features(struct kafka *k, struct kafka_request *r)
+{
+    struct kafka_api_versions_response *said = r->response;
+    if (r->form.version < 4)
+        return true;
+    said->supported_features.at = kafka_room(k, r, 1, sizeof *said->supported_features.at);
+    said->finalized_features.at =
+        said->supported_features.at ? kafka_room(k, r, 1, sizeof *said->finalized_features.at) : NULL;
+    if (!said->finalized_features.at)
+        return false;
+    said->supported_features.at[0] = (struct kafka_api_versions_response_supported_feature){
+        .name = slice_str("transaction.version"), .max_version = TRANSACTION_VERSION};
+    said->finalized_features.at[0] =
+        (struct kafka_api_versions_response_finalized_feature){.name = slice_str("transaction.version"),
+                                                               .min_version_level = TRANSACTION_VERSION,
+                                                               .max_version_level = TRANSACTION_VERSION};
+    said->supported_features.count = said->finalized_features.count = 1;
+    said->finalized_features_epoch = 1;
+    return true;
+}
+
 static enum kafka_progress api_versions_go(struct kafka *k, struct kafka_request *r)
 {
     const struct kafka_api_versions_request *asked = r->message;
@@ -211,7 +236,7 @@ static enum kafka_progress api_versions_go(struct kafka *k, struct kafka_request
         return KAFKA_SENT;
     }
     said->api_keys.at = kafka_room(k, r, kafka_api_count, sizeof *said->api_keys.at);
-    if (!said->api_keys.at)
+    if (!said->api_keys.at || !say_features(k, r))
         return KAFKA_AGAIN;
     said->error_code = r->unknown_version ? KAFKA_ERR_UNSUPPORTED_VERSION : KAFKA_ERR_NONE;
     for (size_t i = 0; i < kafka_api_count; i++) {
