@@ -201,27 +201,36 @@ static bool is_software(struct slice s)
     return s.len > 0;
 }
 
-/* What brokers agree on: transactions whose producers join implicitly with Produce and get another epoch at each end (KIP-890). Versions
- * of features below 1 are kept from version 3 and below, whose clients take them for damage. */
-#define TRANSACTION_VERSION 2
+/* What brokers agree on, of Kafka's features those that are built. Versions of features below 1 are kept from version 3 and below,
+ * whose clients take them for damage. */
+static const struct {
+    const char *name;
+    int16_t version;
+} features[] = {
+    {"group.version", 1},       /* consumer groups whose broker assigns (KIP-848) */
+    {"transaction.version", 2}, /* producers join with Produce and get another epoch at each end (KIP-890) */
+};
 
 static bool say_features(struct kafka *k, struct kafka_request *r)
 {
+    const size_t count = sizeof features / sizeof features[0];
     struct kafka_api_versions_response *said = r->response;
     if (r->form.version < 4)
         return true;
-    said->supported_features.at = kafka_room(k, r, 1, sizeof *said->supported_features.at);
+    said->supported_features.at = kafka_room(k, r, count, sizeof *said->supported_features.at);
     said->finalized_features.at =
-        said->supported_features.at ? kafka_room(k, r, 1, sizeof *said->finalized_features.at) : NULL;
+        said->supported_features.at ? kafka_room(k, r, count, sizeof *said->finalized_features.at) : NULL;
     if (!said->finalized_features.at)
         return false;
-    said->supported_features.at[0] = (struct kafka_api_versions_response_supported_feature){
-        .name = slice_str("transaction.version"), .max_version = TRANSACTION_VERSION};
-    said->finalized_features.at[0] =
-        (struct kafka_api_versions_response_finalized_feature){.name = slice_str("transaction.version"),
-                                                               .min_version_level = TRANSACTION_VERSION,
-                                                               .max_version_level = TRANSACTION_VERSION};
-    said->supported_features.count = said->finalized_features.count = 1;
+    for (size_t i = 0; i < count; i++) {
+        struct slice name = slice_str(features[i].name);
+        int16_t version = features[i].version;
+        said->supported_features.at[i] =
+            (struct kafka_api_versions_response_supported_feature){.name = name, .max_version = version};
+        said->finalized_features.at[i] = (struct kafka_api_versions_response_finalized_feature){
+            .name = name, .min_version_level = version, .max_version_level = version};
+    }
+    said->supported_features.count = said->finalized_features.count = (int32_t)count;
     said->finalized_features_epoch = 1;
     return true;
 }

@@ -991,6 +991,7 @@ public class Clients {
     static void transactions() {
         check("transaction commit", () -> ended(true));
         check("transaction abort", () -> ended(false));
+        check("transaction version 2: another epoch at each end", Clients::epochs);
         check("transactions of one producer, every third aborted", Clients::many);
         check("transactions of three producers, interleaved", Clients::interleaved);
         check("transaction without records, and with offsets only", Clients::empty);
@@ -1027,6 +1028,25 @@ public class Clients {
         all.addAll(numbers(40, 50));
         equal("uncommitted", all, sorted(values(one, "read_uncommitted")));
         equal("uncommitted", numbers(30, 40), values(two, "read_uncommitted"));
+    }
+
+    /** Which only EndTxn 5 answers with, and only producers that join with Produce ask for (KIP-890). */
+    static void epochs() throws Exception {
+        String topic = topic(1), id = name("txn");
+        try (Producer<String, String> p = transactional(id)) {
+            TransactionDescription told = transaction(id);
+            for (int i = 1; i <= 6; i++) {
+                p.beginTransaction();
+                send(p, topic, i, i + 1).get(0).get();
+                if (i % 3 == 0)
+                    p.abortTransaction();
+                else
+                    p.commitTransaction();
+                equal("producer", told.producerId(), transaction(id).producerId());
+                equal("epoch", told.producerEpoch() + i, transaction(id).producerEpoch());
+            }
+        }
+        equal("committed", List.of("1", "2", "4", "5"), values(topic, "read_committed"));
     }
 
     static void many() throws Exception {
