@@ -6,7 +6,8 @@
 Fetches kafka-clients, kafka-streams and rocksdbjni with Maven into build/suites/java-VERSION (once; the repository is whatever
 the user's Maven is set up with), starts a broker in a temporary folder and runs the program once for each Java, one after
 the other, each with a broker of its own.  `--broker kafka` plays the same to a real Kafka (kafka_peer.py), which has to pass
-everything: what is expected is what it does.  A check that MISSING names may fail on Millrace, and has to.  `--report`
+everything: what is expected is what it does.  Where the program asks for it the broker is killed with SIGKILL and started again.
+A check that MISSING names may fail on Millrace, and has to.  `--report`
 writes the section Java of docs/compatibility.md.  The last line is `N passed, N failed`.
 
 Needs Java 17 or later and Maven (tools/packages: `suites`).  Ends only processes that it started.
@@ -49,10 +50,16 @@ def play(broker, java, only):
     words = [*brokers.DIE_WITH_US, java, "-Xmx512m", "-XX:+UseSerialGC", "-Dlog4j2.configurationFile=" + work + "/log4j2.xml",
              "-cp", LIB + "/*", PROGRAM, "%s:%d" % (broker.host, broker.kafka_port), work + "/streams", *([only] if only else [])]
     lines = []
-    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as program:
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as program:
         budget = threading.Timer(SECONDS, program.kill)
         budget.start()
         for line in program.stdout:
+            if line == "! kill -9\n":
+                broker.kill9()
+                broker.start()
+                program.stdin.write("started\n")
+                program.stdin.flush()
+                continue
             lines.append(line.rstrip("\n"))
             print(lines[-1], flush=True)
         budget.cancel()

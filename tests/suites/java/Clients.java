@@ -1,3 +1,5 @@
+import java.io.BufferedReader;
+import java.io.InputStreamReader;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -35,12 +37,17 @@ import org.apache.kafka.clients.admin.Config;
 import org.apache.kafka.clients.admin.ConfigEntry;
 import org.apache.kafka.clients.admin.ConsumerGroupDescription;
 import org.apache.kafka.clients.admin.CreateTopicsOptions;
+import org.apache.kafka.clients.admin.DescribeClusterOptions;
+import org.apache.kafka.clients.admin.DescribeConfigsOptions;
+import org.apache.kafka.clients.admin.DescribeTopicsOptions;
 import org.apache.kafka.clients.admin.FeatureMetadata;
 import org.apache.kafka.clients.admin.GroupListing;
 import org.apache.kafka.clients.admin.ListConfigResourcesOptions;
+import org.apache.kafka.clients.admin.ListGroupsOptions;
 import org.apache.kafka.clients.admin.ListTransactionsOptions;
 import org.apache.kafka.clients.admin.LogDirDescription;
 import org.apache.kafka.clients.admin.MemberToRemove;
+import org.apache.kafka.clients.admin.NewPartitionReassignment;
 import org.apache.kafka.clients.admin.NewPartitions;
 import org.apache.kafka.clients.admin.NewTopic;
 import org.apache.kafka.clients.admin.OffsetSpec;
@@ -51,6 +58,7 @@ import org.apache.kafka.clients.admin.TopicDescription;
 import org.apache.kafka.clients.admin.TransactionDescription;
 import org.apache.kafka.clients.admin.TransactionListing;
 import org.apache.kafka.clients.admin.TransactionState;
+import org.apache.kafka.clients.consumer.CloseOptions;
 import org.apache.kafka.clients.consumer.CommitFailedException;
 import org.apache.kafka.clients.consumer.Consumer;
 import org.apache.kafka.clients.consumer.ConsumerGroupMetadata;
@@ -67,15 +75,19 @@ import org.apache.kafka.clients.producer.Producer;
 import org.apache.kafka.clients.producer.ProducerRecord;
 import org.apache.kafka.clients.producer.RecordMetadata;
 import org.apache.kafka.common.ClassicGroupState;
+import org.apache.kafka.common.ElectionType;
 import org.apache.kafka.common.GroupState;
 import org.apache.kafka.common.GroupType;
 import org.apache.kafka.common.KafkaException;
 import org.apache.kafka.common.Node;
 import org.apache.kafka.common.TopicCollection;
 import org.apache.kafka.common.TopicPartition;
+import org.apache.kafka.common.TopicPartitionReplica;
 import org.apache.kafka.common.Uuid;
 import org.apache.kafka.common.acl.AclBindingFilter;
+import org.apache.kafka.common.acl.AclOperation;
 import org.apache.kafka.common.config.ConfigResource;
+import org.apache.kafka.common.errors.ElectionNotNeededException;
 import org.apache.kafka.common.errors.GroupIdNotFoundException;
 import org.apache.kafka.common.errors.GroupNotEmptyException;
 import org.apache.kafka.common.errors.GroupSubscribedToTopicException;
@@ -83,8 +95,10 @@ import org.apache.kafka.common.errors.InvalidConfigurationException;
 import org.apache.kafka.common.errors.InvalidPartitionsException;
 import org.apache.kafka.common.errors.InvalidProducerEpochException;
 import org.apache.kafka.common.errors.InvalidRegularExpression;
+import org.apache.kafka.common.errors.InvalidReplicaAssignmentException;
 import org.apache.kafka.common.errors.InvalidTopicException;
 import org.apache.kafka.common.errors.InvalidTxnStateException;
+import org.apache.kafka.common.errors.NoReassignmentInProgressException;
 import org.apache.kafka.common.errors.OffsetOutOfRangeException;
 import org.apache.kafka.common.errors.ProducerFencedException;
 import org.apache.kafka.common.errors.RecordTooLargeException;
@@ -94,6 +108,7 @@ import org.apache.kafka.common.errors.TransactionalIdNotFoundException;
 import org.apache.kafka.common.errors.UnknownMemberIdException;
 import org.apache.kafka.common.errors.UnknownTopicOrPartitionException;
 import org.apache.kafka.common.header.internals.RecordHeader;
+import org.apache.kafka.common.quota.ClientQuotaFilter;
 import org.apache.kafka.common.serialization.LongDeserializer;
 import org.apache.kafka.common.serialization.Serdes;
 import org.apache.kafka.common.serialization.StringDeserializer;
@@ -135,6 +150,7 @@ public class Clients {
     static String only = "";
     static Admin admin;
     static int passed, failed, names;
+    static final BufferedReader commands = new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
 
     // ------------------------------------------------------------------------------------------------------- checking
     interface Body {
@@ -655,7 +671,7 @@ public class Clients {
         }
         List<String> got = new ArrayList<>();
         try (Consumer<String, String> c = consumer(Map.of("fetch.max.bytes", 50000, "max.partition.fetch.bytes", 5000,
-            "fetch.min.bytes", 20000, "check.crcs", true))) {
+            "fetch.min.bytes", 10000, "check.crcs", true))) {
             c.assign(partitions(topic));
             until("all came", () -> takes(c, got) != null && got.size() >= 3000);
         }
@@ -669,6 +685,11 @@ public class Clients {
         check("admin create, describe, list and delete topics", Clients::topics);
         check("admin topics that cannot be", Clients::badTopics);
         check("admin createPartitions", Clients::grow);
+        check("admin describeMetadataQuorum", Clients::quorum);
+        check("admin elections, reassignments, quotas: there is one broker", Clients::alone);
+        check("admin operations that are allowed", Clients::operations);
+        check("admin describe configs with synonyms and documentation", Clients::synonyms);
+        check("admin list groups by type and state", Clients::groupsBy);
         check("admin describe and alter configs of a topic", Clients::topicConfigs);
         check("admin describe configs of the broker", Clients::brokerConfigs);
         check("admin listOffsets", Clients::listOffsets);
@@ -692,6 +713,81 @@ public class Clients {
         equal("address", server, node.host() + ":" + node.port());
         equal("controller", node.id(), told.controller().get().id());
         yes("an id of the cluster", !told.clusterId().get().isEmpty());
+    }
+
+    static void quorum() throws Exception {
+        var told = admin.describeMetadataQuorum().quorumInfo().get();
+        int id = admin.describeCluster().controller().get().id();
+        equal("leader", id, told.leaderId());
+        equal("voters", List.of(id), told.voters().stream().map(v -> v.replicaId()).toList());
+        equal("nodes", Set.of(id), told.nodes().keySet());
+        equal("observers", List.of(), told.observers());
+    }
+
+    static void alone() throws Exception {
+        String topic = topic(2);
+        TopicPartition part = new TopicPartition(topic, 0);
+        int id = described(topic).partitions().get(0).leader().id();
+        var elected = admin.electLeaders(ElectionType.PREFERRED, Set.of(part)).partitions().get();
+        yes("nothing to elect: " + elected, elected.get(part).get() instanceof ElectionNotNeededException);
+        var all = admin.electLeaders(ElectionType.PREFERRED, null).partitions().get();
+        yes("nor elsewhere: " + all, all.values().stream().allMatch(Optional::isEmpty));
+        equal("reassignments", Map.of(), admin.listPartitionReassignments().reassignments().get());
+        equal("of one", Map.of(), admin.listPartitionReassignments(Set.of(part)).reassignments().get());
+        admin.alterPartitionReassignments(Map.of(part, Optional.of(new NewPartitionReassignment(List.of(id))))).all().get();
+        fails("a broker that is not there", () -> admin.alterPartitionReassignments(
+            Map.of(part, Optional.of(new NewPartitionReassignment(List.of(77))))).all(), InvalidReplicaAssignmentException.class);
+        fails("nothing to cancel", () -> admin.alterPartitionReassignments(Map.of(part, Optional.empty())).all(),
+            NoReassignmentInProgressException.class);
+        equal("quotas", Map.of(), admin.describeClientQuotas(ClientQuotaFilter.all()).entities().get());
+        var replica = new TopicPartitionReplica(topic, 0, id);
+        yes("a folder", admin.describeReplicaLogDirs(List.of(replica)).all().get().get(replica).getCurrentReplicaLogDir() != null);
+    }
+
+    static void operations() throws Exception {
+        String topic = topic(1);
+        var cluster = admin.describeCluster(new DescribeClusterOptions().includeAuthorizedOperations(true)).authorizedOperations().get();
+        yes("of the cluster: " + cluster, cluster.containsAll(Set.of(AclOperation.CREATE, AclOperation.DESCRIBE)));
+        var told = admin.describeTopics(List.of(topic), new DescribeTopicsOptions().includeAuthorizedOperations(true)).allTopicNames().get();
+        equal("of the topic", Set.of(AclOperation.READ, AclOperation.WRITE, AclOperation.CREATE, AclOperation.DELETE, AclOperation.ALTER,
+            AclOperation.DESCRIBE, AclOperation.DESCRIBE_CONFIGS, AclOperation.ALTER_CONFIGS), told.get(topic).authorizedOperations());
+    }
+
+    static void synonyms() throws Exception {
+        String topic = topic(1, "retention.ms", "3600000");
+        ConfigResource r = new ConfigResource(ConfigResource.Type.TOPIC, topic);
+        Config told = admin.describeConfigs(List.of(r), new DescribeConfigsOptions().includeSynonyms(true).includeDocumentation(true))
+            .all().get().get(r);
+        for (ConfigEntry e : told.entries()) {
+            yes(e.name() + " is explained", !e.documentation().isEmpty());
+            yes(e.name() + " has a type", e.type() != ConfigEntry.ConfigType.UNKNOWN);
+        }
+        var all = told.get("retention.ms").synonyms();
+        equal("first", List.of("retention.ms", "3600000"), List.of(all.get(0).name(), all.get(0).value()));
+        all = told.get("segment.bytes").synonyms();
+        equal("the broker's name of it", "log.segment.bytes", all.get(0).name());
+        equal("its source", ConfigEntry.ConfigSource.DEFAULT_CONFIG, all.get(0).source());
+    }
+
+    static void groupsBy() throws Exception {
+        String topic = topic(1), classic = name("group"), consumer = name("group");
+        try (Consumer<String, String> a = member(classic, CLASSIC); Consumer<String, String> b = member(consumer, CONSUMER)) {
+            a.subscribe(List.of(topic));
+            b.subscribe(List.of(topic));
+            List<String> got = new ArrayList<>();
+            until("both have it", () -> takes(a, got).assignment().size() == 1 & takes(b, got).assignment().size() == 1);
+            for (var type : Map.of(GroupType.CLASSIC, classic, GroupType.CONSUMER, consumer).entrySet()) {
+                var by = new ListGroupsOptions().withTypes(Set.of(type.getKey())).inGroupStates(Set.of(GroupState.STABLE));
+                Set<String> told = admin.listGroups(by).all().get().stream().map(GroupListing::groupId).collect(Collectors.toSet());
+                yes("by " + type + ": " + told, told.contains(type.getValue()) && !(told.contains(classic) && told.contains(consumer)));
+            }
+            var empty = new ListGroupsOptions().inGroupStates(Set.of(GroupState.EMPTY));
+            yes("not among the empty ones", admin.listGroups(empty).all().get().stream().noneMatch(
+                g -> g.groupId().equals(classic) || g.groupId().equals(consumer)));
+            Set<String> both = admin.listGroups(ListGroupsOptions.forConsumerGroups()).all().get().stream()
+                .map(GroupListing::groupId).collect(Collectors.toSet());
+            yes("both are of consumers", both.containsAll(Set.of(classic, consumer)));
+        }
     }
 
     static void features() throws Exception {
@@ -1328,16 +1424,20 @@ public class Clients {
         } finally {
             two.close();
         }
+        counted(output, expected);
+        Set<String> internal = admin.listTopics().names().get().stream().filter(t -> t.startsWith(application)).collect(Collectors.toSet());
+        equal("topics of its own", Set.of(application + "-counts-changelog", application + "-counts-repartition"), internal);
+        equal("a changelog is compacted", "compact",
+            configOf(ConfigResource.Type.TOPIC, application + "-counts-changelog").get("cleanup.policy").value());
+    }
+
+    static void counted(String output, Map<String, Long> expected) throws Exception {
         Map<String, List<Long>> got = new TreeMap<>();
         for (KeyValue<String, Long> r : counts(output))
             got.computeIfAbsent(r.key, k -> new ArrayList<>()).add(r.value);
         equal("words", expected.keySet(), got.keySet());
         for (String word : got.keySet())
             equal("counts of " + word, LongStream.rangeClosed(1, expected.get(word)).boxed().toList(), got.get(word));
-        Set<String> internal = admin.listTopics().names().get().stream().filter(t -> t.startsWith(application)).collect(Collectors.toSet());
-        equal("topics of its own", Set.of(application + "-counts-changelog", application + "-counts-repartition"), internal);
-        equal("a changelog is compacted", "compact",
-            configOf(ConfigResource.Type.TOPIC, application + "-counts-changelog").get("cleanup.policy").value());
     }
 
     static void lines(String topic, Map<String, Long> expected, int count) throws Exception {
@@ -1398,6 +1498,142 @@ public class Clients {
         return got;
     }
 
+    // --------------------------------------------------------------------------------------------- kill -9 of the broker
+    static void killed() {
+        check("killed broker: idempotent producer and groups go on", Clients::killedGroups);
+        check("killed broker: transactions are whole, and their offsets with them", Clients::killedTransactions);
+        check("killed broker: streams word count with exactly_once_v2", Clients::killedStreams);
+    }
+
+    /** Who runs this program ends the broker with SIGKILL, starts it again and says so. */
+    static void kill() throws Exception {
+        System.out.println("! kill -9");
+        System.out.flush();
+        String line = commands.readLine();
+        yes("it was started again, and not: " + line, "started".equals(line));
+    }
+
+    /** One thread sends all the time, three members read; each record comes once in the partition and at least once to a member. */
+    static void killedGroups() throws Exception {
+        String topic = topic(4);
+        List<Map<String, Object>> ways = List.of(CLASSIC, COOPERATIVE, CONSUMER);
+        List<String> groups = ways.stream().map(w -> name("group")).toList();
+        List<Set<String>> got = ways.stream().map(w -> (Set<String>) new HashSet<String>()).toList();
+        List<Consumer<String, String>> all = new ArrayList<>();
+        int count = 6000;
+        FutureTask<Void> sending = new FutureTask<>(() -> {
+            try (Producer<String, String> p = producer(Map.of("batch.size", 500, "linger.ms", 0))) {
+                for (int from = 0; from < count; from += 20)
+                    for (Future<RecordMetadata> f : send(p, topic, from, from + 20))
+                        f.get();
+            }
+            return null;
+        });
+        try {
+            for (int i = 0; i < ways.size(); i++) {
+                Consumer<String, String> c = member(groups.get(i), ways.get(i));
+                all.add(c);
+                c.subscribe(List.of(topic));
+            }
+            new Thread(sending).start();
+            for (int kills = 1; kills <= 3; kills++) {
+                int enough = kills * count / 6;
+                until("a part came", () -> polled(all, got).stream().anyMatch(s -> s.size() >= enough));
+                kill();
+            }
+            until("all came to each", () -> polled(all, got).stream().allMatch(s -> s.size() == count));
+            sending.get(LONGEST_S, TimeUnit.SECONDS);
+        } finally {
+            all.forEach(c -> c.close(CloseOptions.timeout(Duration.ZERO)));
+        }
+        equal("each once in the topic", numbers(0, count), sorted(values(topic, "read_uncommitted")));
+    }
+
+    static List<Set<String>> polled(List<Consumer<String, String>> all, List<Set<String>> got) {
+        for (int i = 0; i < all.size(); i++) {
+            Set<String> into = got.get(i);
+            all.get(i).poll(Duration.ofMillis(10)).forEach(r -> into.add(r.value()));
+        }
+        return got;
+    }
+
+    /** From one topic to another in transactions, with the broker killed in the middle of some, before and while they end. */
+    static void killedTransactions() throws Exception {
+        String from = topic(2), to = topic(2), group = name("group"), id = name("txn");
+        write(from, 0, 1000);
+        Producer<String, String> p = null;
+        int done = 0, tries = 0, kills = 0;
+        try (Consumer<String, String> c = member(group, CLASSIC, "enable.auto.commit", false, "max.poll.records", 20,
+            "isolation.level", "read_committed", "session.timeout.ms", 10000)) {
+            c.subscribe(List.of(from));
+            long end = System.nanoTime() + TimeUnit.SECONDS.toNanos(2 * LONGEST_S);
+            while (done < 1000) {
+                yes("1000 within two minutes, not " + done + " after " + kills + " kills", System.nanoTime() < end);
+                if (p == null)
+                    p = transactional(id);
+                var records = c.poll(POLL);
+                if (records.isEmpty())
+                    continue;
+                try {
+                    p.beginTransaction();
+                    Map<TopicPartition, OffsetAndMetadata> offsets = new HashMap<>();
+                    List<Future<RecordMetadata>> sent = new ArrayList<>();
+                    for (ConsumerRecord<String, String> r : records) {
+                        sent.add(p.send(new ProducerRecord<>(to, r.partition(), r.key(), r.value())));
+                        offsets.put(new TopicPartition(from, r.partition()), new OffsetAndMetadata(r.offset() + 1));
+                    }
+                    p.sendOffsetsToTransaction(offsets, c.groupMetadata());
+                    if (++tries % 8 == 3) {
+                        if (tries % 16 == 3)
+                            p.flush();
+                        kills++;
+                        kill();
+                    }
+                    p.commitTransaction();
+                } catch (KafkaException e) { // what a program does then: another producer, and back to what is committed
+                    p.close(Duration.ZERO);
+                    p = null;
+                }
+                // a commit that failed may be one for whose answer nobody waited: what is committed says it
+                Producer<String, String> next = p;
+                if (next == null)
+                    p = transactional(id); // ends what was open
+                long sum = 0;
+                Map<TopicPartition, OffsetAndMetadata> commits = c.committed(new HashSet<>(partitions(from)));
+                for (TopicPartition part : partitions(from)) {
+                    long at = commits.get(part) == null ? 0 : commits.get(part).offset();
+                    sum += at;
+                    if (next == null && c.assignment().contains(part))
+                        c.seek(part, at);
+                }
+                done = (int) sum;
+            }
+        } finally {
+            if (p != null)
+                p.close(Duration.ZERO);
+        }
+        yes("several kills: " + kills, kills >= 4);
+        equal("each once", numbers(0, 1000), sorted(values(to, "read_committed")));
+    }
+
+    static void killedStreams() throws Exception {
+        String input = topic(3), output = topic(2), application = name("streams");
+        Map<String, Long> expected = new TreeMap<>();
+        try (KafkaStreams streams = running(application, input, output, "killed")) {
+            for (int kills = 1; kills <= 3; kills++) {
+                lines(input, expected, 500);
+                long all = expected.values().stream().mapToLong(n -> n).sum();
+                until("a part is counted", () -> total(output) > all - 800);
+                kill();
+            }
+            lines(input, expected, 500);
+            long all = expected.values().stream().mapToLong(n -> n).sum();
+            until("all " + all + " are counted", () -> total(output) >= all);
+            until("the store has it", () -> expected.equals(store(streams)));
+        }
+        counted(output, expected);
+    }
+
     // ------------------------------------------------------------------------------------------------------------ main
     public static void main(String[] args) throws Exception {
         server = args[0];
@@ -1413,6 +1649,7 @@ public class Clients {
             admins();
             transactions();
             streams();
+            killed();
         }
         System.out.println(passed + " passed, " + failed + " failed");
         System.exit(failed == 0 ? 0 : 1);
