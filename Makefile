@@ -105,7 +105,7 @@ BINARY += $(if $(wildcard $(MAIN)),build/millrace)
 endif
 
 # ----------------------------------------------------------------------------------------------------------- targets
-.PHONY: all help flow crash power power-replay soak suites kafka kafka-golden history cage limits mutants unit unit-build programs test bench bench-kafka tidy format coverage install uninstall clean
+.PHONY: all help flow crash power power-replay soak suites kafka kafka-golden java history cage limits mutants unit unit-build programs test bench bench-kafka tidy format coverage install uninstall clean
 .PHONY: fuzz-build fuzz-smoke fuzz-coverage version FORCE
 
 all: $(LIBRARY) $(BINARY)  ## build the broker (default): build/millrace, or build/FLAVOUR/millrace with FLAVOUR=...
@@ -173,6 +173,9 @@ kafka:  ## a real Kafka on port KAFKA_PORT (9092) until Ctrl-C, to try things ag
 
 kafka-golden:  ## play the rows of tests/clients/kafka_cases*.py to a real Kafka and record its answers (needs Java and Maven)
 	tests/clients/kafka_rows.py --record
+
+java: all  ## Apache Kafka's own Java clients and Streams against it, with each of JAVA (java); writes docs/compatibility.md (needs a JDK, Maven)
+	tests/suites/java_clients.py --report --java $(or $(JAVA),java)
 
 asan ubsan tsan cov:  ## build that flavour
 	@$(MAKE) --no-print-directory FLAVOUR=$@ all unit-build programs

@@ -15,7 +15,7 @@
 #define DEPTH_LIMIT 500u
 #define HEAP_LIMIT_KIB 256u
 
-bool pattern_make(struct pattern *ret, struct slice text, char *error, size_t error_len)
+static bool compile(struct pattern *ret, struct slice text, uint32_t options, char *error, size_t error_len)
 {
     struct pattern p = {0};
     if (!slice_keep(&p.text, text)) {
@@ -25,7 +25,7 @@ bool pattern_make(struct pattern *ret, struct slice text, char *error, size_t er
     if (text.len) {
         int code = 0;
         PCRE2_SIZE offset = 0;
-        p.code = pcre2_compile(p.text.ptr, p.text.len, 0, &code, &offset, NULL);
+        p.code = pcre2_compile(p.text.ptr, p.text.len, options, &code, &offset, NULL);
         if (!p.code) {
             PCRE2_UCHAR message[128];
             pcre2_get_error_message(code, message, sizeof message);
@@ -37,6 +37,17 @@ bool pattern_make(struct pattern *ret, struct slice text, char *error, size_t er
     }
     *ret = p;
     return true;
+}
+
+bool pattern_make(struct pattern *ret, struct slice text, char *error, size_t error_len)
+{
+    return compile(ret, text, 0, error, error_len);
+}
+
+bool pattern_make_whole(struct pattern *ret, struct slice text)
+{
+    char why[200]; /* Kafka's clients have no place for it */
+    return compile(ret, text, PCRE2_ANCHORED | PCRE2_ENDANCHORED, why, sizeof why);
 }
 
 void pattern_drop(struct pattern *pattern)

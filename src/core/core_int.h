@@ -731,6 +731,7 @@ MUST_USE bool topic_permission_put(struct broker *b, struct user *user, struct v
 struct permission *permission_find(struct user *user, struct vhost *vhost, const struct slice *topic_exchange);
 void permission_delete(struct broker *b, struct permission *permission);
 MUST_USE bool pattern_make(struct pattern *ret, struct slice text, char *error, size_t error_len);
+MUST_USE bool pattern_make_whole(struct pattern *ret, struct slice text); /* one that has to match the whole subject */
 void pattern_drop(struct pattern *pattern);
 bool pattern_matches(const struct pattern *pattern, struct slice subject);
 

@@ -138,6 +138,17 @@ static void gone(struct broker *b, struct assignee *c)
     (void)!group_log(b, g); /* without memory: a restart finds the group as one that had consumers */
 }
 
+enum group_error assignee_remove(struct broker *b, struct group *g, struct slice id, struct slice instance)
+{
+    struct assignee *c = instance.len ? find_instance(g, instance) : find(g, id);
+    if (!c)
+        return GROUP_ERR_UNKNOWN_MEMBER;
+    if (id.len && !slice_equal(c->id, id))
+        return GROUP_ERR_FENCED;
+    gone(b, c);
+    return GROUP_OK;
+}
+
 static void session_late(void *arg, struct timer *timer)
 {
     gone(arg, CONTAINER_OF(timer, struct assignee, session));
@@ -552,7 +563,7 @@ static struct answer *described(const struct group *g)
         writer_str8(&w, c->host);
         writer_u32(&w, c->epoch);
         writer_str32(&w, c->named);
-        writer_str32(&w, c->pattern.code ? slice_of(c->pattern.text.ptr + 4, c->pattern.text.len - 6) : none);
+        writer_str32(&w, c->pattern.code ? c->pattern.text : none);
         put_portions(&w, &c->assigned);
         put_portions(&w, &c->target);
     }

@@ -274,6 +274,8 @@ static void patterns(void **state)
     assert_string_equal(has(&a), "0");
     c.pattern = "s(";
     assert_int_equal(ask_share(rig, &c), GROUP_ERR_INVALID);
+    c.pattern = "s)|(x"; /* no more than one */
+    assert_int_equal(ask_share(rig, &c), GROUP_ERR_INVALID);
     assert_int_equal(the_group(rig, "g")->assignee_count, 1);
     end(rig);
 }
@@ -360,6 +362,40 @@ static void static_members(void **state)
     skip_ms(rig, 20000); /* it does not come back */
     assert_int_equal(ask_share(rig, &c), GROUP_OK);
     assert_int_equal(c.count, 4);
+    end(rig);
+}
+
+/* By an administrator, who knows the instance, the id or both. */
+static void members_are_removed(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    (void)declare_stream(rig, "s", 4);
+    struct taker a = taker("a", "s"), c = taker("c", "s"), d = taker("d", "s");
+    struct member_words admin = {.session = 1, .group = "g"};
+    a.as.instance = "i";
+    c.as.instance = "k";
+    assert_int_equal(ask_share(rig, &a), GROUP_OK);
+    assert_int_equal(ask_share(rig, &c), GROUP_OK);
+    assert_int_equal(ask_share(rig, &d), GROUP_OK);
+    assert_int_equal(leave(rig, &admin), GROUP_ERR_UNKNOWN_MEMBER);
+    admin.instance = "none";
+    assert_int_equal(leave(rig, &admin), GROUP_ERR_UNKNOWN_MEMBER);
+    admin.instance = "i";
+    snprintf(admin.id, sizeof admin.id, "c");
+    assert_int_equal(leave(rig, &admin), GROUP_ERR_FENCED);
+    assert_int_equal(leave(rig, &a.as), GROUP_OK);
+    assert_int_equal(leave(rig, &a.as), GROUP_ERR_UNKNOWN_MEMBER);
+    assert_int_equal(ask_share_at(rig, &a, a.epoch), GROUP_ERR_UNKNOWN_MEMBER);
+    assert_int_equal(leave(rig, &d.as), GROUP_OK);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(ask_share(rig, &c), GROUP_OK);
+    assert_string_equal(has(&c), "0 1 2 3");
+    assert_int_equal(ask_share_at(rig, &c, GROUP_EPOCH_AWAY), GROUP_OK);
+    admin.instance = "k";
+    admin.id[0] = '\0';
+    assert_int_equal(leave(rig, &admin), GROUP_OK);
+    assert_int_equal(state_of(rig), GROUP_EMPTY);
     end(rig);
 }
 
@@ -530,6 +566,7 @@ int main(void)
         cmocka_unit_test(topics_change),
         cmocka_unit_test(assignors),
         cmocka_unit_test(static_members),
+        cmocka_unit_test(members_are_removed),
         cmocka_unit_test(restarts),
         cmocka_unit_test(memory_is_refused),
         cmocka_unit_test(random_walks),

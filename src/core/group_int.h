@@ -165,6 +165,7 @@ void topics_drop(struct broker *b, struct assignee *c);
 
 /* ---- group_consumer.c ---- */
 void assignee_free(struct broker *b, struct assignee *c);
+enum group_error assignee_remove(struct broker *b, struct group *g, struct slice id, struct slice instance);
 size_t assignee_bytes(const struct assignee *c);
 /* Who says to be one: unknown, fenced because another process has its instance's name, or this one. */
 enum group_error assignee_check(const struct group *g, const struct command *c, struct assignee **ret);

@@ -141,14 +141,15 @@ void do_group_beat(struct broker *b, struct peer *peer, struct channel *ch, stru
 
 /* ---- LEAVE ---- */
 
-/* An administrator names the instance only. A pending member was none yet, so no round begins for it. */
+/* An administrator names the instance only, and may name consumers, who leave with CONSUME themselves. A pending member was none yet,
+ * so no round begins for it. */
 static enum group_error leave(struct broker *b, struct group *g, struct slice id, struct slice instance)
 {
     struct member *m = instance.len ? member_of_instance(g, instance) : member_find(&g->pending, id);
     if (!m && !instance.len)
         m = member_find(&g->members, id);
     if (!m)
-        return GROUP_ERR_UNKNOWN_MEMBER;
+        return assignee_remove(b, g, id, instance);
     if (id.len && !slice_equal(m->id, id))
         return GROUP_ERR_FENCED;
     member_free(b, m);

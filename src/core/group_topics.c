@@ -71,16 +71,10 @@ static void set(struct broker *b, struct slice *to, struct slice from)
 enum group_error topics_subscribe(struct broker *b, struct assignee *c, const struct slice *names,
                                   const struct slice *pattern, bool *ret_changed)
 {
-    char whole[NAME_MAX_BYTES + 16], why[200];
     struct pattern fresh = {0};
     struct slice named, topics;
-    if (pattern && pattern->len > NAME_MAX_BYTES)
+    if (pattern && (pattern->len > NAME_MAX_BYTES || !pattern_make_whole(&fresh, *pattern)))
         return GROUP_ERR_INVALID;
-    if (pattern && pattern->len) {
-        int len = snprintf(whole, sizeof whole, "^(?:%.*s)$", SLICE_ARG(*pattern));
-        if (!pattern_make(&fresh, slice_of(whole, (size_t)len), why, sizeof why))
-            return GROUP_ERR_INVALID;
-    }
     const struct pattern *as = pattern ? &fresh : &c->pattern;
     bool kept = group_keep(b, &named, names ? *names : c->named);
     if (!kept || !match(b, c->group, named, as, &topics)) {

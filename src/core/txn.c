@@ -654,11 +654,12 @@ static bool list_named(struct broker *b, struct peer *peer, struct slice names, 
     return true;
 }
 
-static bool list_all(struct broker *b, struct peer *peer, struct buffer *rows)
+static bool list_all(struct broker *b, struct peer *peer, const struct pattern *pattern, struct buffer *rows)
 {
     uint32_t count = 0;
     MAP_EACH(&peer->vhost->txns, struct txn, t)
-    if (count < TXN_ROWS_MAX && txn_may_use(b, peer, t->name)) {
+    if (count < TXN_ROWS_MAX && (!pattern->code || pattern_matches(pattern, t->name)) &&
+        txn_may_use(b, peer, t->name)) {
         count++;
         if (!put_row(rows, t))
             return false;
@@ -669,13 +670,18 @@ static bool list_all(struct broker *b, struct peer *peer, struct buffer *rows)
 void do_txn_list(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
 {
     struct buffer rows = {.limit = 64u << 20};
+    struct pattern pattern = {0};
     struct answer *said = NULL;
     (void)ch;
-    bool ok = peer->state == PEER_ENTERED &&
-              (c->ask->other.len ? list_named(b, peer, c->ask->other, &rows) : list_all(b, peer, &rows));
+    bool good = pattern_make_whole(&pattern, c->ask->name), ok = peer->state == PEER_ENTERED;
+    if (ok && good)
+        ok = c->ask->other.len ? list_named(b, peer, c->ask->other, &rows) : list_all(b, peer, &pattern, &rows);
     if (ok)
         said = answer_new((struct slice){0}, (struct slice){0}, slice_of(rows.bytes, rows.len));
+    if (said)
+        said->number = good ? TXN_DONE : TXN_BAD_NAME;
     buffer_fini(&rows);
+    pattern_drop(&pattern);
     struct effect *e = effect_push(b, peer, EFF_ANSWER, 0);
     e->origin = c->origin;
     e->answer = said;

@@ -860,6 +860,20 @@ static void listing(void **state)
     while (txn_row_next(&r, &row))
         count++;
     assert_int_equal(count, 2);
+    const struct {
+        const char *pattern;
+        enum txn_result result;
+        unsigned count;
+    } patterns[] = {{"a", TXN_DONE, 1},  {"[ab]", TXN_DONE, 2},   {".*", TXN_DONE, 2},       {"", TXN_DONE, 2},
+                    {"x?", TXN_DONE, 0}, {"(b", TXN_BAD_NAME, 0}, {"a)|(b", TXN_BAD_NAME, 0}};
+    for (size_t i = 0; i < ARRAY_LEN(patterns); i++) {
+        assert_int_equal(ask(rig, CMD_TXN_LIST, patterns[i].pattern, (struct slice){0}, 0, 0).result,
+                         patterns[i].result);
+        r = reader_of(rig_nth(rig, EFF_ANSWER, 0)->answer->fields);
+        for (count = 0; txn_row_next(&r, &row);)
+            count++;
+        assert_int_equal(count, patterns[i].count);
+    }
     end(rig);
 }
 

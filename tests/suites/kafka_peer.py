@@ -31,15 +31,15 @@ VERSION, LOGGER = "4.3.1", "2.25.4"
 JARS = "91e99fe3638473b79edb85486d60766c1fa601393f2dfcd04249610ae13ee4f1"
 WORK = os.path.join(ROOT, "build", "suites")
 LIB = os.path.join(WORK, "kafka-" + VERSION)
+PACKAGES = (("org.apache.kafka", "kafka_2.13", VERSION), ("org.apache.logging.log4j", "log4j-slf4j-impl", LOGGER))
 POM = """<project xmlns="http://maven.apache.org/POM/4.0.0">
  <modelVersion>4.0.0</modelVersion><groupId>millrace</groupId><artifactId>kafka-peer</artifactId><version>1</version>
  <packaging>pom</packaging>
  <dependencies>
-  <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>%s</version></dependency>
-  <dependency><groupId>org.apache.logging.log4j</groupId><artifactId>log4j-slf4j-impl</artifactId><version>%s</version></dependency>
- </dependencies>
+%s </dependencies>
 </project>
-""" % (VERSION, LOGGER)
+"""
+DEPENDENCY = "  <dependency><groupId>%s</groupId><artifactId>%s</artifactId><version>%s</version></dependency>\n"
 # Starting is most of what a test waits for: the quick compiler and the simplest collector.
 JAVA = ("java", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 PROPERTIES = """process.roles=broker,controller
@@ -66,32 +66,32 @@ LOG4J = """<Configuration><Appenders><Console name="out"><PatternLayout pattern=
 """
 
 
-def digest():
+def digest(lib):
     """One sha256 for all that Maven brought."""
     whole = hashlib.sha256()
-    for name in sorted(os.listdir(LIB)):
+    for name in sorted(os.listdir(lib)):
         if name.endswith(".jar"):
-            with open(os.path.join(LIB, name), "rb") as jar:
+            with open(os.path.join(lib, name), "rb") as jar:
                 whole.update(("%s %s\n" % (name, hashlib.sha256(jar.read()).hexdigest())).encode())
     return whole.hexdigest()
 
 
-def fetch():
-    """The jars, once; they are checked every time."""
-    os.makedirs(LIB, exist_ok=True)
-    if not os.path.exists(LIB + "/ready"):
-        with open(LIB + "/pom.xml", "w", encoding="utf-8") as pom:
-            pom.write(POM)
+def fetch(lib=LIB, packages=PACKAGES, jars=JARS):
+    """The jars of these packages and of all they need, once; they are checked every time."""
+    os.makedirs(lib, exist_ok=True)
+    if not os.path.exists(lib + "/ready"):
+        with open(lib + "/pom.xml", "w", encoding="utf-8") as pom:
+            pom.write(POM % "".join(DEPENDENCY % one for one in packages))
         try:
-            done = subprocess.run(["mvn", "-q", "-B", "-f", LIB + "/pom.xml", "dependency:copy-dependencies", "-DoutputDirectory=" + LIB],
+            done = subprocess.run(["mvn", "-q", "-B", "-f", lib + "/pom.xml", "dependency:copy-dependencies", "-DoutputDirectory=" + lib],
                                   stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
         except OSError as why:
             raise brokers.StartError("Maven is needed for a real Kafka (Debian: maven): %s" % why) from why
         if done.returncode:
             raise brokers.StartError("Maven could not fetch Kafka %s:\n%s" % (VERSION, done.stdout[-2000:]))
-        open(LIB + "/ready", "w").close()
-    if digest() != JARS:
-        raise brokers.StartError("the jars in %s are not those that this file names: %s" % (LIB, digest()))
+        open(lib + "/ready", "w").close()
+    if digest(lib) != jars:
+        raise brokers.StartError("the jars in %s are not those that this file names: %s" % (lib, digest(lib)))
 
 
 def answers(port):

@@ -1,5 +1,5 @@
 /* What a Kafka of one broker without an authorizer answers to who asks for more: lists of access rights, leaders to be elected,
- * partitions to be moved, quotas. Nothing here changes anything; tools that ask for it at their start go on.
+ * partitions to be moved, quotas, the quorum. Nothing here changes anything; tools that ask for it at their start go on.
  *
  * Rights are AMQP's permissions, which these requests cannot say: SECURITY_DISABLED, as of a Kafka that keeps none.
  */
@@ -61,6 +61,76 @@ static enum kafka_progress describe_client_quotas_go(struct kafka *k, struct kaf
 }
 
 const struct kafka_handler kafka_on_describe_client_quotas = {.go = describe_client_quotas_go};
+
+/* ---- the quorum: the controller that Metadata names is this broker, and the only voter ---- */
+
+#define QUORUM_TOPIC                                                                                                   \
+    "__cluster_metadata" /* Kafka's log of what a cluster is; there is none here, so it has no records */
+
+static bool say_voter(struct kafka *k, struct kafka_request *r, struct kafka_describe_quorum_response_partition *said)
+{
+    struct kafka_describe_quorum_response_replica_state *voter = kafka_room(k, r, 1, sizeof *voter);
+    if (!voter)
+        return false;
+    wall_t now = k->options->wall(k->options->wall_arg);
+    *voter = (struct kafka_describe_quorum_response_replica_state){
+        .replica_id = k->options->node_id, .last_fetch_timestamp = now, .last_caught_up_timestamp = now};
+    memcpy(voter->replica_directory_id.bytes, k->options->uuid, 8);
+    said->leader_id = k->options->node_id;
+    said->current_voters.at = voter;
+    said->current_voters.count = 1;
+    return true;
+}
+
+static bool say_quorum_topic(struct kafka *k, struct kafka_request *r,
+                             const struct kafka_describe_quorum_request_topic *asked,
+                             struct kafka_describe_quorum_response_topic *said)
+{
+    size_t count = asked->partitions.count > 0 ? (size_t)asked->partitions.count : 0;
+    said->topic_name = asked->topic_name;
+    said->partitions.at = kafka_more_room(k, r, count, sizeof *said->partitions.at);
+    for (size_t i = 0; said->partitions.at && i < count; i++) {
+        struct kafka_describe_quorum_response_partition *one = &said->partitions.at[said->partitions.count++];
+        *one = (struct kafka_describe_quorum_response_partition){.partition_index =
+                                                                     asked->partitions.at[i].partition_index};
+        if (!slice_is(asked->topic_name, QUORUM_TOPIC) || one->partition_index != 0)
+            one->error_code = KAFKA_ERR_UNKNOWN_TOPIC_OR_PARTITION;
+        else if (!say_voter(k, r, one))
+            return false;
+    }
+    return kafka_live(k);
+}
+
+static void say_quorum_node(struct kafka *k, struct kafka_request *r, struct kafka_describe_quorum_response *said)
+{
+    struct kafka_describe_quorum_response_listener *listener = kafka_room(k, r, 1, sizeof *listener);
+    said->nodes.at = listener ? kafka_room(k, r, 1, sizeof *said->nodes.at) : NULL;
+    if (!said->nodes.at)
+        return;
+    *listener = (struct kafka_describe_quorum_response_listener){slice_str("CONTROLLER"), kafka_advertised_host(k),
+                                                                 (uint16_t)kafka_advertised_port(k)};
+    said->nodes.count = 1;
+    said->nodes.at[0] =
+        (struct kafka_describe_quorum_response_node){.node_id = k->options->node_id, .listeners = {listener, 1}};
+}
+
+static enum kafka_progress describe_quorum_go(struct kafka *k, struct kafka_request *r)
+{
+    const struct kafka_describe_quorum_request *asked = r->message;
+    struct kafka_describe_quorum_response *said = r->response;
+    size_t count = asked->topics.count > 0 ? (size_t)asked->topics.count : 0;
+    said->topics.at = kafka_more_room(k, r, count, sizeof *said->topics.at);
+    for (size_t i = 0; said->topics.at && i < count; i++) {
+        said->topics.at[i] = (struct kafka_describe_quorum_response_topic){0};
+        said->topics.count++;
+        if (!say_quorum_topic(k, r, &asked->topics.at[i], &said->topics.at[i]))
+            break;
+    }
+    say_quorum_node(k, r, said);
+    return KAFKA_SENT;
+}
+
+const struct kafka_handler kafka_on_describe_quorum = {.go = describe_quorum_go};
 
 /* ---- leaders and moves: the topics that are asked for are looked at ---- */
 

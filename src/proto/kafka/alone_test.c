@@ -23,6 +23,30 @@ static void rights_are_not_kept_here(void **state)
     krig_free(k);
 }
 
+static void the_quorum_is_this_broker(void **state)
+{
+    (void)state;
+    struct krig *k = krig_ready();
+    struct kafka_describe_quorum_request_partition parts[] = {{0}, {1}};
+    struct kafka_describe_quorum_request_topic topics[] = {{slice_str("__cluster_metadata"), {parts, 2}},
+                                                           {slice_str("t"), {parts, 1}}};
+    for (uint8_t version = 0; version <= 2; version++) {
+        const struct kafka_describe_quorum_response *said = KASK(k, describe_quorum, version, .topics = {topics, 2});
+        assert_int_equal(said->error_code, 0);
+        assert_int_equal(said->topics.count, 2);
+        const struct kafka_describe_quorum_response_partition *of = said->topics.at[0].partitions.at;
+        assert_int_equal(of[0].error_code, 0);
+        assert_int_equal(of[0].leader_id, k->options.node_id);
+        assert_int_equal(of[0].current_voters.count, 1);
+        assert_int_equal(of[0].current_voters.at[0].replica_id, k->options.node_id);
+        assert_int_equal(of[0].observers.count, 0);
+        assert_int_equal(of[1].error_code, KAFKA_ERR_UNKNOWN_TOPIC_OR_PARTITION);
+        assert_int_equal(said->topics.at[1].partitions.at[0].error_code, KAFKA_ERR_UNKNOWN_TOPIC_OR_PARTITION);
+        assert_int_equal(said->nodes.count, version >= 2);
+    }
+    krig_free(k);
+}
+
 static void leaders_stay(void **state)
 {
     (void)state;
@@ -118,8 +142,11 @@ static void damaged_requests(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(rights_are_not_kept_here), cmocka_unit_test(leaders_stay),
-        cmocka_unit_test(partitions_stay),          cmocka_unit_test(each_allocation),
+        cmocka_unit_test(the_quorum_is_this_broker),
+        cmocka_unit_test(rights_are_not_kept_here),
+        cmocka_unit_test(leaders_stay),
+        cmocka_unit_test(partitions_stay),
+        cmocka_unit_test(each_allocation),
         cmocka_unit_test(damaged_requests),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

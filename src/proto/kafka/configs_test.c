@@ -1,6 +1,7 @@
 /* Configs: the table against itself, streams described that Kafka has not made, changes that survive, and who may change. What a
  * real Kafka answers is in tests/clients/kafka_cases.py. */
 #include "proto/kafka/config_table.h"
+#include "proto/kafka/names.h"
 #include "proto/kafka/resources.h"
 #include "proto/kafka/rig_test.h"
 
@@ -246,6 +247,44 @@ static void batches_of_a_topic(void **state)
     krig_free(k);
 }
 
+static int16_t produced_by_id(struct krig *k, const struct kafka_uuid *id, struct slice records)
+{
+    struct kafka_produce_request_partition part = {.records = records};
+    struct kafka_produce_request_topic one = {.topic_id = *id, .partition_data = {&part, 1}};
+    const struct kafka_produce_response *said = KASK(k, produce, 13, .acks = -1, .topic_data = {&one, 1});
+    assert_non_null(said);
+    return said->responses.at[0].partition_responses.at[0].error_code;
+}
+
+/* A producer that names the topic by its id is held to what the topic allows too, also when somebody else has altered it. */
+static void what_a_topic_allows_by_its_id(void **state)
+{
+    (void)state;
+    struct krig *k = krig_ready();
+    struct kafka *engine = CONTAINER_OF(k->engine, struct kafka, session.engine);
+    struct krig_batch b;
+    struct kafka_uuid id, other = {{1}};
+    krig_topic(k, "t", 1, false);
+    krig_batch(k, &b, 0, 50, false);
+    assert_int_equal(krig_produce(k, "t", 0, b.made)->error_code, 0);
+    kafka_topic_uuid(engine, kafka_topic_find(engine, slice_str("t"))->id, &id);
+    assert_int_equal(change(k, "t", "max.message.bytes", 0, "100"), 0);
+    assert_int_equal(produced_by_id(k, &id, b.made), KAFKA_ERR_MESSAGE_TOO_LARGE);
+    assert_int_equal(change(k, "t", "max.message.bytes", 0, "100000"), 0);
+    assert_int_equal(produced_by_id(k, &id, b.made), 0);
+    assert_int_equal(change(k, "t", "cleanup.policy", 0, "compact"), 0);
+    assert_int_equal(produced_by_id(k, &id, b.made), KAFKA_ERR_INVALID_RECORD);
+    ((struct kafka_topic *)kafka_topic_find(engine, slice_str("t")))->compacts =
+        false; /* known before it was altered */
+    assert_int_equal(produced_by_id(k, &id, b.made), 0);
+    k->core->wall += KAFKA_FRESH_MS;
+    assert_int_equal(produced_by_id(k, &id, b.made), KAFKA_ERR_INVALID_RECORD);
+    assert_int_equal(produced_by_id(k, &other, b.made), KAFKA_ERR_UNKNOWN_TOPIC_ID);
+    kafka_topic_uuid(engine, 12345, &id);
+    assert_int_equal(produced_by_id(k, &id, b.made), KAFKA_ERR_UNKNOWN_TOPIC_ID);
+    krig_free(k);
+}
+
 static void sizes_of_partitions(void **state)
 {
     (void)state;
@@ -334,6 +373,7 @@ int main(void)
         cmocka_unit_test(rights),
         cmocka_unit_test(the_broker_and_lists),
         cmocka_unit_test(batches_of_a_topic),
+        cmocka_unit_test(what_a_topic_allows_by_its_id),
         cmocka_unit_test(sizes_of_partitions),
         cmocka_unit_test(each_allocation),
         cmocka_unit_test(damaged_requests),

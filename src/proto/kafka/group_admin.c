@@ -199,10 +199,10 @@ static uint64_t states_of(const struct kafka_list_groups_request *asked)
     return bits;
 }
 
-static bool type_is_asked(const struct kafka_list_groups_request *asked)
+static bool type_is_asked(const struct kafka_list_groups_request *asked, const char *type)
 {
     for (int32_t i = 0; i < asked->types_filter.count; i++)
-        if (is_text(asked->types_filter.at[i], slice_str(TYPE_CLASSIC)))
+        if (is_text(asked->types_filter.at[i], slice_str(type)))
             return true;
     return asked->types_filter.count <= 0;
 }
@@ -229,22 +229,25 @@ static bool list_ask(struct kafka *k, struct kafka_request *r, struct listing *l
     return true;
 }
 
-static size_t list_rows(struct list_part *part, struct kafka_list_groups_response_group *ret)
+static size_t list_rows(const struct kafka_list_groups_request *asked, struct list_part *part,
+                        struct kafka_list_groups_response_group *ret)
 {
     size_t n = 0;
     for (; part; part = part->next) {
         struct reader fields = reader_of(part->answer->fields);
         (void)reader_str8(&fields);
-        for (; fields.left; n++) {
-            struct slice id = reader_str8(&fields), type = reader_str8(&fields);
+        while (fields.left) {
+            struct slice id = reader_str8(&fields), protocol = reader_str8(&fields);
             enum group_state state = (enum group_state)reader_u8(&fields);
-            bool consumers = reader_u8(&fields);
+            const char *type = reader_u8(&fields) ? TYPE_CONSUMER : TYPE_CLASSIC;
+            if (!type_is_asked(asked, type))
+                continue;
             if (ret)
-                ret[n] = (struct kafka_list_groups_response_group){
-                    .group_id = id,
-                    .protocol_type = kafka_text(type),
-                    .group_state = kafka_group_state(state),
-                    .group_type = slice_str(consumers ? TYPE_CONSUMER : TYPE_CLASSIC)};
+                ret[n] = (struct kafka_list_groups_response_group){.group_id = id,
+                                                                   .protocol_type = kafka_text(protocol),
+                                                                   .group_state = kafka_group_state(state),
+                                                                   .group_type = slice_str(type)};
+            n++;
         }
     }
     return n;
@@ -253,12 +256,12 @@ static size_t list_rows(struct list_part *part, struct kafka_list_groups_respons
 static void list_say(struct kafka *k, struct kafka_request *r, struct listing *l)
 {
     struct kafka_list_groups_response *said = r->response;
-    size_t count = list_rows(l->first, NULL);
+    size_t count = list_rows(r->message, l->first, NULL);
     r->arena.max += count * sizeof *said->groups.at + 64; /* it grows with what there is */
     said->groups.at = kafka_room(k, r, count, sizeof *said->groups.at);
     if (!said->groups.at)
         return;
-    said->groups.count = (int32_t)list_rows(l->first, said->groups.at);
+    said->groups.count = (int32_t)list_rows(r->message, l->first, said->groups.at);
 }
 
 static void list_forget(struct listing *l)
@@ -273,7 +276,7 @@ static enum kafka_progress list_go(struct kafka *k, struct kafka_request *r)
     struct listing *l = r->state ? r->state : (r->state = kafka_room(k, r, 1, sizeof *l));
     if (!l)
         return KAFKA_AGAIN;
-    if (!type_is_asked(r->message))
+    if (!type_is_asked(r->message, TYPE_CLASSIC) && !type_is_asked(r->message, TYPE_CONSUMER))
         l->done = true;
     if (!l->done) {
         if (!l->asked)

@@ -328,6 +328,11 @@ static void the_broker_assigns(void **state)
     const struct kafka_list_groups_response *list = KASK(k, list_groups, 5, .states_filter = {NULL, 0});
     assert_true(slice_is(list->groups.at[0].group_type, "consumer") &&
                 slice_is(list->groups.at[0].group_state, "Stable"));
+    struct slice types[] = {slice_str("classic"), slice_str("Consumer")};
+    list = KASK(k, list_groups, 5, .states_filter = {NULL, 0}, .types_filter = {types, 1});
+    assert_int_equal(list->groups.count, 0);
+    list = KASK(k, list_groups, 5, .states_filter = {NULL, 0}, .types_filter = {types + 1, 1});
+    assert_int_equal(list->groups.count, 1);
     said = KASK(k, consumer_group_heartbeat, 1, .group_id = slice_str("g"), .member_id = member, .member_epoch = -1);
     assert_true(said->error_code == 0 && said->member_epoch == -1);
     krig_free(k);

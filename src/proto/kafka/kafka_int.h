@@ -80,6 +80,7 @@ struct kafka {
     uint32_t next_id;
     uint64_t inflight_bytes;
     struct map topics;         /* name → struct kafka_topic, see names.h */
+    struct map topics_by_id;   /* the same, by the numbers of the streams */
     struct compress *compress; /* once needed */
     mono_t heard_at, deadline;
     uint16_t local_port;

@@ -201,6 +201,40 @@ static bool is_software(struct slice s)
     return s.len > 0;
 }
 
+/* What brokers agree on, of Kafka's features those that are built. Versions of features below 1 are kept from version 3 and below,
+ * whose clients take them for damage. */
+static const struct {
+    const char *name;
+    int16_t version;
+} features[] = {
+    {"group.version", 1},       /* consumer groups whose broker assigns (KIP-848) */
+    {"transaction.version", 2}, /* producers join with Produce and get another epoch at each end (KIP-890) */
+};
+
+static bool say_features(struct kafka *k, struct kafka_request *r)
+{
+    const size_t count = sizeof features / sizeof features[0];
+    struct kafka_api_versions_response *said = r->response;
+    if (r->form.version < 4)
+        return true;
+    said->supported_features.at = kafka_room(k, r, count, sizeof *said->supported_features.at);
+    said->finalized_features.at =
+        said->supported_features.at ? kafka_room(k, r, count, sizeof *said->finalized_features.at) : NULL;
+    if (!said->finalized_features.at)
+        return false;
+    for (size_t i = 0; i < count; i++) {
+        struct slice name = slice_str(features[i].name);
+        int16_t version = features[i].version;
+        said->supported_features.at[i] =
+            (struct kafka_api_versions_response_supported_feature){.name = name, .max_version = version};
+        said->finalized_features.at[i] = (struct kafka_api_versions_response_finalized_feature){
+            .name = name, .min_version_level = version, .max_version_level = version};
+    }
+    said->supported_features.count = said->finalized_features.count = (int32_t)count;
+    said->finalized_features_epoch = 1;
+    return true;
+}
+
 static enum kafka_progress api_versions_go(struct kafka *k, struct kafka_request *r)
 {
     const struct kafka_api_versions_request *asked = r->message;
@@ -211,7 +245,7 @@ static enum kafka_progress api_versions_go(struct kafka *k, struct kafka_request
         return KAFKA_SENT;
     }
     said->api_keys.at = kafka_room(k, r, kafka_api_count, sizeof *said->api_keys.at);
-    if (!said->api_keys.at)
+    if (!said->api_keys.at || !say_features(k, r))
         return KAFKA_AGAIN;
     said->error_code = r->unknown_version ? KAFKA_ERR_UNSUPPORTED_VERSION : KAFKA_ERR_NONE;
     for (size_t i = 0; i < kafka_api_count; i++) {

@@ -11,6 +11,7 @@
 void kafka_topics_init(struct kafka *k)
 {
     map_init(&k->topics, (uint64_t)(uintptr_t)k);
+    map_init(&k->topics_by_id, (uint64_t)(uintptr_t)k);
 }
 
 void kafka_topics_fini(struct kafka *k)
@@ -18,6 +19,7 @@ void kafka_topics_fini(struct kafka *k)
     MAP_EACH(&k->topics, struct kafka_topic, topic)
     mem_free_as(MEM_CONNECTIONS, topic);
     map_fini(&k->topics);
+    map_fini(&k->topics_by_id);
 }
 
 const struct kafka_topic *kafka_topic_find(struct kafka *k, struct slice name)
@@ -27,37 +29,51 @@ const struct kafka_topic *kafka_topic_find(struct kafka *k, struct slice name)
 
 const struct kafka_topic *kafka_topic_of_stream(struct kafka *k, uint64_t id)
 {
-    MAP_EACH(&k->topics, struct kafka_topic, topic)
-    if (topic->id == id)
-        return topic;
-    return NULL;
+    return map_get(&k->topics_by_id, map_key_u64(&id));
+}
+
+static void forget(struct kafka *k, struct kafka_topic *topic)
+{
+    if (!topic)
+        return;
+    map_take(&k->topics, topic->name);
+    map_take(&k->topics_by_id, map_key_u64(&topic->id));
+    mem_free_as(MEM_CONNECTIONS, topic);
 }
 
 void kafka_topic_forget(struct kafka *k, struct slice name)
 {
-    mem_free_as(MEM_CONNECTIONS, map_take(&k->topics, name));
+    forget(k, map_get(&k->topics, name));
+}
+
+void kafka_topic_forget_stream(struct kafka *k, uint64_t id)
+{
+    forget(k, map_get(&k->topics_by_id, map_key_u64(&id)));
 }
 
 static void note(struct kafka *k, const struct stream_row *row)
 {
     kafka_topic_forget(k, row->name);
+    kafka_topic_forget_stream(k, row->id);
     if (k->topics.count >= REMEMBERED_MAX) {
         kafka_topics_fini(k);
         kafka_topics_init(k);
     }
     struct kafka_topic *topic = mem_alloc_as(MEM_CONNECTIONS, sizeof *topic + row->name.len);
-    if (!topic || !map_reserve(&k->topics)) {
+    if (!topic || !map_reserve(&k->topics) || !map_reserve(&k->topics_by_id)) {
         mem_free_as(MEM_CONNECTIONS, topic);
         kafka_drop_memory(k);
         return;
     }
     *topic = (struct kafka_topic){.id = row->id,
+                                  .since = k->options->wall(k->options->wall_arg),
                                   .partitions = row->partitions,
                                   .compacts = row->limits.compacts,
                                   .batch_bytes_max = kafka_config_batch_bytes(row)};
     memcpy(topic->bytes, row->name.ptr, row->name.len);
     topic->name = slice_of(topic->bytes, row->name.len);
     map_put(&k->topics, topic->name, topic);
+    map_put(&k->topics_by_id, map_key_u64(&topic->id), topic);
 }
 
 void kafka_topics_note(struct kafka *k, const struct answer *answer)
@@ -94,6 +110,11 @@ bool kafka_uuid_is_zero(const struct kafka_uuid *uuid)
 
 /* ---- lookup ---- */
 
+static bool fresh(const struct kafka *k, const struct kafka_topic *topic)
+{
+    return topic && (uint64_t)(k->options->wall(k->options->wall_arg) - topic->since) < KAFKA_FRESH_MS;
+}
+
 bool kafka_lookup_init(struct kafka *k, struct kafka_request *r, const struct slice *names, size_t count,
                        struct kafka_lookup *ret)
 {
@@ -101,10 +122,42 @@ bool kafka_lookup_init(struct kafka *k, struct kafka_request *r, const struct sl
     if (!ret->missing)
         return false;
     for (size_t i = 0; i < count; i++)
-        if (names[i].len <= NAME_MAX_LEN && names[i].len > 0 && !kafka_topic_find(k, names[i]))
+        if (names[i].len <= NAME_MAX_LEN && names[i].len > 0 && !fresh(k, kafka_topic_find(k, names[i])))
             ret->missing[ret->count++] = names[i];
     ret->done = ret->count == 0;
     return true;
+}
+
+bool kafka_lookup_init_ids(struct kafka *k, struct kafka_request *r, const uint64_t *ids, size_t count,
+                           struct kafka_lookup *ret)
+{
+    *ret = (struct kafka_lookup){.ids = kafka_room(k, r, count, sizeof *ret->ids)};
+    if (!ret->ids)
+        return false;
+    for (size_t i = 0; i < count; i++)
+        if (!fresh(k, kafka_topic_of_stream(k, ids[i])))
+            ret->ids[ret->count++] = ids[i];
+    ret->done = ret->count == 0;
+    return true;
+}
+
+/* What has not been answered yet. NULL: no memory. */
+static struct ask *ask_rest(const struct kafka_lookup *l)
+{
+    size_t len = 0;
+    for (uint32_t i = l->answered; i < l->count; i++)
+        len += l->ids ? sizeof *l->ids : 1 + l->missing[i].len;
+    uint8_t *room = mem_alloc(len);
+    struct writer w = writer_of(room, len);
+    for (uint32_t i = l->answered; room && i < l->count; i++)
+        if (l->ids)
+            writer_u64(&w, l->ids[i]);
+        else
+            writer_str8(&w, l->missing[i]);
+    struct slice none = {0}, all = writer_slice(&w);
+    struct ask *ask = room ? ask_new(l->ids ? none : all, none, l->ids ? all : none, none) : NULL;
+    mem_free(room);
+    return ask;
 }
 
 enum kafka_progress kafka_lookup(struct kafka *k, struct kafka_request *r, struct kafka_lookup *l)
@@ -113,16 +166,7 @@ enum kafka_progress kafka_lookup(struct kafka *k, struct kafka_request *r, struc
         return KAFKA_SENT;
     if (l->asked > l->answered)
         return KAFKA_AGAIN;
-    size_t len = 0;
-    for (uint32_t i = l->answered; i < l->count; i++)
-        len += 1 + l->missing[i].len;
-    uint8_t *room = mem_alloc(len);
-    struct writer w = writer_of(room, len);
-    for (uint32_t i = l->answered; i < l->count; i++)
-        writer_str8(&w, l->missing[i]);
-    struct slice none = {0};
-    struct ask *ask = room ? ask_new(writer_slice(&w), none, none, none) : NULL;
-    mem_free(room);
+    struct ask *ask = ask_rest(l);
     if (!ask) {
         kafka_drop_memory(k);
         return KAFKA_AGAIN;

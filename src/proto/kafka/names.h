@@ -1,7 +1,8 @@
 /* names: which stream a topic is: by its name, which the core is asked for once, or by its id, which says it itself.
  *
  * A connection remembers the streams it has asked for. What it remembers can be out of date: a stream that has been deleted
- * is unknown to the core by then, and kafka_topic_forget makes the next request ask again.
+ * is unknown to the core by then, and kafka_topic_forget makes the next request ask again. What a topic allows can be altered
+ * by somebody else, so a lookup asks again for what it has known for KAFKA_FRESH_MS.
  * Topic ids are UUIDs made of the store's own and the stream's number, so that a topic that is made again has another.
  * Thread: the loop's.
  */
@@ -10,9 +11,12 @@
 
 #include "proto/kafka/kafka_int.h"
 
+#define KAFKA_FRESH_MS 3000
+
 struct kafka_topic {
     struct slice name;
-    uint64_t id; /* the stream's */
+    uint64_t id;   /* the stream's */
+    int64_t since; /* wall clock, ms */
     uint32_t partitions;
     bool compacts;            /* records without key are refused */
     uint32_t batch_bytes_max; /* larger batches are refused; 0: the broker's limit */
@@ -26,6 +30,7 @@ const struct kafka_topic *kafka_topic_find(struct kafka *k, struct slice name);
 /* The one of that number, if the connection knows it; NULL. */
 const struct kafka_topic *kafka_topic_of_stream(struct kafka *k, uint64_t id);
 void kafka_topic_forget(struct kafka *k, struct slice name);
+void kafka_topic_forget_stream(struct kafka *k, uint64_t id);
 /* Remembers the rows of an answer to STREAM_LIST. */
 void kafka_topics_note(struct kafka *k, const struct answer *answer);
 
@@ -34,11 +39,12 @@ void kafka_topic_uuid(const struct kafka *k, uint64_t id, struct kafka_uuid *ret
 MUST_USE bool kafka_topic_of_uuid(const struct kafka *k, const struct kafka_uuid *uuid, uint64_t *ret_id);
 bool kafka_uuid_is_zero(const struct kafka_uuid *uuid);
 
-/* Asks the core for those of many names that are not remembered. In a handler's go:
+/* Asks the core for those of many names, or ids, that are not remembered. In a handler's go:
  *     if (kafka_lookup(k, r, &state->lookup) == KAFKA_AGAIN) return KAFKA_AGAIN;
  * and while !lookup.done its effects go to kafka_lookup_effect. Afterwards kafka_topic_find knows what there is. */
 struct kafka_lookup {
-    struct slice *missing; /* names; in the arena */
+    struct slice *missing; /* names; in the arena. NULL: ids */
+    uint64_t *ids;
     uint32_t count, asked, answered;
     bool done;
 };
@@ -46,6 +52,8 @@ struct kafka_lookup {
 /* names: loans as long as the lookup lasts. False: no memory, and the connection has been dropped. */
 MUST_USE bool kafka_lookup_init(struct kafka *k, struct kafka_request *r, const struct slice *names, size_t count,
                                 struct kafka_lookup *ret);
+MUST_USE bool kafka_lookup_init_ids(struct kafka *k, struct kafka_request *r, const uint64_t *ids, size_t count,
+                                    struct kafka_lookup *ret);
 enum kafka_progress kafka_lookup(struct kafka *k, struct kafka_request *r, struct kafka_lookup *l);
 void kafka_lookup_effect(struct kafka *k, struct kafka_lookup *l, struct effect *e);
 

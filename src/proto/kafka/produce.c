@@ -157,15 +157,20 @@ static bool keep_topic(struct kafka *k, struct kafka_request *r, const struct ka
     return true;
 }
 
-static bool look_names_up(struct kafka *k, struct kafka_request *r, const struct kafka_produce_response *said)
+static bool look_up(struct kafka *k, struct kafka_request *r, const struct kafka_produce_response *said)
 {
     struct produce *p = r->state;
-    struct slice *names = kafka_room(k, r, (size_t)said->responses.count, sizeof *names);
-    if (!names)
+    size_t count = 0, topics = (size_t)said->responses.count;
+    struct slice *names = kafka_room(k, r, topics, sizeof *names);
+    uint64_t *ids = names ? kafka_room(k, r, topics, sizeof *ids) : NULL;
+    if (!ids)
         return false;
-    for (int32_t i = 0; i < said->responses.count; i++)
+    for (size_t i = 0; i < topics; i++)
         names[i] = said->responses.at[i].name;
-    return kafka_lookup_init(k, r, names, p->by_id ? 0 : (size_t)said->responses.count, &p->lookup);
+    for (size_t i = 0; p->by_id && i < topics; i++)
+        count += kafka_topic_of_uuid(k, &said->responses.at[i].topic_id, &ids[count]);
+    return p->by_id ? kafka_lookup_init_ids(k, r, ids, count, &p->lookup)
+                    : kafka_lookup_init(k, r, names, topics, &p->lookup);
 }
 
 /* Copies everything that is wanted later on. False: the connection has been dropped. */
@@ -191,7 +196,7 @@ static bool keep(struct kafka *k, struct kafka_request *r)
         if (!keep_topic(k, r, &asked->topic_data.at[i], &said->responses.at[i],
                         acks_ok ? KAFKA_ERR_NONE : KAFKA_ERR_INVALID_REQUIRED_ACKS))
             return false;
-    return look_names_up(k, r, said);
+    return look_up(k, r, said);
 }
 
 /* ---- to the core ---- */
@@ -200,20 +205,14 @@ static bool keep(struct kafka *k, struct kafka_request *r)
 static bool resolve(struct kafka *k, struct kafka_request *r, struct row *row)
 {
     struct produce *p = r->state;
-    bool compacts = false;
-    uint32_t bytes_max = k->options->batch_bytes_max; /* by id: what the topic itself allows is not known */
-    if (!p->by_id) {
-        const struct kafka_topic *topic = kafka_topic_find(k, row->name);
-        if (!topic) {
-            row_fail(k, p, row, KAFKA_ERR_UNKNOWN_TOPIC_OR_PARTITION, NULL);
-            return false;
-        }
-        row->stream = topic->id;
-        compacts = topic->compacts;
-        if (topic->batch_bytes_max)
-            bytes_max = topic->batch_bytes_max;
+    const struct kafka_topic *topic = p->by_id ? kafka_topic_of_stream(k, row->stream) : kafka_topic_find(k, row->name);
+    if (!topic) {
+        row_fail(k, p, row, p->by_id ? KAFKA_ERR_UNKNOWN_TOPIC_ID : KAFKA_ERR_UNKNOWN_TOPIC_OR_PARTITION, NULL);
+        return false;
     }
-    return check(k, r, row, bytes_max, compacts);
+    row->stream = topic->id;
+    return check(k, r, row, topic->batch_bytes_max ? topic->batch_bytes_max : k->options->batch_bytes_max,
+                 topic->compacts);
 }
 
 static enum kafka_progress send_rows(struct kafka *k, struct kafka_request *r)
@@ -282,8 +281,8 @@ static void produced(struct kafka *k, struct kafka_request *r, const struct effe
         p->answered++;
     struct row *row = &p->rows[p->answered++];
     if (core_errors[e->flags] != KAFKA_ERR_NONE) {
-        if (e->flags == PRODUCE_UNKNOWN && row->name.ptr)
-            kafka_topic_forget(k, row->name);
+        if (e->flags == PRODUCE_UNKNOWN)
+            kafka_topic_forget_stream(k, row->stream);
         row_fail(k, p, row,
                  p->by_id && e->flags == PRODUCE_UNKNOWN ? KAFKA_ERR_UNKNOWN_TOPIC_ID : core_errors[e->flags], NULL);
         return;

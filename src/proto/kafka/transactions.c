@@ -387,7 +387,8 @@ const struct kafka_handler kafka_on_describe_transactions = {.go = describe_tran
 
 static enum kafka_progress list_transactions_go(struct kafka *k, struct kafka_request *r)
 {
-    return kafka_txn_ask(k, r, CMD_TXN_LIST, (struct slice){0}, (struct slice){0}, 0, 0);
+    const struct kafka_list_transactions_request *asked = r->message;
+    return kafka_txn_ask(k, r, CMD_TXN_LIST, asked->transactional_id_pattern, (struct slice){0}, 0, 0);
 }
 
 static bool in_names(const struct slice *list, int32_t count, const char *name)
@@ -436,6 +437,8 @@ static void list_transactions_effect(struct kafka *k, struct kafka_request *r, s
     for (int32_t i = 0; i < states; i++)
         if (!is_state(asked->state_filters.at[i]))
             said->unknown_state_filters.at[said->unknown_state_filters.count++] = asked->state_filters.at[i];
+    if (e->answer->number != TXN_DONE)
+        said->error_code = KAFKA_ERR_INVALID_REGULAR_EXPRESSION;
     struct reader fields = reader_of(e->answer->fields);
     struct txn_row row;
     while (kafka_live(k) && said->transaction_states.count < (int32_t)TXN_ROWS_MAX && txn_row_next(&fields, &row))
