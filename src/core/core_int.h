@@ -473,11 +473,12 @@ struct peer {
     int64_t credit;
     struct channel **channels;
     uint32_t channel_max, channel_count;
-    struct list owned;      /* exclusive queues */
-    struct list fetches;    /* struct fetch: not answered yet */
-    struct list held;       /* struct held: requests that wait for a group */
-    struct list link;       /* b->peers */
-    uint64_t removal_epoch; /* == b->removal_epoch: has acks that are not journalled yet */
+    struct list owned;                   /* exclusive queues */
+    struct list fetches;                 /* struct fetch: not answered yet */
+    struct fetch_session *fetch_session; /* NULL: none */
+    struct list held;                    /* struct held: requests that wait for a group */
+    struct list link;                    /* b->peers */
+    uint64_t removal_epoch;              /* == b->removal_epoch: has acks that are not journalled yet */
     uint64_t login_ticket;
     uint32_t login_origin;
     struct slice address, protocol; /* owned, one block */
@@ -578,6 +579,8 @@ struct stream_state {                    /* stream.c */
     struct list fetched;       /* partitions where a fetch waits, and more has been written than it was told of */
     struct list fetches_ready; /* fetches that wait for their job's turn */
     uint32_t fetch_jobs;       /* on their way */
+    uint32_t fetch_sessions;   /* of all peers */
+    uint32_t fetch_session_id; /* the last that was given */
     lsn_t fetched_durable;     /* when `fetched` was looked through */
     bool fetched_news;         /* it has grown since */
 };

@@ -39,8 +39,20 @@ enum fetch_result {
     FETCH_TROUBLE, /* the disk, memory, too many files: not now */
 };
 
+/* A session (KIP-227) remembers rows from one block to the next: a block of FETCH_NEXT has only those that are new, asked for
+ * differently or forgotten, and is answered by another block, with the rows of the session that have records, errors or another
+ * start or end than was told. It costs what has changed, however many rows the session has. */
+enum fetch_session_op {
+    FETCH_ALONE,
+    FETCH_OPEN,  /* begins a session of these rows, slots from 0; the peer's former one ends. session_id 0: refused */
+    FETCH_NEXT,  /* in the session; session_id 0 in the answer: it is lost, and nothing else is answered */
+    FETCH_CLOSE, /* ends it, the rows are asked for as those of ALONE are */
+};
+
 struct fetch_row {
     /* asked */
+    uint32_t slot;   /* of the session: FETCH_NEXT. Small numbers, each of one row; also answered */
+    bool forget;     /* the session does without the row of that slot from now on */
     uint64_t stream; /* id of its queue; 0: of none */
     uint32_t partition;
     int32_t epoch;      /* that the client believes in; -1: it does not say */
@@ -65,9 +77,11 @@ struct fetch_row {
     struct list link;
     uint64_t filled;  /* of the partition when it was looked at */
     uint64_t awaited; /* the end, when it was first looked at */
+    struct fetch_watch *watch;
 };
 
 struct peer; /* the core's */
+struct fetch_session;
 
 struct fetch {
     /* asked */
@@ -75,6 +89,8 @@ struct fetch {
     uint32_t count;
     uint32_t wait_ms;              /* RECORDS: answered then, however little there is */
     uint32_t bytes_min, bytes_max; /* RECORDS: of all rows */
+    uint8_t session_op;            /* RECORDS: enum fetch_session_op */
+    uint32_t session_id;           /* answered: of OPEN and NEXT, 0: of none */
     bool committed;                /* RECORDS: only what is in no open transaction; OFFSETS: the end is that of those */
     /* the store's */
     uint32_t served; /* rows */
@@ -83,6 +99,7 @@ struct fetch {
     struct peer *peer; /* NULL: gone, the block is freed when it is back */
     struct list peer_link, ready_link;
     struct timer timer;
+    struct fetch_session *session; /* NULL: of none, or of one that has ended */
     uint32_t origin;
     uint8_t state;
     bool late;

@@ -96,6 +96,7 @@ static void trim(struct broker *b, struct partition *p, uint32_t n)
         b->totals.stream_records -= start - p->start;
         p->start = start;
         isolation_trim(&p->isolation, start);
+        fetches_trimmed(b, p);
     }
     memmove(p->sealed, p->sealed + n, (p->sealed_count - n) * sizeof *p->sealed);
     p->sealed_count -= n;
@@ -119,6 +120,7 @@ enum stream_result stream_trim(struct broker *b, struct partition *p, uint64_t *
     *offset = p->start = start;
     isolation_trim(&p->isolation, start);
     followers_trimmed(b, p);
+    fetches_trimmed(b, p);
     stream_retention(b, p->stream);
     return STREAM_DONE;
 }
@@ -191,8 +193,8 @@ static struct partition *partition_new(struct stream *s, uint32_t number, uint64
     p->stream = s;
     p->number = number;
     producers_init(&p->producers, seed);
-    struct list *lists[] = {&p->gathered,   &p->chunks,     &p->gather_link, &p->write_link,
-                            &p->dirty_link, &p->keyed_link, &p->fetches,     &p->fetch_link};
+    struct list *lists[] = {&p->gathered,   &p->chunks,  &p->gather_link, &p->write_link, &p->dirty_link,
+                            &p->keyed_link, &p->fetches, &p->watches,     &p->fetch_link};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         list_init(lists[i]);
     return p;

@@ -451,8 +451,8 @@ static bool may_hold(struct broker *b, const struct partition *p)
 {
     const struct chunk *c = p->queued;
     return c->batches && c->bytes >= HOLD_FROM && c->bytes < HOLD_UNTIL && p->held_until == 0 &&
-           list_empty(&p->fetches) && list_empty(&p->stream->followers) && list_empty(&b->streams.syncing) &&
-           !b->stopping;
+           list_empty(&p->fetches) && list_empty(&p->watches) && list_empty(&p->stream->followers) &&
+           list_empty(&b->streams.syncing) && !b->stopping;
 }
 
 static void hold(struct broker *b, struct partition *p)

@@ -21,10 +21,6 @@
 #define FETCH_JOBS_MAX 64u             /* with the store: others find room there, too */
 #define OFFSETS_WAIT_NS (2 * NS_PER_S) /* for the files, where a time is looked for */
 
-enum fetch_state { STATE_NEW, STATE_PARKED, STATE_READY, STATE_AWAY };
-
-static void out_of_time(void *arg, struct timer *timer);
-
 void fetches_init(struct broker *b)
 {
     list_init(&b->streams.fetched);
@@ -49,11 +45,15 @@ static bool may_read(struct broker *b, const struct peer *peer, struct queue *q)
     return s->reader_may;
 }
 
-/* NULL: there is none. */
+struct partition *fetch_partition_of(struct broker *b, uint64_t stream, uint32_t partition)
+{
+    struct queue *q = map_get(&b->queues_by_id, map_key_u64(&stream));
+    return q && q->stream && partition < q->stream->partition_count ? q->stream->partitions[partition] : NULL;
+}
+
 static struct partition *partition_of(struct broker *b, const struct fetch_row *row)
 {
-    struct queue *q = map_get(&b->queues_by_id, map_key_u64(&row->stream));
-    return q && q->stream && row->partition < q->stream->partition_count ? q->stream->partitions[row->partition] : NULL;
+    return fetch_partition_of(b, row->stream, row->partition);
 }
 
 /* How far it can be read, and about how many bytes that is. */
@@ -130,7 +130,7 @@ static uint64_t stable_end(struct broker *b, struct partition *p, uint64_t end)
     return stable < end ? stable : end;
 }
 
-static enum fetch_result look_at(struct broker *b, struct fetch *f, struct fetch_row *row)
+enum fetch_result fetch_look_at(struct broker *b, struct fetch *f, struct fetch_row *row)
 {
     struct partition *p = partition_of(b, row);
     row->until = 0;
@@ -178,7 +178,7 @@ static void look_for_places(struct broker *b, struct fetch *f)
 
 static void leave_lists(struct broker *b, struct fetch *f)
 {
-    for (uint32_t i = 0; f->state == STATE_PARKED && i < f->count; i++)
+    for (uint32_t i = 0; f->state == FETCH_STATE_PARKED && i < f->count; i++)
         list_remove(&f->rows[i].link);
     list_remove(&f->ready_link);
     wheel_cancel(&b->wheel, &f->timer);
@@ -212,7 +212,7 @@ static bool tell_aborted(struct broker *b, struct fetch_row *row)
     return true;
 }
 
-static void answer(struct broker *b, struct fetch *f)
+void fetch_answer(struct broker *b, struct fetch *f)
 {
     for (uint32_t i = 0; f->committed && i < f->count; i++)
         if (!tell_aborted(b, &f->rows[i])) {
@@ -221,6 +221,8 @@ static void answer(struct broker *b, struct fetch *f)
         }
     leave_lists(b, f);
     list_remove(&f->peer_link);
+    if (f->session)
+        fetch_session_told(f);
     struct effect *e = effect_push(b, f->peer, EFF_FETCHED, 0);
     e->origin = f->origin;
     e->fetch = f;
@@ -232,10 +234,8 @@ static void forget_pieces(struct fetch *f)
         file_piece_fini(&f->rows[i].piece);
 }
 
-/* What of it is not durable, or not written, will be told of. */
-static void wait_for(struct broker *b, struct fetch_row *row, struct partition *p)
+void fetch_expect(struct broker *b, struct partition *p)
 {
-    list_insert(&p->fetches, &row->link);
     partition_hurry(b, p);
     if (p->seen < p->written && list_empty(&p->fetch_link)) {
         list_insert(&b->streams.fetched, &p->fetch_link);
@@ -243,17 +243,26 @@ static void wait_for(struct broker *b, struct fetch_row *row, struct partition *
     }
 }
 
-static bool hopes_enough(const struct fetch *f)
-{
-    return f->hoped && f->found + f->hoped >= f->bytes_min;
-}
-
 static void look(struct broker *b, struct fetch *f);
+
+/* The rows of a session are told of what comes all the time, and count it. */
+static void park_session(struct broker *b, struct fetch *f)
+{
+    f->state = FETCH_STATE_PARKED;
+    if (fetch_hopes_enough(f))
+        fetch_look_again(b, f);
+    else
+        wheel_set(&b->wheel, &f->timer, f->due);
+}
 
 /* Rows that are not good wait for nothing. */
 static void park(struct broker *b, struct fetch *f)
 {
-    f->state = STATE_PARKED;
+    if (f->session && f->session_op == FETCH_NEXT) {
+        park_session(b, f);
+        return;
+    }
+    f->state = FETCH_STATE_PARKED;
     f->hoped = 0;
     for (uint32_t i = 0; i < f->count; i++) {
         struct fetch_row *row = &f->rows[i];
@@ -268,9 +277,10 @@ static void park(struct broker *b, struct fetch *f)
         see(b, p);
         f->hoped += p->seen_bytes - row->filled;
         row->filled = p->seen_bytes;
-        wait_for(b, row, p);
+        list_insert(&p->fetches, &row->link);
+        fetch_expect(b, p);
     }
-    if (hopes_enough(f)) { /* it came while the store was asked */
+    if (fetch_hopes_enough(f)) { /* it came while the store was asked */
         leave_lists(b, f);
         look(b, f);
         return;
@@ -280,7 +290,7 @@ static void park(struct broker *b, struct fetch *f)
 
 static void ready(struct broker *b, struct fetch *f)
 {
-    f->state = STATE_READY;
+    f->state = FETCH_STATE_READY;
     list_insert(&b->streams.fetches_ready, &f->ready_link);
 }
 
@@ -288,11 +298,15 @@ static void ready(struct broker *b, struct fetch *f)
 static void look(struct broker *b, struct fetch *f)
 {
     bool wanted = false, wrong = false;
-    f->state = STATE_NEW;
+    f->state = FETCH_STATE_NEW;
     f->found = 0;
+    bool next = f->session && f->session_op == FETCH_NEXT;
+    if (next)
+        f = fetch_session_gather(b, f);
     for (uint32_t i = 0; i < f->count; i++) {
         struct fetch_row *row = &f->rows[i];
-        row->result = (uint8_t)look_at(b, f, row);
+        if (!next)
+            row->result = (uint8_t)fetch_look_at(b, f, row);
         wrong = wrong || row->result != FETCH_OK;
     }
     if (is_behind(b, f)) {
@@ -304,24 +318,25 @@ static void look(struct broker *b, struct fetch *f)
         wanted = wanted || (f->rows[i].result == FETCH_OK && f->rows[i].until > f->rows[i].offset);
     if (wanted)
         ready(b, f);
-    else if (wrong || f->late || !f->bytes_min || !f->count || f->kind != FETCH_RECORDS)
-        answer(b, f);
+    else if (wrong || f->late || !f->bytes_min || (!f->count && f->session_op != FETCH_NEXT) ||
+             f->kind != FETCH_RECORDS)
+        fetch_answer(b, f);
     else
         park(b, f);
 }
 
-static void look_again(struct broker *b, struct fetch *f)
+void fetch_look_again(struct broker *b, struct fetch *f)
 {
     leave_lists(b, f);
     look(b, f);
 }
 
-static void out_of_time(void *arg, struct timer *timer)
+void fetch_out_of_time(void *arg, struct timer *timer)
 {
     struct fetch *f = CONTAINER_OF(timer, struct fetch, timer);
     f->late = true;
-    if (f->state == STATE_PARKED)
-        look_again(arg, f);
+    if (f->state == FETCH_STATE_PARKED)
+        fetch_look_again(arg, f);
 }
 
 void do_fetch(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
@@ -335,14 +350,19 @@ void do_fetch(struct broker *b, struct peer *peer, struct channel *ch, struct co
     if (f->bytes_min > f->bytes_max)
         f->bytes_min = f->bytes_max;
     list_init(&f->ready_link);
-    timer_init(&f->timer, out_of_time);
+    timer_init(&f->timer, fetch_out_of_time);
     for (uint32_t i = 0; i < f->count; i++) {
         f->rows[i].fetch = f;
         f->rows[i].awaited = FETCH_NOWHERE;
         list_init(&f->rows[i].link);
     }
     list_insert(&peer->fetches, &f->peer_link);
-    look(b, f);
+    if (f->session_op != FETCH_ALONE)
+        fetch_session_begin(b, peer, f);
+    if (f->session_op == FETCH_NEXT && !f->session)
+        fetch_answer(b, f); /* it is lost */
+    else
+        look(b, f);
 }
 
 /* ---- the store's answer ---- */
@@ -374,7 +394,7 @@ void fetch_back(struct broker *b, struct stream_job *job)
         f->found += f->rows[i].piece.len;
     }
     if (!good || f->late || f->kind != FETCH_RECORDS || f->found >= f->bytes_min) {
-        answer(b, f);
+        fetch_answer(b, f);
         return;
     }
     forget_pieces(f);
@@ -385,7 +405,7 @@ void fetch_back(struct broker *b, struct stream_job *job)
 
 void fetches_filled(struct broker *b, struct partition *p)
 {
-    if (list_empty(&p->fetches))
+    if (list_empty(&p->fetches) && list_empty(&p->watches))
         return;
     b->streams.fetched_news = true;
     if (list_empty(&p->fetch_link))
@@ -405,8 +425,8 @@ static void wake(struct broker *b, struct partition *p)
         list_insert(&p->fetches, &row->link);
         f->hoped += p->seen_bytes - row->filled;
         row->filled = p->seen_bytes;
-        if (hopes_enough(f))
-            look_again(b, f);
+        if (fetch_hopes_enough(f))
+            fetch_look_again(b, f);
     }
 }
 
@@ -422,7 +442,7 @@ static void send_ready(struct broker *b)
         }
         all->fetch_jobs++;
         list_remove(&f->ready_link);
-        f->state = STATE_AWAY;
+        f->state = FETCH_STATE_AWAY;
     }
 }
 
@@ -434,13 +454,15 @@ void fetches_turn(struct broker *b)
     all->fetched_durable = b->durable;
     for (struct list *node = all->fetched.next; news && node != &all->fetched;) {
         struct partition *p = CONTAINER_OF(node, struct partition, fetch_link);
-        uint64_t before = p->seen;
         node = node->next;
         see(b, p);
         if (p->seen == p->written)
             list_remove(&p->fetch_link);
-        if (p->seen > before)
-            wake(b, p);
+        if (p->seen == p->waked)
+            continue; /* `seen` moves for others, too, who do not tell those that wait */
+        p->waked = p->seen;
+        wake(b, p);
+        fetch_session_wake(b, p);
     }
     send_ready(b);
 }
@@ -448,16 +470,24 @@ void fetches_turn(struct broker *b)
 void fetches_partition_gone(struct broker *b, struct partition *p)
 {
     while (!list_empty(&p->fetches))
-        look_again(b, CONTAINER_OF(p->fetches.next, struct fetch_row, link)->fetch);
+        fetch_look_again(b, CONTAINER_OF(p->fetches.next, struct fetch_row, link)->fetch);
+    fetch_session_partition_gone(b, p);
     list_remove(&p->fetch_link);
+}
+
+void fetches_trimmed(struct broker *b, struct partition *p)
+{
+    (void)b;
+    fetch_session_trimmed(p);
 }
 
 void fetches_release(struct broker *b, struct peer *peer)
 {
+    fetch_session_end(b, peer);
     while (!list_empty(&peer->fetches)) {
         struct fetch *f = CONTAINER_OF(peer->fetches.next, struct fetch, peer_link);
         list_remove(&f->peer_link);
-        if (f->state == STATE_AWAY)
+        if (f->state == FETCH_STATE_AWAY)
             f->peer = NULL;
         else {
             leave_lists(b, f);

@@ -512,6 +512,229 @@ static void pipelined(void **state)
     end(rig);
 }
 
+/* ---- sessions ---- */
+
+static struct fetch *session_of(enum fetch_session_op op, uint32_t rows)
+{
+    struct fetch *f = fetch_new(FETCH_RECORDS, rows);
+    if (!f)
+        return NULL;
+    f->session_op = (uint8_t)op;
+    f->bytes_min = 1;
+    f->bytes_max = 1 << 20;
+    f->wait_ms = 500;
+    for (uint32_t i = 0; i < rows; i++) {
+        f->rows[i].slot = i;
+        f->rows[i].bytes_max = 1 << 20;
+    }
+    return f;
+}
+
+/* A session of the partitions 0 to n - 1, each in the slot of its number, and all of them were told. */
+static void open_session(struct rig *rig, uint32_t n)
+{
+    struct fetch *f = session_of(FETCH_OPEN, n);
+    for (uint32_t i = 0; i < n; i++) {
+        f->rows[i].stream = id_of(rig, "s");
+        f->rows[i].partition = i;
+    }
+    f->wait_ms = 0;
+    f = send(rig, f);
+    assert_non_null(f);
+    assert_true(f->session_id > 0);
+    assert_int_equal(f->count, n);
+}
+
+/* The next request, which asks for nothing anew; NULL: it is parked. */
+static const struct fetch *next(struct rig *rig, bool waits)
+{
+    struct fetch *f = session_of(FETCH_NEXT, 0);
+    f->wait_ms = waits ? 500 : 0;
+    rig_clear(rig);
+    send_by(rig, 1, f);
+    return answered(rig);
+}
+
+static struct partition *part(struct rig *rig, unsigned n)
+{
+    return stream_named(rig, "s")->stream->partitions[n];
+}
+
+static bool hears(struct rig *rig, unsigned n)
+{
+    return !list_empty(&part(rig, n)->watches);
+}
+
+/* One record in the partition that its key has. */
+static unsigned put_somewhere(struct rig *rig, const char *text)
+{
+    uint64_t before[64];
+    struct stream *s = stream_named(rig, "s")->stream;
+    for (unsigned i = 0; i < s->partition_count; i++)
+        before[i] = s->partitions[i]->end;
+    put(rig, "s", text);
+    for (unsigned i = 0; i < s->partition_count; i++)
+        if (s->partitions[i]->end > before[i])
+            return i;
+    assert_true(false);
+    return 0;
+}
+
+/* Of fifty partitions only the one with a record is looked at and told of, once. */
+static void a_session_tells_news(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    declare_stream(rig, "s", 50);
+    open_session(rig, 50);
+    assert_null(next(rig, true));
+    for (unsigned i = 0; i < 50; i++)
+        assert_true(hears(rig, i));
+    rig_clear(rig);
+    unsigned where = put_somewhere(rig, "x");
+    const struct fetch *f = answered(rig);
+    assert_string_equal(row_text(f, 0), "x ");
+    assert_int_equal(f->count, 1);
+    assert_int_equal(f->rows[0].slot, where);
+    assert_int_equal(f->rows[0].end, 1);
+    assert_string_equal(row_text(next(rig, true), 0), "x "); /* it was not asked for differently */
+    struct fetch *ask = session_of(FETCH_NEXT, 1);
+    ask->rows[0] = (struct fetch_row){
+        .slot = where, .stream = id_of(rig, "s"), .partition = where, .offset = 1, .bytes_max = 100, .epoch = -1};
+    rig_clear(rig);
+    send_by(rig, 1, ask);
+    assert_null(answered(rig));
+    rig_pass(rig, 510);
+    assert_int_equal(answered(rig)->count, 0);
+    assert_true(list_empty(&part(rig, where)->fetch_link));
+    end(rig);
+}
+
+/* Many bytes are waited for, in however many partitions; the start of one is news, and its end alone. */
+static void a_session_waits_for_more(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    declare_stream(rig, "s", 4);
+    open_session(rig, 4);
+    struct fetch *f = session_of(FETCH_NEXT, 0);
+    f->bytes_min = 300;
+    rig_clear(rig);
+    send_by(rig, 1, f);
+    unsigned records = 0;
+    for (; records < 100 && !answered(rig); records++)
+        put(rig, "s", "some text");
+    const struct fetch *said = answered(rig);
+    assert_non_null(said);
+    assert_int_equal(records, 30); /* the rig's files have ten bytes for each */
+    uint64_t bytes = 0;
+    for (uint32_t i = 0; i < said->count; i++)
+        bytes += said->rows[i].piece.len;
+    assert_true(bytes >= 300);
+    struct partition *p = part(rig, said->rows[0].slot);
+    struct fetch *ask = session_of(FETCH_NEXT, 4);
+    for (unsigned i = 0; i < 4; i++) {
+        ask->rows[i].stream = id_of(rig, "s");
+        ask->rows[i].partition = i;
+        ask->rows[i].offset = part(rig, i)->end;
+    }
+    ask->wait_ms = 0;
+    rig_clear(rig);
+    send_by(rig, 1, ask);
+    assert_int_equal(answered(rig)->count, 0);
+    uint64_t offset = 1;
+    lsn_t lsn;
+    assert_int_equal(stream_trim(rig->b, p, &offset, &lsn), STREAM_DONE);
+    said = next(rig, false);
+    assert_int_equal(said->count, 1);
+    assert_int_equal(said->rows[0].start, 1);
+    assert_int_equal(said->rows[0].piece.len, 0);
+    assert_int_equal(next(rig, false)->count, 0);
+    end(rig);
+}
+
+/* Its stream goes: who waits is told, and each time after that, until the row is forgotten. */
+static void a_stream_of_a_session_goes(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    declare_stream(rig, "s", 2);
+    open_session(rig, 2);
+    assert_null(next(rig, true));
+    rig_clear(rig);
+    queue_delete(rig->b, stream_named(rig, "s"));
+    rig_step(rig);
+    assert_int_equal(answered(rig)->count, 1); /* one goes after the other */
+    assert_int_equal(answered(rig)->rows[0].result, FETCH_UNKNOWN);
+    assert_int_equal(next(rig, true)->count, 2);
+    declare_stream(rig, "s", 2);
+    struct fetch *f = session_of(FETCH_NEXT, 2);
+    f->rows[0].forget = true;
+    f->rows[1].stream = id_of(rig, "s");
+    rig_clear(rig);
+    send_by(rig, 1, f);
+    assert_null(answered(rig));
+    rig_clear(rig);
+    put_numbers(rig, "s", 0, 5); /* not all of them in one partition */
+    end(rig);
+}
+
+/* A session goes with its peer, with what replaces it, and when it is closed; there are only so many of them. */
+static void sessions_end(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    declare_stream(rig, "s", 2);
+    open_session(rig, 2);
+    open_session(rig, 1);
+    assert_int_equal(rig->b->streams.fetch_sessions, 1);
+    assert_null(next(rig, true));
+    assert_false(hears(rig, 1));
+    rig_pass(rig, 510);
+    struct fetch *f = session_of(FETCH_CLOSE, 1);
+    f->rows[0].stream = id_of(rig, "s");
+    f->wait_ms = 0;
+    f = send(rig, f);
+    assert_int_equal(f->count, 1);
+    assert_int_equal(f->session_id, 0);
+    assert_int_equal(rig->b->streams.fetch_sessions, 0);
+    assert_int_equal(next(rig, true)->session_id, 0); /* there is none */
+    rig->b->streams.fetch_sessions = 1000;
+    f = session_of(FETCH_OPEN, 1);
+    f->rows[0].stream = id_of(rig, "s");
+    f->wait_ms = 0;
+    f = send(rig, f);
+    assert_int_equal(f->count, 1);
+    assert_int_equal(f->session_id, 0);
+    rig->b->streams.fetch_sessions = 0;
+    open_session(rig, 2);
+    assert_null(next(rig, true));
+    rig_plain(rig, CMD_SESSION_CLOSE, 1, 0, 0, 0);
+    assert_int_equal(rig->b->streams.fetch_sessions, 0);
+    assert_false(hears(rig, 0));
+    end(rig);
+}
+
+/* Somebody else looks at what has become durable in the same turn: who is parked is told all the same. */
+static void two_look_at_once(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    declare_stream(rig, "s", 1);
+    put_numbers(rig, "s", 0, 1);
+    assert_null(send(rig, fetch_of(rig, "s", 1)));
+    rig->hold = true;
+    put(rig, "s", "1");
+    assert_null(answered(rig));
+    rig->hold = false;
+    rig->durable = rig->log->count;
+    struct command *c = rig_command(rig, 0, CMD_FETCH, 1, 0);
+    c->fetch = fetch_of(rig, "s", 0);
+    rig_step(rig);
+    assert_int_equal(rig_count(rig, EFF_FETCHED), 2);
+    end(rig);
+}
+
 /* ---- offsets and epochs ---- */
 
 struct asked {
@@ -639,6 +862,17 @@ static bool storm(struct rig *rig)
     amqp_put_str(&table(&t)->w, "x-queue-type", slice_str("stream"));
     if (!begin_with(rig) || !rig_ask(rig, CMD_QUEUE_DECLARE, 1, 1, "s", NULL, NULL, writer_slice(&t.w), ASK_DURABLE))
         return false;
+    for (unsigned i = 0; i < 3; i++) {
+        struct fetch *f = session_of(i ? FETCH_NEXT : FETCH_OPEN, 40);
+        for (uint32_t n = 0; f && n < 40; n++)
+            f->rows[n].stream = id_of(rig, "s");
+        if (f)
+            f->wait_ms = 0; /* the next one comes after its answer */
+        if (f)
+            send_by(rig, 1, f);
+        if (!rig_publish(rig, 1, 1, "", "s", "x", true))
+            return false;
+    }
     for (unsigned i = 0; i < 4; i++) {
         struct fetch *f = fetch_of(rig, "s", i);
         if (f)
@@ -673,6 +907,11 @@ int main(void)
         cmocka_unit_test(what_is_gone_is_out_of_range),
         cmocka_unit_test(a_session_that_goes),
         cmocka_unit_test(pipelined),
+        cmocka_unit_test(a_session_tells_news),
+        cmocka_unit_test(a_session_waits_for_more),
+        cmocka_unit_test(a_stream_of_a_session_goes),
+        cmocka_unit_test(sessions_end),
+        cmocka_unit_test(two_look_at_once),
         cmocka_unit_test(offsets),
         cmocka_unit_test(a_time_in_what_is_not_written),
         cmocka_unit_test(epochs),

@@ -81,9 +81,11 @@ struct partition {
     struct isolation isolation;
     /* fetches: see stream_fetch.c */
     struct list fetches;    /* struct fetch_row: wait for more */
+    struct list watches;    /* struct fetch_watch: sessions want to know */
     struct list fetch_link; /* b->streams.fetched */
     struct chunk *unsafe;   /* the first that may have something that is not durable; NULL: none has */
     uint64_t filled;        /* bytes written to its files, ever */
+    uint64_t waked;         /* `seen` when all who wait had been told */
     uint64_t seen;          /* as far as it could be read when that was looked at … */
     uint64_t seen_bytes;    /* … and about so much of filled */
     /* keyed: see stream_keyed.c */
@@ -191,6 +193,32 @@ void fetches_turn(struct broker *b);
 void fetch_back(struct broker *b, struct stream_job *job);  /* from the store; takes it */
 void fetches_filled(struct broker *b, struct partition *p); /* more of it is in its files */
 void fetches_partition_gone(struct broker *b, struct partition *p);
+void fetches_trimmed(struct broker *b, struct partition *p); /* it begins elsewhere */
+/* For stream_fetch_session.c. */
+struct partition *fetch_partition_of(struct broker *b, uint64_t stream, uint32_t partition); /* NULL: there is none */
+enum fetch_result fetch_look_at(struct broker *b, struct fetch *f, struct fetch_row *row);
+void fetch_answer(struct broker *b, struct fetch *f);
+void fetch_look_again(struct broker *b, struct fetch *f);
+void fetch_out_of_time(void *arg, struct timer *timer);
+/* It will be told of what is not durable, or not written. */
+void fetch_expect(struct broker *b, struct partition *p);
+static inline bool fetch_hopes_enough(const struct fetch *f)
+{
+    return f->hoped && f->found + f->hoped >= f->bytes_min;
+}
+enum fetch_state { FETCH_STATE_NEW, FETCH_STATE_PARKED, FETCH_STATE_READY, FETCH_STATE_AWAY };
+
+/* ---- stream_fetch_session.c ---- */
+/* What the block says of a session is done. */
+void fetch_session_begin(struct broker *b, struct peer *peer, struct fetch *f);
+/* The block with the session's news in the place of f, which is freed; f, without rows, if there is no memory. */
+MUST_USE struct fetch *fetch_session_gather(struct broker *b, struct fetch *f);
+/* Rows that nobody needs to be told of are left out, the others will have been told. */
+void fetch_session_told(struct fetch *f);
+void fetch_session_wake(struct broker *b, struct partition *p);
+void fetch_session_partition_gone(struct broker *b, struct partition *p);
+void fetch_session_trimmed(struct partition *p);
+void fetch_session_end(struct broker *b, struct peer *peer); /* none is nothing */
 
 /* ---- stream_keyed.c ---- */
 void keyed_init(struct broker *b);

@@ -25,7 +25,7 @@ GOLDEN = os.path.join(HERE, 'kafka_golden.json')
 # Left out everywhere: {field: why}.
 IGNORED = {
     'error_message': 'words for people; a broker may have others, or none',
-    'session_id': 'a broker need not keep fetch sessions: 0 is always legal (KIP-227)',
+    'session_id': 'a number of its own; rows of sessions say whether there is one',
     'authorized_operations': 'no ACLs are set up, so what is not asked for is all that counts; rows that ask say so',
     'throttle_time_ms': 'recorded as 0; a broker may throttle',
 }

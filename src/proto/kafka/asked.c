@@ -32,6 +32,8 @@ enum kafka_progress kafka_asked_go(struct kafka *k, struct kafka_request *r,
         r->bytes += (uint32_t)bytes; /* a peer has only so many of them waiting */
         k->inflight_bytes += bytes;
         fill(k, r, asked->fetch);
+        if (!kafka_live(k))
+            return KAFKA_AGAIN;
     }
     struct command *command = kafka_command(k, r, CMD_FETCH);
     if (!command)

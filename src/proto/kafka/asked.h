@@ -17,6 +17,7 @@ struct kafka_asked {
     uint32_t count;      /* rows */
     struct fetch *fetch; /* NULL while the core has it */
     uint32_t lent;       /* rows whose pieces have been looked at */
+    uint8_t op;          /* enum fetch_session_op */
 };
 
 /* names: of topics, loans as long as the request lives. NULL: the connection has been dropped. */

@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "base/mem.h"
 #include "fmt/compress.h"
+#include "proto/kafka/fetch_session.h"
 #include "proto/kafka/kafka_int.h"
 #include "proto/kafka/login.h"
 #include "proto/kafka/names.h"
@@ -420,8 +421,8 @@ static void request_effect(struct kafka *k, struct effect *e)
         r->pending--;
     }
     r->handler->effect(k, r, e);
-    if (kafka_live(k) && k->going == r)
-        go(k, r);
+    if (kafka_live(k) && k->going)
+        go(k, k->going); /* it may have waited for this one */
     kafka_flush(k);
 }
 
@@ -518,6 +519,7 @@ static void engine_closed(struct engine *engine)
     k->state = KAFKA_CLOSING;
     requests_free(k);
     kafka_topics_fini(k);
+    kafka_fetch_session_end(k);
     compress_free(&k->compress);
     outq_fini(&engine->out);
     k->session.gone = true;

@@ -228,6 +228,124 @@ static void limits(void **state)
     krig_free(k);
 }
 
+/* ---- sessions ---- */
+
+static void put_session(struct krig *k, int32_t id, int32_t epoch, const struct want *rows, int32_t count,
+                        const char *forget)
+{
+    struct kafka_fetch_request_partition parts[8];
+    struct kafka_fetch_request_topic topics[8];
+    int32_t zero = 0;
+    struct kafka_fetch_request_forgotten_topic gone = {.partitions = {&zero, 1}};
+    if (forget)
+        gone.topic = slice_str(forget);
+    for (int32_t i = 0; i < count; i++) {
+        parts[i] = (struct kafka_fetch_request_partition){.partition = rows[i].partition,
+                                                          .current_leader_epoch = -1,
+                                                          .fetch_offset = rows[i].offset,
+                                                          .last_fetched_epoch = -1,
+                                                          .log_start_offset = -1,
+                                                          .partition_max_bytes = 1 << 20};
+        topics[i] = (struct kafka_fetch_request_topic){.topic = slice_str(rows[i].topic), .partitions = {&parts[i], 1}};
+    }
+    struct kafka_fetch_request ask = {.replica_id = -1,
+                                      .min_bytes = 1,
+                                      .max_bytes = 1 << 20,
+                                      .session_id = id,
+                                      .session_epoch = epoch,
+                                      .topics = {topics, count},
+                                      .forgotten_topics_data = {&gone, forget ? 1 : 0},
+                                      .rack_id = slice_str("")};
+    krig_put(k, KAFKA_API_fetch, 12, &ask);
+}
+
+static const struct kafka_fetch_response *in_session(struct krig *k, int32_t id, int32_t epoch, const struct want *rows,
+                                                     int32_t count, const char *forget)
+{
+    put_session(k, id, epoch, rows, count, forget);
+    krig_settle(k);
+    return krig_take(k);
+}
+
+/* The rules of id and epoch are in the rows of tests/clients; here is what those cannot see: slots and names. */
+static void sessions(void **state)
+{
+    (void)state;
+    struct krig *k = krig_ready();
+    krig_topic(k, "a", 1, false);
+    krig_topic(k, "b", 2, false);
+    const struct want all[] = {{"a", 0, 0, 0, 0}, {"b", 0, 0, 0, 0}, {"later", 0, 0, 0, 0}};
+    const struct kafka_fetch_response *said = in_session(k, 0, 0, all, 3, NULL);
+    int32_t id = said->session_id;
+    assert_true(id > 0);
+    assert_int_equal(said->responses.count, 3);
+    krig_topic(k, "later", 1, false);
+    produce_numbers(k, "later", 0, 5, 1);
+    said = in_session(k, id, 1, NULL, 0, "a"); /* its slot is the lowest … */
+    assert_int_equal(said->responses.count, 1);
+    assert_true(slice_is(said->responses.at[0].topic, "later"));
+    assert_true(slice_is(part_of(said, 0)->records, "5 "));
+    const struct want more[] = {{"b", 1, 0, 0, 0}, {"later", 0, 1, 0, 0}};
+    produce_numbers(k, "a", 0, 6, 1);
+    produce_numbers(k, "b", 1, 7, 1);
+    said = in_session(k, id, 2, more, 2, NULL); /* … and another has it */
+    assert_int_equal(said->session_id, id);
+    assert_int_equal(said->responses.count, 1);
+    assert_true(slice_is(said->responses.at[0].topic, "b"));
+    assert_int_equal(part_of(said, 0)->partition_index, 1);
+    assert_true(slice_is(part_of(said, 0)->records, "7 "));
+    const struct want twice[] = {{"a", 0, 0, 0, 0}, {"a", 0, 0, 0, 0}};
+    said = in_session(k, 0, 0, twice, 2, NULL);
+    assert_int_equal(said->session_id, 0);
+    assert_int_equal(said->responses.count, 2);
+    assert_int_equal(in_session(k, id, 3, NULL, 0, NULL)->error_code, KAFKA_ERR_FETCH_SESSION_ID_NOT_FOUND);
+    krig_free(k);
+}
+
+/* Two hundred topics of long names, all with news for a request of nothing: more than its arena has for its own length. */
+static void a_large_answer_in_a_session(void **state)
+{
+    (void)state;
+    struct krig *k = krig_ready();
+    enum { MANY = 20000 };
+    krig_topic(k, "t", 1, false);
+    struct kafka_fetch_request_partition *parts = calloc(MANY, sizeof *parts);
+    for (int32_t i = 0; i < MANY; i++)
+        parts[i] = (struct kafka_fetch_request_partition){.partition = i, .current_leader_epoch = -1};
+    struct kafka_fetch_request_topic topic = {.topic = slice_str("t"), .partitions = {parts, MANY}};
+    struct kafka_fetch_request ask = {
+        .replica_id = -1, .min_bytes = 1, .max_bytes = 1 << 20, .topics = {&topic, 1}, .rack_id = slice_str("")};
+    krig_put(k, KAFKA_API_fetch, 12, &ask);
+    krig_settle(k);
+    const struct kafka_fetch_response *said = krig_take(k);
+    int32_t id = said->session_id;
+    assert_true(id > 0);
+    arena_reset(&k->arena);
+    said = in_session(k, id, 1, NULL, 0, NULL); /* all but one are unknown */
+    assert_non_null(said);
+    assert_int_equal(said->responses.count, 1);
+    assert_int_equal(said->responses.at[0].partitions.count, MANY - 1);
+    free(parts);
+    krig_free(k);
+}
+
+static void session_storm(struct krig *k)
+{
+    const struct want rows[] = {{"t", 0, 0, 0, 0}, {"t", 1, 0, 0, 0}, {"nix", 0, 0, 0, 0}};
+    int32_t id = 78;
+    k->core->b->streams.fetch_session_id = 77; /* the last that was given */
+    put_session(k, 0, 0, rows, 3, NULL);
+    for (int32_t i = 1; i < 4; i++)
+        put_session(k, id, i, rows, i, i == 2 ? "t" : NULL);
+    put_session(k, id, -1, rows, 2, NULL);
+}
+
+static void damaged_sessions(void **state)
+{
+    (void)state;
+    krig_damage(session_storm, 400);
+}
+
 /* ---- offsets ---- */
 
 static const struct kafka_list_offsets_response_partition *list(struct krig *k, uint8_t version, const char *topic,
@@ -349,6 +467,9 @@ static void without_memory(void **state)
         kafka_topic_forget(CONTAINER_OF(k->engine, struct kafka, session.engine), slice_str("t"));
         const struct want first = {"t", 0, 0, 0, 0};
         put_fetch(k, 12, 100, 1 << 20, &first, 1);
+        k->core->b->streams.fetch_session_id = 77; /* the last that was given */
+        put_session(k, 0, 0, &first, 1, NULL);
+        put_session(k, 78, 1, &first, 1, NULL);
         k->core->starved = true;
         mem_fail_at(n, false);
         krig_settle(k);
@@ -372,6 +493,9 @@ int main(void)
         cmocka_unit_test(parked_and_pipelined),
         cmocka_unit_test(many_large_ones_wait_outside),
         cmocka_unit_test(limits),
+        cmocka_unit_test(sessions),
+        cmocka_unit_test(a_large_answer_in_a_session),
+        cmocka_unit_test(damaged_sessions),
         cmocka_unit_test(list_offsets),
         cmocka_unit_test(epochs),
         cmocka_unit_test(without_memory),

@@ -79,9 +79,10 @@ struct kafka {
     struct kafka_request *log_in; /* SaslAuthenticate that waits for the core */
     uint32_t next_id;
     uint64_t inflight_bytes;
-    struct map topics;         /* name → struct kafka_topic, see names.h */
-    struct map topics_by_id;   /* the same, by the numbers of the streams */
-    struct compress *compress; /* once needed */
+    struct map topics;                         /* name → struct kafka_topic, see names.h */
+    struct map topics_by_id;                   /* the same, by the numbers of the streams */
+    struct kafka_fetch_session *fetch_session; /* NULL: none, see fetch_session.h */
+    struct compress *compress;                 /* once needed */
     mono_t heard_at, deadline;
     uint16_t local_port;
     char local_host[64];
