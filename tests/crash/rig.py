@@ -14,10 +14,20 @@ import load
 import model
 import wire
 from load import brokers, connect, must
-from model import VERDICTS
+from load import Load, topology  # noqa: F401: of the work that this module is by itself
+from model import VERDICTS, Model  # noqa: F401
 
 START_LIMIT = 120       # seconds: long enough for any machine; a start that takes longer is a finding
+TITLE = ""               # of its section of docs/crash.md, behind how it dies
+CONFIRMS = (80, 900)     # of a cycle
+ERRORS = (wire.WireError, OSError)
 SETTINGS = ("journal.file_bytes=1048576", "journal.compact_bytes=1048576", "disk.free_min=1048576")
+
+
+def report_of(chain):
+    """More lines of docs/crash.md."""
+    del chain
+    return []
 
 
 class Refused(Exception):
@@ -206,13 +216,15 @@ class Audit:
 class Chain:
     """Many cycles of load and death on one disk; the model lives through all of them."""
 
-    def __init__(self, name, seed, disk, confirms=(80, 900), preload=None, settings=(), control=False, stop=False,
-                 inspects=False):
+    def __init__(self, name, seed, disk, confirms=CONFIRMS, preload=None, settings=(), control=False, stop=False,
+                 inspects=False, work=sys.modules[__name__]):
+        """work: the module of the load, with topology, Load, Audit and Model."""
+        self.work = work
         self.stop_at_first = stop or control
         self.name, self.seed, self.disk, self.control = name, seed, disk, control
         self.random = random.Random("%s %d" % (name, seed))
         self.confirms, self.preload, self.settings = confirms, preload, settings
-        self.model = model.Model("%s-%d-%x" % (name, seed, os.getpid()))
+        self.model = work.Model("%s-%d-%x" % (name, seed, os.getpid()))
         self.server = Server(disk.data)
         self.recoveries, self.cycles, self.compactions, self.extra = [], 0, 0, 0
         self.before = self.inside = 0
@@ -261,14 +273,14 @@ class Chain:
     def audit(self):
         r = self.random
         if self.cycles and r.random() < self.disk.audit_deaths:
-            audit = Audit(self.server.port, self.model, 2 if self.control else START_LIMIT)
+            audit = self.work.Audit(self.server.port, self.model, 2 if self.control else START_LIMIT)
             if audit.queues():
                 w, _ = audit.partial(r.randrange(1, 200))
                 self.server.kill9()
                 w.abort()
                 self.extra += 1
                 self.recoveries.append(self.server.run(self.chosen(), self.loaded()))
-        audit = Audit(self.server.port, self.model, 2 if self.control else START_LIMIT)
+        audit = self.work.Audit(self.server.port, self.model, 2 if self.control else START_LIMIT)
         if not audit.queues():
             return False
         audit.full(drain=r.random() < 0.2)
@@ -280,7 +292,7 @@ class Chain:
         model_.where = "%s, seed %d, cycle %d" % (self.name, self.seed, self.cycles)
         if not self.stand():
             return False
-        work = load.Load(self.server.port, model_, self.random)
+        work = self.work.Load(self.server.port, model_, self.random)
         target = self.random.randrange(*self.confirms)
         how = work.run(self.disk.plug(self, work, target))
         if how and not self.disk.expects_end(self):
@@ -302,11 +314,11 @@ class Chain:
                 self.look_inside()
                 self.start()
                 if self.cycles == 0:
-                    load.topology(self.server.port)
+                    self.work.topology(self.server.port)
                 there = self.audit()
                 self.disk.steady()
                 return there
-            except (Refused, wire.WireError, OSError) as error:
+            except (Refused, *self.work.ERRORS) as error:
                 self.server.gone()
                 if not self.disk.is_dead():
                     if not isinstance(error, Refused):
