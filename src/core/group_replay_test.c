@@ -33,6 +33,24 @@ static void restarts(void **state)
     end(rig);
 }
 
+/* The first group of all is made when a snapshot has begun: what is said of it stands before its vhost and its stream. */
+static void a_group_that_a_snapshot_has_not_met(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    uint64_t stream = declare_stream(rig, "s", 1)->queue->id;
+    struct member_words simple = {.session = 1, .group = "g", .generation = SIMPLE};
+    compact_start(rig->b);
+    assert_true(list_empty(&rig->b->group_list));
+    assert_int_equal(commit(rig, &simple, stream, 9), GROUP_OK);
+    for (unsigned i = 0; i < 1000 && rig->b->compact.phase != COMPACT_IDLE; i++)
+        rig_pass(rig, 5);
+    restart(&rig);
+    assert_non_null(the_group(rig, "g"));
+    assert_int_equal(the_group(rig, "g")->offsets.count, 1);
+    end(rig);
+}
+
 /* A snapshot of a group between two generations: the old assignment must not come back as that of the new one. */
 static void a_snapshot_in_a_round(void **state)
 {
@@ -394,6 +412,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(restarts),
+        cmocka_unit_test(a_group_that_a_snapshot_has_not_met),
         cmocka_unit_test(a_snapshot_in_a_round),
         cmocka_unit_test(a_power_cut_at_any_record),
         cmocka_unit_test(a_generation_is_durable_before_it_is_told),
