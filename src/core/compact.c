@@ -23,8 +23,8 @@
  *       that nothing is open or aborted in needs none. A transactional id that has expired is not written, and forgotten.
  *   K7  of numbered producers a PRODUCERS says what was known at its moment, and younger BATCHes the rest; PRODUCER_IDS
  *       stands before the checkpoint.
- *   K8  of every group its GROUP and its offsets' OFFSETS stand behind `first`, as they were at their moment, and behind the catalogue: written
- *       here after the streams, or when they changed.
+ *   K8  of every group its GROUP and its offsets' OFFSETS stand behind the catalogue, as they were at their moment: written here
+ *       after the streams, or when they changed later.
  *
  * Without memory a slice leaves its place as it is and rests, longer each time; what the core needs of its own for any
  * slice is taken before the first.
@@ -500,9 +500,8 @@ bool compact_turn(struct broker *b)
             return false; /* an answer of the stream store brings the next step */
         else if (k->syncing) {
             k->phase = COMPACT_MESSAGES;
-            k->group =
-                b->group_list.next; /* now: a record before those of its vhost and its streams would not be replayed */
-        } else {                    /* what was being synced before does not count */
+            k->group = b->group_list.next; /* now: a record before that of its vhost is not replayed */
+        } else {                           /* what was being synced before does not count */
             k->syncing = true;
             streams_sync_begin(b);
         }

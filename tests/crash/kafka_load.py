@@ -22,6 +22,7 @@ TITLE = ", Kafka's clients"
 CONFIRMS = (40, 500)            # answers of a cycle
 QUEUE, SEAL = "kq", "kseal"
 IN_FLIGHT = 5
+BACKLOG = 1500                  # records of a partition that may wait to be transformed
 TIMEOUT_MS = 900000             # of a transaction: none of them ends by itself
 ENCODE = {1: gzip_encode, 2: snappy_encode, 3: lz4_encode, 4: zstd_encode}
 DECODE = {2: snappy_decode, 3: lz4_decode, 4: zstd_decode}
@@ -223,7 +224,8 @@ class Idempotent(Producer):
                 self.again()
         elif self.phase == "running":
             for part in self.parts:
-                if len(m["unanswered"][part]) < IN_FLIGHT and r.random() < 0.5:
+                behind = self.model.parts["ki", part].end - max(0, self.model.offsets["ctp", "ki", part][0])
+                if behind < BACKLOG and len(m["unanswered"][part]) < IN_FLIGHT and r.random() < 0.5:
                     self.batch(part, r.choice((1, 1, 3, 20)))
 
     def on_id(self, answer):
