@@ -1,173 +1,13 @@
-/* The Kafka client, see kafka_world.h. It speaks through the broker's own tables: that they are right is checked elsewhere. */
+/* A script of the Kafka client, see kafka_world.h. */
 #include "kafka_world.h"
 
 #include <stdlib.h>
 
 #include "base/mem.h"
 #include "fmt/record_batch.h"
-#include "proto/kafka/api.h"
-#include "proto/kafka/kafka_int.h"
+#include "kafka_guest.h"
 
-#define ROOM (1u << 20)
-#define TURNS_MAX 3000
 #define TOPIC "kafka"
-
-struct guest {
-    struct world *w;
-    struct kafka_options options;
-    struct engine *engine; /* NULL: lost */
-    uint8_t *in, *out;
-    size_t in_len, out_len;
-    struct arena arena; /* of answers */
-    int32_t asked, answered;
-    const struct kafka_api *api[64]; /* of what was asked, by correlation id */
-    struct kafka_form form[64];
-};
-
-static wall_t wall_of(void *arg)
-{
-    struct os *os = arg;
-    return os->now_wall(os);
-}
-
-static void lose(struct guest *g)
-{
-    if (g->engine)
-        g->engine->ops->closed(g->engine);
-    g->engine = NULL;
-}
-
-static bool guest_connect(struct guest *g, struct world *w)
-{
-    static const uint8_t uuid[16] = {1, 2, 3};
-    static const struct kafka_peer peer = {"127.0.0.1:2", "127.0.0.1", 9092, true};
-    *g = (struct guest){.w = w, .options = kafka_options_default(), .in = malloc(ROOM), .out = malloc(ROOM)};
-    if (!g->in || !g->out)
-        abort();
-    arena_init(&g->arena, ROOM);
-    g->options.uuid = uuid;
-    g->options.cluster_id = "AQIDAAAAAAAAAAAAAAAAAA";
-    g->options.wall = wall_of;
-    g->options.wall_arg = w->os;
-    g->engine = kafka_new(&g->options, w->hub, &peer, w->os->now_mono(w->os));
-    return g->engine != NULL;
-}
-
-static void guest_end(struct guest *g)
-{
-    lose(g);
-    arena_fini(&g->arena);
-    free(g->in);
-    free(g->out);
-}
-
-/* As a connection does: a file that cannot be read ends it. False: lost. */
-static bool take_out(struct guest *g)
-{
-    struct outq *q = &g->engine->out;
-    while (q->len) {
-        struct iovec v;
-        struct file_piece piece;
-        size_t len;
-        if (outq_peek_file(q, &piece)) {
-            len = piece.len;
-            if (len > ROOM - g->out_len)
-                abort();
-            if (piece.file->read(piece.file, g->out + g->out_len, len, piece.position) != (int64_t)len)
-                return false;
-        } else {
-            (void)outq_peek(q, &v, 1);
-            len = v.iov_len;
-            if (len > ROOM - g->out_len)
-                abort();
-            memcpy(g->out + g->out_len, v.iov_base, len);
-        }
-        g->out_len += len;
-        outq_consume(q, len);
-    }
-    return !q->failed && !g->engine->want_close;
-}
-
-static void turn(struct guest *g)
-{
-    struct world *w = g->w;
-    world_turn(w);
-    if (!g->engine)
-        return;
-    g->engine->now = w->os->now_mono(w->os);
-    if (g->in_len && !g->engine->paused && !g->engine->want_close) {
-        size_t used = g->engine->ops->feed(g->engine, slice_of(g->in, g->in_len));
-        memmove(g->in, g->in + used, g->in_len - used);
-        g->in_len -= used;
-    }
-    bool said = g->engine->out.len > 0;
-    if (!take_out(g))
-        lose(g);
-    else if (said)
-        g->engine->ops->drained(g->engine);
-}
-
-static void ask(struct guest *g, int16_t key, uint8_t version, const void *message)
-{
-    const struct kafka_api *api = kafka_api_find(key);
-    struct kafka_form form = kafka_api_form(api, version);
-    struct writer w = writer_of(g->in + g->in_len, ROOM - g->in_len);
-    size_t mark = kafka_request_begin(&w, api, form, g->asked, slice_str("sim"));
-    kafka_encode(&w, api->request, form, message, NULL);
-    kafka_request_end(&w, mark);
-    if (!writer_ok(&w))
-        abort();
-    g->in_len += w.len;
-    g->api[g->asked & 63] = api;
-    g->form[g->asked++ & 63] = form;
-}
-
-/* The answer to the oldest question, until the next call; NULL: the connection or the world is lost, or there is no memory to read it. */
-static const void *answer(struct guest *g)
-{
-    struct reader r;
-    struct slice frame, body;
-    int32_t correlation_id;
-    for (unsigned i = 0;; i++) {
-        r = reader_of(slice_of(g->out, g->out_len));
-        frame = reader_str32(&r);
-        if (reader_ok(&r))
-            break;
-        if (!g->engine || g->w->dead || g->w->model->wrong[0])
-            return NULL;
-        if (i == TURNS_MAX) {
-            if (!g->w->may_fail)
-                model_fault(g->w->model, "%s is not answered", g->api[g->answered & 63]->name);
-            lose(g);
-            return NULL;
-        }
-        turn(g);
-    }
-    const struct kafka_api *api = g->api[g->answered & 63];
-    struct kafka_form form = g->form[g->answered & 63];
-    arena_reset(&g->arena);
-    uint8_t *copy = arena_take(&g->arena, frame.len);
-    void *message = arena_take(&g->arena, api->response->struct_len);
-    if (copy)
-        memcpy(copy, frame.ptr, frame.len);
-    g->out_len -= frame.len + 4;
-    memmove(g->out, g->out + frame.len + 4, g->out_len);
-    if (!copy || !message)
-        return NULL;
-    if (!kafka_response_head(slice_of(copy, frame.len), api, form, &correlation_id, &body) ||
-        correlation_id != g->answered++) {
-        model_fault(g->w->model, "%s has an answer without a head of its own", api->name);
-        return NULL;
-    }
-    enum kafka_verdict verdict = kafka_decode(api->response, form, body, &g->arena, message);
-    if (verdict != KAFKA_OK && verdict != KAFKA_NO_MEMORY)
-        model_fault(g->w->model, "the answer to %s cannot be decoded: %d", api->name, (int)verdict);
-    return verdict == KAFKA_OK ? message : NULL;
-}
-
-#define ANSWER(g, name, version, ...)                                                                                  \
-    (ask(g, KAFKA_API_##name, version, &(struct kafka_##name##_request){__VA_ARGS__}),                                 \
-     (const struct kafka_##name##_response *)answer(g))
 
 /* ---- what it asks ---- */
 
@@ -202,13 +42,13 @@ static void ask_produce(struct guest *g, unsigned first, unsigned count)
     struct kafka_produce_request_partition part = {.records = record_batch_finish(&batch, -1)};
     struct kafka_produce_request_topic topic = {.name = slice_str(TOPIC), .partition_data = {&part, 1}};
     struct kafka_produce_request request = {.acks = -1, .timeout_ms = 1000, .topic_data = {&topic, 1}};
-    ask(g, KAFKA_API_produce, 9, &request);
+    guest_ask(g, KAFKA_API_produce, 9, &request);
 }
 
 /* The base offset; -1: refused, or lost. */
 static int64_t produced(struct guest *g)
 {
-    const struct kafka_produce_response *said = answer(g);
+    const struct kafka_produce_response *said = guest_answer(g);
     if (!said || said->responses.count != 1 || said->responses.at[0].partition_responses.count != 1 ||
         said->responses.at[0].partition_responses.at[0].error_code)
         return -1;
@@ -227,13 +67,13 @@ static void ask_fetch(struct guest *g, int64_t offset, int32_t wait_ms)
                                           .session_epoch = -1,
                                           .topics = {&topic, 1},
                                           .rack_id = slice_str("")};
-    ask(g, KAFKA_API_fetch, 12, &request);
+    guest_ask(g, KAFKA_API_fetch, 12, &request);
 }
 
 /* How many records came, each the value that was produced at its offset (they are the same here); -1: none could. */
 static int fetched(struct guest *g)
 {
-    const struct kafka_fetch_response *said = answer(g);
+    const struct kafka_fetch_response *said = guest_answer(g);
     if (!said || said->responses.count != 1 || said->responses.at[0].partitions.count != 1 ||
         said->responses.at[0].partitions.at[0].error_code)
         return -1;
@@ -308,7 +148,7 @@ static bool bind_queue(struct guest *g)
         c->origin = UINT32_MAX;
         c->ask = made;
         for (unsigned n = 0; n < 20; n++)
-            turn(g);
+            guest_turn(g);
     }
     return true;
 }
@@ -358,9 +198,9 @@ static bool produce_in_it(struct guest *g, struct instance *p)
         abort();
     struct kafka_produce_request_partition part = {.records = record_batch_finish(&batch, -1)};
     struct kafka_produce_request_topic topic = {.name = slice_str(TX_TOPIC), .partition_data = {&part, 1}};
-    ask(g, KAFKA_API_produce, 9,
-        &(struct kafka_produce_request){
-            .transactional_id = TX_ID, .acks = -1, .timeout_ms = 1000, .topic_data = {&topic, 1}});
+    guest_ask(g, KAFKA_API_produce, 9,
+              &(struct kafka_produce_request){
+                  .transactional_id = TX_ID, .acks = -1, .timeout_ms = 1000, .topic_data = {&topic, 1}});
     return produced(g) >= 0;
 }
 

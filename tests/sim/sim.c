@@ -12,6 +12,7 @@
  * A chain depends on its seed only: `sim --seed N --chains 1` repeats it, and a failing chain is shrunk by bisecting the
  * number of operations. The last line is "N passed, N failed": one passed per thousand crash points.
  */
+#include "kafka_chain.h"
 #include "peek.h"
 #include "world.h"
 
@@ -31,6 +32,7 @@ struct totals {
     uint64_t chains, lives, ends[END_COUNT], ops, confirms, deliveries, compactions, flips, flips_refused, waits,
         pages_written, pages_read;
     uint64_t compared, sure, gone, pairs, transactions, disk_ops, duplicates;
+    uint64_t batches, batches_again, commits, aborts, batches_compared;
     uint64_t records_found, records_trimmed, feeds, records_written, records_read, stream_syncs, stream_deliveries;
 };
 
@@ -41,6 +43,7 @@ struct limits {
 
 static struct os_sim *furnished; /* every chain begins with a copy of this disk */
 static struct model *furnished_model;
+static struct kafka_chain *furnished_kafka, *kafka; /* of the chain that runs */
 
 /* ---- one life ---- */
 
@@ -98,16 +101,24 @@ static bool live(struct world *w, struct totals *t, const struct limits *limits)
         model_fault(w->model, "the broker does not start: %s", w->why);
     bool more = true;
     if (started) {
+        struct guest guest = {0};
         world_compare(w);
+        bool connected = !w->model->wrong[0] && world_connect(w);
+        if (connected && !w->dead)
+            kafka_chain_begin(kafka, &guest, w);
         arm_started(w, ending);
-        if (!w->model->wrong[0] && world_connect(w)) {
+        if (connected) {
             unsigned ops = 1 + world_pick(w, world_pick(w, 3) ? 30 : 90);
             for (unsigned i = 0; more && i < ops && !w->dead && !w->model->wrong[0]; i++) {
                 more = w->ops < limits->ops;
-                if (more)
+                if (more && world_pick(w, 4) == 0 && !kafka->stopped) {
+                    w->ops++;
+                    kafka_chain_op(kafka, &guest);
+                } else if (more)
                     world_op(w);
             }
         }
+        guest_end(&guest);
         broker_check(w->broker);
         struct broker_totals totals;
         broker_totals(w->broker, &totals);
@@ -177,6 +188,25 @@ static void flip(struct world *w, struct totals *t)
 
 /* ---- a chain ---- */
 
+/* The last end is recovered from too. */
+static void last_life(struct world *w)
+{
+    struct guest guest = {0};
+    w->may_fail = false;
+    if (world_start(w)) {
+        world_compare(w);
+        if (!w->model->wrong[0] && world_connect(w)) {
+            world_streams_drain(w);
+            kafka_chain_begin(kafka, &guest, w);
+            if (!kafka->stopped && !w->model->wrong[0])
+                kafka_chain_drained(kafka, &guest);
+        }
+        guest_end(&guest);
+    } else
+        model_fault(w->model, "the broker does not start: %s", w->why);
+    world_end(w, true);
+}
+
 static bool run_chain(uint64_t seed, const struct limits *limits, struct totals *t, char *ret_wrong, size_t len)
 {
     struct world w;
@@ -193,6 +223,7 @@ static bool run_chain(uint64_t seed, const struct limits *limits, struct totals 
     if (!w.model)
         abort();
     memcpy(w.model, furnished_model, sizeof *w.model);
+    memcpy(kafka, furnished_kafka, sizeof *kafka);
     w.disk = os_sim_clone(furnished);
     w.os = os_sim_os(w.disk);
     uint64_t before = os_sim_ops(w.disk);
@@ -202,16 +233,8 @@ static bool run_chain(uint64_t seed, const struct limits *limits, struct totals 
         if (more && world_pick(&w, 40) == 0)
             flip(&w, t);
     }
-    if (!w.model->wrong[0]) { /* the last end is recovered from too */
-        w.may_fail = false;
-        if (world_start(&w)) {
-            world_compare(&w);
-            if (!w.model->wrong[0] && world_connect(&w))
-                world_streams_drain(&w);
-        } else
-            model_fault(w.model, "the broker does not start: %s", w.why);
-        world_end(&w, true);
-    }
+    if (!w.model->wrong[0])
+        last_life(&w);
     snprintf(ret_wrong, len, "%s", w.model->wrong);
     t->chains++;
     t->ops += w.ops;
@@ -233,6 +256,11 @@ static bool run_chain(uint64_t seed, const struct limits *limits, struct totals 
     t->records_read += w.records_read;
     t->stream_syncs += w.stream_syncs;
     t->stream_deliveries += w.stream_deliveries;
+    t->batches += kafka->produced;
+    t->batches_again += kafka->resent;
+    t->commits += kafka->commits;
+    t->aborts += kafka->aborts;
+    t->batches_compared += kafka->compared;
     t->disk_ops += os_sim_ops(w.disk) - before;
     bool good = !w.model->wrong[0];
     os_sim_free(&w.disk);
@@ -254,8 +282,14 @@ static bool furnish(void)
         abort();
     model_init(w.model);
     bool good = world_start(&w) && world_connect(&w);
+    kafka = malloc(sizeof *kafka);
+    furnished_kafka = malloc(sizeof *furnished_kafka);
+    if (!kafka || !furnished_kafka)
+        abort();
     if (good)
         world_furnish(&w);
+    if (good && !w.model->wrong[0])
+        kafka_chain_furnish(furnished_kafka, &w);
     if (!good || w.model->wrong[0])
         printf("the empty broker could not be furnished: %s %s\n", w.why, w.model->wrong);
     good = good && !w.model->wrong[0];
@@ -322,6 +356,11 @@ static void report(const struct totals *t, double seconds)
            (unsigned long long)t->records_written, (unsigned long long)t->records_read,
            (unsigned long long)t->stream_deliveries, (unsigned long long)t->stream_syncs,
            (unsigned long long)t->records_found, (unsigned long long)t->records_trimmed, (unsigned long long)t->feeds);
+    printf("kafka: %llu batches produced, %llu sent again after a death, %llu transactions committed, %llu aborted; "
+           "compared: %llu "
+           "batches\n",
+           (unsigned long long)t->batches, (unsigned long long)t->batches_again, (unsigned long long)t->commits,
+           (unsigned long long)t->aborts, (unsigned long long)t->batches_compared);
 }
 
 static double seconds_now(void)
@@ -368,6 +407,8 @@ int main(int argc, char **argv)
     if (furnished)
         os_sim_free(&furnished);
     free(furnished_model);
+    free(furnished_kafka);
+    free(kafka);
     printf("%llu passed, %llu failed\n", (unsigned long long)(t.lives / 1000), (unsigned long long)failed);
     return failed != 0;
 }
