@@ -932,13 +932,13 @@ static bool make_defaults(struct broker *b, char *why, size_t why_len)
 {
     const struct broker_options *o = &b->options;
     char verifier[PASSWORD_VERIFIER_MAX];
-    uint8_t salt[16];
+    uint8_t salts[PASSWORD_SALTS];
     struct slice user = o->default_user.len ? o->default_user : slice_str("guest");
     struct slice pass = o->default_pass.len ? o->default_pass : slice_str("guest");
     struct slice vhost_name = o->default_vhost.len ? o->default_vhost : slice_str("/");
     bool guest = slice_is(pass, "guest");
-    o->random(o->random_arg, salt, sizeof salt);
-    if (!password_make(pass, salt, guest ? GUEST_ITERATIONS : PASSWORD_ITERATIONS, verifier)) {
+    o->random(o->random_arg, salts, sizeof salts);
+    if (!password_make(pass, salts, guest ? GUEST_ITERATIONS : PASSWORD_ITERATIONS, verifier)) {
         snprintf(why, why_len, "the default user's password could not be hashed");
         return false;
     }

@@ -3,6 +3,8 @@
  * A login is answered by the worker: the core knows only verifiers and sends (secret, verifier) out as EFF_VERIFY. A
  * login that succeeded is remembered as an HMAC under a key of this process, so that the next login with the same secret
  * costs a hash and no worker. Unknown users are verified against a decoy, so that they take as long as known ones.
+ * SCRAM needs no worker: the engine is given the user's keys, or false ones, sees the proof itself, and then logs in with
+ * the keys that were proven, which must still be the user's.
  *
  * Alarms: while one holds, peers that publish are blocked (what they had sent before still counts). While a hard one holds
  * publishes are refused (publish.c), and for want of memory nobody enters a vhost; deliveries, acks and all else go on.
@@ -23,7 +25,7 @@ struct pending { /* a login that the worker is checking */
     uint64_t ticket;
     struct port_side *side;
     uint32_t session, origin;
-    bool known, digest_valid;
+    bool known, digest_valid, again;
     uint8_t digest[32];
     size_t name_len;
     uint8_t name[];
@@ -187,11 +189,19 @@ static void login_refused(struct broker *b, struct peer *peer, uint32_t origin)
     fail(b, peer, 0, origin, ERR_ACCESS_REFUSED, "%s", ""); /* the engine knows what to call it */
 }
 
+/* A first login, or the same user once more. */
+static bool may_log_in(const struct peer *peer, bool again)
+{
+    return again ? peer->user != NULL && peer->state != PEER_FAILED : peer->state == PEER_NEW;
+}
+
 static void login_granted(struct broker *b, struct peer *peer, struct user *user, uint32_t origin)
 {
-    peer->user = user;
-    peer->state = PEER_LOGGED_IN;
-    user->peers++;
+    if (peer->state == PEER_NEW) {
+        peer->user = user;
+        peer->state = PEER_LOGGED_IN;
+        user->peers++;
+    }
     struct command c = {.origin = origin};
     answer_ok(b, peer, &c, 0, (struct slice){0}, 0, 0);
 }
@@ -217,6 +227,7 @@ static void send_to_worker(struct broker *b, struct peer *peer, const struct com
     p->session = peer->number;
     p->origin = c->origin;
     p->known = user != NULL;
+    p->again = c->ask->flags & ASK_AGAIN;
     p->digest_valid = digest != NULL;
     if (digest)
         memcpy(p->digest, digest, 32);
@@ -230,28 +241,84 @@ static void send_to_worker(struct broker *b, struct peer *peer, const struct com
     e->answer = answer;
 }
 
+/* guest is for the loopback: from elsewhere it is as if there were none. */
+static bool is_far_guest(struct broker *b, const struct peer *peer, struct slice name)
+{
+    return b->options.guest_loopback_only && slice_is(name, "guest") && !(peer->flags & ASK_LOOPBACK);
+}
+
+static bool keys_are_users(const struct user *user, const struct ask *ask)
+{
+    enum scram_hash hash;
+    struct scram_keys keys;
+    char text[SCRAM_TEXT_MAX];
+    if (!user || !scram_named(ask->key, &hash) || !password_scram(user->verifier, hash, &keys))
+        return false;
+    struct slice kept = slice_of(text, scram_keys_print(&keys, text));
+    bool same = slice_equal(kept, ask->other);
+    explicit_bzero(&keys, sizeof keys);
+    explicit_bzero(text, sizeof text);
+    return same;
+}
+
+/* Without a secret: 1: granted, 0: refused, -1: there is one to be looked at. */
+static int login_without(struct broker *b, struct peer *peer, const struct command *c, struct user *user)
+{
+    bool again = c->ask->flags & ASK_AGAIN;
+    if (!may_log_in(peer, again) || (again && user != peer->user))
+        return 0;
+    if (user && c->ask->flags & ASK_TRUSTED && peer->flags & ASK_LOOPBACK)
+        return 1;
+    if (c->ask->other.len == 0 || is_far_guest(b, peer, c->ask->name))
+        return 0;
+    return c->ask->flags & ASK_PROVEN ? keys_are_users(user, c->ask) : -1;
+}
+
 void do_login(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
 {
     (void)ch;
+    uint8_t digest[32];
     struct user *user = user_find(b, c->ask->name);
-    if (user && peer->state == PEER_NEW && c->ask->flags & ASK_TRUSTED && peer->flags & ASK_LOOPBACK) {
-        login_granted(b, peer, user, c->origin);
-        return;
+    int granted = login_without(b, peer, c, user);
+    if (granted < 0 && user) {
+        password_digest(b->login->key, c->ask->name, c->ask->other, user->verifier, digest);
+        if (digest_known(b->login, digest))
+            granted = 1;
     }
-    bool far_guest = b->options.guest_loopback_only && slice_is(c->ask->name, "guest") && !(peer->flags & ASK_LOOPBACK);
-    if (peer->state != PEER_NEW || c->ask->other.len == 0 || far_guest) {
+    if (granted > 0)
+        login_granted(b, peer, user, c->origin);
+    else if (granted == 0)
+        login_refused(b, peer, c->origin);
+    else
+        send_to_worker(b, peer, c, user, user ? digest : NULL);
+}
+
+/* Who is not there has a salt all the same, always the same one, and is refused only when its proof is seen to be wrong. */
+void do_scram(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
+{
+    (void)ch;
+    enum scram_hash hash;
+    struct scram_keys keys;
+    uint8_t raw[SCRAM_NONCE + SCRAM_TEXT_MAX];
+    if (!scram_named(c->ask->key, &hash) || !may_log_in(peer, c->ask->flags & ASK_AGAIN)) {
         login_refused(b, peer, c->origin);
         return;
     }
-    uint8_t digest[32];
-    if (user) {
-        password_digest(b->login->key, c->ask->name, c->ask->other, user->verifier, digest);
-        if (digest_known(b->login, digest)) {
-            login_granted(b, peer, user, c->origin);
-            return;
-        }
+    struct user *user = is_far_guest(b, peer, c->ask->name) ? NULL : user_find(b, c->ask->name);
+    if (!user || !password_scram(user->verifier, hash, &keys))
+        scram_keys_fake(&keys, hash, PASSWORD_ITERATIONS, slice_of(b->login->key, sizeof b->login->key), c->ask->name);
+    b->options.random(b->options.random_arg, raw, SCRAM_NONCE);
+    size_t len = SCRAM_NONCE + scram_keys_print(&keys, (char *)raw + SCRAM_NONCE);
+    struct answer *answer = answer_new((struct slice){0}, (struct slice){0}, slice_of(raw, len));
+    explicit_bzero(&keys, sizeof keys);
+    explicit_bzero(raw, sizeof raw);
+    if (!answer) {
+        login_refused(b, peer, c->origin);
+        return;
     }
-    send_to_worker(b, peer, c, user, user ? digest : NULL);
+    struct effect *e = effect_push(b, peer, EFF_ANSWER, 0);
+    e->origin = c->origin;
+    e->answer = answer;
 }
 
 void do_verified(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
@@ -268,9 +335,9 @@ void do_verified(struct broker *b, struct peer *peer, struct channel *ch, struct
     if (ok && p->digest_valid)
         digest_remember(b->login, p->digest);
     peer = p->side ? peer_of(b, p->side, p->session) : NULL;
-    if (peer && peer->state == PEER_NEW) {
+    if (peer && may_log_in(peer, p->again)) {
         struct user *user = ok ? user_find(b, slice_of(p->name, p->name_len)) : NULL;
-        if (user)
+        if (user && (!p->again || user == peer->user))
             login_granted(b, peer, user, p->origin);
         else
             login_refused(b, peer, p->origin);

@@ -1,6 +1,6 @@
 /* Verifiers of passwords, see password.h.
  *
- * Our own are SCRAM-SHA-256 keys in the text form of RFC 5803: they serve a PLAIN login (the keys are derived again and
+ * Our own are SCRAM keys in the text form of RFC 5803: they serve a PLAIN login (the keys are derived again and
  * compared) and a SCRAM exchange without ever knowing the password. RabbitMQ's are one salted hash, kept as they came
  * with its definitions, so that users log in with their old passwords. Passwords are bytes: SASLprep is not applied, as
  * RabbitMQ does not, and both sides of a PLAIN login see the same bytes anyway.
@@ -22,12 +22,9 @@
 #include <openssl/hmac.h>
 #include <openssl/sha.h>
 
-#define SCRAM_NAME "SCRAM-SHA-256"
-#define SCRAM_PREFIX SCRAM_NAME "$"
-#define KEY_LEN SHA256_DIGEST_LENGTH
-#define SALT_MAX 64
+#define SCRAM_PREFIX "SCRAM-"
+#define DIGEST_LEN SHA256_DIGEST_LENGTH
 #define RABBIT_SALT 4
-#define ITERATIONS_MAX 1000000u
 #define RABBIT_DEFAULT "rabbit_password_hashing_sha256"
 
 static const struct rabbit_row {
@@ -42,34 +39,12 @@ static const struct rabbit_row {
 
 struct verifier {
     const struct rabbit_row *rabbit; /* NULL: SCRAM */
-    unsigned iterations;
-    size_t salt_len;
-    uint8_t salt[SALT_MAX];
-    uint8_t hash[SHA512_DIGEST_LENGTH];               /* RabbitMQ */
-    uint8_t stored_key[KEY_LEN], server_key[KEY_LEN]; /* SCRAM */
+    uint8_t salt[RABBIT_SALT], hash[SHA512_DIGEST_LENGTH];
+    bool has[SCRAM_HASHES];
+    struct scram_keys keys[SCRAM_HASHES];
 };
 
 /* ------------------------------------------------------------------------------------------------------- deriving */
-
-static bool hmac(const uint8_t key[KEY_LEN], const char *text, uint8_t ret[KEY_LEN])
-{
-    return HMAC(EVP_sha256(), key, KEY_LEN, (const uint8_t *)text, strlen(text), ret, NULL) != NULL;
-}
-
-/* RFC 5802, section 3: SaltedPassword, then StoredKey and ServerKey. */
-static bool scram_keys(struct slice password, struct slice salt, unsigned iterations, uint8_t stored[KEY_LEN],
-                       uint8_t server[KEY_LEN])
-{
-    uint8_t salted[KEY_LEN], client[KEY_LEN];
-    bool ok = password.len <= INT32_MAX &&
-              PKCS5_PBKDF2_HMAC(password.ptr ? (const char *)password.ptr : "", (int)password.len, salt.ptr,
-                                (int)salt.len, (int)iterations, EVP_sha256(), KEY_LEN, salted) == 1 &&
-              hmac(salted, "Client Key", client) && SHA256(client, KEY_LEN, stored) != NULL &&
-              hmac(salted, "Server Key", server);
-    OPENSSL_cleanse(salted, sizeof salted);
-    OPENSSL_cleanse(client, sizeof client);
-    return ok;
-}
 
 static bool salted_hash(const struct rabbit_row *row, struct slice salt, struct slice password,
                         uint8_t ret[SHA512_DIGEST_LENGTH])
@@ -95,29 +70,18 @@ static struct slice cut(struct slice *rest, char separator)
     return part;
 }
 
-static bool number_of(struct slice text, unsigned max, unsigned *ret)
-{
-    unsigned number = 0;
-    for (size_t i = 0; i < text.len; i++) {
-        if (text.ptr[i] < '0' || text.ptr[i] > '9' || i >= 7)
-            return false;
-        number = number * 10 + (text.ptr[i] - '0');
-    }
-    if (number == 0 || number > max)
-        return false;
-    *ret = number;
-    return true;
-}
-
+/* Keys in the order of their hashes, each once. */
 static bool parse_scram(struct slice text, struct verifier *v)
 {
-    struct slice rest = slice_of(text.ptr + strlen(SCRAM_PREFIX), text.len - strlen(SCRAM_PREFIX));
-    struct slice iterations = cut(&rest, ':'), salt = cut(&rest, '$'), stored = cut(&rest, ':');
-    int64_t salt_len = base64_decode(salt, v->salt, sizeof v->salt);
-    v->salt_len = salt_len > 0 ? (size_t)salt_len : 0;
-    return v->salt_len > 0 && number_of(iterations, ITERATIONS_MAX, &v->iterations) &&
-           base64_decode(stored, v->stored_key, KEY_LEN) == KEY_LEN &&
-           base64_decode(rest, v->server_key, KEY_LEN) == KEY_LEN;
+    for (unsigned next = 0; text.len; next++) {
+        struct scram_keys keys;
+        if (!scram_keys_parse(cut(&text, ' '), &keys) || keys.hash < next || (text.ptr && !text.len))
+            return false;
+        next = keys.hash;
+        v->has[next] = true;
+        v->keys[next] = keys;
+    }
+    return true;
 }
 
 static const struct rabbit_row *rabbit_named(struct slice name)
@@ -135,7 +99,6 @@ static bool parse_rabbit(struct slice text, struct verifier *v)
     int64_t len = v->rabbit ? base64_decode(text, bytes, sizeof bytes) : -1;
     if (len < 0 || (size_t)len != RABBIT_SALT + v->rabbit->len)
         return false;
-    v->salt_len = RABBIT_SALT;
     memcpy(v->salt, bytes, RABBIT_SALT);
     memcpy(v->hash, bytes + RABBIT_SALT, v->rabbit->len);
     return true;
@@ -155,22 +118,73 @@ bool password_valid(struct slice verifier)
     return parse(verifier, &v);
 }
 
+bool password_scram(struct slice verifier, enum scram_hash hash, struct scram_keys *ret)
+{
+    struct verifier v;
+    bool ok = parse(verifier, &v) && v.has[hash];
+    if (ok)
+        *ret = v.keys[hash];
+    OPENSSL_cleanse(&v, sizeof v);
+    return ok;
+}
+
 /* --------------------------------------------------------------------------------------------------------- making */
 
-bool password_make(struct slice password, const uint8_t salt[16], unsigned iterations, char ret[PASSWORD_VERIFIER_MAX])
+static void print_scram(const struct verifier *v, char ret[PASSWORD_VERIFIER_MAX])
 {
-    uint8_t stored[KEY_LEN], server[KEY_LEN];
-    char salt_text[BASE64_LEN(16) + 1], stored_text[BASE64_LEN(KEY_LEN) + 1], server_text[BASE64_LEN(KEY_LEN) + 1];
-    CHECK(iterations > 0 && iterations <= ITERATIONS_MAX);
-    if (!scram_keys(password, slice_of(salt, 16), iterations, stored, server))
-        return false;
-    base64_encode(slice_of(salt, 16), salt_text);
-    base64_encode(slice_of(stored, KEY_LEN), stored_text);
-    base64_encode(slice_of(server, KEY_LEN), server_text);
-    snprintf(ret, PASSWORD_VERIFIER_MAX, SCRAM_PREFIX "%u:%s$%s:%s", iterations, salt_text, stored_text, server_text);
-    OPENSSL_cleanse(server, sizeof server);
-    OPENSSL_cleanse(server_text, sizeof server_text);
-    return true;
+    size_t len = 0;
+    _Static_assert(SCRAM_HASHES * SCRAM_TEXT_MAX <= PASSWORD_VERIFIER_MAX, "a verifier has room for every hash");
+    ret[0] = '\0';
+    for (unsigned i = 0; i < SCRAM_HASHES; i++) {
+        if (!v->has[i])
+            continue;
+        if (len)
+            ret[len++] = ' ';
+        len += scram_keys_print(&v->keys[i], ret + len);
+    }
+}
+
+bool password_make(struct slice password, const uint8_t salts[PASSWORD_SALTS], unsigned iterations,
+                   char ret[PASSWORD_VERIFIER_MAX])
+{
+    struct verifier v = {0};
+    bool ok = true;
+    for (unsigned i = 0; i < SCRAM_HASHES; i++) {
+        struct scram_keys *keys = &v.keys[i];
+        *keys = (struct scram_keys){.hash = (enum scram_hash)i, .iterations = iterations, .salt_len = 16};
+        memcpy(keys->salt, salts + 16 * i, 16);
+        v.has[i] = true;
+        ok = ok && scram_keys_make(keys, password);
+    }
+    if (ok)
+        print_scram(&v, ret);
+    OPENSSL_cleanse(&v, sizeof v);
+    return ok;
+}
+
+/* A verifier that cannot be read, as an empty one, has no keys that could be kept. */
+static void change_scram(struct slice verifier, enum scram_hash hash, const struct scram_keys *keys,
+                         char ret[PASSWORD_VERIFIER_MAX])
+{
+    struct verifier v;
+    if (!parse(verifier, &v))
+        memset(&v, 0, sizeof v);
+    v.has[hash] = keys != NULL;
+    if (keys)
+        v.keys[hash] = *keys;
+    print_scram(&v, ret);
+    OPENSSL_cleanse(&v, sizeof v);
+}
+
+void password_scram_put(struct slice verifier, const struct scram_keys *keys, char ret[PASSWORD_VERIFIER_MAX])
+{
+    change_scram(verifier, keys->hash, keys, ret);
+}
+
+void password_scram_take(struct slice verifier, enum scram_hash hash, char ret[PASSWORD_VERIFIER_MAX])
+{
+    CHECK(!slice_starts(verifier, "rabbit")); /* has none to be taken */
+    change_scram(verifier, hash, NULL, ret);
 }
 
 /* A definitions file of ours carries the whole verifier as the hash; one of RabbitMQ names the algorithm beside it, or
@@ -181,7 +195,8 @@ bool password_from_rabbit(struct slice hash_base64, struct slice algorithm, char
     struct writer w = writer_of(text, sizeof text - 1);
     if (algorithm.len == 0)
         algorithm = slice_str(RABBIT_DEFAULT);
-    if (!slice_is(algorithm, SCRAM_NAME) && !rabbit_named(algorithm) && !slice_starts(hash_base64, SCRAM_PREFIX))
+    enum scram_hash hash;
+    if (!scram_named(algorithm, &hash) && !rabbit_named(algorithm) && !slice_starts(hash_base64, SCRAM_PREFIX))
         return false;
     if (hash_base64.len && !slice_starts(hash_base64, SCRAM_PREFIX)) {
         writer_slice_put(&w, algorithm);
@@ -197,20 +212,34 @@ bool password_from_rabbit(struct slice hash_base64, struct slice algorithm, char
 
 /* ------------------------------------------------------------------------------------------------------ verifying */
 
+static bool same_keys(const struct scram_keys *kept, struct slice password)
+{
+    struct scram_keys made = *kept;
+    bool same =
+        scram_keys_make(&made, password) && CRYPTO_memcmp(made.stored, kept->stored, scram_key_len(kept->hash)) == 0;
+    OPENSSL_cleanse(&made, sizeof made);
+    return same;
+}
+
+static bool same_hash(const struct verifier *v, struct slice password)
+{
+    uint8_t made[SHA512_DIGEST_LENGTH] = {0};
+    bool same = salted_hash(v->rabbit, slice_of(v->salt, RABBIT_SALT), password, made) &&
+                CRYPTO_memcmp(made, v->hash, v->rabbit->len) == 0;
+    OPENSSL_cleanse(made, sizeof made);
+    return same;
+}
+
 bool password_verify(struct slice verifier, struct slice password)
 {
     struct verifier v;
-    uint8_t made[SHA512_DIGEST_LENGTH] = {0}, server[KEY_LEN] = {0};
     if (password.len == 0 || !parse(verifier, &v))
         return false;
-    struct slice salt = slice_of(v.salt, v.salt_len);
-    bool same =
-        v.rabbit
-            ? salted_hash(v.rabbit, salt, password, made) && CRYPTO_memcmp(made, v.hash, v.rabbit->len) == 0
-            : scram_keys(password, salt, v.iterations, made, server) && CRYPTO_memcmp(made, v.stored_key, KEY_LEN) == 0;
+    unsigned first = 0;
+    while (first + 1 < SCRAM_HASHES && !v.has[first])
+        first++;
+    bool same = v.rabbit ? same_hash(&v, password) : same_keys(&v.keys[first], password);
     OPENSSL_cleanse(&v, sizeof v);
-    OPENSSL_cleanse(made, sizeof made);
-    OPENSSL_cleanse(server, sizeof server);
     return same;
 }
 
@@ -219,9 +248,9 @@ void password_digest(const uint8_t key[32], struct slice user, struct slice secr
                      uint8_t ret[32])
 {
     const struct slice parts[] = {user, secret, verifier};
-    uint8_t inner[3][KEY_LEN];
+    uint8_t inner[3][DIGEST_LEN];
     for (size_t i = 0; i < ARRAY_LEN(parts); i++)
-        CHECK(HMAC(EVP_sha256(), key, KEY_LEN, parts[i].ptr ? parts[i].ptr : key, parts[i].len, inner[i], NULL));
-    CHECK(HMAC(EVP_sha256(), key, KEY_LEN, inner[0], sizeof inner, ret, NULL));
+        CHECK(HMAC(EVP_sha256(), key, DIGEST_LEN, parts[i].ptr ? parts[i].ptr : key, parts[i].len, inner[i], NULL));
+    CHECK(HMAC(EVP_sha256(), key, DIGEST_LEN, inner[0], sizeof inner, ret, NULL));
     OPENSSL_cleanse(inner, sizeof inner);
 }

@@ -75,14 +75,14 @@ static bool read_password(char *ret, size_t len)
 static int put_user(struct admin_call *call, const char *name, const char *password, const char *tags)
 {
     char typed[1024], verifier[PASSWORD_VERIFIER_MAX];
-    uint8_t salt[16];
+    uint8_t salts[PASSWORD_SALTS];
     if (!password && !read_password(typed, sizeof typed)) {
         cli_complain("a password is needed");
         return END_USAGE;
     }
     const char *secret = password ? password : typed;
-    os_posix()->random(os_posix(), salt, sizeof salt);
-    bool made = *secret && password_make(slice_str(secret), salt, PASSWORD_ITERATIONS, verifier);
+    os_posix()->random(os_posix(), salts, sizeof salts);
+    bool made = *secret && password_make(slice_str(secret), salts, PASSWORD_ITERATIONS, verifier);
     explicit_bzero(typed, sizeof typed);
     if (!made) {
         cli_complain("an empty password never lets anybody in");

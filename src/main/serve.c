@@ -704,7 +704,7 @@ static wall_t wall_of(void *os)
 }
 
 /* The journal is open: the store has its uuid. */
-static void set_kafka(struct serve *s)
+static int set_kafka(struct serve *s)
 {
     const struct config *c = s->config;
     const char *rest = c->kafka_advertised;
@@ -726,7 +726,12 @@ static void set_kafka(struct serve *s)
     s->kafka.auto_create = c->kafka_auto_create;
     s->kafka.wall = wall_of;
     s->kafka.wall_arg = s->os;
+    s->kafka.reauth_ms = (uint32_t)c->kafka_reauth_ms;
     s->kafka_factory = (struct engine_factory){.make = make_kafka, .arg = &s->kafka};
+    if (!kafka_mechanisms_parse(c->kafka_sasl, &s->kafka.sasl_mechanisms))
+        return fail(s, END_CONFIG, "kafka.sasl_mechanisms: %s is not a list of PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512",
+                    c->kafka_sasl);
+    return 0;
 }
 
 static int listen_control(struct serve *s)
@@ -856,7 +861,8 @@ static int boot(struct serve *s)
     int err = scrubber_start(s->os, s->config, &s->log, s->journal, &s->scrubber);
     if (err < 0)
         return fail(s, END_SYSTEM, "a thread cannot be started: %s", strerror(-err));
-    set_kafka(s);
+    if (set_kafka(s) < 0)
+        return -1;
     return phase_of(s) == SERVE_RUNNING ? listen_clients(s) : 0; /* a signal may have come by now */
 }
 

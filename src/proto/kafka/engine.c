@@ -15,6 +15,7 @@
 #include "proto/kafka/login.h"
 #include "proto/kafka/names.h"
 
+#include <limits.h>
 #include <stdio.h>
 
 #define SPARES_MAX 4u /* requests that are kept, with an arena of a block each, so that the next ones need no memory */
@@ -328,7 +329,7 @@ static bool take(struct kafka *k, struct slice frame)
     bool unknown_version = verdict == KAFKA_HEAD_UNKNOWN_VERSION && head.key == KAFKA_API_api_versions;
     const struct kafka_handler *handler =
         verdict == KAFKA_HEAD_OK || unknown_version ? kafka_handler_find(head.key) : NULL;
-    if (!handler) {
+    if (!handler || (kafka_login_expired(k) && head.key != KAFKA_API_sasl_handshake)) {
         kafka_drop(k);
         return true;
     }
@@ -520,6 +521,7 @@ static void engine_closed(struct engine *engine)
     requests_free(k);
     kafka_topics_fini(k);
     kafka_fetch_session_end(k);
+    kafka_login_fini(k);
     compress_free(&k->compress);
     outq_fini(&engine->out);
     k->session.gone = true;
@@ -548,6 +550,7 @@ struct kafka_options kafka_options_default(void)
         .log_dir = "millrace-data",
         .vhost = "/",
         .anonymous = "guest",
+        .sasl_mechanisms = UINT_MAX,
         .request_bytes_max = 104857600,
         .batch_bytes_max = 1048588,
         .unpacked_bytes_max = 128u * 1024 * 1024,
@@ -601,7 +604,7 @@ struct engine *kafka_new(const struct kafka_options *options, struct hub *hub, c
     kafka_topics_init(k);
     k->heard_at = now;
     k->deadline = now + options->handshake_ms * NS_PER_MS;
-    k->mechanism = UINT8_MAX;
+    k->mechanism = KAFKA_NO_MECHANISM;
     k->local_port = peer->local_port;
     snprintf(k->local_host, sizeof k->local_host, "%s", peer->local_host);
     return engine;

@@ -19,9 +19,11 @@ struct kafka_options {
     const char *advertised_host; /* NULL: the address that the client has connected to */
     uint16_t advertised_port;    /* with advertised_host */
     int32_t node_id;
-    const char *log_dir;   /* the data folder, as tools are told */
-    const char *vhost;     /* where the topics are */
-    const char *anonymous; /* who a peer on the loopback is without a login; empty: nobody */
+    const char *log_dir;      /* the data folder, as tools are told */
+    const char *vhost;        /* where the topics are */
+    const char *anonymous;    /* who a peer on the loopback is without a login; empty: nobody */
+    unsigned sasl_mechanisms; /* kafka_mechanisms_parse */
+    uint32_t reauth_ms;       /* how long a login by SASL holds; 0: for ever */
     uint32_t request_bytes_max;
     uint32_t batch_bytes_max;    /* of a topic that says nothing else (max.message.bytes) */
     uint32_t unpacked_bytes_max; /* of a batch, unpacked */
@@ -35,6 +37,9 @@ struct kafka_options {
 
 /* The defaults of every option, without cluster_id, uuid and wall. */
 struct kafka_options kafka_options_default(void);
+
+/* Names of SASL mechanisms with spaces or commas between. False: one of them is not spoken here. */
+MUST_USE bool kafka_mechanisms_parse(const char *names, unsigned *ret);
 
 /* Where a peer comes from and where it has connected to; copied. */
 struct kafka_peer {

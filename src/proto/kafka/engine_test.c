@@ -144,7 +144,7 @@ static const struct kafka_sasl_authenticate_response *authenticate(struct krig *
 {
     const struct kafka_sasl_handshake_response *said = KASK(k, sasl_handshake, 1, .mechanism = slice_str("PLAIN"));
     assert_int_equal(said->error_code, 0);
-    assert_int_equal(said->mechanisms.count, 1);
+    assert_int_equal(said->mechanisms.count, 3);
     return KASK(k, sasl_authenticate, 2, .auth_bytes = slice_of(token, len));
 }
 
@@ -156,8 +156,6 @@ static void sasl_plain(void **state)
     const struct kafka_sasl_authenticate_response *said = authenticate(k, "\0guest\0guest", 12);
     assert_int_equal(said->error_code, 0);
     assert_non_null(KASK(k, init_producer_id, 1, .transaction_timeout_ms = 1));
-    assert_int_equal(KASK(k, sasl_handshake, 1, .mechanism = slice_str("PLAIN"))->error_code,
-                     KAFKA_ERR_ILLEGAL_SASL_STATE);
     krig_free(k);
 }
 
@@ -193,6 +191,8 @@ static void sasl_mechanisms(void **state)
     const struct kafka_sasl_handshake_response *said = KASK(k, sasl_handshake, 1, .mechanism = slice_str("GSSAPI"));
     assert_int_equal(said->error_code, KAFKA_ERR_UNSUPPORTED_SASL_MECHANISM);
     assert_true(slice_is(said->mechanisms.at[0], "PLAIN"));
+    assert_closed(k);
+    krig_open(k);
     assert_int_equal(KASK(k, sasl_authenticate, 2, .auth_bytes = slice_str("x"))->error_code,
                      KAFKA_ERR_ILLEGAL_SASL_STATE);
     krig_free(k);

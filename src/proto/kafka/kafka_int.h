@@ -21,6 +21,8 @@ enum kafka_state {
     KAFKA_CLOSING, /* what comes is thrown away */
 };
 
+#define KAFKA_NO_MECHANISM UINT8_MAX
+
 struct kafka_request;
 struct kafka;
 
@@ -71,9 +73,13 @@ struct kafka {
     bool blocked;  /* by the core: an alarm, and this session has published */
     bool leaving;  /* the connection ends with the last answer */
     bool raw_sasl; /* tokens come without a request around them (SaslHandshake 0) */
+    bool again;    /* a login of who is logged in */
     uint8_t mechanism;
-    struct list requests; /* of struct kafka_request, as they came */
-    struct list spares;   /* to be used again */
+    struct scram *scram;           /* during an exchange of SCRAM; wiped with it */
+    struct slice scram_token;      /* what is to be said when the core has agreed; in scram */
+    mono_t session_ends, again_at; /* 0: never; never yet */
+    struct list requests;          /* of struct kafka_request, as they came */
+    struct list spares;            /* to be used again */
     uint32_t request_count, spare_count;
     struct kafka_request *going;  /* has not asked for everything yet */
     struct kafka_request *log_in; /* SaslAuthenticate that waits for the core */
