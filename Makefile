@@ -105,7 +105,7 @@ BINARY += $(if $(wildcard $(MAIN)),build/millrace)
 endif
 
 # ----------------------------------------------------------------------------------------------------------- targets
-.PHONY: all help flow crash power power-replay soak suites kafka kafka-golden java history cage limits mutants unit unit-build programs test bench bench-kafka tidy format coverage install uninstall clean
+.PHONY: all help flow crash power power-replay soak suites kafka kafka-clients kafka-golden java history cage limits mutants unit unit-build programs test bench bench-kafka tidy format coverage install uninstall clean
 .PHONY: fuzz-build fuzz-smoke fuzz-coverage version FORCE
 
 all: $(LIBRARY) $(BINARY)  ## build the broker (default): build/millrace, or build/FLAVOUR/millrace with FLAVOUR=...
@@ -170,6 +170,9 @@ suites: all  ## test suites of pika, rabbitmq-c, amqplib, kombu, py-amqp against
 
 kafka:  ## a real Kafka on port KAFKA_PORT (9092) until Ctrl-C, to try things against (needs Java and Maven)
 	tests/suites/kafka_peer.py --port $(or $(KAFKA_PORT),9092)
+
+kafka-clients: all  ## newest Kafka clients of npm and pip, one script against a real Kafka and Millrace; writes docs/compatibility.md
+	tests/suites/kafka_clients
 
 kafka-golden:  ## play the rows of tests/clients/kafka_cases*.py to a real Kafka and record its answers (needs Java and Maven)
 	tests/clients/kafka_rows.py --record

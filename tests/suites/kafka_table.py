@@ -1,0 +1,13 @@
+"""What `kafka_clients` plays: the clients, and where Millrace shows another thing than Kafka and is meant to.
+
+A client's packages are pinned by kafka/package-lock.json, kafka/requirements.txt or kafka/go/go.sum; `version` is for the report.
+"""
+
+CLIENTS = {
+    "kafkajs": {"kind": "node", "program": "kafkajs.js", "version": "2.2.4"},
+    "confluent-kafka": {"kind": "python", "program": "confluent.py", "version": "2.16.1"},
+}
+
+# (client, step): why
+DIFFERS = {
+}
