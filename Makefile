@@ -171,7 +171,7 @@ suites: all  ## test suites of pika, rabbitmq-c, amqplib, kombu, py-amqp against
 kafka:  ## a real Kafka on port KAFKA_PORT (9092) until Ctrl-C, to try things against (needs Java and Maven)
 	tests/suites/kafka_peer.py --port $(or $(KAFKA_PORT),9092)
 
-kafka-clients: all  ## newest Kafka clients of npm and pip, one script against a real Kafka and Millrace; writes docs/compatibility.md
+kafka-clients: all  ## newest Kafka clients of npm, pip and Go, one script against a real Kafka and Millrace; writes docs/compatibility.md
 	tests/suites/kafka_clients
 
 kafka-golden:  ## play the rows of tests/clients/kafka_cases*.py to a real Kafka and record its answers (needs Java and Maven)

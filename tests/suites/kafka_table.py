@@ -5,7 +5,9 @@ A client's packages are pinned by kafka/package-lock.json, kafka/requirements.tx
 
 CLIENTS = {
     "kafkajs": {"kind": "node", "program": "kafkajs.js", "version": "2.2.4"},
+    "@platformatic/kafka": {"kind": "node", "program": "platformatic.mjs", "version": "2.12.1"},
     "confluent-kafka": {"kind": "python", "program": "confluent.py", "version": "2.16.1"},
+    "franz-go": {"kind": "go", "program": "franz", "version": "1.22.3"},
 }
 
 # (client, step): why
