@@ -177,7 +177,7 @@ class Reader:
             return self.take(16).hex()
         n = self.length(kind != 'string')
         raw = None if n is None else self.take(n)
-        return raw.decode() if raw is not None and kind == 'string' else raw
+        return raw.decode(errors='surrogateescape') if raw is not None and kind == 'string' else raw
 
     def field(self, f):
         if f.shape == 'FIELD':

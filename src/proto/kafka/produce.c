@@ -14,6 +14,7 @@
 #define CLOCK_AHEAD_MS 3600000 /* message.timestamp.after.max.ms */
 #define PARTITION_MAX UINT16_MAX
 #define JOINS_FROM 12 /* a batch makes its partition part of the transaction from this version on (KIP-890) */
+#define UNPACKED_KEPT (1u << 20) /* of what unpacking needed, for the next batch of the connection */
 
 struct row {         /* a partition of the request */
     struct msg *msg; /* until it is the core's; NULL: it has its error already */
@@ -91,6 +92,8 @@ static bool check(struct kafka *k, struct kafka_request *r, struct row *row, uin
     struct record_check found;
     struct record_fault fault = {.index = -1};
     enum record_verdict verdict = record_batch_check(msg_body(row->msg), &limits, k->compress, &found, &fault);
+    if (k->compress && compress_kept_bytes(k->compress) > UNPACKED_KEPT)
+        compress_trim(k->compress); /* every connection has one */
     if (verdict == RECORD_OK) {
         if (found.opened && found.max_timestamp != found.batch.max_timestamp)
             record_batch_set_max_timestamp(msg_body_room(row->msg), row->msg->body_len, false, found.max_timestamp);
