@@ -53,14 +53,16 @@ static void append(struct broker *b, struct partition *p, const struct record_ba
         CHECK(producers_open(&p->producers, head->producer_id, head->producer_epoch, p->end - msg_offsets(msg)));
 }
 
+/* joins: the client speaks KIP-890, and so knows that its sequences begin at 0 again in each epoch. */
 static enum produce_result check_producer(struct broker *b, struct partition *p, const struct record_batch *head,
-                                          struct effect *ret)
+                                          bool joins, struct effect *ret)
 {
     struct producer_batch before;
     if (head->producer_id < 0)
         return PRODUCE_OK;
-    enum produce_result result = producers_check(&p->producers, head->producer_id, head->producer_epoch,
-                                                 head->base_sequence, record_batch_last_sequence(head), &before);
+    enum produce_result result =
+        producers_check(&p->producers, head->producer_id, head->producer_epoch, head->base_sequence,
+                        record_batch_last_sequence(head), joins && head->transactional, &before);
     if (result == PRODUCE_DUPLICATE) {
         ret->number = before.offset;
         ret->lsn = b->appended; /* its record is not behind that */
@@ -85,15 +87,17 @@ static enum produce_result produce(struct broker *b, struct peer *peer, struct c
           head.last_offset_delta >= 0);
     producers_expire(&p->producers, b->wall - PRODUCER_EXPIRES_MS, PRODUCERS_MAX);
     bool known = producers_knows(&p->producers, head.producer_id);
-    result = check_producer(b, p, &head, ret);
+    result = check_producer(b, p, &head, c->flags & ASK_JOINS, ret);
+    if (result == PRODUCE_OUT_OF_ORDER && txn_check(b, peer, p, &head) != PRODUCE_OK)
+        result = txn_check(b, peer, p, &head); /* an older instance is told that it is one */
     if (result == PRODUCE_OK && head.producer_id >= 0)
         result = txn_admit(b, peer, p, &head, c->flags & ASK_JOINS);
+    if (result == PRODUCE_OK && (!pool_reserve(&b->entries) || !log_reserve(b, 64 + bytes, 1)))
+        result = PRODUCE_NO_MEMORY;
     if (result != PRODUCE_OK && !known)
         producers_forget(&p->producers, head.producer_id);
     if (result != PRODUCE_OK)
         return result;
-    if (!pool_reserve(&b->entries) || !log_reserve(b, 64 + bytes, 1))
-        return PRODUCE_NO_MEMORY;
     append(b, p, &head, c->msg, ret);
     return PRODUCE_OK;
 }

@@ -63,9 +63,11 @@ static int32_t sequence_after(int32_t sequence)
 }
 
 enum produce_result producers_check(struct producers *all, int64_t id, int16_t epoch, int32_t first, int32_t last,
-                                    struct producer_batch *ret)
+                                    bool from_zero, struct producer_batch *ret)
 {
     const struct producer *p = producer_find(all, id);
+    if (!p && from_zero && first != 0)
+        return PRODUCE_OUT_OF_ORDER;
     if (!p)
         return producer_make(all, id, epoch) ? PRODUCE_OK : PRODUCE_NO_MEMORY;
     const struct producer_batch *latest = last_of(p);
@@ -79,7 +81,7 @@ enum produce_result producers_check(struct producers *all, int64_t id, int16_t e
             return PRODUCE_DUPLICATE;
         }
     }
-    return !latest || first == sequence_after(latest->last) ? PRODUCE_OK : PRODUCE_OUT_OF_ORDER;
+    return first == (latest ? sequence_after(latest->last) : 0) ? PRODUCE_OK : PRODUCE_OUT_OF_ORDER;
 }
 
 bool producers_knows(const struct producers *all, int64_t id)

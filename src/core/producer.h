@@ -2,7 +2,8 @@
  *
  * A producer has an id that is never given again, an epoch, and numbers its records from 0. A partition remembers the last
  * five batches of each: exactly one of these again is a duplicate, which is answered with its old offset; anything else must
- * follow the last one, or begin a higher epoch at 0. A producer that nothing is known of may begin anywhere.
+ * follow the last one, or begin a higher epoch at 0. A producer that nothing is known of may begin anywhere, or, where the
+ * caller says so, at 0 only.
  * It may have a transaction open in the partition: from its first batch with that flag to the control batch that ends it.
  *
  * Life cycle: producers_init → { producers_check ▸ producers_note ▸ producers_open | producers_close }* → producers_fini. No I/O, no clock of its own. Core thread.
@@ -49,7 +50,7 @@ void producers_fini(struct producers *all);
 /* What is to be done with a batch: PRODUCE_OK, and it may be written; PRODUCE_DUPLICATE, and *ret is what it was the first time;
  * PRODUCE_OUT_OF_ORDER, PRODUCE_OLD_EPOCH; PRODUCE_NO_MEMORY: producers_note would have none. */
 MUST_USE enum produce_result producers_check(struct producers *all, int64_t id, int16_t epoch, int32_t first,
-                                             int32_t last, struct producer_batch *ret);
+                                             int32_t last, bool from_zero, struct producer_batch *ret);
 /* What producers_check has made for a batch that is refused all the same goes again. */
 bool producers_knows(const struct producers *all, int64_t id);
 void producers_forget(struct producers *all, int64_t id);

@@ -24,15 +24,20 @@ static int end(void **state)
     return 0;
 }
 
-static enum produce_result take(int16_t epoch, int32_t first, int32_t last, uint64_t offset)
+static enum produce_result take_new(int16_t epoch, int32_t first, int32_t last, uint64_t offset, bool from_zero)
 {
     struct producer_batch before = {.offset = UINT64_MAX}, batch = {first, last, offset, (wall_t)offset};
-    enum produce_result result = producers_check(&all, 5, epoch, first, last, &before);
+    enum produce_result result = producers_check(&all, 5, epoch, first, last, from_zero, &before);
     if (result == PRODUCE_OK)
         assert_true(producers_note(&all, 5, epoch, &batch));
     if (result == PRODUCE_DUPLICATE)
         assert_int_equal(before.offset, offset);
     return result;
+}
+
+static enum produce_result take(int16_t epoch, int32_t first, int32_t last, uint64_t offset)
+{
+    return take_new(epoch, first, last, offset, false);
 }
 
 static void the_last_five_are_duplicates(void **state)
@@ -53,6 +58,28 @@ static void an_unknown_one_may_begin_anywhere(void **state)
     (void)state;
     assert_int_equal(take(3, 1234, 1234, 0), PRODUCE_OK);
     assert_int_equal(take(3, 1235, 1235, 1), PRODUCE_OK);
+}
+
+/* In a transaction of a client that speaks KIP-890: what is behind was forgotten only when there is nothing. */
+static void who_is_held_to_it_begins_at_zero(void **state)
+{
+    (void)state;
+    assert_int_equal(take_new(3, 1, 1, 0, true), PRODUCE_OUT_OF_ORDER);
+    assert_int_equal(all.map.count, 0);
+    assert_int_equal(take_new(3, 0, 0, 0, true), PRODUCE_OK);
+    assert_int_equal(take_new(3, 1, 1, 1, true), PRODUCE_OK);
+}
+
+/* An end by the time-out gives an epoch of which there is no batch yet. */
+static void an_epoch_without_batches_begins_at_zero(void **state)
+{
+    (void)state;
+    uint64_t first;
+    assert_int_equal(take(1, 0, 4, 0), PRODUCE_OK);
+    assert_true(producers_open(&all, 5, 1, 0));
+    assert_true(producers_close(&all, 5, 2, &first));
+    assert_int_equal(take(2, 5, 5, 6), PRODUCE_OUT_OF_ORDER);
+    assert_int_equal(take(2, 0, 0, 6), PRODUCE_OK);
 }
 
 static void sequences_wrap(void **state)
@@ -80,16 +107,16 @@ static void the_silent_are_forgotten(void **state)
     struct producer_batch before;
     for (int64_t id = 0; id < 10; id++) {
         struct producer_batch batch = {0, 0, (uint64_t)id, 1000 + id};
-        assert_int_equal(producers_check(&all, id, 0, 0, 0, &before), PRODUCE_OK);
+        assert_int_equal(producers_check(&all, id, 0, 0, 0, false, &before), PRODUCE_OK);
         assert_true(producers_note(&all, id, 0, &batch));
     }
     producers_expire(&all, 1003, 100);
     assert_int_equal(all.map.count, 7);
     producers_expire(&all, 0, 2);
     assert_int_equal(all.map.count, 2);
-    assert_int_equal(producers_check(&all, 9, 0, 0, 0, &before), PRODUCE_DUPLICATE);
-    assert_int_equal(producers_check(&all, 8, 0, 0, 0, &before), PRODUCE_DUPLICATE);
-    assert_int_equal(producers_check(&all, 7, 0, 5, 5, &before), PRODUCE_OK);
+    assert_int_equal(producers_check(&all, 9, 0, 0, 0, false, &before), PRODUCE_DUPLICATE);
+    assert_int_equal(producers_check(&all, 8, 0, 0, 0, false, &before), PRODUCE_DUPLICATE);
+    assert_int_equal(producers_check(&all, 7, 0, 5, 5, false, &before), PRODUCE_OK);
 }
 
 static void a_record_takes_the_place_of_what_was_known(void **state)
@@ -108,7 +135,7 @@ static void a_record_takes_the_place_of_what_was_known(void **state)
     struct reader r = reader_of(writer_slice(&w));
     assert_true(producer_read(&other, &r) && reader_done(&r));
     for (int32_t i = 1; i < 6; i++) {
-        assert_int_equal(producers_check(&other, 5, 2, i, i, &before), PRODUCE_DUPLICATE);
+        assert_int_equal(producers_check(&other, 5, 2, i, i, false, &before), PRODUCE_DUPLICATE);
         assert_int_equal(before.offset, i);
     }
     for (size_t len = 0; len < w.len; len++) {
@@ -123,6 +150,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(the_last_five_are_duplicates, begin, end),
         cmocka_unit_test_setup_teardown(an_unknown_one_may_begin_anywhere, begin, end),
+        cmocka_unit_test_setup_teardown(who_is_held_to_it_begins_at_zero, begin, end),
+        cmocka_unit_test_setup_teardown(an_epoch_without_batches_begins_at_zero, begin, end),
         cmocka_unit_test_setup_teardown(sequences_wrap, begin, end),
         cmocka_unit_test_setup_teardown(epochs_rise, begin, end),
         cmocka_unit_test_setup_teardown(the_silent_are_forgotten, begin, end),

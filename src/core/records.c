@@ -282,6 +282,8 @@ static void put_txn(struct writer *w, const struct txn *t)
         writer_varint(w, t->parts[i].stream);
         writer_varint(w, t->parts[i].number);
     }
+    writer_varint(w, t->last_producer);
+    writer_varint(w, t->last_epoch == TXN_EPOCH_NONE ? 0 : t->last_epoch + 1u);
 }
 
 lsn_t log_object(struct broker *b, const struct object *object)

@@ -243,6 +243,12 @@ void fetch_expect(struct broker *b, struct partition *p)
     }
 }
 
+/* A transaction held it back, and has ended: how much that gives is not known before it is looked at. */
+bool fetch_is_let_go(struct broker *b, const struct fetch *f, uint64_t held, struct partition *p)
+{
+    return f->committed && held != FETCH_NOWHERE && stable_end(b, p, p->seen) > held;
+}
+
 static void look(struct broker *b, struct fetch *f);
 
 /* The rows of a session are told of what comes all the time, and count it. */
@@ -258,6 +264,7 @@ static void park_session(struct broker *b, struct fetch *f)
 /* Rows that are not good wait for nothing. */
 static void park(struct broker *b, struct fetch *f)
 {
+    bool let_go = false;
     if (f->session && f->session_op == FETCH_NEXT) {
         park_session(b, f);
         return;
@@ -277,10 +284,11 @@ static void park(struct broker *b, struct fetch *f)
         see(b, p);
         f->hoped += p->seen_bytes - row->filled;
         row->filled = p->seen_bytes;
+        let_go = let_go || fetch_is_let_go(b, f, fetch_held_at(row), p);
         list_insert(&p->fetches, &row->link);
         fetch_expect(b, p);
     }
-    if (fetch_hopes_enough(f)) { /* it came while the store was asked */
+    if (let_go || fetch_hopes_enough(f)) { /* it came while the store was asked */
         leave_lists(b, f);
         look(b, f);
         return;
@@ -367,6 +375,15 @@ void do_fetch(struct broker *b, struct peer *peer, struct channel *ch, struct co
 
 /* ---- the store's answer ---- */
 
+/* Who reads what is committed is told of no place behind that, as Kafka does it. */
+static void hide_unstable(const struct fetch *f, struct fetch_row *row)
+{
+    if (!f->committed || row->offset == FETCH_NOWHERE || row->offset < row->stable)
+        return;
+    row->offset = FETCH_NOWHERE;
+    row->time = -1;
+}
+
 static bool settle_row(struct fetch *f, struct fetch_row *row)
 {
     bool asked = row->result == FETCH_OK && row->until > (f->kind == FETCH_RECORDS ? row->offset : 0);
@@ -376,6 +393,8 @@ static bool settle_row(struct fetch *f, struct fetch_row *row)
         row->result = row->err == -EILSEQ ? FETCH_DAMAGED : FETCH_TROUBLE;
     else if (f->kind == FETCH_OFFSETS && row->time < 0)
         row->offset = FETCH_NOWHERE;
+    else if (f->kind == FETCH_OFFSETS)
+        hide_unstable(f, row);
     return !row->err;
 }
 
@@ -425,7 +444,7 @@ static void wake(struct broker *b, struct partition *p)
         list_insert(&p->fetches, &row->link);
         f->hoped += p->seen_bytes - row->filled;
         row->filled = p->seen_bytes;
-        if (fetch_hopes_enough(f))
+        if (fetch_hopes_enough(f) || fetch_is_let_go(b, f, fetch_held_at(row), p))
             fetch_look_again(b, f);
     }
 }

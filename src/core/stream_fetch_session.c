@@ -22,6 +22,7 @@ struct fetch_watch {
     uint64_t stream, offset;
     uint64_t told_start, told_end; /* FETCH_NOWHERE: nothing was, or an error */
     uint64_t filled;               /* of the partition when it was looked at */
+    uint64_t held;                 /* fetch_held_at, at that time */
     uint32_t slot, partition, bytes_max;
     int32_t epoch;
 };
@@ -78,8 +79,11 @@ static bool take_over(struct fetch_session *s, const struct fetch_row *row)
         w = s->watches[row->slot] = mem_alloc_as(MEM_CONNECTIONS, sizeof *w);
         if (!w)
             return false;
-        *w = (struct fetch_watch){
-            .session = s, .slot = row->slot, .told_start = FETCH_NOWHERE, .told_end = FETCH_NOWHERE};
+        *w = (struct fetch_watch){.session = s,
+                                  .slot = row->slot,
+                                  .told_start = FETCH_NOWHERE,
+                                  .told_end = FETCH_NOWHERE,
+                                  .held = FETCH_NOWHERE};
         list_init(&w->link);
         list_init(&w->news_link);
     }
@@ -223,6 +227,7 @@ static bool look_at(struct broker *b, struct fetch *f, struct fetch_row *row, st
         list_insert(&p->watches, &w->link);
     fetch_expect(b, p);
     w->filled = p->seen_bytes;
+    w->held = fetch_held_at(row);
     return is_news(w, row);
 }
 
@@ -298,7 +303,7 @@ void fetch_session_wake(struct broker *b, struct partition *p)
         if (f && f->session_op == FETCH_OPEN)
             f = NULL; /* its rows are told themselves */
         if (f)
-            f->hoped += p->seen_bytes - w->filled;
+            f->hoped += p->seen_bytes - w->filled + (fetch_is_let_go(b, f, w->held, p) ? f->bytes_min : 0);
         w->filled = p->seen_bytes;
         if (f && f->state == FETCH_STATE_PARKED && fetch_hopes_enough(f))
             fetch_look_again(b, f);

@@ -206,6 +206,13 @@ static inline bool fetch_hopes_enough(const struct fetch *f)
 {
     return f->hoped && f->found + f->hoped >= f->bytes_min;
 }
+/* A transaction that began there keeps what is behind it from who reads what is committed; FETCH_NOWHERE: none does. */
+static inline uint64_t fetch_held_at(const struct fetch_row *row)
+{
+    return row->stable < row->end ? row->stable : FETCH_NOWHERE;
+}
+/* It has ended, and the block is to be looked at again, whatever came. */
+bool fetch_is_let_go(struct broker *b, const struct fetch *f, uint64_t held, struct partition *p);
 enum fetch_state { FETCH_STATE_NEW, FETCH_STATE_PARKED, FETCH_STATE_READY, FETCH_STATE_AWAY };
 
 /* ---- stream_fetch_session.c ---- */

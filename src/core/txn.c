@@ -18,6 +18,8 @@
 #include "core/txn_int.h"
 #include "fmt/record_batch.h"
 
+#include <stdlib.h>
+
 #define MARKER_BYTES 128u /* of a control batch, at most */
 #define EPOCH_LAST (INT16_MAX - 1u)
 #define RETRY_NS NS_PER_S
@@ -71,6 +73,7 @@ static struct txn *txn_make(struct broker *b, struct vhost *vhost, struct slice 
     }
     t->vhost = vhost;
     t->producer = producer;
+    t->last_epoch = TXN_EPOCH_NONE;
     list_init(&t->staged);
     timer_init(&t->timer, time_over);
     (void)map_put(&vhost->txns, t->name, t);
@@ -87,7 +90,7 @@ void txn_free(struct broker *b, struct txn *t)
     (void)map_take(&b->txns, producer_of(t));
     object_remove(b, &t->object);
     slice_drop(&t->name);
-    mem_free(t->parts);
+    mem_free_as(MEM_QUEUES, t->parts);
     mem_free_as(MEM_QUEUES, t);
 }
 
@@ -114,16 +117,43 @@ static void producer_change(struct broker *b, struct txn *t, uint64_t producer)
 {
     (void)map_take(&b->txns, producer_of(t));
     t->producer = producer;
-    t->epoch = 0;
     CHECK(map_put(&b->txns, producer_of(t), t));
 }
 
-static bool part_known(const struct txn *t, uint64_t stream, uint32_t number)
+static int by_part(const void *a, const void *b)
 {
-    for (uint32_t i = 0; i < t->part_count; i++)
-        if (t->parts[i].stream == stream && t->parts[i].number == number)
-            return true;
-    return false;
+    const struct txn_part *x = a, *y = b;
+    if (x->stream != y->stream)
+        return x->stream < y->stream ? -1 : 1;
+    return x->number < y->number ? -1 : x->number > y->number;
+}
+
+/* Where it is among the first count, or would be. */
+static uint32_t part_at(const struct txn *t, const struct txn_part *part, uint32_t count)
+{
+    uint32_t low = 0, high = count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (by_part(&t->parts[middle], part) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+static bool part_known(const struct txn *t, const struct txn_part *part)
+{
+    uint32_t at = part_at(t, part, t->part_count);
+    return at < t->part_count && by_part(&t->parts[at], part) == 0;
+}
+
+/* It is not known, and there is room. */
+static void part_put(struct txn *t, const struct txn_part *part)
+{
+    uint32_t at = part_at(t, part, t->part_count);
+    memmove(&t->parts[at + 1], &t->parts[at], (t->part_count++ - at) * sizeof *part);
+    t->parts[at] = *part;
 }
 
 static bool parts_reserve(struct txn *t, uint32_t more)
@@ -133,7 +163,7 @@ static bool parts_reserve(struct txn *t, uint32_t more)
         return true;
     while (max < t->part_count + more)
         max *= 2;
-    struct txn_part *grown = mem_realloc(t->parts, max * sizeof *grown);
+    struct txn_part *grown = mem_realloc_as(MEM_QUEUES, t->parts, max * sizeof *grown);
     if (!grown)
         return false;
     t->parts = grown;
@@ -158,15 +188,14 @@ void txn_begin(struct broker *b, struct txn *t)
         wheel_set(&b->wheel, &t->timer, b->now + t->timeout_ms * NS_PER_MS);
 }
 
-static void over(struct broker *b, struct txn *t, enum txn_state state, uint16_t epoch)
+static void over(struct broker *b, struct txn *t, enum txn_state state)
 {
     wheel_cancel(&b->wheel, &t->timer);
     t->state = (uint8_t)state;
-    t->epoch = epoch;
     t->touched = b->wall;
     t->started = 0;
     t->part_count = 0;
-    mem_free(t->parts);
+    mem_free_as(MEM_QUEUES, t->parts);
     t->parts = NULL;
     t->part_max = 0;
 }
@@ -277,8 +306,25 @@ static struct ending *endings_new(struct broker *b, const struct txn *t, bool co
     return list;
 }
 
-/* All of it, or nothing: false, no memory or no room. */
-static bool finish(struct broker *b, struct txn *t, bool commit, uint16_t epoch, lsn_t *ret_lsn)
+/* Whose it is from then on: the next epoch of the producer, or the first one of another. */
+struct successor {
+    uint64_t producer;
+    uint16_t epoch;
+    bool own; /* the producer has asked for it, and may do so again */
+};
+
+static void succeed(struct broker *b, struct txn *t, const struct successor *next)
+{
+    t->last_producer = t->producer;
+    t->last_epoch = next->own ? t->epoch : TXN_EPOCH_NONE;
+    t->epoch = next->epoch;
+    if (next->producer != t->producer)
+        producer_change(b, t, next->producer);
+}
+
+/* All of it, or nothing: false, no memory or no room. epoch: of the markers. */
+static bool finish(struct broker *b, struct txn *t, bool commit, uint16_t epoch, const struct successor *next,
+                   lsn_t *ret_lsn)
 {
     uint32_t count;
     backlog_flush_removals(b);
@@ -293,7 +339,9 @@ static bool finish(struct broker *b, struct txn *t, bool commit, uint16_t epoch,
         pool_pin(&b->entries);
         if (commit)
             txn_staged_commit(b, t);
-        over(b, t, commit ? TXN_COMMITTED : TXN_ABORTED, epoch);
+        over(b, t, commit ? TXN_COMMITTED : TXN_ABORTED);
+        if (next->producer != t->producer || next->epoch != t->epoch)
+            succeed(b, t, next);
         b->promised -= own;
         CHECK(log_txn_over(b, t));
         for (uint32_t i = 0; i < count; i++)
@@ -315,10 +363,17 @@ static bool finish(struct broker *b, struct txn *t, bool commit, uint16_t epoch,
     return ok;
 }
 
-/* X3. The highest epoch of all is for this alone: nobody is given it. */
-static uint16_t epoch_of_others(const struct txn *t)
+/* The highest epoch of all is for markers alone: nobody is given it. */
+static uint16_t epoch_behind(const struct txn *t)
 {
     return t->epoch < INT16_MAX ? t->epoch + 1 : t->epoch;
+}
+
+/* X3. Nobody is to come back with the epoch before, but for the producer itself, which asks for a new one. */
+static bool abort_open(struct broker *b, struct txn *t, bool own, lsn_t *ret_lsn)
+{
+    struct successor next = {.producer = t->producer, .epoch = epoch_behind(t), .own = own};
+    return finish(b, t, false, next.epoch, &next, ret_lsn);
 }
 
 static void time_over(void *arg, struct timer *timer)
@@ -326,7 +381,7 @@ static void time_over(void *arg, struct timer *timer)
     struct broker *b = arg;
     struct txn *t = CONTAINER_OF(timer, struct txn, timer);
     lsn_t lsn;
-    if (t->state == TXN_ONGOING && !finish(b, t, false, epoch_of_others(t), &lsn))
+    if (t->state == TXN_ONGOING && !abort_open(b, t, false, &lsn))
         wheel_set(&b->wheel, &t->timer, b->now + RETRY_NS);
 }
 
@@ -377,6 +432,13 @@ bool txn_may_use(struct broker *b, const struct peer *peer, struct slice name)
     return peer->state == PEER_ENTERED && (!peer->user || authorise(b, peer->user, peer->vhost, VERB_WRITE, name));
 }
 
+/* The request that led to the present epoch, once more: its answer was lost. */
+static bool was_the_last(const struct txn *t, const struct asked *a)
+{
+    return a->has_producer && t->last_epoch != TXN_EPOCH_NONE && a->producer == t->last_producer &&
+           a->epoch == t->last_epoch;
+}
+
 /* The transaction of a producer that says who it is. */
 static enum txn_result the_one(struct broker *b, const struct peer *peer, const struct asked *a, struct txn **ret)
 {
@@ -386,10 +448,10 @@ static enum txn_result the_one(struct broker *b, const struct peer *peer, const 
     struct txn *t = txn_find(peer->vhost, a->name);
     if (!t)
         return TXN_UNKNOWN;
-    if (!a->has_producer || a->producer != t->producer)
+    if (!a->has_producer || (a->producer != t->producer && !was_the_last(t, a)))
         return TXN_OTHER_PRODUCER;
     *ret = t;
-    return a->epoch == t->epoch ? TXN_DONE : TXN_FENCED;
+    return a->producer == t->producer && a->epoch == t->epoch ? TXN_DONE : TXN_FENCED;
 }
 
 /* A producer id that nobody has had. False: no room. */
@@ -411,33 +473,36 @@ static bool make_new(struct broker *b, struct peer *peer, struct slice name, str
     return *ret != NULL;
 }
 
-/* The next epoch, or the first of another producer id. */
-static bool next_epoch(struct broker *b, struct txn *t, lsn_t *lsn)
+/* The next epoch, or the first of another producer id. False: no room. */
+static bool successor_of(struct broker *b, const struct txn *t, bool own, struct successor *ret)
 {
-    uint64_t producer;
-    if (t->epoch < EPOCH_LAST) {
-        t->epoch++;
+    lsn_t lsn; /* what tells of it is behind that in the journal */
+    *ret = (struct successor){.producer = t->producer, .epoch = t->epoch + 1u, .own = own};
+    if (t->epoch < EPOCH_LAST)
         return true;
-    }
-    if (!producer_draw(b, &producer, lsn))
-        return false;
-    producer_change(b, t, producer);
-    return true;
+    ret->epoch = 0;
+    return producer_draw(b, &ret->producer, &lsn);
 }
 
 static enum txn_result init_known(struct broker *b, struct txn *t, const struct asked *a, lsn_t *lsn)
 {
+    struct successor next;
+    if (was_the_last(t, a) && t->state != TXN_ONGOING)
+        return TXN_DONE;
     if (a->has_producer && a->producer != t->producer)
         return TXN_OTHER_PRODUCER;
     if (a->has_producer && a->epoch != t->epoch)
         return TXN_FENCED;
     if (t->state == TXN_ONGOING) {
-        if (!finish(b, t, false, epoch_of_others(t), lsn))
+        if (!abort_open(b, t, a->has_producer, lsn))
             return TXN_NO_ROOM;
         if (t->epoch <= EPOCH_LAST)
             return TXN_DONE;
     }
-    return next_epoch(b, t, lsn) ? TXN_DONE : TXN_NO_ROOM;
+    if (!successor_of(b, t, a->has_producer, &next))
+        return TXN_NO_ROOM;
+    succeed(b, t, &next);
+    return TXN_DONE;
 }
 
 static enum txn_result init(struct broker *b, struct peer *peer, struct command *c, struct txn **ret, lsn_t *lsn)
@@ -452,8 +517,6 @@ static enum txn_result init(struct broker *b, struct peer *peer, struct command 
     if (c->ask->number == 0 || c->ask->number > TXN_TIMEOUT_MAX_MS)
         return TXN_BAD_TIMEOUT;
     struct txn *t = txn_find(peer->vhost, a.name);
-    if (!t && a.has_producer)
-        return TXN_OTHER_PRODUCER;
     if (!log_reserve(b, 256 + TXN_NAME_MAX, 3))
         return TXN_NO_ROOM;
     if (!t) {
@@ -507,14 +570,24 @@ static enum txn_result add(struct broker *b, struct txn *t, struct reader *rows,
         lsn_t logged = log_object(b, &t->object);
         *lsn = logged ? logged : *lsn;
     }
-    while (rows->left >= 12) {
-        struct txn_part part = {.stream = reader_u64(rows)};
-        part.number = reader_u32(rows);
-        if (part_known(t, part.stream, part.number))
+    uint32_t known = t->part_count;
+    struct txn_part *made = t->parts + known;
+    for (uint32_t i = 0; rows->left >= 12; i++) {
+        made[i].stream = reader_u64(rows);
+        made[i].number = reader_u32(rows);
+    }
+    if (count)
+        qsort(made, count, sizeof *made, by_part);
+    for (uint32_t i = 0; i < count; i++) {
+        struct txn_part part = made[i];
+        uint32_t at = part_at(t, &part, known);
+        if ((at < known && by_part(&t->parts[at], &part) == 0) || (i && by_part(&part, &made[i - 1]) == 0))
             continue;
-        t->parts[t->part_count++] = part;
+        t->parts[t->part_count++] = part; /* not behind made[i - 1], unless that was this one's place */
         *lsn = log_txn_add(b, t, &part);
     }
+    if (t->part_count > known)
+        qsort(t->parts, t->part_count, sizeof *t->parts, by_part);
     return TXN_DONE;
 }
 
@@ -534,30 +607,26 @@ void do_txn_add(struct broker *b, struct peer *peer, struct channel *ch, struct 
 /* The same end once more, of a client that has not heard of the first: by then it has the next epoch, if ends give one. */
 static bool is_repeated(const struct txn *t, const struct asked *a, bool commit, bool next)
 {
-    return t->state == (commit ? TXN_COMMITTED : TXN_ABORTED) && a->epoch + (next ? 1u : 0u) == t->epoch;
+    if (t->state != (commit ? TXN_COMMITTED : TXN_ABORTED))
+        return false;
+    if (a->producer != t->producer)
+        return next; /* that was its last epoch */
+    return a->epoch + (next ? 1u : 0u) == t->epoch;
 }
 
 static enum txn_result end(struct broker *b, struct txn *t, const struct asked *a, uint32_t flags, lsn_t *lsn)
 {
-    bool commit = flags & ASK_COMMIT, next = flags & ASK_NEXT_EPOCH;
-    if (is_repeated(t, a, commit, next))
+    bool commit = flags & ASK_COMMIT, own_next = flags & ASK_NEXT_EPOCH;
+    struct successor next = {.producer = t->producer, .epoch = t->epoch};
+    if (is_repeated(t, a, commit, own_next))
         return TXN_DONE;
-    if (a->epoch != t->epoch)
+    if (a->producer != t->producer || a->epoch != t->epoch)
         return TXN_FENCED;
-    if (t->state != TXN_ONGOING && !(next && !commit)) /* KIP-890: an abort of nothing gives the next epoch too */
+    if (t->state != TXN_ONGOING && !(own_next && !commit)) /* KIP-890: an abort of nothing gives the next epoch too */
         return TXN_BAD_STATE;
-    if (next && t->epoch >= EPOCH_LAST) {
-        uint64_t producer;
-        lsn_t drawn;
-        if (!log_reserve(b, 256 + TXN_NAME_MAX, 3) || !producer_draw(b, &producer, &drawn) ||
-            !finish(b, t, commit, t->epoch, lsn))
-            return TXN_NO_ROOM;
-        producer_change(b, t, producer);
-        lsn_t logged = log_object(b, &t->object);
-        *lsn = logged ? logged : *lsn;
-        return TXN_DONE;
-    }
-    return finish(b, t, commit, t->epoch + (next ? 1u : 0u), lsn) ? TXN_DONE : TXN_NO_ROOM;
+    if (own_next && !successor_of(b, t, true, &next))
+        return TXN_NO_ROOM;
+    return finish(b, t, commit, own_next ? epoch_behind(t) : t->epoch, &next, lsn) ? TXN_DONE : TXN_NO_ROOM;
 }
 
 void do_txn_end(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
@@ -575,21 +644,28 @@ void do_txn_end(struct broker *b, struct peer *peer, struct channel *ch, struct 
 
 /* ---- batches ---- */
 
-enum produce_result txn_admit(struct broker *b, const struct peer *peer, struct partition *p,
-                              const struct record_batch *head, bool joins)
+enum produce_result txn_check(struct broker *b, const struct peer *peer, const struct partition *p,
+                              const struct record_batch *head)
 {
-    struct txn *t = txn_of_producer(b, (uint64_t)head->producer_id);
-    struct txn_part part = {p->stream->queue->id, p->number};
+    const struct txn *t = txn_of_producer(b, (uint64_t)head->producer_id);
     if (!head->transactional)
         return t && t->state == TXN_ONGOING ? PRODUCE_NO_TXN : PRODUCE_OK;
     if (!t || t->vhost != p->stream->queue->vhost)
         return PRODUCE_NO_TXN;
     if (!txn_may_use(b, peer, t->name))
         return PRODUCE_REFUSED; /* its id and epoch could be guessed */
-    if ((uint16_t)head->producer_epoch != t->epoch)
-        return PRODUCE_OLD_EPOCH;
-    if (t->state == TXN_ONGOING &&
-        (producers_is_open(&p->producers, head->producer_id) || part_known(t, part.stream, part.number)))
+    return (uint16_t)head->producer_epoch != t->epoch ? PRODUCE_OLD_EPOCH : PRODUCE_OK;
+}
+
+enum produce_result txn_admit(struct broker *b, const struct peer *peer, struct partition *p,
+                              const struct record_batch *head, bool joins)
+{
+    struct txn *t = txn_of_producer(b, (uint64_t)head->producer_id);
+    struct txn_part part = {p->stream->queue->id, p->number};
+    enum produce_result result = txn_check(b, peer, p, head);
+    if (result != PRODUCE_OK || !head->transactional)
+        return result;
+    if (t->state == TXN_ONGOING && (producers_is_open(&p->producers, head->producer_id) || part_known(t, &part)))
         return PRODUCE_OK;
     if (!joins)
         return PRODUCE_NO_TXN;
@@ -598,7 +674,7 @@ enum produce_result txn_admit(struct broker *b, const struct peer *peer, struct 
     if (!parts_reserve(t, t->state == TXN_ONGOING ? 1 : t->part_count + 1) || !log_reserve(b, 64, 1))
         return PRODUCE_NO_MEMORY;
     txn_begin(b, t);
-    t->parts[t->part_count++] = part;
+    part_put(t, &part);
     (void)log_txn_add(b, t, &part);
     return PRODUCE_OK;
 }
@@ -726,10 +802,18 @@ bool replay_txn(struct broker *b, struct reader *r)
     if (!parts_reserve(t, (uint32_t)count))
         return false;
     for (uint64_t i = 0; i < count; i++) {
-        uint64_t stream = reader_varint(r), number = reader_varint(r);
-        t->parts[t->part_count++] = (struct txn_part){stream, (uint32_t)number};
+        struct txn_part part = {.stream = reader_varint(r)};
+        part.number = (uint32_t)reader_varint(r);
+        if (!part_known(t, &part)) /* a journal of before has them in any order */
+            part_put(t, &part);
     }
-    return reader_done(r);
+    t->last_epoch = TXN_EPOCH_NONE;
+    if (!r->left)
+        return reader_ok(r); /* one of before */
+    t->last_producer = reader_varint(r);
+    uint64_t last = reader_varint(r);
+    t->last_epoch = last ? (uint16_t)(last - 1) : TXN_EPOCH_NONE;
+    return reader_done(r) && last <= UINT16_MAX;
 }
 
 bool replay_txn_add(struct broker *b, struct reader *r)
@@ -744,10 +828,11 @@ bool replay_txn_add(struct broker *b, struct reader *r)
         txn_begin(b, t);
         t->started = (wall_t)at;
     }
-    if (part_known(t, stream, (uint32_t)number))
+    struct txn_part part = {stream, (uint32_t)number};
+    if (part_known(t, &part))
         return true;
     if (!parts_reserve(t, 1))
         return false;
-    t->parts[t->part_count++] = (struct txn_part){stream, (uint32_t)number};
+    part_put(t, &part);
     return true;
 }

@@ -5,6 +5,8 @@
 #include "core/core_int.h"
 #include "core/txn.h"
 
+#define TXN_EPOCH_NONE UINT16_MAX
+
 struct txn_part {
     uint64_t stream;
     uint32_t number;
@@ -15,11 +17,13 @@ struct txn {
     struct vhost *vhost;
     struct slice name; /* owned */
     uint64_t producer;
+    uint64_t last_producer; /* of the request that led to this epoch, when it was the producer's own … */
+    uint16_t last_epoch;    /* … so that it may come again; TXN_EPOCH_NONE */
     uint16_t epoch;
     uint8_t state; /* enum txn_state */
     uint32_t timeout_ms;
     wall_t started, touched;
-    struct txn_part *parts; /* of the one that is ongoing */
+    struct txn_part *parts; /* of the one that is ongoing, in the order of stream and number */
     uint32_t part_count, part_max;
     struct list staged; /* offsets of groups that are committed with it: txn_offsets.c */
     struct timer timer;
@@ -32,6 +36,9 @@ struct record_batch; /* fmt/record_batch.h */
  * becomes part of the transaction (KIP-890); else it must be one already. */
 enum produce_result txn_admit(struct broker *b, const struct peer *peer, struct partition *p,
                               const struct record_batch *head, bool joins);
+/* The same as far as it can be said without a change of anything: whether it may be there, and is of the epoch that counts. */
+enum produce_result txn_check(struct broker *b, const struct peer *peer, const struct partition *p,
+                              const struct record_batch *head);
 /* The session's user may write under that transactional id. */
 bool txn_may_use(struct broker *b, const struct peer *peer, struct slice name);
 /* The control batch at that offset ends the producer's transaction; while replaying lsn is 0. Room was reserved. */
