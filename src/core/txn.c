@@ -648,8 +648,8 @@ enum produce_result txn_check(struct broker *b, const struct peer *peer, const s
                               const struct record_batch *head)
 {
     const struct txn *t = txn_of_producer(b, (uint64_t)head->producer_id);
-    if (!head->transactional)
-        return t && t->state == TXN_ONGOING ? PRODUCE_NO_TXN : PRODUCE_OK;
+    if (!head->transactional) /* as in Kafka, it is refused only where records of the transaction are */
+        return producers_is_open(&p->producers, head->producer_id) ? PRODUCE_NO_TXN : PRODUCE_OK;
     if (!t || t->vhost != p->stream->queue->vhost)
         return PRODUCE_NO_TXN;
     if (!txn_may_use(b, peer, t->name))

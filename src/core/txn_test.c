@@ -358,11 +358,13 @@ static void batches_need_a_transaction(void **state)
     (void)state;
     struct rig *rig = begin();
     struct who who = {.name = "t"}, nobody = {.name = "x", .id = 999};
-    declare_stream(rig, "s", 2);
+    declare_stream(rig, "s", 3);
     assert_int_equal(init(rig, &who), TXN_DONE);
     assert_int_equal(produce(rig, &who, "s", 0, 0, 1, 0), -PRODUCE_NO_TXN);
     assert_int_equal(add(rig, &who, "s", 0), TXN_DONE);
     assert_int_equal(produce(rig, &who, "s", 0, 0, 1, 0), 0);
+    struct who outside = {.name = NULL, .id = who.id, .epoch = who.epoch};
+    assert_int_equal(produce(rig, &outside, "s", 2, 0, 1, 0), 0);
     assert_int_equal(produce(rig, &who, "s", 1, 0, 1, 0), -PRODUCE_NO_TXN);
     assert_int_equal(produce(rig, &who, "s", 1, 0, 1, ASK_JOINS), 0);
     assert_int_equal(produce(rig, &nobody, "s", 0, 0, 1, ASK_JOINS), -PRODUCE_NO_TXN);

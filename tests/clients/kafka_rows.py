@@ -31,7 +31,7 @@ IGNORED = {
 }
 # Lists without an order of their own: {field: what they are sorted by}.
 UNORDERED = {'configs': 'name', 'members': 'member_id', 'partition_responses': 'index',
-             'brokers': 'node_id', 'groups': 'group_id', 'api_keys': 'api_key', 'synonyms': 'name', 'topics': 'name'}
+             'brokers': 'node_id', 'groups': 'group_id', 'api_keys': 'api_key', 'synonyms': 'name', 'topics': 'name', 'results_by_partition': 'partition_index'}
 # Beside an error nobody reads these, and Kafka has them or not by where in its code the error was found.
 OF_NO_USE = ('aborted_transactions', 'log_start_offset', 'high_watermark', 'last_stable_offset')
 NODES = {'node_id', 'leader_id', 'controller_id', 'replica_nodes', 'isr_nodes'}

@@ -415,15 +415,17 @@ static void fetch_say(struct kafka *k, struct kafka_request *r, const struct off
 {
     struct kafka_offset_fetch_response *said = r->response;
     size_t count = f->commands.count;
-    bool many = r->form.version >= VERSION_GROUPS, rows_only = r->form.version < VERSION_GROUP_ERROR;
+    bool many = r->form.version >= VERSION_GROUPS;
     struct kafka_offset_fetch_response_group *groups = kafka_room(k, r, count, sizeof *groups);
     for (size_t i = 0; groups && i < count; i++) {
         const struct kafka_group_said *one = &f->commands.said[i];
+        bool all = f->groups[i].topics.count < 0; /* what is not stable is said of the rows that were asked for */
+        bool rows_only = r->form.version < VERSION_GROUP_ERROR || (one->error == GROUP_ERR_UNSTABLE && !all);
         groups[i].group_id = f->groups[i].group_id;
         groups[i].error_code = rows_only ? KAFKA_ERR_NONE : kafka_group_error(one->error);
         if (one->error && !rows_only)
             continue;
-        if (f->groups[i].topics.count < 0)
+        if (all)
             fetch_say_all(k, r, f, i, &groups[i]);
         else
             fetch_say_asked(k, r, f, i, &groups[i]);

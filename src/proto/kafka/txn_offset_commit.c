@@ -12,13 +12,8 @@
 static enum kafka_progress add_offsets_go(struct kafka *k, struct kafka_request *r)
 {
     const struct kafka_add_offsets_to_txn_request *asked = r->message;
-    struct kafka_add_offsets_to_txn_response *said = r->response;
     uint8_t room[16];
     struct writer w = writer_of(room, sizeof room);
-    if (!asked->group_id.len) {
-        said->error_code = KAFKA_ERR_INVALID_GROUP_ID;
-        return KAFKA_SENT;
-    }
     kafka_txn_producer(&w, asked->producer_id, asked->producer_epoch);
     return kafka_txn_ask(k, r, CMD_TXN_ADD, asked->transactional_id, writer_slice(&w), 0, 0);
 }

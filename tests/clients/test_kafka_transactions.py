@@ -1,0 +1,310 @@
+"""Transactions with a real client, librdkafka: what readers see of them, who is fenced, and what is left of one that a kill -9 hits."""
+
+import itertools
+import threading
+import time
+
+import confluent_kafka
+import pytest
+from confluent_kafka import KafkaException, TopicPartition
+
+import kafka_clients
+from conftest import TARGET
+from kafka_clients import COMPRESSIONS, at, made, until
+
+pytestmark = pytest.mark.skipif(TARGET == 'rabbitmq', reason='RabbitMQ does not speak Kafka')
+if TARGET == 'rabbitmq':
+    collect_ignore = [__file__]
+
+numbers = itertools.count(1)
+WAIT = 30
+KILLS = 4
+
+
+@pytest.fixture(scope='module')
+def broker():
+    started = kafka_clients.start(TARGET)
+    yield started
+    started.remove()
+
+
+@pytest.fixture
+def topic(broker):
+    return made(broker, 'txn-%d' % next(numbers), 2)
+
+
+def producer(broker, name, **settings):
+    p = confluent_kafka.Producer({'bootstrap.servers': at(broker), 'transactional.id': name, 'linger.ms': 5, 'reconnect.backoff.ms': 10,
+                                  'reconnect.backoff.max.ms': 100, 'retry.backoff.ms': 10, 'log_level': 0,
+                                  **{k.replace('_', '.'): v for k, v in settings.items()}})
+    p.init_transactions(WAIT)
+    return p
+
+
+def consumer(broker, group='nobody', committed=True, **settings):
+    return confluent_kafka.Consumer({'bootstrap.servers': at(broker), 'group.id': group, 'auto.offset.reset': 'earliest', 'enable.auto.commit': False,
+                                     'isolation.level': 'read_committed' if committed else 'read_uncommitted', 'enable.partition.eof': True,
+                                     'reconnect.backoff.ms': 10, 'reconnect.backoff.max.ms': 100, 'log_level': 0,
+                                     **{k.replace('_', '.'): v for k, v in settings.items()}})
+
+
+def seen(broker, topic, committed=True, partition=0, offset=0):
+    """The values that a reader gets of a partition, up to the end that is told to it."""
+    c = consumer(broker, committed=committed)
+    try:
+        c.assign([TopicPartition(topic, partition, offset)])
+        out = []
+        while True:
+            m = c.poll(WAIT)
+            assert m is not None, out
+            if m.error():
+                assert m.error().code() == confluent_kafka.KafkaError._PARTITION_EOF, m.error()
+                return out
+            out.append(m.value())
+    finally:
+        c.close()
+
+
+def write(p, topic, values, partition=0):
+    for v in values:
+        p.produce(topic, v, partition=partition)
+    assert p.flush(WAIT) == 0
+
+
+def fatal_or_fenced(error):
+    code = error.value.args[0].code()
+    return code in (confluent_kafka.KafkaError._FENCED, confluent_kafka.KafkaError.INVALID_PRODUCER_EPOCH, confluent_kafka.KafkaError._FATAL,
+                    confluent_kafka.KafkaError.PRODUCER_FENCED)
+
+
+# ------------------------------------------------------------------------------------------------------------ what is seen
+@pytest.mark.parametrize('compression', [c or 'none' for c in COMPRESSIONS])
+def test_committed_and_aborted(broker, topic, compression):
+    p = producer(broker, topic, compression_type=compression)
+    p.begin_transaction()
+    write(p, topic, [b'a%d' % i for i in range(100)])
+    write(p, topic, [b'other'], partition=1)
+    assert seen(broker, topic) == [] and seen(broker, topic, partition=1) == []
+    assert seen(broker, topic, committed=False) == [b'a%d' % i for i in range(100)]
+    p.commit_transaction(WAIT)
+    assert seen(broker, topic) == [b'a%d' % i for i in range(100)]
+    assert seen(broker, topic, partition=1) == [b'other']
+    p.begin_transaction()
+    write(p, topic, [b'b%d' % i for i in range(100)])
+    p.abort_transaction(WAIT)
+    p.begin_transaction()
+    write(p, topic, [b'c'])
+    p.commit_transaction(WAIT)
+    assert seen(broker, topic) == [b'a%d' % i for i in range(100)] + [b'c']
+    assert seen(broker, topic, offset=150) == [b'c']        # from within what was aborted
+    assert seen(broker, topic, committed=False) == [b'a%d' % i for i in range(100)] + [b'b%d' % i for i in range(100)] + [b'c']
+
+
+def test_transactions_that_overlap(broker, topic):
+    """What is committed first is seen first when nothing older is open."""
+    one, two = producer(broker, topic + '1'), producer(broker, topic + '2')
+    plain = kafka_clients.librdkafka(broker)
+    one.begin_transaction()
+    two.begin_transaction()
+    write(one, topic, [b'1'])
+    write(plain, topic, [b'plain'])
+    write(two, topic, [b'2'])
+    two.commit_transaction(WAIT)
+    assert seen(broker, topic) == []
+    one.abort_transaction(WAIT)
+    assert seen(broker, topic) == [b'plain', b'2']
+
+
+def test_a_reader_waits_for_the_end(broker, topic):
+    p = producer(broker, topic)
+    c = consumer(broker, fetch_min_bytes=10000, fetch_wait_max_ms=20000, enable_partition_eof=False)
+    c.assign([TopicPartition(topic, 0, 0)])
+    p.begin_transaction()
+    write(p, topic, [b'x' * 1000] * 50)
+    assert c.poll(0.3) is None
+    began = time.monotonic()
+    p.commit_transaction(WAIT)
+    got = [c.poll(WAIT) for _ in range(50)]
+    assert all(m is not None and not m.error() for m in got)
+    assert time.monotonic() - began < 15       # the end wakes it, not its time
+    c.close()
+
+
+# ------------------------------------------------------------------------------------------------------------ who may write
+def test_the_older_producer_is_fenced(broker, topic):
+    old = producer(broker, topic)
+    old.begin_transaction()
+    write(old, topic, [b'old'])
+    young = producer(broker, topic)
+    young.begin_transaction()
+    write(young, topic, [b'young'])
+    with pytest.raises(KafkaException) as error:
+        old.commit_transaction(WAIT)
+    assert fatal_or_fenced(error), error.value
+    young.commit_transaction(WAIT)
+    assert seen(broker, topic) == [b'young']
+
+
+def test_who_takes_too_long_is_aborted(broker, topic):
+    p = producer(broker, topic, transaction_timeout_ms=1000)
+    p.begin_transaction()
+    write(p, topic, [b'late'])
+    plain = kafka_clients.librdkafka(broker)
+    write(plain, topic, [b'plain'])
+    until(lambda: seen(broker, topic) == [b'plain'], 40)    # Kafka looks every ten seconds
+    with pytest.raises(KafkaException):
+        p.commit_transaction(WAIT)
+    assert seen(broker, topic) == [b'plain']
+
+
+# ------------------------------------------------------------------------------------------- consume, transform, produce
+def transform(broker, source, target, group, name, until_seen, restart=()):
+    """Reads source, writes each value to target with what was read in one transaction; every third one is aborted and done again."""
+    p, c = producer(broker, name), consumer(broker, group, enable_partition_eof=False)
+    c.subscribe([source])
+    turns, restarting, over = 0, None, threading.Event()
+    while len(seen_all(broker, target)) < until_seen:
+        messages = [m for m in c.consume(7, 1) if not m.error()]
+        if not messages:
+            continue
+        turns += 1
+        if turns in restart:
+            if restarting:
+                restarting.wait()
+            restarting = broker_restart(broker, over)
+        try:
+            p.begin_transaction()
+            for m in messages:
+                p.produce(target, m.value(), partition=m.partition())
+            p.send_offsets_to_transaction(c.position(c.assignment()), c.consumer_group_metadata(), WAIT)
+            if turns % 3 == 2:
+                p.abort_transaction(WAIT)
+                back(c)
+            else:
+                p.commit_transaction(WAIT)
+        except KafkaException as e:
+            if e.args[0].txn_requires_abort():
+                p.abort_transaction(WAIT)
+            else:
+                p = producer(broker, name)
+            back(c)
+    c.close()
+    return turns, over
+
+
+def back(c):
+    """To where the group is."""
+    for t in c.committed(c.assignment(), WAIT):
+        c.seek(TopicPartition(t.topic, t.partition, max(t.offset, 0)))
+
+
+def broker_restart(broker, over):
+    """Meanwhile; the event says when it is back. A broker dies with the thread that has started it, so that one stays until `over`."""
+    ready = threading.Event()
+
+    def go():
+        broker.kill9()
+        broker.start()
+        ready.set()
+        over.wait()
+    threading.Thread(target=go, daemon=True).start()
+    return ready
+
+
+def seen_all(broker, topic):
+    return seen(broker, topic) + seen(broker, topic, partition=1)
+
+
+def filled(broker, topic, count):
+    p = kafka_clients.librdkafka(broker)
+    for i in range(count):
+        p.produce(topic, b'%d' % i, partition=i % 2)
+    assert p.flush(WAIT) == 0
+
+
+def test_consume_transform_produce(broker, topic):
+    target = made(broker, topic + '-out', 2)
+    filled(broker, topic, 60)
+    assert transform(broker, topic, target, topic + '-g', topic, 60)[0] > 3
+    assert seen(broker, target) == [b'%d' % i for i in range(0, 60, 2)]
+    assert seen(broker, target, partition=1) == [b'%d' % i for i in range(1, 60, 2)]
+    assert len(seen_all(broker, target)) == 60
+
+
+@pytest.mark.skipif(TARGET != 'millrace', reason='kills the broker')
+def test_consume_transform_produce_across_kill9():
+    broker = kafka_clients.start(TARGET)
+    try:
+        source, target = made(broker, 'in', 2), made(broker, 'out', 2)
+        filled(broker, source, 80)
+        turns, over = transform(broker, source, target, 'g', 't', 80, restart=(2, 5, 8))
+        assert turns > 8
+        assert seen(broker, target) == [b'%d' % i for i in range(0, 80, 2)]
+        assert seen(broker, target, partition=1) == [b'%d' % i for i in range(1, 80, 2)]
+        over.set()
+    finally:
+        broker.remove()
+
+
+# ------------------------------------------------------------------------------------------------------------------ kill -9
+@pytest.mark.skipif(TARGET != 'millrace', reason='kills the broker')
+def test_kill9_between_writing_and_the_end():
+    """A transaction that was open goes on behind a kill -9; one that was ended stays so."""
+    broker = kafka_clients.start(TARGET)
+    try:
+        topic = made(broker, 'killed')
+        p = producer(broker, 't')
+        wanted = []
+        for turn in range(KILLS):
+            p.begin_transaction()
+            values = [b'%d %d' % (turn, i) for i in range(20)]
+            write(p, topic, values)
+            broker.kill9()
+            broker.start()
+            assert seen(broker, topic) == wanted
+            if turn % 2:
+                p.abort_transaction(WAIT)
+            else:
+                p.commit_transaction(WAIT)
+                wanted += values
+            broker.kill9()
+            broker.start()
+            assert seen(broker, topic) == wanted
+    finally:
+        broker.remove()
+
+
+@pytest.mark.skipif(TARGET != 'millrace', reason='only Millrace has queues')
+@pytest.mark.parametrize('compression', ['none', 'zstd'])
+def test_a_bound_queue_gets_what_is_committed_once(compression):
+    from test_kafka_amqp import Amqp
+    broker = kafka_clients.start(TARGET)
+    try:
+        topic = made(broker, 'fed')
+        with Amqp(broker) as amqp:
+            queue = amqp.fed(topic)
+        wanted = []
+        p = producer(broker, 't', compression_type=compression)
+        for turn in range(KILLS):
+            p.begin_transaction()
+            write(p, topic, [b'aborted %d %d' % (turn, i) for i in range(30)])
+            p.abort_transaction(WAIT)
+            p.begin_transaction()
+            values = [b'committed %d %d' % (turn, i) for i in range(30)]
+            write(p, topic, values)
+            p.commit_transaction(WAIT)
+            wanted += values
+            broker.kill9()
+            broker.start()
+        p.begin_transaction()
+        write(p, topic, [b'open'])
+        with Amqp(broker) as amqp:
+            assert [b for _, _, b in amqp.get(queue, len(wanted))] == wanted
+            p.abort_transaction(WAIT)
+            p.begin_transaction()
+            write(p, topic, [b'last'])
+            p.commit_transaction(WAIT)
+            assert [b for _, _, b in amqp.get(queue, 1)] == [b'last']
+            assert amqp.channel.queue_declare(queue, durable=True, passive=True).method.message_count == 0
+    finally:
+        broker.remove()
