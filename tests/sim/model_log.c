@@ -6,7 +6,7 @@
  *   L3  the start never goes back, and only a stream with retention has one above 0; then it is not empty
  *   L4  what was delivered from an offset is never taken back: the end is behind it
  *   L5  a queue that is fed holds, with the records that its cursor has before it, each record once that was published while
- *       it was bound, less what was taken from it
+ *       it was bound, less what was taken from it, or may have been by a commit without an answer
  */
 #include "model.h"
 
@@ -90,13 +90,23 @@ static void trimmed_unseen(struct model *m, enum place place)
     }
 }
 
+/* It was acknowledged in a commit that got no answer: M5 says whether it may be gone. */
+static bool may_be_taken(const struct model *m, enum place place, uint64_t id)
+{
+    for (unsigned i = 0; m->commit_sent && i < m->committing.acked_count; i++)
+        if (m->committing.acked[i] == id && m->committing.acked_where[i] == place)
+            return true;
+    return false;
+}
+
 static void check_fed(struct model *m)
 {
     unsigned lacking = 0;
     for (uint64_t id = 1; id <= m->count; id++) {
         const uint8_t *known = m->messages[id].known;
         bool there = (known[PLACE_LOG] | known[PLACE_KEPT]) & KNOWN_FOUND;
-        if (!there || (known[PLACE_FED] & (KNOWN_SENT | KNOWN_LEAVING | KNOWN_GONE)) != KNOWN_SENT)
+        if (!there || (known[PLACE_FED] & (KNOWN_SENT | KNOWN_LEAVING | KNOWN_GONE)) != KNOWN_SENT ||
+            may_be_taken(m, PLACE_FED, id))
             continue;
         m->feeds_checked++;
         if (!(known[PLACE_FED] & KNOWN_FOUND) && ++lacking > (m->one_may_lack[PLACE_FED] ? 1u : 0u))

@@ -77,6 +77,31 @@ static void grow(struct world *w)
     say(w, CMD_STREAM_GROW, place_names[PLACE_LOG], "", "", MODEL_PARTITIONS + 1);
 }
 
+/* One of what was fed, and something published, in one commit. Without an answer it may be gone for good, though its record
+ * still stands in the stream. */
+static void take_in_tx(struct world *w)
+{
+    uint8_t body[64];
+    if (!well(w))
+        return;
+    w->at++;
+    w->get_place = PLACE_FED;
+    w->get_no_ack = false;
+    client_get(&w->client, CH_TX, place_names[PLACE_FED], false);
+    if (!world_wait(w, ASKED(60, 71)) || !w->held_count[CH_TX])
+        return;
+    struct held h = w->held[CH_TX][--w->held_count[CH_TX]];
+    client_ack(&w->client, CH_TX, h.tag, false);
+    model_tx_acked(w->model, h.place, h.id);
+    uint64_t id = model_published(w->model, 1u << PLACE_PLAIN, true, 40, true);
+    model_body(id, 40, body);
+    client_publish(&w->client, CH_TX, "", place_names[PLACE_PLAIN], slice_of(body, 40), true, 0, -1, -1, -1);
+    model_commit(w->model);
+    client_tx(&w->client, CH_TX, 20);
+    if (world_wait(w, ASKED(90, 21)))
+        model_committed(w->model);
+}
+
 void stores_streams(struct world *w)
 {
     read_from(w, PLACE_LOG, 1);
@@ -87,6 +112,7 @@ void stores_streams(struct world *w)
     world_confirmed(w);
     world_publish(w, PLACE_PLAIN, 60, 20); /* a compaction, which syncs them */
     world_confirmed(w);
+    take_in_tx(w);
     world_take(w, PLACE_FED, 12, false);
     grow(w);
     if (well(w))
