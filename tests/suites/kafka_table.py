@@ -7,6 +7,7 @@ CLIENTS = {
     "kafkajs": {"kind": "node", "program": "kafkajs.js", "version": "2.2.4"},
     "@platformatic/kafka": {"kind": "node", "program": "platformatic.mjs", "version": "2.12.1"},
     "confluent-kafka": {"kind": "python", "program": "confluent.py", "version": "2.16.1"},
+    "aiokafka": {"kind": "python", "program": "aio.py", "version": "0.14.0"},
     "franz-go": {"kind": "go", "program": "franz", "version": "1.22.3"},
 }
 
