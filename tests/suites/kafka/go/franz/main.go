@@ -171,7 +171,7 @@ func configs() any {
 				for _, s := range c.Synonyms {
 					synonyms = append(synonyms, s.Key)
 				}
-				out = append(out, []any{c.Key, c.Value, c.Source.String(), c.Sensitive, synonyms})
+				out = append(out, []any{c.Key, c.MaybeValue(), c.Source.String(), c.Sensitive, synonyms})
 			}
 		}
 		sort.Slice(out, func(i, j int) bool { return fmt.Sprint(out[i]) < fmt.Sprint(out[j]) })
