@@ -21,7 +21,8 @@
 struct scram_client {
     enum scram_hash hash;
     const char *header, *name, *password;
-    const char *twice; /* librdkafka's slip: its own nonce before both */
+    const char *twice;   /* librdkafka's slip: its own nonce before both */
+    const char *instead; /* of both nonces, and signed */
     char first[1024], last[2048];
 };
 
@@ -50,8 +51,9 @@ CLIENT_FN void scram_client_final(struct scram_client *c, struct slice reply)
     HMAC(scram_client_digest(c->hash), salted, (int)len, (const uint8_t *)"Client Key", 10, client_key, NULL);
     EVP_Digest(client_key, len, stored, NULL, scram_client_digest(c->hash), NULL);
     base64_encode(slice_str(c->header), binding);
-    snprintf(bare, sizeof bare, "c=%s,r=%s%.*s", binding, c->twice ? c->twice : "", (int)(salt_text - said - 2),
-             said + 2);
+    char nonces[512];
+    snprintf(nonces, sizeof nonces, "%s%.*s", c->twice ? c->twice : "", (int)(salt_text - said - 2), said + 2);
+    snprintf(bare, sizeof bare, "c=%s,r=%s", binding, c->instead ? c->instead : nonces);
     int all_len = snprintf(all, sizeof all, "%s,%s,%s", c->first + strlen(c->header), said, bare);
     HMAC(scram_client_digest(c->hash), stored, (int)len, (const uint8_t *)all, (size_t)all_len, signature, NULL);
     for (unsigned i = 0; i < len; i++)

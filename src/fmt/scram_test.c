@@ -128,14 +128,18 @@ static void who_knows_the_password(void **state)
         struct scram_keys keys = keys_of((enum scram_hash)hash, "secret", "c2FsdHNhbHRzYWx0", 4096);
         for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
             struct scram_client c = {
-                (enum scram_hash)hash, rows[i].header, rows[i].name, rows[i].password, NULL, "", ""};
+                (enum scram_hash)hash, rows[i].header, rows[i].name, rows[i].password, NULL, NULL, "", ""};
             assert_int_equal(exchange(&c, &keys), rows[i].in);
         }
     }
     for (unsigned i = 0; i < 2; i++) {
         struct scram_keys keys = keys_of(SCRAM_SHA256, "secret", "c2FsdHNhbHRzYWx0", 4096);
-        struct scram_client c = {SCRAM_SHA256, "n,,", "alice", i ? "wrong" : "secret", "client-nonce", "", ""};
+        struct scram_client c = {SCRAM_SHA256, "n,,", "alice", i ? "wrong" : "secret", "client-nonce", NULL, "", ""};
         assert_int_equal(exchange(&c, &keys), !i);
+        c.instead = "client-nonce"; /* without ours, or with another: refused, whatever is signed */
+        assert_false(exchange(&c, &keys));
+        c.instead = "client-nonceZWlnaHRlZW4gYnl0ZXMgbm9";
+        assert_false(exchange(&c, &keys));
     }
     struct scram s;
     scram_init(&s, SCRAM_SHA256);
@@ -160,7 +164,7 @@ static void nobody_has_false_keys(void **state)
     scram_keys_fake(&again, SCRAM_SHA256, 4096, slice_str("another secret of this process.."), slice_str("nobody"));
     assert_memory_not_equal(one.salt, again.salt, 16);
     scram_keys_fake(&again, SCRAM_SHA256, 4096, secret, (struct slice){0});
-    struct scram_client c = {SCRAM_SHA256, "n,,", "nobody", "", NULL, "", ""};
+    struct scram_client c = {SCRAM_SHA256, "n,,", "nobody", "", NULL, NULL, "", ""};
     assert_false(exchange(&c, &one));
 }
 
@@ -200,7 +204,7 @@ static void names_and_nonces_have_limits(void **state)
 static void steps_come_in_their_order(void **state)
 {
     struct scram_keys keys = keys_of(SCRAM_SHA256, "secret", "c2FsdHNhbHRzYWx0", 4096);
-    struct scram_client c = {SCRAM_SHA256, "n,,", "alice", "secret", NULL, "", ""};
+    struct scram_client c = {SCRAM_SHA256, "n,,", "alice", "secret", NULL, NULL, "", ""};
     struct scram s;
     struct slice reply;
     (void)state;
@@ -219,6 +223,11 @@ static void steps_come_in_their_order(void **state)
     uint8_t other[SCRAM_NONCE] = {1};
     (void)scram_reply(&s, &unknown, other); /* what was overheard does not fit another nonce */
     assert_false(scram_final(&s, slice_str(c.last), &reply));
+    scram_init(&s, SCRAM_SHA256);
+    assert_true(scram_first(&s, slice_str(c.first)));
+    (void)scram_reply(&s, &keys, nonce);
+    assert_false(scram_final(&s, slice_str("nonsense"), &reply)); /* one try */
+    assert_false(scram_final(&s, slice_str(c.last), &reply));
     scram_clear(&s);
     assert_false(scram_first(&s, slice_str(c.first)));
 }
@@ -227,7 +236,7 @@ static void steps_come_in_their_order(void **state)
 static void damage(void **state)
 {
     struct scram_keys keys = keys_of(SCRAM_SHA512, "secret", "c2FsdHNhbHRzYWx0", 4096);
-    struct scram_client c = {SCRAM_SHA512, "n,a=alice,", "alice", "secret", NULL, "", ""};
+    struct scram_client c = {SCRAM_SHA512, "n,a=alice,", "alice", "secret", NULL, NULL, "", ""};
     struct scram s, begun;
     struct slice reply;
     (void)state;

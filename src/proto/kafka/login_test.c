@@ -28,7 +28,7 @@ static const struct kafka_sasl_authenticate_response *say(struct krig *k, const 
 
 static struct scram_client guest(unsigned hash, const char *password)
 {
-    return (struct scram_client){(enum scram_hash)hash, "n,,", "guest", password, NULL, "", ""};
+    return (struct scram_client){(enum scram_hash)hash, "n,,", "guest", password, NULL, NULL, "", ""};
 }
 
 /* The last answer; NULL: none has come. */
