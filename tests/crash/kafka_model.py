@@ -11,6 +11,8 @@ import zlib
 FILLER = random.Random(2).randbytes(1 << 18)
 CONTROL = "control"
 VERDICTS = ("lost", "back", "duplicate", "order", "phantom", "torn", "unflagged", "stuck", "refused")
+TOLD = ("ready", "sent", "acked", "seen", "renewed", "begun", "tx_offset", "ending", "ended", "fencing", "committing", "committed",
+        "deleting", "deleted", "drain_sent", "drain_sealed", "looked", "crash", "audit")
 OPEN, COMMITTING, COMMITTED, ABORTED = "open", "committing", "committed", "aborted"
 
 

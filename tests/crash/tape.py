@@ -52,11 +52,22 @@ class Facts(model.Model):
         self.topology = True
 
 
-class Recorder(Facts):
-    """Writes down each call from outside; calls that the model makes of itself follow from them."""
+def recorder(facts, told):
+    """A class of models like `facts`, which writes down each call from outside; calls that the model makes of itself follow from them."""
+    def recording(name):
+        def call(self, *words, **named):
+            if self.inside:
+                return getattr(facts, name)(self, *words, **named)
+            self.tape.append((self.log()[0], name, packed(words), named))
+            self.inside = True
+            try:
+                return getattr(facts, name)(self, *words, **named)
+            finally:
+                self.inside = False
+        return call
 
-    def __init__(self, run, count_path):
-        super().__init__(run)
+    def begin(self, run, count_path):
+        facts.__init__(self, run)
         self.tape, self.inside = [], False
         with open(count_path, "rb") as count:
             self.count = mmap.mmap(count.fileno(), 16, prot=mmap.PROT_READ)
@@ -65,29 +76,14 @@ class Recorder(Facts):
         """(entries, flushes) of the disk's log"""
         return struct.unpack("=QQ", self.count[:16])
 
-
-def recording(name):
-    def call(self, *words, **named):
-        if self.inside:
-            return getattr(Facts, name)(self, *words, **named)
-        self.tape.append((self.log()[0], name, packed(words), named))
-        self.inside = True
-        try:
-            return getattr(Facts, name)(self, *words, **named)
-        finally:
-            self.inside = False
-    return call
-
-
-for each in TOLD:
-    setattr(Recorder, each, recording(each))
+    return type("Recorder", (facts,), {"__init__": begin, "log": log, **{name: recording(name) for name in told}})
 
 
 class Player:
     """Plays a tape forward into a model."""
 
-    def __init__(self, run, tape):
-        self.facts, self.tape, self.at = Facts(run), tape, 0
+    def __init__(self, facts, tape):
+        self.facts, self.tape, self.at = facts, tape, 0
 
     def forward(self, entries):
         """All that was done or seen while the log was no longer than so many entries."""
