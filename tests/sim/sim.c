@@ -3,6 +3,9 @@
  * Streams take part (stream_world.c, model_log.c): one of two partitions, one with retention, and a small queue that is fed from
  * both, whose contents together with what its cursors have before them is compared like any queue.
  *
+ * Kafka's clients take part (kafka_chain.c): batches of an idempotent producer and of two transactional ones, with offsets of groups,
+ * and a queue that is fed from their topic; after a death a producer goes on as it was.
+ *
  * A chain is a disk that lives through several lives of the broker. A life: recovery, complete comparison with the model,
  * an AMQP client's random work, then an end: the power goes after the k-th disk operation (unsynced writes are lost,
  * torn, reordered as the seed says), during recovery too; or the process dies; or the disk gives EIO or ENOSPC; or an
