@@ -44,8 +44,9 @@
 /* ---- states ---- */
 
 static const uint8_t may_follow[] = {
-    [GROUP_EMPTY] = 1 << GROUP_PREPARING | 1 << GROUP_CONSUMERS | 1 << GROUP_DEAD,
+    [GROUP_EMPTY] = 1 << GROUP_PREPARING | 1 << GROUP_CONSUMERS | 1 << GROUP_SHARERS | 1 << GROUP_DEAD,
     [GROUP_CONSUMERS] = 1 << GROUP_EMPTY | 1 << GROUP_DEAD, /* group_consumer.c */
+    [GROUP_SHARERS] = 1 << GROUP_EMPTY | 1 << GROUP_DEAD,   /* share_group.c */
     [GROUP_PREPARING] = 1 << GROUP_COMPLETING | 1 << GROUP_EMPTY | 1 << GROUP_DEAD,
     [GROUP_COMPLETING] = 1 << GROUP_PREPARING | 1 << GROUP_STABLE | 1 << GROUP_DEAD,
     [GROUP_STABLE] = 1 << GROUP_PREPARING | 1 << GROUP_DEAD,

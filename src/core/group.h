@@ -13,10 +13,11 @@
  *   LEAVE          s8 member, s8 instance …                                      u8 error …
  *   CONSUME        s8 client id, u8 enum consume_has, u8 enum group_assignor,    s8 member, u32 epoch, u32 beat within ms, u8 has assignment,
  *                  s32 topics: s8 name…, s32 pattern, u64 stream, u32 partition… u64 stream, u32 partition …
+ *   SHARE_BEAT     s8 client id, u8 1: topics are named, s8 name …                as CONSUME
  *   COMMIT         u64 stream, u32 partition, u64 offset, u32 epoch, s32 text …  u8 error …
  *   OFFSETS        u64 stream, u32 partition … (flag MULTIPLE: all)              u64 stream, u32 partition, u64 offset, u32 epoch, s32 text …
  *   LIST           s8 group: go on behind it; empty: from the first. number:     s8 group to go on behind, empty: that was all;
- *                  bits of the states, 0: all                                    s8 group, s8 type, u8 state, u8 1: the broker assigns …
+ *                  bits of the states, 0: all                                    s8 group, s8 type, u8 state, u8 enum group_kind …
  *   DESCRIBE       -                                                             u8 state, u32 generation, s8 type, s8 protocol, members: s8 id,
  *                                                                                s8 instance, s8 client id, s8 host, s32 metadata, s32 assignment
  *   DESCRIBE_CONSUMERS  -                                                        u8 state, u32 epoch, u32 target's epoch, u8 assignor,
@@ -26,6 +27,7 @@
  *   DELETE         -                                                             -
  *   OFFSET_DELETE  u64 stream, u32 partition …                                   u8 error …
  *
+ * DESCRIBE_CONSUMERS: number is 1 for a share group, 0 for one whose members do not share. SHARE_BEAT: number is the epoch.
  * CONSUME: number is rebalance time-out, ms, 0: as it was << 32 | epoch. COMMIT and OFFSETS of a group in which the broker assigns:
  * number is the member's epoch. OFFSET_DELETE of a group with members is allowed to who has looked at their subscriptions: number is the generation he saw.
  */
@@ -71,10 +73,13 @@ enum group_state {
     GROUP_COMPLETING,
     GROUP_STABLE,
     GROUP_DEAD,
+    GROUP_SHARERS,     /* a share group that has members: share_group.c */
     GROUP_CONSUMERS,   /* the broker assigns; what is told of it is stable or one of these two */
     GROUP_ASSIGNING,   /* the newest epoch has no target yet */
     GROUP_RECONCILING, /* not every member has what it shall have */
 };
+
+enum group_kind { GROUP_CLASSIC, GROUP_CONSUMER, GROUP_SHARE };
 
 /* How the broker assigns. */
 enum group_assignor { GROUP_UNIFORM, GROUP_RANGE, GROUP_ASSIGNORS };
@@ -91,6 +96,7 @@ enum consume_has { CONSUME_TOPICS = 1, CONSUME_OWNED = 2, CONSUME_ASSIGNOR = 4, 
 #define GROUP_SESSION_MIN_MS 6000
 #define GROUP_SESSION_MAX_MS 1800000
 #define GROUP_MEMBERS_MAX 1000u
+#define SHARE_MEMBERS_MAX 200u
 #define GROUP_RETENTION_MS (7 * 24 * 3600 * (int64_t)1000)
 #define GROUPS_BYTES_MAX (256u << 20)
 

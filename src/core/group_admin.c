@@ -35,7 +35,7 @@ static struct answer *list_some(struct broker *b, const struct peer *peer, const
         writer_str8(&w, g->name);
         writer_str8(&w, g->type);
         writer_u8(&w, (uint8_t)group_shown(g));
-        writer_u8(&w, g->state == GROUP_CONSUMERS);
+        writer_u8(&w, (uint8_t)group_kind(g));
     }
     return group_block_end(answer, &w);
 }
@@ -88,7 +88,7 @@ void do_group_describe(struct broker *b, struct peer *peer, struct channel *ch, 
     (void)ch;
     enum group_error error = group_asked(b, peer, c, VERB_READ);
     const struct group *g = error ? NULL : group_find(b, peer->vhost, c->ask->name);
-    if (!error && (!g || g->state == GROUP_CONSUMERS)) /* which DESCRIBE_CONSUMERS tells */
+    if (!error && (!g || g->shares || g->state == GROUP_CONSUMERS)) /* which DESCRIBE_CONSUMERS tells */
         error = GROUP_ERR_NO_GROUP;
     group_say_or(b, peer, c, error, error ? NULL : described(g), 0);
 }

@@ -26,6 +26,7 @@ struct deal {
     uint32_t *owner;     /* … and to whom */
     uint32_t given;
     uint64_t total;  /* partitions */
+    uint64_t room;   /* of `all`: in a share group several may have the same */
     uint32_t *count; /* by member */
     uint64_t *taken; /* bit per partition: it has been given */
 };
@@ -95,8 +96,9 @@ static bool find_members(const struct group *g, struct deal *d)
     d->members = mem_zalloc_as(MEM_GROUPS, g->assignee_count * sizeof(struct assignee *));
     d->wants = mem_zalloc_as(MEM_GROUPS, g->assignee_count * (size_t)d->row * sizeof *d->wants);
     d->count = mem_zalloc_as(MEM_GROUPS, g->assignee_count * sizeof *d->count);
-    d->all = mem_zalloc_as(MEM_GROUPS, (d->total + 1) * sizeof *d->all);
-    d->owner = mem_zalloc_as(MEM_GROUPS, (d->total + 1) * sizeof *d->owner);
+    d->room = d->total + (g->shares ? (uint64_t)d->topic_count * g->assignee_count : 0);
+    d->all = mem_zalloc_as(MEM_GROUPS, (d->room + 1) * sizeof *d->all);
+    d->owner = mem_zalloc_as(MEM_GROUPS, (d->room + 1) * sizeof *d->owner);
     d->taken = mem_zalloc_as(MEM_GROUPS, (d->total / 64 + 1) * sizeof *d->taken);
     if (!d->members || !d->wants || !d->count || !d->all || !d->owner || !d->taken)
         return false;
@@ -198,6 +200,46 @@ static void deal_uniform(struct deal *d)
     even_out(d);
 }
 
+/* ---- simple: of share groups ---- */
+
+/* Every partition is somebody's, and everybody who wants one has one: in turn, by the longer of the two lists. */
+static void deal_topic(struct deal *d, const struct wanted *topic)
+{
+    uint32_t more = topic->partitions > topic->members ? topic->partitions : topic->members, m = 0;
+    for (uint32_t i = 0; topic->partitions && i < more; i++) {
+        while (!wants(d, m, topic))
+            m = (m + 1) % d->member_count;
+        give(d, m, topic, i % topic->partitions);
+        m = (m + 1) % d->member_count;
+    }
+}
+
+/* All want the same: all topics' partitions are one list. */
+static void deal_alike(struct deal *d)
+{
+    uint64_t more = d->total > d->member_count ? d->total : d->member_count;
+    const struct wanted *topic = d->topics;
+    uint32_t partition = 0;
+    for (uint64_t i = 0; d->total && i < more; i++) {
+        while (partition == topic->partitions) {
+            topic = topic + 1 == d->topics + d->topic_count ? d->topics : topic + 1;
+            partition = 0;
+        }
+        give(d, (uint32_t)(i % d->member_count), topic, partition++);
+    }
+}
+
+static void deal_simple(struct deal *d)
+{
+    bool alike = true;
+    for (uint32_t t = 0; t < d->topic_count; t++)
+        alike = alike && d->topics[t].members == d->member_count;
+    if (alike)
+        deal_alike(d);
+    for (uint32_t t = 0; !alike && t < d->topic_count; t++)
+        deal_topic(d, &d->topics[t]);
+}
+
 /* ---- the whole ---- */
 
 /* The one that most members name; of equals the first in the enum. */
@@ -245,7 +287,9 @@ bool group_assign(struct broker *b, struct group *g)
     bool good = find_topics(g, &d) && group_has_room(b, d.total * sizeof(struct portion)) && find_members(g, &d);
     if (good) {
         g->assignor = assignor_of(g);
-        if (g->assignor == GROUP_RANGE)
+        if (g->shares)
+            deal_simple(&d);
+        else if (g->assignor == GROUP_RANGE)
             deal_range(&d);
         else
             deal_uniform(&d);

@@ -21,14 +21,6 @@
 
 #define BEAT_SOONER 10 /* so many times, of who waits for something */
 
-struct consume { /* operands */
-    struct slice client, topics, pattern;
-    struct reader owned;
-    uint32_t epoch, rebalance_ms;
-    unsigned has; /* enum consume_has */
-    enum group_assignor assignor;
-};
-
 /* ---- life ---- */
 
 static size_t names_bytes(const struct assignee *c)
@@ -42,7 +34,7 @@ size_t assignee_bytes(const struct assignee *c)
     return names_bytes(c) + c->named.len + c->topics.len + rows * sizeof(struct portion);
 }
 
-static struct assignee *find(const struct group *g, struct slice id)
+struct assignee *assignee_find(const struct group *g, struct slice id)
 {
     LIST_EACH(&g->assignees, node, after)
     {
@@ -73,8 +65,8 @@ static bool is_before(struct slice a, struct slice b)
     return order ? order < 0 : a.len < b.len;
 }
 
-static struct assignee *make(struct broker *b, struct group *g, const struct peer *peer, struct slice id,
-                             struct slice instance, const struct consume *q)
+struct assignee *assignee_make(struct broker *b, struct group *g, const struct peer *peer, struct slice id,
+                               struct slice instance, const struct consume *q)
 {
     struct slice parts[] = {id, instance, q->client, peer->address};
     size_t len = 0;
@@ -117,7 +109,7 @@ void assignee_free(struct broker *b, struct assignee *c)
     mem_free_as(MEM_GROUPS, c);
 }
 
-static void alive(struct broker *b, struct assignee *c)
+void assignee_alive(struct broker *b, struct assignee *c)
 {
     int64_t ms =
         b->options.group_consumer_session_ms ? b->options.group_consumer_session_ms : GROUP_CONSUMER_SESSION_MS;
@@ -125,7 +117,7 @@ static void alive(struct broker *b, struct assignee *c)
 }
 
 /* One consumer less. Its partitions are free at once; the others hear of it when they ask next. */
-static void gone(struct broker *b, struct assignee *c)
+void assignee_gone(struct broker *b, struct assignee *c)
 {
     struct group *g = c->group;
     assignee_free(b, c);
@@ -140,30 +132,30 @@ static void gone(struct broker *b, struct assignee *c)
 
 enum group_error assignee_remove(struct broker *b, struct group *g, struct slice id, struct slice instance)
 {
-    struct assignee *c = instance.len ? find_instance(g, instance) : find(g, id);
+    struct assignee *c = instance.len ? find_instance(g, instance) : assignee_find(g, id);
     if (!c)
         return GROUP_ERR_UNKNOWN_MEMBER;
     if (id.len && !slice_equal(c->id, id))
         return GROUP_ERR_FENCED;
-    gone(b, c);
+    assignee_gone(b, c);
     return GROUP_OK;
 }
 
 static void session_late(void *arg, struct timer *timer)
 {
-    gone(arg, CONTAINER_OF(timer, struct assignee, session));
+    assignee_gone(arg, CONTAINER_OF(timer, struct assignee, session));
 }
 
 /* It has not given back in time what others wait for. */
 static void revocation_late(void *arg, struct timer *timer)
 {
-    gone(arg, CONTAINER_OF(timer, struct assignee, revocation));
+    assignee_gone(arg, CONTAINER_OF(timer, struct assignee, revocation));
 }
 
 enum group_error assignee_check(const struct group *g, const struct command *c, struct assignee **ret)
 {
     struct slice id = c->ask->other, instance = c->ask->key;
-    struct assignee *found = instance.len ? find_instance(g, instance) : find(g, id);
+    struct assignee *found = instance.len ? find_instance(g, instance) : assignee_find(g, id);
     if (!found)
         return GROUP_ERR_UNKNOWN_MEMBER;
     if (!slice_equal(found->id, id))
@@ -243,7 +235,7 @@ static bool reconcile(struct broker *b, struct assignee *c, const struct portion
 }
 
 /* Topics that were made, deleted, or have grown are a change as well; targets follow the epoch. */
-static bool look_around(struct broker *b, struct group *g)
+bool group_look_around(struct broker *b, struct group *g)
 {
     if (g->topology_gen != b->topology_gen) {
         if (!topics_match_again(b, g))
@@ -320,7 +312,7 @@ static enum group_error subscribe(struct broker *b, struct assignee *c, const st
 static struct assignee *come_back(struct broker *b, struct assignee *old, const struct peer *peer,
                                   const struct command *c, const struct consume *q)
 {
-    struct assignee *m = make(b, old->group, peer, c->ask->other, old->instance, q);
+    struct assignee *m = assignee_make(b, old->group, peer, c->ask->other, old->instance, q);
     if (!m)
         return NULL;
     struct portions none = {0};
@@ -344,7 +336,7 @@ static struct assignee *come_back(struct broker *b, struct assignee *old, const 
 static enum group_error join(struct broker *b, struct group *g, const struct peer *peer, const struct command *c,
                              const struct consume *q, struct assignee **ret)
 {
-    struct assignee *old = c->ask->key.len ? find_instance(g, c->ask->key) : find(g, c->ask->other);
+    struct assignee *old = c->ask->key.len ? find_instance(g, c->ask->key) : assignee_find(g, c->ask->other);
     uint32_t max = b->options.group_members_max ? b->options.group_members_max : GROUP_MEMBERS_MAX;
     if (old && slice_equal(old->id, c->ask->other)) { /* it begins again, and holds nothing */
         portions_drop(b, &old->leaving);
@@ -362,7 +354,7 @@ static enum group_error join(struct broker *b, struct group *g, const struct pee
     }
     if (g->assignee_count >= max)
         return GROUP_ERR_FULL;
-    struct assignee *m = make(b, g, peer, c->ask->other, c->ask->key, q);
+    struct assignee *m = assignee_make(b, g, peer, c->ask->other, c->ask->key, q);
     if (!m)
         return GROUP_ERR_NO_MEMORY;
     m->state = ASSIGNEE_WAITING;
@@ -375,7 +367,7 @@ static enum group_error join(struct broker *b, struct group *g, const struct pee
 static enum group_error begin_consumers(struct broker *b, struct group *g)
 {
     struct slice type;
-    if (g->state != GROUP_EMPTY)
+    if (g->state != GROUP_EMPTY || g->shares)
         return GROUP_ERR_NO_GROUP; /* its members assign themselves */
     if (!group_keep(b, &type, slice_str("consumer")))
         return GROUP_ERR_NO_MEMORY;
@@ -402,7 +394,7 @@ static enum group_error beats(const struct assignee *c, const struct consume *q,
     return lost ? GROUP_OK : GROUP_ERR_FENCED_EPOCH;
 }
 
-static struct answer *consume_answer(const struct broker *b, const struct assignee *c, bool whole)
+struct answer *assignee_told(const struct broker *b, const struct assignee *c, bool whole)
 {
     struct writer w;
     int64_t beat = b->options.group_consumer_beat_ms ? b->options.group_consumer_beat_ms : GROUP_CONSUMER_BEAT_MS;
@@ -427,16 +419,16 @@ static enum group_error consume_as(struct broker *b, struct peer *peer, const st
     bool joins = q->epoch == GROUP_EPOCH_JOIN, says = joins || (q->has & CONSUME_OWNED);
     bool whole = joins || (q->has & (CONSUME_TOPICS | CONSUME_OWNED)) == (CONSUME_TOPICS | CONSUME_OWNED) ||
                  q->epoch != m->epoch;
-    alive(b, m);
+    assignee_alive(b, m);
     enum group_error error = subscribe(b, m, q);
-    bool good = !error && portions_set(b, &before, m->assigned.at, m->assigned.count) && look_around(b, m->group) &&
-                reconcile(b, m, says ? owned : NULL);
-    struct answer *answer = good ? consume_answer(b, m, whole || !portions_equal(&before, &m->assigned)) : NULL;
+    bool good = !error && portions_set(b, &before, m->assigned.at, m->assigned.count) &&
+                group_look_around(b, m->group) && reconcile(b, m, says ? owned : NULL);
+    struct answer *answer = good ? assignee_told(b, m, whole || !portions_equal(&before, &m->assigned)) : NULL;
     portions_drop(b, &before);
     if (!error)
         group_say_or(b, peer, c, GROUP_OK, answer, m->group->lsn);
     else if (m->epoch == 0)
-        gone(b, m); /* it has just come, and may not */
+        assignee_gone(b, m); /* it has just come, and may not */
     return error;
 }
 
@@ -453,7 +445,7 @@ static enum group_error leave(struct broker *b, struct peer *peer, const struct 
     writer_u8(&w, 0);
     m->away = q->epoch == GROUP_EPOCH_AWAY;
     if (!m->away || !m->instance.len)
-        gone(b, m);
+        assignee_gone(b, m);
     group_say(b, peer, c, GROUP_OK, group_block_end(answer, &w), 0);
     return GROUP_OK;
 }
@@ -474,7 +466,7 @@ static enum group_error consume_in(struct broker *b, struct peer *peer, const st
     if (!error)
         error = consume_as(b, peer, c, q, m, &owned);
     else if (!timer_is_set(&m->session)) /* it has just come, and hears nothing of it */
-        gone(b, m);
+        assignee_gone(b, m);
     portions_drop(b, &owned);
     return error;
 }
@@ -514,8 +506,15 @@ void do_group_consume(struct broker *b, struct peer *peer, struct channel *ch, s
 
 /* ---- what is told, what must hold ---- */
 
+enum group_kind group_kind(const struct group *g)
+{
+    return g->shares ? GROUP_SHARE : g->state == GROUP_CONSUMERS ? GROUP_CONSUMER : GROUP_CLASSIC;
+}
+
 enum group_state group_shown(const struct group *g)
 {
+    if (g->state == GROUP_SHARERS)
+        return GROUP_STABLE;
     if (g->state != GROUP_CONSUMERS)
         return g->state;
     if (g->generation != g->target_epoch)
@@ -575,7 +574,8 @@ void do_group_describe_consumers(struct broker *b, struct peer *peer, struct cha
     (void)ch;
     enum group_error error = group_asked(b, peer, c, VERB_READ);
     const struct group *g = error ? NULL : group_find(b, peer->vhost, c->ask->name);
-    if (!error && (!g || g->state != GROUP_CONSUMERS))
+    bool fits = g && (c->ask->number ? g->shares : g->state == GROUP_CONSUMERS);
+    if (!error && !fits)
         error = GROUP_ERR_NO_GROUP;
     group_say_or(b, peer, c, error, error ? NULL : described(g), 0);
 }
@@ -589,13 +589,14 @@ void assignees_check(const struct broker *b, const struct group *g)
         CHECK(c->group == g && (b->recovering || timer_is_set(&c->session)));
         CHECK(timer_is_set(&c->revocation) == (c->state == ASSIGNEE_REVOKING));
         CHECK((c->state == ASSIGNEE_REVOKING) == (c->leaving.count > 0));
-        for (uint32_t i = 0; i < c->assigned.count; i++)
+        for (uint32_t i = 0; !g->shares && i < c->assigned.count; i++)
             CHECK(!held_by_another(c, &c->assigned.at[i])); /* H1 */
         for (uint32_t i = 0; i < c->leaving.count; i++)
             CHECK(!held_by_another(c, &c->leaving.at[i]));
-        for (struct list *at = c->link.next; g->generation == g->target_epoch && at != &g->assignees; at = at->next)
+        for (struct list *at = c->link.next; !g->shares && g->generation == g->target_epoch && at != &g->assignees;
+             at = at->next)
             CHECK(!portions_meet(&c->target, &CONTAINER_OF(at, struct assignee, link)->target)); /* H2 */
         count++;
     }
-    CHECK(count == g->assignee_count && (g->state == GROUP_CONSUMERS) == (count > 0));
+    CHECK(count == g->assignee_count && (g->state == (g->shares ? GROUP_SHARERS : GROUP_CONSUMERS)) == (count > 0));
 }

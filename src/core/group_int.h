@@ -82,6 +82,7 @@ struct group {
     uint32_t assignee_count, target_epoch;
     uint64_t topology_gen, topics_hash; /* when the topics were looked at last, and what they were */
     enum group_assignor assignor;
+    bool shares;      /* a share group, for ever */
     bool revived;     /* it had assignees when the broker went */
     bool journalled;  /* the journal knows of it */
     lsn_t lsn;        /* of its last GROUP record … */
@@ -164,11 +165,27 @@ MUST_USE bool topics_match_again(struct broker *b,
 void topics_drop(struct broker *b, struct assignee *c);
 
 /* ---- group_consumer.c ---- */
+struct consume { /* what a member says */
+    struct slice client, topics, pattern;
+    struct reader owned;
+    uint32_t epoch, rebalance_ms;
+    unsigned has; /* enum consume_has */
+    enum group_assignor assignor;
+};
 void assignee_free(struct broker *b, struct assignee *c);
 enum group_error assignee_remove(struct broker *b, struct group *g, struct slice id, struct slice instance);
+struct assignee *assignee_find(const struct group *g, struct slice id);
+MUST_USE struct assignee *assignee_make(struct broker *b, struct group *g, const struct peer *peer, struct slice id,
+                                        struct slice instance, const struct consume *q);
+void assignee_gone(struct broker *b, struct assignee *c); /* it leaves, or is not heard of any more */
+void assignee_alive(struct broker *b, struct assignee *c);
+struct answer *assignee_told(const struct broker *b, const struct assignee *c, bool whole); /* NULL: no memory */
+MUST_USE bool group_look_around(struct broker *b,
+                                struct group *g); /* targets are what they should be; false: no memory */
 size_t assignee_bytes(const struct assignee *c);
 /* Who says to be one: unknown, fenced because another process has its instance's name, or this one. */
 enum group_error assignee_check(const struct group *g, const struct command *c, struct assignee **ret);
+enum group_kind group_kind(const struct group *g);
 enum group_state group_shown(const struct group *g); /* its state as it is told */
 void assignees_check(const struct broker *b, const struct group *g);
 

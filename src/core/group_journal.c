@@ -7,7 +7,12 @@
 #define ROW_BYTES 48u       /* most of one without its text */
 
 /* What a GROUP says of it. */
-enum { GONE, SETTLED /* empty or stable */, UNSETTLED /* between two generations: its members must join again */ };
+enum {
+    GONE,
+    SETTLED /* empty or stable */,
+    UNSETTLED /* between two generations: its members must join again */,
+    SHARING /* a share group, whose members are not journalled */
+};
 
 static bool begin(struct broker *b, const struct group *g, enum record_type type, size_t bytes, struct writer *w)
 {
@@ -36,7 +41,7 @@ bool group_log(struct broker *b, struct group *g)
     bytes += 32 + member_bytes(CONTAINER_OF(node, struct member, link));
     if (!begin(b, g, REC_GROUP, bytes, &w))
         return false;
-    writer_u8(&w, g->state == GROUP_STABLE || g->state == GROUP_EMPTY ? SETTLED : UNSETTLED);
+    writer_u8(&w, g->shares ? SHARING : g->state == GROUP_STABLE || g->state == GROUP_EMPTY ? SETTLED : UNSETTLED);
     writer_varint(&w, (uint64_t)g->empty_since);
     writer_varint(&w, g->generation);
     writer_str8(&w, g->type);
@@ -188,7 +193,7 @@ bool replay_group(struct broker *b, struct reader *r)
     struct vhost *vhost = vhost_find(b, reader_str8(r));
     struct slice name = reader_str8(r);
     uint8_t what = reader_u8(r);
-    if (!reader_ok(r) || what > UNSETTLED)
+    if (!reader_ok(r) || what > SHARING)
         return false;
     struct group *g = vhost ? group_find(b, vhost, name) : NULL;
     if (what == GONE && g)
@@ -197,6 +202,7 @@ bool replay_group(struct broker *b, struct reader *r)
         return true;
     if (!g && !(g = group_make(b, vhost, name)))
         return false;
+    g->shares = what == SHARING;
     return read_group(b, g, r, what == SETTLED);
 }
 

@@ -102,6 +102,8 @@ enum group_error group_may_commit(struct broker *b, const struct group *g, const
     struct member *m;
     if (!g)
         return generation < 0 ? GROUP_OK : GROUP_ERR_NO_GROUP;
+    if (g->shares)
+        return GROUP_ERR_NO_GROUP;
     if (generation < 0 && g->state == GROUP_EMPTY)
         return GROUP_OK;
     if (g->state == GROUP_CONSUMERS)
@@ -288,6 +290,8 @@ void do_group_offsets(struct broker *b, struct peer *peer, struct channel *ch, s
     bool all = c->ask->flags & ASK_MULTIPLE;
     if (!error && !all && c->ask->args.len % GROUP_PLACE_BYTES)
         error = GROUP_ERR_INVALID;
+    if (!error && g && g->shares)
+        error = GROUP_ERR_NO_GROUP;
     if (!error && c->ask->flags & ASK_STABLE && txn_has_staged(b, peer->vhost, c->ask->name))
         error = GROUP_ERR_UNSTABLE;
     if (!error && g && g->state == GROUP_CONSUMERS && c->ask->other.len)

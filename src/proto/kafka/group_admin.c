@@ -7,8 +7,8 @@
 
 #define VERSION_NOT_FOUND                                                                                              \
     6u /* DescribeGroups says of a group that is not there that it is not there; before: that it is Dead */
-#define TYPE_CLASSIC "classic"
-#define TYPE_CONSUMER "consumer"
+static const char *const types[] = {
+    [GROUP_CLASSIC] = "classic", [GROUP_CONSUMER] = "consumer", [GROUP_SHARE] = "share"};
 
 static void drop(struct kafka *k, struct kafka_request *r)
 {
@@ -199,10 +199,10 @@ static uint64_t states_of(const struct kafka_list_groups_request *asked)
     return bits;
 }
 
-static bool type_is_asked(const struct kafka_list_groups_request *asked, const char *type)
+static bool type_is_asked(const struct kafka_list_groups_request *asked, enum group_kind kind)
 {
     for (int32_t i = 0; i < asked->types_filter.count; i++)
-        if (is_text(asked->types_filter.at[i], slice_str(type)))
+        if (is_text(asked->types_filter.at[i], slice_str(types[kind])))
             return true;
     return asked->types_filter.count <= 0;
 }
@@ -237,16 +237,16 @@ static size_t list_rows(const struct kafka_list_groups_request *asked, struct li
         struct reader fields = reader_of(part->answer->fields);
         (void)reader_str8(&fields);
         while (fields.left) {
-            struct slice id = reader_str8(&fields), protocol = reader_str8(&fields);
+            struct slice id = reader_str8(&fields), type = reader_str8(&fields);
             enum group_state state = (enum group_state)reader_u8(&fields);
-            const char *type = reader_u8(&fields) ? TYPE_CONSUMER : TYPE_CLASSIC;
-            if (!type_is_asked(asked, type))
+            enum group_kind kind = (enum group_kind)reader_u8(&fields);
+            if (!type_is_asked(asked, kind))
                 continue;
             if (ret)
                 ret[n] = (struct kafka_list_groups_response_group){.group_id = id,
-                                                                   .protocol_type = kafka_text(protocol),
+                                                                   .protocol_type = kafka_text(type),
                                                                    .group_state = kafka_group_state(state),
-                                                                   .group_type = slice_str(type)};
+                                                                   .group_type = slice_str(types[kind])};
             n++;
         }
     }
@@ -276,8 +276,6 @@ static enum kafka_progress list_go(struct kafka *k, struct kafka_request *r)
     struct listing *l = r->state ? r->state : (r->state = kafka_room(k, r, 1, sizeof *l));
     if (!l)
         return KAFKA_AGAIN;
-    if (!type_is_asked(r->message, TYPE_CLASSIC) && !type_is_asked(r->message, TYPE_CONSUMER))
-        l->done = true;
     if (!l->done) {
         if (!l->asked)
             (void)list_ask(k, r, l);

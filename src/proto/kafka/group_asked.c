@@ -46,6 +46,7 @@ struct slice kafka_group_state(enum group_state state)
         [GROUP_COMPLETING] = "CompletingRebalance",
         [GROUP_STABLE] = "Stable",
         [GROUP_DEAD] = "Dead",
+        [GROUP_SHARERS] = "Stable",
         [GROUP_CONSUMERS] = "Stable",
         [GROUP_ASSIGNING] = "Assigning",
         [GROUP_RECONCILING] = "Reconciling",

@@ -2,6 +2,7 @@
  * ids where they are assigned. */
 #include "proto/kafka/group_asked.h"
 #include "proto/kafka/names.h"
+#include "proto/kafka/places.h"
 #include "proto/kafka/rows.h"
 
 #include <stdio.h>
@@ -131,49 +132,21 @@ static bool heartbeat_make(struct kafka *k, struct kafka_request *r, size_t i, s
     return true;
 }
 
-struct places { /* rows of u64 stream, u32 partition, which are sorted */
-    struct reader r;
-    uint64_t stream;
-    uint32_t count; /* of its partitions */
-};
-
-static bool next_stream(struct places *p)
-{
-    struct reader ahead = p->r;
-    if (!p->r.left)
-        return false;
-    p->stream = reader_u64(&ahead);
-    (void)reader_u32(&ahead);
-    for (p->count = 1; ahead.left && reader_u64(&ahead) == p->stream; p->count++)
-        (void)reader_u32(&ahead);
-    return true;
-}
-
-static int32_t *next_partitions(struct kafka *k, struct kafka_request *r, struct places *p)
-{
-    int32_t *at = kafka_more_room(k, r, p->count, sizeof *at);
-    for (uint32_t i = 0; at && i < p->count; i++) {
-        (void)reader_u64(&p->r);
-        at[i] = (int32_t)reader_u32(&p->r);
-    }
-    return at;
-}
-
 static void heartbeat_say_assignment(struct kafka *k, struct kafka_request *r, struct reader rows)
 {
     struct kafka_consumer_group_heartbeat_response *said = r->response;
-    struct places p = {.r = rows};
+    struct kafka_places p = {.r = rows};
     size_t max = rows.left / GROUP_PLACE_BYTES;
     said->assignment = kafka_more_room(k, r, 1, sizeof *said->assignment);
     if (!said->assignment)
         return;
     said->assignment->topic_partitions.at = kafka_more_room(k, r, max, sizeof *said->assignment->topic_partitions.at);
-    while (said->assignment->topic_partitions.at && next_stream(&p)) {
+    while (said->assignment->topic_partitions.at && kafka_places_next(&p)) {
         struct kafka_consumer_group_heartbeat_response_topic_partitions *topic =
             &said->assignment->topic_partitions.at[said->assignment->topic_partitions.count];
         kafka_topic_uuid(k, p.stream, &topic->topic_id);
         topic->partitions.count = (int32_t)p.count;
-        topic->partitions.at = next_partitions(k, r, &p);
+        topic->partitions.at = kafka_places_take(k, r, &p);
         if (!topic->partitions.at)
             return;
         said->assignment->topic_partitions.count++;
@@ -311,9 +284,9 @@ static bool describe_gather(struct kafka *k, struct kafka_request *r, struct des
         return false;
     for (size_t i = 0; i < d->groups.count; i++)
         for (struct reader fields = members_of(&d->groups.said[i]); next_member(&fields, &m);) {
-            struct places sets[] = {{.r = reader_of(m.assigned)}, {.r = reader_of(m.target)}};
+            struct kafka_places sets[] = {{.r = reader_of(m.assigned)}, {.r = reader_of(m.target)}};
             for (size_t s = 0; s < ARRAY_LEN(sets); s++)
-                while (next_stream(&sets[s])) {
+                while (kafka_places_next(&sets[s])) {
                     d->ids[n++] = sets[s].stream;
                     (void)reader_take(&sets[s].r, GROUP_PLACE_BYTES * sets[s].count);
                 }
@@ -334,11 +307,11 @@ static struct kafka_consumer_group_describe_response_assignment *describe_assign
                                                                                      struct slice rows)
 {
     struct kafka_consumer_group_describe_response_assignment *said = kafka_more_room(k, r, 1, sizeof *said);
-    struct places p = {.r = reader_of(rows)};
+    struct kafka_places p = {.r = reader_of(rows)};
     if (said)
         said->topic_partitions.at =
             kafka_more_room(k, r, rows.len / GROUP_PLACE_BYTES, sizeof *said->topic_partitions.at);
-    while (said && said->topic_partitions.at && next_stream(&p)) {
+    while (said && said->topic_partitions.at && kafka_places_next(&p)) {
         const uint64_t *id = bsearch(&p.stream, d->ids, d->id_count, sizeof *d->ids, by_number);
         CHECK(id);
         const struct stream_row *row = &d->names.rows[id - d->ids];
@@ -347,7 +320,7 @@ static struct kafka_consumer_group_describe_response_assignment *describe_assign
         kafka_topic_uuid(k, p.stream, &topic->topic_id);
         topic->topic_name = row->result == STREAM_DONE ? row->name : slice_str("");
         topic->partitions.count = (int32_t)p.count;
-        topic->partitions.at = next_partitions(k, r, &p);
+        topic->partitions.at = kafka_places_take(k, r, &p);
         if (!topic->partitions.at)
             return NULL;
         said->topic_partitions.count++;
