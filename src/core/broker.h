@@ -177,6 +177,8 @@ static inline size_t delivery_cost(const struct msg *msg)
 struct port {
     struct ring commands; /* of struct command; produced by the loop */
     struct ring effects;  /* of struct effect; consumed by the loop */
+    /* Grows when something that a stream was made with has changed, before that is answered: who remembers it looks again. */
+    _Atomic uint64_t streams_changed;
 };
 
 /* The journal as the core sees it (main/ fills it from journal/). All on the core thread. */

@@ -957,6 +957,7 @@ void stream_free(struct broker *b, struct queue *q);
 MUST_USE bool age_parse(struct slice text, int64_t *ret_ms); /* "7D", "12h": a number and Y, M, D, h, m or s */
 void stream_recovered(struct broker *b, struct queue *q);
 void stream_rules_changed(struct broker *b, struct queue *q);
+void streams_changed(struct broker *b); /* tells the loops: port.streams_changed */
 void stream_target(struct broker *b, struct queue *q, const struct msg *msg, struct target *ret); /* its next offset */
 void stream_append(struct broker *b, const struct target *t, struct msg *msg); /* room in b->entries is reserved */
 uint64_t stream_count(const struct queue *q);                                  /* records that it keeps */

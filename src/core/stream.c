@@ -165,10 +165,17 @@ void stream_recovered(struct broker *b, struct queue *q)
     look_at_keys(b, q->stream);
 }
 
+void streams_changed(struct broker *b)
+{
+    for (unsigned i = 0; i < b->side_count; i++)
+        atomic_fetch_add_explicit(&b->sides[i].port.streams_changed, 1, memory_order_release);
+}
+
 void stream_rules_changed(struct broker *b, struct queue *q)
 {
     if (b->recovering)
         return;
+    streams_changed(b);
     arm_retention(b, q->stream);
     stream_retention(b, q->stream);
     look_at_keys(b, q->stream);

@@ -155,6 +155,11 @@ lsn_t hub_durable(const struct hub *hub)
     return hub->durable;
 }
 
+uint64_t hub_streams_changed(const struct hub *hub)
+{
+    return atomic_load_explicit(&hub->port->streams_changed, memory_order_acquire);
+}
+
 bool hub_publish(struct hub *hub)
 {
     if (!ring_dirty(&hub->port->commands))

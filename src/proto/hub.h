@@ -62,6 +62,8 @@ void hub_close(struct hub *hub, struct session *session);
 void hub_hold(struct hub *hub, struct session *session);
 
 lsn_t hub_durable(const struct hub *hub);
+/* See port.streams_changed. */
+uint64_t hub_streams_changed(const struct hub *hub);
 uint32_t hub_sessions(const struct hub *hub);
 
 /* Publishes commands; returns true if there were any (the core wants a step). */

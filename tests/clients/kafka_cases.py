@@ -7,6 +7,7 @@ import struct
 import kafka_cases_groups
 import kafka_cases_records
 import kafka_cases_sessions
+import kafka_cases_topics
 import kafka_cases_txn
 from kafka_rows import ask, closes, fetching, offsets_of, producing, raw, row, send, take, topic, topic_id, until
 from kafka_wire import batch
@@ -127,9 +128,7 @@ TOPICS = [
         ('retention.ms', 'soon'), ('retention.ms', '-2'), ('retention.ms', '-1'), ('retention.bytes', '1000000'),
         ('segment.bytes', '1'), ('cleanup.policy', 'compact'), ('cleanup.policy', 'compact,delete'), ('cleanup.policy', 'none'),
         ('compression.type', 'producer'), ('compression.type', 'best'), ('max.message.bytes', '2000'), ('min.insync.replicas', '1'))],
-    row('create_topics: message.timestamp.type=LogAppendTime', create(5, one_topic(configs=[{'name': 'message.timestamp.type', 'value': 'LogAppendTime'}]))
-        .differs('batches are kept as they were written, with their times', error_code=40, num_partitions=-1, replication_factor=-1)
-        .ignore('topic_config_error_code', why='of a topic that was not made')),
+    row('create_topics: message.timestamp.type=LogAppendTime', create(5, one_topic(configs=[{'name': 'message.timestamp.type', 'value': 'LogAppendTime'}]))),
     row('create_topics: placed by hand', until(lambda a: True, 'metadata', 1, topics=[]),
         create(5, dict(one_topic(), **assigned((0, [node]), (1, [node]))))),
     row('create_topics: placed with a gap', until(lambda a: True, 'metadata', 1, topics=[]),
@@ -213,4 +212,4 @@ SETTINGS = [
         describe(3, 'retention.ms', 'retention.bytes')) for v in range(3)],
 ]
 
-ROWS = CONNECTION + CLIENT_NAMES + PIPELINES + METADATA + TOPICS + SETTINGS + kafka_cases_records.ROWS + kafka_cases_sessions.ROWS + kafka_cases_groups.ROWS + kafka_cases_txn.ROWS
+ROWS = CONNECTION + CLIENT_NAMES + PIPELINES + METADATA + TOPICS + SETTINGS + kafka_cases_records.ROWS + kafka_cases_sessions.ROWS + kafka_cases_topics.ROWS + kafka_cases_groups.ROWS + kafka_cases_txn.ROWS

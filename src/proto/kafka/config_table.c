@@ -3,6 +3,7 @@
 
 #include "base/check.h"
 #include "fmt/amqp_table.h"
+#include "fmt/compress.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -10,6 +11,8 @@
 #include <stdlib.h>
 #include <strings.h>
 
+#define CLOCK_AHEAD_MS 3600000              /* message.timestamp.after.max.ms of a topic that says nothing */
+#define GZIP_LEVEL "compression.gzip.level" /* Kafka has a rule for it alone */
 #define PREFIX "kafka."
 #define FOR_EVER_MS 3153600000000ll /* a hundred years: no limit */
 
@@ -145,9 +148,25 @@ static bool check_number(const struct kafka_config *config, struct slice value, 
     int64_t n;
     if (!number_parse(value, &n) || (config->type == KAFKA_CONFIG_INT && (n < INT32_MIN || n > INT32_MAX)))
         snprintf(why, len, "Not a number of type %s", config->type == KAFKA_CONFIG_INT ? "INT" : "LONG");
+    else if (strcmp(config->name, GZIP_LEVEL) == 0 && (n < -1 || n == 0 || n > config->most))
+        snprintf(why, len, "Value must be between 1 and %" PRId64 " or equal to -1", config->most);
     else if (n < config->least)
         snprintf(why, len, "Value must be at least %" PRId64, config->least);
     else if (n > config->most)
+        snprintf(why, len, "Value must be no more than %" PRId64, config->most);
+    else
+        return true;
+    return false;
+}
+
+static bool check_ratio(const struct kafka_config *config, struct slice value, char *why, size_t len)
+{
+    double ratio;
+    if (!ratio_parse(value, &ratio))
+        snprintf(why, len, "Not a number of type DOUBLE");
+    else if (!(ratio >= (double)config->least))
+        snprintf(why, len, "Value must be at least %" PRId64, config->least);
+    else if (ratio > (double)config->most)
         snprintf(why, len, "Value must be no more than %" PRId64, config->most);
     else
         return true;
@@ -173,14 +192,12 @@ static bool check_words(const struct kafka_config *config, struct slice value, c
 bool kafka_config_check(const struct kafka_config *config, struct slice value, char *text, size_t len)
 {
     char why[200];
-    double ratio;
     bool truth, good;
     if (is_number(config))
         good = check_number(config, value, why, sizeof why);
-    else if (config->type == KAFKA_CONFIG_DOUBLE) {
-        good = ratio_parse(value, &ratio) && ratio >= (double)config->least && ratio <= (double)config->most;
-        snprintf(why, sizeof why, "Not a number from %" PRId64 " to %" PRId64, config->least, config->most);
-    } else if (config->type == KAFKA_CONFIG_BOOLEAN) {
+    else if (config->type == KAFKA_CONFIG_DOUBLE)
+        good = check_ratio(config, value, why, sizeof why);
+    else if (config->type == KAFKA_CONFIG_BOOLEAN) {
         good = truth_parse(value, &truth);
         snprintf(why, sizeof why, "Expected value to be either true or false");
         if (good && truth && config->values) {
@@ -347,14 +364,42 @@ void kafka_config_of(const struct kafka_config *config, const struct kafka_optio
         ret->source = KAFKA_SOURCE_TOPIC;
 }
 
-uint32_t kafka_config_batch_bytes(const struct stream_row *row)
+/* The value that is kept under the name; ptr NULL: none. */
+static struct slice kept_of(const struct stream_row *row, const char *name)
 {
+    char key[80];
     struct amqp_value kept;
+    snprintf(key, sizeof key, PREFIX "%s", name);
+    return amqp_table_find(row->args, key, &kept) && amqp_value_is_str(&kept) ? kept.s : (struct slice){0};
+}
+
+static int64_t kept_number(const struct stream_row *row, const char *name, int64_t least, int64_t most,
+                           int64_t otherwise)
+{
+    struct slice kept = kept_of(row, name);
     int64_t n;
-    if (amqp_table_find(row->args, PREFIX "max.message.bytes", &kept) && amqp_value_is_str(&kept) &&
-        number_parse(kept.s, &n) && n >= 0 && n <= INT32_MAX)
-        return n ? (uint32_t)n : 1;
-    return 0;
+    return kept.ptr && number_parse(kept, &n) && n >= least && n <= most ? n : otherwise;
+}
+
+void kafka_config_batch_rules(const struct stream_row *row, struct kafka_batch_rules *ret)
+{
+    char level[40];
+    struct slice codec = kept_of(row, "compression.type");
+    int64_t bytes = kept_number(row, "max.message.bytes", 0, INT32_MAX, -1);
+    *ret = (struct kafka_batch_rules){
+        .bytes_max = bytes > 0 ? (uint32_t)bytes : bytes == 0,
+        .before_max_ms = kept_number(row, "message.timestamp.before.max.ms", 0, INT64_MAX, INT64_MAX),
+        .after_max_ms = kept_number(row, "message.timestamp.after.max.ms", 0, INT64_MAX, CLOCK_AHEAD_MS),
+        .append_time = slice_is(kept_of(row, "message.timestamp.type"), "LogAppendTime"),
+        .compression = (uint8_t)(codec.ptr ? compress_find(codec) : COMPRESS_KINDS),
+        .level = COMPRESS_LEVEL_DEFAULT,
+    };
+    if (ret->compression == COMPRESS_KINDS || ret->compression == COMPRESS_NONE)
+        return;
+    snprintf(level, sizeof level, "compression.%s.level", compress_name(ret->compression));
+    int64_t n = kept_number(row, level, INT16_MIN * 8, INT16_MAX, COMPRESS_LEVEL_DEFAULT);
+    if (ret->compression != COMPRESS_GZIP || n != -1) /* gzip's word for the default */
+        ret->level = (int32_t)n;
 }
 
 void kafka_broker_config_of(const struct kafka_broker_config *config, const struct kafka_options *options,

@@ -86,8 +86,16 @@ struct kafka_config_value {
 };
 void kafka_config_of(const struct kafka_config *config, const struct kafka_options *options,
                      const struct stream_row *row, struct kafka_config_value *ret);
-/* The largest batch that the topic takes (max.message.bytes); 0: it says nothing, the broker's counts. */
-uint32_t kafka_config_batch_bytes(const struct stream_row *row);
+
+/* What a topic wants of its batches. */
+struct kafka_batch_rules {
+    uint32_t bytes_max;                  /* larger ones are refused (max.message.bytes); 0: the broker's limit */
+    int64_t before_max_ms, after_max_ms; /* so far from the broker's clock a record's time may be */
+    bool append_time;                    /* records have the time at which they came (message.timestamp.type) */
+    uint8_t compression;                 /* enum compress_kind; COMPRESS_KINDS: as the producer has it */
+    int32_t level;                       /* of that, COMPRESS_LEVEL_DEFAULT */
+};
+void kafka_config_batch_rules(const struct stream_row *row, struct kafka_batch_rules *ret);
 /* row NULL: what a topic has that says nothing. value ptr NULL: there is none (advertised.listeners). */
 void kafka_broker_config_of(const struct kafka_broker_config *config, const struct kafka_options *options,
                             struct kafka_config_value *ret);

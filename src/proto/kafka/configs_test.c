@@ -277,7 +277,7 @@ static void what_a_topic_allows_by_its_id(void **state)
     ((struct kafka_topic *)kafka_topic_find(engine, slice_str("t")))->compacts =
         false; /* known before it was altered */
     assert_int_equal(produced_by_id(k, &id, b.made), 0);
-    k->core->wall += KAFKA_FRESH_MS;
+    atomic_fetch_add(&broker_port(k->core->b, 0)->streams_changed, 1);
     assert_int_equal(produced_by_id(k, &id, b.made), KAFKA_ERR_INVALID_RECORD);
     assert_int_equal(produced_by_id(k, &other, b.made), KAFKA_ERR_UNKNOWN_TOPIC_ID);
     kafka_topic_uuid(engine, 12345, &id);

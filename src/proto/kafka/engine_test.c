@@ -1,5 +1,6 @@
 /* A Kafka connection as its client sees it: framing, versions, logins, the order of answers, what waits until it is durable,
  * and memory that is refused. */
+#include "core/stream_int.h"
 #include "proto/kafka/rig_test.h"
 
 static void assert_closed(struct krig *k)
@@ -495,6 +496,50 @@ static void each_allocation(void **state)
     }
 }
 
+/* A batch that the topic has unpacked and stamped, with each allocation of that refused once: it is refused, or as it must be. */
+static void written_again_without_memory(void **state)
+{
+    (void)state;
+    for (uint64_t n = 1;; n++) {
+        struct krig *k = krig_ready();
+        struct kafka_create_topics_request_config configs[] = {
+            {.name = slice_str("compression.type"), .value = slice_str("uncompressed")},
+            {.name = slice_str("message.timestamp.type"), .value = slice_str("LogAppendTime")}};
+        struct kafka_create_topics_request_topic topic = {
+            .name = slice_str("t"), .num_partitions = 1, .replication_factor = 1, .configs = {configs, 2}};
+        assert_int_equal(KASK(k, create_topics, 5, .topics = {&topic, 1})->topics.at[0].error_code, 0);
+        struct compress *z = compress_new();
+        struct krig_batch b;
+        uint8_t room[4096];
+        struct writer w = writer_of(room, sizeof room);
+        assert_int_equal(
+            record_batch_repack(krig_batch(k, &b, 5, 3, false), COMPRESS_GZIP, COMPRESS_LEVEL_DEFAULT, z, 4096, &w),
+            RECORD_OK);
+        compress_free(&z);
+        krig_put_produce(k, 9, -1, "t", 0, writer_slice(&w));
+        k->core->starved = true;
+        mem_fail_at(n, false);
+        krig_settle(k);
+        uint64_t hit = mem_failures_hit();
+        mem_fail_at(0, false);
+        const struct kafka_produce_response_partition *said = k->engine ? krig_take_produced(k) : NULL;
+        if (said && said->error_code) {
+            assert_int_equal(said->error_code, KAFKA_ERR_KAFKA_STORAGE_ERROR);
+            assert_int_equal(said->log_append_time_ms, -1);
+        } else if (said) {
+            struct queue *q = queue_find(vhost_find(k->core->b, slice_str("/")), slice_str("t"));
+            assert_int_equal(said->log_append_time_ms, k->core->wall);
+            krig_pass(k, 2000);                                     /* a write that was refused memory is done later */
+            assert_int_equal(q->stream->partitions[0]->written, 3); /* the rig's store reads no packed ones */
+        }
+        krig_free(k);
+        if (!hit) {
+            assert_true(said && !said->error_code && n > 5);
+            return;
+        }
+    }
+}
+
 /* A peer that is faster than the disk is not read. */
 static void too_much_in_flight_is_not_read(void **state)
 {
@@ -577,6 +622,7 @@ int main(void)
         cmocka_unit_test(byte_by_byte),
         cmocka_unit_test(gone_at_every_byte),
         cmocka_unit_test(each_allocation),
+        cmocka_unit_test(written_again_without_memory),
         cmocka_unit_test(too_much_in_flight_is_not_read),
         cmocka_unit_test(alarms_pause_producers),
         cmocka_unit_test(silence_ends),

@@ -86,7 +86,8 @@ struct kafka {
     uint32_t next_id;
     uint64_t inflight_bytes;
     struct map topics;                         /* name → struct kafka_topic, see names.h */
-    struct map topics_by_id;                   /* the same, by the numbers of the streams */
+    struct map topics_by_id;                   /* the same by the stream's id */
+    uint64_t topics_changed;                   /* hub_streams_changed when they were asked for */
     struct kafka_fetch_session *fetch_session; /* NULL: none, see fetch_session.h */
     struct compress *compress;                 /* once needed */
     mono_t heard_at, deadline;

@@ -3,7 +3,6 @@
 
 #include "base/mem.h"
 #include "core/stream_admin.h"
-#include "proto/kafka/config_table.h"
 
 #define REMEMBERED_MAX 10000u /* beyond, everything is forgotten: who uses more pays a lookup now and then */
 #define NAME_MAX_LEN 255u     /* of a queue */
@@ -51,25 +50,26 @@ void kafka_topic_forget_stream(struct kafka *k, uint64_t id)
     forget(k, map_get(&k->topics_by_id, map_key_u64(&id)));
 }
 
+static void forget_all(struct kafka *k)
+{
+    kafka_topics_fini(k);
+    kafka_topics_init(k);
+}
+
 static void note(struct kafka *k, const struct stream_row *row)
 {
     kafka_topic_forget(k, row->name);
     kafka_topic_forget_stream(k, row->id);
-    if (k->topics.count >= REMEMBERED_MAX) {
-        kafka_topics_fini(k);
-        kafka_topics_init(k);
-    }
+    if (k->topics.count >= REMEMBERED_MAX)
+        forget_all(k);
     struct kafka_topic *topic = mem_alloc_as(MEM_CONNECTIONS, sizeof *topic + row->name.len);
     if (!topic || !map_reserve(&k->topics) || !map_reserve(&k->topics_by_id)) {
         mem_free_as(MEM_CONNECTIONS, topic);
         kafka_drop_memory(k);
         return;
     }
-    *topic = (struct kafka_topic){.id = row->id,
-                                  .since = k->options->wall(k->options->wall_arg),
-                                  .partitions = row->partitions,
-                                  .compacts = row->limits.compacts,
-                                  .batch_bytes_max = kafka_config_batch_bytes(row)};
+    *topic = (struct kafka_topic){.id = row->id, .partitions = row->partitions, .compacts = row->limits.compacts};
+    kafka_config_batch_rules(row, &topic->rules);
     memcpy(topic->bytes, row->name.ptr, row->name.len);
     topic->name = slice_of(topic->bytes, row->name.len);
     map_put(&k->topics, topic->name, topic);
@@ -110,19 +110,24 @@ bool kafka_uuid_is_zero(const struct kafka_uuid *uuid)
 
 /* ---- lookup ---- */
 
-static bool fresh(const struct kafka *k, const struct kafka_topic *topic)
+/* What is remembered is of before a change: of which stream nobody knows here. */
+static void look_for_changes(struct kafka *k)
 {
-    return topic && (uint64_t)(k->options->wall(k->options->wall_arg) - topic->since) < KAFKA_FRESH_MS;
+    uint64_t changed = hub_streams_changed(kafka_hub(k));
+    if (changed != k->topics_changed)
+        forget_all(k);
+    k->topics_changed = changed;
 }
 
 bool kafka_lookup_init(struct kafka *k, struct kafka_request *r, const struct slice *names, size_t count,
                        struct kafka_lookup *ret)
 {
+    look_for_changes(k);
     *ret = (struct kafka_lookup){.missing = kafka_room(k, r, count, sizeof *ret->missing)};
     if (!ret->missing)
         return false;
     for (size_t i = 0; i < count; i++)
-        if (names[i].len <= NAME_MAX_LEN && names[i].len > 0 && !fresh(k, kafka_topic_find(k, names[i])))
+        if (names[i].len <= NAME_MAX_LEN && names[i].len > 0 && !kafka_topic_find(k, names[i]))
             ret->missing[ret->count++] = names[i];
     ret->done = ret->count == 0;
     return true;
@@ -131,11 +136,12 @@ bool kafka_lookup_init(struct kafka *k, struct kafka_request *r, const struct sl
 bool kafka_lookup_init_ids(struct kafka *k, struct kafka_request *r, const uint64_t *ids, size_t count,
                            struct kafka_lookup *ret)
 {
+    look_for_changes(k);
     *ret = (struct kafka_lookup){.ids = kafka_room(k, r, count, sizeof *ret->ids)};
     if (!ret->ids)
         return false;
     for (size_t i = 0; i < count; i++)
-        if (!fresh(k, kafka_topic_of_stream(k, ids[i])))
+        if (!kafka_topic_of_stream(k, ids[i]))
             ret->ids[ret->count++] = ids[i];
     ret->done = ret->count == 0;
     return true;

@@ -1,25 +1,23 @@
 /* names: which stream a topic is: by its name, which the core is asked for once, or by its id, which says it itself.
  *
  * A connection remembers the streams it has asked for. What it remembers can be out of date: a stream that has been deleted
- * is unknown to the core by then, and kafka_topic_forget makes the next request ask again. What a topic allows can be altered
- * by somebody else, so a lookup asks again for what it has known for KAFKA_FRESH_MS.
+ * is unknown to the core by then, and kafka_topic_forget makes the next request ask again. When any stream is altered, by whomever,
+ * all is forgotten with the next lookup (hub_streams_changed).
  * Topic ids are UUIDs made of the store's own and the stream's number, so that a topic that is made again has another.
  * Thread: the loop's.
  */
 #ifndef MILLRACE_PROTO_KAFKA_NAMES_H
 #define MILLRACE_PROTO_KAFKA_NAMES_H
 
+#include "proto/kafka/config_table.h"
 #include "proto/kafka/kafka_int.h"
-
-#define KAFKA_FRESH_MS 3000
 
 struct kafka_topic {
     struct slice name;
-    uint64_t id;   /* the stream's */
-    int64_t since; /* wall clock, ms */
+    uint64_t id; /* the stream's */
     uint32_t partitions;
-    bool compacts;            /* records without key are refused */
-    uint32_t batch_bytes_max; /* larger batches are refused; 0: the broker's limit */
+    bool compacts; /* records without key are refused */
+    struct kafka_batch_rules rules;
     uint8_t bytes[];
 };
 

@@ -4,6 +4,7 @@
  * there; the core then gives it its offset. One command a batch, answered in the order of the commands. With acks=all the
  * answer is held until all of them are durable; with acks=0 there is none, and an error ends the connection, as in Kafka.
  */
+#include "base/mem.h"
 #include "fmt/compress.h"
 #include "fmt/record_batch.h"
 #include "proto/kafka/kafka_int.h"
@@ -11,7 +12,6 @@
 #include "proto/kafka/transactions.h"
 
 #define ACKS_ALL (-1)
-#define CLOCK_AHEAD_MS 3600000 /* message.timestamp.after.max.ms */
 #define PARTITION_MAX UINT16_MAX
 #define JOINS_FROM 12 /* a batch makes its partition part of the transaction from this version on (KIP-890) */
 #define UNPACKED_KEPT (1u << 20) /* of what unpacking needed, for the next batch of the connection */
@@ -79,29 +79,73 @@ static void note_fault(struct kafka *k, struct kafka_request *r, struct row *row
         .batch_index = fault->index, .batch_index_error_message = slice_str(fault->why)};
 }
 
-/* The batch is as a broker must have it. */
-static bool check(struct kafka *k, struct kafka_request *r, struct row *row, uint32_t bytes_max, bool compacts)
+/* Writes the batch again, compressed as the topic has it. */
+static enum record_verdict repack(struct kafka *k, struct row *row, const struct kafka_batch_rules *rules,
+                                  uint32_t unpacked_len, uint32_t bytes_max)
+{
+    size_t max = RECORD_BATCH_HEADER + compress_pack_max(rules->compression, unpacked_len);
+    if (!k->compress)
+        k->compress = compress_new();
+    uint8_t *room = k->compress ? mem_alloc(max) : NULL;
+    struct writer w = writer_of(room, max);
+    struct slice none = {0};
+    enum record_verdict verdict = room ? record_batch_repack(msg_body(row->msg), rules->compression, rules->level,
+                                                             k->compress, k->options->unpacked_bytes_max, &w)
+                                       : RECORD_NO_MEMORY;
+    if (verdict == RECORD_OK && bytes_max && w.len > bytes_max)
+        verdict = RECORD_TOO_LARGE;
+    struct msg *msg = verdict == RECORD_OK ? msg_new(hub_heap(kafka_hub(k)), none, none, none, w.len) : NULL;
+    if (msg) {
+        memcpy(msg_body_room(msg), room, w.len);
+        msg->flags = row->msg->flags;
+        msg->expiration_ms = -1;
+        msg_unref(hub_heap(kafka_hub(k)), row->msg);
+        row->msg = msg;
+    }
+    mem_free(room);
+    return verdict == RECORD_OK && !msg ? RECORD_NO_MEMORY : verdict;
+}
+
+static int64_t plus(int64_t a, int64_t b)
+{
+    int64_t sum;
+    return __builtin_add_overflow(a, b, &sum) ? INT64_MAX : sum;
+}
+
+/* The batch is as a broker must have it, and becomes what the topic has it be. */
+static bool check(struct kafka *k, struct kafka_request *r, struct row *row, const struct kafka_topic *topic)
 {
     struct produce *p = r->state;
-    struct record_limits limits = {.bytes_max = bytes_max,
+    const struct kafka_batch_rules *rules = &topic->rules;
+    wall_t now = k->options->wall(k->options->wall_arg);
+    bool free_time = rules->append_time; /* what the records say of it does not count */
+    struct record_limits limits = {.bytes_max = rules->bytes_max ? rules->bytes_max : k->options->batch_bytes_max,
                                    .unpacked_max = k->options->unpacked_bytes_max,
-                                   .timestamp_min = INT64_MIN,
-                                   .timestamp_max = k->options->wall(k->options->wall_arg) + CLOCK_AHEAD_MS,
-                                   .keys_needed = compacts,
+                                   .timestamp_min =
+                                       free_time || now < rules->before_max_ms ? INT64_MIN : now - rules->before_max_ms,
+                                   .timestamp_max = free_time ? INT64_MAX : plus(now, rules->after_max_ms),
+                                   .keys_needed = topic->compacts,
                                    .zstd_refused = p->zstd_refused};
     struct record_check found;
     struct record_fault fault = {.index = -1};
     enum record_verdict verdict = record_batch_check(msg_body(row->msg), &limits, k->compress, &found, &fault);
+    bool other = rules->compression != COMPRESS_KINDS;
+    if (verdict == RECORD_OK && other && rules->compression != found.batch.compression)
+        verdict = repack(k, row, rules, found.unpacked_len, limits.bytes_max);
     if (k->compress && compress_kept_bytes(k->compress) > UNPACKED_KEPT)
         compress_trim(k->compress); /* every connection has one */
-    if (verdict == RECORD_OK) {
-        if (found.opened && found.max_timestamp != found.batch.max_timestamp)
-            record_batch_set_max_timestamp(msg_body_room(row->msg), row->msg->body_len, false, found.max_timestamp);
-        return true;
+    if (verdict != RECORD_OK) {
+        note_fault(k, r, row, &fault);
+        row_fail(k, p, row, batch_errors[verdict], fault.why);
+        return false;
     }
-    note_fault(k, r, row, &fault);
-    row_fail(k, p, row, batch_errors[verdict], fault.why);
-    return false;
+    if (rules->append_time) {
+        record_batch_set_max_timestamp(msg_body_room(row->msg), row->msg->body_len, true, now);
+        row->said->log_append_time_ms = now;
+    } else if (found.opened && found.max_timestamp != found.batch.max_timestamp) {
+        record_batch_set_max_timestamp(msg_body_room(row->msg), row->msg->body_len, false, found.max_timestamp);
+    }
+    return true;
 }
 
 /* ---- the request ---- */
@@ -214,8 +258,7 @@ static bool resolve(struct kafka *k, struct kafka_request *r, struct row *row)
         return false;
     }
     row->stream = topic->id;
-    return check(k, r, row, topic->batch_bytes_max ? topic->batch_bytes_max : k->options->batch_bytes_max,
-                 topic->compacts);
+    return check(k, r, row, topic);
 }
 
 static enum kafka_progress send_rows(struct kafka *k, struct kafka_request *r)
@@ -288,9 +331,12 @@ static void produced(struct kafka *k, struct kafka_request *r, const struct effe
             kafka_topic_forget_stream(k, row->stream);
         row_fail(k, p, row,
                  p->by_id && e->flags == PRODUCE_UNKNOWN ? KAFKA_ERR_UNKNOWN_TOPIC_ID : core_errors[e->flags], NULL);
+        row->said->log_append_time_ms = -1;
         return;
     }
     row->said->base_offset = (int64_t)e->number;
+    if (e->flags == PRODUCE_DUPLICATE)
+        row->said->log_append_time_ms = -1; /* when it was appended is not known any more */
     row->said->log_start_offset = (int64_t)e->count;
     const bool all = ((const struct kafka_produce_request *)r->message)->acks == ACKS_ALL;
     if (all && e->lsn > r->lsn)
