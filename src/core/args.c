@@ -66,6 +66,7 @@ static const struct arg_row rows[] = {
     {"x-consumer-timeout", ARG_POSITIVE, "consumer-timeout", true, RULE(consumer_timeout_ms)},
     {"x-max-age", ARG_AGE, "max-age", false, SIZE_MAX},
     {"x-stream-max-segment-size-bytes", ARG_NOT_NEGATIVE, "stream-max-segment-size-bytes", false, RULE(segment_bytes)},
+    {"x-stream-length-kept", ARG_BOOL, "stream-length-kept", false, SIZE_MAX},
     {"x-stream-partitions", ARG_PARTITIONS, NULL, false, RULE(partitions)},
     {"x-cleanup-policy", ARG_CLEANUP, "cleanup-policy", false, SIZE_MAX},
     {"x-min-compaction-lag", ARG_INTERVAL, "min-compaction-lag", false, SIZE_MAX},
@@ -97,6 +98,7 @@ static const struct {
     {"x-delayed-retry-min", OF(CLASSIC) | OF(QUORUM)},
     {"x-max-age", OF(STREAM)},
     {"x-stream-max-segment-size-bytes", OF(STREAM)},
+    {"x-stream-length-kept", OF(STREAM)},
     {"x-stream-partitions", OF(STREAM)},
     {"x-cleanup-policy", OF(STREAM)},
     {"x-min-compaction-lag", OF(STREAM)},
@@ -125,6 +127,7 @@ const char *const queue_arg_keys[] = {"x-expires",
                                       "x-delivery-limit",
                                       "x-max-age",
                                       "x-stream-max-segment-size-bytes",
+                                      "x-stream-length-kept",
                                       "x-stream-partitions",
                                       "x-cleanup-policy",
                                       "x-min-compaction-lag",
@@ -259,7 +262,10 @@ static void take_value(const struct arg_row *row, const struct amqp_value *v, st
         r->max_priority = (uint8_t)v->i;
     else if (strcmp(row->key, "x-single-active-consumer") == 0)
         r->single_active = v->i != 0;
-    else if (strcmp(row->key, "x-max-age") == 0) {
+    else if (strcmp(row->key, "x-stream-length-kept") == 0 && !r->has_length_kept) {
+        r->length_kept = v->i != 0;
+        r->has_length_kept = true;
+    } else if (strcmp(row->key, "x-max-age") == 0) {
         if (r->max_age_ms < 0)
             CHECK(age_parse(v->s, &r->max_age_ms)); /* it was checked */
     } else if (strcmp(row->key, "x-cleanup-policy") == 0) {

@@ -190,6 +190,7 @@ struct queue_rules {
     bool has_dlx, has_dlk, single_active;
     bool has_strategy, at_least_once; /* x-dead-letter-strategy */
     bool has_dedup, dedup;
+    bool has_length_kept, length_kept; /* retention leaves max_length_bytes at least, not at most */
     int64_t cache_size, cache_ttl_ms;
     int64_t retry_min_ms, retry_max_ms, retry_multiplier;
     enum retry_type retry_type;

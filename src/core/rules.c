@@ -52,6 +52,8 @@ static void put_fields(struct writer *w, const struct queue_rules *r)
     writer_u8(w, (uint8_t)r->retry_type);
     writer_u8(w, r->has_dedup);
     writer_u8(w, r->dedup);
+    writer_u8(w, r->has_length_kept);
+    writer_u8(w, r->length_kept);
     writer_u8(w, r->has_dlx);
     writer_u8(w, r->has_dlk);
     writer_u8(w, r->single_active);

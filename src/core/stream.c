@@ -78,7 +78,10 @@ static uint32_t out_of_time(const struct broker *b, const struct partition *p)
     while (n < p->sealed_count && p->sealed[n].end <= kept) {
         bool old = (deletes && r->max_age_ms > 0 && p->sealed[n].max_at < b->wall - r->max_age_ms) ||
                    p->sealed[n].end <= p->start; /* written again after a restart */
-        bool many = deletes && r->max_length_bytes >= 0 && bytes > (uint64_t)r->max_length_bytes;
+        /* Both as the protocols' users know it: RabbitMQ's streams are never larger, Kafka's topics never smaller than this. */
+        uint64_t max = (uint64_t)r->max_length_bytes;
+        bool many =
+            deletes && r->max_length_bytes >= 0 && (r->length_kept ? bytes - p->sealed[n].bytes >= max : bytes > max);
         if (!old && !many)
             break;
         bytes -= p->sealed[n++].bytes;

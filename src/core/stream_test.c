@@ -270,6 +270,26 @@ static void retention_by_size(void **state)
     end(rig);
 }
 
+/* As Kafka's users know it: a file goes when what is left without it is enough. */
+static void retention_that_keeps_so_much(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    struct table t;
+    amqp_put_str(&table(&t)->w, "x-queue-type", slice_str("stream"));
+    amqp_put_long(&t.w, "x-max-length-bytes", 3 << 20);
+    amqp_put_bool(&t.w, "x-stream-length-kept", true);
+    declare(rig, "s", writer_slice(&t.w));
+    struct partition *p = stream_named(rig, "s")->partitions[0];
+    for (unsigned i = 0; i < 100; i++) {
+        publish_large(rig, "s", 1, 100000);
+        assert_true(p->start == 0 || stream_partition_bytes(p) >= 3 << 20);
+        assert_true(stream_partition_bytes(p) <= 5u << 20);
+    }
+    assert_in_range(p->start, 50, 75);
+    end(rig);
+}
+
 static void retention_by_age(void **state)
 {
     (void)state;
@@ -840,6 +860,7 @@ int main(void)
         cmocka_unit_test(every_prefix_replays),
         cmocka_unit_test(synced_as_they_grow),
         cmocka_unit_test(retention_by_size),
+        cmocka_unit_test(retention_that_keeps_so_much),
         cmocka_unit_test(retention_by_age),
         cmocka_unit_test(retention_by_age_after_a_restart),
         cmocka_unit_test(trouble_with_the_disk),

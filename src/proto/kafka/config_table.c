@@ -13,6 +13,7 @@
 
 #define CLOCK_AHEAD_MS 3600000              /* message.timestamp.after.max.ms of a topic that says nothing */
 #define GZIP_LEVEL "compression.gzip.level" /* Kafka has a rule for it alone */
+#define LENGTH_KEPT "x-stream-length-kept"  /* with retention.bytes */
 #define PREFIX "kafka."
 #define FOR_EVER_MS 3153600000000ll /* a hundred years: no limit */
 
@@ -258,8 +259,10 @@ static void put_argument(struct writer *w, const struct kafka_config *config, st
             put_interval(w, config->argument, n);
         return;
     case KAFKA_MEANS_BYTES:
-        if (n >= 0)
-            amqp_put_long(w, config->argument, n);
+        if (n < 0)
+            return;
+        amqp_put_long(w, config->argument, n);
+        amqp_put_bool(w, LENGTH_KEPT, true);
         return;
     case KAFKA_MEANS_SEGMENT: amqp_put_long(w, config->argument, n); return;
     case KAFKA_MEANS_CLEANUP: put_cleanup(w, config->argument, value); return;
@@ -296,6 +299,8 @@ void kafka_config_put_keys(struct writer *w, const struct kafka_config *config)
     writer_str8(w, slice_str(key));
     if (config->argument)
         writer_str8(w, slice_str(config->argument));
+    if (config->means == KAFKA_MEANS_BYTES)
+        writer_str8(w, slice_str(LENGTH_KEPT));
 }
 
 /* ---- and back ---- */
