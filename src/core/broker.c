@@ -175,6 +175,7 @@ static void free_peers(struct broker *b)
         struct peer *peer = CONTAINER_OF(b->peers.next, struct peer, link);
         peer_release(b, peer);
         groups_forget_peer(b, peer);
+        shares_forget_peer(b, peer);
         list_remove(&peer->link);
         slice_drop(&peer->address);
         slice_drop(&peer->protocol);

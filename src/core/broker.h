@@ -61,6 +61,7 @@ enum ask_flag {
     ASK_TRUSTED = 1 << 21,        /* LOGIN from the loopback without a secret, where the listener's settings allow it */
     ASK_PROVEN = 1 << 26,         /* LOGIN: the engine has seen a proof of these SCRAM keys */
     ASK_AGAIN = 1 << 27,          /* LOGIN of who is logged in already, as the same user: only its word is wanted */
+    ASK_STRICT = 1 << 28,         /* of a share group: not one record more than that */
     ASK_NEED_MEMBER_ID = 1 << 22, /* GROUP_JOIN: who has no member id is given one and comes again */
     ASK_CAN_SKIP = 1 << 23,       /* GROUP_JOIN: knows that a leader need not always assign */
 };

@@ -132,6 +132,7 @@ void compact_start(struct broker *b)
     k->queue = NULL;
     k->entry = NULL;
     k->group = &b->group_list;
+    k->share = NULL;
     k->offset = NULL;
     k->gen = k->gen == UINT16_MAX ? 1 : (uint16_t)(k->gen + 1); /* 0: never written */
     k->body_gen++;
@@ -211,8 +212,15 @@ void compact_group_removed(struct broker *b, struct list *link)
     struct compact *k = &b->compact;
     if (k->group == link) {
         k->group = link->next;
-        k->offset = NULL;
+        k->offset = k->share = NULL;
     }
+}
+
+void compact_share_removed(struct broker *b, struct list *link)
+{
+    struct compact *k = &b->compact;
+    if (k->share == link)
+        k->share = link->next;
 }
 
 void compact_offset_removed(struct broker *b, struct list *link)

@@ -477,6 +477,7 @@ struct peer {
     struct list owned;                   /* exclusive queues */
     struct list fetches;                 /* struct fetch: not answered yet */
     struct fetch_session *fetch_session; /* NULL: none */
+    struct list sharers;                 /* struct sharer: has acquired records for a share group */
     struct list held;                    /* struct held: requests that wait for a group */
     struct list link;                    /* b->peers */
     uint64_t removal_epoch;              /* == b->removal_epoch: has acks that are not journalled yet */
@@ -514,6 +515,7 @@ struct compact {
     unsigned list;       /* then its lists: a lane's front, its entries, the next lane …, unacked */
     struct entry *entry; /* next entry; NULL: list not begun */
     struct list *group;  /* at last: next group … */
+    struct list *share;  /* … then its next share; NULL: not begun */
     struct list *offset; /* … and its next offset; NULL: the group itself */
     uint16_t gen;
     uint64_t body_gen;
@@ -1003,6 +1005,9 @@ void groups_init(struct broker *b);
 void groups_fini(struct broker *b);
 void groups_recovered(struct broker *b);
 void groups_forget_peer(struct broker *b, struct peer *peer); /* its members stay until their sessions are over */
+void shares_forget_peer(struct broker *b, struct peer *peer); /* what it has acquired is available again */
+void shares_stream_gone(struct broker *b, struct stream *s);
+MUST_USE bool replay_share(struct broker *b, struct reader *r);
 void groups_vhost_gone(struct broker *b, struct vhost *vhost);
 void groups_stream_gone(struct broker *b, struct stream *s);                    /* nobody's offsets are left in it */
 MUST_USE bool groups_snapshot(struct broker *b, size_t *bytes, bool *ret_done); /* a slice; false: no memory */
@@ -1143,6 +1148,7 @@ void compact_entry_removed(struct broker *b, struct entry *entry);
 void compact_queue_removed(struct broker *b, struct queue *q);
 void compact_queue_roused(struct broker *b, struct queue *q);
 void compact_page_removed(struct broker *b, struct page *page);
+void compact_share_removed(struct broker *b, struct list *share_link);
 void compact_group_removed(struct broker *b, struct list *group_link);
 void compact_offset_removed(struct broker *b, struct list *offset_link);
 void compact_key_removed(struct broker *b, struct key *key);

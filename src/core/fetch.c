@@ -30,6 +30,8 @@ void fetch_free(struct fetch **fetch)
     for (uint32_t i = 0; i < f->count; i++) {
         file_piece_fini(&f->rows[i].piece);
         mem_free(f->rows[i].aborted);
+        mem_free(f->rows[i].runs);
     }
+    mem_free(f->sharer);
     mem_free(f);
 }

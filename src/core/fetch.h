@@ -36,7 +36,9 @@ enum fetch_result {
     FETCH_OLD_EPOCH,    /* `epoch` is older than the partition's */
     FETCH_NEW_EPOCH,    /* younger */
     FETCH_DAMAGED,
-    FETCH_TROUBLE, /* the disk, memory, too many files: not now */
+    FETCH_GROUP_REFUSED, /* the user may not read for that group */
+    FETCH_NO_GROUP,      /* it is not a share group, or there is none */
+    FETCH_TROUBLE,       /* the disk, memory, too many files: not now */
 };
 
 /* A session (KIP-227) remembers rows from one block to the next: a block of FETCH_NEXT has only those that are new, asked for
@@ -48,6 +50,12 @@ enum fetch_session_op {
     FETCH_NEXT,  /* in the session; session_id 0 in the answer: it is lost, and nothing else is answered */
     FETCH_CLOSE, /* ends it, the rows are asked for as those of ALONE are */
 };
+/* What a share group asks, and is given. */
+struct offset_run {
+    uint64_t first, last;
+    uint32_t deliveries;
+};
+struct share;
 
 struct fetch_row {
     /* asked */
@@ -69,6 +77,11 @@ struct fetch_row {
     struct aborted
         *aborted; /* with `committed`: transactions whose records the piece may hold, by their first offsets */
     uint32_t aborted_count;
+    struct offset_run *runs; /* of a share group: answered, what was acquired; the store: what no client may see … */
+    uint32_t run_count;      /* … both ascending */
+    uint64_t base, next; /* the same, the store's answer: where the piece begins and ends; without one there is nothing
+                                in [offset, next) */
+    uint64_t enough;     /* the same: batches that begin there or behind are not wanted */
     /* the store's while it has the block, else the core's */
     int err;
     uint64_t until;
@@ -78,6 +91,8 @@ struct fetch_row {
     uint64_t filled;  /* of the partition when it was looked at */
     uint64_t awaited; /* the end, when it was first looked at */
     struct fetch_watch *watch;
+    struct share *share;    /* whose turn it is to read for it */
+    struct list share_link; /* share->waiting */
 };
 
 struct peer; /* the core's */
@@ -92,6 +107,12 @@ struct fetch {
     uint8_t session_op;            /* RECORDS: enum fetch_session_op */
     uint32_t session_id;           /* answered: of OPEN and NEXT, 0: of none */
     bool committed;                /* RECORDS: only what is in no open transaction; OFFSETS: the end is that of those */
+    struct ask
+        *sharer;      /* RECORDS, of a share group: name group, other member, number most records, flags ASK_STRICT: no
+                                      more than those; else NULL. The block's */
+    lsn_t lsn;        /* answer: to be waited for */
+    bool allowed;     /* the core's: the user may use the group */
+    uint32_t lock_ms; /* answer, of a share group: so long records are acquired */
     /* the store's */
     uint32_t served; /* rows */
     size_t given;    /* bytes */

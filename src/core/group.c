@@ -31,7 +31,7 @@
  *   G3  What is answered to SYNC, or to a JOIN while Stable, waits for the record that says it: a generation and its assignment are
  *       never taken back, so an old member cannot commit in a generation that was made twice.
  *   G4  Every struct committed is in its group's map and list and in its stream's list, and goes with either.
- *   G5  Empty groups have the retention timer, others have not; Preparing and Completing have the round's, and Stable while
+ *   G5  Empty groups that share nothing have the retention timer, others have not; Preparing and Completing have the round's, and Stable while
  *       somebody has not synced.
  */
 #include "core/group_int.h"
@@ -131,6 +131,7 @@ struct group *group_make(struct broker *b, struct vhost *vhost, struct slice nam
     list_init(&g->offset_list);
     list_init(&g->assignees);
     map_init_keyed(&g->offsets, b->seed, committed_key);
+    shares_init(b, g);
     timer_init(&g->timer, round_late);
     timer_init(&g->retention, retention_over);
     list_insert(&b->group_list, &g->link);
@@ -150,6 +151,7 @@ void group_free(struct broker *b, struct group *g)
     assignee_free(b, CONTAINER_OF(node, struct assignee, link));
     LIST_EACH(&g->offset_list, node, after)
     committed_free(b, CONTAINER_OF(node, struct committed, link));
+    shares_fini(b, g);
     map_fini(&g->offsets);
     wheel_cancel(&b->wheel, &g->timer);
     wheel_cancel(&b->wheel, &g->retention);
@@ -186,7 +188,7 @@ static wall_t due_at(const struct broker *b, const struct group *g)
 
 void group_rest(struct broker *b, struct group *g)
 {
-    if (g->state != GROUP_EMPTY || b->recovering) /* then groups_recovered does it */
+    if (g->state != GROUP_EMPTY || b->recovering || !list_empty(&g->shares)) /* then groups_recovered does it */
         return;
     int64_t ms = due_at(b, g) - b->wall;
     ms = ms < 0 ? 0 : ms > kept_ms(b) + GROUP_UNUSED_MS ? kept_ms(b) : ms; /* the wall's clock may have been set */
@@ -323,7 +325,8 @@ void groups_check(struct broker *b)
             offsets++;
         }
         CHECK(offsets == g->offsets.count && map_get(&b->groups, g->key) == g);
-        CHECK((g->state == GROUP_EMPTY) == timer_is_set(&g->retention)); /* G5 */
+        CHECK((g->state == GROUP_EMPTY && list_empty(&g->shares)) == timer_is_set(&g->retention)); /* G5 */
+        bytes += shares_check(b, g);
         CHECK(timer_is_set(&g->timer) == (g->state == GROUP_PREPARING || g->state == GROUP_COMPLETING ||
                                           (g->state == GROUP_STABLE && g->unsynced_count)));
         bytes += sizeof *g + g->key.len + g->type.len + g->protocol.len + g->bytes;

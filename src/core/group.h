@@ -14,6 +14,8 @@
  *   CONSUME        s8 client id, u8 enum consume_has, u8 enum group_assignor,    s8 member, u32 epoch, u32 beat within ms, u8 has assignment,
  *                  s32 topics: s8 name…, s32 pattern, u64 stream, u32 partition… u64 stream, u32 partition …
  *   SHARE_BEAT     s8 client id, u8 1: topics are named, s8 name …                as CONSUME
+ *   SHARE_ACK      u64 stream, u32 partition, u32 batches: u64 first, u64 last,  u8 error …
+ *                  s32 words: one for all, or one each, as enum share_ack …
  *   COMMIT         u64 stream, u32 partition, u64 offset, u32 epoch, s32 text …  u8 error …
  *   OFFSETS        u64 stream, u32 partition … (flag MULTIPLE: all)              u64 stream, u32 partition, u64 offset, u32 epoch, s32 text …
  *   LIST           s8 group: go on behind it; empty: from the first. number:     s8 group to go on behind, empty: that was all;
@@ -28,6 +30,7 @@
  *   OFFSET_DELETE  u64 stream, u32 partition …                                   u8 error …
  *
  * DESCRIBE_CONSUMERS: number is 1 for a share group, 0 for one whose members do not share. SHARE_BEAT: number is the epoch.
+ * SHARE_ACK: other is the member; flag MULTIPLE: its session is over, and what else it has is available again.
  * CONSUME: number is rebalance time-out, ms, 0: as it was << 32 | epoch. COMMIT and OFFSETS of a group in which the broker assigns:
  * number is the member's epoch. OFFSET_DELETE of a group with members is allowed to who has looked at their subscriptions: number is the generation he saw.
  */
@@ -64,6 +67,7 @@ enum group_error {
     GROUP_ERR_PRODUCER_EPOCH, /* INVALID_PRODUCER_EPOCH */
     GROUP_ERR_TXN_STATE,      /* INVALID_TXN_STATE */
     GROUP_ERR_UNSTABLE,       /* UNSTABLE_OFFSET_COMMIT, which is tried again */
+    GROUP_ERR_RECORD_STATE,   /* INVALID_RECORD_STATE */
     GROUP_ERR_COUNT
 };
 

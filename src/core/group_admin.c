@@ -88,7 +88,7 @@ void do_group_describe(struct broker *b, struct peer *peer, struct channel *ch, 
     (void)ch;
     enum group_error error = group_asked(b, peer, c, VERB_READ);
     const struct group *g = error ? NULL : group_find(b, peer->vhost, c->ask->name);
-    if (!error && (!g || g->shares || g->state == GROUP_CONSUMERS)) /* which DESCRIBE_CONSUMERS tells */
+    if (!error && (!g || g->sharing || g->state == GROUP_CONSUMERS)) /* which DESCRIBE_CONSUMERS tells */
         error = GROUP_ERR_NO_GROUP;
     group_say_or(b, peer, c, error, error ? NULL : described(g), 0);
 }

@@ -96,7 +96,7 @@ static bool find_members(const struct group *g, struct deal *d)
     d->members = mem_zalloc_as(MEM_GROUPS, g->assignee_count * sizeof(struct assignee *));
     d->wants = mem_zalloc_as(MEM_GROUPS, g->assignee_count * (size_t)d->row * sizeof *d->wants);
     d->count = mem_zalloc_as(MEM_GROUPS, g->assignee_count * sizeof *d->count);
-    d->room = d->total + (g->shares ? (uint64_t)d->topic_count * g->assignee_count : 0);
+    d->room = d->total + (g->sharing ? (uint64_t)d->topic_count * g->assignee_count : 0);
     d->all = mem_zalloc_as(MEM_GROUPS, (d->room + 1) * sizeof *d->all);
     d->owner = mem_zalloc_as(MEM_GROUPS, (d->room + 1) * sizeof *d->owner);
     d->taken = mem_zalloc_as(MEM_GROUPS, (d->total / 64 + 1) * sizeof *d->taken);
@@ -287,7 +287,7 @@ bool group_assign(struct broker *b, struct group *g)
     bool good = find_topics(g, &d) && group_has_room(b, d.total * sizeof(struct portion)) && find_members(g, &d);
     if (good) {
         g->assignor = assignor_of(g);
-        if (g->shares)
+        if (g->sharing)
             deal_simple(&d);
         else if (g->assignor == GROUP_RANGE)
             deal_range(&d);

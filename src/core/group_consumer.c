@@ -120,6 +120,7 @@ void assignee_alive(struct broker *b, struct assignee *c)
 void assignee_gone(struct broker *b, struct assignee *c)
 {
     struct group *g = c->group;
+    sharer_release(b, g, c->id);
     assignee_free(b, c);
     g->generation++;
     if (g->assignee_count)
@@ -367,7 +368,7 @@ static enum group_error join(struct broker *b, struct group *g, const struct pee
 static enum group_error begin_consumers(struct broker *b, struct group *g)
 {
     struct slice type;
-    if (g->state != GROUP_EMPTY || g->shares)
+    if (g->state != GROUP_EMPTY || g->sharing)
         return GROUP_ERR_NO_GROUP; /* its members assign themselves */
     if (!group_keep(b, &type, slice_str("consumer")))
         return GROUP_ERR_NO_MEMORY;
@@ -508,7 +509,7 @@ void do_group_consume(struct broker *b, struct peer *peer, struct channel *ch, s
 
 enum group_kind group_kind(const struct group *g)
 {
-    return g->shares ? GROUP_SHARE : g->state == GROUP_CONSUMERS ? GROUP_CONSUMER : GROUP_CLASSIC;
+    return g->sharing ? GROUP_SHARE : g->state == GROUP_CONSUMERS ? GROUP_CONSUMER : GROUP_CLASSIC;
 }
 
 enum group_state group_shown(const struct group *g)
@@ -574,7 +575,7 @@ void do_group_describe_consumers(struct broker *b, struct peer *peer, struct cha
     (void)ch;
     enum group_error error = group_asked(b, peer, c, VERB_READ);
     const struct group *g = error ? NULL : group_find(b, peer->vhost, c->ask->name);
-    bool fits = g && (c->ask->number ? g->shares : g->state == GROUP_CONSUMERS);
+    bool fits = g && (c->ask->number ? g->sharing : g->state == GROUP_CONSUMERS);
     if (!error && !fits)
         error = GROUP_ERR_NO_GROUP;
     group_say_or(b, peer, c, error, error ? NULL : described(g), 0);
@@ -589,14 +590,14 @@ void assignees_check(const struct broker *b, const struct group *g)
         CHECK(c->group == g && (b->recovering || timer_is_set(&c->session)));
         CHECK(timer_is_set(&c->revocation) == (c->state == ASSIGNEE_REVOKING));
         CHECK((c->state == ASSIGNEE_REVOKING) == (c->leaving.count > 0));
-        for (uint32_t i = 0; !g->shares && i < c->assigned.count; i++)
+        for (uint32_t i = 0; !g->sharing && i < c->assigned.count; i++)
             CHECK(!held_by_another(c, &c->assigned.at[i])); /* H1 */
         for (uint32_t i = 0; i < c->leaving.count; i++)
             CHECK(!held_by_another(c, &c->leaving.at[i]));
-        for (struct list *at = c->link.next; !g->shares && g->generation == g->target_epoch && at != &g->assignees;
+        for (struct list *at = c->link.next; !g->sharing && g->generation == g->target_epoch && at != &g->assignees;
              at = at->next)
             CHECK(!portions_meet(&c->target, &CONTAINER_OF(at, struct assignee, link)->target)); /* H2 */
         count++;
     }
-    CHECK(count == g->assignee_count && (g->state == (g->shares ? GROUP_SHARERS : GROUP_CONSUMERS)) == (count > 0));
+    CHECK(count == g->assignee_count && (g->state == (g->sharing ? GROUP_SHARERS : GROUP_CONSUMERS)) == (count > 0));
 }

@@ -9,7 +9,9 @@
 
 #include "core/core_int.h"
 #include "core/group.h"
+#include "core/group_config.h"
 #include "core/group_portions.h"
+#include "core/records.h"
 
 struct held {          /* a JOIN or SYNC that waits for the group */
     struct list link;  /* peer->held */
@@ -82,11 +84,14 @@ struct group {
     uint32_t assignee_count, target_epoch;
     uint64_t topology_gen, topics_hash; /* when the topics were looked at last, and what they were */
     enum group_assignor assignor;
-    bool shares;      /* a share group, for ever */
-    bool revived;     /* it had assignees when the broker went */
-    bool journalled;  /* the journal knows of it */
-    lsn_t lsn;        /* of its last GROUP record … */
-    lsn_t offset_lsn; /* … and OFFSETS record */
+    struct list shares, sharers; /* struct share, struct sharer: share_int.h */
+    struct map share_map;
+    const struct group_config *config; /* NULL: nothing is set */
+    bool sharing;                      /* a share group, for ever */
+    bool revived;                      /* it had assignees when the broker went */
+    bool journalled;                   /* the journal knows of it */
+    lsn_t lsn;                         /* of its last GROUP record … */
+    lsn_t offset_lsn;                  /* … and OFFSETS record */
     struct map offsets;
     struct list offset_list; /* struct committed: the oldest first */
     wall_t empty_since;
@@ -199,7 +204,19 @@ enum group_error group_may_commit(struct broker *b, const struct group *g, const
 enum group_error group_row_check(struct broker *b, const struct peer *peer, const struct group_offset *row,
                                  uint64_t *allowed);
 
+/* ---- share.c ---- */
+void shares_init(struct broker *b, struct group *g);
+void shares_fini(struct broker *b, struct group *g);
+void sharer_release(struct broker *b, struct group *g, struct slice id); /* what the member holds is available again */
+uint64_t shares_check(const struct broker *b, const struct group *g);    /* bytes */
+
+/* ---- group_config.c ---- */
+const struct group_config *group_config_of(const struct group *g);
+
 /* ---- group_journal.c ---- */
+MUST_USE bool group_record_begin(struct broker *b, const struct group *g, enum record_type type, size_t bytes,
+                                 struct writer *w); /* false: no memory */
+lsn_t group_record_end(struct broker *b, const struct writer *w);
 MUST_USE bool group_log(struct broker *b, struct group *g); /* as it is now; false: no memory */
 MUST_USE bool group_log_gone(struct broker *b, struct group *g);
 MUST_USE bool offsets_log_begin(struct broker *b, const struct group *g, size_t rows, size_t text, struct writer *w);

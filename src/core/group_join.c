@@ -201,7 +201,7 @@ static enum group_error join(struct broker *b, struct peer *peer, const struct c
     struct group *g = group_find(b, peer->vhost, c->ask->name);
     if (!g && c->ask->other.len)
         return GROUP_ERR_UNKNOWN_MEMBER;
-    if (g && (g->shares || g->state == GROUP_CONSUMERS))
+    if (g && (g->sharing || g->state == GROUP_CONSUMERS))
         return GROUP_ERR_PROTOCOL;
     size_t more = sizeof(struct member) + c->ask->args.len + 1024;
     if (more > GROUP_BYTES_MAX || (g && g->bytes + more > GROUP_BYTES_MAX))

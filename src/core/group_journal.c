@@ -1,6 +1,7 @@
 /* Groups in the journal: GROUP when one becomes stable, empty or goes, OFFSETS with each commit; the snapshot; the replay. */
 #include "core/group_int.h"
 #include "core/records.h"
+#include "core/share_int.h"
 #include "core/stream_int.h"
 
 #define OFFSETS_RECORD 256u /* rows a record of a snapshot, at most */
@@ -14,7 +15,7 @@ enum {
     SHARING /* a share group, whose members are not journalled */
 };
 
-static bool begin(struct broker *b, const struct group *g, enum record_type type, size_t bytes, struct writer *w)
+bool group_record_begin(struct broker *b, const struct group *g, enum record_type type, size_t bytes, struct writer *w)
 {
     bytes += 64 + g->key.len;
     if (!log_reserve(b, bytes, 1) || !buffer_reserve(&b->scratch, bytes))
@@ -26,7 +27,7 @@ static bool begin(struct broker *b, const struct group *g, enum record_type type
     return true;
 }
 
-static lsn_t finish(struct broker *b, const struct writer *w)
+lsn_t group_record_end(struct broker *b, const struct writer *w)
 {
     CHECK(writer_ok(w));
     struct slice part = writer_slice(w);
@@ -39,9 +40,9 @@ bool group_log(struct broker *b, struct group *g)
     size_t bytes = 64 + 3 * NAME_MAX_BYTES;
     LIST_EACH(&g->members, node, after)
     bytes += 32 + member_bytes(CONTAINER_OF(node, struct member, link));
-    if (!begin(b, g, REC_GROUP, bytes, &w))
+    if (!group_record_begin(b, g, REC_GROUP, bytes, &w))
         return false;
-    writer_u8(&w, g->shares ? SHARING : g->state == GROUP_STABLE || g->state == GROUP_EMPTY ? SETTLED : UNSETTLED);
+    writer_u8(&w, g->sharing ? SHARING : g->state == GROUP_STABLE || g->state == GROUP_EMPTY ? SETTLED : UNSETTLED);
     writer_varint(&w, (uint64_t)g->empty_since);
     writer_varint(&w, g->generation);
     writer_str8(&w, g->type);
@@ -59,7 +60,7 @@ bool group_log(struct broker *b, struct group *g)
         writer_str32(&w, m->protocols);
         writer_str32(&w, m->assignment);
     }
-    g->lsn = finish(b, &w);
+    g->lsn = group_record_end(b, &w);
     g->journalled = true;
     return true;
 }
@@ -69,16 +70,16 @@ bool group_log_gone(struct broker *b, struct group *g)
     struct writer w;
     if (!g->journalled)
         return true;
-    if (!begin(b, g, REC_GROUP, 1, &w))
+    if (!group_record_begin(b, g, REC_GROUP, 1, &w))
         return false;
     writer_u8(&w, GONE);
-    g->lsn = finish(b, &w);
+    g->lsn = group_record_end(b, &w);
     return true;
 }
 
 bool offsets_log_begin(struct broker *b, const struct group *g, size_t rows, size_t text, struct writer *w)
 {
-    return begin(b, g, REC_OFFSETS, rows * ROW_BYTES + text, w);
+    return group_record_begin(b, g, REC_OFFSETS, rows * ROW_BYTES + text, w);
 }
 
 void offsets_log_row(struct writer *w, const struct group_offset *row, wall_t at)
@@ -93,7 +94,7 @@ void offsets_log_row(struct writer *w, const struct group_offset *row, wall_t at
 
 void offsets_log_end(struct broker *b, struct group *g, const struct writer *w)
 {
-    g->offset_lsn = finish(b, w);
+    g->offset_lsn = group_record_end(b, w);
     g->journalled = true;
 }
 
@@ -135,9 +136,17 @@ bool groups_snapshot(struct broker *b, size_t *bytes, bool *ret_done)
         } else if (k->offset != &g->offset_list) {
             if (!offsets_slice(b, g, bytes))
                 return false;
+        } else if (!k->share) {
+            k->share = g->shares.next;
+        } else if (k->share != &g->shares) {
+            struct share *s = CONTAINER_OF(k->share, struct share, link);
+            if (!share_log(b, s))
+                return false;
+            *bytes += 64 + share_bytes(s);
+            k->share = k->share->next;
         } else {
             k->group = g->link.next;
-            k->offset = NULL;
+            k->offset = k->share = NULL;
         }
     }
     *ret_done = k->group == &b->group_list;
@@ -202,7 +211,7 @@ bool replay_group(struct broker *b, struct reader *r)
         return true;
     if (!g && !(g = group_make(b, vhost, name)))
         return false;
-    g->shares = what == SHARING;
+    g->sharing = what == SHARING;
     return read_group(b, g, r, what == SETTLED);
 }
 

@@ -102,7 +102,7 @@ enum group_error group_may_commit(struct broker *b, const struct group *g, const
     struct member *m;
     if (!g)
         return generation < 0 ? GROUP_OK : GROUP_ERR_NO_GROUP;
-    if (g->shares)
+    if (g->sharing)
         return GROUP_ERR_NO_GROUP;
     if (generation < 0 && g->state == GROUP_EMPTY)
         return GROUP_OK;
@@ -290,7 +290,7 @@ void do_group_offsets(struct broker *b, struct peer *peer, struct channel *ch, s
     bool all = c->ask->flags & ASK_MULTIPLE;
     if (!error && !all && c->ask->args.len % GROUP_PLACE_BYTES)
         error = GROUP_ERR_INVALID;
-    if (!error && g && g->shares)
+    if (!error && g && g->sharing)
         error = GROUP_ERR_NO_GROUP;
     if (!error && c->ask->flags & ASK_STABLE && txn_has_staged(b, peer->vhost, c->ask->name))
         error = GROUP_ERR_UNSTABLE;

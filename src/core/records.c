@@ -918,6 +918,7 @@ void record_print(struct slice record, char *ret, size_t len)
     case REC_REWRITTEN:
     case REC_CURSOR: print_stream(type, &r, ret + n, len - (size_t)n); break;
     case REC_GROUP:
+    case REC_SHARE:
     case REC_OFFSETS: {
         struct slice vhost = reader_str8(&r), group = reader_str8(&r);
         snprintf(ret + n, len - (size_t)n, " '%.*s' in vhost '%.*s', %zu bytes", SLICE_ARG(group), SLICE_ARG(vhost),

@@ -125,6 +125,7 @@ void do_session_open(struct broker *b, struct peer *old, struct channel *ch, str
     list_init(&peer->owned);
     list_init(&peer->fetches);
     list_init(&peer->held);
+    list_init(&peer->sharers);
     list_insert(&b->peers, &peer->link);
     side->peers[c->session] = peer;
     b->totals.sessions++;
@@ -158,6 +159,7 @@ void do_session_close(struct broker *b, struct peer *peer, struct channel *ch, s
     (void)c;
     peer_release(b, peer);
     groups_forget_peer(b, peer);
+    shares_forget_peer(b, peer);
     list_remove(&peer->link);
     peer->side->peers[peer->number] = NULL;
     effect_push(b, peer, EFF_SESSION_CLOSED, 0);

@@ -24,14 +24,14 @@ static enum group_error begin_sharing(struct broker *b, struct group *g)
     bool used = g->type.len || !list_empty(&g->offset_list) || g->pending_count;
     if (g->state == GROUP_SHARERS)
         return GROUP_OK;
-    if (!g->shares && (g->state != GROUP_EMPTY || used))
+    if (!g->sharing && (g->state != GROUP_EMPTY || used))
         return GROUP_ERR_NO_GROUP; /* it is a group of another kind */
     if (!group_keep(b, &type, slice_str("share")))
         return GROUP_ERR_NO_MEMORY;
-    bool before = g->shares;
-    g->shares = true;
+    bool before = g->sharing;
+    g->sharing = true;
     if (!group_log(b, g)) {
-        g->shares = before;
+        g->sharing = before;
         group_drop(b, &type);
         return GROUP_ERR_NO_MEMORY;
     }
@@ -125,7 +125,7 @@ static enum group_error beat(struct broker *b, struct peer *peer, const struct c
         return error ? error : GROUP_ERR_INVALID;
     struct group *g = group_find(b, peer->vhost, c->ask->name);
     bool joins = q.epoch == GROUP_EPOCH_JOIN;
-    if (g ? !g->shares && !joins : !joins)
+    if (g ? !g->sharing && !joins : !joins)
         return GROUP_ERR_NO_GROUP;
     if (!joins && g->state != GROUP_SHARERS)
         return GROUP_ERR_UNKNOWN_MEMBER;

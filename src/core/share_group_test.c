@@ -141,7 +141,7 @@ static void a_restart(void **state)
     struct sharer a = sharer("a", "s");
     assert_int_equal(share_beat(rig, &a), GROUP_OK);
     restart(&rig);
-    assert_true(the_group(rig, "g")->shares);
+    assert_true(the_group(rig, "g")->sharing);
     assert_int_equal(group_kind(the_group(rig, "g")), GROUP_SHARE);
     assert_int_equal(share_beat(rig, &a), GROUP_ERR_UNKNOWN_MEMBER);
     assert_int_equal(beat_at(rig, &a, 0), GROUP_OK);

@@ -295,6 +295,7 @@ bool stream_make(struct broker *b, struct queue *q)
     list_init(&s->idle);
     list_init(&s->cursors);
     list_init(&s->offsets);
+    list_init(&s->shares);
     list_init(&s->hungry_link);
     timer_init(&s->retention, retention_fired);
     bool made = partitions_make(s, count, b->seed);
@@ -339,6 +340,7 @@ void stream_free(struct broker *b, struct queue *q)
         return;
     q->stream = NULL;
     groups_stream_gone(b, s);
+    shares_stream_gone(b, s);
     if (s->source)
         exchange_delete(b, s->source); /* and the cursors of its bindings */
     CHECK(list_empty(&s->followers) && list_empty(&s->cursors));

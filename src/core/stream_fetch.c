@@ -13,7 +13,7 @@
  * A time is looked for in the files, too: what was durable when it was asked for is waited for, though not for ever.
  * Who closes its session leaves at once: of a block that the store has only `peer` is cleared, and it is freed when it is back.
  */
-#include "core/stream_int.h"
+#include "core/share_int.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -148,6 +148,8 @@ enum fetch_result fetch_look_at(struct broker *b, struct fetch *f, struct fetch_
     row->filled = p->seen_bytes;
     if (row->awaited == FETCH_NOWHERE)
         row->awaited = row->end;
+    if (f->sharer)
+        return share_look(b, f, row, p);
     return f->kind == FETCH_RECORDS ? look_for_records(f, row, p) : FETCH_OK;
 }
 
@@ -178,8 +180,10 @@ static void look_for_places(struct broker *b, struct fetch *f)
 
 static void leave_lists(struct broker *b, struct fetch *f)
 {
-    for (uint32_t i = 0; f->state == FETCH_STATE_PARKED && i < f->count; i++)
+    for (uint32_t i = 0; f->state == FETCH_STATE_PARKED && i < f->count; i++) {
         list_remove(&f->rows[i].link);
+        list_remove(&f->rows[i].share_link);
+    }
     list_remove(&f->ready_link);
     wheel_cancel(&b->wheel, &f->timer);
 }
@@ -214,7 +218,7 @@ static bool tell_aborted(struct broker *b, struct fetch_row *row)
 
 void fetch_answer(struct broker *b, struct fetch *f)
 {
-    for (uint32_t i = 0; f->committed && i < f->count; i++)
+    for (uint32_t i = 0; f->committed && !f->sharer && i < f->count; i++)
         if (!tell_aborted(b, &f->rows[i])) {
             file_piece_fini(&f->rows[i].piece);
             f->rows[i].result = FETCH_TROUBLE;
@@ -287,6 +291,8 @@ static void park(struct broker *b, struct fetch *f)
         let_go = let_go || fetch_is_let_go(b, f, fetch_held_at(row), p);
         list_insert(&p->fetches, &row->link);
         fetch_expect(b, p);
+        if (f->sharer)
+            share_wait(row, f, b);
     }
     if (let_go || fetch_hopes_enough(f)) { /* it came while the store was asked */
         leave_lists(b, f);
@@ -357,12 +363,15 @@ void do_fetch(struct broker *b, struct peer *peer, struct channel *ch, struct co
     f->late = f->kind == FETCH_RECORDS && f->wait_ms == 0;
     if (f->bytes_min > f->bytes_max)
         f->bytes_min = f->bytes_max;
+    if (f->sharer && f->bytes_min > 1)
+        f->bytes_min = 1;
     list_init(&f->ready_link);
     timer_init(&f->timer, fetch_out_of_time);
     for (uint32_t i = 0; i < f->count; i++) {
         f->rows[i].fetch = f;
         f->rows[i].awaited = FETCH_NOWHERE;
         list_init(&f->rows[i].link);
+        list_init(&f->rows[i].share_link);
     }
     list_insert(&peer->fetches, &f->peer_link);
     if (f->session_op != FETCH_ALONE)
@@ -404,13 +413,25 @@ void fetch_back(struct broker *b, struct stream_job *job)
     bool good = true;
     b->streams.fetch_jobs--;
     if (!f->peer) {
+        share_leave(b, f);
         fetch_free(&f);
         return;
     }
     f->found = 0;
-    for (uint32_t i = 0; i < f->count; i++) {
+    for (uint32_t i = 0; i < f->count; i++)
         good = settle_row(f, &f->rows[i]) && good;
+    bool more = false;
+    if (f->sharer) {
+        share_take(b, f, &more);
+        share_leave(b, f);
+    }
+    for (uint32_t i = 0; i < f->count; i++) {
+        good = good && f->rows[i].result == FETCH_OK;
         f->found += f->rows[i].piece.len;
+    }
+    if (more && good && !f->found) { /* there was nothing where it looked; behind that there may be */
+        look(b, f);
+        return;
     }
     if (!good || f->late || f->kind != FETCH_RECORDS || f->found >= f->bytes_min) {
         fetch_answer(b, f);
@@ -510,6 +531,7 @@ void fetches_release(struct broker *b, struct peer *peer)
             f->peer = NULL;
         else {
             leave_lists(b, f);
+            share_leave(b, f);
             fetch_free(&f);
         }
     }

@@ -105,6 +105,7 @@ struct stream {
     struct list followers, idle /* consumers waiting for records, by ready_link */, cursors;
     uint32_t partition_count, turn;
     struct list hungry_link; /* b->streams.hungry */
+    struct list shares;      /* struct share: of share groups */
     struct list offsets;     /* struct committed: of consumer groups */
     struct timer retention;
     const struct user

@@ -14,6 +14,7 @@
 
 #include "base/check.h"
 #include "base/mem.h"
+#include "core/fetch.h"
 
 #include <errno.h>
 
@@ -387,9 +388,33 @@ static bool fetchable(const struct stream_run *run, const struct record_batch *b
     size_t have = run->piece.len;
     if ((uint64_t)record_batch_last_offset(batch) >= run->until)
         return false;
+    if (have && run->enough && (uint64_t)batch->base_offset >= run->enough)
+        return false;
     if (have)
         return have < run->bytes_max && batch->bytes <= run->bytes_max - have;
     return run->one_at_least || batch->bytes <= run->bytes_max;
+}
+
+/* Of a batch that a share group gets: control batches, and those of aborted transactions, have nothing for its members. */
+static int note_dead(struct stream_run *run, const struct record_batch *batch)
+{
+    uint64_t first = (uint64_t)batch->base_offset, last = (uint64_t)record_batch_last_offset(batch);
+    bool dead = batch->control ||
+                (batch->transactional && aborted_has(run->aborted, run->aborted_count, batch->producer_id, first));
+    if (!dead)
+        return 0;
+    if (run->dead_count && run->dead[run->dead_count - 1].last + 1 == first) {
+        run->dead[run->dead_count - 1].last = last;
+        return 0;
+    }
+    if (!(run->dead_count & (run->dead_count + 1))) { /* 0, 1, 3, 7 …: it is full */
+        struct offset_run *grown = mem_realloc(run->dead, (2 * (size_t)run->dead_count + 1) * sizeof *grown);
+        if (!grown)
+            return -ENOMEM;
+        run->dead = grown;
+    }
+    run->dead[run->dead_count++] = (struct offset_run){.first = first, .last = last};
+    return 0;
 }
 
 /* Behind a batch of the piece is none: is its length to blame, which no checksum covers? Then it is not given. The only body
@@ -440,13 +465,17 @@ static int fetch_segment(struct stream_scan *scan, struct stream_run *run, bool 
         if ((uint64_t)record_batch_last_offset(&batch) >= run->first) {
             if (!fetchable(run, &batch))
                 return 1;
-            if (!run->piece.len)
+            if (run->enough && note_dead(run, &batch))
+                return -ENOMEM;
+            if (!run->piece.len) {
                 run->piece.position = scan->position;
+                run->base = (uint64_t)batch.base_offset;
+            }
             run->piece.len += batch.bytes;
             last = batch;
         }
         step_over(scan, &batch);
-        if (leaps && run->piece.len) {
+        if (leaps && run->piece.len && !run->enough) {
             leapt = fetch_leap(scan, run);
             leaps = false;
             if (leapt)

@@ -17,9 +17,15 @@
 struct stream_run {
     uint64_t first, until; /* offsets: from the batch that holds it, or the next; no batch that goes on there */
     size_t bytes_max;
+    uint64_t enough;               /* not 0: a batch that begins there or behind is not wanted any more; then: */
+    const struct aborted *aborted; /* transactions, aborted_count */
+    uint32_t aborted_count;
     bool one_at_least;       /* the first batch though it has more bytes than bytes_max */
     struct file_piece piece; /* answer; without file: there is no batch in [first, next) */
     uint64_t next;           /* answer: behind the last batch */
+    uint64_t base;           /* answer: where the first begins */
+    struct offset_run *dead; /* answer, with `enough`: where there is nothing for a client, ascending; the caller's */
+    uint32_t dead_count;
 };
 
 struct stream_scan {

@@ -418,6 +418,9 @@ static int fetch_row(struct streams *streams, struct fetch_row *row, size_t room
     struct stream_run run = {.first = row->offset,
                              .until = row->until,
                              .bytes_max = row->bytes_max < room ? row->bytes_max : room,
+                             .enough = row->enough,
+                             .aborted = row->aborted,
+                             .aborted_count = row->aborted_count,
                              .one_at_least = first};
     if (!partition)
         return 0;
@@ -431,6 +434,10 @@ static int fetch_row(struct streams *streams, struct fetch_row *row, size_t room
                 .type = STREAM_FETCH, .stream = row->stream, .partition = row->partition, .until = row->until},
             err);
     row->piece = run.piece;
+    row->base = run.base;
+    row->next = run.next;
+    row->runs = run.dead;
+    row->run_count = run.dead_count;
     return err;
 }
 

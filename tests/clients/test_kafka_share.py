@@ -37,14 +37,32 @@ def group():
     return 'group-%d' % next(numbers)
 
 
+def acquired(said):
+    return [(a['first_offset'], a['last_offset'], a['delivery_count'])
+            for t in said['responses'] for p in t['partitions'] for a in p['acquired_records']]
+
+
+def known(error):
+    """A real Kafka makes its topic of groups when the first one is asked for."""
+    return error not in (14, 15, 16) and (error or True)
+
+
+def errors(said):
+    return [p['acknowledge_error_code' if 'acknowledge_error_code' in p else 'error_code'] for t in said['responses'] for p in t['partitions']]
+
+
+ACCEPT, RELEASE, REJECT = 1, 2, 3
+
+
 class Sharer:
     """A member of a share group, by hand."""
 
     def __init__(self, port, group, topics):
         self.wire = kafka_wire.Wire(port)
+        self.wire.call('find_coordinator', 2, key=group, key_type=0)
         self.group, self.topics = group, topics
         self.member, self.epoch = str(uuid.uuid4()), 0
-        self.partitions = {}
+        self.partitions, self.session = {}, 0
 
     def beat(self, epoch=None, topics=None):
         epoch = self.epoch if epoch is None else epoch
@@ -58,8 +76,49 @@ class Sharer:
 
     def has(self, count):
         """Beats until it has so many partitions: a real Kafka gives them a moment later."""
-        until(lambda: self.beat()['error_code'] == 0 and sum(len(p) for p in self.partitions.values()) == count)
+        until(lambda: self.beat(0 if self.epoch == 0 else None)['error_code'] == 0 and sum(len(p) for p in self.partitions.values()) == count)
         return self
+
+    def rows(self, partitions):
+        return [{'topic_id': t, 'partitions': ps} for t, ps in partitions.items()]
+
+    def fetch(self, acks=None, wait=500, most=500, version=1, forget=None, **more):
+        """acks: {(topic id, partition): [(first, last, [types])]}. -> {(topic id, partition): answer}, [(offset, deliveries)]"""
+        partitions = {}
+        if self.session == 0:
+            for t, ps in self.partitions.items():
+                partitions[t] = [{'partition_index': p} for p in ps]
+        for (t, p), batches in (acks or {}).items():
+            partitions.setdefault(t, []).append({'partition_index': p, 'acknowledgement_batches': [
+                {'first_offset': f, 'last_offset': l, 'acknowledge_types': types} for f, l, types in batches]})
+        said = self.wire.call('share_fetch', version, group_id=self.group, member_id=self.member, share_session_epoch=self.session,
+                              max_wait_ms=wait, min_bytes=1, max_bytes=1 << 20, max_records=most, batch_size=most,
+                              topics=self.rows(partitions), **more)
+        if said['error_code'] == 0 and self.session >= 0:
+            self.session += 1
+        return said
+
+    def acknowledge(self, acks, session=None):
+        partitions = {}
+        for (t, p), batches in acks.items():
+            partitions.setdefault(t, []).append({'partition_index': p, 'acknowledgement_batches': [
+                {'first_offset': f, 'last_offset': l, 'acknowledge_types': types} for f, l, types in batches]})
+        said = self.wire.call('share_acknowledge', 1, group_id=self.group, member_id=self.member,
+                              share_session_epoch=self.session if session is None else session, topics=self.rows(partitions))
+        if said['error_code'] == 0 and session is None:
+            self.session += 1
+        return said
+
+    def take(self, count=None, **more):
+        """Fetches until it has acquired something (so many records): [(first, last, deliveries)]."""
+        got = []
+        def enough():
+            said = self.fetch(**more)
+            assert said['error_code'] == 0, said
+            got.extend(acquired(said))
+            return got and (count is None or sum(last - first + 1 for first, last, _ in got) >= count)
+        until(enough)
+        return got
 
     def close(self):
         self.wire.close()
@@ -95,7 +154,7 @@ def test_members_come_and_go(broker, topic, group):
 def test_who_is_refused(broker, topic, group):
     made(broker, topic, 1)
     with Sharer(broker.kafka_port, group, [topic]) as a:
-        assert a.beat(3)['error_code'] == 69        # GROUP_ID_NOT_FOUND
+        assert until(lambda: known(a.beat(3)['error_code'])) == 69        # GROUP_ID_NOT_FOUND
         a.has(1)
         assert a.beat(a.epoch + 5)['error_code'] == 110  # FENCED_MEMBER_EPOCH
         other = Sharer(broker.kafka_port, group, [topic])
@@ -105,3 +164,97 @@ def test_who_is_refused(broker, topic, group):
                                subscribed_topic_names=[topic], topic_partitions=[])
         assert said['error_code'] == 69
         other.close()
+
+
+def ready(broker, topic, group, records=0, **configs):
+    """A member that reads from now on, and then some records, each a batch of its own."""
+    made(broker, topic, 1, **configs)
+    a = Sharer(broker.kafka_port, group, [topic]).has(1)
+    assert acquired(a.fetch(wait=0)) == []
+    until(lambda: not acquired(a.fetch(wait=0)) and started(a, group, topic))
+    kafka_clients.fill(broker, topic, records, 1)
+    return a, (next(iter(a.partitions)), 0)
+
+
+def started(a, group, topic):
+    """A real Kafka looks where the partition begins when it is fetched, a moment later."""
+    a.fetch(wait=200)
+    return True
+
+
+def test_records_are_acquired_and_acknowledged(broker, topic, group):
+    a, p = ready(broker, topic, group, 10)
+    with a:
+        assert a.take(10)[0][0] == 0
+        b = Sharer(broker.kafka_port, group, [topic]).has(1)
+        assert acquired(b.fetch(wait=100)) == []            # all of them are a's
+        said = a.fetch(acks={p: [(0, 4, [ACCEPT]), (5, 6, [RELEASE]), (7, 9, [ACCEPT, REJECT, RELEASE])]}, wait=0, most=1)
+        assert said['error_code'] == 0 and errors(said) == [0], said
+        again = acquired(said)
+        again += b.take(3 - sum(l - f + 1 for f, l, _ in again)) if sum(l - f + 1 for f, l, _ in again) < 3 else []
+        assert sorted(again) == sorted(again) and {d for _, _, d in again} == {2}
+        assert sorted(o for f, l, _ in again for o in range(f, l + 1)) == [5, 6, 9]
+        b.close()
+
+
+def test_who_may_not_acknowledge(broker, topic, group):
+    a, p = ready(broker, topic, group, 3)
+    with a:
+        a.take(3)
+        b = Sharer(broker.kafka_port, group, [topic]).has(1)
+        assert acquired(b.fetch(wait=0)) == []
+        assert errors(b.acknowledge({p: [(0, 0, [ACCEPT])]})) == [121]      # INVALID_RECORD_STATE
+        assert errors(a.acknowledge({p: [(0, 0, [ACCEPT]), (0, 1, [ACCEPT])]})) == [121]
+        assert errors(a.acknowledge({p: [(0, 0, [ACCEPT, ACCEPT])]})) == [42]
+        assert errors(a.acknowledge({p: [(0, 0, [9])]})) == [42]
+        assert errors(a.acknowledge({p: [(0, 1, [ACCEPT])]})) == [0]
+        assert errors(a.acknowledge({p: [(1, 2, [ACCEPT])]})) in ([0], [121])  # 1 is below the start already
+        assert a.acknowledge({p: [(2, 2, [ACCEPT])]}, session=77)['error_code'] == 123  # INVALID_SHARE_SESSION_EPOCH
+        assert a.acknowledge({p: [(2, 2, [ACCEPT])]}, session=0)['error_code'] == 123
+        b.close()
+
+
+def test_a_session_that_closes_gives_back(broker, topic, group):
+    a, p = ready(broker, topic, group, 3)
+    a.take(3)
+    with Sharer(broker.kafka_port, group, [topic]).has(1) as b:
+        assert acquired(b.fetch(wait=0)) == []
+        assert errors(a.acknowledge({p: [(0, 0, [ACCEPT])]}, session=-1)) == [0]
+        got = b.take(2)
+        assert sorted(o for f, l, _ in got for o in range(f, l + 1)) == [1, 2]
+        assert a.fetch(wait=0)['error_code'] == 122         # SHARE_SESSION_NOT_FOUND
+        a.close()
+        print('deliveries after close', got)
+        with Sharer(broker.kafka_port, group, [topic]).has(1) as c:
+            c.fetch(wait=0)
+            b.close()
+            got = c.take(2)                                 # b's connection has gone
+            assert sorted(o for f, l, _ in got for o in range(f, l + 1)) == [1, 2]
+            print('deliveries after disconnect', got)
+
+
+def test_a_record_that_is_released_too_often_is_given_up(broker, topic, group):
+    a, p = ready(broker, topic, group, 1)
+    with a:
+        for n in range(1, 6):
+            assert a.take(1) == [(0, 0, n)]
+            assert errors(a.acknowledge({p: [(0, 0, [RELEASE])]})) == [0]
+        assert acquired(a.fetch(wait=100)) == []
+        kafka_clients.fill(broker, topic, 1, 1)
+        assert a.take(1) == [(1, 1, 1)]
+
+
+@pytest.mark.skipif(TARGET == 'kafka', reason='kills the broker')
+def test_acknowledgements_survive_a_kill(topic, group):
+    broker = kafka_clients.start(TARGET)
+    try:
+        a, p = ready(broker, topic, group, 6)
+        assert a.take(6) == [(0, 5, 1)]
+        assert errors(a.acknowledge({p: [(0, 0, [ACCEPT]), (2, 2, [RELEASE]), (4, 4, [ACCEPT])]})) == [0]
+        broker.kill9()
+        broker.start()
+        with Sharer(broker.kafka_port, group, [topic]).has(1) as b:
+            got = b.take(4)
+            assert sorted((o, d) for f, l, d in got for o in range(f, l + 1)) == [(1, 1), (2, 2), (3, 1), (5, 1)]
+    finally:
+        broker.remove()

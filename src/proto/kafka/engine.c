@@ -14,6 +14,7 @@
 #include "proto/kafka/kafka_int.h"
 #include "proto/kafka/login.h"
 #include "proto/kafka/names.h"
+#include "proto/kafka/share_sessions.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -522,6 +523,7 @@ static void engine_closed(struct engine *engine)
     kafka_topics_fini(k);
     kafka_fetch_session_end(k);
     kafka_login_fini(k);
+    share_sessions_fini(k);
     compress_free(&k->compress);
     outq_fini(&engine->out);
     k->session.gone = true;
@@ -602,6 +604,7 @@ struct engine *kafka_new(const struct kafka_options *options, struct hub *hub, c
     list_init(&k->requests);
     list_init(&k->spares);
     kafka_topics_init(k);
+    share_sessions_init(k);
     k->heard_at = now;
     k->deadline = now + options->handshake_ms * NS_PER_MS;
     k->mechanism = KAFKA_NO_MECHANISM;

@@ -1,0 +1,123 @@
+/* Shares in the journal: whole when one is made, moved by an administrator, or in a snapshot; else what has changed. */
+#include "core/records.h"
+#include "core/share_int.h"
+
+#define ROW_BYTES 32u
+
+enum { CHANGED, WHOLE, GONE };
+
+static bool begin(struct broker *b, const struct share *s, uint8_t what, size_t rows, struct writer *w)
+{
+    if (!group_record_begin(b, s->group, REC_SHARE, 64 + rows * ROW_BYTES, w))
+        return false;
+    writer_varint(w, s->key[0]);
+    writer_varint(w, s->key[1]);
+    writer_u8(w, what);
+    writer_varint(w, s->ranges.start);
+    return true;
+}
+
+static void end(struct broker *b, struct share *s, const struct writer *w)
+{
+    s->lsn = group_record_end(b, w);
+    s->group->journalled = true;
+}
+
+static void put(struct writer *w, const struct share_range *range)
+{
+    writer_varint(w, range->first);
+    writer_varint(w, range->last - range->first + 1);
+    writer_u8(w, range->state);
+    writer_varint(w, range->count);
+}
+
+/* What is acquired will be available again after a restart, and was not delivered then (S2). */
+bool share_log(struct broker *b, struct share *s)
+{
+    struct writer w;
+    if (!begin(b, s, WHOLE, s->ranges.count, &w))
+        return false;
+    for (uint32_t i = 0; i < s->ranges.count; i++) {
+        struct share_range range = s->ranges.at[i];
+        if (range.state == SHARE_ACQUIRED) {
+            range.state = SHARE_AVAILABLE;
+            range.count--;
+        }
+        put(&w, &range);
+    }
+    end(b, s, &w);
+    return true;
+}
+
+bool share_log_gone(struct broker *b, struct share *s)
+{
+    struct writer w;
+    if (!begin(b, s, GONE, 0, &w))
+        return false;
+    end(b, s, &w);
+    return true;
+}
+
+bool share_log_changes(struct broker *b, struct share *s, const struct share_changes *changes)
+{
+    struct writer w;
+    bool any = false;
+    for (uint32_t i = 0; i < changes->count; i++)
+        any = any || changes->at[i].to.state != SHARE_ACQUIRED;
+    if (!any)
+        return true;
+    if (!begin(b, s, CHANGED, changes->count, &w))
+        return false;
+    for (uint32_t i = 0; i < changes->count; i++)
+        if (changes->at[i].to.state != SHARE_ACQUIRED)
+            put(&w, &changes->at[i].to);
+    end(b, s, &w);
+    return true;
+}
+
+/* ---- replay ---- */
+
+static bool read_rows(struct broker *b, struct share *s, struct reader *r)
+{
+    while (r->left) {
+        struct share_range range = {.first = reader_varint(r)};
+        uint64_t length = reader_varint(r), count;
+        range.state = reader_u8(r);
+        count = reader_varint(r);
+        range.last = range.first + length - 1;
+        range.count = (uint16_t)count;
+        if (!reader_ok(r) || !length || range.last < range.first || range.last == UINT64_MAX || count > UINT16_MAX ||
+            (range.state != SHARE_AVAILABLE && (range.state != SHARE_GONE || count)))
+            return false;
+        if (!share_reserve(b, s, 1))
+            return false;
+        share_ranges_set(&s->ranges, &range);
+    }
+    return true;
+}
+
+/* Of a group or stream that is not there: deleted below, or a snapshot says it again. */
+bool replay_share(struct broker *b, struct reader *r)
+{
+    struct vhost *vhost = vhost_find(b, reader_str8(r));
+    struct slice name = reader_str8(r);
+    uint64_t id = reader_varint(r);
+    uint32_t partition = (uint32_t)reader_varint(r);
+    uint8_t what = reader_u8(r);
+    uint64_t start = reader_varint(r);
+    struct group *g = vhost ? group_find(b, vhost, name) : NULL;
+    struct stream *stream = g ? stream_of(b, vhost, id, partition) : NULL;
+    struct share *s = g ? share_find(g, id, partition) : NULL;
+    if (!reader_ok(r) || what > GONE)
+        return false;
+    if (what != CHANGED && s) {
+        share_free(b, s);
+        s = NULL;
+    }
+    if (what == WHOLE && stream && g->sharing && !(s = share_make(b, g, stream, partition, start)))
+        return false;
+    if (what == GONE || !s)
+        return true;
+    share_ranges_trim(&s->ranges, start);
+    return read_rows(b, s, r);
+}
