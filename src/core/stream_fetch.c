@@ -182,7 +182,8 @@ static void leave_lists(struct broker *b, struct fetch *f)
 {
     for (uint32_t i = 0; f->state == FETCH_STATE_PARKED && i < f->count; i++) {
         list_remove(&f->rows[i].link);
-        list_remove(&f->rows[i].share_link);
+        if (f->sharer)
+            list_remove(&f->rows[i].share_link);
     }
     list_remove(&f->ready_link);
     wheel_cancel(&b->wheel, &f->timer);
