@@ -72,6 +72,9 @@ static bool command_has_ask(enum command_type type)
     case CMD_TXN_END:
     case CMD_TXN_LIST:
     case CMD_TXN_OFFSETS:
+    case CMD_SCRAM:
+    case CMD_SHARE_BEAT:
+    case CMD_SHARE_ACK:
     case CMD_ADMIN: return true;
     default: return false;
     }

@@ -571,7 +571,7 @@ static enum txn_result add(struct broker *b, struct txn *t, struct reader *rows,
         *lsn = logged ? logged : *lsn;
     }
     uint32_t known = t->part_count;
-    struct txn_part *made = t->parts + known;
+    struct txn_part *made = count ? t->parts + known : NULL;
     for (uint32_t i = 0; rows->left >= 12; i++) {
         made[i].stream = reader_u64(rows);
         made[i].number = reader_u32(rows);
