@@ -151,13 +151,29 @@ static void a_restart(void **state)
     end(rig);
 }
 
+/* What a command asks is the core's to free, whichever it is. */
+static void asks_are_given_back(void **state)
+{
+    (void)state;
+    struct slice none = {0};
+    size_t before = mem_in_use();
+    struct rig *rig = begin();
+    (void)declare_stream(rig, "s", 1);
+    struct sharer a = sharer("a", "s");
+    assert_int_equal(share_beat(rig, &a), GROUP_OK);
+    assert_int_equal(group_ask(rig, CMD_SHARE_ACK, &a.as, 0, none, 0), GROUP_OK);
+    assert_true(rig_ask(rig, CMD_SESSION_OPEN, 2, 0, "127.0.0.1:2", "Kafka", NULL, none, 0));
+    assert_true(rig_ask(rig, CMD_SCRAM, 2, 0, "somebody", "", "SCRAM-SHA-256", none, 0));
+    rig_plain(rig, CMD_SESSION_CLOSE, 2, 0, 0, 0);
+    end(rig);
+    assert_int_equal(mem_in_use(), before);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(all_have_something),
-        cmocka_unit_test(different_topics),
-        cmocka_unit_test(who_is_refused),
-        cmocka_unit_test(a_restart),
+        cmocka_unit_test(all_have_something), cmocka_unit_test(different_topics),    cmocka_unit_test(who_is_refused),
+        cmocka_unit_test(a_restart),          cmocka_unit_test(asks_are_given_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
