@@ -1,4 +1,4 @@
-/* faults: AMQP scripts, and one of a Kafka client, through engine, core, journal and store, with the n-th allocation or the n-th I/O call failing, for
+/* faults: AMQP scripts, and two of a Kafka client, through engine, core, journal and store, with the n-th allocation or the n-th I/O call failing, for
  * every n, once and from then on; and the same for starts on what several power cuts left.
  *
  * What must hold: no crash, no check of ours fails, no memory is left; a failed allocation costs at most the connection; a
@@ -64,11 +64,12 @@ enum kind {
     KAFKA,    /* kafka_world.h */
     KEYS,     /* stores.h: a start in the middle of a compaction, and on */
     GROUPS,   /* group_world.h */
+    READERS,  /* kafka_world.h: its second script */
 };
 
 static bool has_streams(enum kind kind)
 {
-    return kind == SCRUB || kind == KEYED || kind == STREAMS || kind == GROUPS || kind == KAFKA;
+    return kind == SCRUB || kind == KEYED || kind == STREAMS || kind == GROUPS || kind == KAFKA || kind == READERS;
 }
 
 struct script {
@@ -274,6 +275,7 @@ static void play(struct world *w, const struct script *script, bool must_say)
     case KEYED: play_keyed(w, script->ops); break;
     case STREAMS: stores_streams(w); break;
     case KAFKA: kafka_play(w, faultless); break;
+    case READERS: kafka_play_readers(w, faultless); break;
     case PAGES: stores_pages(w); break;
     case KEYS: stores_keys(w, 5); break;
     case GROUPS: play_groups(w); break;
@@ -508,12 +510,12 @@ static struct tally sweep_script(const struct before furnished[2], const struct 
     return tally;
 }
 
-static const struct script scripts[] = {{11, RANDOM, 60},   {12, RANDOM, 90},   {13, RANDOM, 40},   {14, TX, 70},
-                                        {15, TX, 70},       {21, RECOVERY, 90}, {22, RECOVERY, 90}, {23, RECOVERY, 90},
-                                        {24, RECOVERY, 90}, {25, RECOVERY, 90}, {26, RECOVERY, 90}, {31, CREATION, 0},
-                                        {32, FEATURES, 0},  {33, BIG, 1},       {34, RETURNED, 40}, {35, DRAIN, 40},
-                                        {36, LARGE, 0},     {37, SCRUB, 120},   {38, STREAMS, 0},   {39, PAGES, 0},
-                                        {40, KEYS, 60},     {41, KEYED, 24},    {42, GROUPS, 0},    {43, KAFKA, 0}};
+static const struct script scripts[] = {
+    {11, RANDOM, 60},   {12, RANDOM, 90},   {13, RANDOM, 40},   {14, TX, 70},       {15, TX, 70},
+    {21, RECOVERY, 90}, {22, RECOVERY, 90}, {23, RECOVERY, 90}, {24, RECOVERY, 90}, {25, RECOVERY, 90},
+    {26, RECOVERY, 90}, {31, CREATION, 0},  {32, FEATURES, 0},  {33, BIG, 1},       {34, RETURNED, 40},
+    {35, DRAIN, 40},    {36, LARGE, 0},     {37, SCRUB, 120},   {38, STREAMS, 0},   {39, PAGES, 0},
+    {40, KEYS, 60},     {41, KEYED, 24},    {42, GROUPS, 0},    {43, KAFKA, 0},     {44, READERS, 0}};
 
 /* --sites FILE, --only SEED, --first N */
 static const char *option(int argc, char **argv, const char *name)

@@ -1,11 +1,10 @@
 /* A script of the Kafka client, see kafka_world.h. */
-#include "kafka_world.h"
+#include "kafka_world_int.h"
 
 #include <stdlib.h>
 
 #include "base/mem.h"
 #include "fmt/record_batch.h"
-#include "kafka_guest.h"
 
 #define TOPIC "kafka"
 
@@ -25,8 +24,7 @@ static bool make_topic(struct guest *g)
     return false;
 }
 
-/* Records with the values first, first + 1, …; base is what the broker must answer, -1: any. */
-static void ask_produce(struct guest *g, unsigned first, unsigned count)
+void kafka_ask_produce(struct guest *g, const char *name, unsigned first, unsigned count)
 {
     uint8_t bytes[4096];
     struct writer w = writer_of(bytes, sizeof bytes);
@@ -40,13 +38,12 @@ static void ask_produce(struct guest *g, unsigned first, unsigned count)
             abort();
     }
     struct kafka_produce_request_partition part = {.records = record_batch_finish(&batch, -1)};
-    struct kafka_produce_request_topic topic = {.name = slice_str(TOPIC), .partition_data = {&part, 1}};
+    struct kafka_produce_request_topic topic = {.name = slice_str(name), .partition_data = {&part, 1}};
     struct kafka_produce_request request = {.acks = -1, .timeout_ms = 1000, .topic_data = {&topic, 1}};
     guest_ask(g, KAFKA_API_produce, 9, &request);
 }
 
-/* The base offset; -1: refused, or lost. */
-static int64_t produced(struct guest *g)
+int64_t kafka_produced(struct guest *g)
 {
     const struct kafka_produce_response *said = guest_answer(g);
     if (!said || said->responses.count != 1 || said->responses.at[0].partition_responses.count != 1 ||
@@ -70,7 +67,28 @@ static void ask_fetch(struct guest *g, int64_t offset, int32_t wait_ms)
     guest_ask(g, KAFKA_API_fetch, 12, &request);
 }
 
-/* How many records came, each the value that was produced at its offset (they are the same here); -1: none could. */
+int kafka_read_records(struct guest *g, struct slice records, int64_t end)
+{
+    struct reader r = reader_of(records);
+    struct record_batch batch;
+    struct slice one;
+    int count = 0;
+    while (record_batch_take(&r, &batch, &one) == RECORD_OK) {
+        struct record_reader in_it;
+        struct record record;
+        if (!record_batch_crc_ok(one) || record_batch_open(one, NULL, 0, &batch, &in_it) != RECORD_OK)
+            model_fault(g->w->model, "a batch that was fetched is damaged");
+        else
+            for (; record_next(&in_it, &record); count++)
+                if (record.value.len != 1 || record.value.ptr[0] != (uint8_t)record.offset || record.offset >= end)
+                    model_fault(g->w->model, "another record at offset %lld", (long long)record.offset);
+    }
+    if (r.left)
+        model_fault(g->w->model, "%zu bytes behind the last batch", r.left);
+    return count;
+}
+
+/* How many records came; -1: none could. */
 static int fetched(struct guest *g)
 {
     const struct kafka_fetch_response *said = guest_answer(g);
@@ -78,24 +96,7 @@ static int fetched(struct guest *g)
         said->responses.at[0].partitions.at[0].error_code)
         return -1;
     const struct kafka_fetch_response_partition *part = &said->responses.at[0].partitions.at[0];
-    struct reader r = reader_of(part->records);
-    struct record_batch batch;
-    struct slice one;
-    int count = 0;
-    while (record_batch_take(&r, &batch, &one) == RECORD_OK) {
-        struct record_reader records;
-        struct record record;
-        if (!record_batch_crc_ok(one) || record_batch_open(one, NULL, 0, &batch, &records) != RECORD_OK)
-            model_fault(g->w->model, "a batch that was fetched is damaged");
-        else
-            for (; record_next(&records, &record); count++)
-                if (record.value.len != 1 || record.value.ptr[0] != (uint8_t)record.offset ||
-                    record.offset >= part->high_watermark)
-                    model_fault(g->w->model, "another record at offset %lld", (long long)record.offset);
-    }
-    if (r.left)
-        model_fault(g->w->model, "%zu bytes behind the last batch", r.left);
-    return count;
+    return kafka_read_records(g, part->records, part->high_watermark);
 }
 
 static int64_t listed(struct guest *g, int64_t timestamp)
@@ -120,7 +121,6 @@ static bool short_lived_topic(struct guest *g)
 
 /* ---- transactions ---- */
 
-#define TX_TOPIC "transactions"
 #define TX_ID slice_str("sim")
 
 /* A queue that is fed from the topic: said to the core by hand, answers are nobody's. False: lost, or no memory. */
@@ -132,7 +132,7 @@ static bool bind_queue(struct guest *g)
         const char *name, *other;
     } rows[] = {{CMD_CHANNEL_OPEN, NULL, NULL},
                 {CMD_QUEUE_DECLARE, "fed by transactions", ""},
-                {CMD_QUEUE_BIND, "fed by transactions", "amq.stream." TX_TOPIC}};
+                {CMD_QUEUE_BIND, "fed by transactions", "amq.stream." KAFKA_TX_TOPIC}};
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct kafka *k = g->engine ? CONTAINER_OF(g->engine, struct kafka, session.engine) : NULL;
         if (!k)
@@ -173,7 +173,8 @@ static bool begin_instance(struct guest *g, struct instance *ret)
 static bool add_partition(struct guest *g, const struct instance *p)
 {
     int32_t zero = 0;
-    struct kafka_add_partitions_to_txn_request_topic topic = {.name = slice_str(TX_TOPIC), .partitions = {&zero, 1}};
+    struct kafka_add_partitions_to_txn_request_topic topic = {.name = slice_str(KAFKA_TX_TOPIC),
+                                                              .partitions = {&zero, 1}};
     const struct kafka_add_partitions_to_txn_response *said =
         ANSWER(g, add_partitions_to_txn, 3, .v3_and_below_transactional_id = TX_ID, .v3_and_below_producer_id = p->id,
                .v3_and_below_producer_epoch = p->epoch, .v3_and_below_topics = {&topic, 1});
@@ -197,17 +198,17 @@ static bool produce_in_it(struct guest *g, struct instance *p)
     if (!record_batch_put(&batch, head.base_timestamp, NULL, &value, NULL, 0))
         abort();
     struct kafka_produce_request_partition part = {.records = record_batch_finish(&batch, -1)};
-    struct kafka_produce_request_topic topic = {.name = slice_str(TX_TOPIC), .partition_data = {&part, 1}};
+    struct kafka_produce_request_topic topic = {.name = slice_str(KAFKA_TX_TOPIC), .partition_data = {&part, 1}};
     guest_ask(g, KAFKA_API_produce, 9,
               &(struct kafka_produce_request){
                   .transactional_id = TX_ID, .acks = -1, .timeout_ms = 1000, .topic_data = {&topic, 1}});
-    return produced(g) >= 0;
+    return kafka_produced(g) >= 0;
 }
 
 static bool commit_offset(struct guest *g, const struct instance *p)
 {
     struct kafka_txn_offset_commit_request_partition part = {.committed_offset = 1, .committed_leader_epoch = -1};
-    struct kafka_txn_offset_commit_request_topic topic = {.name = slice_str(TX_TOPIC), .partitions = {&part, 1}};
+    struct kafka_txn_offset_commit_request_topic topic = {.name = slice_str(KAFKA_TX_TOPIC), .partitions = {&part, 1}};
     const struct kafka_txn_offset_commit_response *said = ANSWER(
         g, txn_offset_commit, 3, .transactional_id = TX_ID, .group_id = slice_str("readers"), .producer_id = p->id,
         .producer_epoch = p->epoch, .generation_id_or_member_epoch = -1, .topics = {&topic, 1});
@@ -227,7 +228,7 @@ static bool read_committed(struct guest *g)
 {
     struct kafka_fetch_request_partition part = {
         .current_leader_epoch = -1, .last_fetched_epoch = -1, .partition_max_bytes = 100000};
-    struct kafka_fetch_request_topic topic = {.topic = slice_str(TX_TOPIC), .partitions = {&part, 1}};
+    struct kafka_fetch_request_topic topic = {.topic = slice_str(KAFKA_TX_TOPIC), .partitions = {&part, 1}};
     const struct kafka_fetch_response *said =
         ANSWER(g, fetch, 11, .replica_id = -1, .max_wait_ms = 500, .min_bytes = 400, .max_bytes = 100000,
                .isolation_level = 1, .session_epoch = -1, .topics = {&topic, 1}, .rack_id = slice_str(""));
@@ -248,14 +249,30 @@ static bool read_committed(struct guest *g)
     return true;
 }
 
+bool kafka_make_topic(struct guest *g, const char *name, const char *compression, struct kafka_uuid *ret)
+{
+    struct kafka_create_topics_request_config config = {slice_str("compression.type"), slice_str(compression)};
+    struct kafka_create_topics_request_topic topic = {
+        .name = slice_str(name), .num_partitions = 1, .replication_factor = 1, .configs = {&config, 1}};
+    const struct kafka_create_topics_response *made =
+        ANSWER(g, create_topics, 7, .topics = {&topic, 1}, .timeout_ms = 1000);
+    if (!made || made->topics.count != 1 || made->topics.at[0].error_code)
+        return false;
+    *ret = made->topics.at[0].topic_id;
+    return true;
+}
+
+bool kafka_play_transaction(struct guest *g)
+{
+    struct instance p;
+    return begin_instance(g, &p) && add_partition(g, &p) && produce_in_it(g, &p) && end_it(g, &p, true);
+}
+
 static bool play_transactions(struct guest *g)
 {
     struct instance p;
-    struct kafka_create_topics_request_topic topic = {
-        .name = slice_str(TX_TOPIC), .num_partitions = 1, .replication_factor = 1};
-    const struct kafka_create_topics_response *made =
-        ANSWER(g, create_topics, 7, .topics = {&topic, 1}, .timeout_ms = 1000);
-    if (!made || made->topics.count != 1 || made->topics.at[0].error_code || !bind_queue(g) || !begin_instance(g, &p))
+    struct kafka_uuid uuid;
+    if (!kafka_make_topic(g, KAFKA_TX_TOPIC, "producer", &uuid) || !bind_queue(g) || !begin_instance(g, &p))
         return false;
     for (unsigned n = 0; n < 3; n++)
         if (!add_partition(g, &p) || !produce_in_it(g, &p) || (n == 0 && !commit_offset(g, &p)) ||
@@ -271,16 +288,16 @@ static bool play(struct guest *g)
                 .client_software_version = slice_str("1")) ||
         !make_topic(g) || !ANSWER(g, init_producer_id, 1, .transaction_timeout_ms = 1000))
         return false;
-    ask_produce(g, 0, 3);
-    if (produced(g) != 0)
+    kafka_ask_produce(g, TOPIC, 0, 3);
+    if (kafka_produced(g) != 0)
         return false;
     ask_fetch(g, 0, 0);
     if (fetched(g) < 0)
         return false;
     ask_fetch(g, 3, 500); /* waits for what comes behind it */
-    ask_produce(g, 3, 2);
+    kafka_ask_produce(g, TOPIC, 3, 2);
     ask_fetch(g, 0, 0);
-    if (fetched(g) < 0 || produced(g) != 3 || fetched(g) < 0)
+    if (fetched(g) < 0 || kafka_produced(g) != 3 || fetched(g) < 0)
         return false;
     ask_fetch(g, 5, 20); /* and in vain */
     if (fetched(g) != 0 || listed(g, -1) != 5 || listed(g, -2) != 0 || listed(g, 1) != 0)
