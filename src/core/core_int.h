@@ -953,6 +953,8 @@ void getters_end(struct broker *b, struct queue *q);
 /* stream.c, stream_read.c, stream_feed.c */
 void streams_init(struct broker *b);
 void streams_fini(struct broker *b);
+/* After a replay, before anything is appended: what came from the journal is durable, whatever is appended with it in a tick. */
+void streams_recovered(struct broker *b);
 bool streams_turn(struct broker *b); /* once a tick: records to chunks, chunks to the store; true: more to do */
 bool streams_overloaded(const struct broker *b); /* publishers are faster than the files: take no commands */
 MUST_USE bool stream_make(struct broker *b, struct queue *q); /* its rules are known */

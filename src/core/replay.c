@@ -979,6 +979,7 @@ int broker_replayed(struct broker *b, mono_t now, wall_t wall, char *why, size_t
         snprintf(why, why_len, "out of memory while rebuilding queues");
         return -12;
     }
+    streams_recovered(b);
     if (b->store_was_new && !make_defaults(b, why, why_len))
         return -12;
     b->recovering = false;

@@ -800,6 +800,12 @@ void streams_fini(struct broker *b)
     }
 }
 
+void streams_recovered(struct broker *b)
+{
+    CHECK(b->appended == b->durable);
+    gather_all(b);
+}
+
 /* ---- once a tick ---- */
 
 void chunks_turn(struct broker *b)

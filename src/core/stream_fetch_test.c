@@ -5,6 +5,12 @@
 
 #include <errno.h>
 
+enum {
+#define ADMIN(name, operands) OP_##name,
+#include "core/admin.def"
+#undef ADMIN
+};
+
 static void declare_stream(struct rig *rig, const char *name, int64_t partitions)
 {
     struct table t;
@@ -197,6 +203,32 @@ static void only_what_is_durable(void **state)
     assert_int_equal(rig_count(rig, EFF_FETCHED), 2);
     assert_string_equal(row_text(rig_nth(rig, EFF_FETCHED, 0)->fetch, 0), "2 3 ");
     assert_string_equal(row_text(rig_nth(rig, EFF_FETCHED, 1)->fetch, 0), "3 ");
+    end(rig);
+}
+
+/* What a start finds in the journal is durable, whatever its first tick appends: who was told of a record is shown it. */
+static void what_was_there_before_a_start(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    struct rig_log *log = rig->log;
+    wall_t wall = rig->wall;
+    declare_stream(rig, "s", 1);
+    put_numbers(rig, "s", 0, 3);
+    rig_free(rig);
+    rig = rig_new(log, NULL, wall);
+    rig->hold = true;
+    assert_true(rig_ask_full(rig, CMD_ADMIN, 2, 0, "v", "", NULL, (struct slice){0}, ASK_INTERNAL_ADMIN, OP_VHOST_PUT));
+    assert_true(begin_with(rig));
+    assert_true(rig->b->durable < rig->b->appended);
+    struct fetch *f = fetch_new(FETCH_OFFSETS, 1);
+    f->rows[0].stream = id_of(rig, "s");
+    f->rows[0].at = FETCH_AT_END;
+    assert_int_equal(send(rig, f)->rows[0].offset, 3);
+    f = send(rig, fetch_of(rig, "s", 0));
+    assert_string_equal(row_text(f, 0), "0 1 2 ");
+    assert_int_equal(f->rows[0].end, 3);
+    rig->hold = false;
     end(rig);
 }
 
@@ -898,6 +930,7 @@ int main(void)
         cmocka_unit_test(time_ends_the_wait),
         cmocka_unit_test(few_bytes_wait_for_more),
         cmocka_unit_test(only_what_is_durable),
+        cmocka_unit_test(what_was_there_before_a_start),
         cmocka_unit_test(durable_before_written),
         cmocka_unit_test(more_comes_while_the_store_is_asked),
         cmocka_unit_test(only_what_is_written),
