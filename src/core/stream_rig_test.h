@@ -129,7 +129,10 @@ RIG_STREAM_FN void rig_stream_put_batch(struct rig_streams *all, const struct st
     struct record_batch head;
     struct record_reader r;
     struct record record;
-    CHECK(record_batch_open(msg_body(item->msg), NULL, 0, &head, &r) == RECORD_OK);
+    struct slice body = msg_body(item->msg);
+    struct compress *z =
+        record_batch_peek(body, &head) == RECORD_OK && head.compression != COMPRESS_NONE ? compress_new() : NULL;
+    CHECK(record_batch_open(body, z, 16 << 20, &head, &r) == RECORD_OK);
     CHECK(record_batch_crc_ok(msg_body(item->msg)) && (uint64_t)head.base_offset == item->offset);
     while (record_next(&r, &record)) {
         struct msg *msg = calloc(1, sizeof *msg + record.key.len + 2 + record.value.len);
@@ -147,6 +150,7 @@ RIG_STREAM_FN void rig_stream_put_batch(struct rig_streams *all, const struct st
         free(msg);
     }
     CHECK(record_reader_ok(&r));
+    compress_free(&z);
 }
 
 RIG_STREAM_FN void rig_stream_write(struct rig_streams *all, struct stream_job *job)

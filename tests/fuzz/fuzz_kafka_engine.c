@@ -9,7 +9,7 @@
  * (bit 7: nothing is waited for before the next), a byte for the version, a length u16 and the message behind the header,
  * which the target makes, so that mutations reach past it. Other keys are: time that passes (a byte, 100 ms each), a
  * batch with a right checksum and a producer's number (6 bytes), another connection. Where a message has 26 question marks
- * the id of the last member that joined stands instead.
+ * the id of the last member that joined stands instead, and where it has 4 exclamation marks that of the last fetch session.
  *
  * Topics t (2 partitions, with records) and c (compacted) and a group g with offsets and a member exist before the input
  * comes. Whatever comes, the core's invariants hold, answers come in order and are what their version says, what is
@@ -57,15 +57,19 @@ struct world {
     unsigned asked_first, asked_end;
     int32_t next_id;
     uint8_t member[MEMBER_LEN];
+    int32_t session;
 };
 
 /* ---- what leaves must be answers, in order ---- */
 
-static void note_member(struct world *w, const struct asked *a, const void *message)
+static void note_ids(struct world *w, const struct asked *a, const void *message)
 {
-    const struct kafka_join_group_response *said = message;
-    if (a->api == kafka_api_find(KAFKA_API_join_group) && said->member_id.len == MEMBER_LEN)
-        memcpy(w->member, said->member_id.ptr, MEMBER_LEN);
+    const struct kafka_join_group_response *joined = message;
+    const struct kafka_fetch_response *fetched = message;
+    if (a->api == kafka_api_find(KAFKA_API_join_group) && joined->member_id.len == MEMBER_LEN)
+        memcpy(w->member, joined->member_id.ptr, MEMBER_LEN);
+    if (a->api == kafka_api_find(KAFKA_API_fetch) && fetched->session_id)
+        w->session = fetched->session_id;
 }
 
 static void check_answer(struct world *w, struct slice frame)
@@ -84,7 +88,7 @@ static void check_answer(struct world *w, struct slice frame)
     void *message = arena_take(&arena, a->api->response->struct_len);
     CHECK(kafka_response_head(frame, a->api, a->form, &told, &body) && told == id);
     CHECK(kafka_decode(a->api->response, a->form, body, &arena, message) == KAFKA_OK);
-    note_member(w, a, message);
+    note_ids(w, a, message);
     arena_fini(&arena);
 }
 
@@ -134,12 +138,12 @@ static const struct kafka_api *spoken(uint8_t key)
     return kafka_handler_find(key) ? kafka_api_find(key) : NULL;
 }
 
-static void put_member(const struct world *w, uint8_t *body, size_t len)
+static void put_id(uint8_t *body, size_t len, uint8_t mark, const void *id, size_t id_len)
 {
     for (size_t i = 0, run = 0; i < len; i++) {
-        run = body[i] == '?' ? run + 1 : 0;
-        if (run == MEMBER_LEN && w->member[0])
-            memcpy(body + i + 1 - MEMBER_LEN, w->member, MEMBER_LEN);
+        run = body[i] == mark ? run + 1 : 0;
+        if (run == id_len)
+            memcpy(body + i + 1 - id_len, id, id_len);
     }
 }
 
@@ -153,7 +157,10 @@ static void put_request(struct world *w, const struct kafka_api *api, uint8_t ve
     writer_slice_put(&out, body);
     kafka_request_end(&out, mark);
     CHECK(writer_ok(&out));
-    put_member(w, k->in + k->in_len + at, body.len);
+    if (w->member[0])
+        put_id(k->in + k->in_len + at, body.len, '?', w->member, MEMBER_LEN);
+    uint32_t session = htobe32((uint32_t)w->session);
+    put_id(k->in + k->in_len + at, body.len, '!', &session, sizeof session);
     k->in_len += out.len;
     CHECK(w->asked_end - w->asked_first < 256);
     w->asked[w->asked_end++ & 255] = (struct asked){api, form, w->next_id++};
