@@ -171,8 +171,19 @@ static void spots_of_group(struct rot *rot, const char *path, uint64_t at, const
         spot(rot, path, at + i, PADDING);
 }
 
+/* The first group of the journal's last file ends the journal, or there is none. */
+static bool holds_one_group(const struct survey *survey, const struct survey_file *file, struct slice bytes)
+{
+    struct layout_group group;
+    return file->seq == survey->stop_seq &&
+           (survey->stop_offset == LAYOUT_BLOCK ||
+            (layout_group_get(bytes.ptr + LAYOUT_BLOCK, survey->uuid, &group) == LAYOUT_GOOD &&
+             survey->stop_offset == LAYOUT_BLOCK + layout_group_bytes(group.len)));
+}
+
 /* Groups up to where the journal ends; what lies behind means nothing. The last one of a broker that was killed is the blind
- * spot (docs/formats/journal.md section 4): a note, mostly, which says nothing but that what stands before it is synced. */
+ * spot (docs/formats/journal.md section 4): a note, mostly, which says nothing but that what stands before it is synced. So is
+ * the header of a file that has nothing else. */
 static void spots_of_journal(struct rot *rot, const struct survey *survey)
 {
     for (size_t i = 0; i < survey->files_len; i++) {
@@ -181,8 +192,9 @@ static void spots_of_journal(struct rot *rot, const struct survey *survey)
         if (file->head != LAYOUT_GOOD || file->seq < survey->start_seq)
             continue;
         snprintf(path, sizeof path, "/data/wal/w-%016llx", (unsigned long long)file->seq);
-        spots_of_block(rot, path, 64, FILE_FIELDS);
         struct slice bytes = os_sim_peek(rot->whole, path);
+        if (rot->clean || !holds_one_group(survey, file, bytes))
+            spots_of_block(rot, path, 64, FILE_FIELDS);
         for (uint64_t at = LAYOUT_BLOCK; at + LAYOUT_BLOCK <= bytes.len;) {
             struct layout_group group;
             bool tail = file->seq == survey->stop_seq && at >= survey->stop_offset;
