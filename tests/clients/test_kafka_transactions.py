@@ -43,7 +43,7 @@ def producer(broker, name, **settings):
 
 def consumer(broker, group='nobody', committed=True, **settings):
     return confluent_kafka.Consumer({'bootstrap.servers': at(broker), 'group.id': group, 'auto.offset.reset': 'earliest', 'enable.auto.commit': False,
-                                     'isolation.level': 'read_committed' if committed else 'read_uncommitted', 'enable.partition.eof': True,
+                                     'isolation.level': 'read_committed' if committed else 'read_uncommitted', 'enable.partition.eof': True, 'fetch.wait.max.ms': 20,
                                      'reconnect.backoff.ms': 10, 'reconnect.backoff.max.ms': 100, 'log_level': 0,
                                      **{k.replace('_', '.'): v for k, v in settings.items()}})
 
