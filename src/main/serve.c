@@ -724,6 +724,7 @@ static int set_kafka(struct serve *s)
     s->kafka.idle_ms = (uint32_t)c->kafka_idle_ms;
     s->kafka.partitions = (uint32_t)c->kafka_partitions;
     s->kafka.auto_create = c->kafka_auto_create;
+    s->kafka.share_groups = c->kafka_share_groups;
     s->kafka.wall = wall_of;
     s->kafka.wall_arg = s->os;
     s->kafka.reauth_ms = (uint32_t)c->kafka_reauth_ms;

@@ -37,6 +37,12 @@ const struct kafka_handler *kafka_handler_find(int16_t key)
     return key >= 0 && (size_t)key < ARRAY_LEN(handlers) ? handlers[key] : NULL;
 }
 
+const struct kafka_handler *kafka_offered(const struct kafka *k, int16_t key)
+{
+    const struct kafka_handler *handler = kafka_handler_find(key);
+    return handler && handler->shares && !k->options->share_groups ? NULL : handler;
+}
+
 /* ---- endings ---- */
 
 static void request_free(struct kafka *k, struct kafka_request *r)
@@ -329,7 +335,7 @@ static bool take(struct kafka *k, struct slice frame)
     enum kafka_head_verdict verdict = kafka_request_head(frame, &head, &body);
     bool unknown_version = verdict == KAFKA_HEAD_UNKNOWN_VERSION && head.key == KAFKA_API_api_versions;
     const struct kafka_handler *handler =
-        verdict == KAFKA_HEAD_OK || unknown_version ? kafka_handler_find(head.key) : NULL;
+        verdict == KAFKA_HEAD_OK || unknown_version ? kafka_offered(k, head.key) : NULL;
     if (!handler || (kafka_login_expired(k) && head.key != KAFKA_API_sasl_handshake)) {
         kafka_drop(k);
         return true;
@@ -575,7 +581,10 @@ void kafka_print_requests(FILE *to)
             fprintf(to, "never");
         else
             fprintf(to, "%u", api->flexible_from);
-        fprintf(to, " | %s |\n", api->before_login ? "yes" : "no");
+        fprintf(to, " | %s |\n",
+                api->before_login                      ? "yes"
+                : kafka_handler_find(api->key)->shares ? "no; with `kafka.share_groups` only"
+                                                       : "no");
     }
 }
 

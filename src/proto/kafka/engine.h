@@ -31,6 +31,7 @@ struct kafka_options {
     uint32_t idle_ms;            /* a peer that says nothing for so long is let go; 0: never */
     uint32_t partitions;         /* of a topic that is made without saying how many */
     bool auto_create;            /* a topic that is asked for is made */
+    bool share_groups;           /* KIP-932, which is not finished */
     wall_t (*wall)(void *arg);   /* UTC ms */
     void *wall_arg;
 };

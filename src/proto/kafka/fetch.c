@@ -222,8 +222,6 @@ static void fill_next(struct kafka *k, struct kafka_request *r, struct fetch *f)
         }
     }
     put_forgotten(s, asked, f);
-    if (s->parts.count > FETCH_ROWS_MAX)
-        kafka_drop(k);
     if (s->parts.count)
         return;
     kafka_fetch_session_end(k); /* of nothing: as Kafka has it */

@@ -3,6 +3,7 @@
 
 #include "base/check.h"
 #include "base/mem.h"
+#include "proto/kafka/names.h"
 
 static struct slice topic_key(bool by_id, const struct kafka_uuid *uuid, struct slice name)
 {
@@ -110,6 +111,11 @@ struct kafka_fetch_part *kafka_fetch_session_part(struct kafka *k, struct slice 
     struct kafka_fetch_part *part = kafka_fetch_session_find(s, name, uuid, partition);
     if (part)
         return part;
+    if (s->parts.count >= FETCH_ROWS_MAX ||
+        name.len > KAFKA_TOPIC_LEN_MAX) { /* no client has so many, and no topic such a name */
+        kafka_drop(k);
+        return NULL;
+    }
     struct kafka_fetch_topic *topic = topic_of(s, name, uuid);
     uint32_t slot = 0;
     part = topic && map_reserve(&s->parts) && slot_of(s, &slot) ? mem_alloc_as(MEM_CONNECTIONS, sizeof *part) : NULL;

@@ -329,6 +329,43 @@ static void a_large_answer_in_a_session(void **state)
     krig_free(k);
 }
 
+/* A session that has as many partitions as there can be takes no other, though one is forgotten by the same request; nor a name
+ * that no topic has. */
+static void no_more_than_there_can_be(void **state)
+{
+    (void)state;
+    struct krig *k = krig_ready();
+    krig_topic(k, "t", 1, false);
+    struct kafka_fetch_request_partition *parts = calloc(FETCH_ROWS_MAX, sizeof *parts);
+    for (uint32_t i = 0; i < FETCH_ROWS_MAX; i++)
+        parts[i] = (struct kafka_fetch_request_partition){.partition = (int32_t)i, .current_leader_epoch = -1};
+    struct kafka_fetch_request_topic topic = {.topic = slice_str("t"), .partitions = {parts, FETCH_ROWS_MAX}};
+    struct kafka_fetch_request ask = {
+        .replica_id = -1, .min_bytes = 1, .max_bytes = 1 << 20, .topics = {&topic, 1}, .rack_id = slice_str("")};
+    krig_put(k, KAFKA_API_fetch, 12, &ask);
+    free(parts);
+    krig_settle(k);
+    assert_true(k->out_len > FETCH_ROWS_MAX); /* larger than the rig can read */
+    k->out_len = 0;
+    k->answered++;
+    struct kafka *engine = CONTAINER_OF(k->engine, struct kafka, session.engine);
+    const struct want one[] = {{"t", FETCH_ROWS_MAX, 0, 0, 0}};
+    put_session(k, (int32_t)k->core->b->streams.fetch_session_id, 1, one, 1, "t");
+    krig_settle(k);
+    assert_true(!k->engine || engine->state == KAFKA_CLOSING);
+    krig_close(k);
+    krig_settle(k);
+    krig_open(k);
+    char name[300];
+    memset(name, 'x', sizeof name - 1);
+    name[sizeof name - 1] = '\0';
+    const struct want odd[] = {{name, 0, 0, 0, 0}};
+    put_session(k, 0, 0, odd, 1, NULL);
+    krig_settle(k);
+    assert_true(!k->engine || CONTAINER_OF(k->engine, struct kafka, session.engine)->state == KAFKA_CLOSING);
+    krig_free(k);
+}
+
 static void session_storm(struct krig *k)
 {
     const struct want rows[] = {{"t", 0, 0, 0, 0}, {"t", 1, 0, 0, 0}, {"nix", 0, 0, 0, 0}};
@@ -495,6 +532,7 @@ int main(void)
         cmocka_unit_test(limits),
         cmocka_unit_test(sessions),
         cmocka_unit_test(a_large_answer_in_a_session),
+        cmocka_unit_test(no_more_than_there_can_be),
         cmocka_unit_test(damaged_sessions),
         cmocka_unit_test(list_offsets),
         cmocka_unit_test(epochs),

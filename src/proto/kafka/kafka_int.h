@@ -42,6 +42,7 @@ struct kafka_handler {
     /* Frees what the request holds outside its arena; once, whether it was answered or not. May be NULL. */
     void (*drop)(struct kafka *k, struct kafka_request *r);
     bool in_place;
+    bool shares; /* of share groups, which a setting offers */
 };
 
 struct kafka_request {
@@ -126,6 +127,8 @@ uint16_t kafka_advertised_port(const struct kafka *k);
 
 /* Which keys have a handler; ApiVersions says no other. */
 const struct kafka_handler *kafka_handler_find(int16_t key);
+/* NULL: nobody answers it, or the settings do not offer it. */
+const struct kafka_handler *kafka_offered(const struct kafka *k, int16_t key);
 
 #define HANDLER(name) extern const struct kafka_handler kafka_on_##name;
 #include "proto/kafka/handlers.def"

@@ -407,7 +407,7 @@ static enum kafka_progress api_versions_go(struct kafka *k, struct kafka_request
     said->error_code = r->unknown_version ? KAFKA_ERR_UNSUPPORTED_VERSION : KAFKA_ERR_NONE;
     for (size_t i = 0; i < kafka_api_count; i++) {
         const struct kafka_api *api = &kafka_apis[i];
-        if (!kafka_handler_find(api->key) || (r->unknown_version && api->key != KAFKA_API_api_versions))
+        if (!kafka_offered(k, api->key) || (r->unknown_version && api->key != KAFKA_API_api_versions))
             continue;
         said->api_keys.at[said->api_keys.count++] = (struct kafka_api_versions_response_api_key){
             .api_key = api->key, .min_version = api->first_announced, .max_version = api->last};

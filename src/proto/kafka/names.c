@@ -5,7 +5,6 @@
 #include "core/stream_admin.h"
 
 #define REMEMBERED_MAX 10000u /* beyond, everything is forgotten: who uses more pays a lookup now and then */
-#define NAME_MAX_LEN 255u     /* of a queue */
 
 void kafka_topics_init(struct kafka *k)
 {
@@ -127,7 +126,7 @@ bool kafka_lookup_init(struct kafka *k, struct kafka_request *r, const struct sl
     if (!ret->missing)
         return false;
     for (size_t i = 0; i < count; i++)
-        if (names[i].len <= NAME_MAX_LEN && names[i].len > 0 && !kafka_topic_find(k, names[i]))
+        if (names[i].len <= KAFKA_TOPIC_LEN_MAX && names[i].len > 0 && !kafka_topic_find(k, names[i]))
             ret->missing[ret->count++] = names[i];
     ret->done = ret->count == 0;
     return true;

@@ -12,6 +12,8 @@
 #include "proto/kafka/config_table.h"
 #include "proto/kafka/kafka_int.h"
 
+#define KAFKA_TOPIC_LEN_MAX 255u /* a stream is a queue, and may have a longer name than Kafka gives a topic */
+
 struct kafka_topic {
     struct slice name;
     uint64_t id; /* the stream's */

@@ -490,5 +490,6 @@ static void share_drop(struct kafka *k, struct kafka_request *r)
 }
 
 const struct kafka_handler kafka_on_share_fetch = {
-    .go = share_go, .effect = share_effect, .lend = share_lend, .drop = share_drop};
-const struct kafka_handler kafka_on_share_acknowledge = {.go = share_go, .effect = share_effect, .drop = share_drop};
+    .go = share_go, .effect = share_effect, .lend = share_lend, .drop = share_drop, .shares = true};
+const struct kafka_handler kafka_on_share_acknowledge = {
+    .go = share_go, .effect = share_effect, .drop = share_drop, .shares = true};

@@ -129,7 +129,7 @@ static void heartbeat_effect(struct kafka *k, struct kafka_request *r, struct ef
 }
 
 const struct kafka_handler kafka_on_share_group_heartbeat = {
-    .go = heartbeat_go, .effect = heartbeat_effect, .drop = drop_one};
+    .go = heartbeat_go, .effect = heartbeat_effect, .drop = drop_one, .shares = true};
 
 /* ---- ShareGroupDescribe ---- */
 
@@ -339,4 +339,4 @@ static void sharing_drop(struct kafka *k, struct kafka_request *r)
 }
 
 const struct kafka_handler kafka_on_share_group_describe = {
-    .go = sharing_go, .effect = sharing_effect, .drop = sharing_drop};
+    .go = sharing_go, .effect = sharing_effect, .drop = sharing_drop, .shares = true};
