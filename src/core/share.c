@@ -79,22 +79,34 @@ void share_wake(struct broker *b, struct share *s)
     }
 }
 
-static void let_go(struct broker *b, struct share *s)
+/* What is acquired below `until` is nobody's any more; the ranges are then given up by the caller. True: there was something. */
+static bool let_go(struct broker *b, struct share *s, uint64_t until)
 {
-    for (uint32_t i = 0; i < s->ranges.count; i++) {
+    bool any = false;
+    for (uint32_t i = 0; i < s->ranges.count && s->ranges.at[i].first < until; i++) {
         const struct share_range *range = &s->ranges.at[i];
         if (range->state != SHARE_ACQUIRED)
             continue;
-        range->holder->held -= range->last - range->first + 1;
-        sharer_tidy(b, range->holder);
+        range->holder->held -= (range->last < until ? range->last + 1 : until) - range->first;
+        sharer_tidy(b, range->holder); /* with its last record, so no range behind is its own */
+        any = true;
     }
+    return any;
+}
+
+void share_trim(struct broker *b, struct share *s, uint64_t start)
+{
+    bool any = let_go(b, s, start);
+    share_ranges_trim(&s->ranges, start);
+    if (any)
+        share_watch(b, s);
 }
 
 void share_free(struct broker *b, struct share *s)
 {
     struct list waiting;
     list_init(&waiting);
-    let_go(b, s);
+    (void)let_go(b, s, UINT64_MAX);
     if (s->busy)
         s->busy->share = NULL;
     while (!list_empty(&s->waiting)) {
@@ -126,6 +138,7 @@ void shares_fini(struct broker *b, struct group *g)
 {
     while (!list_empty(&g->shares))
         share_free(b, CONTAINER_OF(g->shares.next, struct share, link));
+    CHECK(list_empty(&g->sharers)); /* S4 */
     map_fini(&g->share_map);
 }
 

@@ -69,7 +69,7 @@ enum fetch_result share_look(struct broker *b, struct fetch *f, struct fetch_row
         return FETCH_TROUBLE;
     const struct group_config *config = group_config_of(g);
     uint64_t until = config->committed && row->stable < p->seen ? row->stable : p->seen;
-    share_ranges_trim(&s->ranges, p->start); /* what retention has taken */
+    share_trim(b, s, p->start); /* what retention has taken */
     f->lsn = s->lsn > f->lsn ? s->lsn : f->lsn;
     f->lock_ms = config->lock_ms;
     if (s->busy || s->ranges.start >= until || !next_free(&s->ranges, 0, until - 1, &run))

@@ -60,6 +60,8 @@ MUST_USE struct share *share_make(struct broker *b, struct group *g, struct stre
                                   uint64_t start);
 void share_free(struct broker *b, struct share *s); /* who waits for it is told */
 MUST_USE bool share_reserve(struct broker *b, struct share *s, uint32_t sets);
+/* Everything below is done with; who had acquired something of it has it no more. */
+void share_trim(struct broker *b, struct share *s, uint64_t start);
 void share_wake(struct broker *b, struct share *s);  /* who waits looks again */
 void share_watch(struct broker *b, struct share *s); /* its timer fires with the first lock */
 MUST_USE struct sharer *sharer_make(struct broker *b, struct group *g, struct peer *peer, struct slice id);

@@ -118,6 +118,6 @@ bool replay_share(struct broker *b, struct reader *r)
         return false;
     if (what == GONE || !s)
         return true;
-    share_ranges_trim(&s->ranges, start);
+    share_trim(b, s, start);
     return read_rows(b, s, r);
 }

@@ -258,8 +258,11 @@ RIG_STREAM_FN void rig_stream_fetch_row(const struct rig_streams *all, struct fe
         if (r->stream != row->stream || r->partition != row->partition || r->offset < row->offset)
             continue;
         size_t more = r->msg->body_len + 1;
-        if (r->offset >= row->until || (len + more > max && !(one && !len)) || len + more >= sizeof text)
+        if (r->offset >= row->until || (len + more > max && !(one && !len)) || len + more >= sizeof text ||
+            (len && row->enough && r->offset >= row->enough))
             break;
+        row->base = len ? row->base : r->offset;
+        row->next = r->offset + 1;
         len += (size_t)snprintf(text + len, sizeof text - len, "%.*s ", SLICE_ARG(msg_body(r->msg)));
     }
     if (!len)

@@ -1,0 +1,165 @@
+/* Share groups: what members acquire, and what becomes of it when records, groups and streams go. */
+#include "core/group_words_test.h"
+#include "core/share_int.h"
+
+static const struct group_config from_the_start = {
+    .lock_ms = SHARE_LOCK_MS, .deliveries_max = 5, .locks_max = 10, .earliest = true};
+
+static void put_some(struct rig *rig, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        put(rig, "s", "x");
+    rig_clear(rig);
+}
+
+static int member_says(struct rig *rig, uint32_t epoch)
+{
+    uint8_t raw[64];
+    struct writer w = writer_of(raw, sizeof raw);
+    struct member_words as = {.session = 1, .group = "g", .id = "member"};
+    writer_str8(&w, slice_str("client"));
+    writer_u8(&w, 1);
+    writer_str8(&w, slice_str("s"));
+    int error = group_ask(rig, CMD_SHARE_BEAT, &as, epoch, writer_slice(&w), 0);
+    rig_clear(rig);
+    return error;
+}
+
+/* A share group "g" that has no members, and begins with the first record of "s", which has so many; sessions 1 and 2. */
+static struct rig *begin_sharing(unsigned count)
+{
+    struct rig *rig = begin();
+    rig->check = true;
+    assert_true(rig_open(rig, 2));
+    (void)declare_stream(rig, "s", 1);
+    put_some(rig, count);
+    assert_int_equal(member_says(rig, 0), GROUP_OK);
+    assert_int_equal(member_says(rig, GROUP_EPOCH_LEAVE), GROUP_OK);
+    the_group(rig, "g")->config = &from_the_start;
+    return rig;
+}
+
+static struct fetch *share_fetch(struct rig *rig, const char *member, uint64_t number)
+{
+    struct fetch *f = fetch_new(FETCH_RECORDS, 1);
+    assert_non_null(f);
+    f->bytes_min = 1;
+    f->bytes_max = f->rows[0].bytes_max = 1 << 20;
+    f->wait_ms = 500;
+    f->rows[0].stream = stream_id(rig, "s");
+    f->sharer = ask_new(slice_str("g"), slice_str(member), NOTHING, NOTHING);
+    assert_non_null(f->sharer);
+    f->sharer->number = number;
+    return f;
+}
+
+static struct fetch *answered(struct rig *rig)
+{
+    struct effect *e = rig_nth(rig, EFF_FETCHED, 0);
+    return e ? e->fetch : NULL;
+}
+
+/* The answer, or NULL; what came before is forgotten. */
+static struct fetch *take(struct rig *rig, uint32_t session, const char *member, uint64_t number)
+{
+    struct fetch *f = share_fetch(rig, member, number);
+    rig_clear(rig);
+    rig_command(rig, 0, CMD_FETCH, session, 0)->fetch = f;
+    rig_step(rig);
+    return answered(rig);
+}
+
+/* "0-4:1 7-9:2" */
+static const char *runs_of(const struct fetch *f)
+{
+    static char text[200];
+    size_t at = 0;
+    assert_non_null(f);
+    const struct fetch_row *row = &f->rows[0];
+    for (uint32_t i = text[0] = 0; i < row->run_count; i++)
+        at += (size_t)snprintf(text + at, sizeof text - at, "%s%u-%u:%u", i ? " " : "", (unsigned)row->runs[i].first,
+                               (unsigned)row->runs[i].last, row->runs[i].deliveries);
+    return text;
+}
+
+/* What is answered of the partition. */
+static int ack_all(struct rig *rig, const char *member, uint64_t first, uint64_t last, struct slice acks)
+{
+    uint8_t raw[400];
+    struct writer w = writer_of(raw, sizeof raw);
+    struct member_words as = {.session = 2, .group = "g"};
+    snprintf(as.id, sizeof as.id, "%s", member);
+    writer_u64(&w, stream_id(rig, "s"));
+    writer_u32(&w, 0);
+    writer_u32(&w, 1);
+    writer_u64(&w, first);
+    writer_u64(&w, last);
+    writer_str32(&w, acks);
+    int error = group_ask(rig, CMD_SHARE_ACK, &as, 0, writer_slice(&w), 0);
+    if (error)
+        return error;
+    struct reader r = fields_of(rig, *last_number());
+    return reader_u8(&r);
+}
+
+static int ack(struct rig *rig, const char *member, uint64_t first, uint64_t last, uint8_t what)
+{
+    return ack_all(rig, member, first, last, slice_of(&what, 1));
+}
+
+static void trim(struct rig *rig, uint64_t offset)
+{
+    struct ask *ask = ask_new(slice_str("s"), NOTHING, NOTHING, NOTHING);
+    assert_non_null(ask);
+    ask->number = offset;
+    rig_clear(rig);
+    rig_command(rig, 0, CMD_STREAM_TRIM, 1, 0)->ask = ask;
+    rig_step(rig);
+}
+
+static int delete_group(struct rig *rig)
+{
+    struct member_words nobody = {.session = 1, .group = "g"};
+    return group_ask(rig, CMD_GROUP_DELETE, &nobody, 0, NOTHING, 0);
+}
+
+static uint64_t held_by(struct rig *rig, const char *member)
+{
+    const struct sharer *who = sharer_find(the_group(rig, "g"), slice_str(member));
+    return who ? who->held : 0;
+}
+
+static void end_sharing(struct rig *rig)
+{
+    rig_plain(rig, CMD_SESSION_CLOSE, 2, 0, 0, 0);
+    end(rig);
+}
+
+static void what_is_trimmed_is_nobodys(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_sharing(10);
+    assert_string_equal(runs_of(take(rig, 2, "a", 10)), "0-9:1");
+    trim(rig, 5);
+    assert_null(take(rig, 1, "c", 10)); /* it looks, and finds that half of it is gone */
+    assert_int_equal(held_by(rig, "a"), 5);
+    assert_int_equal(ack(rig, "a", 0, 9, SHARE_ACK_ACCEPT), GROUP_OK);
+    assert_int_equal(held_by(rig, "a"), 0);
+    rig_pass(rig, 600);
+    put_some(rig, 10);
+    assert_string_equal(runs_of(take(rig, 2, "a", 10)), "10-19:1");
+    trim(rig, 20);
+    assert_null(take(rig, 1, "c", 10));
+    assert_true(list_empty(&the_group(rig, "g")->sharers));
+    rig_pass(rig, 600);
+    assert_int_equal(delete_group(rig), GROUP_OK);
+    end_sharing(rig);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_is_trimmed_is_nobodys),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
