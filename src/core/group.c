@@ -151,13 +151,13 @@ void group_free(struct broker *b, struct group *g)
     assignee_free(b, CONTAINER_OF(node, struct assignee, link));
     LIST_EACH(&g->offset_list, node, after)
     committed_free(b, CONTAINER_OF(node, struct committed, link));
+    (void)map_take(&b->groups, g->key); /* who waits for a share looks again, and must not find it */
     shares_fini(b, g);
     map_fini(&g->offsets);
     wheel_cancel(&b->wheel, &g->timer);
     wheel_cancel(&b->wheel, &g->retention);
     compact_group_removed(b, &g->link);
     list_remove(&g->link);
-    (void)map_take(&b->groups, g->key);
     struct slice *owned[] = {&g->key, &g->type, &g->protocol};
     for (size_t i = 0; i < ARRAY_LEN(owned); i++)
         group_drop(b, owned[i]);

@@ -32,6 +32,7 @@ static struct share *find_or_make(struct broker *b, struct group *g, const struc
     struct share *s = share_find(g, row->stream, row->partition);
     if (s)
         return s;
+    CHECK(g->state != GROUP_DEAD); /* nothing would free it */
     return share_make(b, g, p->stream, row->partition, group_config_of(g)->earliest ? p->start : row->end);
 }
 
@@ -62,7 +63,7 @@ enum fetch_result share_look(struct broker *b, struct fetch *f, struct fetch_row
     f->allowed = f->allowed || authorise(b, f->peer->user, f->peer->vhost, VERB_READ, f->sharer->name);
     if (!f->allowed)
         return FETCH_GROUP_REFUSED;
-    if (!g || !g->sharing)
+    if (!g || !g->sharing || g->state == GROUP_DEAD)
         return FETCH_NO_GROUP;
     struct share *s = find_or_make(b, g, row, p);
     if (!s)

@@ -156,10 +156,29 @@ static void what_is_trimmed_is_nobodys(void **state)
     end_sharing(rig);
 }
 
+/* Who waits is told that the group is gone, and gets no share of a group that is going. */
+static void a_group_goes_while_somebody_waits(void **state)
+{
+    (void)state;
+    for (unsigned latest = 0; latest < 2; latest++) { /* a new share would have something for him, or not */
+        struct rig *rig = begin_sharing(10);
+        assert_string_equal(runs_of(take(rig, 2, "a", 10)), "0-9:1");
+        assert_null(take(rig, 1, "c", 10));
+        if (latest)
+            the_group(rig, "g")->config = NULL;
+        assert_int_equal(delete_group(rig), GROUP_OK);
+        assert_non_null(answered(rig));
+        assert_int_equal(answered(rig)->rows[0].result, FETCH_NO_GROUP);
+        assert_null(the_group(rig, "g"));
+        end_sharing(rig);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_trimmed_is_nobodys),
+        cmocka_unit_test(a_group_goes_while_somebody_waits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
