@@ -168,7 +168,9 @@ struct sharer *sharer_find(const struct group *g, struct slice id)
 struct sharer *sharer_make(struct broker *b, struct group *g, struct peer *peer, struct slice id)
 {
     struct sharer *who = sharer_find(g, id);
-    if (!who && !(who = mem_zalloc_as(MEM_GROUPS, sizeof *who + id.len)))
+    if (!who && group_has_room(b, sizeof *who + id.len))
+        who = mem_zalloc_as(MEM_GROUPS, sizeof *who + id.len);
+    if (!who)
         return NULL;
     if (!who->group) {
         who->group = g;

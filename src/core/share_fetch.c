@@ -181,8 +181,7 @@ static void take_row(struct broker *b, struct fetch *f, struct fetch_row *row, u
     }
     uint64_t start = s->ranges.start, end = s->ranges.end, live = s->ranges.live;
     struct sharer *who = NULL;
-    if (!give_up_holes(b, s, row) || !group_has_room(b, sizeof *who) ||
-        !(who = sharer_make(b, s->group, f->peer, f->sharer->other)))
+    if (!give_up_holes(b, s, row) || !(who = sharer_make(b, s->group, f->peer, f->sharer->other)))
         row->result = FETCH_TROUBLE;
     mem_free(row->runs);
     row->runs = NULL;

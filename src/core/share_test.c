@@ -174,11 +174,28 @@ static void a_group_goes_while_somebody_waits(void **state)
     }
 }
 
+/* Who holds something already adds nothing; somebody new would. */
+static void without_room_for_new_members(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_sharing(10);
+    assert_string_equal(runs_of(take(rig, 2, "a", 4)), "0-3:1");
+    rig->b->options.groups_bytes_max = rig->b->group_bytes;
+    assert_string_equal(runs_of(take(rig, 2, "a", 3)), "4-6:1");
+    struct fetch *f = take(rig, 2, "c", 3);
+    assert_string_equal(runs_of(f), "");
+    assert_int_equal(f->rows[0].result, FETCH_TROUBLE);
+    rig->b->options.groups_bytes_max = 0;
+    assert_string_equal(runs_of(take(rig, 2, "c", 3)), "7-9:1");
+    end_sharing(rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_trimmed_is_nobodys),
         cmocka_unit_test(a_group_goes_while_somebody_waits),
+        cmocka_unit_test(without_room_for_new_members),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
