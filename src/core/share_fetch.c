@@ -177,6 +177,9 @@ static void take_row(struct broker *b, struct fetch *f, struct fetch_row *row, u
     struct share *s = row->share;
     if (row->result != FETCH_OK || !s) {
         file_piece_fini(&row->piece);
+        forget(row); /* the store's runs are not what it was given */
+        if (row->result == FETCH_OK)
+            row->result = fetch_partition_of(b, row->stream, row->partition) ? FETCH_NO_GROUP : FETCH_UNKNOWN;
         return;
     }
     uint64_t start = s->ranges.start, end = s->ranges.end, live = s->ranges.live;

@@ -2,6 +2,8 @@
 #include "core/group_words_test.h"
 #include "core/share_int.h"
 
+#include <errno.h>
+
 static const struct group_config from_the_start = {
     .lock_ms = SHARE_LOCK_MS, .deliveries_max = 5, .locks_max = 10, .earliest = true};
 
@@ -190,12 +192,36 @@ static void without_room_for_new_members(void **state)
     end_sharing(rig);
 }
 
+/* What the store says that is nothing for members is not what they have acquired, whatever becomes of the row. */
+static void nothing_is_given_of_what_failed(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_sharing(10);
+    rig->log->streams->dead = true;
+    assert_string_equal(runs_of(take(rig, 2, "a", 2)), "1-1:1");
+    rig->log->streams->read_err = -EILSEQ;
+    struct fetch *f = take(rig, 2, "a", 2);
+    assert_string_equal(runs_of(f), "");
+    assert_int_equal(f->rows[0].result, FETCH_DAMAGED);
+    rig->log->streams->read_err = 0;
+    rig_clear(rig);
+    f = share_fetch(rig, "a", 2);
+    f->wait_ms = 0;
+    rig_command(rig, 0, CMD_FETCH, 2, 0)->fetch = f;
+    assert_int_equal(delete_group(rig), GROUP_OK); /* before the store has said anything */
+    f = answered(rig);
+    assert_string_equal(runs_of(f), "");
+    assert_int_equal(f->rows[0].result, FETCH_NO_GROUP);
+    end_sharing(rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_trimmed_is_nobodys),
         cmocka_unit_test(a_group_goes_while_somebody_waits),
         cmocka_unit_test(without_room_for_new_members),
+        cmocka_unit_test(nothing_is_given_of_what_failed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -35,6 +35,7 @@ struct rig_streams {
     unsigned writes, reads, seals, drops, rewrites, replacements, given_up;
     int read_err, rewrite_err;
     unsigned fetches;   /* jobs */
+    bool dead;          /* the first record of what a share group is given is nothing for its members */
     uint64_t keys_room; /* keys of so many offsets have room; 0: all */
     bool nothing_won;
 };
@@ -285,6 +286,11 @@ RIG_STREAM_FN void rig_stream_fetch(struct rig_streams *all, struct fetch *fetch
         if (row->result != FETCH_OK || row->until <= row->offset)
             continue;
         row->err = all->read_err;
+        if (all->dead && row->enough) {
+            row->runs = mem_alloc(sizeof *row->runs);
+            CHECK(row->runs);
+            row->runs[row->run_count++] = (struct offset_run){.first = row->offset, .last = row->offset};
+        }
         if (row->err)
             continue;
         if (fetch->kind == FETCH_OFFSETS) {
