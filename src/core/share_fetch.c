@@ -79,9 +79,10 @@ enum fetch_result share_look(struct broker *b, struct fetch *f, struct fetch_row
     if (run.first >= s->ranges.end && !room)
         return FETCH_OK;
     uint64_t most = f->sharer->number ? f->sharer->number : 1;
+    uint64_t limit = (run.first < s->ranges.end ? s->ranges.end : run.first) + room; /* also when some are given again */
     row->offset = run.first;
     row->until = until;
-    row->enough = run.first + (run.first >= s->ranges.end && room < most ? room : most);
+    row->enough = limit - run.first < most ? limit : run.first + most;
     if (config->committed && !note_aborted(row, p))
         return FETCH_TROUBLE;
     s->busy = row;

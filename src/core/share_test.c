@@ -215,6 +215,23 @@ static void nothing_is_given_of_what_failed(void **state)
     end_sharing(rig);
 }
 
+/* Neither what is given again nor what is new passes the limit of 10 that are not done with. */
+static void no_more_than_the_limit(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_sharing(40);
+    assert_string_equal(runs_of(take(rig, 2, "a", 100)), "0-9:1");
+    assert_int_equal(ack(rig, "a", 0, 0, SHARE_ACK_RELEASE), GROUP_OK);
+    assert_string_equal(runs_of(take(rig, 2, "a", 100)), "0-0:2");
+    assert_int_equal(ack(rig, "a", 0, 4, SHARE_ACK_ACCEPT), GROUP_OK);
+    assert_int_equal(ack(rig, "a", 5, 5, SHARE_ACK_RELEASE), GROUP_OK);
+    assert_string_equal(runs_of(take(rig, 2, "a", 100)), "5-5:2 10-14:1");
+    assert_int_equal(ack(rig, "a", 5, 6, SHARE_ACK_RELEASE), GROUP_OK);
+    assert_string_equal(runs_of(take(rig, 2, "a", 1)), "5-5:3");
+    assert_string_equal(runs_of(take(rig, 2, "a", UINT64_MAX)), "6-6:2");
+    end_sharing(rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -222,6 +239,7 @@ int main(void)
         cmocka_unit_test(a_group_goes_while_somebody_waits),
         cmocka_unit_test(without_room_for_new_members),
         cmocka_unit_test(nothing_is_given_of_what_failed),
+        cmocka_unit_test(no_more_than_the_limit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
