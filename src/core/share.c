@@ -227,6 +227,40 @@ struct share_range share_given_back(const struct share *s, const struct share_ra
                                 .count = again ? range->count : 0};
 }
 
+static uint32_t ranges_max(const struct share *s)
+{
+    uint32_t locks = group_config_of(s->group)->locks_max;
+    return locks < UINT32_MAX / SHARE_RANGES_PER_LOCK ? locks * SHARE_RANGES_PER_LOCK : UINT32_MAX;
+}
+
+bool share_is_full(const struct share *s)
+{
+    return s->ranges.count >= ranges_max(s);
+}
+
+/* Old ranges and changes side by side: a range begins where two neighbours differ. */
+bool share_would_burst(const struct share *s, const struct share_changes *changes)
+{
+    const struct share_range *before = NULL;
+    uint32_t count = 0, k = 0;
+    if (s->ranges.count + 2 * (uint64_t)changes->count <= ranges_max(s))
+        return false; /* however they lie */
+    for (uint32_t i = 0; i < s->ranges.count; i++) {
+        const struct share_range *range = &s->ranges.at[i];
+        for (uint64_t at = range->first; at <= range->last;) {
+            bool said = k < changes->count && changes->at[k].to.first == at;
+            const struct share_range *next = said ? &changes->at[k].to : range;
+            uint64_t rest = k < changes->count && changes->at[k].to.first <= range->last ? changes->at[k].to.first
+                                                                                         : range->last + 1;
+            at = said ? next->last + 1 : rest;
+            k += said;
+            count += !before || !share_ranges_alike(before, next);
+            before = next;
+        }
+    }
+    return count > s->ranges.count && count > ranges_max(s);
+}
+
 bool share_commit(struct broker *b, struct share *s, const struct share_changes *changes)
 {
     if (!share_reserve(b, s, changes->count) || !share_log_changes(b, s, changes))

@@ -114,6 +114,8 @@ static enum group_error say_all(struct broker *b, struct share *s, struct slice 
             error = say_batch(b, s, member, r, &changes, &behind);
         *r = rest;
     }
+    if (!error && share_would_burst(s, &changes))
+        error = GROUP_ERR_NO_MEMORY;
     if (!error && changes.count && !share_commit(b, s, &changes))
         error = GROUP_ERR_NO_MEMORY;
     bool any = !error && changes.count;

@@ -73,13 +73,16 @@ enum fetch_result share_look(struct broker *b, struct fetch *f, struct fetch_row
     share_trim(b, s, p->start); /* what retention has taken */
     f->lsn = s->lsn > f->lsn ? s->lsn : f->lsn;
     f->lock_ms = config->lock_ms;
+    if (share_is_full(s) && timer_is_set(&s->timer)) /* until more of what is acquired is done with */
+        return FETCH_OK;
     if (s->busy || s->ranges.start >= until || !next_free(&s->ranges, 0, until - 1, &run))
         return FETCH_OK;
     uint64_t room = s->ranges.live < config->locks_max ? config->locks_max - s->ranges.live : 0;
     if (run.first >= s->ranges.end && !room)
         return FETCH_OK;
     uint64_t most = f->sharer->number ? f->sharer->number : 1;
-    uint64_t limit = (run.first < s->ranges.end ? s->ranges.end : run.first) + room; /* also when some are given again */
+    uint64_t limit =
+        (run.first < s->ranges.end ? s->ranges.end : run.first) + room; /* also when some are given again */
     row->offset = run.first;
     row->until = until;
     row->enough = limit - run.first < most ? limit : run.first + most;

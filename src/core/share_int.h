@@ -20,6 +20,8 @@
 #define SHARE_LOCKS_MAX                                                                                                \
     2000u /* records that are not done with; what is acquired is whole batches, so the last may be over it */
 
+#define SHARE_RANGES_PER_LOCK 4u /* a record alone and the hole beside it are two */
+
 /* What a member says of records. */
 enum share_ack { SHARE_ACK_GAP, SHARE_ACK_ACCEPT, SHARE_ACK_RELEASE, SHARE_ACK_REJECT, SHARE_ACK_RENEW, SHARE_ACKS };
 
@@ -69,6 +71,9 @@ struct sharer *sharer_find(const struct group *g, struct slice id);
 void sharer_tidy(struct broker *b, struct sharer *who); /* goes if it holds nothing */
 MUST_USE bool share_changes_add(struct share_changes *c, const struct share_change *one);
 void share_changes_fini(struct share_changes *c);
+/* The share would have more ranges than it may have, and more than it has. Each change lies in one range; they ascend. */
+bool share_would_burst(const struct share *s, const struct share_changes *changes);
+bool share_is_full(const struct share *s);
 /* All of them, as one record; false: no memory, and nothing has changed. */
 MUST_USE bool share_commit(struct broker *b, struct share *s, const struct share_changes *changes);
 /* What somebody gives back, or loses. */

@@ -72,14 +72,14 @@ static void splice(struct share_ranges *r, uint32_t i, uint32_t old, const struc
         r->live += live_of(&with[k]);
 }
 
-static bool alike(const struct share_range *a, const struct share_range *b)
+bool share_ranges_alike(const struct share_range *a, const struct share_range *b)
 {
     return a->state == b->state && a->count == b->count && a->holder == b->holder && a->until == b->until;
 }
 
 static void try_join(struct share_ranges *r, uint32_t i)
 {
-    if (i + 1 >= r->count || !alike(&r->at[i], &r->at[i + 1]))
+    if (i + 1 >= r->count || !share_ranges_alike(&r->at[i], &r->at[i + 1]))
         return;
     struct share_range both = r->at[i];
     both.last = r->at[i + 1].last;
@@ -152,7 +152,7 @@ void share_ranges_check(const struct share_ranges *r)
         const struct share_range *range = &r->at[i];
         CHECK(range->first == next && range->last >= range->first);
         CHECK((range->state == SHARE_ACQUIRED) == (range->holder != NULL));
-        CHECK(!i || !alike(range, range - 1));
+        CHECK(!i || !share_ranges_alike(range, range - 1));
         CHECK(range->state != SHARE_GONE || (i && !range->count));
         next = range->last + 1;
         live += live_of(range);

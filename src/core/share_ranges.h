@@ -44,6 +44,7 @@ void share_ranges_set(struct share_ranges *r, const struct share_range *range);
 void share_ranges_trim(struct share_ranges *r, uint64_t start);
 /* The range with the offset, which is in [start, end), or the first one if it is below; count: behind the last. */
 uint32_t share_ranges_find(const struct share_ranges *r, uint64_t offset);
+bool share_ranges_alike(const struct share_range *a, const struct share_range *b); /* but for their places */
 void share_ranges_check(const struct share_ranges *r);
 
 #endif

@@ -232,14 +232,36 @@ static void no_more_than_the_limit(void **state)
     end_sharing(rig);
 }
 
+/* A range a record of a large batch: what would cut a share into more than so many is not heard, and nothing more is given. */
+static void not_cut_without_end(void **state)
+{
+    (void)state;
+    static const struct group_config generous = {
+        .lock_ms = SHARE_LOCK_MS, .deliveries_max = 5, .locks_max = 1000, .earliest = true};
+    uint8_t acks[100];
+    for (unsigned i = 0; i < sizeof acks; i++)
+        acks[i] = i % 2 ? SHARE_ACK_ACCEPT : SHARE_ACK_RELEASE;
+    struct rig *rig = begin_sharing(101);
+    the_group(rig, "g")->config = &generous;
+    assert_string_equal(runs_of(take(rig, 2, "a", 100)), "0-99:1");
+    the_group(rig, "g")->config = &from_the_start; /* 40 ranges at most */
+    assert_int_equal(ack_all(rig, "a", 0, 99, slice_of(acks, 100)), GROUP_ERR_NO_MEMORY);
+    assert_int_equal(ack_all(rig, "a", 0, 39, slice_of(acks, 40)), GROUP_ERR_NO_MEMORY);
+    assert_int_equal(held_by(rig, "a"), 100);
+    assert_int_equal(ack_all(rig, "a", 0, 38, slice_of(acks, 39)), GROUP_OK);
+    assert_int_equal(ack(rig, "a", 50, 50, SHARE_ACK_ACCEPT), GROUP_ERR_NO_MEMORY);
+    assert_null(take(rig, 1, "c", 1)); /* there is something for it, when others are done */
+    assert_int_equal(ack(rig, "a", 39, 99, SHARE_ACK_ACCEPT), GROUP_OK);
+    assert_string_equal(runs_of(answered(rig)), "0-0:2");
+    end_sharing(rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(what_is_trimmed_is_nobodys),
-        cmocka_unit_test(a_group_goes_while_somebody_waits),
-        cmocka_unit_test(without_room_for_new_members),
-        cmocka_unit_test(nothing_is_given_of_what_failed),
-        cmocka_unit_test(no_more_than_the_limit),
+        cmocka_unit_test(what_is_trimmed_is_nobodys),   cmocka_unit_test(a_group_goes_while_somebody_waits),
+        cmocka_unit_test(without_room_for_new_members), cmocka_unit_test(nothing_is_given_of_what_failed),
+        cmocka_unit_test(no_more_than_the_limit),       cmocka_unit_test(not_cut_without_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
