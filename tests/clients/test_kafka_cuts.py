@@ -5,6 +5,7 @@ hung up.  Whatever was cut, the next connection is served, and a partition holds
 """
 
 import gzip
+import os
 import socket
 import struct
 
@@ -20,6 +21,7 @@ pytestmark = pytest.mark.skipif(TARGET == 'rabbitmq', reason='RabbitMQ does not 
 if TARGET == 'rabbitmq':
     collect_ignore = [__file__]
 
+RELEASE = os.environ.get('MILLRACE_FLAVOUR', 'release') == 'release'      # sanitizers keep what was freed
 VALUES = [b'first', b'second', b'third']
 
 
@@ -237,7 +239,7 @@ def test_every_byte_of_every_request_replaced(broker):
                         answers += 1
         alive(broker.kafka_port)
     assert answers > 3000 and none > 3000, (answers, none)
-    assert broker.rss_bytes() < rss + (64 << 20)
+    assert not RELEASE or broker.rss_bytes() < rss + (64 << 20)
 
 
 def packed(raw, count):
@@ -265,7 +267,7 @@ def test_bombs(broker):
                 answer = kafka_wire.produce(wires[-1], 'bombs', data)
                 assert answer['error_code'] == 87 or TARGET == 'millrace' and data is bombs[0] and answer['error_code'] == 10, answer
             assert kafka_wire.produce(wires[-1], 'bombs', large)['base_offset'] == i
-        if TARGET == 'millrace':
+        if TARGET == 'millrace' and RELEASE:
             assert broker.rss_bytes() < before + (64 << 20)
     finally:
         for w in wires:
