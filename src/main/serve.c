@@ -17,10 +17,10 @@
 #include "admin/import.h"
 #include "base/check.h"
 #include "base/mem.h"
-#include "fmt/base64.h"
 #include "journal/journal.h"
 #include "main/exit_codes.h"
 #include "main/pager.h"
+#include "main/protocols.h"
 #include "main/scrubber.h"
 #include "main/status.h"
 #include "main/stream_pager.h"
@@ -28,8 +28,6 @@
 #include "net/listener.h"
 #include "os/os_process.h"
 #include "os/thread.h"
-#include "proto/amqp091/engine.h"
-#include "proto/kafka/engine.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -38,7 +36,6 @@
 #define COMPACT_SLICE_BYTES (64u * 1024) /* with the pace: 64 MB/s of a snapshot while clients are busy */
 #define COMPACT_PACE_NS NS_PER_MS
 #define LOOPS_MAX 64
-#define LISTENERS_MAX 32
 #define DESCRIPTORS_RESERVED 64 /* journal files, listeners, polls, the spare one */
 #define CLOSING_NS (2 * NS_PER_S)
 #define CLOSING_LOOK_NS (10 * NS_PER_MS) /* how often loop 0 looks whether the others' connections are gone */
@@ -46,8 +43,7 @@
 #define CONNS_PER_LOOP_MAX (1u << 20)
 #define COMPACT_BYTES_MIN (64u << 20)
 #define COMPACT_BYTES_MAX (256u << 20)
-#define LOOK_BYTES (8u << 20)     /* written to the journal: as much may have gone to pages */
-#define ASSEMBLY_MORE (16u << 20) /* beside the largest message, for those of other channels */
+#define LOOK_BYTES (8u << 20) /* written to the journal: as much may have gone to pages */
 #define STOP_REASON "shutdown"
 
 enum serve_phase { SERVE_RUNNING, SERVE_CLOSING, SERVE_DRAINING, SERVE_DONE };
@@ -77,17 +73,12 @@ struct serve {
     struct scrubber *scrubber;
     struct control *control;
     struct caller drain;
-    struct amqp091_options amqp;
-    struct kafka_options kafka;
-    struct engine_factory amqp_factory, kafka_factory;
-    char kafka_host[256], cluster_id[32];
+    struct protocols *protocols; /* NULL: nobody is accepted yet */
     uint32_t conns_max;
-    uint16_t amqp_port, kafka_port; /* for the banner */
     struct serve_loop loops[LOOPS_MAX];
     struct loop *loop_list[LOOPS_MAX];
     unsigned loop_count;
-    struct listener *listeners[LISTENERS_MAX];
-    unsigned listener_count;
+    struct listener *control_listener;
     struct os_event core_event;
     struct os_thread core_thread;
     _Atomic bool core_stop, core_running;
@@ -218,9 +209,8 @@ static void on_drained(struct caller *caller, const struct call_result *result)
 static void start_closing(struct serve *s, mono_t now)
 {
     log_event(&s->log, LOG_stopping, log_num("signal", os_signal_caught()), log_num("connections", conns_left(s)));
-    for (unsigned i = 0; i < s->listener_count; i++)
-        listener_close(&s->listeners[i]);
-    s->listener_count = 0;
+    listener_close(&s->control_listener);
+    protocols_close(s->protocols);
     phase_enter(s, SERVE_CLOSING, now + CLOSING_NS);
 }
 
@@ -671,81 +661,16 @@ static int start_threads(struct serve *s)
     return err < 0 ? fail(s, END_SYSTEM, "a thread cannot be started: %s", strerror(-err)) : 0;
 }
 
-static struct engine *make_amqp(void *loop_owner, void *arg, const struct os_peer *peer, mono_t now)
-{
-    return amqp091_new(arg, loop_owner, peer->text, peer->loopback, now);
-}
-
-static void set_amqp(struct serve *s)
-{
-    const struct config *c = s->config;
-    s->amqp = amqp091_options_default();
-    s->amqp.version = c->compat_version;
-    s->amqp.message_bytes_max = c->message_bytes_max;
-    if (s->amqp.assembly_bytes_max < c->message_bytes_max + ASSEMBLY_MORE)
-        s->amqp.assembly_bytes_max = c->message_bytes_max + ASSEMBLY_MORE;
-    s->amqp.frame_max = (uint32_t)c->frame_max;
-    s->amqp.channel_max = (uint16_t)c->channel_max;
-    s->amqp.heartbeat_s = (uint16_t)c->heartbeat_s;
-    s->amqp.handshake_ms = (uint32_t)c->handshake_timeout_ms;
-    s->amqp_factory = (struct engine_factory){.make = make_amqp, .arg = &s->amqp};
-}
-
-static struct engine *make_kafka(void *loop_owner, void *arg, const struct os_peer *peer, mono_t now)
-{
-    struct kafka_peer from = {
-        .address = peer->text, .local_host = peer->local, .local_port = peer->local_port, .loopback = peer->loopback};
-    return kafka_new(arg, loop_owner, &from, now);
-}
-
-static wall_t wall_of(void *os)
-{
-    return ((struct os *)os)->now_wall(os);
-}
-
-/* The journal is open: the store has its uuid. */
-static int set_kafka(struct serve *s)
-{
-    const struct config *c = s->config;
-    const char *rest = c->kafka_advertised;
-    s->kafka = kafka_options_default();
-    s->kafka.uuid = journal_uuid(s->journal);
-    base64_url_encode(slice_of(s->kafka.uuid, 16), s->cluster_id);
-    s->kafka.cluster_id = s->cluster_id;
-    if (config_address_next(&rest, s->kafka_host, sizeof s->kafka_host, &s->kafka.advertised_port))
-        s->kafka.advertised_host = s->kafka_host;
-    s->kafka.node_id = (int32_t)c->kafka_node_id;
-    s->kafka.log_dir = c->data;
-    s->kafka.vhost = c->kafka_vhost;
-    s->kafka.anonymous = c->kafka_anonymous;
-    s->kafka.request_bytes_max = (uint32_t)c->kafka_request_bytes_max;
-    s->kafka.batch_bytes_max = (uint32_t)c->kafka_batch_bytes_max;
-    s->kafka.handshake_ms = (uint32_t)c->handshake_timeout_ms;
-    s->kafka.idle_ms = (uint32_t)c->kafka_idle_ms;
-    s->kafka.partitions = (uint32_t)c->kafka_partitions;
-    s->kafka.auto_create = c->kafka_auto_create;
-    s->kafka.share_groups = c->kafka_share_groups;
-    s->kafka.wall = wall_of;
-    s->kafka.wall_arg = s->os;
-    s->kafka.reauth_ms = (uint32_t)c->kafka_reauth_ms;
-    s->kafka_factory = (struct engine_factory){.make = make_kafka, .arg = &s->kafka};
-    if (!kafka_mechanisms_parse(c->kafka_sasl, &s->kafka.sasl_mechanisms))
-        return fail(s, END_CONFIG, "kafka.sasl_mechanisms: %s is not a list of PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512",
-                    c->kafka_sasl);
-    return 0;
-}
-
 static int listen_control(struct serve *s)
 {
     int len = snprintf(s->control_path, sizeof s->control_path, "%s/" CONTROL_SOCKET, s->config->data);
     CHECK(len > 0 && (size_t)len < sizeof s->control_path);
     struct listener_options options = {.loop = s->loops[0].loop, .factory = control_factory(s->control)};
-    int err = listener_open_unix(&options, s->control_path, &s->listeners[s->listener_count]);
+    int err = listener_open_unix(&options, s->control_path, &s->control_listener);
     if (err < 0) {
         s->control_path[0] = '\0';
         return fail(s, END_DATA_FOLDER, "the control socket in %s cannot be made: %s", s->config->data, strerror(-err));
     }
-    s->listener_count++;
     return 0;
 }
 
@@ -760,55 +685,20 @@ static uint32_t conns_max(struct serve *s)
     return (uint32_t)(s->config->connections_max < room ? s->config->connections_max : room);
 }
 
-struct protocol {
-    const char *name, *setting, *addresses;
-    const struct engine_factory *factory;
-    uint16_t *port; /* of the first address; 0: it listens nowhere */
-};
-
-static int listen_on(struct serve *s, const struct protocol *protocol)
-{
-    struct listener_options options = {.loop = s->loops[0].loop,
-                                       .loops = s->loop_list,
-                                       .loop_count = s->loop_count,
-                                       .conns_max = s->conns_max,
-                                       .factory = protocol->factory};
-    const char *rest = protocol->addresses;
-    char host[256];
-    uint16_t port;
-    while (config_address_next(&rest, host, sizeof host, &port)) {
-        unsigned real = port + (unsigned)(port ? s->config->port_offset : 0);
-        if (s->listener_count == LISTENERS_MAX || real > UINT16_MAX)
-            return fail(s, END_CONFIG, "%s: port %u is too large, or there are too many addresses", protocol->setting,
-                        real);
-        int err = listener_open_tcp(&options, host, (uint16_t)real, &s->listeners[s->listener_count]);
-        if ((err == -EADDRNOTAVAIL || err == -EAFNOSUPPORT) && strcmp(host, "::1") == 0)
-            continue; /* a machine without IPv6 */
-        if (err == -EADDRINUSE)
-            return fail(s, END_PORT,
-                        "port %u on %s is in use: stop what listens there, or use --port-offset, or --set %s=...", real,
-                        host, protocol->setting);
-        if (err < 0)
-            return fail(s, END_PORT, "%s port %u cannot be listened on: %s", host, real, strerror(-err));
-        log_event(&s->log, LOG_listening, log_str("protocol", protocol->name), log_str("address", host),
-                  log_num("port", listener_port(s->listeners[s->listener_count])));
-        if (*protocol->port == 0)
-            *protocol->port = listener_port(s->listeners[s->listener_count]);
-        s->listener_count++;
-    }
-    return 0;
-}
-
+/* From here on clients are served. */
 static int listen_clients(struct serve *s)
 {
-    const struct protocol protocols[] = {
-        {"amqp091", "listen.amqp", s->config->listen_amqp, &s->amqp_factory, &s->amqp_port},
-        {"kafka", "listen.kafka", s->config->listen_kafka, &s->kafka_factory, &s->kafka_port}};
     s->conns_max = conns_max(s);
-    for (size_t i = 0; i < ARRAY_LEN(protocols); i++)
-        if (listen_on(s, &protocols[i]) < 0)
-            return -1;
-    return 0;
+    struct protocols_options options = {.config = s->config,
+                                        .os = s->os,
+                                        .log = &s->log,
+                                        .uuid = journal_uuid(s->journal),
+                                        .loops = s->loop_list,
+                                        .loop_count = s->loop_count,
+                                        .conns_max = s->conns_max};
+    enum exit_code code = protocols_listen(&options, &s->protocols, s->why, sizeof s->why);
+    s->exit_code = code;
+    return code == END_OK ? 0 : -1;
 }
 
 static void note_definitions(void *arg, const char *text)
@@ -852,7 +742,6 @@ static int boot(struct serve *s)
     const struct config *c = s->config;
     os_dumpable_set(c->dumpable);
     s->loop_count = loops_wanted(c);
-    set_amqp(s);
     if (open_folder(s) < 0 || open_journal(s) < 0 || make_broker(s) < 0 || open_store(s) < 0 || recover(s) < 0 ||
         make_loops(s) < 0)
         return -1;
@@ -862,39 +751,7 @@ static int boot(struct serve *s)
     int err = scrubber_start(s->os, s->config, &s->log, s->journal, &s->scrubber);
     if (err < 0)
         return fail(s, END_SYSTEM, "a thread cannot be started: %s", strerror(-err));
-    if (set_kafka(s) < 0)
-        return -1;
     return phase_of(s) == SERVE_RUNNING ? listen_clients(s) : 0; /* a signal may have come by now */
-}
-
-/* What listens where, and lines to paste. Standard output: the log is on standard error. */
-static void print_banner(const struct serve *s)
-{
-    if (s->log.json || (s->amqp_port == 0 && s->kafka_port == 0))
-        return;
-    char amqp[32] = "", offset[32] = "";
-    if (s->amqp_port != 5672)
-        snprintf(amqp, sizeof amqp, " --port=%u", s->amqp_port);
-    if (s->config->port_offset)
-        snprintf(offset, sizeof offset, " --port-offset %u", (unsigned)s->config->port_offset);
-    printf("\nMillrace " MILLRACE_VERSION " is ready:");
-    if (s->amqp_port)
-        printf(" AMQP 0-9-1 on port %u,", s->amqp_port);
-    if (s->kafka_port)
-        printf(" Kafka on port %u,", s->kafka_port);
-    printf(" data in %s. Lines to try:\n\n", s->config->data);
-    if (s->amqp_port)
-        printf(
-            "  /usr/bin/python3 -c \"import pika; c = pika.BlockingConnection(pika.ConnectionParameters('localhost', "
-            "%u)).channel(); c.queue_declare('hello'); c.basic_publish('', 'hello', 'Hello World!')\"\n"
-            "  amqp-consume%s -q hello -c 1 cat\n  millrace bench amqp%s\n",
-            s->amqp_port, amqp, offset);
-    if (s->kafka_port)
-        printf("  echo 'Hello World!' | kcat -b localhost:%u -P -t greetings\n"
-               "  kcat -b localhost:%u -C -t greetings -o beginning -e\n",
-               s->kafka_port, s->kafka_port);
-    printf("\nCtrl-C stops it.\n\n");
-    fflush(stdout);
 }
 
 /* ---- end ---- */
@@ -975,6 +832,7 @@ static void tear_down(struct serve *s)
             loop_free(&s->loops[i].loop);
             hub_free(&s->loops[i].hub);
         }
+        protocols_free(&s->protocols);
         broker_free(&s->broker);
         pager_close(&s->pager);
         stream_pager_close(&s->stream_pager);
@@ -999,7 +857,8 @@ int serve_run(const struct config *config)
     mono_t began = s->os->now_mono(s->os);
     if (boot(s) == 0) {
         log_event(&s->log, LOG_ready, log_num("us", (s->os->now_mono(s->os) - began) / 1000));
-        print_banner(s);
+        if (!s->log.json)
+            protocols_banner(s->protocols, stdout);
         loop_run(s->loops[0].loop);
     } else {
         log_event(&s->log, LOG_start_failed, log_str("reason", s->why));

@@ -96,6 +96,14 @@ static void engine_settled(struct conn *conn)
         timer_lower(conn, conn->engine->next_tick);
 }
 
+static void engine_adopt(struct conn *conn, struct engine *engine)
+{
+    conn->engine = engine;
+    engine->conn = conn;
+    engine->dirty = &conn->loop->dirty;
+    engine->now = conn->loop->now;
+}
+
 struct conn *conn_open(struct loop *loop, int fd, const struct os_peer *peer, const struct engine_factory *factory)
 {
     loop->now = loop->options.os->now_mono(loop->options.os); /* accepting comes before the tick takes the time */
@@ -119,11 +127,9 @@ struct conn *conn_open(struct loop *loop, int fd, const struct os_peer *peer, co
     list_insert(&loop->conns, &conn->link);
     atomic_fetch_add_explicit(&loop->conn_count, 1, memory_order_relaxed);
     loop->totals.accepted++;
-    engine->conn = conn;
-    engine->dirty = &loop->dirty;
-    engine->now = loop->now;
     snprintf(engine->peer, sizeof engine->peer, "%s", peer->text);
     engine->peer_loopback = peer->loopback;
+    engine_adopt(conn, engine);
     if (os_poll_add(&loop->poll, fd, OS_POLL_READ | OS_POLL_WRITE | OS_POLL_HANGUP | OS_POLL_EDGE, &conn->target) < 0) {
         conn_close(conn);
         return conn;
@@ -148,6 +154,7 @@ static void engine_release(struct conn *conn)
     struct engine *engine = conn->engine;
     if (!engine)
         return;
+    CHECK(!engine->successor); /* feed sets it, and then it is taken at once */
     conn->engine = NULL;
     if (engine->in_dirty) {
         list_remove(&engine->dirty_link);
@@ -275,12 +282,36 @@ static size_t in_max(const struct conn *conn)
     return conn->engine->in_max;
 }
 
+/* The connection is the successor's from now on; what was said before leaves first. */
+static void engine_switch(struct conn *conn)
+{
+    struct engine *before = conn->engine, *after = before->successor;
+    before->successor = NULL;
+    outq_move(&before->out, &after->out);
+    snprintf(after->peer, sizeof after->peer, "%s", before->peer);
+    after->peer_loopback = before->peer_loopback;
+    after->tls = before->tls;
+    after->certified = before->certified;
+    engine_release(conn);
+    engine_adopt(conn, after);
+    after->next_tick = after->ops->tick(after, conn->loop->now);
+    engine_dirty(after);
+}
+
 static size_t feed(struct conn *conn, const uint8_t *bytes, size_t len)
 {
-    struct engine *engine = conn->engine;
-    engine->now = conn->loop->now;
-    size_t used = engine->ops->feed(engine, slice_of(bytes, len));
-    CHECK(used <= len);
+    size_t used = 0;
+    bool again;
+    do {
+        struct engine *engine = conn->engine;
+        engine->now = conn->loop->now;
+        size_t n = engine->ops->feed(engine, slice_of(bytes + used, len - used));
+        CHECK(n <= len - used);
+        used += n;
+        again = engine->successor;
+        if (again)
+            engine_switch(conn);
+    } while (again && used < len && may_feed(conn));
     return used;
 }
 

@@ -3,6 +3,10 @@
  * Life cycle: a listener's factory makes the engine when a connection is accepted (or a test makes one) → feed / tick /
  * drained … → closed (the transport is gone). After closed the connection forgets the engine; the engine frees itself as
  * soon as the core has let go of its session. Everything on the loop's thread.
+ *
+ * Handing over: an engine that has seen that another protocol is spoken (sniff.h, an HTTP upgrade) makes the other engine
+ * by its factory and sets `successor` in feed. When feed returns the connection is the successor's: with what is in the old
+ * one's outq (it leaves first) and the bytes that feed has not consumed; the old engine is told `closed`.
  */
 #ifndef MILLRACE_NET_ENGINE_H
 #define MILLRACE_NET_ENGINE_H
@@ -44,6 +48,11 @@ struct engine {
     mono_t now;         /* time of the current tick, set by the loop before every call */
     char peer[64];      /* printable address of the peer, for logs and listings */
     bool peer_loopback;
+    bool tls;       /* nobody between can read it; set before the first feed */
+    bool begin_tls; /* set by feed: what it has left is the beginning of TLS, and what is in that is to be fed */
+    const char
+        *certified; /* who a verified client certificate says the peer is; NULL: nobody. Set before the first feed */
+    struct engine *successor; /* set by feed: takes the connection over */
 };
 
 /* Puts the engine on its loop's dirty list: it has output, changed paused or want_close, or can be fed again. */

@@ -211,3 +211,17 @@ void outq_consume(struct outq *q, size_t n)
         piece_free(piece);
     }
 }
+
+void outq_move(struct outq *from, struct outq *to)
+{
+    while (!list_empty(&from->pieces)) {
+        struct list *node = from->pieces.prev;
+        list_remove(node);
+        list_insert(to->pieces.next, node);
+    }
+    to->len += from->len;
+    to->files += from->files;
+    to->failed |= from->failed;
+    from->len = 0;
+    from->files = 0;
+}

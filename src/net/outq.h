@@ -47,5 +47,7 @@ bool outq_peek_file(const struct outq *q, struct file_piece *ret);
 bool outq_has_orphan(const struct outq *q);
 /* The first n bytes have left. */
 void outq_consume(struct outq *q, size_t n);
+/* What is in `from` leaves before what is in `to`; from is empty then. */
+void outq_move(struct outq *from, struct outq *to);
 
 #endif

@@ -1,0 +1,286 @@
+/* The protocols that clients speak, see protocols.h. Main thread.
+ *
+ * Every port has its usual protocol, and by listen.any_protocol takes all others too (net/sniff). A protocol whose addresses
+ * are all empty is spoken nowhere, not even on another's port: its row then has no factory. */
+#include "main/protocols.h"
+
+#include "base/check.h"
+#include "base/mem.h"
+#include "fmt/base64.h"
+#include "net/listener.h"
+#include "net/sniff.h"
+#include "proto/amqp091/engine.h"
+#include "proto/kafka/engine.h"
+
+#include <errno.h>
+#include <stdarg.h>
+
+#define LISTENERS_MAX 64
+#define ASSEMBLY_MORE (16u << 20) /* beside the largest message, for those of other channels */
+
+enum { PROTOCOL_AMQP091, PROTOCOL_KAFKA, PROTOCOL_MQTT, PROTOCOL_STOMP, PROTOCOL_HTTP, PROTOCOL_COUNT };
+
+struct protocols {
+    struct protocols_options options;
+    struct amqp091_options amqp;
+    struct kafka_options kafka;
+    char kafka_host[256], cluster_id[32];
+    struct engine_factory factories[PROTOCOL_COUNT];
+    struct sniff_row rows[PROTOCOL_COUNT + 1]; /* and TLS */
+    struct sniff_port ports[PROTOCOL_COUNT];
+    struct engine_factory sniffers[PROTOCOL_COUNT];
+    uint16_t port[PROTOCOL_COUNT]; /* of the first address; 0: it listens nowhere */
+    struct listener *listeners[LISTENERS_MAX];
+    unsigned listener_count;
+    char *why;
+    size_t why_len;
+};
+
+__attribute__((format(printf, 3, 4))) static enum exit_code fail(struct protocols *p, enum exit_code code,
+                                                                 const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    vsnprintf(p->why, p->why_len, format, args);
+    va_end(args);
+    return code;
+}
+
+/* ---- AMQP 0-9-1 ---- */
+
+static struct engine *make_amqp(void *loop_owner, void *arg, const struct os_peer *peer, mono_t now)
+{
+    return amqp091_new(arg, loop_owner, peer->text, peer->loopback, now);
+}
+
+static enum exit_code set_amqp(struct protocols *p, struct engine_factory *ret)
+{
+    const struct config *c = p->options.config;
+    p->amqp = amqp091_options_default();
+    p->amqp.version = c->compat_version;
+    p->amqp.message_bytes_max = c->message_bytes_max;
+    if (p->amqp.assembly_bytes_max < c->message_bytes_max + ASSEMBLY_MORE)
+        p->amqp.assembly_bytes_max = c->message_bytes_max + ASSEMBLY_MORE;
+    p->amqp.frame_max = (uint32_t)c->frame_max;
+    p->amqp.channel_max = (uint16_t)c->channel_max;
+    p->amqp.heartbeat_s = (uint16_t)c->heartbeat_s;
+    p->amqp.handshake_ms = (uint32_t)c->handshake_timeout_ms;
+    *ret = (struct engine_factory){.make = make_amqp, .arg = &p->amqp};
+    return END_OK;
+}
+
+static void lines_amqp(const struct protocols *p, FILE *to)
+{
+    char port[32] = "", offset[32] = "";
+    unsigned number = p->port[PROTOCOL_AMQP091];
+    if (number != 5672)
+        snprintf(port, sizeof port, " --port=%u", number);
+    if (p->options.config->port_offset)
+        snprintf(offset, sizeof offset, " --port-offset %u", (unsigned)p->options.config->port_offset);
+    fprintf(to,
+            "  /usr/bin/python3 -c \"import pika; c = pika.BlockingConnection(pika.ConnectionParameters('localhost', "
+            "%u)).channel(); c.queue_declare('hello'); c.basic_publish('', 'hello', 'Hello World!')\"\n"
+            "  amqp-consume%s -q hello -c 1 cat\n  millrace bench amqp%s\n",
+            number, port, offset);
+}
+
+/* ---- Kafka ---- */
+
+static struct engine *make_kafka(void *loop_owner, void *arg, const struct os_peer *peer, mono_t now)
+{
+    struct kafka_peer from = {
+        .address = peer->text, .local_host = peer->local, .local_port = peer->local_port, .loopback = peer->loopback};
+    return kafka_new(arg, loop_owner, &from, now);
+}
+
+static wall_t wall_of(void *os)
+{
+    return ((struct os *)os)->now_wall(os);
+}
+
+static enum exit_code set_kafka(struct protocols *p, struct engine_factory *ret)
+{
+    const struct config *c = p->options.config;
+    const char *rest = c->kafka_advertised;
+    p->kafka = kafka_options_default();
+    p->kafka.uuid = p->options.uuid;
+    base64_url_encode(slice_of(p->kafka.uuid, 16), p->cluster_id);
+    p->kafka.cluster_id = p->cluster_id;
+    if (config_address_next(&rest, p->kafka_host, sizeof p->kafka_host, &p->kafka.advertised_port))
+        p->kafka.advertised_host = p->kafka_host;
+    p->kafka.node_id = (int32_t)c->kafka_node_id;
+    p->kafka.log_dir = c->data;
+    p->kafka.vhost = c->kafka_vhost;
+    p->kafka.anonymous = c->kafka_anonymous;
+    p->kafka.request_bytes_max = (uint32_t)c->kafka_request_bytes_max;
+    p->kafka.batch_bytes_max = (uint32_t)c->kafka_batch_bytes_max;
+    p->kafka.handshake_ms = (uint32_t)c->handshake_timeout_ms;
+    p->kafka.idle_ms = (uint32_t)c->kafka_idle_ms;
+    p->kafka.partitions = (uint32_t)c->kafka_partitions;
+    p->kafka.auto_create = c->kafka_auto_create;
+    p->kafka.share_groups = c->kafka_share_groups;
+    p->kafka.wall = wall_of;
+    p->kafka.wall_arg = p->options.os;
+    p->kafka.reauth_ms = (uint32_t)c->kafka_reauth_ms;
+    *ret = (struct engine_factory){.make = make_kafka, .arg = &p->kafka};
+    if (!kafka_mechanisms_parse(c->kafka_sasl, &p->kafka.sasl_mechanisms))
+        return fail(p, END_CONFIG, "kafka.sasl_mechanisms: %s is not a list of PLAIN, SCRAM-SHA-256 and SCRAM-SHA-512",
+                    c->kafka_sasl);
+    return END_OK;
+}
+
+static void lines_kafka(const struct protocols *p, FILE *to)
+{
+    unsigned number = p->port[PROTOCOL_KAFKA];
+    fprintf(to,
+            "  echo 'Hello World!' | kcat -b localhost:%u -P -t greetings\n"
+            "  kcat -b localhost:%u -C -t greetings -o beginning -e\n",
+            number, number);
+}
+
+/* ---- the table ---- */
+
+#define ADDRESSES(field) offsetof(struct config, field)
+#define NOWHERE SIZE_MAX
+
+static const struct protocol {
+    const char *name, *said; /* in logs, and to people */
+    const char *setting;     /* its addresses … */
+    size_t addresses;        /* … in struct config; NOWHERE: it cannot be set */
+    enum sniff_verdict (*match)(struct slice first);
+    enum exit_code (*set)(struct protocols *p, struct engine_factory *ret); /* NULL: it is not spoken yet */
+    void (*lines)(const struct protocols *p, FILE *to);                     /* to paste; may be NULL */
+} protocols[PROTOCOL_COUNT] = {
+    [PROTOCOL_AMQP091] = {"amqp091", "AMQP 0-9-1", "listen.amqp", ADDRESSES(listen_amqp), sniff_is_amqp, set_amqp,
+                          lines_amqp},
+    [PROTOCOL_KAFKA] = {"kafka", "Kafka", "listen.kafka", ADDRESSES(listen_kafka), sniff_is_kafka, set_kafka,
+                        lines_kafka},
+    [PROTOCOL_MQTT] = {"mqtt", "MQTT", NULL, NOWHERE, sniff_is_mqtt, NULL, NULL},
+    [PROTOCOL_STOMP] = {"stomp", "STOMP", NULL, NOWHERE, sniff_is_stomp, NULL, NULL},
+    [PROTOCOL_HTTP] = {"http", "HTTP", NULL, NOWHERE, sniff_is_http, NULL, NULL},
+};
+
+static const char *addresses_at(const struct protocols *p, size_t offset)
+{
+    return offset == NOWHERE ? "" : *(char *const *)(const void *)((const char *)p->options.config + offset);
+}
+
+static bool is_spoken(const struct protocols *p, unsigned i)
+{
+    const char *rest = addresses_at(p, protocols[i].addresses);
+    char host[256];
+    uint16_t port;
+    return protocols[i].set && config_address_next(&rest, host, sizeof host, &port);
+}
+
+static enum exit_code set_rows(struct protocols *p)
+{
+    enum exit_code code = END_OK;
+    p->rows[PROTOCOL_COUNT] = (struct sniff_row){.name = "TLS", .match = sniff_is_tls};
+    for (unsigned i = 0; i < PROTOCOL_COUNT && code == END_OK; i++) {
+        p->rows[i] = (struct sniff_row){.name = protocols[i].said, .match = protocols[i].match};
+        if (!is_spoken(p, i))
+            continue;
+        code = protocols[i].set(p, &p->factories[i]);
+        p->rows[i].factory = &p->factories[i];
+        p->ports[i].rows = p->rows;
+        p->ports[i].row_count = ARRAY_LEN(p->rows);
+        p->ports[i].usual = &p->factories[i];
+        p->ports[i].usual_only = !p->options.config->listen_any;
+        p->ports[i].wait_ms = (uint32_t)p->options.config->handshake_timeout_ms;
+        p->ports[i].log = p->options.log;
+        p->sniffers[i] = sniff_factory(&p->ports[i]);
+    }
+    return code;
+}
+
+/* ---- listening ---- */
+
+static enum exit_code listen_at(struct protocols *p, unsigned i, const char *host, unsigned port)
+{
+    const char *setting = protocols[i].setting;
+    struct listener_options options = {.loop = p->options.loops[0],
+                                       .loops = p->options.loops,
+                                       .loop_count = p->options.loop_count,
+                                       .conns_max = p->options.conns_max,
+                                       .factory = &p->sniffers[i]};
+    if (p->listener_count == LISTENERS_MAX || port > UINT16_MAX)
+        return fail(p, END_CONFIG, "%s: port %u is too large, or there are too many addresses", setting, port);
+    struct listener **listener = &p->listeners[p->listener_count];
+    int err = listener_open_tcp(&options, host, (uint16_t)port, listener);
+    if ((err == -EADDRNOTAVAIL || err == -EAFNOSUPPORT) && strcmp(host, "::1") == 0)
+        return END_OK; /* a machine without IPv6 */
+    if (err == -EADDRINUSE)
+        return fail(p, END_PORT,
+                    "port %u on %s is in use: stop what listens there, or use --port-offset, or --set %s=...", port,
+                    host, setting);
+    if (err < 0)
+        return fail(p, END_PORT, "%s port %u cannot be listened on: %s", host, port, strerror(-err));
+    log_event(p->options.log, LOG_listening, log_str("protocol", protocols[i].name), log_str("address", host),
+              log_num("port", listener_port(*listener)));
+    if (p->port[i] == 0)
+        p->port[i] = listener_port(*listener);
+    p->listener_count++;
+    return END_OK;
+}
+
+static enum exit_code listen_for(struct protocols *p, unsigned i)
+{
+    const char *rest = addresses_at(p, protocols[i].addresses);
+    char host[256];
+    uint16_t port;
+    enum exit_code code = END_OK;
+    while (code == END_OK && config_address_next(&rest, host, sizeof host, &port))
+        code = listen_at(p, i, host, port + (unsigned)(port ? p->options.config->port_offset : 0));
+    return code;
+}
+
+enum exit_code protocols_listen(const struct protocols_options *options, struct protocols **ret, char *why,
+                                size_t why_len)
+{
+    struct protocols *p = mem_zalloc(sizeof *p);
+    if (!p) {
+        snprintf(why, why_len, "out of memory");
+        return END_SYSTEM;
+    }
+    p->options = *options;
+    p->why = why;
+    p->why_len = why_len;
+    enum exit_code code = set_rows(p);
+    for (unsigned i = 0; i < PROTOCOL_COUNT && code == END_OK; i++)
+        if (p->rows[i].factory)
+            code = listen_for(p, i);
+    *ret = p; /* also when it has failed: connections that came meanwhile hold on to it until the loops are gone */
+    return code;
+}
+
+void protocols_close(struct protocols *p)
+{
+    for (unsigned i = 0; p && i < p->listener_count; i++)
+        listener_close(&p->listeners[i]);
+}
+
+void protocols_free(struct protocols **p)
+{
+    mem_free(*p);
+    *p = NULL;
+}
+
+void protocols_banner(const struct protocols *p, FILE *to)
+{
+    unsigned spoken = 0;
+    for (unsigned i = 0; p && i < PROTOCOL_COUNT; i++)
+        spoken += p->port[i] != 0;
+    if (!spoken)
+        return;
+    fprintf(to, "\nMillrace " MILLRACE_VERSION " is ready:");
+    for (unsigned i = 0; i < PROTOCOL_COUNT; i++)
+        if (p->port[i])
+            fprintf(to, " %s on port %u,", protocols[i].said, p->port[i]);
+    fprintf(to, " data in %s. Lines to try:\n\n", p->options.config->data);
+    for (unsigned i = 0; i < PROTOCOL_COUNT; i++)
+        if (p->port[i] && protocols[i].lines)
+            protocols[i].lines(p, to);
+    fprintf(to, "\nCtrl-C stops it.\n\n");
+    fflush(to);
+}
