@@ -75,6 +75,10 @@ static bool command_has_ask(enum command_type type)
     case CMD_SCRAM:
     case CMD_SHARE_BEAT:
     case CMD_SHARE_ACK:
+    case CMD_MQTT_ATTACH:
+    case CMD_MQTT_SUBSCRIBE:
+    case CMD_MQTT_UNSUBSCRIBE:
+    case CMD_MQTT_RETAINED:
     case CMD_ADMIN: return true;
     default: return false;
     }

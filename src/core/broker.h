@@ -19,6 +19,7 @@
 #include "base/types.h"
 #include "core/fetch.h"
 #include "core/message.h"
+#include "core/mqtt.h"
 #include "core/page.h"
 #include "core/stream_admin.h"
 #include "core/stream_job.h"
@@ -64,6 +65,12 @@ enum ask_flag {
     ASK_STRICT = 1 << 28,         /* of a share group: not one record more than that */
     ASK_NEED_MEMBER_ID = 1 << 22, /* GROUP_JOIN: who has no member id is given one and comes again */
     ASK_CAN_SKIP = 1 << 23,       /* GROUP_JOIN: knows that a leader need not always assign */
+    ASK_RETAIN = 1 << 22,         /* PUBLISH; this and those below: core/mqtt.h */
+    ASK_ONCE = 1 << 23,           /* PUBLISH */
+    ASK_SOFT = 1 << 24,           /* PUBLISH */
+    ASK_RELEASING = 1 << 22,      /* ACK */
+    ASK_CLEAN = 1 << 22,          /* MQTT_ATTACH */
+    ASK_KEEP_WILL = 1 << 22,      /* MQTT_DETACH */
 };
 
 /* Operands of a cold command: one block made by ask_new, freed by the core. Slices point into the block. */
@@ -114,10 +121,11 @@ enum effect_type {
                            ignores it until CHANNEL_CLOSE or SESSION_CLOSE. channel 0 with a soft code: login refused etc. */
     EFF_CONFIRM, /* publishes up to `number` of the channel are taken care of once lsn is durable; bytes: their size.
                            flags EFFECT_SILENT: the channel is not in confirm mode, only the bytes count */
-    EFF_NACK,    /* the one publish `number` was refused (overflow=reject-publish); bytes as above */
+    EFF_NACK,    /* the one publish `number` was refused (overflow=reject-publish); bytes as above. flags: enum nack_why (core/mqtt.h) */
     EFF_RETURN,  /* msg, answer: code and text; before the confirm of the same publish */
     EFF_DELIVER, /* msg, number delivery tag (dense per channel from 1), consumer, flags EFFECT_REDELIVERED. EFFECT_STREAM:
-                    the record of a stream at offset `count`; origin: its partition + 1 when there are several, else 0 */
+                    the record of a stream at offset `count`; origin: its partition + 1 when there are several, else 0.
+                    To an MQTT client as core/mqtt.h says */
     EFF_GET_OK, /* msg, number delivery tag, count messages left, flags EFFECT_REDELIVERED */
     EFF_GET_EMPTY,
     EFF_PRODUCED, /* flags: enum produce_result; channel: partition; number: base offset, count: where the partition begins */
@@ -133,9 +141,17 @@ enum effect_type {
     EFF_ROW,            /* admin listings: answer.fields */
     EFF_PAGE,           /* to the store's port: job, which passes to the store */
     EFF_STREAM,         /* to the streams' port: stream_job, which passes to the stream store */
+    EFF_RETAINED,       /* msg, consumer, origin: a retained value, see core/mqtt.h */
+    EFF_FANOUT,         /* to the loop: msg, audience (a reference passes), number: see core/mqtt.h */
 };
 
-enum effect_flag { EFFECT_REDELIVERED = 1, EFFECT_SILENT = 2, EFFECT_NO_ACK = 4, EFFECT_STREAM = 8 };
+enum effect_flag {
+    EFFECT_REDELIVERED = 1,
+    EFFECT_SILENT = 2,
+    EFFECT_NO_ACK = 4,
+    EFFECT_STREAM = 8,
+    EFFECT_UNROUTED = 16 /* CONFIRM, of sessions with an MQTT client: nobody was there for any of them */
+};
 
 /* What a cold effect says: one block, freed by the receiver with mem_free. Slices point into the block. */
 struct answer {
@@ -163,6 +179,7 @@ struct effect {
         struct page_job *job;          /* EFF_PAGE */
         struct stream_job *stream_job; /* EFF_STREAM */
         struct fetch *fetch;           /* EFF_FETCHED */
+        struct audience_part *audience; /* EFF_FANOUT */
     };
     struct msg *msg;
 };

@@ -34,6 +34,8 @@ void effect_drop(struct broker *b, struct effect *e)
         stream_job_free(&b->heap, &e->stream_job);
     else if (e->type == EFF_FETCHED)
         fetch_free(&e->fetch);
+    else if (e->type == EFF_FANOUT)
+        audience_unref(e->audience);
     else if (e->type != EFF_DELIVER && e->type != EFF_CONFIRM && e->type != EFF_NACK && e->type != EFF_GET_OK &&
              e->type != EFF_PRODUCED)
         mem_free(e->answer);

@@ -13,6 +13,7 @@
 #include "base/mem.h"
 
 #define SESSIONS_FIRST 64u
+#define FORMS_BYTES (64u * 1024) /* what is encoded once for a fan-out: heads, and small messages whole */
 #define ROOM_AGAIN 64u /* slots that must be free before those who wait are called: no fighting over single slots */
 
 struct hub {
@@ -24,6 +25,8 @@ struct hub {
     lsn_t durable;
     struct list held;    /* sessions with something to release */
     struct list waiting; /* sessions that were refused a command slot */
+    uint8_t *forms;      /* of the fan-out that is going on; made with the first */
+    size_t forms_used;
 };
 
 struct hub *hub_new(struct port *port, struct slab_heap *heap, uint32_t sessions_max)
@@ -44,6 +47,7 @@ void hub_free(struct hub **hub)
     if (!*hub)
         return;
     CHECK((*hub)->count == 0);
+    mem_free_as(MEM_CONNECTIONS, (*hub)->forms);
     mem_free((*hub)->sessions);
     mem_free((*hub)->free_numbers);
     mem_free(*hub);
@@ -180,6 +184,11 @@ void hub_drop(struct hub *hub, struct effect *effect)
         fetch_free(&effect->fetch);
         return;
     }
+    if (effect->type == EFF_FANOUT) {
+        audience_unref(effect->audience);
+        effect->audience = NULL;
+        return;
+    }
     mem_free(effect->answer);
     effect->answer = NULL;
 }
@@ -197,8 +206,54 @@ static void release_held(struct hub *hub, mono_t now)
     }
 }
 
+const struct fanout_form *fanout_find(const struct fanout *fanout, uint32_t key)
+{
+    for (uint32_t i = 0; i < fanout->count; i++)
+        if (fanout->forms[i].key == key)
+            return &fanout->forms[i];
+    return NULL;
+}
+
+uint8_t *fanout_make(struct fanout *fanout, uint32_t key, size_t len)
+{
+    struct hub *hub = fanout->hub;
+    if (fanout->count == ARRAY_LEN(fanout->forms) || len > FORMS_BYTES)
+        return NULL;
+    if (!hub->forms && !(hub->forms = mem_alloc_as(MEM_CONNECTIONS, FORMS_BYTES)))
+        return NULL;
+    if (len > FORMS_BYTES - hub->forms_used)
+        return NULL;
+    uint8_t *bytes = hub->forms + hub->forms_used;
+    hub->forms_used += len;
+    fanout->forms[fanout->count++] = (struct fanout_form){.key = key, .len = (uint32_t)len, .bytes = bytes};
+    return bytes;
+}
+
+/* To every session that was subscribed when the message came; each is there still, as with any effect. */
+static void fan_out(struct hub *hub, struct effect *effect, mono_t now)
+{
+    const struct audience_part *part = effect->audience;
+    struct fanout fanout = {.msg = effect->msg, .hub = hub, .any_from = effect->number > 0};
+    fanout.from = effect->number ? (uint32_t)effect->number - 1 : 0;
+    hub->forms_used = 0;
+    for (uint32_t i = 0; i < part->count; i++) {
+        const struct audience_member *member = &part->members[i];
+        struct session *session = member->session < hub->capacity ? hub->sessions[member->session] : NULL;
+        CHECK(session && session->on_fanout);
+        if (session->gone)
+            continue;
+        session->engine.now = now;
+        session->on_fanout(session, &fanout, member->handle);
+    }
+    hub_drop(hub, effect);
+}
+
 static void give_effect(struct hub *hub, struct effect *effect, mono_t now)
 {
+    if (effect->type == EFF_FANOUT) {
+        fan_out(hub, effect, now);
+        return;
+    }
     struct session *session = effect->session < hub->capacity ? hub->sessions[effect->session] : NULL;
     CHECK(session); /* numbers are not reused before SESSION_CLOSED, and a session lives until then */
     session->engine.now = now;

@@ -12,6 +12,24 @@
 #include "core/broker.h"
 #include "net/engine.h"
 
+/* One message on its way to many sessions of the loop (EFF_FANOUT). What one of them has encoded the next ones find: each form is made once, under a
+ * key that the engines agree on (protocol, version, flags …). */
+struct fanout {
+    struct msg *msg; /* a loan */
+    bool any_from;   /* a session of this loop published it: */
+    uint32_t from;   /* its number */
+    struct hub *hub;
+    struct fanout_form {
+        uint32_t key, len;
+        uint8_t *bytes;
+    } forms[8];
+    uint32_t count;
+};
+/* The form of that key; NULL: nobody has made it. */
+const struct fanout_form *fanout_find(const struct fanout *fanout, uint32_t key);
+/* Room for a form, to be filled; it is there until the last session has had its turn. NULL: no memory, or too many forms: do without. */
+uint8_t *fanout_make(struct fanout *fanout, uint32_t key, size_t len);
+
 /* An engine that has a session in the core; embedded first in the protocol's own struct (struct engine first inside). */
 struct session {
     struct engine engine;
@@ -26,6 +44,8 @@ struct session {
     struct list held_link;
     struct list wait_link;
     void (*on_effect)(struct session *session, struct effect *effect); /* takes over msg and answer */
+    /* A message for the subscription of that handle (core/mqtt.h); of engines that subscribe, else NULL. */
+    void (*on_fanout)(struct session *session, struct fanout *fanout, uint32_t handle);
     /* Once a turn while something is held, after the turn's effects: releases what `durable` allows. True while something
      * is still held. */
     bool (*on_durable)(struct session *session, lsn_t durable);
