@@ -121,8 +121,8 @@ enum effect_type {
                            ignores it until CHANNEL_CLOSE or SESSION_CLOSE. channel 0 with a soft code: login refused etc. */
     EFF_CONFIRM, /* publishes up to `number` of the channel are taken care of once lsn is durable; bytes: their size.
                            flags EFFECT_SILENT: the channel is not in confirm mode, only the bytes count */
-    EFF_NACK,    /* the one publish `number` was refused (overflow=reject-publish); bytes as above. flags: enum nack_why (core/mqtt.h) */
-    EFF_RETURN,  /* msg, answer: code and text; before the confirm of the same publish */
+    EFF_NACK, /* the one publish `number` was refused (overflow=reject-publish); bytes as above. flags: enum nack_why (core/mqtt.h) */
+    EFF_RETURN, /* msg, answer: code and text; before the confirm of the same publish */
     EFF_DELIVER, /* msg, number delivery tag (dense per channel from 1), consumer, flags EFFECT_REDELIVERED. EFFECT_STREAM:
                     the record of a stream at offset `count`; origin: its partition + 1 when there are several, else 0.
                     To an MQTT client as core/mqtt.h says */
@@ -176,9 +176,9 @@ struct effect {
         uint64_t bytes; /* EFF_CONFIRM, EFF_NACK */
         uint64_t count; /* EFF_GET_OK, EFF_PRODUCED; EFF_DELIVER of a stream */
         struct answer *answer;
-        struct page_job *job;          /* EFF_PAGE */
-        struct stream_job *stream_job; /* EFF_STREAM */
-        struct fetch *fetch;           /* EFF_FETCHED */
+        struct page_job *job;           /* EFF_PAGE */
+        struct stream_job *stream_job;  /* EFF_STREAM */
+        struct fetch *fetch;            /* EFF_FETCHED */
         struct audience_part *audience; /* EFF_FANOUT */
     };
     struct msg *msg;

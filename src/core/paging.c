@@ -36,7 +36,8 @@
 #define READ_AHEAD 4u     /* of one lane */
 #define THIN_BYTES 512u   /* of memory: a smaller page is not worth its struct */
 #define PAUSE_NS NS_PER_S
-#define OVERLOAD 4u /* times paging_bytes */
+#define LOAD_AHEAD 8u /* messages */
+#define OVERLOAD 4u   /* times paging_bytes */
 
 size_t paging_page_bytes(const struct broker *b)
 {
@@ -708,6 +709,8 @@ static void load(struct broker *b, struct queue *q, struct lane *lane, struct pa
     uint32_t loaded = 0;
     for (uint32_t i = 0; i < job->count; i++) {
         struct page_item *item = &job->items[i];
+        if (i + LOAD_AHEAD < job->count)
+            __builtin_prefetch(job->items[i + LOAD_AHEAD].msg); /* another thread has written it */
         if (page_is_hole(page, item->position))
             continue;
         struct entry *e = entry_of_item(b, q, page, item);

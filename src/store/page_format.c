@@ -238,7 +238,7 @@ enum layout_verdict page_head_get(const uint8_t *bytes, uint32_t seed, struct pa
 
 /* What a body says of a message. */
 struct item_head {
-    struct page_item item; /* without its message */
+    uint64_t position;
     struct slice exchange, key, props, body;
     uint64_t deadline;  /* as written */
     struct msg lengths; /* and flags; last, for clang has its own mind about where such a struct may be */
@@ -259,8 +259,9 @@ static bool words_parse(struct reader *r, struct item_head *ret)
     return reader_ok(r) && expiration <= (uint64_t)INT64_MAX + 1 && props_len <= UINT32_MAX;
 }
 
-/* *at: the message before, or zero; then this one. False: these are no such bytes. */
-static bool item_parse(struct reader *r, uint8_t form, bool first, struct item_head *at)
+/* *at: the message before, or zero; then this one, and *ret without its message. False: these are no such bytes. (*ret is where it stays:
+ * a copy of what was just written in other widths has to wait for every store before it, among them those of a cold body.) */
+static bool item_parse(struct reader *r, uint8_t form, bool first, struct item_head *at, struct page_item *ret)
 {
     uint8_t out = form == PAGE_FULL ? 0 : reader_u8(r);
     bool words_there = !(out & OUT_WORDS), distance_there = !(out & OUT_DISTANCE);
@@ -280,15 +281,16 @@ static bool item_parse(struct reader *r, uint8_t form, bool first, struct item_h
     }
     at->body = reader_take(r, body_len);
     at->lengths.body_len = (uint32_t)body_len;
-    uint64_t before = at->item.position;
+    uint64_t before = at->position;
     bool ascends = first ? distance == 0 : distance > 0 && distance <= UINT64_MAX - before;
     if (!reader_ok(r) || out & ~OUT_ALL || !ascends || deadline > INT64_MAX || returns >> 1 > UINT32_MAX)
         return false;
     at->deadline = deadline;
-    at->item = (struct page_item){.position = before + distance,
-                                  .deadline = deadline ? (wall_t)(deadline - 1) : WALL_NEVER,
-                                  .returns = (uint32_t)(returns >> 1),
-                                  .redelivered = returns & 1};
+    at->position = before + distance;
+    *ret = (struct page_item){.position = at->position,
+                              .deadline = deadline ? (wall_t)(deadline - 1) : WALL_NEVER,
+                              .returns = (uint32_t)(returns >> 1),
+                              .redelivered = returns & 1};
     return true;
 }
 
@@ -310,11 +312,10 @@ static const char *items_read(struct slice bytes, const struct page_head *head, 
                               struct page_item *items, bool *ret_no_memory)
 {
     struct reader r = reader_of(bytes);
-    struct item_head at = {.item.position = head->first};
+    struct item_head at = {.position = head->first};
     for (uint32_t i = 0; i < head->count; i++) {
-        if (!item_parse(&r, head->form, i == 0, &at))
+        if (!item_parse(&r, head->form, i == 0, &at, &items[i]))
             return "a message in it has no valid form";
-        items[i] = at.item;
         items[i].msg = item_message(&at, mine);
         if (!items[i].msg) {
             *ret_no_memory = true;
@@ -323,7 +324,7 @@ static const char *items_read(struct slice bytes, const struct page_head *head, 
     }
     if (!reader_done(&r))
         return "there are bytes behind its messages";
-    return at.item.position == head->last ? NULL : "it does not end at the position that its header says";
+    return at.position == head->last ? NULL : "it does not end at the position that its header says";
 }
 
 /* Is this the page that was asked for? first, last: 0 when not known. */
@@ -391,15 +392,16 @@ int page_decode_one(uint8_t **block, size_t len, uint32_t seed, struct page_job 
         return -EILSEQ;
     struct reader r = reader_of(slice_of(*block + PAGE_HEADER, head.body_len));
     *ret_what = "the message in it has no valid form";
-    one.item.position = head.first;
-    if (!item_parse(&r, head.form, true, &one) || !reader_done(&r) || head.last != head.first)
+    one.position = head.first;
+    struct page_item item;
+    if (!item_parse(&r, head.form, true, &one, &item) || !reader_done(&r) || head.last != head.first)
         return -EILSEQ;
     *ret_what = "no memory";
     struct msg *msg = msg_adopt(MEM_STORE, *block, len - message_bytes(&one.lengths), &one.lengths);
     if (!msg)
         return -ENOMEM;
     *block = NULL;
-    job->items[0] = one.item;
+    job->items[0] = item;
     job->items[0].msg = msg;
     return 0;
 }
