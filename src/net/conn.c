@@ -10,6 +10,11 @@
  * An engine that leaves more than in_max unread is waiting for something (the core's ring): it is not read until it
  * says so by engine_dirty.
  *
+ * TLS (tls.h) lies between the socket and all that: what is read is decrypted into the same scratch buffer, what leaves is
+ * put together to whole records, pieces of files too, and sealed into a buffer of the loop. A connection's TLS begins with
+ * it (engine_factory.tls), or when its engine says that what came is TLS (engine->begin_tls). Shaking hands costs more than
+ * its bytes tell, so it is charged to the tick's budget like a full read.
+ *
  * Closing: once want_close is set and everything is written the engine is told at once; the socket lingers, sending
  * FIN first and discarding what still comes, because closing with unread bytes would reset the connection and could
  * destroy the last words (close-ok) on their way. Hang-up while paused: what the socket still holds is read when the
@@ -19,6 +24,7 @@
 #include "base/check.h"
 #include "base/mem.h"
 #include "net/net_int.h"
+#include "net/tls.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -30,11 +36,14 @@
 #define FLUSH_BYTES (2u << 20)       /* of one connection in a row, as far as there is more in its queue */
 #define SEND_FILE_MAX (512u * 1024)  /* at once: the rest of a piece has its turn */
 #define READ_SMALL (16u * 1024)      /* gulp while the engine's frames are small: before login */
+#define HANDSHAKE_COST READ_CONN_MAX /* of a step of TLS's handshake, in bytes read */
+#define COMPLAIN_EVERY_NS (1 * NS_PER_S)
 
 struct conn {
     struct os_poll_target target; /* first */
     struct loop *loop;
     struct engine *engine; /* NULL: lingering or dead */
+    struct tls *tls;       /* NULL: none */
     struct list link;      /* in loop->conns or loop->dead */
     struct list ready_link;
     struct timer timer; /* the engine's tick, the grace after a hang-up, or the end of lingering */
@@ -68,7 +77,7 @@ struct engine *conn_engine(struct conn *conn)
 
 size_t conn_memory(const struct conn *conn)
 {
-    return sizeof *conn + conn->in_cap;
+    return sizeof *conn + conn->in_cap + (conn->tls ? tls_memory(conn->tls) : 0);
 }
 
 static void ready_add(struct conn *conn)
@@ -104,6 +113,69 @@ static void engine_adopt(struct conn *conn, struct engine *engine)
     engine->now = conn->loop->now;
 }
 
+/* ---- TLS ---- */
+
+static int64_t pipe_recv(void *arg, void *ret, size_t len)
+{
+    return os_recv(((struct conn *)arg)->fd, ret, len);
+}
+
+static int64_t pipe_send(void *arg, const void *bytes, size_t len)
+{
+    struct iovec piece = {.iov_base = (void *)(uintptr_t)bytes, .iov_len = len};
+    return os_send_pieces(((struct conn *)arg)->fd, &piece, 1, false);
+}
+
+/* From now on what comes is TLS; early is what has come. False: no memory. */
+static bool tls_begin(struct conn *conn, struct slice early)
+{
+    struct loop *loop = conn->loop;
+    struct tls_pipe pipe = {.recv = pipe_recv, .send = pipe_send, .arg = conn};
+    CHECK(!conn->tls && loop->options.tls);
+    if (!loop->tls_buffers)
+        loop->tls_buffers = tls_buffers_new();
+    conn->tls = loop->tls_buffers ? tls_new(loop->options.tls, loop->tls_buffers, &pipe, early) : NULL;
+    if (!conn->tls)
+        return false;
+    conn->engine->tls = true;
+    conn->readable = true; /* what is in early */
+    cut_in(conn, tls_handshake_ms(conn->tls) * NS_PER_MS);
+    return true;
+}
+
+/* After every call into it: an edge has to come before more is written. */
+static void tls_look(struct conn *conn)
+{
+    if (tls_owes(conn->tls))
+        conn->writable = false;
+}
+
+/* Hands are shaken: now the engine may hear of the peer. */
+static void tls_came_up(struct conn *conn)
+{
+    conn->engine->certified = tls_user(conn->tls);
+    conn->cut_at = MONO_NEVER;
+    if (conn->hung_up)
+        cut_in(conn, HANGUP_GRACE_NS);
+    if (tls_user(conn->tls))
+        log_event(conn->loop->options.log, LOG_tls_user, log_str("peer", conn->engine->peer),
+                  log_str("user", tls_user(conn->tls)));
+    if (*tls_failure(conn->tls))
+        log_event(conn->loop->options.log, LOG_tls_nobody, log_str("peer", conn->engine->peer),
+                  log_str("reason", tls_failure(conn->tls)));
+}
+
+/* The peer hears why (an alert has left), and whoever looks after the broker, too. */
+static void tls_complain(struct conn *conn)
+{
+    struct loop *loop = conn->loop;
+    if (loop->tls_complained_at && loop->now - loop->tls_complained_at < COMPLAIN_EVERY_NS)
+        return;
+    loop->tls_complained_at = loop->now;
+    log_event(loop->options.log, LOG_tls_failed, log_str("peer", conn->engine->peer),
+              log_str("reason", tls_failure(conn->tls)), log_str("advice", tls_advice(conn->tls)));
+}
+
 struct conn *conn_open(struct loop *loop, int fd, const struct os_peer *peer, const struct engine_factory *factory)
 {
     loop->now = loop->options.os->now_mono(loop->options.os); /* accepting comes before the tick takes the time */
@@ -130,7 +202,8 @@ struct conn *conn_open(struct loop *loop, int fd, const struct os_peer *peer, co
     snprintf(engine->peer, sizeof engine->peer, "%s", peer->text);
     engine->peer_loopback = peer->loopback;
     engine_adopt(conn, engine);
-    if (os_poll_add(&loop->poll, fd, OS_POLL_READ | OS_POLL_WRITE | OS_POLL_HANGUP | OS_POLL_EDGE, &conn->target) < 0) {
+    if ((factory->tls && !tls_begin(conn, (struct slice){0})) ||
+        os_poll_add(&loop->poll, fd, OS_POLL_READ | OS_POLL_WRITE | OS_POLL_HANGUP | OS_POLL_EDGE, &conn->target) < 0) {
         conn_close(conn);
         return conn;
     }
@@ -177,6 +250,7 @@ void conn_close(struct conn *conn)
         list_remove(&conn->ready_link);
     os_socket_close(conn->fd); /* leaves epoll with it */
     in_release(conn);
+    tls_free(&conn->tls);
     list_remove(&conn->link);
     list_insert(&conn->loop->dead, &conn->link);
     atomic_fetch_sub_explicit(&conn->loop->conn_count, 1, memory_order_relaxed);
@@ -201,6 +275,9 @@ static void linger(struct conn *conn)
     engine_release(conn);
     in_release(conn);
     wheel_cancel(&conn->loop->wheel, &conn->timer);
+    if (conn->tls)
+        tls_bye(conn->tls);
+    tls_free(&conn->tls);
     os_shutdown_write(conn->fd);
     wheel_set(&conn->loop->wheel, &conn->timer, conn->loop->now + LINGER_NS);
     ready_add(conn);
@@ -308,6 +385,11 @@ static size_t feed(struct conn *conn, const uint8_t *bytes, size_t len)
         size_t n = engine->ops->feed(engine, slice_of(bytes + used, len - used));
         CHECK(n <= len - used);
         used += n;
+        if (engine->begin_tls) {
+            engine->begin_tls = false;
+            engine->out.failed |= !tls_begin(conn, slice_of(bytes + used, len - used));
+            return len;
+        }
         again = engine->successor;
         if (again)
             engine_switch(conn);
@@ -363,22 +445,41 @@ static size_t gulp_len(const struct conn *conn)
     return max >= READ_GULP ? READ_GULP : max > READ_SMALL ? max : READ_SMALL;
 }
 
-/* What recv said: true when bytes came. */
-static bool received(struct conn *conn, int64_t n, size_t asked)
+/* Bytes of the peer, decrypted; *ret_more: there may be more without another edge. */
+static int64_t receive(struct conn *conn, void *ret, size_t len, bool *ret_more)
 {
+    if (!conn->tls) {
+        int64_t n = os_recv(conn->fd, ret, len);
+        *ret_more = n == (int64_t)len || (n > 0 && conn->hung_up);
+        return n;
+    }
+    bool was_up = tls_is_up(conn->tls);
+    *ret_more = false;
+    int64_t n = tls_read(conn->tls, ret, len, ret_more);
+    *ret_more |= conn->hung_up; /* its end came with the last edge */
+    tls_look(conn);
+    if (!was_up && tls_is_up(conn->tls))
+        tls_came_up(conn);
+    return n;
+}
+
+/* What receive said: true when bytes came. */
+static bool received(struct conn *conn, int64_t n, bool more)
+{
+    conn->readable = more;
     if (n > 0) {
         conn->loop->totals.reads++;
         conn->loop->totals.bytes_in += (uint64_t)n;
         if (conn->hung_up)
             cut_in(conn, HANGUP_GRACE_NS);
-        else if ((size_t)n < asked)
-            conn->readable = false; /* drained: the next edge will say so */
         return true;
     }
-    if (n == -EAGAIN)
-        conn->readable = false;
-    else
+    if (n == -EPROTO && conn->tls) {
+        tls_complain(conn);
+        linger(conn); /* or the alert would be lost with the connection */
+    } else if (n != -EAGAIN) {
         conn_close(conn);
+    }
     return false;
 }
 
@@ -387,9 +488,10 @@ static size_t read_scratch(struct conn *conn)
 {
     uint8_t *scratch = conn->loop->scratch;
     size_t have = conn->in_len, asked = gulp_len(conn);
-    int64_t n = os_recv(conn->fd, scratch + have, asked);
-    if (!received(conn, n, asked))
-        return 0;
+    bool more;
+    int64_t n = receive(conn, scratch + have, asked, &more);
+    if (!received(conn, n, more))
+        return conn->engine && conn->readable ? asked : 0; /* much came that was nothing: that has its price */
     if (have)
         memcpy(scratch, conn->in + conn->in_at, have);
     size_t len = have + (size_t)n, used = feed(conn, scratch, len);
@@ -411,9 +513,10 @@ static size_t read_tail(struct conn *conn)
         return 0;
     }
     size_t asked = conn->in_cap - conn->in_len;
-    int64_t n = os_recv(conn->fd, conn->in + conn->in_len, asked);
-    if (!received(conn, n, asked))
-        return 0;
+    bool more;
+    int64_t n = receive(conn, conn->in + conn->in_len, asked, &more);
+    if (!received(conn, n, more))
+        return conn->engine && conn->readable ? asked : 0;
     conn->in_len += (uint32_t)n;
     feed_tail(conn);
     return (size_t)n;
@@ -429,9 +532,12 @@ size_t conn_read(struct conn *conn, size_t budget)
     if (conn->refeed && conn->in_len && may_feed(conn))
         feed_tail(conn);
     conn->refeed = false;
+    bool shaking = conn->tls && !tls_is_up(conn->tls);
     while (!conn->dead && conn->readable && done < budget && may_feed(conn) && conn->in_len < in_max(conn))
         done += conn->in_len <= TAIL_COPY_MAX ? read_scratch(conn) : read_tail(conn);
-    if (conn->dead)
+    if (shaking)
+        done += HANDSHAKE_COST;
+    if (!conn->engine)
         return done;
     engine_settled(conn);
     if (conn->engine->out.len || conn->engine->want_close || conn->engine->out.failed)
@@ -511,17 +617,103 @@ static bool write_file(struct conn *conn, const struct file_piece *piece)
     return sent(conn, n); /* a short count may be the file's doing: only -EAGAIN says that the socket is full */
 }
 
+/* What stands in front of the queue, at most a record of it, without a copy where it is long. 0 bytes: the connection is gone. */
+static struct slice next_record(struct conn *conn)
+{
+    struct outq *out = &conn->engine->out;
+    uint8_t *record = tls_buffers_record(conn->loop->tls_buffers);
+    struct iovec pieces[WRITE_PIECES];
+    struct file_piece piece;
+    size_t len = 0;
+    if (outq_peek_file(out, &piece)) {
+        size_t want = piece.len < TLS_RECORD_MAX ? piece.len : TLS_RECORD_MAX;
+        int64_t got = piece.file->read(piece.file, record, want, piece.position);
+        if (got > 0)
+            return slice_of(record, (size_t)got);
+        close_for_file(conn, &piece, got);
+        return (struct slice){0};
+    }
+    int count = outq_peek(out, pieces, WRITE_PIECES);
+    if (pieces[0].iov_len >= TLS_RECORD_MAX)
+        return slice_of(pieces[0].iov_base, TLS_RECORD_MAX);
+    for (int i = 0; i < count && len < TLS_RECORD_MAX; i++) {
+        size_t n = pieces[i].iov_len < TLS_RECORD_MAX - len ? pieces[i].iov_len : TLS_RECORD_MAX - len;
+        memcpy(record + len, pieces[i].iov_base, n);
+        len += n;
+    }
+    return slice_of(record, len);
+}
+
+/* Some records of the queue. False: nothing more now. */
+static bool write_tls(struct conn *conn)
+{
+    struct outq *out = &conn->engine->out;
+    size_t put = 0;
+    int err = 0;
+    for (unsigned i = 0; i < TLS_BATCH_RECORDS && out->len && err == 0; i++) {
+        struct slice record = next_record(conn);
+        if (!record.len)
+            return false;
+        err = tls_put(conn->tls, record.ptr, record.len);
+        if (err == 0)
+            outq_consume(out, record.len);
+        put += record.len;
+    }
+    if (err == 0)
+        err = tls_flush(conn->tls);
+    if (err < 0 && err != -EAGAIN) {
+        conn_close(conn);
+        return false;
+    }
+    tls_look(conn);
+    conn->loop->totals.writes++;
+    conn->loop->totals.bytes_out += put;
+    conn->stuck_at = MONO_NEVER;
+    return err == 0;
+}
+
+/* What TLS has kept of earlier writes. False: the connection is gone. */
+static bool write_owed(struct conn *conn)
+{
+    if (!conn->tls || !conn->writable || !tls_owes(conn->tls))
+        return true;
+    int err = tls_flush(conn->tls);
+    tls_look(conn);
+    if (err == 0 || err == -EAGAIN)
+        return true;
+    conn_close(conn);
+    return false;
+}
+
+static bool owes(const struct conn *conn)
+{
+    return conn->tls && tls_owes(conn->tls);
+}
+
+/* Before hands are shaken there is nobody to write to. */
+static bool may_write(const struct conn *conn)
+{
+    return conn->writable && (!conn->tls || tls_is_up(conn->tls));
+}
+
+static bool write_piece(struct conn *conn)
+{
+    struct file_piece piece;
+    if (conn->tls)
+        return write_tls(conn);
+    return outq_peek_file(&conn->engine->out, &piece) ? write_file(conn, &piece) : write_memory(conn);
+}
+
 /* Writes until the queue is empty, the socket full, or others want their turn; false when the connection is gone. */
 static bool write_out(struct conn *conn)
 {
-    struct file_piece piece;
     bool more = true;
     const size_t before = conn->engine->out.len;
-    while (more && conn->writable && conn->engine->out.len && before - conn->engine->out.len < FLUSH_BYTES)
-        more = outq_peek_file(&conn->engine->out, &piece) ? write_file(conn, &piece) : write_memory(conn);
+    while (more && may_write(conn) && conn->engine->out.len && before - conn->engine->out.len < FLUSH_BYTES)
+        more = write_piece(conn);
     if (conn->dead)
         return false;
-    if (conn->writable && conn->engine->out.len)
+    if (may_write(conn) && conn->engine->out.len)
         engine_dirty(conn->engine);
     else if (conn->stuck_at == MONO_NEVER && conn->engine->out.files) {
         conn->stuck_at = conn->loop->now + STUCK_NS;
@@ -543,13 +735,13 @@ void conn_flush(struct conn *conn)
         return;
     }
     size_t before = engine->out.len;
-    if (before && conn->writable && !write_out(conn))
+    if (!write_owed(conn) || (before && conn->writable && !write_out(conn)))
         return;
     if (has_drained(before, engine->out.len) && engine->ops->drained) {
         engine->now = conn->loop->now;
         engine->ops->drained(engine);
     }
-    if (engine->want_close && engine->out.len == 0) {
+    if (engine->want_close && engine->out.len == 0 && !owes(conn)) {
         linger(conn);
         return;
     }

@@ -13,6 +13,7 @@
 #include "base/check.h"
 #include "base/mem.h"
 #include "net/net_int.h"
+#include "net/tls.h"
 
 #include <errno.h>
 
@@ -68,6 +69,7 @@ void loop_free(struct loop **loop)
     os_poll_close(&l->poll);
     ring_fini(&l->handed);
     mem_free_as(MEM_CONNECTIONS, l->scratch);
+    tls_buffers_free(&l->tls_buffers);
     mem_free(l);
 }
 

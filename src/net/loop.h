@@ -14,11 +14,13 @@
 #include "os/os_net.h"
 
 struct loop;
+struct tls_server;
 
 struct loop_options {
     struct os *os;
-    const struct log *log; /* may be NULL */
-    void *owner;           /* given to engine factories: the loop's hub */
+    const struct log *log;  /* may be NULL */
+    void *owner;            /* given to engine factories: the loop's hub */
+    struct tls_server *tls; /* for connections that speak TLS; NULL: none may */
     /* After the reads of a tick. Returns when it wants to be called again (now or earlier: at once; MONO_NEVER). */
     mono_t (*turn)(void *arg, mono_t now);
     /* Before the loop sleeps: true when there is work after all (commands that the flush produced). May be NULL. */
@@ -31,6 +33,7 @@ struct engine_factory {
     /* NULL: no memory, or too many. */
     struct engine *(*make)(void *loop_owner, void *arg, const struct os_peer *peer, mono_t now);
     void *arg;
+    bool tls; /* the peer begins with TLS; the loop has a tls_server */
 };
 
 /* 0 or a negative errno. */

@@ -101,7 +101,7 @@ static struct engine *echo_make(void *owner, void *arg, const struct os_peer *pe
     return &echo->engine;
 }
 
-static const struct engine_factory echo_factory = {echo_make, NULL};
+static const struct engine_factory echo_factory = {.make = echo_make};
 
 static struct loop *make_loop_on(struct os *os)
 {
