@@ -58,11 +58,12 @@ enum ask_flag {
     ASK_COMMIT = 1 << 22,         /* TXN_END; else it is aborted */
     ASK_NEXT_EPOCH = 1 << 23,     /* TXN_END: and the producer goes on in the next epoch (KIP-890) */
     ASK_JOINS = 1 << 24, /* PRODUCE: its partition becomes part of the producer's transaction; TXN_OFFSETS: begins it */
-    ASK_STABLE = 1 << 25,         /* GROUP_OFFSETS: not while a transaction may still change them */
-    ASK_TRUSTED = 1 << 21,        /* LOGIN from the loopback without a secret, where the listener's settings allow it */
-    ASK_PROVEN = 1 << 26,         /* LOGIN: the engine has seen a proof of these SCRAM keys */
-    ASK_AGAIN = 1 << 27,          /* LOGIN of who is logged in already, as the same user: only its word is wanted */
-    ASK_STRICT = 1 << 28,         /* of a share group: not one record more than that */
+    ASK_STABLE = 1 << 25,    /* GROUP_OFFSETS: not while a transaction may still change them */
+    ASK_TRUSTED = 1 << 21,   /* LOGIN from the loopback without a secret, where the listener's settings allow it */
+    ASK_PROVEN = 1 << 26,    /* LOGIN: the engine has seen a proof of these SCRAM keys */
+    ASK_AGAIN = 1 << 27,     /* LOGIN of who is logged in already, as the same user: only its word is wanted */
+    ASK_CERTIFIED = 1 << 29, /* LOGIN without a secret: the transport has verified a certificate that names the user */
+    ASK_STRICT = 1 << 28,    /* of a share group: not one record more than that */
     ASK_NEED_MEMBER_ID = 1 << 22, /* GROUP_JOIN: who has no member id is given one and comes again */
     ASK_CAN_SKIP = 1 << 23,       /* GROUP_JOIN: knows that a leader need not always assign */
     ASK_RETAIN = 1 << 22,         /* PUBLISH; this and those below: core/mqtt.h */

@@ -271,6 +271,8 @@ static int login_without(struct broker *b, struct peer *peer, const struct comma
         return 0;
     if (user && c->ask->flags & ASK_TRUSTED && peer->flags & ASK_LOOPBACK)
         return 1;
+    if (c->ask->flags & ASK_CERTIFIED)
+        return user && !is_far_guest(b, peer, c->ask->name);
     if (c->ask->other.len == 0 || is_far_guest(b, peer, c->ask->name))
         return 0;
     return c->ask->flags & ASK_PROVEN ? keys_are_users(user, c->ask) : -1;

@@ -27,7 +27,6 @@ struct amqp091_options {
     uint16_t channel_max;
     uint16_t heartbeat_s;
     uint32_t handshake_ms;
-    bool secure; /* the transport is TLS: EXTERNAL may be offered */
 };
 
 /* The defaults of every option. */

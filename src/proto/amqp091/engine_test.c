@@ -148,6 +148,32 @@ static void mechanisms(void **state)
     start_ok_with("AMQPLAIN", slice_of("\5LOGIN", 6), true, "0 connection.close reply_code=502 ");
 }
 
+/* EXTERNAL is for who has a certificate, and means its user, whatever a client sends along. */
+static void certificates_log_in(void **state)
+{
+    (void)state;
+    static const char *const responses[] = {"", "root", "*"};
+    for (unsigned i = 0; i < ARRAY_LEN(responses); i++) {
+        struct rig rig;
+        uint8_t room[512];
+        assert_true(rig_init(&rig));
+        assert_true(rig_open(&rig));
+        rig.engine->certified = "alice";
+        rig_bytes(&rig, "AMQP\0\0\x09\x01", 8);
+        rig_settle(&rig);
+        has(rig.said, "PLAIN AMQPLAIN EXTERNAL");
+        rig_clear(&rig);
+        RIG_CALL(&rig, 0, connection_start_ok, .client_properties = rig_client_properties(room, sizeof room),
+                 .mechanism = slice_str("EXTERNAL"), .response = slice_str(responses[i]), .locale = slice_str("en_US"));
+        rig_settle(&rig);
+        has(rig.said, "0 connection.tune ");
+        has(rig.commands, "LOGIN");
+        has(rig.commands, "alice");
+        has_not(rig.commands, "root");
+        rig_fini(&rig);
+    }
+}
+
 static void login_refused(void **state)
 {
     (void)state;
@@ -897,6 +923,7 @@ int main(void)
         cmocka_unit_test(server_properties),
         cmocka_unit_test(wrong_header),
         cmocka_unit_test(mechanisms),
+        cmocka_unit_test(certificates_log_in),
         cmocka_unit_test(login_refused),
         cmocka_unit_test(login_refused_silently),
         cmocka_unit_test(tune_bounds),

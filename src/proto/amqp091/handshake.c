@@ -3,7 +3,7 @@
  * The client speaks first (8 bytes), the server starts, the client logs in, limits are offered, asked and agreed, and a
  * vhost is opened. Checking a password and a vhost is the core's business: until its answer comes, nothing more is read.
  * What a peer may send before it is logged in is bounded twice (frame size and total, engine.h) and by a deadline.
- * Mechanisms are rows: EXTERNAL has its row and is not offered until there is a transport that knows who the peer is.
+ * Mechanisms are rows: EXTERNAL is offered where TLS has verified a certificate that names a user (engine.certified).
  * Thread: the loop's. */
 #include "proto/amqp091/handshake.h"
 
@@ -35,7 +35,7 @@ static bool external_parse(struct slice response, struct credentials *ret);
 
 static const struct mechanism {
     const char *name;
-    bool needs_secure; /* only where the transport has authenticated the peer */
+    bool certified; /* the user is whom the transport has authenticated, whatever the response says */
     bool (*parse)(struct slice response, struct credentials *ret);
 } mechanisms[] = {
     {"PLAIN", false, plain_parse},
@@ -57,10 +57,15 @@ static void put_server_properties(struct writer *w, const struct amqp091_options
     amqp_put_str(w, "version", slice_str(options->version));
 }
 
-static void put_mechanisms(struct writer *w, const struct amqp091_options *options)
+static bool is_offered(const struct amqp091 *a, const struct mechanism *mechanism)
+{
+    return !mechanism->certified || a->session.engine.certified;
+}
+
+static void put_mechanisms(struct writer *w, const struct amqp091 *a)
 {
     for (unsigned i = 0; i < ARRAY_LEN(mechanisms); i++) {
-        if (mechanisms[i].needs_secure && !options->secure)
+        if (!is_offered(a, &mechanisms[i]))
             continue;
         if (w->len)
             writer_u8(w, ' ');
@@ -73,7 +78,7 @@ static void send_start(struct amqp091 *a)
     uint8_t properties[START_LEN_MAX], names[64];
     struct writer w = writer_of(properties, sizeof properties), m = writer_of(names, sizeof names);
     put_server_properties(&w, a->options);
-    put_mechanisms(&m, a->options);
+    put_mechanisms(&m, a);
     CHECK(writer_ok(&w) && writer_ok(&m));
     amqp091_out_method(a, 0, AMQP091_connection_start,
                        &(struct amqp091_connection_start){.version_major = 0,
@@ -126,9 +131,11 @@ static bool amqplain_parse(struct slice response, struct credentials *ret)
     return true;
 }
 
+/* As RabbitMQ, and because some clients send a placeholder: what the response says does not matter. */
 static bool external_parse(struct slice response, struct credentials *ret)
 {
-    *ret = (struct credentials){.user = response};
+    (void)response;
+    *ret = (struct credentials){0};
     return true;
 }
 
@@ -151,7 +158,7 @@ static void take_capabilities(struct amqp091 *a, struct slice properties)
 static const struct mechanism *mechanism_find(const struct amqp091 *a, struct slice name)
 {
     for (const struct mechanism *m = mechanisms; m < mechanisms + ARRAY_LEN(mechanisms); m++)
-        if (slice_is(name, m->name) && (!m->needs_secure || a->options->secure))
+        if (slice_is(name, m->name) && is_offered(a, m))
             return m;
     return NULL;
 }
@@ -169,7 +176,7 @@ static bool send_login(struct amqp091 *a, const struct mechanism *mechanism, con
     open->flags = (a->session.engine.peer_loopback ? ASK_LOOPBACK : 0u) |
                   (a->capabilities & CLIENT_BLOCKED ? ASK_CAN_BLOCK : 0u) |
                   (a->capabilities & CLIENT_CANCEL_NOTIFY ? ASK_CAN_CANCEL : 0u);
-    login->flags = open->flags & ASK_LOOPBACK;
+    login->flags = (open->flags & ASK_LOOPBACK) | (mechanism->certified ? ASK_CERTIFIED : 0u);
     struct command *command = hub_command(amqp091_hub(a), &a->session);
     command->type = CMD_SESSION_OPEN;
     command->ask = open;
@@ -194,6 +201,8 @@ void amqp091_on_start_ok(struct amqp091 *a, const struct amqp091_connection_star
         amqp091_fail(a, ERR_SYNTAX_ERROR, 0, 0, "the response of mechanism %s is invalid", mechanism->name);
         return;
     }
+    if (mechanism->certified)
+        who.user = slice_str(a->session.engine.certified);
     a->mechanism = (uint8_t)(mechanism - mechanisms);
     if (!send_login(a, mechanism, &who)) {
         amqp091_fail_memory(a);

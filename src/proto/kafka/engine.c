@@ -317,7 +317,7 @@ static bool may_begin(struct kafka *k, const struct kafka_api *api)
 {
     if (k->state == KAFKA_READY || api->before_login)
         return true;
-    if (k->state == KAFKA_NEW && kafka_login_anonymous(k))
+    if (k->state == KAFKA_NEW && kafka_login_without(k))
         return false;
     kafka_drop(k);
     return true;
@@ -363,7 +363,7 @@ static size_t step(struct kafka *k, struct slice bytes)
     uint32_t len = reader_u32(&r);
     if (len > frame_max(k)) {
         /* a large first request of somebody who needs no login has to wait for that one */
-        if (len > k->options->request_bytes_max || k->state != KAFKA_NEW || !kafka_login_anonymous(k))
+        if (len > k->options->request_bytes_max || k->state != KAFKA_NEW || !kafka_login_without(k))
             kafka_drop(k);
         return kafka_live(k) ? 0 : bytes.len;
     }

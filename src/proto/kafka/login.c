@@ -86,13 +86,18 @@ static bool send_login(struct kafka *k, struct slice user, struct slice secret, 
 
 bool kafka_login_needless(const struct kafka *k)
 {
-    return k->session.engine.peer_loopback && k->options->anonymous[0] && k->state == KAFKA_NEW;
+    const struct engine *engine = &k->session.engine;
+    return k->state == KAFKA_NEW && (engine->certified || (engine->peer_loopback && k->options->anonymous[0]));
 }
 
-bool kafka_login_anonymous(struct kafka *k)
+bool kafka_login_without(struct kafka *k)
 {
-    return kafka_login_needless(k) &&
-           send_login(k, slice_str(k->options->anonymous), (struct slice){0}, "ANONYMOUS", ASK_TRUSTED);
+    const char *certified = k->session.engine.certified;
+    if (!kafka_login_needless(k))
+        return false;
+    if (certified)
+        return send_login(k, slice_str(certified), (struct slice){0}, "EXTERNAL", ASK_CERTIFIED);
+    return send_login(k, slice_str(k->options->anonymous), (struct slice){0}, "ANONYMOUS", ASK_TRUSTED);
 }
 
 static void enter(struct kafka *k)

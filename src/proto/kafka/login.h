@@ -1,7 +1,8 @@
-/* login: who the peer is: nobody asked on the loopback, or SASL, and the vhost in which its topics are.
+/* login: who the peer is: by its certificate, nobody asked on the loopback, or SASL, and the vhost in which its topics are.
  *
  *   NEW ─ SaslHandshake ▸ SASL ─ SaslAuthenticate, or a bare token ▸ LOGIN ▸ ENTER ▸ READY
  *         SCRAM: SASL ─ first token ▸ LOGIN (its keys are asked for) ▸ SASL ─ second token ▸ LOGIN …
+ *   NEW ─ another request, with a certificate (TLS) ▸ LOGIN (as engine.certified) ▸ ENTER ▸ READY
  *   NEW ─ another request from the loopback ▸ LOGIN (as options->anonymous) ▸ ENTER ▸ READY
  *   READY ─ SaslHandshake ▸ SASL ─ … ▸ LOGIN ▸ READY: the same user again (KIP-368), where a session has a lifetime
  *
@@ -13,8 +14,8 @@
 
 #include "proto/kafka/kafka_int.h"
 
-/* Logs a peer on the loopback in as the anonymous user. False: it may not be. */
-bool kafka_login_anonymous(struct kafka *k);
+/* Logs a peer in as whom its certificate names, or one on the loopback as the anonymous user. False: it has to say who it is. */
+bool kafka_login_without(struct kafka *k);
 /* A login is not needed to go on. */
 bool kafka_login_needless(const struct kafka *k);
 /* A token without a request around it, after SaslHandshake 0. */

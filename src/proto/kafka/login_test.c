@@ -390,6 +390,34 @@ static void each_allocation(void **state)
     }
 }
 
+/* A certificate is a login; the user must be there, and guest still has to come from the loopback. */
+static void certificates_log_in(void **state)
+{
+    static const struct {
+        const char *certified;
+        bool loopback, guest_near, in;
+    } rows[] = {{"guest", true, true, true},   {"guest", false, false, true},   {"guest", false, true, false},
+                {"nobody", true, true, false}, {"nobody", false, false, false}, {NULL, true, true, true},
+                {NULL, false, false, false}};
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct krig *k = krig_new();
+        k->core->b->options.guest_loopback_only = rows[i].guest_near;
+        krig_close(k);
+        k->peer.loopback = rows[i].loopback;
+        krig_open(k);
+        k->engine->certified = rows[i].certified;
+        assert_int_equal(is_in(k) ? 10 + i : i, rows[i].in ? 10 + i : i);
+        krig_free(k);
+    }
+    struct krig *k = krig_new(); /* and SASL within TLS says otherwise */
+    k->engine->certified = "nobody";
+    struct scram_client c = guest(SCRAM_SHA512, "guest");
+    assert_int_equal(scram(k, &c)->error_code, 0);
+    assert_true(is_in(k));
+    krig_free(k);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -405,6 +433,7 @@ int main(void)
         cmocka_unit_test(a_session_stays_its_users),
         cmocka_unit_test(damaged),
         cmocka_unit_test(each_allocation),
+        cmocka_unit_test(certificates_log_in),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
