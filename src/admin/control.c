@@ -24,9 +24,10 @@ struct control_conn {
     struct caller caller; /* first: session, engine */
     struct control *control;
     json_t *rows;
-    unsigned holding;       /* enum control_hold: files are to stay */
-    bool waiting_hold;      /* the answer waits until it is so */
-    struct request request; /* the one under way; its ask is ours while it waits for room in the ring */
+    unsigned holding;        /* enum control_hold: files are to stay */
+    bool waiting_hold;       /* the answer waits until it is so */
+    uint64_t waiting_reload; /* … until this ticket has been served; 0: not */
+    struct request request;  /* the one under way; its ask is ours while it waits for room in the ring */
 };
 
 static struct control_conn *of_engine(struct engine *engine)
@@ -222,6 +223,32 @@ static void hold(struct control_conn *conn)
     look_at_hold(conn);
 }
 
+/* ---- certificates ---- */
+
+/* Another thread reads them. */
+static void look_at_reload(struct control_conn *conn)
+{
+    struct engine *engine = &conn->caller.session.engine;
+    char why[600] = "";
+    engine->paused = true;
+    if (!conn->control->options.reloaded(conn->control->options.arg, conn->waiting_reload, why, sizeof why)) {
+        engine->next_tick = engine->now + RETRY_NS;
+        return;
+    }
+    engine->next_tick = MONO_NEVER;
+    conn->waiting_reload = 0;
+    if (*why)
+        refuse(conn, "PRECONDITION_FAILED", slice_str(why));
+    else
+        respond(conn, json_pack("{s:b}", "ok", 1));
+}
+
+static void reload(struct control_conn *conn)
+{
+    conn->waiting_reload = conn->control->options.reload(conn->control->options.arg);
+    look_at_reload(conn);
+}
+
 static void handle(struct control_conn *conn, const json_t *request)
 {
     const char *name = json_string_value(json_object_get(request, "op")), *why = NULL;
@@ -241,6 +268,10 @@ static void handle(struct control_conn *conn, const json_t *request)
     if (name && strcmp(name, "release") == 0) {
         release(conn, json_is_true(json_object_get(request, "journal")) ? HOLD_JOURNAL : HOLD_JOURNAL | HOLD_OTHERS);
         respond(conn, json_pack("{s:b}", "ok", 1));
+        return;
+    }
+    if (name && strcmp(name, "reload") == 0) {
+        reload(conn);
         return;
     }
     if (name && strcmp(name, "alarm") == 0) {
@@ -289,6 +320,10 @@ static mono_t control_tick(struct engine *engine, mono_t now)
     engine->now = now;
     if (conn->waiting_hold) {
         look_at_hold(conn);
+        return engine->next_tick;
+    }
+    if (conn->waiting_reload) {
+        look_at_reload(conn);
         return engine->next_tick;
     }
     if (!conn->request.ask)

@@ -9,6 +9,7 @@
  *   {"op": "alarm", "raised": ["memory", "disk"]}   alarms held up by hand until the next such request;
  *       memory-hard and disk-hard refuse publishes
  *   {"op": "status"}   one row: what memory is used for, marks and alarms; not by way of the core
+ *   {"op": "reload"}   certificates are read again; the answer comes when new connections have them
  *   {"op": "version"}
  *   {"op": "hold"}    from the answer on, until "release" or the end of the connection, no file goes that the journal up to
  *                     the answer's "number" (an lsn, durable) names: for who copies the data folder
@@ -41,6 +42,9 @@ struct control_options {
     /* Files must not go while somebody copies them: asked for, and whether it holds by now, with the last durable lsn. */
     void (*hold_files)(void *arg, unsigned what, bool on); /* enum control_hold */
     bool (*files_held)(void *arg, lsn_t *ret_durable);
+    /* Certificates are to be read again: a ticket, and whether that has been done, and with what success (why empty: good). */
+    uint64_t (*reload)(void *arg);
+    bool (*reloaded)(void *arg, uint64_t ticket, char *ret_why, size_t why_len);
     json_t *(*status)(void *arg); /* an object, the caller's; NULL: no memory. On the loop's thread */
     void *arg;
 };

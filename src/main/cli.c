@@ -38,6 +38,7 @@ static const struct command_row rows[] = {
     {"alarm", cli_admin, "raise or clear an alarm by hand: publishers wait"},
     {"connection", cli_admin, "close a connection"},
     {"compact", cli_admin, "compact the journal now"},
+    {"reload", cli_admin, "read the certificates for TLS again"},
     {"bench", run_bench, "bench amqp, bench kafka: load any AMQP 0-9-1 or Kafka server, report rates and latencies"},
     {"check", cli_check, "verify a stopped data folder from end to end: says what is wrong, where, and what to do"},
     {"salvage", cli_check, "copy what is readable of a damaged data folder into a new one"},
@@ -124,6 +125,7 @@ enum {
     OPT_SET,
     OPT_DEFINITIONS,
     OPT_FORMAT,
+    OPT_DEV_TLS,
     OPT_JSON,
     OPT_VHOST,
     OPT_TAGS,
@@ -156,6 +158,7 @@ static const struct argp_option serve_options[] = {
     OPTIONS_OF_ALL,
     {"definitions", OPT_DEFINITIONS, "FILE", 0, "import definitions (RabbitMQ's JSON) first", 0},
     {"log-format", OPT_FORMAT, "text|json", 0, "form of log lines", 0},
+    {"dev-tls", OPT_DEV_TLS, 0, 0, "TLS with a throw-away certificate for localhost, to try it out", 0},
     {0}};
 static const struct argp_option admin_options[] = {
     OPTIONS_OF_ALL,
@@ -225,6 +228,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     switch (key) {
     case OPT_CONFIG: line->file = arg; return 0;
     case OPT_SET: line_set(line, arg, state); return 0;
+    case OPT_DEV_TLS: line_set(line, "tls.dev=true", state); return 0;
     case OPT_JSON: line->json = true; return 0;
     case OPT_VHOST: line->vhost = arg; return 0;
     case OPT_TAGS: line->tags = arg; return 0;

@@ -1,4 +1,4 @@
-/* The administrative commands: `millrace user|vhost|permission|policy|list|alarm|connection|compact|definitions`. Main
+/* The administrative commands: `millrace user|vhost|permission|policy|list|alarm|connection|compact|reload|definitions`. Main
  * thread; they talk to a running broker over the control socket in its data folder.
  *
  * One table: command, verb, how many words it takes, usage, and the function that makes the request; lists need no
@@ -214,6 +214,13 @@ static int compact(struct admin_call *call, const char *const *words, unsigned c
     return tell(call, json_pack("{s:s}", "op", "COMPACT"));
 }
 
+static int reload(struct admin_call *call, const char *const *words, unsigned count)
+{
+    (void)words;
+    (void)count;
+    return tell(call, json_pack("{s:s}", "op", "reload"));
+}
+
 /* ---- definitions ---- */
 
 static json_t *ask_for_import(void *arg, json_t *request)
@@ -396,6 +403,7 @@ static const struct verb_row verbs[] = {
     {"alarm", "clear", 0, 0, "", alarm_raise, NULL, NULL},
     {"connection", "close", 1, 2, "ID [REASON]", connection_close, NULL, NULL},
     {"compact", "now", 0, 0, "", compact, NULL, NULL},
+    {"reload", "now", 0, 0, "", reload, NULL, NULL},
 };
 
 static const struct verb_row *verb_find(const char *command, const char *verb)
@@ -442,7 +450,7 @@ int cli_admin(int argc, char **argv)
     }
     cli_line_parse(&line, usage, "Looks after a running broker through the control socket in its data folder.", argc,
                    argv);
-    if (line.word_count == 0 && strcmp(line.command, "compact") == 0)
+    if (line.word_count == 0 && (strcmp(line.command, "compact") == 0 || strcmp(line.command, "reload") == 0))
         line.words[line.word_count++] = "now";
     if (line.word_count == 0 && strcmp(line.command, "status") == 0)
         line.words[line.word_count++] = "show";

@@ -400,6 +400,13 @@ int config_load(struct config *ret, const struct config_sources *sources, char *
     return 0;
 }
 
+bool config_is_preset(const struct config *config, const char *key)
+{
+    const struct setting *s = setting_find(key);
+    CHECK(s && (s->type == TYPE_TEXT || s->type == TYPE_ADDRESSES));
+    return strcmp(*(char *const *)(const void *)((const char *)config + s->at), s->preset) == 0;
+}
+
 void config_free(struct config *config)
 {
     for (size_t i = 0; i < ARRAY_LEN(settings); i++) {

@@ -42,6 +42,9 @@ void config_free(struct config *config);
  * The list was checked when it was loaded. */
 bool config_address_next(const char **list, char *ret_host, size_t host_len, uint16_t *ret_port);
 
+/* Is a text what it is when nobody has said anything? */
+bool config_is_preset(const struct config *config, const char *key);
+
 /* The key that is the least edits away from what was written. */
 const char *config_nearest(const char *key);
 /* A table in Markdown. */

@@ -1,12 +1,14 @@
 /* The protocols that clients speak, see protocols.h. Main thread.
  *
  * Every port has its usual protocol, and by listen.any_protocol takes all others too (net/sniff). A protocol whose addresses
- * are all empty is spoken nowhere, not even on another's port: its row then has no factory. */
+ * are all empty is spoken nowhere, not even on another's port: its row then has no factory. TLS is a row without an engine:
+ * where it is set up it is recognised on plain ports as well, and the ports for TLS begin with it. */
 #include "main/protocols.h"
 
 #include "base/check.h"
 #include "base/mem.h"
 #include "fmt/base64.h"
+#include "main/certificates.h"
 #include "net/listener.h"
 #include "net/sniff.h"
 #include "proto/amqp091/engine.h"
@@ -28,8 +30,8 @@ struct protocols {
     struct engine_factory factories[PROTOCOL_COUNT];
     struct sniff_row rows[PROTOCOL_COUNT + 1]; /* and TLS */
     struct sniff_port ports[PROTOCOL_COUNT];
-    struct engine_factory sniffers[PROTOCOL_COUNT];
-    uint16_t port[PROTOCOL_COUNT]; /* of the first address; 0: it listens nowhere */
+    struct engine_factory sniffers[PROTOCOL_COUNT], tls_sniffers[PROTOCOL_COUNT];
+    uint16_t port[PROTOCOL_COUNT], tls_port[PROTOCOL_COUNT]; /* of the first address; 0: it listens nowhere */
     struct listener *listeners[LISTENERS_MAX];
     unsigned listener_count;
     char *why;
@@ -143,43 +145,63 @@ static void lines_kafka(const struct protocols *p, FILE *to)
 #define ADDRESSES(field) offsetof(struct config, field)
 #define NOWHERE SIZE_MAX
 
+/* Where a protocol is listened for: the setting's name, and where in struct config it is. */
+struct place {
+    const char *setting;
+    size_t at; /* NOWHERE: it cannot be set */
+};
+
 static const struct protocol {
     const char *name, *said; /* in logs, and to people */
-    const char *setting;     /* its addresses … */
-    size_t addresses;        /* … in struct config; NOWHERE: it cannot be set */
+    struct place plain, tls;
     enum sniff_verdict (*match)(struct slice first);
     enum exit_code (*set)(struct protocols *p, struct engine_factory *ret); /* NULL: it is not spoken yet */
     void (*lines)(const struct protocols *p, FILE *to);                     /* to paste; may be NULL */
 } protocols[PROTOCOL_COUNT] = {
-    [PROTOCOL_AMQP091] = {"amqp091", "AMQP 0-9-1", "listen.amqp", ADDRESSES(listen_amqp), sniff_is_amqp, set_amqp,
+    [PROTOCOL_AMQP091] = {"amqp091",
+                          "AMQP 0-9-1",
+                          {"listen.amqp", ADDRESSES(listen_amqp)},
+                          {"listen.amqp_tls", ADDRESSES(listen_amqp_tls)},
+                          sniff_is_amqp,
+                          set_amqp,
                           lines_amqp},
-    [PROTOCOL_KAFKA] = {"kafka", "Kafka", "listen.kafka", ADDRESSES(listen_kafka), sniff_is_kafka, set_kafka,
+    [PROTOCOL_KAFKA] = {"kafka",
+                        "Kafka",
+                        {"listen.kafka", ADDRESSES(listen_kafka)},
+                        {"listen.kafka_tls", ADDRESSES(listen_kafka_tls)},
+                        sniff_is_kafka,
+                        set_kafka,
                         lines_kafka},
-    [PROTOCOL_MQTT] = {"mqtt", "MQTT", NULL, NOWHERE, sniff_is_mqtt, NULL, NULL},
-    [PROTOCOL_STOMP] = {"stomp", "STOMP", NULL, NOWHERE, sniff_is_stomp, NULL, NULL},
-    [PROTOCOL_HTTP] = {"http", "HTTP", NULL, NOWHERE, sniff_is_http, NULL, NULL},
+    [PROTOCOL_MQTT] = {"mqtt", "MQTT", {NULL, NOWHERE}, {NULL, NOWHERE}, sniff_is_mqtt, NULL, NULL},
+    [PROTOCOL_STOMP] = {"stomp", "STOMP", {NULL, NOWHERE}, {NULL, NOWHERE}, sniff_is_stomp, NULL, NULL},
+    [PROTOCOL_HTTP] = {"http", "HTTP", {NULL, NOWHERE}, {NULL, NOWHERE}, sniff_is_http, NULL, NULL},
 };
 
-static const char *addresses_at(const struct protocols *p, size_t offset)
+static const char *addresses_at(const struct protocols *p, const struct place *place)
 {
-    return offset == NOWHERE ? "" : *(char *const *)(const void *)((const char *)p->options.config + offset);
+    return place->at == NOWHERE ? "" : *(char *const *)(const void *)((const char *)p->options.config + place->at);
 }
 
-static bool is_spoken(const struct protocols *p, unsigned i)
+static bool has_address(const struct protocols *p, const struct place *place)
 {
-    const char *rest = addresses_at(p, protocols[i].addresses);
+    const char *rest = addresses_at(p, place);
     char host[256];
     uint16_t port;
-    return protocols[i].set && config_address_next(&rest, host, sizeof host, &port);
+    return config_address_next(&rest, host, sizeof host, &port);
+}
+
+static bool is_spoken(const struct protocols *p, const struct protocol *protocol)
+{
+    return protocol->set && (has_address(p, &protocol->plain) || (p->options.tls && has_address(p, &protocol->tls)));
 }
 
 static enum exit_code set_rows(struct protocols *p)
 {
     enum exit_code code = END_OK;
-    p->rows[PROTOCOL_COUNT] = (struct sniff_row){.name = "TLS", .match = sniff_is_tls};
+    p->rows[PROTOCOL_COUNT] = (struct sniff_row){.name = "TLS", .match = sniff_is_tls, .begins_tls = p->options.tls};
     for (unsigned i = 0; i < PROTOCOL_COUNT && code == END_OK; i++) {
         p->rows[i] = (struct sniff_row){.name = protocols[i].said, .match = protocols[i].match};
-        if (!is_spoken(p, i))
+        if (!is_spoken(p, &protocols[i]))
             continue;
         code = protocols[i].set(p, &p->factories[i]);
         p->rows[i].factory = &p->factories[i];
@@ -189,21 +211,30 @@ static enum exit_code set_rows(struct protocols *p)
         p->ports[i].usual_only = !p->options.config->listen_any;
         p->ports[i].wait_ms = (uint32_t)p->options.config->handshake_timeout_ms;
         p->ports[i].log = p->options.log;
-        p->sniffers[i] = sniff_factory(&p->ports[i]);
+        p->sniffers[i] = p->tls_sniffers[i] = sniff_factory(&p->ports[i]);
+        p->tls_sniffers[i].tls = true;
     }
     return code;
 }
 
 /* ---- listening ---- */
 
-static enum exit_code listen_at(struct protocols *p, unsigned i, const char *host, unsigned port)
+/* Where something is listened for, and what it is. */
+struct spot {
+    const struct protocol *protocol;
+    const struct place *place;
+    const struct engine_factory *factory;
+    uint16_t *port; /* of the first one that is open */
+};
+
+static enum exit_code listen_at(struct protocols *p, const struct spot *spot, const char *host, unsigned port)
 {
-    const char *setting = protocols[i].setting;
+    const char *setting = spot->place->setting;
     struct listener_options options = {.loop = p->options.loops[0],
                                        .loops = p->options.loops,
                                        .loop_count = p->options.loop_count,
                                        .conns_max = p->options.conns_max,
-                                       .factory = &p->sniffers[i]};
+                                       .factory = spot->factory};
     if (p->listener_count == LISTENERS_MAX || port > UINT16_MAX)
         return fail(p, END_CONFIG, "%s: port %u is too large, or there are too many addresses", setting, port);
     struct listener **listener = &p->listeners[p->listener_count];
@@ -216,23 +247,45 @@ static enum exit_code listen_at(struct protocols *p, unsigned i, const char *hos
                     host, setting);
     if (err < 0)
         return fail(p, END_PORT, "%s port %u cannot be listened on: %s", host, port, strerror(-err));
-    log_event(p->options.log, LOG_listening, log_str("protocol", protocols[i].name), log_str("address", host),
-              log_num("port", listener_port(*listener)));
-    if (p->port[i] == 0)
-        p->port[i] = listener_port(*listener);
+    log_event(p->options.log, LOG_listening, log_str("protocol", spot->protocol->name), log_str("address", host),
+              log_num("port", listener_port(*listener)), log_str("tls", spot->factory->tls ? "yes" : "no"));
+    if (*spot->port == 0)
+        *spot->port = listener_port(*listener);
     p->listener_count++;
     return END_OK;
 }
 
-static enum exit_code listen_for(struct protocols *p, unsigned i)
+static enum exit_code listen_for(struct protocols *p, const struct spot *spot)
 {
-    const char *rest = addresses_at(p, protocols[i].addresses);
+    const char *rest = addresses_at(p, spot->place);
     char host[256];
     uint16_t port;
     enum exit_code code = END_OK;
     while (code == END_OK && config_address_next(&rest, host, sizeof host, &port))
-        code = listen_at(p, i, host, port + (unsigned)(port ? p->options.config->port_offset : 0));
+        code = listen_at(p, spot, host, port + (unsigned)(port ? p->options.config->port_offset : 0));
     return code;
+}
+
+static enum exit_code listen_all(struct protocols *p, unsigned i)
+{
+    struct spot plain = {&protocols[i], &protocols[i].plain, &p->sniffers[i], &p->port[i]};
+    struct spot tls = {&protocols[i], &protocols[i].tls, &p->tls_sniffers[i], &p->tls_port[i]};
+    enum exit_code code = listen_for(p, &plain);
+    if (code != END_OK || !p->options.tls)
+        return code;
+    return listen_for(p, &tls);
+}
+
+/* Whoever says where TLS is to be spoken wants it. */
+static enum exit_code check_tls(struct protocols *p)
+{
+    for (unsigned i = 0; i < PROTOCOL_COUNT && !p->options.tls; i++) {
+        const char *setting = protocols[i].tls.setting;
+        if (setting && !config_is_preset(p->options.config, setting) && has_address(p, &protocols[i].tls))
+            return fail(p, END_CONFIG, "%s is set, and tls.certificate is empty: without a certificate there is no TLS",
+                        setting);
+    }
+    return END_OK;
 }
 
 enum exit_code protocols_listen(const struct protocols_options *options, struct protocols **ret, char *why,
@@ -246,10 +299,12 @@ enum exit_code protocols_listen(const struct protocols_options *options, struct 
     p->options = *options;
     p->why = why;
     p->why_len = why_len;
-    enum exit_code code = set_rows(p);
+    enum exit_code code = check_tls(p);
+    if (code == END_OK)
+        code = set_rows(p);
     for (unsigned i = 0; i < PROTOCOL_COUNT && code == END_OK; i++)
         if (p->rows[i].factory)
-            code = listen_for(p, i);
+            code = listen_all(p, i);
     *ret = p; /* also when it has failed: connections that came meanwhile hold on to it until the loops are gone */
     return code;
 }
@@ -266,21 +321,49 @@ void protocols_free(struct protocols **p)
     *p = NULL;
 }
 
+static void lines_dev_tls(const struct protocols *p, FILE *to)
+{
+    const char *data = p->options.config->data;
+    fprintf(to,
+            "\nTLS with certificates for trying out, in %s/" DEV_TLS_FOLDER
+            ": clients need ca.pem, and may log in with client.pem "
+            "(the user guest):\n\n",
+            data);
+    if (p->tls_port[PROTOCOL_AMQP091])
+        fprintf(to,
+                "  openssl s_client -connect localhost:%u -CAfile %s/" DEV_TLS_FOLDER
+                "/ca.pem -verify_return_error -brief\n"
+                "  /usr/bin/python3 -c \"import pika, ssl; t = ssl.create_default_context(cafile='%s/" DEV_TLS_FOLDER
+                "/ca.pem'); t.load_cert_chain('%s/" DEV_TLS_FOLDER "/client.pem'); "
+                "pika.BlockingConnection(pika.ConnectionParameters('localhost', %u, ssl_options=pika.SSLOptions(t), "
+                "credentials=pika.credentials.ExternalCredentials())).channel().queue_declare('hello')\"\n",
+                p->tls_port[PROTOCOL_AMQP091], data, data, data, p->tls_port[PROTOCOL_AMQP091]);
+    if (p->tls_port[PROTOCOL_KAFKA])
+        fprintf(to,
+                "  kcat -b localhost:%u -X security.protocol=ssl -X ssl.ca.location=%s/" DEV_TLS_FOLDER "/ca.pem -L\n",
+                p->tls_port[PROTOCOL_KAFKA], data);
+}
+
 void protocols_banner(const struct protocols *p, FILE *to)
 {
     unsigned spoken = 0;
     for (unsigned i = 0; p && i < PROTOCOL_COUNT; i++)
-        spoken += p->port[i] != 0;
+        spoken += p->port[i] || p->tls_port[i];
     if (!spoken)
         return;
     fprintf(to, "\nMillrace " MILLRACE_VERSION " is ready:");
-    for (unsigned i = 0; i < PROTOCOL_COUNT; i++)
+    for (unsigned i = 0; i < PROTOCOL_COUNT; i++) {
         if (p->port[i])
             fprintf(to, " %s on port %u,", protocols[i].said, p->port[i]);
+        if (p->tls_port[i])
+            fprintf(to, " %s with TLS on port %u,", protocols[i].said, p->tls_port[i]);
+    }
     fprintf(to, " data in %s. Lines to try:\n\n", p->options.config->data);
     for (unsigned i = 0; i < PROTOCOL_COUNT; i++)
         if (p->port[i] && protocols[i].lines)
             protocols[i].lines(p, to);
+    if (p->options.config->tls_dev)
+        lines_dev_tls(p, to);
     fprintf(to, "\nCtrl-C stops it.\n\n");
     fflush(to);
 }

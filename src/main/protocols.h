@@ -24,6 +24,7 @@ struct protocols_options {
     struct loop *const *loops; /* who gets the connections; the first accepts them */
     unsigned loop_count;
     uint32_t conns_max;
+    bool tls; /* the loops have a tls_server */
 };
 
 /* END_OK, or how the process ends; why then says what is wrong. */

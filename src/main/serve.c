@@ -18,6 +18,7 @@
 #include "base/check.h"
 #include "base/mem.h"
 #include "journal/journal.h"
+#include "main/certificates.h"
 #include "main/exit_codes.h"
 #include "main/pager.h"
 #include "main/protocols.h"
@@ -73,6 +74,8 @@ struct serve {
     struct scrubber *scrubber;
     struct control *control;
     struct caller drain;
+    struct certificates *certificates;
+    bool on_terminal;
     struct protocols *protocols; /* NULL: nobody is accepted yet */
     uint32_t conns_max;
     struct serve_loop loops[LOOPS_MAX];
@@ -252,6 +255,18 @@ static void streams_are_dead(struct serve *s, int err)
     phase_enter(s, SERVE_DONE, 0);
 }
 
+/* SIGHUP: read the certificates again; or the terminal that we were started on is gone, and nobody would ever stop us. */
+static bool is_abandoned(struct serve *s)
+{
+    if (!os_signal_hung_up())
+        return false;
+    if (s->on_terminal && !os_is_terminal(2))
+        return true;
+    certificates_ask(s->certificates);
+    worker_errand(s->worker);
+    return false;
+}
+
 /* Loop 0's thread, once a turn. Returns when it wants to be called again. */
 static mono_t stop_advance(struct serve *s, mono_t now)
 {
@@ -263,7 +278,7 @@ static mono_t stop_advance(struct serve *s, mono_t now)
         streams_are_dead(s, err);
     switch (phase_of(s)) {
     case SERVE_RUNNING:
-        if (os_signal_caught())
+        if (os_signal_caught() || is_abandoned(s))
             start_closing(s, now);
         return phase_of(s) == SERVE_RUNNING ? MONO_NEVER : now;
     case SERVE_CLOSING:
@@ -503,6 +518,13 @@ static int make_broker(struct serve *s)
     return 0;
 }
 
+static int open_certificates(struct serve *s)
+{
+    enum exit_code code = certificates_open(s->config, s->os, &s->log, &s->certificates, s->why, sizeof s->why);
+    s->exit_code = code;
+    return code == END_OK ? 0 : -1;
+}
+
 static int open_store(struct serve *s)
 {
     struct pager_options options = {.os = s->os,
@@ -561,6 +583,7 @@ static int make_loop(struct serve *s, unsigned index)
     struct loop_options options = {.os = s->os,
                                    .log = &s->log,
                                    .owner = sl->hub,
+                                   .tls = certificates_server(s->certificates),
                                    .turn = is_alone(s) ? turn_alone : turn_apart,
                                    .idle = idle,
                                    .arg = sl};
@@ -569,6 +592,24 @@ static int make_loop(struct serve *s, unsigned index)
         return fail(s, END_SYSTEM, "a network loop cannot be made: %s", strerror(-err));
     s->loop_list[index] = sl->loop;
     return 0;
+}
+
+static void reload_certificates(void *arg)
+{
+    certificates_reload(((struct serve *)arg)->certificates);
+}
+
+static uint64_t ask_reload(void *arg)
+{
+    struct serve *s = arg;
+    uint64_t ticket = certificates_ask(s->certificates);
+    worker_errand(s->worker);
+    return ticket;
+}
+
+static bool reloaded(void *arg, uint64_t ticket, char *ret_why, size_t why_len)
+{
+    return certificates_asked(((struct serve *)arg)->certificates, ticket, ret_why, why_len);
 }
 
 static void force_alarms(void *arg, unsigned alarms)
@@ -613,6 +654,8 @@ static int make_loops(struct serve *s)
                                       .heap = is_alone(s) ? broker_heap(s->broker) : &s->loops[0].heap,
                                       .log = &s->log,
                                       .force_alarms = force_alarms,
+                                      .reload = ask_reload,
+                                      .reloaded = reloaded,
                                       .status = status,
                                       .hold_files = hold_files,
                                       .files_held = files_held,
@@ -640,6 +683,7 @@ static int start_threads(struct serve *s)
                                      .disk_free_min = s->config->disk_free_min,
                                      .disk_free_hard = s->config->disk_free_hard,
                                      .wake_core = wake_core,
+                                     .errand = reload_certificates,
                                      .arg = s};
     int err = journal_start(s->journal);
     if (err == 0)
@@ -695,7 +739,8 @@ static int listen_clients(struct serve *s)
                                         .uuid = journal_uuid(s->journal),
                                         .loops = s->loop_list,
                                         .loop_count = s->loop_count,
-                                        .conns_max = s->conns_max};
+                                        .conns_max = s->conns_max,
+                                        .tls = certificates_server(s->certificates)};
     enum exit_code code = protocols_listen(&options, &s->protocols, s->why, sizeof s->why);
     s->exit_code = code;
     return code == END_OK ? 0 : -1;
@@ -741,9 +786,10 @@ static int boot(struct serve *s)
 {
     const struct config *c = s->config;
     os_dumpable_set(c->dumpable);
+    s->on_terminal = os_is_terminal(2);
     s->loop_count = loops_wanted(c);
-    if (open_folder(s) < 0 || open_journal(s) < 0 || make_broker(s) < 0 || open_store(s) < 0 || recover(s) < 0 ||
-        make_loops(s) < 0)
+    if (open_folder(s) < 0 || open_journal(s) < 0 || open_certificates(s) < 0 || make_broker(s) < 0 ||
+        open_store(s) < 0 || recover(s) < 0 || make_loops(s) < 0)
         return -1;
     os_signals_catch(on_first_signal, s);
     if (start_threads(s) < 0 || listen_control(s) < 0 || import_definitions(s) < 0)
@@ -833,6 +879,7 @@ static void tear_down(struct serve *s)
             hub_free(&s->loops[i].hub);
         }
         protocols_free(&s->protocols);
+        certificates_close(&s->certificates);
         broker_free(&s->broker);
         pager_close(&s->pager);
         stream_pager_close(&s->stream_pager);

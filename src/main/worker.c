@@ -22,6 +22,7 @@ struct worker {
     struct os_event event;
     _Atomic bool stop;
     _Atomic bool look;
+    _Atomic bool errand;
     _Atomic unsigned forced;
     struct watch watch;
     uint64_t written; /* by the journal, when it was measured last */
@@ -172,6 +173,8 @@ static void worker_run(void *arg)
     struct os *os = worker->options.os;
     while (!atomic_load(&worker->stop)) {
         answer_questions(worker);
+        if (atomic_exchange(&worker->errand, false))
+            worker->options.errand(worker->options.arg);
         mono_t now = os->now_mono(os);
         if (worker->measured_at == 0 || atomic_exchange(&worker->look, false) ||
             now - worker->measured_at >= watch_pause(&worker->watch))
@@ -229,6 +232,12 @@ void worker_wake(struct worker *worker)
 void worker_look(struct worker *worker)
 {
     atomic_store(&worker->look, true);
+    worker_wake(worker);
+}
+
+void worker_errand(struct worker *worker)
+{
+    atomic_store(&worker->errand, true);
     worker_wake(worker);
 }
 

@@ -1,4 +1,4 @@
-/* worker: the thread for what must not block a loop or the core: checking passwords, watching memory and disk.
+/* worker: the thread for what must not block a loop or the core: checking passwords, watching memory and disk, errands.
  *
  * Life cycle: worker_start → worker_wake whenever the core has sent something to its port → worker_stop.
  * It is the owner of the worker's port: consumes EFF_VERIFY, produces CMD_VERIFIED and CMD_ALARM.
@@ -21,6 +21,7 @@ struct worker_options {
     double memory_high_watermark, memory_hard_watermark; /* a share of memory, or bytes */
     uint64_t disk_free_min, disk_free_hard; /* 0: worked out from the size of the disk; half of the former */
     void (*wake_core)(void *arg);
+    void (*errand)(void *arg); /* what worker_errand asks for */
     void *arg;
 };
 
@@ -37,6 +38,8 @@ MUST_USE int worker_start(const struct worker_options *options, struct worker **
 void worker_wake(struct worker *worker);
 /* Much was written since: measure again now. Any thread. */
 void worker_look(struct worker *worker);
+/* Runs options.errand soon, once for all that asked meanwhile. Any thread. */
+void worker_errand(struct worker *worker);
 /* What was measured last. Any thread. */
 void worker_figures(struct worker *worker, struct worker_figures *ret);
 /* Alarms (enum alarm) that are held up by hand, whatever is measured. Any thread. */

@@ -1,6 +1,6 @@
 /* The process and its limits, see os_process.h.
  *
- * The four words at the top are the second exception to "no globals" (the first is the heap's account): a signal handler
+ * The five words at the top are the second exception to "no globals" (the first is the heap's account): a signal handler
  * is given nothing but a number. */
 #include "os/os_process.h"
 
@@ -21,6 +21,7 @@
 
 static _Atomic int caught;
 static _Atomic int64_t caught_at = INT64_MAX;
+static _Atomic bool hung_up;
 static void (*on_first)(void *arg);
 static void *on_first_arg;
 
@@ -192,6 +193,15 @@ static void on_signal(int number)
     errno = saved;
 }
 
+static void on_hang_up(int number)
+{
+    int saved = errno;
+    (void)number;
+    atomic_store(&hung_up, true);
+    on_first(on_first_arg);
+    errno = saved;
+}
+
 void os_signals_catch(void (*first)(void *arg), void *arg)
 {
     on_first = first;
@@ -200,8 +210,14 @@ void os_signals_catch(void (*first)(void *arg), void *arg)
     sigemptyset(&action.sa_mask);
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGINT, &action, NULL);
+    action.sa_handler = on_hang_up;
     sigaction(SIGHUP, &action, NULL);
     signal(SIGPIPE, SIG_IGN);
+}
+
+bool os_signal_hung_up(void)
+{
+    return atomic_load_explicit(&hung_up, memory_order_relaxed) && atomic_exchange(&hung_up, false);
 }
 
 int os_signal_caught(void)

@@ -31,9 +31,11 @@ void os_allocator_trim(void);
 /* Whether somebody looks at this descriptor (a terminal). */
 bool os_is_terminal(int fd);
 
-/* SIGTERM, SIGINT and SIGHUP call first(arg) once, in signal context (it may only do what signal handlers may);
- * a second signal ends the process at once. SIGPIPE is ignored. Main thread, once. */
+/* SIGTERM and SIGINT call first(arg) once, in signal context (it may only do what signal handlers may); a second one ends
+ * the process at once. SIGHUP calls it each time. SIGPIPE is ignored. Main thread, once. */
 void os_signals_catch(void (*first)(void *arg), void *arg);
+/* SIGHUP has come since this was last asked. */
+bool os_signal_hung_up(void);
 /* The signal that came; 0: none. */
 int os_signal_caught(void);
 
