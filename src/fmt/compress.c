@@ -34,6 +34,12 @@
 #define LZ4_BLOCKS_KEPT LZ4F_max256KB
 #define ZSTD_WINDOW_MAX (128u << 20) /* what streaming readers take by default (ZSTD_WINDOWLOG_LIMIT_DEFAULT) */
 
+/* What states hold that cannot be asked: windows and tables of zlib as zconf.h has them, two blocks of 256 KiB, and a table. */
+#define INFLATE_BYTES (44u << 10)
+#define DEFLATE_BYTES (268u << 10)
+#define LZ4_READER_BYTES (576u << 10)
+#define LZ4_WRITER_BYTES (400u << 10)
+
 #define XERIAL_HEADER 16u
 #define XERIAL_BLOCK (32u << 10)
 
@@ -43,6 +49,7 @@ static const uint8_t xerial_version[8] = {0, 0, 0, 1, 0, 0, 0, 1}; /* of the wri
 struct compress {
     uint8_t *buffer;
     size_t buffer_len;
+    uint64_t cost_ns;
     z_stream inflate, deflate;
     bool inflate_ready, deflate_ready;
     int deflate_level;
@@ -96,7 +103,7 @@ void compress_trim(struct compress *z)
     ZSTD_freeDCtx(z->zstd_reader);
     ZSTD_freeCCtx(z->zstd_writer);
     mem_free(z->buffer);
-    *z = (struct compress){0};
+    *z = (struct compress){.cost_ns = z->cost_ns};
 }
 
 void compress_free(struct compress **z)
@@ -110,6 +117,19 @@ void compress_free(struct compress **z)
 size_t compress_kept_bytes(const struct compress *z)
 {
     return z->buffer_len;
+}
+
+size_t compress_held_bytes(const struct compress *z)
+{
+    return z->buffer_len + (z->inflate_ready ? INFLATE_BYTES : 0) + (z->deflate_ready ? DEFLATE_BYTES : 0) +
+           (z->lz4_reader ? LZ4_READER_BYTES : 0) + (z->lz4_writer ? LZ4_WRITER_BYTES : 0) +
+           (z->zstd_reader ? ZSTD_sizeof_DCtx(z->zstd_reader) : 0) +
+           (z->zstd_writer ? ZSTD_sizeof_CCtx(z->zstd_writer) : 0);
+}
+
+uint64_t compress_cost_ns(const struct compress *z)
+{
+    return z->cost_ns;
 }
 
 static void *zlib_alloc(void *opaque, unsigned count, unsigned len)
@@ -363,8 +383,10 @@ static enum compress_verdict unpack_zstd(struct compress *z, struct slice in, st
         if (header.frameType == ZSTD_frame && header.windowSize > ZSTD_WINDOW_MAX)
             return COMPRESS_DAMAGED;
         size_t made = ZSTD_decompressDCtx(z->zstd_reader, out->base + out->len, out->max - out->len, in.ptr + at, n);
-        if (ZSTD_isError(made))
+        if (ZSTD_isError(made)) {
+            out->len = out->max; /* how far it came is not said: the cost is that of all */
             return zstd_verdict(made);
+        }
         out->len += made;
     }
     return COMPRESS_OK;
@@ -394,13 +416,16 @@ static enum compress_verdict unpack(struct compress *z, enum compress_kind kind,
     }
     if (in.len == 0 || in.len > UINT32_MAX)
         return COMPRESS_DAMAGED;
+    enum compress_verdict verdict = COMPRESS_DAMAGED;
     switch (kind) {
-    case COMPRESS_GZIP: return unpack_gzip(z, in, out);
-    case COMPRESS_SNAPPY: return unpack_snappy(in, out);
-    case COMPRESS_LZ4: return unpack_lz4(z, in, out);
-    case COMPRESS_ZSTD: return unpack_zstd(z, in, out);
-    default: return COMPRESS_DAMAGED;
+    case COMPRESS_GZIP: verdict = unpack_gzip(z, in, out); break;
+    case COMPRESS_SNAPPY: verdict = unpack_snappy(in, out); break;
+    case COMPRESS_LZ4: verdict = unpack_lz4(z, in, out); break;
+    case COMPRESS_ZSTD: verdict = unpack_zstd(z, in, out); break;
+    default: break;
     }
+    z->cost_ns += (in.len + out->len) * (kind == COMPRESS_GZIP ? 3 : 1);
+    return verdict;
 }
 
 enum compress_verdict compress_unpack_into(struct compress *z, enum compress_kind kind, struct slice in,
@@ -432,21 +457,25 @@ static size_t snappy_claim(struct slice in)
     return sum;
 }
 
-/* How long the stream says it will be, or a guess; nobody believes it before it was seen. */
-static size_t claimed_len(enum compress_kind kind, struct slice in)
+/* How long the stream says it will be, or a guess; nobody believes it before it was seen. *ret_least: it will be as long, or is
+ * damaged. */
+static size_t claimed_len(enum compress_kind kind, struct slice in, bool *ret_least)
 {
     size_t claim = in.len * SMALL_RATIO;
+    *ret_least = kind == COMPRESS_SNAPPY;
     if (kind == COMPRESS_SNAPPY) {
         claim = snappy_claim(in);
     } else if (kind == COMPRESS_ZSTD && in.len > 0) {
         unsigned long long len = ZSTD_getFrameContentSize(in.ptr, in.len);
-        if (len != ZSTD_CONTENTSIZE_UNKNOWN && len != ZSTD_CONTENTSIZE_ERROR)
+        *ret_least = len != ZSTD_CONTENTSIZE_UNKNOWN && len != ZSTD_CONTENTSIZE_ERROR;
+        if (*ret_least)
             claim = (size_t)len;
     } else if (kind == COMPRESS_GZIP && in.len > 4) {
         uint32_t len; /* ISIZE: of the last member, modulo 2^32 */
         memcpy(&len, in.ptr + in.len - 4, sizeof len);
         len = le32toh(len);
-        if (len / GZIP_RATIO_MAX <= in.len)
+        *ret_least = len / GZIP_RATIO_MAX <= in.len;
+        if (*ret_least)
             claim = len;
     }
     return claim;
@@ -474,7 +503,10 @@ enum compress_verdict compress_unpack(struct compress *z, enum compress_kind kin
         *ret = in;
         return COMPRESS_OK;
     }
-    size_t room = claimed_len(kind, in);
+    bool least;
+    size_t room = claimed_len(kind, in, &least);
+    if (least && room > max)
+        return COMPRESS_TOO_LARGE; /* for which nothing need be unpacked */
     room = room < FIRST_BYTES ? FIRST_BYTES : room;
     for (;;) {
         room = room < max ? room : max;
@@ -498,6 +530,7 @@ enum compress_verdict compress_pack(struct compress *z, enum compress_kind kind,
         return in.len == 0 && kind == COMPRESS_NONE && !w->failed ? COMPRESS_OK : COMPRESS_TOO_LARGE;
     struct output out = {.base = w->base + w->len, .max = w->max - w->len};
     enum compress_verdict verdict = COMPRESS_OK;
+    z->cost_ns += kind == COMPRESS_NONE ? 0 : compress_pack_cost_ns(kind, level, in.len);
     switch (kind) {
     case COMPRESS_NONE: return compress_unpack_into(z, kind, in, w);
     case COMPRESS_GZIP: verdict = pack_gzip(z, level, in, &out); break;
@@ -524,4 +557,45 @@ size_t compress_pack_max(enum compress_kind kind, size_t len)
     case COMPRESS_ZSTD: return ZSTD_compressBound(len);
     default: return len;
     }
+}
+
+/* Of a byte of text, about; what is in between has the cost of the one above. */
+struct price {
+    uint8_t kind;
+    int32_t level; /* up to this one; COMPRESS_LEVEL_DEFAULT is below all */
+    uint32_t ns;
+};
+
+static const struct price prices[] = {
+    {COMPRESS_GZIP, 1, 12},  {COMPRESS_GZIP, 5, 25},   {COMPRESS_GZIP, 6, 40},   {COMPRESS_GZIP, 9, 100},
+    {COMPRESS_SNAPPY, 0, 3}, {COMPRESS_LZ4, 2, 3},     {COMPRESS_LZ4, 17, 60},   {COMPRESS_ZSTD, 3, 5},
+    {COMPRESS_ZSTD, 9, 30},  {COMPRESS_ZSTD, 15, 120}, {COMPRESS_ZSTD, 22, 800},
+};
+
+/* The row of that level; among the last ones of its kind where it is beyond all. NULL: the kind has none. */
+static const struct price *price_of(enum compress_kind kind, int32_t level)
+{
+    const struct price *found = NULL;
+    if (kind == COMPRESS_GZIP && level < 0)
+        level = 6;
+    for (size_t i = 0; i < ARRAY_LEN(prices) && (!found || found->level < level); i++)
+        if (prices[i].kind == kind)
+            found = &prices[i];
+    return found;
+}
+
+uint64_t compress_pack_cost_ns(enum compress_kind kind, int32_t level, size_t len)
+{
+    const struct price *price = price_of(kind, level);
+    return len * (price ? price->ns : 1ull);
+}
+
+int32_t compress_level_within(enum compress_kind kind, int32_t level, size_t len, uint64_t cost_max_ns)
+{
+    const struct price *price = price_of(kind, level);
+    if (!price || len * (uint64_t)price->ns <= cost_max_ns)
+        return level;
+    while (price > prices && price[-1].kind == kind && len * (uint64_t)price->ns > cost_max_ns)
+        price--;
+    return price->level;
 }

@@ -49,6 +49,10 @@ void compress_free(struct compress **z);
 void compress_trim(struct compress *z);
 /* Bytes of the buffer that compress_unpack keeps for the next call. */
 size_t compress_kept_bytes(const struct compress *z);
+/* The same with the libraries' states, as far as these say what they hold. */
+size_t compress_held_bytes(const struct compress *z);
+/* What z has been made to do since it is there, whatever came of it, in about ns. */
+uint64_t compress_cost_ns(const struct compress *z);
 
 /* "none", "gzip", "snappy", "lz4", "zstd", as in Kafka's compression.type; NULL for another number. */
 const char *compress_name(unsigned kind);
@@ -70,5 +74,9 @@ MUST_USE enum compress_verdict compress_pack(struct compress *z, enum compress_k
                                              struct slice in, struct writer *w);
 /* An upper bound of what compress_pack writes for len bytes. */
 size_t compress_pack_max(enum compress_kind kind, size_t len);
+/* How long packing len bytes takes, about, in ns; within a factor of three where it matters. */
+uint64_t compress_pack_cost_ns(enum compress_kind kind, int32_t level, size_t len);
+/* The highest level up to that one with which it takes no longer than cost_max_ns, or the cheapest one. */
+int32_t compress_level_within(enum compress_kind kind, int32_t level, size_t len, uint64_t cost_max_ns);
 
 #endif

@@ -280,13 +280,43 @@ static void a_bomb_takes_its_bound_and_no_more(void **state)
         assert_true(w.len < lens[kind] / 20);
         compress_trim(s->z);
         size_t before = mem_in_use();
+        uint64_t cost = compress_cost_ns(s->z);
         assert_int_equal(compress_unpack(s->z, kind, writer_slice(&w), max, &got), COMPRESS_TOO_LARGE);
         assert_true(compress_kept_bytes(s->z) <= max);
-        assert_true(mem_in_use() - before < max + (200u << 10)); /* the library's state is in it */
+        assert_true(compress_cost_ns(s->z) - cost <=
+                    (kind == COMPRESS_LZ4 ? 2 * (max + w.len) : 0)); /* no frame says it */
+        assert_true(mem_in_use() - before < max + (200u << 10));     /* the library's state is in it */
         compress_trim(s->z);
         assert_int_equal(mem_in_use(), before);
     }
     mem_free(zeros);
+}
+
+/* A level is lowered as far as must be and no further; what one of 22 takes for a MiB is no hint for one of 3. */
+static void levels_have_their_price(void **state)
+{
+    (void)state;
+    static const struct {
+        enum compress_kind kind;
+        int32_t level, within;
+        size_t len;
+    } rows[] = {
+        {COMPRESS_ZSTD, 22, 22, 1000},
+        {COMPRESS_ZSTD, 22, 15, 1u << 20},
+        {COMPRESS_ZSTD, 22, 3, 16u << 20},
+        {COMPRESS_ZSTD, 3, 3, 64u << 20},
+        {COMPRESS_ZSTD, -5, -5, 1000},
+        {COMPRESS_GZIP, 9, 9, 1u << 20},
+        {COMPRESS_GZIP, 9, 1, 16u << 20},
+        {COMPRESS_GZIP, -1, 5, 7u << 20},
+        {COMPRESS_LZ4, 17, 2, 16u << 20},
+        {COMPRESS_SNAPPY, COMPRESS_LEVEL_DEFAULT, 0, 1u << 30},
+        {COMPRESS_ZSTD, COMPRESS_LEVEL_DEFAULT, COMPRESS_LEVEL_DEFAULT, 1u << 20},
+        {COMPRESS_NONE, 7, 7, 1u << 30},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+        assert_int_equal(compress_level_within(rows[i].kind, rows[i].level, rows[i].len, 200000000), rows[i].within);
+    assert_true(compress_pack_cost_ns(COMPRESS_ZSTD, 22, 1000) > 50 * compress_pack_cost_ns(COMPRESS_ZSTD, 3, 1000));
 }
 
 /* Twenty bytes that claim a size, a window or blocks of megabytes. */
@@ -429,6 +459,7 @@ int main(void)
         IN_SCENE(levels_change_the_size_and_nothing_else),
         IN_SCENE(packing_that_does_not_fit_writes_nothing),
         IN_SCENE(a_bomb_takes_its_bound_and_no_more),
+        IN_SCENE(levels_have_their_price),
         IN_SCENE(claims_are_not_believed),
         IN_SCENE(lz4_is_what_java_reads),
         IN_SCENE(joined_snappy_streams_are_one),

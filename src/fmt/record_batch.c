@@ -310,6 +310,7 @@ enum record_verdict record_batch_check(struct slice bytes, const struct record_l
         if (verdict != RECORD_OK)
             return fault_at(fault, -1, verdict, "the records cannot be unpacked within the limit");
         found.unpacked_len = (uint32_t)records.bytes.left;
+        found.unpacked = slice_of(records.bytes.at, records.bytes.left);
         verdict = check_records(&records, limits, &found.max_timestamp, fault);
         if (verdict != RECORD_OK)
             return verdict;
@@ -667,20 +668,16 @@ bool record_batch_set_max_timestamp(uint8_t *bytes, size_t len, bool append_time
     return true;
 }
 
-enum record_verdict record_batch_repack(struct slice bytes, enum compress_kind kind, int32_t level, struct compress *z,
-                                        size_t unpacked_max, struct writer *w)
+enum record_verdict record_batch_pack(const struct record_batch *head, struct slice records, enum compress_kind kind,
+                                      int32_t level, struct compress *z, struct writer *w)
 {
-    struct record_batch b;
-    struct record_reader records;
-    enum record_verdict verdict = record_batch_open(bytes, z, unpacked_max, &b, &records);
-    if (verdict != RECORD_OK)
-        return verdict;
+    struct record_batch b = *head;
     size_t begin = w->len;
     CHECK(z || kind == COMPRESS_NONE);
     if (w->failed || RECORD_BATCH_HEADER > w->max - w->len)
         return RECORD_TOO_LARGE;
-    writer_put(w, bytes.ptr, RECORD_BATCH_HEADER);
-    enum compress_verdict packed = compress_pack(z, kind, level, slice_of(records.bytes.at, records.bytes.left), w);
+    (void)writer_room(w, RECORD_BATCH_HEADER);
+    enum compress_verdict packed = compress_pack(z, kind, level, records, w);
     size_t len = w->len - begin;
     if (packed != COMPRESS_OK || len > RECORD_MAX) {
         w->len = begin;
@@ -690,4 +687,15 @@ enum record_verdict record_batch_repack(struct slice bytes, enum compress_kind k
     b.attributes = (uint16_t)((b.attributes & ~ATTR_COMPRESSION) | (unsigned)kind);
     header_put(w->base + begin, len, &b);
     return RECORD_OK;
+}
+
+enum record_verdict record_batch_repack(struct slice bytes, enum compress_kind kind, int32_t level, struct compress *z,
+                                        size_t unpacked_max, struct writer *w)
+{
+    struct record_batch b;
+    struct record_reader records;
+    enum record_verdict verdict = record_batch_open(bytes, z, unpacked_max, &b, &records);
+    if (verdict != RECORD_OK)
+        return verdict;
+    return record_batch_pack(&b, slice_of(records.bytes.at, records.bytes.left), kind, level, z, w);
 }

@@ -15,7 +15,7 @@
  * Looking and checking   record_batch_peek, _take ▸ record_batch_crc_ok | record_batch_check
  * Reading                record_batch_open ▸ { record_next { record_header_next }* }* ▸ record_reader_ok
  * Writing                record_batch_begin ▸ { record_batch_put | record_batch_room | record_batch_add }* ▸ record_batch_finish
- * Patching               record_batch_set_base, record_batch_set_max_timestamp, record_batch_repack
+ * Patching               record_batch_set_base, record_batch_set_max_timestamp, record_batch_pack, record_batch_repack
  *
  * Pure functions: nothing is allocated except by a struct compress that is handed in, and only when a batch is compressed.
  * Slices point into the batch (or into the struct compress's buffer, until its next call). Any thread.
@@ -109,7 +109,8 @@ struct record_check {
     bool opened; /* the records were looked at, not only the header and the CRC */
     int64_t
         max_timestamp; /* found among the records, where opened; Kafka stores this one when the header says another */
-    uint32_t unpacked_len; /* bytes of the records unpacked, where opened */
+    uint32_t unpacked_len; /* bytes of the records unpacked, where opened … */
+    struct slice unpacked; /* … and these: of the batch, or a loan of z's until its next call */
 };
 
 struct record_fault {
@@ -199,6 +200,12 @@ struct slice record_batch_finish(struct record_batch_writer *b, int64_t last_off
 void record_batch_set_base(uint8_t *bytes, int64_t base_offset, int32_t leader_epoch);
 /* Time type and max timestamp of a whole batch; a new CRC only if something changes, which is the return value. */
 bool record_batch_set_max_timestamp(uint8_t *bytes, size_t len, bool append_time, int64_t max_timestamp);
+/* Writes a batch of which these are the records, unpacked, behind what w holds: head as it is, but for compression and CRC.
+ * RECORD_OK, _NO_MEMORY, or RECORD_TOO_LARGE when it does not fit into w, which then is as before. z may be NULL when kind is
+ * none. */
+MUST_USE enum record_verdict record_batch_pack(const struct record_batch *head, struct slice records,
+                                               enum compress_kind kind, int32_t level, struct compress *z,
+                                               struct writer *w);
 /* Writes a whole batch again with another compression (none included) behind what w holds; everything else stays, the CRC
  * is new. RECORD_OK, what record_batch_open says, or RECORD_TOO_LARGE when it does not fit into w, which then is as before;
  * 61 + compress_pack_max(kind, unpacked length) bytes are always enough. z may be NULL when neither side is compressed. */

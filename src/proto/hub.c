@@ -11,9 +11,11 @@
 
 #include "base/check.h"
 #include "base/mem.h"
+#include "fmt/compress.h"
 
 #define SESSIONS_FIRST 64u
 #define FORMS_BYTES (64u * 1024) /* what is encoded once for a fan-out: heads, and small messages whole */
+#define TURN_WORK_NS (8u << 20)
 #define ROOM_AGAIN 64u /* slots that must be free before those who wait are called: no fighting over single slots */
 
 struct hub {
@@ -24,7 +26,10 @@ struct hub {
     uint32_t free_count, capacity, max, count;
     lsn_t durable;
     struct list held;    /* sessions with something to release */
-    struct list waiting; /* sessions that were refused a command slot */
+    struct list waiting; /* sessions that were refused a command slot … */
+    struct list later;   /* … and those that have worked enough in this turn */
+    uint64_t worked_ns;  /* in this turn, by all */
+    struct compress *codecs;
     uint8_t *forms;      /* of the fan-out that is going on; made with the first */
     size_t forms_used;
 };
@@ -32,13 +37,16 @@ struct hub {
 struct hub *hub_new(struct port *port, struct slab_heap *heap, uint32_t sessions_max)
 {
     struct hub *hub = mem_zalloc(sizeof *hub);
-    if (!hub)
+    if (!hub || !(hub->codecs = compress_new())) {
+        mem_free(hub);
         return NULL;
+    }
     hub->port = port;
     hub->heap = heap;
     hub->max = sessions_max;
     list_init(&hub->held);
     list_init(&hub->waiting);
+    list_init(&hub->later);
     return hub;
 }
 
@@ -50,6 +58,7 @@ void hub_free(struct hub **hub)
     mem_free_as(MEM_CONNECTIONS, (*hub)->forms);
     mem_free((*hub)->sessions);
     mem_free((*hub)->free_numbers);
+    compress_free(&(*hub)->codecs);
     mem_free(*hub);
     *hub = NULL;
 }
@@ -130,6 +139,30 @@ void hub_wait_room(struct hub *hub, struct session *session)
         return;
     session->on_wait = true;
     list_insert(&hub->waiting, &session->wait_link);
+}
+
+bool hub_may_work(const struct hub *hub)
+{
+    return hub->worked_ns < TURN_WORK_NS;
+}
+
+void hub_worked(struct hub *hub, uint64_t cost_ns)
+{
+    hub->worked_ns += cost_ns;
+}
+
+/* Who waits for a slot as well finds out then that there is none yet. */
+void hub_wait_turn(struct hub *hub, struct session *session)
+{
+    if (session->on_wait)
+        list_remove(&session->wait_link);
+    session->on_wait = true;
+    list_insert(&hub->later, &session->wait_link);
+}
+
+struct compress *hub_codecs(struct hub *hub)
+{
+    return hub->codecs;
 }
 
 void hub_close(struct hub *hub, struct session *session)
@@ -266,26 +299,49 @@ static void give_effect(struct hub *hub, struct effect *effect, mono_t now)
     }
 }
 
+static void call(struct hub *hub, struct session *session, mono_t now)
+{
+    list_remove(&session->wait_link);
+    session->on_wait = false;
+    session->engine.now = now;
+    if (session->owes_close)
+        hub_close(hub, session);
+    if (session->on_room)
+        session->on_room(session);
+    if (!session->gone)
+        engine_dirty(&session->engine);
+}
+
+static void take_over(struct list *from, struct list *ret)
+{
+    list_init(ret);
+    list_insert(from->next, ret);
+    list_remove(from);
+}
+
 /* Those who were refused: only as many as there are slots for is no concern here, they ask again when it is not enough. */
 static void call_waiting(struct hub *hub, mono_t now)
 {
     if (list_empty(&hub->waiting) || hub_room(hub) < ROOM_AGAIN)
         return;
     struct list called;
-    list_init(&called);
-    list_insert(hub->waiting.next, &called); /* takes the whole list over */
-    list_remove(&hub->waiting);
+    take_over(&hub->waiting, &called);
+    while (!list_empty(&called))
+        call(hub, LIST_FIRST(&called, struct session, wait_link), now);
+}
+
+/* A new turn. Who is not reached in it comes first in the next. */
+static void call_later(struct hub *hub, mono_t now)
+{
+    struct list called;
+    hub->worked_ns = 0;
+    take_over(&hub->later, &called);
+    while (!list_empty(&called) && hub_may_work(hub))
+        call(hub, LIST_FIRST(&called, struct session, wait_link), now);
     while (!list_empty(&called)) {
-        struct session *session = LIST_FIRST(&called, struct session, wait_link);
-        list_remove(&session->wait_link);
-        session->on_wait = false;
-        session->engine.now = now;
-        if (session->owes_close)
-            hub_close(hub, session);
-        if (session->on_room)
-            session->on_room(session);
-        if (!session->gone)
-            engine_dirty(&session->engine);
+        struct list *node = called.prev;
+        list_remove(node);
+        list_insert(hub->later.next, node);
     }
 }
 
@@ -295,6 +351,7 @@ bool hub_turn(struct hub *hub, lsn_t durable, mono_t now)
         hub->durable = durable;
         release_held(hub, now);
     }
+    call_later(hub, now);
     struct effect *effect;
     uint32_t left = hub->port->effects.mask + 1;
     while (left && (effect = ring_peek(&hub->port->effects))) {
@@ -305,5 +362,5 @@ bool hub_turn(struct hub *hub, lsn_t durable, mono_t now)
     }
     release_held(hub, now);
     call_waiting(hub, now);
-    return left == 0;
+    return left == 0 || !list_empty(&hub->later);
 }

@@ -38,7 +38,7 @@ struct session {
     bool core_open;  /* SESSION_OPEN was sent and SESSION_CLOSED has not come; the engine sets it, the hub clears it */
     bool gone;       /* the transport is gone: the engine lives on only for the core's last word */
     bool on_held;    /* is on the hub's list of sessions that hold something until durable */
-    bool on_wait;    /* is on the hub's list of sessions that were refused a command slot */
+    bool on_wait;    /* is on one of the hub's lists of sessions that wait, for a command slot or for the next turn */
     bool close_sent; /* SESSION_CLOSE is in the ring */
     bool owes_close; /* … must be sent when there is room */
     struct list held_link;
@@ -49,8 +49,8 @@ struct session {
     /* Once a turn while something is held, after the turn's effects: releases what `durable` allows. True while something
      * is still held. */
     bool (*on_durable)(struct session *session, lsn_t durable);
-    /* There are command slots again: send what was owed. Called after hub_wait_room, also when the transport is gone. May
-     * be NULL. */
+    /* There are command slots again, or it is the next turn: send what was owed, go on. Called after hub_wait_room and
+     * hub_wait_turn, also when the transport is gone. May be NULL. */
     void (*on_room)(struct session *session);
     void (*free)(struct session *session); /* after SESSION_CLOSED and closed */
 };
@@ -75,6 +75,15 @@ uint32_t hub_room(struct hub *hub);
 /* Remembers that the session was refused a slot, so that hub_turn calls on_room and makes it dirty when there is room. */
 void hub_wait_room(struct hub *hub, struct session *session);
 
+/* Work that takes more of the loop's time than moving bytes (unpacking, say) has a share in each turn, about 8 ms. An engine
+ * looks before each piece of it, says afterwards what it was, in about ns, and waits for the next turn when nothing is left:
+ * whoever waits is called in the order in which they came. */
+bool hub_may_work(const struct hub *hub);
+void hub_worked(struct hub *hub, uint64_t cost_ns);
+void hub_wait_turn(struct hub *hub, struct session *session);
+/* The loop's codecs; lent for one call, what is unpacked stays until somebody's next. */
+struct compress *hub_codecs(struct hub *hub);
+
 /* Asks the core to let go of the session, once, as soon as there is a slot; nothing if it never was open. */
 void hub_close(struct hub *hub, struct session *session);
 
@@ -89,7 +98,7 @@ uint32_t hub_sessions(const struct hub *hub);
 /* Publishes commands; returns true if there were any (the core wants a step). */
 bool hub_publish(struct hub *hub);
 /* Takes the durable lsn, gives all effects to their engines, releases what was held. Returns true when effects are left
- * (a turn takes at most one ring full, so that sockets get their turn too). */
+ * (a turn takes at most one ring full, so that sockets get their turn too), or work. */
 bool hub_turn(struct hub *hub, lsn_t durable, mono_t now);
 
 /* Frees what an effect carries, for engines that have no use for it. */

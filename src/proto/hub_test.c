@@ -186,6 +186,46 @@ static void held(void **state)
     scene_fini(&scene);
 }
 
+static void works_on_room(struct session *session)
+{
+    on_room(session);
+    hub_worked(session->hub, 6u << 20);
+    hub_wait_turn(session->hub, session);
+}
+
+/* Who has work does some in each turn, and who is not reached comes first in the next. */
+static void shares_of_turns(void **state)
+{
+    (void)state;
+    struct scene scene;
+    struct probe probes[3];
+    scene_init(&scene, 8);
+    for (unsigned i = 0; i < 3; i++) {
+        probe_init(&probes[i]);
+        probes[i].session.on_room = works_on_room;
+        assert_true(hub_attach(scene.hub, &probes[i].session));
+        hub_wait_room(scene.hub, &probes[i].session);
+        hub_wait_turn(scene.hub, &probes[i].session);
+    }
+    for (unsigned turn = 1; turn <= 6; turn++) {
+        assert_true(hub_turn(scene.hub, 0, 1));
+        assert_false(hub_may_work(scene.hub));
+        assert_int_equal(probes[0].rooms + probes[1].rooms + probes[2].rooms, 2 * turn);
+    }
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(probes[i].rooms, 4);
+        probes[i].session.on_room = on_room;
+    }
+    assert_false(hub_turn(scene.hub, 0, 1));
+    assert_false(hub_turn(scene.hub, 0, 1));
+    assert_true(hub_may_work(scene.hub) && probes[0].rooms == 5 && probes[2].rooms == 5);
+    hub_wait_turn(scene.hub, &probes[1].session);
+    for (unsigned i = 0; i < 3; i++)
+        hub_detach(scene.hub, &probes[i].session);
+    assert_false(hub_turn(scene.hub, 0, 1));
+    scene_fini(&scene);
+}
+
 static void memory(void **state)
 {
     (void)state;
@@ -209,8 +249,8 @@ static void memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(numbers), cmocka_unit_test(last_word), cmocka_unit_test(full_ring),
-        cmocka_unit_test(held),    cmocka_unit_test(memory),
+        cmocka_unit_test(numbers), cmocka_unit_test(last_word),       cmocka_unit_test(full_ring),
+        cmocka_unit_test(held),    cmocka_unit_test(shares_of_turns), cmocka_unit_test(memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

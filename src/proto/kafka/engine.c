@@ -9,7 +9,6 @@
 
 #include "base/check.h"
 #include "base/mem.h"
-#include "fmt/compress.h"
 #include "proto/kafka/fetch_session.h"
 #include "proto/kafka/kafka_int.h"
 #include "proto/kafka/login.h"
@@ -530,7 +529,6 @@ static void engine_closed(struct engine *engine)
     kafka_fetch_session_end(k);
     kafka_login_fini(k);
     share_sessions_fini(k);
-    compress_free(&k->compress);
     outq_fini(&engine->out);
     k->session.gone = true;
     hub_close(kafka_hub(k), &k->session);

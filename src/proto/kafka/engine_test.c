@@ -541,6 +541,131 @@ static void written_again_without_memory(void **state)
     }
 }
 
+/* A batch of one record of len equal bytes, packed. */
+static struct slice packed_batch(struct krig *k, enum compress_kind kind, size_t len, uint8_t *room, size_t room_len)
+{
+    uint8_t *plain = calloc(1, len + 200), *value = calloc(1, len);
+    struct compress *z = compress_new();
+    struct writer w = writer_of(plain, len + 200), packed = writer_of(room, room_len);
+    struct record_batch head = record_batch_head(0, k->core->wall);
+    struct record_batch_writer batch;
+    struct slice bytes = slice_of(value, len);
+    record_batch_begin(&batch, &w, &head);
+    assert_true(record_batch_put(&batch, k->core->wall, NULL, &bytes, NULL, 0));
+    assert_int_equal(record_batch_repack(record_batch_finish(&batch, -1), kind, COMPRESS_LEVEL_DEFAULT, z, 0, &packed),
+                     RECORD_OK);
+    compress_free(&z);
+    free(plain);
+    free(value);
+    return writer_slice(&packed);
+}
+
+static struct krig *krig_with_config(const char *name, const char *value)
+{
+    struct krig *k = krig_ready();
+    struct kafka_create_topics_request_config config = {.name = slice_str(name), .value = slice_str(value)};
+    struct kafka_create_topics_request_topic topic = {
+        .name = slice_str("t"), .num_partitions = 1, .replication_factor = 1, .configs = {&config, 1}};
+    assert_int_equal(KASK(k, create_topics, 5, .topics = {&topic, 1})->topics.at[0].error_code, 0);
+    return k;
+}
+
+#define BOMBS 40
+#define BOMB_LEN 1000000u
+
+static void put_bombs(struct krig *k, struct slice batch)
+{
+    struct kafka_produce_request_partition parts[BOMBS];
+    for (int32_t i = 0; i < BOMBS; i++)
+        parts[i] = (struct kafka_produce_request_partition){.index = 0, .records = batch};
+    struct kafka_produce_request_topic one = {.name = slice_str("t"), .partition_data = {parts, BOMBS}};
+    struct kafka_produce_request ask = {.acks = -1, .timeout_ms = 1000, .topic_data = {&one, 1}};
+    krig_put(k, KAFKA_API_produce, 9, &ask);
+}
+
+/* A small request that grows to 40 MB does so piece by piece: not in one turn of the loop, and no faster than the core takes it. */
+static void what_a_request_grows_by_is_bounded(void **state)
+{
+    (void)state;
+    for (unsigned round = 0; round < 2; round++) {
+        struct krig *k = krig_with_config("compression.type", "uncompressed");
+        struct kafka *engine = CONTAINER_OF(k->engine, struct kafka, session.engine);
+        uint8_t room[4096];
+        struct slice bomb = packed_batch(k, COMPRESS_ZSTD, BOMB_LEN, room, sizeof room);
+        krig_produce(k, "t", 0, bomb); /* the topic is known */
+        put_bombs(k, bomb);
+        uint64_t small = k->in_len, most = 0;
+        uint32_t slots = hub_room(k->hub);
+        k->in_len -= k->engine->ops->feed(k->engine, slice_of(k->in, k->in_len));
+        assert_in_range(slots - hub_room(k->hub), 1, 10); /* a turn's share */
+        for (unsigned i = 0; i < BOMBS; i++) {
+            (void)hub_turn(k->hub, 0, k->core->now);
+            most = engine->inflight_bytes > most ? engine->inflight_bytes : most;
+        }
+        assert_in_range(slots - hub_room(k->hub), 7, 10); /* the core has taken none */
+        assert_in_range(most, KAFKA_INFLIGHT_HIGH, KAFKA_INFLIGHT_HIGH + small + BOMB_LEN + 200);
+        if (round == 1) { /* gone meanwhile */
+            krig_free(k);
+            continue;
+        }
+        krig_settle(k);
+        const struct kafka_produce_response *said = krig_take(k);
+        assert_non_null(said);
+        for (int32_t i = 0; i < BOMBS; i++) {
+            assert_int_equal(said->responses.at[0].partition_responses.at[i].error_code, 0);
+            assert_int_equal(said->responses.at[0].partition_responses.at[i].base_offset, 1 + i);
+        }
+        assert_int_equal(engine->inflight_bytes, 0);
+        krig_free(k);
+    }
+}
+
+/* Unpacking for a look takes its turns as well. */
+static void a_loop_does_not_unpack_without_end(void **state)
+{
+    (void)state;
+    struct krig *k = krig_with_config("compression.type", "producer");
+    uint8_t room[4096];
+    struct slice bomb = packed_batch(k, COMPRESS_ZSTD, BOMB_LEN, room, sizeof room);
+    krig_produce(k, "t", 0, bomb);
+    put_bombs(k, bomb);
+    uint32_t slots = hub_room(k->hub);
+    k->in_len -= k->engine->ops->feed(k->engine, slice_of(k->in, k->in_len));
+    for (unsigned turn = 1; turn <= 3; turn++) {
+        assert_in_range(slots - hub_room(k->hub), turn * 7, turn * 10);
+        assert_true(hub_turn(k->hub, 0, k->core->now));
+    }
+    krig_settle(k);
+    assert_non_null(krig_take(k));
+    krig_free(k);
+}
+
+/* What would be too large for its topic unpacked is not unpacked for that. */
+static void too_large_to_be_unpacked(void **state)
+{
+    (void)state;
+    static uint8_t room[24 << 20]; /* snappy and lz4 want room for the worst */
+    for (unsigned kind = COMPRESS_GZIP; kind < COMPRESS_KINDS; kind++) {
+        struct krig *k = krig_with_config("compression.type", "uncompressed");
+        uint64_t before = compress_cost_ns(hub_codecs(k->hub));
+        struct slice batch = packed_batch(k, kind, 2 * BOMB_LEN, room, sizeof room);
+        assert_int_equal(krig_produce(k, "t", 0, batch)->error_code, KAFKA_ERR_MESSAGE_TOO_LARGE);
+        if (kind != COMPRESS_LZ4) /* whose frames do not say it */
+            assert_int_equal(compress_cost_ns(hub_codecs(k->hub)), before);
+        batch = packed_batch(k, kind, BOMB_LEN, room, sizeof room);
+        assert_int_equal(krig_produce(k, "t", 0, batch)->error_code, 0);
+        assert_true(compress_held_bytes(hub_codecs(k->hub)) <= 4u << 20);
+        krig_free(k);
+        k = krig_with_config("compression.type", kind == COMPRESS_GZIP ? "lz4" : "gzip");
+        batch = packed_batch(k, kind, 16 * BOMB_LEN, room, sizeof room);
+        if (batch.len < 1048588)
+            assert_int_equal(krig_produce(k, "t", 0, batch)->error_code, 0);
+        batch = packed_batch(k, kind, 17 * BOMB_LEN, room, sizeof room);
+        assert_int_equal(krig_produce(k, "t", 0, batch)->error_code, KAFKA_ERR_MESSAGE_TOO_LARGE);
+        krig_free(k);
+    }
+}
+
 /* A peer that is faster than the disk is not read. */
 static void too_much_in_flight_is_not_read(void **state)
 {
@@ -624,6 +749,9 @@ int main(void)
         cmocka_unit_test(gone_at_every_byte),
         cmocka_unit_test(each_allocation),
         cmocka_unit_test(written_again_without_memory),
+        cmocka_unit_test(what_a_request_grows_by_is_bounded),
+        cmocka_unit_test(a_loop_does_not_unpack_without_end),
+        cmocka_unit_test(too_large_to_be_unpacked),
         cmocka_unit_test(too_much_in_flight_is_not_read),
         cmocka_unit_test(alarms_pause_producers),
         cmocka_unit_test(silence_ends),

@@ -90,7 +90,6 @@ struct kafka {
     struct map topics_by_id;                   /* the same by the stream's id */
     uint64_t topics_changed;                   /* hub_streams_changed when they were asked for */
     struct kafka_fetch_session *fetch_session; /* NULL: none, see fetch_session.h */
-    struct compress *compress;                 /* once needed */
     struct list share_sessions;                /* struct share_session: share_fetch.c */
     uint32_t share_session_count;
     mono_t heard_at, deadline;

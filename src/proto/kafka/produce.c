@@ -13,20 +13,24 @@
 
 #define ACKS_ALL (-1)
 #define PARTITION_MAX UINT16_MAX
-#define JOINS_FROM 12 /* a batch makes its partition part of the transaction from this version on (KIP-890) */
-#define UNPACKED_KEPT (1u << 20) /* of what unpacking needed, for the next batch of the connection */
+#define JOINS_FROM 12          /* a batch makes its partition part of the transaction from this version on (KIP-890) */
+#define CODECS_KEPT (4u << 20) /* of what codecs needed, for the next batch of the loop */
+#define REPACK_TIMES 16u       /* a batch that is packed again may be so much larger unpacked than it may be at all */
+#define REPACK_NS_MAX 200000000ull
 
 struct row {         /* a partition of the request */
     struct msg *msg; /* until it is the core's; NULL: it has its error already */
     struct slice name;
     uint64_t stream; /* of requests that name topics by their ids */
     struct kafka_produce_response_partition *said;
+    uint32_t grown; /* by being packed again, until the core has it: in the account of the connection */
 };
 
 struct produce {
     struct kafka_lookup lookup;
     struct row *rows;
     uint32_t count, sent, answered;
+    uint64_t grown; /* of rows that were sent and are not answered */
     bool failed;
     bool by_id, zstd_refused;
 };
@@ -79,19 +83,50 @@ static void note_fault(struct kafka *k, struct kafka_request *r, struct row *row
         .batch_index = fault->index, .batch_index_error_message = slice_str(fault->why)};
 }
 
-/* Writes the batch again, compressed as the topic has it. */
-static enum record_verdict repack(struct kafka *k, struct row *row, const struct kafka_batch_rules *rules,
-                                  uint32_t unpacked_len, uint32_t bytes_max)
+static enum compress_kind packing_of(const struct row *row)
 {
-    size_t max = RECORD_BATCH_HEADER + compress_pack_max(rules->compression, unpacked_len);
-    if (!k->compress)
-        k->compress = compress_new();
-    uint8_t *room = k->compress ? mem_alloc(max) : NULL;
+    return msg_body(row->msg).ptr[22] & 7; /* of the attributes */
+}
+
+static bool is_repacked(const struct row *row, const struct kafka_batch_rules *rules)
+{
+    return rules->compression != COMPRESS_KINDS && rules->compression != packing_of(row);
+}
+
+/* Of the records. What could not be stored afterwards is refused before it is unpacked, or as soon as it is too much. */
+static uint32_t unpacked_max(const struct kafka *k, const struct row *row, const struct kafka_batch_rules *rules,
+                             uint32_t bytes_max)
+{
+    uint64_t max = k->options->unpacked_bytes_max;
+    if (!is_repacked(row, rules) || !bytes_max)
+        return (uint32_t)max;
+    uint64_t most = rules->compression != COMPRESS_NONE ? (uint64_t)REPACK_TIMES * bytes_max
+                    : bytes_max > RECORD_BATCH_HEADER   ? bytes_max - RECORD_BATCH_HEADER
+                                                        : 1;
+    return (uint32_t)(most < max ? most : max);
+}
+
+/* Those that know in time whether it will fit need no more room than there may be in the end. */
+static size_t packed_max(enum compress_kind kind, size_t unpacked_len, uint32_t bytes_max)
+{
+    size_t max = RECORD_BATCH_HEADER + compress_pack_max(kind, unpacked_len);
+    bool can_stop = kind == COMPRESS_GZIP || kind == COMPRESS_ZSTD;
+    return can_stop && bytes_max && max > bytes_max ? bytes_max : max;
+}
+
+/* Writes the batch again, compressed as the topic has it; with a lower level where that would take too long. */
+static enum record_verdict repack(struct kafka *k, struct row *row, const struct kafka_batch_rules *rules,
+                                  const struct record_check *found, uint32_t bytes_max)
+{
+    enum compress_kind kind = (enum compress_kind)rules->compression;
+    size_t max = packed_max(kind, found->unpacked_len, bytes_max);
+    int32_t level = compress_level_within(kind, rules->level, found->unpacked_len, REPACK_NS_MAX);
+    uint8_t *room = mem_alloc(max);
     struct writer w = writer_of(room, max);
     struct slice none = {0};
-    enum record_verdict verdict = room ? record_batch_repack(msg_body(row->msg), rules->compression, rules->level,
-                                                             k->compress, k->options->unpacked_bytes_max, &w)
-                                       : RECORD_NO_MEMORY;
+    enum record_verdict verdict =
+        room ? record_batch_pack(&found->batch, found->unpacked, kind, level, hub_codecs(kafka_hub(k)), &w)
+             : RECORD_NO_MEMORY;
     if (verdict == RECORD_OK && bytes_max && w.len > bytes_max)
         verdict = RECORD_TOO_LARGE;
     struct msg *msg = verdict == RECORD_OK ? msg_new(hub_heap(kafka_hub(k)), none, none, none, w.len) : NULL;
@@ -99,6 +134,7 @@ static enum record_verdict repack(struct kafka *k, struct row *row, const struct
         memcpy(msg_body_room(msg), room, w.len);
         msg->flags = row->msg->flags;
         msg->expiration_ms = -1;
+        row->grown = w.len > row->msg->body_len ? (uint32_t)w.len - row->msg->body_len : 0;
         msg_unref(hub_heap(kafka_hub(k)), row->msg);
         row->msg = msg;
     }
@@ -112,6 +148,15 @@ static int64_t plus(int64_t a, int64_t b)
     return __builtin_add_overflow(a, b, &sum) ? INT64_MAX : sum;
 }
 
+/* Codecs are the loop's, which keeps no more than it can spare. */
+static void count_work(struct kafka *k, const struct row *row, uint64_t codecs_before)
+{
+    struct compress *z = hub_codecs(kafka_hub(k));
+    hub_worked(kafka_hub(k), row->msg->body_len + compress_cost_ns(z) - codecs_before);
+    if (compress_held_bytes(z) > CODECS_KEPT)
+        compress_trim(z);
+}
+
 /* The batch is as a broker must have it, and becomes what the topic has it be. */
 static bool check(struct kafka *k, struct kafka_request *r, struct row *row, const struct kafka_topic *topic)
 {
@@ -119,8 +164,11 @@ static bool check(struct kafka *k, struct kafka_request *r, struct row *row, con
     const struct kafka_batch_rules *rules = &topic->rules;
     wall_t now = k->options->wall(k->options->wall_arg);
     bool free_time = rules->append_time; /* what the records say of it does not count */
-    struct record_limits limits = {.bytes_max = rules->bytes_max ? rules->bytes_max : k->options->batch_bytes_max,
-                                   .unpacked_max = k->options->unpacked_bytes_max,
+    struct compress *z = hub_codecs(kafka_hub(k));
+    uint64_t before = compress_cost_ns(z);
+    uint32_t bytes_max = rules->bytes_max ? rules->bytes_max : k->options->batch_bytes_max;
+    struct record_limits limits = {.bytes_max = bytes_max,
+                                   .unpacked_max = unpacked_max(k, row, rules, bytes_max),
                                    .timestamp_min =
                                        free_time || now < rules->before_max_ms ? INT64_MIN : now - rules->before_max_ms,
                                    .timestamp_max = free_time ? INT64_MAX : plus(now, rules->after_max_ms),
@@ -128,12 +176,10 @@ static bool check(struct kafka *k, struct kafka_request *r, struct row *row, con
                                    .zstd_refused = p->zstd_refused};
     struct record_check found;
     struct record_fault fault = {.index = -1};
-    enum record_verdict verdict = record_batch_check(msg_body(row->msg), &limits, k->compress, &found, &fault);
-    bool other = rules->compression != COMPRESS_KINDS;
-    if (verdict == RECORD_OK && other && rules->compression != found.batch.compression)
-        verdict = repack(k, row, rules, found.unpacked_len, limits.bytes_max);
-    if (k->compress && compress_kept_bytes(k->compress) > UNPACKED_KEPT)
-        compress_trim(k->compress); /* every connection has one */
+    enum record_verdict verdict = record_batch_check(msg_body(row->msg), &limits, z, &found, &fault);
+    if (verdict == RECORD_OK && is_repacked(row, rules))
+        verdict = repack(k, row, rules, &found, bytes_max);
+    count_work(k, row, before);
     if (verdict != RECORD_OK) {
         note_fault(k, r, row, &fault);
         row_fail(k, p, row, batch_errors[verdict], fault.why);
@@ -261,6 +307,14 @@ static bool resolve(struct kafka *k, struct kafka_request *r, struct row *row)
     return check(k, r, row, topic);
 }
 
+/* From then on the core has an account of it. */
+static void ungrow(struct kafka *k, struct produce *p, struct row *row)
+{
+    p->grown -= row->grown;
+    k->inflight_bytes -= row->grown;
+    row->grown = 0;
+}
+
 static enum kafka_progress send_rows(struct kafka *k, struct kafka_request *r)
 {
     struct produce *p = r->state;
@@ -272,8 +326,16 @@ static enum kafka_progress send_rows(struct kafka *k, struct kafka_request *r)
             hub_wait_room(kafka_hub(k), &k->session);
             return KAFKA_AGAIN;
         }
+        if (p->grown > KAFKA_INFLIGHT_HIGH)
+            return KAFKA_AGAIN; /* the answers of those that were sent make room */
+        if (!hub_may_work(kafka_hub(k))) {
+            hub_wait_turn(kafka_hub(k), &k->session);
+            return KAFKA_AGAIN;
+        }
         if (!resolve(k, r, row))
             continue;
+        p->grown += row->grown;
+        k->inflight_bytes += row->grown;
         struct command *command = kafka_command(k, r, CMD_PRODUCE);
         command->number = row->stream;
         command->channel = (uint16_t)row->said->index;
@@ -294,14 +356,6 @@ static void end_silently(struct kafka *k, const struct kafka_request *r)
         kafka_drop(k);
 }
 
-static bool has_compressed(const struct produce *p)
-{
-    for (uint32_t i = 0; i < p->count; i++)
-        if (p->rows[i].msg && msg_body(p->rows[i].msg).ptr[22] & 7)
-            return true;
-    return false;
-}
-
 static enum kafka_progress produce_go(struct kafka *k, struct kafka_request *r)
 {
     if (!r->state && !keep(k, r))
@@ -309,10 +363,6 @@ static enum kafka_progress produce_go(struct kafka *k, struct kafka_request *r)
     struct produce *p = r->state;
     if (kafka_lookup(k, r, &p->lookup) == KAFKA_AGAIN)
         return KAFKA_AGAIN;
-    if (!k->compress && has_compressed(p) && !(k->compress = compress_new())) {
-        kafka_drop_memory(k);
-        return KAFKA_AGAIN;
-    }
     enum kafka_progress progress = send_rows(k, r);
     end_silently(k, r);
     return progress;
@@ -326,6 +376,7 @@ static void produced(struct kafka *k, struct kafka_request *r, const struct effe
     while (p->rows[p->answered].said->base_offset < 0) /* those that were not sent */
         p->answered++;
     struct row *row = &p->rows[p->answered++];
+    ungrow(k, p, row);
     if (core_errors[e->flags] != KAFKA_ERR_NONE) {
         if (e->flags == PRODUCE_UNKNOWN)
             kafka_topic_forget_stream(k, row->stream);
@@ -365,6 +416,7 @@ static void produce_drop(struct kafka *k, struct kafka_request *r)
     for (uint32_t i = 0; p && i < p->count; i++)
         if (p->rows[i].msg)
             msg_unref(hub_heap(kafka_hub(k)), p->rows[i].msg);
+    k->inflight_bytes -= p ? p->grown : 0;
 }
 
 const struct kafka_handler kafka_on_produce = {
