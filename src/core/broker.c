@@ -19,68 +19,31 @@
 #define DELIVERIES_PER_COMMAND 64u
 #define DEAD_LETTERS_PER_TICK 4096u
 
+enum cargo { CARGO_NOTHING, CARGO_ASK, CARGO_MSG, CARGO_FETCH, CARGO_PAGE_JOB, CARGO_STREAM_JOB };
+
 struct command_row {
     void (*handle)(struct broker *b, struct peer *peer, struct channel *ch, struct command *c);
-    bool needs_channel, has_msg, has_ask;
+    bool needs_channel;
+    enum cargo cargo;
 };
 
 static const struct command_row rows[CMD_COUNT] = {
-#define COMMAND(name, handler, needs) [CMD_##name] = {.handle = do_##handler, .needs_channel = needs},
+#define COMMAND(name, handler, needs, carries)                                                                         \
+    [CMD_##name] = {.handle = do_##handler, .needs_channel = needs, .cargo = CARGO_##carries},
 #include "core/commands.def"
 #undef COMMAND
 };
 
-static bool command_has_ask(enum command_type type)
+/* Of a command that nobody obeys. */
+static void cargo_free(struct broker *b, struct command *c)
 {
-    switch (type) {
-    case CMD_SESSION_OPEN:
-    case CMD_LOGIN:
-    case CMD_ENTER:
-    case CMD_UPDATE_SECRET:
-    case CMD_EXCHANGE_DECLARE:
-    case CMD_EXCHANGE_DELETE:
-    case CMD_EXCHANGE_BIND:
-    case CMD_EXCHANGE_UNBIND:
-    case CMD_QUEUE_DECLARE:
-    case CMD_QUEUE_BIND:
-    case CMD_QUEUE_UNBIND:
-    case CMD_QUEUE_PURGE:
-    case CMD_QUEUE_DELETE:
-    case CMD_CONSUME:
-    case CMD_CANCEL:
-    case CMD_GET:
-    case CMD_STREAM_LIST:
-    case CMD_STREAM_CREATE:
-    case CMD_STREAM_DELETE:
-    case CMD_STREAM_GROW:
-    case CMD_STREAM_TRIM:
-    case CMD_STREAM_SET:
-    case CMD_GROUP_JOIN:
-    case CMD_GROUP_SYNC:
-    case CMD_GROUP_BEAT:
-    case CMD_GROUP_LEAVE:
-    case CMD_GROUP_CONSUME:
-    case CMD_GROUP_COMMIT:
-    case CMD_GROUP_OFFSETS:
-    case CMD_GROUP_LIST:
-    case CMD_GROUP_DESCRIBE:
-    case CMD_GROUP_DESCRIBE_CONSUMERS:
-    case CMD_GROUP_DELETE:
-    case CMD_GROUP_OFFSET_DELETE:
-    case CMD_TXN_INIT:
-    case CMD_TXN_ADD:
-    case CMD_TXN_END:
-    case CMD_TXN_LIST:
-    case CMD_TXN_OFFSETS:
-    case CMD_SCRAM:
-    case CMD_SHARE_BEAT:
-    case CMD_SHARE_ACK:
-    case CMD_MQTT_ATTACH:
-    case CMD_MQTT_SUBSCRIBE:
-    case CMD_MQTT_UNSUBSCRIBE:
-    case CMD_MQTT_RETAINED:
-    case CMD_ADMIN: return true;
-    default: return false;
+    switch (rows[c->type].cargo) {
+    case CARGO_NOTHING: break;
+    case CARGO_ASK: mem_free(c->ask); break;
+    case CARGO_MSG: msg_unref(&b->heap, c->msg); break;
+    case CARGO_FETCH: fetch_free(&c->fetch); break;
+    case CARGO_PAGE_JOB: page_job_free(&b->heap, &c->job); break;
+    case CARGO_STREAM_JOB: stream_job_free(&b->heap, &c->stream_job); break;
     }
 }
 
@@ -213,25 +176,11 @@ static void free_catalogue(struct broker *b)
     }
 }
 
-static bool command_has_msg(enum command_type type)
-{
-    return type == CMD_PUBLISH || type == CMD_PRODUCE;
-}
-
 static void drop_ring_contents(struct broker *b, struct port_side *side)
 {
     struct command *c;
     while ((c = ring_peek(&side->port.commands))) {
-        if (command_has_msg(c->type))
-            msg_unref(&b->heap, c->msg);
-        else if (c->type == CMD_PAGED)
-            page_job_free(&b->heap, &c->job);
-        else if (c->type == CMD_STREAMED)
-            stream_job_free(&b->heap, &c->stream_job);
-        else if (c->type == CMD_FETCH)
-            fetch_free(&c->fetch);
-        else if (command_has_ask(c->type))
-            mem_free(c->ask);
+        cargo_free(b, c);
         ring_pop(&side->port.commands);
     }
     ring_publish(&side->port.effects);
@@ -316,14 +265,6 @@ struct channel *channel_of(struct peer *peer, uint16_t number)
     return number < peer->channel_max ? peer->channels[number] : NULL;
 }
 
-static void discard(struct broker *b, struct command *c)
-{
-    if (command_has_msg(c->type))
-        msg_unref(&b->heap, c->msg);
-    else if (c->type == CMD_FETCH)
-        fetch_free(&c->fetch);
-}
-
 /* A failed peer or channel is deaf until it is closed. */
 static void dispatch(struct broker *b, struct port_side *side, struct command *c)
 {
@@ -331,7 +272,7 @@ static void dispatch(struct broker *b, struct port_side *side, struct command *c
     const struct command_row *row = &rows[c->type];
     struct peer *peer = peer_of(b, side, c->session);
     struct channel *ch = NULL;
-    struct ask *ask = command_has_ask(c->type) ? c->ask : NULL;
+    struct ask *ask = row->cargo == CARGO_ASK ? c->ask : NULL;
     if (!peer && (c->type == CMD_ADMIN || c->type == CMD_DRAIN)) {
         struct command open = {.type = CMD_SESSION_OPEN, .session = c->session};
         open.number = side->index;
@@ -351,13 +292,13 @@ static void dispatch(struct broker *b, struct port_side *side, struct command *c
         struct peer nobody = {.side = side, .number = c->session};
         effect_push(b, &nobody, EFF_SESSION_CLOSED, 0);
     }
-    if (deaf)
-        discard(b, c);
-    else {
-        if (c->type == CMD_SESSION_OPEN)
-            c->number = side->index;
-        row->handle(b, peer, ch, c);
+    if (deaf) {
+        cargo_free(b, c);
+        return;
     }
+    if (c->type == CMD_SESSION_OPEN)
+        c->number = side->index;
+    row->handle(b, peer, ch, c);
     mem_free(ask);
 }
 
@@ -376,7 +317,7 @@ static unsigned take_turn(struct broker *b, struct port_side *side, uint64_t *by
         if (!slot)
             break;
         struct command c = *slot;
-        if (command_has_msg(c.type))
+        if (rows[c.type].cargo == CARGO_MSG)
             *bytes += msg_size(c.msg);
         ring_pop(&side->port.commands);
         dispatch(b, side, &c);

@@ -27,7 +27,7 @@
 
 enum command_type {
     CMD_NONE,
-#define COMMAND(name, handler, needs_channel) CMD_##name,
+#define COMMAND(name, handler, needs_channel, carries) CMD_##name,
 #include "core/commands.def"
 #undef COMMAND
     CMD_COUNT

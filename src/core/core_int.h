@@ -1161,7 +1161,7 @@ void compact_lists_changed(struct broker *b, struct queue *q); /* a lane gets, o
 void do_admin_op(struct broker *b, struct peer *peer, const struct command *c);
 
 /* commands: one handler per row of commands.def */
-#define COMMAND(name, handler, needs_channel)                                                                          \
+#define COMMAND(name, handler, needs_channel, carries)                                                                 \
     void do_##handler(struct broker *b, struct peer *peer, struct channel *ch, struct command *c);
 #include "core/commands.def"
 #undef COMMAND
