@@ -627,6 +627,7 @@ struct broker {
     uint64_t next_producer_id, producer_ids_end; /* the journal knows that those below the end are taken … */
     lsn_t producer_ids_lsn;                      /* … with this record */
     struct map txns;                             /* producer id → struct txn */
+    struct map staging;                          /* groups that have offsets in ongoing transactions: txn_offsets.c */
     unsigned alarms;
     bool recovering, stopping, store_was_new;
     struct drain { /* who asked for the stop, while a last compaction runs */

@@ -68,6 +68,7 @@ enum group_error {
     GROUP_ERR_TXN_STATE,      /* INVALID_TXN_STATE */
     GROUP_ERR_UNSTABLE,       /* UNSTABLE_OFFSET_COMMIT, which is tried again */
     GROUP_ERR_RECORD_STATE,   /* INVALID_RECORD_STATE */
+    GROUP_ERR_COMMIT_SIZE,    /* INVALID_COMMIT_OFFSET_SIZE: more than one transaction may hold */
     GROUP_ERR_COUNT
 };
 

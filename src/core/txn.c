@@ -34,11 +34,13 @@ static struct slice producer_of(const void *value)
 void txns_init(struct broker *b)
 {
     map_init_keyed(&b->txns, b->seed ^ 0x74786e, producer_of);
+    txn_staging_init(b);
 }
 
 void txns_fini(struct broker *b)
 {
     map_fini(&b->txns);
+    txn_staging_fini(b);
 }
 
 const char *txn_state_name(enum txn_state state)
@@ -730,12 +732,30 @@ static bool list_named(struct broker *b, struct peer *peer, struct slice names, 
     return true;
 }
 
-static bool list_all(struct broker *b, struct peer *peer, const struct pattern *pattern, struct buffer *rows)
+struct wanted {
+    struct pattern pattern; /* no code: any */
+    struct slice states;    /* u8 each; none: any */
+    struct slice producers; /* u64 each; none: any */
+    uint64_t age_ms;        /* older than age_ms - 1; 0: any, also what is not ongoing */
+};
+
+static bool is_wanted(const struct broker *b, const struct wanted *w, const struct txn *t)
+{
+    bool found = w->producers.len == 0;
+    if (w->states.len && !memchr(w->states.ptr, t->state, w->states.len))
+        return false;
+    if (w->age_ms && (!t->started || b->wall - t->started < (int64_t)w->age_ms))
+        return false;
+    for (struct reader r = reader_of(w->producers); r.left >= 8 && !found;)
+        found = reader_u64(&r) == t->producer;
+    return found && (!w->pattern.code || pattern_matches(&w->pattern, t->name));
+}
+
+static bool list_all(struct broker *b, struct peer *peer, const struct wanted *wanted, struct buffer *rows)
 {
     uint32_t count = 0;
     MAP_EACH(&peer->vhost->txns, struct txn, t)
-    if (count < TXN_ROWS_MAX && (!pattern->code || pattern_matches(pattern, t->name)) &&
-        txn_may_use(b, peer, t->name)) {
+    if (count < TXN_ROWS_MAX && is_wanted(b, wanted, t) && txn_may_use(b, peer, t->name)) {
         count++;
         if (!put_row(rows, t))
             return false;
@@ -746,18 +766,18 @@ static bool list_all(struct broker *b, struct peer *peer, const struct pattern *
 void do_txn_list(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
 {
     struct buffer rows = {.limit = 64u << 20};
-    struct pattern pattern = {0};
+    struct wanted wanted = {.states = c->ask->key, .producers = c->ask->args, .age_ms = c->ask->number};
     struct answer *said = NULL;
     (void)ch;
-    bool good = pattern_make_whole(&pattern, c->ask->name), ok = peer->state == PEER_ENTERED;
+    bool good = pattern_make_whole(&wanted.pattern, c->ask->name), ok = peer->state == PEER_ENTERED;
     if (ok && good)
-        ok = c->ask->other.len ? list_named(b, peer, c->ask->other, &rows) : list_all(b, peer, &pattern, &rows);
+        ok = c->ask->other.len ? list_named(b, peer, c->ask->other, &rows) : list_all(b, peer, &wanted, &rows);
     if (ok)
         said = answer_new((struct slice){0}, (struct slice){0}, slice_of(rows.bytes, rows.len));
     if (said)
         said->number = good ? TXN_DONE : TXN_BAD_NAME;
     buffer_fini(&rows);
-    pattern_drop(&pattern);
+    pattern_drop(&wanted.pattern);
     struct effect *e = effect_push(b, peer, EFF_ANSWER, 0);
     e->origin = c->origin;
     e->answer = said;

@@ -64,6 +64,8 @@ MUST_USE bool txn_staged_snapshot(struct broker *b, const struct txn *t);
 MUST_USE bool txn_staged_prepare(struct broker *b, struct txn *t, size_t *ret_bytes, size_t *ret_most);
 void txn_staged_commit(struct broker *b, struct txn *t);
 void txn_staged_committed(struct broker *b, struct txn *t, lsn_t lsn);
+void txn_staging_init(struct broker *b);
+void txn_staging_fini(struct broker *b);
 /* An ongoing transaction has offsets of that group. */
 bool txn_has_staged(const struct broker *b, const struct vhost *vhost, struct slice group);
 size_t txns_staged_bytes(const struct broker *b); /* of b->group_bytes */

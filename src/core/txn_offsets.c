@@ -2,7 +2,7 @@
  *
  * They are made as rows of the group (struct committed) when they come, and stand in no group until then; a commit puts them
  * there within the one record that ends the transaction, an abort forgets them. While they wait, who asks for a stable answer
- * is told to ask again (ASK_STABLE).
+ * is told to ask again (ASK_STABLE): b->staging counts, per group, the transactions that have some.
  */
 #include "core/group_int.h"
 #include "core/records.h"
@@ -11,13 +11,86 @@
 
 #define STAGED_ROW_BYTES 48u /* of a record, without its text */
 
+/* A group with offsets in some transaction. */
+struct stager {
+    uint32_t count; /* of struct staged */
+    uint32_t key_len;
+    uint8_t key[]; /* address of the vhost, name */
+};
+
 struct staged {
     struct list link;   /* txn->staged */
     struct slice group; /* owned */
-    struct list rows;   /* struct committed, in no group */
+    struct stager *stager;
+    struct list rows;  /* struct committed, in no group … */
+    struct map places; /* … by stream and partition */
     uint32_t count;
     size_t text;
 };
+
+/* ---- who has some ---- */
+
+#define STAGER_KEY_MAX (sizeof(void *) + NAME_MAX_BYTES)
+
+static struct slice stager_key(const struct vhost *vhost, struct slice group, uint8_t room[STAGER_KEY_MAX])
+{
+    size_t len = group.len < NAME_MAX_BYTES ? group.len : NAME_MAX_BYTES;
+    memcpy(room, &vhost, sizeof(void *));
+    if (len)
+        memcpy(room + sizeof(void *), group.ptr, len);
+    return slice_of(room, sizeof(void *) + len);
+}
+
+static struct slice stager_key_of(const void *value)
+{
+    const struct stager *stager = value;
+    return slice_of(stager->key, stager->key_len);
+}
+
+void txn_staging_init(struct broker *b)
+{
+    map_init_keyed(&b->staging, b->seed ^ 0x737467, stager_key_of);
+}
+
+void txn_staging_fini(struct broker *b)
+{
+    CHECK(b->staging.count == 0);
+    map_fini(&b->staging);
+}
+
+/* NULL: no memory. */
+static struct stager *stager_take(struct broker *b, const struct vhost *vhost, struct slice group)
+{
+    uint8_t room[STAGER_KEY_MAX];
+    struct slice key = stager_key(vhost, group, room);
+    struct stager *stager = map_get(&b->staging, key);
+    if (!stager) {
+        stager = map_reserve(&b->staging) ? mem_alloc(sizeof *stager + key.len) : NULL;
+        if (!stager)
+            return NULL;
+        *stager = (struct stager){.key_len = (uint32_t)key.len};
+        memcpy(stager->key, key.ptr, key.len);
+        (void)map_put(&b->staging, stager_key_of(stager), stager);
+    }
+    stager->count++;
+    return stager;
+}
+
+static void stager_drop(struct broker *b, struct stager *stager)
+{
+    if (--stager->count)
+        return;
+    (void)map_take(&b->staging, stager_key_of(stager));
+    mem_free(stager);
+}
+
+/* ---- rows ---- */
+
+static struct slice place_of(const void *value)
+{
+    const struct committed *o = value;
+    return slice_of(o->key, sizeof o->key);
+}
 
 static void rows_free(struct broker *b, struct list *rows)
 {
@@ -33,7 +106,9 @@ static void rows_free(struct broker *b, struct list *rows)
 static void staged_free(struct broker *b, struct staged *s)
 {
     list_remove(&s->link);
+    map_fini(&s->places);
     rows_free(b, &s->rows);
+    stager_drop(b, s->stager);
     slice_drop(&s->group);
     mem_free(s);
 }
@@ -52,34 +127,35 @@ static struct staged *staged_find(const struct txn *t, struct slice group)
     return NULL;
 }
 
-static struct staged *staged_make(struct txn *t, struct slice group)
+static struct staged *staged_make(struct broker *b, struct txn *t, struct slice group)
 {
     struct staged *s = mem_zalloc(sizeof *s);
-    if (!s || !slice_keep(&s->group, group)) {
+    if (!s || !slice_keep(&s->group, group) || !(s->stager = stager_take(b, t->vhost, group))) {
+        if (s)
+            slice_drop(&s->group);
         mem_free(s);
         return NULL;
     }
     list_init(&s->rows);
+    map_init_keyed(&s->places, b->seed ^ t->producer, place_of);
     list_insert(&t->staged, &s->link);
     return s;
 }
 
-/* A row takes the place of one for the same partition. */
+/* A row takes the place of one for the same partition. Room is reserved. */
 static void put(struct broker *b, struct staged *s, struct committed *o)
 {
-    LIST_EACH(&s->rows, node, after)
-    {
-        struct committed *old = CONTAINER_OF(node, struct committed, link);
-        if (old->key[0] != o->key[0] || old->key[1] != o->key[1])
-            continue;
+    struct committed *old = map_swap(&s->places, place_of(o), o);
+    if (old) {
         struct list one;
         s->count--;
         s->text -= old->len;
-        list_remove(node);
+        list_remove(&old->link);
         list_init(&one);
-        list_insert(&one, node);
+        list_insert(&one, &old->link);
         rows_free(b, &one);
-        break;
+    } else {
+        CHECK(map_put(&s->places, place_of(o), o));
     }
     list_insert(&s->rows, &o->link);
     s->count++;
@@ -145,7 +221,7 @@ bool replay_txn_offsets(struct broker *b, struct reader *r)
     txn_begin(b, t);
     t->started = (wall_t)at;
     struct staged *s = staged_find(t, group);
-    if (!s && !(s = staged_make(t, group)))
+    if (!s && !(s = staged_make(b, t, group)))
         return false;
     while (r->left) {
         struct group_offset row = {.stream = reader_varint(r)};
@@ -154,7 +230,7 @@ bool replay_txn_offsets(struct broker *b, struct reader *r)
         row.epoch = (uint32_t)reader_varint(r);
         wall_t when = (wall_t)reader_varint(r);
         row.metadata = reader_str32(r);
-        struct committed *o = reader_ok(r) ? committed_make(b, NULL, &row, when) : NULL;
+        struct committed *o = reader_ok(r) && map_reserve(&s->places) ? committed_make(b, NULL, &row, when) : NULL;
         if (!o)
             return false;
         put(b, s, o);
@@ -202,7 +278,8 @@ void txn_staged_commit(struct broker *b, struct txn *t)
             struct stream *stream = stream_of(b, t->vhost, o->key[0], (uint32_t)o->key[1]);
             struct group_offset row = row_of(o);
             if (!stream)
-                continue; /* it has been deleted */
+                continue;    /* it has been deleted */
+            o->at = b->wall; /* so it is the youngest of its group, whatever came meanwhile */
             offsets_log_row(&w, &row, o->at);
             if (o->offset == UINT64_MAX) { /* there is none from now on */
                 struct committed *old = map_get(&g->offsets, slice_of(o->key, sizeof o->key));
@@ -234,10 +311,8 @@ void txn_staged_committed(struct broker *b, struct txn *t, lsn_t lsn)
 
 bool txn_has_staged(const struct broker *b, const struct vhost *vhost, struct slice group)
 {
-    MAP_EACH(&b->txns, struct txn, t)
-    if (t->state == TXN_ONGOING && t->vhost == vhost && !list_empty(&t->staged) && staged_find(t, group))
-        return true;
-    return false;
+    uint8_t room[STAGER_KEY_MAX];
+    return map_get(&b->staging, stager_key(vhost, group, room)) != NULL;
 }
 
 size_t txns_staged_bytes(const struct broker *b)
@@ -280,13 +355,32 @@ static bool rows_make(struct broker *b, const struct peer *peer, struct reader r
     return true;
 }
 
-/* False: no memory, no room; nothing has happened. */
-static bool stage(struct broker *b, struct txn *t, struct slice group, struct coming *coming, lsn_t *lsn)
+/* There is a record for all of them when they are committed, which has a limit. */
+static bool too_many(const struct staged *s, const struct coming *coming)
+{
+    uint32_t count = s ? s->count : 0;
+    if (count + coming->count <= TXN_PARTITIONS_MAX)
+        return false;
+    LIST_EACH(&coming->rows, node, after)
+    if (!s || !map_get(&s->places, place_of(CONTAINER_OF(node, struct committed, link))))
+        count++;
+    return count > TXN_PARTITIONS_MAX;
+}
+
+/* With an error nothing has happened. */
+static enum group_error stage(struct broker *b, struct txn *t, struct slice group, struct coming *coming, lsn_t *lsn)
 {
     struct staged *s = staged_find(t, group);
     size_t bytes = 400 + coming->count * STAGED_ROW_BYTES + coming->text;
-    if (!log_reserve(b, bytes, 1) || !buffer_reserve(&b->scratch, bytes) || (!s && !(s = staged_make(t, group))))
-        return false;
+    if (too_many(s, coming))
+        return GROUP_ERR_COMMIT_SIZE;
+    if (!log_reserve(b, bytes, 1) || !buffer_reserve(&b->scratch, bytes) || (!s && !(s = staged_make(b, t, group))))
+        return GROUP_ERR_NO_MEMORY;
+    if (!map_reserve_many(&s->places, coming->count)) {
+        if (!s->count)
+            staged_free(b, s);
+        return GROUP_ERR_NO_MEMORY;
+    }
     txn_begin(b, t);
     *lsn = log_staged(b, t, group, &coming->rows);
     LIST_EACH(&coming->rows, node, after)
@@ -294,7 +388,7 @@ static bool stage(struct broker *b, struct txn *t, struct slice group, struct co
         list_remove(node);
         put(b, s, CONTAINER_OF(node, struct committed, link));
     }
-    return true;
+    return GROUP_OK;
 }
 
 static enum group_error check(struct broker *b, struct peer *peer, const struct command *c, struct reader *args,
@@ -341,13 +435,14 @@ void do_txn_offsets(struct broker *b, struct peer *peer, struct channel *ch, str
         group_say_or(b, peer, c, error, NULL, 0);
         return;
     }
-    bool ok = group_has_room(b, c->ask->args.len + rows * sizeof(struct committed)) &&
-              rows_make(b, peer, args, &w, &coming) && (!coming.count || stage(b, t, c->ask->name, &coming, &lsn));
-    if (ok)
-        group_say(b, peer, c, GROUP_OK, group_block_end(answer, &w), lsn);
-    else {
+    bool made =
+        group_has_room(b, c->ask->args.len + rows * sizeof(struct committed)) && rows_make(b, peer, args, &w, &coming);
+    error = !made ? GROUP_ERR_NO_MEMORY : coming.count ? stage(b, t, c->ask->name, &coming, &lsn) : GROUP_OK;
+    if (error) {
         rows_free(b, &coming.rows);
         mem_free(answer);
-        group_say(b, peer, c, GROUP_ERR_NO_MEMORY, NULL, 0);
+        group_say(b, peer, c, error, NULL, 0);
+    } else {
+        group_say(b, peer, c, GROUP_OK, group_block_end(answer, &w), lsn);
     }
 }

@@ -750,6 +750,87 @@ static void offsets_are_committed_with_it(void **state)
     end(rig);
 }
 
+static enum group_error stage_many(struct rig *rig, const struct who *who, const char *group, uint32_t from,
+                                   uint32_t count, uint64_t offset)
+{
+    size_t max = 64 + count * (size_t)GROUP_OFFSET_BYTES;
+    uint8_t *room = malloc(max);
+    struct writer w = writer_of(room, max);
+    struct slice none = {0};
+    (void)of_producer(&w, who);
+    writer_str32(&w, slice_str(who->name));
+    for (uint32_t i = from; i < from + count; i++) {
+        char name[8];
+        snprintf(name, sizeof name, "s%u", i / 1000);
+        group_offset_put(&w, &(struct group_offset){.stream = stream_of(rig, i >= 1000 ? name : "s")->queue->id,
+                                                    .partition = i % 1000,
+                                                    .offset = offset + i});
+    }
+    rig_clear(rig);
+    struct ask *made = ask_new(slice_str(group), none, none, writer_slice(&w));
+    made->number = UINT32_MAX;
+    made->flags = ASK_JOINS;
+    free(room);
+    rig_command(rig, 0, CMD_TXN_OFFSETS, 1, 0)->ask = made;
+    rig_step(rig);
+    struct effect *e = rig_nth(rig, EFF_GROUP, 0);
+    assert_non_null(e);
+    return (enum group_error)e->flags;
+}
+
+/* What one transaction holds of a group has a limit, in which rows that come again count once; and then it can be committed. */
+static void as_many_offsets_as_partitions(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    struct who who = {.name = "t"};
+    declare_stream(rig, "s", 1000);
+    for (unsigned i = 1; i <= 10; i++) {
+        char name[8];
+        snprintf(name, sizeof name, "s%u", i);
+        declare_stream(rig, name, 1000);
+    }
+    assert_int_equal(init(rig, &who), TXN_DONE);
+    assert_int_equal(stage_many(rig, &who, "g", 0, 10001, 1), GROUP_ERR_COMMIT_SIZE);
+    assert_int_equal(rig->b->staging.count, 0);
+    assert_int_equal(stage_many(rig, &who, "g", 1, 10000, 7), GROUP_OK);
+    assert_int_equal(stage_many(rig, &who, "g", 1, 10000, 100), GROUP_OK); /* instead */
+    assert_int_equal(stage_many(rig, &who, "g", 0, 1, 1), GROUP_ERR_COMMIT_SIZE);
+    assert_int_equal(stage_many(rig, &who, "h", 0, 1, 1), GROUP_OK);
+    assert_int_equal(committed(rig, "g", ASK_STABLE), -2);
+    restart(&rig);
+    assert_int_equal(finish(rig, &who, ASK_COMMIT | ASK_NEXT_EPOCH), TXN_DONE);
+    assert_int_equal(committed(rig, "g", ASK_STABLE), -1);
+    assert_int_equal(committed(rig, "h", ASK_STABLE), 1);
+    rig_clear(rig);
+    assert_true(rig_ask(rig, CMD_GROUP_OFFSETS, 1, 0, "g", NULL, NULL, (struct slice){0}, ASK_MULTIPLE));
+    struct reader r = reader_of(rig_nth(rig, EFF_GROUP, 0)->answer->fields);
+    assert_int_equal(r.left, 10000 * GROUP_OFFSET_BYTES);
+    assert_int_equal(group_offset_read(&r).offset, 101);
+    end(rig);
+}
+
+/* A group is unstable as long as any transaction has offsets of it. */
+static void two_transactions_of_a_group(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    struct who a = {.name = "a"}, b = {.name = "b"};
+    declare_stream(rig, "s", 1);
+    assert_int_equal(init(rig, &a), TXN_DONE);
+    assert_int_equal(init(rig, &b), TXN_DONE);
+    assert_int_equal(stage(rig, &a, "g", 3, ASK_JOINS), GROUP_OK);
+    assert_int_equal(stage(rig, &b, "g", 4, ASK_JOINS), GROUP_OK);
+    assert_int_equal(finish(rig, &a, ASK_NEXT_EPOCH), TXN_DONE);
+    assert_int_equal(committed(rig, "g", ASK_STABLE), -2);
+    restart(&rig);
+    assert_int_equal(committed(rig, "g", ASK_STABLE), -2);
+    assert_int_equal(finish(rig, &b, ASK_COMMIT | ASK_NEXT_EPOCH), TXN_DONE);
+    assert_int_equal(committed(rig, "g", ASK_STABLE), 4);
+    assert_int_equal(rig->b->staging.count, 0);
+    end(rig);
+}
+
 /* ---- time ---- */
 
 static void who_takes_too_long_is_aborted(void **state)
@@ -1074,6 +1155,51 @@ static void listing(void **state)
     end(rig);
 }
 
+static unsigned listed(struct rig *rig, struct slice states, struct slice producers, uint64_t age, const char *first)
+{
+    struct ask *made = ask_new((struct slice){0}, (struct slice){0}, states, producers);
+    struct txn_row row;
+    unsigned count = 0;
+    made->number = age;
+    rig_clear(rig);
+    rig_command(rig, 0, CMD_TXN_LIST, 1, 0)->ask = made;
+    rig_step(rig);
+    struct reader r = reader_of(rig_nth(rig, EFF_ANSWER, 0)->answer->fields);
+    for (; txn_row_next(&r, &row); count++)
+        assert_true(!first || count || slice_is(row.name, first));
+    return count;
+}
+
+/* A listing has a limit, which what was not asked for does not use up. */
+static void a_listing_of_some(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    struct slice none = {0}, ongoing = slice_of("\x01", 1), never = slice_of("\xff", 1), two = slice_of("\x01\x02", 2);
+    struct who last = {.name = "last"};
+    char name[16];
+    declare_stream(rig, "s", 2);
+    for (unsigned i = 0; i < TXN_ROWS_MAX + 5; i++) {
+        struct who who = {.name = name};
+        snprintf(name, sizeof name, "id%u", i);
+        assert_int_equal(init(rig, &who), TXN_DONE);
+    }
+    assert_int_equal(init(rig, &last), TXN_DONE);
+    assert_int_equal(add(rig, &last, "s", 1), TXN_DONE);
+    assert_int_equal(listed(rig, none, none, 0, NULL), TXN_ROWS_MAX);
+    assert_int_equal(listed(rig, ongoing, none, 0, "last"), 1);
+    assert_int_equal(listed(rig, two, none, 0, "last"), 1);
+    assert_int_equal(listed(rig, never, none, 0, NULL), 0);
+    uint64_t producers[2] = {htobe64(last.id), htobe64(UINT64_MAX)};
+    assert_int_equal(listed(rig, none, slice_of(producers, sizeof producers), 0, "last"), 1);
+    assert_int_equal(listed(rig, none, slice_of(producers + 1, 8), 0, NULL), 0);
+    assert_int_equal(listed(rig, none, none, 11, NULL), 0);
+    rig->wall += 11;
+    assert_int_equal(listed(rig, none, none, 12, NULL), 0);
+    assert_int_equal(listed(rig, none, none, 11, "last"), 1);
+    end(rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -1095,6 +1221,8 @@ int main(void)
         cmocka_unit_test(times_are_of_what_is_stable),
         cmocka_unit_test(an_end_wakes_who_waits_for_much),
         cmocka_unit_test(offsets_are_committed_with_it),
+        cmocka_unit_test(as_many_offsets_as_partitions),
+        cmocka_unit_test(two_transactions_of_a_group),
         cmocka_unit_test(who_takes_too_long_is_aborted),
         cmocka_unit_test(a_younger_instance_aborts),
         cmocka_unit_test(ids_that_nobody_uses_are_forgotten),
@@ -1107,6 +1235,7 @@ int main(void)
         cmocka_unit_test(allocations_fail),
         cmocka_unit_test(power_cuts),
         cmocka_unit_test(listing),
+        cmocka_unit_test(a_listing_of_some),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -46,17 +46,13 @@ bool kafka_txn_answer(struct kafka *k, const struct effect *e, struct kafka_txn_
     return true;
 }
 
-enum kafka_progress kafka_txn_ask(struct kafka *k, struct kafka_request *r, enum command_type type, struct slice name,
-                                  struct slice other, uint64_t number, uint32_t flags)
+/* Takes the ask, which without memory is NULL. */
+static enum kafka_progress send(struct kafka *k, struct kafka_request *r, enum command_type type, struct ask *ask)
 {
-    struct slice none = {0};
-    struct ask *ask = ask_new(name, other, none, none);
     if (!ask) {
         kafka_drop_memory(k);
         return KAFKA_AGAIN;
     }
-    ask->number = number;
-    ask->flags = flags;
     struct command *command = kafka_command(k, r, type);
     if (!command) {
         mem_free(ask);
@@ -64,6 +60,18 @@ enum kafka_progress kafka_txn_ask(struct kafka *k, struct kafka_request *r, enum
     }
     command->ask = ask;
     return KAFKA_SENT;
+}
+
+enum kafka_progress kafka_txn_ask(struct kafka *k, struct kafka_request *r, enum command_type type, struct slice name,
+                                  struct slice other, uint64_t number, uint32_t flags)
+{
+    struct slice none = {0};
+    struct ask *ask = ask_new(name, other, none, none);
+    if (ask) {
+        ask->number = number;
+        ask->flags = flags;
+    }
+    return send(k, r, type, ask);
 }
 
 void kafka_txn_producer(struct writer *w, int64_t producer, int16_t epoch)
@@ -385,41 +393,39 @@ static void describe_transactions_effect(struct kafka *k, struct kafka_request *
 const struct kafka_handler kafka_on_describe_transactions = {.go = describe_transactions_go,
                                                              .effect = describe_transactions_effect};
 
+#define STATE_NEVER UINT8_MAX           /* of Kafka's, which nothing here has */
+#define STATE_UNKNOWN (STATE_NEVER - 1) /* of nobody's */
+
+static uint8_t state_named(struct slice name)
+{
+    static const char *const others[] = {"PrepareCommit", "PrepareAbort", "Dead", "PrepareEpochFence"};
+    for (enum txn_state s = TXN_EMPTY; s <= TXN_ABORTED; s++)
+        if (slice_is(name, txn_state_name(s)))
+            return (uint8_t)s;
+    for (size_t i = 0; i < ARRAY_LEN(others); i++)
+        if (slice_is(name, others[i]))
+            return STATE_NEVER;
+    return STATE_UNKNOWN;
+}
+
 static enum kafka_progress list_transactions_go(struct kafka *k, struct kafka_request *r)
 {
     const struct kafka_list_transactions_request *asked = r->message;
-    return kafka_txn_ask(k, r, CMD_TXN_LIST, asked->transactional_id_pattern, (struct slice){0}, 0, 0);
-}
-
-static bool in_names(const struct slice *list, int32_t count, const char *name)
-{
-    for (int32_t i = 0; i < count; i++)
-        if (slice_is(list[i], name))
-            return true;
-    return count <= 0;
-}
-
-static bool is_state(struct slice name)
-{
-    static const char *const others[] = {"PrepareCommit", "PrepareAbort", "Dead", "PrepareEpochFence"}; /* never here */
-    for (enum txn_state s = TXN_EMPTY; s <= TXN_ABORTED; s++)
-        if (slice_is(name, txn_state_name(s)))
-            return true;
-    for (size_t i = 0; i < ARRAY_LEN(others); i++)
-        if (slice_is(name, others[i]))
-            return true;
-    return false;
-}
-
-static bool passes(const struct kafka *k, const struct kafka_list_transactions_request *asked,
-                   const struct txn_row *row)
-{
-    bool of_producer = asked->producer_id_filters.count <= 0;
-    for (int32_t i = 0; i < asked->producer_id_filters.count; i++)
-        of_producer |= asked->producer_id_filters.at[i] == (int64_t)row->producer;
-    int64_t age = row->started ? k->options->wall(k->options->wall_arg) - row->started : -1;
-    return of_producer && in_names(asked->state_filters.at, asked->state_filters.count, txn_state_name(row->state)) &&
-           (asked->duration_filter < 0 || age > asked->duration_filter);
+    size_t states = asked->state_filters.count > 0 ? (size_t)asked->state_filters.count : 0;
+    size_t producers = asked->producer_id_filters.count > 0 ? (size_t)asked->producer_id_filters.count : 0;
+    uint8_t *room = kafka_room(k, r, states + 8 * producers, 1);
+    if (!room)
+        return KAFKA_AGAIN;
+    struct writer w = writer_of(room, states + 8 * producers);
+    for (size_t i = 0; i < states; i++)
+        writer_u8(&w, state_named(asked->state_filters.at[i]));
+    for (size_t i = 0; i < producers; i++)
+        writer_u64(&w, (uint64_t)asked->producer_id_filters.at[i]);
+    struct ask *ask = ask_new(asked->transactional_id_pattern, (struct slice){0}, slice_of(room, states),
+                              slice_of(room + states, 8 * producers));
+    if (ask)
+        ask->number = asked->duration_filter < 0 ? 0 : (uint64_t)asked->duration_filter + 1;
+    return send(k, r, CMD_TXN_LIST, ask);
 }
 
 static void list_transactions_effect(struct kafka *k, struct kafka_request *r, struct effect *e)
@@ -435,19 +441,18 @@ static void list_transactions_effect(struct kafka *k, struct kafka_request *r, s
         return;
     }
     for (int32_t i = 0; i < states; i++)
-        if (!is_state(asked->state_filters.at[i]))
+        if (state_named(asked->state_filters.at[i]) == STATE_UNKNOWN)
             said->unknown_state_filters.at[said->unknown_state_filters.count++] = asked->state_filters.at[i];
     if (e->answer->number != TXN_DONE)
         said->error_code = KAFKA_ERR_INVALID_REGULAR_EXPRESSION;
     struct reader fields = reader_of(e->answer->fields);
     struct txn_row row;
     while (kafka_live(k) && said->transaction_states.count < (int32_t)TXN_ROWS_MAX && txn_row_next(&fields, &row))
-        if (passes(k, asked, &row))
-            said->transaction_states.at[said->transaction_states.count++] =
-                (struct kafka_list_transactions_response_transaction_state){
-                    .transactional_id = kafka_keep(k, r, row.name),
-                    .producer_id = (int64_t)row.producer,
-                    .transaction_state = slice_str(txn_state_name(row.state))};
+        said->transaction_states.at[said->transaction_states.count++] =
+            (struct kafka_list_transactions_response_transaction_state){.transactional_id = kafka_keep(k, r, row.name),
+                                                                        .producer_id = (int64_t)row.producer,
+                                                                        .transaction_state =
+                                                                            slice_str(txn_state_name(row.state))};
     hub_drop(kafka_hub(k), e);
 }
 
