@@ -107,6 +107,20 @@ bool authorise(struct broker *b, struct user *user, struct vhost *vhost, enum ve
     return p && pattern_matches(&p->patterns[verb], name.len ? name : slice_str("amq.default"));
 }
 
+/* Tags are told apart by commas. */
+bool user_administers(const struct user *user)
+{
+    struct slice left = user ? user->tags : (struct slice){0};
+    while (left.len) {
+        const uint8_t *comma = memchr(left.ptr, ',', left.len);
+        size_t len = comma ? (size_t)(comma - left.ptr) : left.len;
+        if (slice_is(slice_of(left.ptr, len), "administrator"))
+            return true;
+        left = comma ? slice_of(comma + 1, left.len - len - 1) : (struct slice){0};
+    }
+    return false;
+}
+
 /* Without a topic permission for the exchange everything is allowed that authorise allows. */
 bool authorise_topic(struct broker *b, struct user *user, struct exchange *x, enum verb verb, struct slice key)
 {
@@ -150,6 +164,7 @@ bool user_put(struct broker *b, struct slice name, struct slice verifier, struct
     slice_drop(&user->tags);
     user->verifier = kept_verifier;
     user->tags = kept_tags;
+    b->users_gen++;
     b->topology_gen++;
     return true;
 failed:
@@ -176,6 +191,7 @@ void user_delete(struct broker *b, struct user *user)
     slice_drop(&user->verifier);
     slice_drop(&user->tags);
     mem_free(user);
+    b->users_gen++;
     b->totals.users--;
 }
 

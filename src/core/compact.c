@@ -411,8 +411,10 @@ static bool close_snapshot(struct broker *b)
         k->phase = COMPACT_IDLE;
         return false; /* a rest before it begins again */
     }
-    if (!log_reserve(b, 192, 3))
+    if (!log_reserve(b, 256, 4))
         return false;
+    if (b->has_secret)
+        (void)log_secret(b);
     uint64_t last = b->next_queue_id - 1; /* its own record says that it was given out, if it is there */
     if (last && !map_get(&b->queues_by_id, map_key_u64(&last)))
         (void)log_queue_ids(b, b->next_queue_id);

@@ -27,6 +27,7 @@
 #include "core/retry.h"
 #include "fmt/amqp_props.h"
 #include "fmt/amqp_table.h"
+#include "fmt/scram.h"
 
 #define NAME_MAX_BYTES 255
 #define ERROR_TEXT_MAX 512
@@ -646,8 +647,12 @@ struct broker {
 
     struct compact compact;
     struct login *login;
-    struct effect unsaid; /* written for a peer that could not be told, never read */
-    struct map *shared;   /* replay: message id → msg of the snapshot */
+    uint8_t secret[32]; /* of the store: credentials.c */
+    bool has_secret;    /* the journal knows it */
+    unsigned iterations;
+    uint64_t iterations_gen, users_gen; /* users_gen grows with each change of a user; what iterations was found at */
+    struct effect unsaid;               /* written for a peer that could not be told, never read */
+    struct map *shared;                 /* replay: message id → msg of the snapshot */
     struct broker_totals totals;
     uint64_t journalled_bytes; /* of live entries: what a compaction would write */
 
@@ -723,6 +728,7 @@ void no_memory(struct broker *b, struct peer *peer, uint16_t channel, uint32_t o
 
 /* access.c */
 bool authorise(struct broker *b, struct user *user, struct vhost *vhost, enum verb verb, struct slice name);
+bool user_administers(const struct user *user); /* it has the tag "administrator" */
 bool authorise_topic(struct broker *b, struct user *user, struct exchange *x, enum verb verb, struct slice key);
 /* authorise, and the refusal when it says no. kind: "queue", "exchange". */
 bool allowed(struct broker *b, struct peer *peer, const struct command *c, enum verb verb, const char *kind,
@@ -1093,6 +1099,11 @@ void tx_need(struct tx_needs *needs, const struct msg *msg, uint32_t targets, si
 void tx_drop(struct broker *b, struct channel *ch, bool restore);
 
 /* session.c */
+/* credentials.c */
+void secret_ready(struct broker *b); /* at the end of a start: there is one */
+MUST_USE bool replay_secret(struct broker *b, struct reader *r);
+void nobodys_keys(struct broker *b, enum scram_hash hash, struct slice name, struct scram_keys *ret);
+
 MUST_USE bool login_init(struct broker *b);
 void login_fini(struct broker *b);
 void peer_release(struct broker *b, struct peer *peer); /* channels, owned queues; the peer stays */
@@ -1121,6 +1132,7 @@ MUST_USE bool log_capture_begin(struct broker *b, size_t bytes, unsigned records
 size_t log_captured_bytes(size_t bytes, unsigned records); /* what log_reserve of these takes of a capture */
 lsn_t log_capture_end(struct broker *b);
 lsn_t log_producer_ids(struct broker *b, uint64_t end);
+lsn_t log_secret(struct broker *b);
 lsn_t log_queue_ids(struct broker *b, uint64_t end);
 lsn_t log_queue_args(struct broker *b, const struct queue *q, struct slice args); /* 0: no memory, or no room */
 lsn_t log_object(struct broker *b, const struct object *object); /* *_PUT of any catalogue object; 0: not journalled */

@@ -648,6 +648,13 @@ lsn_t log_producer_ids(struct broker *b, uint64_t end)
     return write_head(b, &w);
 }
 
+lsn_t log_secret(struct broker *b)
+{
+    struct writer w = head(b, REC_SECRET);
+    writer_slice_put(&w, slice_of(b->secret, sizeof b->secret));
+    return write_head(b, &w);
+}
+
 lsn_t log_cursor(struct broker *b, const struct cursor *cursor, uint32_t partition, uint64_t next)
 {
     struct writer w = head(b, REC_CURSOR);

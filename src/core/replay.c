@@ -829,6 +829,7 @@ static bool apply(struct broker *b, struct slice record)
     case REC_TXN_ADD: return replay_txn_add(b, &r);
     case REC_TXN_OFFSETS: return replay_txn_offsets(b, &r);
     case REC_QUEUE_ARGS: return replay_queue_args(b, &r);
+    case REC_SECRET: return replay_secret(b, &r);
     case REC_PRODUCER_IDS:
     case REC_QUEUE_IDS: return replay_ids(b, &r, type);
     case REC_MARK: return replay_mark(b, &r);
@@ -983,6 +984,7 @@ int broker_replayed(struct broker *b, mono_t now, wall_t wall, char *why, size_t
     if (b->store_was_new && !make_defaults(b, why, why_len))
         return -12;
     b->recovering = false;
+    secret_ready(b);
     busy_recovered(b);
     groups_recovered(b);
     txns_recovered(b);

@@ -310,7 +310,7 @@ void do_scram(struct broker *b, struct peer *peer, struct channel *ch, struct co
     }
     struct user *user = is_far_guest(b, peer, c->ask->name) ? NULL : user_find(b, c->ask->name);
     if (!user || !password_scram(user->verifier, hash, &keys))
-        scram_keys_fake(&keys, hash, PASSWORD_ITERATIONS, slice_of(b->login->key, sizeof b->login->key), c->ask->name);
+        nobodys_keys(b, hash, c->ask->name, &keys);
     b->options.random(b->options.random_arg, raw, SCRAM_NONCE);
     size_t len = SCRAM_NONCE + scram_keys_print(&keys, (char *)raw + SCRAM_NONCE);
     struct answer *answer = answer_new((struct slice){0}, (struct slice){0}, slice_of(raw, len));
