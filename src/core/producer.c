@@ -152,6 +152,12 @@ bool producers_is_open(const struct producers *all, int64_t id)
     return p && !list_empty(&p->open_link);
 }
 
+int16_t producers_epoch(const struct producers *all, int64_t id)
+{
+    const struct producer *p = producer_find(all, id);
+    return p ? p->epoch : -1;
+}
+
 uint64_t producers_stable(const struct producers *all)
 {
     return list_empty(&all->open) ? PRODUCERS_NONE_OPEN

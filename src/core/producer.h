@@ -63,6 +63,8 @@ bool producers_open(struct producers *all, int64_t id, int16_t epoch, uint64_t o
 /* The transaction ended: *ret_first, where it began. The end's epoch counts from then on. False: none was open. */
 bool producers_close(struct producers *all, int64_t id, int16_t epoch, uint64_t *ret_first);
 bool producers_is_open(const struct producers *all, int64_t id);
+/* -1: it is not known. */
+int16_t producers_epoch(const struct producers *all, int64_t id);
 /* Where the oldest open transaction began; PRODUCERS_NONE_OPEN. */
 uint64_t producers_stable(const struct producers *all);
 /* Forgets what is known of open transactions: in a replay, before a record says it anew. */

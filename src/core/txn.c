@@ -20,7 +20,6 @@
 
 #include <stdlib.h>
 
-#define MARKER_BYTES 128u /* of a control batch, at most */
 #define EPOCH_LAST (INT16_MAX - 1u)
 #define RETRY_NS NS_PER_S
 #define EXPIRES_MS (7 * 86400000ll) /* a transactional id that nobody uses: transactional.id.expiration.ms */
@@ -219,8 +218,7 @@ bool txn_marker_read(struct slice batch, bool *ret_commit)
     return type <= 1;
 }
 
-/* The batch that ends the transaction in one partition. NULL: no memory. */
-static struct msg *marker_new(struct broker *b, const struct txn *t, bool commit, uint16_t epoch)
+struct msg *txn_marker_new(struct broker *b, uint64_t producer, bool commit, uint16_t epoch)
 {
     uint8_t bytes[MARKER_BYTES];
     const uint8_t key_bytes[4] = {0, 0, 0, commit}, value_bytes[6] = {0}; /* versions; the coordinator's epoch */
@@ -229,7 +227,7 @@ static struct msg *marker_new(struct broker *b, const struct txn *t, bool commit
     struct writer w = writer_of(bytes, sizeof bytes);
     struct record_batch head = record_batch_head(0, b->wall);
     struct record_batch_writer batch;
-    head.producer_id = (int64_t)t->producer;
+    head.producer_id = (int64_t)producer;
     head.producer_epoch = (int16_t)epoch;
     head.base_sequence = -1;
     head.transactional = head.control = true;
@@ -295,7 +293,7 @@ static struct ending *endings_new(struct broker *b, const struct txn *t, bool co
         end->partition = partition_of(b, &t->parts[i]);
         if (!end->partition)
             continue; /* its stream has been deleted */
-        end->marker = marker_new(b, t, commit, epoch);
+        end->marker = txn_marker_new(b, t->producer, commit, epoch);
         ++*ret_count;
         if (!end->marker || !isolation_reserve(&end->partition->isolation)) {
             for (uint32_t n = 0; n < *ret_count; n++)

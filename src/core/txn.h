@@ -4,7 +4,9 @@
  * one before has left open and gives an epoch that the older ones do not have. The commands TXN_INIT to TXN_LIST
  * (core/commands.def) fail neither a channel nor a session: each is answered with an enum txn_result.
  *
- * txn_row_next reads an answer's fields; slices point into them. Any thread.
+ * What partitions know of producers, whatever the coordinator says, is told by STREAM_PRODUCERS, and ended by TXN_MARK.
+ *
+ * txn_row_next and producer_row_next read an answer's fields; slices point into them. Any thread.
  */
 #ifndef MILLRACE_CORE_TXN_H
 #define MILLRACE_CORE_TXN_H
@@ -47,5 +49,16 @@ struct txn_row {
 
 /* False at the end, or when it is no row (then reader_ok says no). */
 MUST_USE bool txn_row_next(struct reader *fields, struct txn_row *ret);
+
+struct producer_row { /* of one partition */
+    uint64_t producer;
+    uint16_t epoch;
+    int32_t last_sequence; /* -1: none in this epoch */
+    wall_t last_at;        /* -1: likewise */
+    uint64_t open_from;    /* first offset of its open transaction; UINT64_MAX: none is open */
+};
+#define PRODUCER_ROW_BYTES 30u
+
+MUST_USE bool producer_row_next(struct reader *fields, struct producer_row *ret);
 
 #endif

@@ -44,6 +44,9 @@ bool txn_may_use(struct broker *b, const struct peer *peer, struct slice name);
 /* The control batch at that offset ends the producer's transaction; while replaying lsn is 0. Room was reserved. */
 void txn_ended(struct broker *b, struct partition *p, uint64_t offset, const struct record_batch *head, bool commit,
                lsn_t lsn);
+#define MARKER_BYTES 128u /* of a control batch, at most */
+/* The batch that ends a transaction in one partition. NULL: no memory. */
+MUST_USE struct msg *txn_marker_new(struct broker *b, uint64_t producer, bool commit, uint16_t epoch);
 /* What a control batch says. False: it is no end of a transaction. */
 MUST_USE bool txn_marker_read(struct slice batch, bool *ret_commit);
 

@@ -810,6 +810,48 @@ static void as_many_offsets_as_partitions(void **state)
     end(rig);
 }
 
+static enum txn_result mark(struct rig *rig, const struct who *who, uint32_t flags)
+{
+    uint8_t room[16];
+    struct writer w = writer_of(room, sizeof room);
+    struct said s = ask(rig, CMD_TXN_MARK, "", of_producer(&w, who), stream_of(rig, "s")->queue->id, flags);
+    return s.memory ? s.result : TXN_NO_ROOM;
+}
+
+/* What an administrator ends in a partition stays ended as he has it, whatever the coordinator says later. */
+static void a_mark_ends_it_in_one_partition(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    struct who who = {.name = "t"}, other = {.name = "t"};
+    declare_stream(rig, "s", 1);
+    declare_stream(rig, "r", 1);
+    assert_int_equal(init(rig, &who), TXN_DONE);
+    assert_int_equal(produce(rig, &who, "s", 0, 1, 2, ASK_JOINS), 0);
+    assert_int_equal(mark(rig, &who, 0), TXN_DONE);
+    assert_int_equal(produce(rig, NULL, "s", 0, 3, 1, 0), 3);
+    assert_string_equal(seen(rig, "s"), "3");
+    restart(&rig);
+    assert_string_equal(seen(rig, "s"), "3");
+    assert_int_equal(produce(rig, &who, "s", 0, 4, 1, 0), 4); /* the transaction goes on */
+    assert_string_equal(seen(rig, "s"), "3");
+    assert_int_equal(mark(rig, &who, ASK_COMMIT), TXN_DONE);
+    assert_string_equal(seen(rig, "s"), "3 4");
+    compact(rig);
+    restart(&rig);
+    assert_string_equal(seen(rig, "s"), "3 4");
+    assert_int_equal(finish(rig, &who, 0), TXN_DONE); /* it aborts nothing that was not open */
+    assert_string_equal(seen(rig, "s"), "3 4");
+    assert_int_equal(init(rig, &other), TXN_DONE);
+    assert_int_equal(produce(rig, &other, "s", 0, 5, 1, ASK_JOINS), 7);
+    assert_int_equal(mark(rig, &who, 0), TXN_FENCED);
+    assert_int_equal(finish(rig, &other, ASK_COMMIT), TXN_DONE);
+    assert_string_equal(seen(rig, "s"), "3 4 5");
+    restart(&rig);
+    assert_string_equal(seen(rig, "s"), "3 4 5");
+    end(rig);
+}
+
 /* A group is unstable as long as any transaction has offsets of it. */
 static void two_transactions_of_a_group(void **state)
 {
@@ -1049,7 +1091,10 @@ static bool storm(struct rig *rig)
         return false;
     if (finish(rig, &a, ASK_COMMIT) != TXN_DONE || finish(rig, &b, ASK_NEXT_EPOCH) != TXN_DONE)
         return false;
-    if (stage(rig, &b, "g", 2, ASK_JOINS) != GROUP_OK)
+    if (stage(rig, &b, "g", 2, ASK_JOINS) != GROUP_OK || mark(rig, &b, 0) != TXN_DONE)
+        return false;
+    struct said listed = ask(rig, CMD_STREAM_PRODUCERS, "", (struct slice){0}, stream_of(rig, "s")->queue->id, 0);
+    if (!listed.memory)
         return false;
     compact_start(rig->b);
     rig_step(rig);
@@ -1223,6 +1268,7 @@ int main(void)
         cmocka_unit_test(offsets_are_committed_with_it),
         cmocka_unit_test(as_many_offsets_as_partitions),
         cmocka_unit_test(two_transactions_of_a_group),
+        cmocka_unit_test(a_mark_ends_it_in_one_partition),
         cmocka_unit_test(who_takes_too_long_is_aborted),
         cmocka_unit_test(a_younger_instance_aborts),
         cmocka_unit_test(ids_that_nobody_uses_are_forgotten),
