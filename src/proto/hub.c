@@ -30,7 +30,7 @@ struct hub {
     struct list later;   /* … and those that have worked enough in this turn */
     uint64_t worked_ns;  /* in this turn, by all */
     struct compress *codecs;
-    uint8_t *forms;      /* of the fan-out that is going on; made with the first */
+    uint8_t *forms; /* of the fan-out that is going on; made with the first */
     size_t forms_used;
 };
 
