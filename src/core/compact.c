@@ -23,8 +23,9 @@
  *       that nothing is open or aborted in needs none. A transactional id that has expired is not written, and forgotten.
  *   K7  of numbered producers a PRODUCERS says what was known at its moment, and younger BATCHes the rest; PRODUCER_IDS
  *       stands before the checkpoint.
- *   K8  of every group its GROUP and its offsets' OFFSETS stand behind the catalogue, as they were at their moment: written here
- *       after the streams, or when they changed later.
+ *   K10 of every group its GROUP and its offsets' OFFSETS stand behind the catalogue, as they were at their moment: written here
+ *       after the streams, or when they changed later. So does a SHARE that says all of it, and behind that what changed, of each of
+ *       its shares: behind its GROUP and its stream's QUEUE_PUT, written here or when it was made.
  *
  * Without memory a slice leaves its place as it is and rests, longer each time; what the core needs of its own for any
  * slice is taken before the first.

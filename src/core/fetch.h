@@ -91,8 +91,10 @@ struct fetch_row {
     uint64_t filled;  /* of the partition when it was looked at */
     uint64_t awaited; /* the end, when it was first looked at */
     struct fetch_watch *watch;
-    struct share *share;    /* whose turn it is to read for it */
-    struct list share_link; /* share->waiting */
+    struct share *share;    /* whose turn it is to read for it … */
+    bool moved;             /* … and something of it has changed since */
+    struct list share_link; /* share->waiting or ->resting */
+    uint64_t turn;          /* the share's when it was looked at */
 };
 
 struct peer; /* the core's */
@@ -111,7 +113,7 @@ struct fetch {
         *sharer;      /* RECORDS, of a share group: name group, other member, number most records, flags ASK_STRICT: no
                                       more than those; else NULL. The block's */
     lsn_t lsn;        /* answer: to be waited for */
-    bool allowed;     /* the core's: the user may use the group */
+    uint64_t allowed; /* the core's: topology_gen when the user was found to have a right to the group; 0: not yet */
     uint32_t lock_ms; /* answer, of a share group: so long records are acquired */
     /* the store's */
     uint32_t served; /* rows */

@@ -84,8 +84,9 @@ struct group {
     uint32_t assignee_count, target_epoch;
     uint64_t topology_gen, topics_hash; /* when the topics were looked at last, and what they were */
     enum group_assignor assignor;
-    struct list shares, sharers; /* struct share, struct sharer: share_int.h */
-    struct map share_map;
+    struct list shares;                /* struct share: share_int.h */
+    struct map share_map;              /* the same by stream and partition */
+    struct map sharers, holds;         /* struct sharer by member, struct share_hold by both */
     const struct group_config *config; /* NULL: nothing is set */
     bool sharing;                      /* a share group, for ever */
     bool revived;                      /* it had assignees when the broker went */

@@ -122,7 +122,7 @@ static bool offsets_slice(struct broker *b, struct group *g, size_t *bytes)
     return true;
 }
 
-/* Each group, then its offsets: what changes behind the cursor has a record of its own, which is younger (compact.c, K8). */
+/* Each group, then its offsets: what changes behind the cursor has a record of its own, which is younger (compact.c, K10). */
 bool groups_snapshot(struct broker *b, size_t *bytes, bool *ret_done)
 {
     struct compact *k = &b->compact;

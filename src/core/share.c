@@ -1,12 +1,4 @@
-/* Share groups: what each has done with the partitions it reads, and who has acquired what. See share_int.h and decision 0008.
- *
- *   S1  Ranges of a share ascend without a gap from its start to its end (share_ranges.h); each ACQUIRED one counts in its sharer's
- *       `held`, and while there is one the timer is set.
- *   S2  What is acquired is not journalled: after a restart it is available, with as many deliveries as before. What is said of it is
- *       journalled before it counts, and answered when that is durable.
- *   S3  One fetch at a time reads for a share, so nobody is given what another is about to be given.
- *   S4  A share goes with its group or its stream; a sharer with the last record that it holds.
- */
+/* Share groups: what each has done with the partitions it reads. See share_int.h, which has what must hold, and decision 0008. */
 #include "core/share_int.h"
 
 #define AGAIN_NS NS_PER_S /* without memory */
@@ -27,19 +19,23 @@ size_t share_bytes(const struct share *s)
     return sizeof *s + share_ranges_bytes(&s->ranges);
 }
 
+/* ---- life ---- */
+
 static void late(void *arg, struct timer *timer);
 
-struct share *share_make(struct broker *b, struct group *g, struct stream *stream, uint32_t partition, uint64_t start)
+struct share *share_make(struct broker *b, struct group *g, struct partition *p, uint64_t start)
 {
     struct share *s = group_has_room(b, sizeof *s) ? mem_zalloc_as(MEM_GROUPS, sizeof *s) : NULL;
     if (!s)
         return NULL;
     s->group = g;
-    s->stream = stream;
-    s->key[0] = stream->queue->id;
-    s->key[1] = partition;
+    s->partition = p;
+    s->key[0] = p->stream->queue->id;
+    s->key[1] = p->number;
     share_ranges_init(&s->ranges, start);
+    list_init(&s->holds);
     list_init(&s->waiting);
+    list_init(&s->resting);
     timer_init(&s->timer, late);
     if (!map_put(&g->share_map, key_of(s), s)) {
         mem_free_as(MEM_GROUPS, s);
@@ -51,155 +47,162 @@ struct share *share_make(struct broker *b, struct group *g, struct stream *strea
         return NULL;
     }
     list_insert(&g->shares, &s->link);
-    list_insert(&stream->shares, &s->stream_link);
+    list_insert(&p->shares, &s->partition_link);
     wheel_cancel(&b->wheel, &g->retention);
     b->group_bytes += sizeof *s;
     return s;
 }
 
-bool share_reserve(struct broker *b, struct share *s, uint32_t sets)
+/* What is acquired below `until` is nobody's any more; the ranges are then given up by the caller. */
+static void let_go(struct broker *b, struct share *s, uint64_t until)
 {
-    size_t before = share_ranges_bytes(&s->ranges);
-    bool good = share_ranges_reserve(&s->ranges, sets);
-    b->group_bytes += share_ranges_bytes(&s->ranges) - before;
-    return good;
-}
-
-void share_wake(struct broker *b, struct share *s)
-{
-    struct list waiting;
-    list_init(&waiting);
-    if (list_empty(&s->waiting))
-        return;
-    list_insert(s->waiting.next, &waiting); /* takes the list over: who is not pleased comes into it again */
-    list_remove(&s->waiting);
-    while (!list_empty(&waiting)) {
-        struct fetch_row *row = CONTAINER_OF(waiting.next, struct fetch_row, share_link);
-        fetch_look_again(b, row->fetch);
-    }
-}
-
-/* What is acquired below `until` is nobody's any more; the ranges are then given up by the caller. True: there was something. */
-static bool let_go(struct broker *b, struct share *s, uint64_t until)
-{
-    bool any = false;
     for (uint32_t i = 0; i < s->ranges.count && s->ranges.at[i].first < until; i++) {
         const struct share_range *range = &s->ranges.at[i];
         if (range->state != SHARE_ACQUIRED)
             continue;
-        range->holder->held -= (range->last < until ? range->last + 1 : until) - range->first;
-        sharer_tidy(b, range->holder); /* with its last record, so no range behind is its own */
-        any = true;
+        range->holder->count -= (range->last < until ? range->last + 1 : until) - range->first;
+        share_hold_tidy(b, range->holder); /* with its last record, so no range behind is its own */
     }
-    return any;
+}
+
+static uint64_t acquired(const struct share *s)
+{
+    return s->ranges.live - s->ranges.available;
 }
 
 void share_trim(struct broker *b, struct share *s, uint64_t start)
 {
-    bool any = let_go(b, s, start);
+    if (start <= s->ranges.start)
+        return;
+    let_go(b, s, start);
     share_ranges_trim(&s->ranges, start);
-    if (any)
-        share_watch(b, s);
+    if (!acquired(s))
+        wheel_cancel(&b->wheel, &s->timer);
+}
+
+static void move_all(struct list *to, struct list *from)
+{
+    if (list_empty(from))
+        return;
+    struct list *first = from->next, *last = from->prev;
+    list_init(from);
+    first->prev = to->prev;
+    to->prev->next = first;
+    last->next = to;
+    to->prev = last;
 }
 
 void share_free(struct broker *b, struct share *s)
 {
     struct list waiting;
     list_init(&waiting);
-    (void)let_go(b, s, UINT64_MAX);
+    let_go(b, s, UINT64_MAX);
     if (s->busy)
         s->busy->share = NULL;
-    while (!list_empty(&s->waiting)) {
-        struct list *first = s->waiting.next;
-        list_remove(first);
-        if (!b->recovering)
-            list_insert(&waiting, first);
-    }
+    move_all(&waiting, &s->waiting);
+    move_all(&waiting, &s->resting);
     wheel_cancel(&b->wheel, &s->timer);
     compact_share_removed(b, &s->link);
     list_remove(&s->link);
-    list_remove(&s->stream_link);
+    list_remove(&s->partition_link);
     (void)map_take(&s->group->share_map, key_of(s));
     b->group_bytes -= share_bytes(s);
     share_ranges_fini(&s->ranges);
     mem_free_as(MEM_GROUPS, s);
-    while (!list_empty(&waiting))
-        fetch_look_again(b, CONTAINER_OF(waiting.next, struct fetch_row, share_link)->fetch);
+    while (!list_empty(&waiting)) {
+        struct fetch_row *row = CONTAINER_OF(waiting.next, struct fetch_row, share_link);
+        list_remove(&row->share_link);
+        if (!b->recovering)
+            fetch_look_again(b, row->fetch);
+    }
 }
 
 void shares_init(struct broker *b, struct group *g)
 {
     list_init(&g->shares);
-    list_init(&g->sharers);
     map_init_keyed(&g->share_map, b->seed + 13, key_of);
+    sharers_init(b, g);
 }
 
 void shares_fini(struct broker *b, struct group *g)
 {
     while (!list_empty(&g->shares))
         share_free(b, CONTAINER_OF(g->shares.next, struct share, link));
-    CHECK(list_empty(&g->sharers)); /* S4 */
     map_fini(&g->share_map);
+    sharers_fini(g);
 }
 
 void shares_stream_gone(struct broker *b, struct stream *stream)
 {
-    while (!list_empty(&stream->shares)) {
-        struct share *s = CONTAINER_OF(stream->shares.next, struct share, stream_link);
-        struct group *g = s->group;
-        share_free(b, s);
-        group_rest(b, g);
+    for (uint32_t i = 0; i < stream->partition_count; i++)
+        while (!list_empty(&stream->partitions[i]->shares)) {
+            struct share *s = CONTAINER_OF(stream->partitions[i]->shares.next, struct share, partition_link);
+            struct group *g = s->group;
+            share_free(b, s);
+            group_rest(b, g);
+        }
+}
+
+/* ---- who waits ----
+ *
+ * All that wait for a share would find the same, so one looks; if it finds something the next looks when that one has left. */
+
+static void first_looks(struct broker *b, struct share *s)
+{
+    struct fetch_row *row = CONTAINER_OF(s->waiting.next, struct fetch_row, share_link);
+    list_remove(&row->share_link);
+    list_insert(&s->resting, &row->share_link);
+    fetch_look_at_row(b, row);
+}
+
+void share_pass_on(struct broker *b, struct share *s)
+{
+    const struct list *first;
+    while (!s->busy && !list_empty(&s->waiting)) {
+        first = s->waiting.next;
+        first_looks(b, s);
+        if (!list_empty(&s->resting) && s->resting.prev == first)
+            move_all(&s->resting, &s->waiting); /* there is nothing, nor is there for others */
     }
 }
 
-/* ---- who has acquired something ---- */
-
-struct sharer *sharer_find(const struct group *g, struct slice id)
+void share_wake(struct broker *b, struct share *s)
 {
-    LIST_EACH(&g->sharers, node, after)
-    {
-        struct sharer *who = CONTAINER_OF(node, struct sharer, link);
-        if (slice_equal(who->id, id))
-            return who;
-    }
-    return NULL;
+    struct list rested;
+    s->turn++;
+    list_init(&rested);
+    move_all(&rested, &s->resting); /* they have waited longer */
+    move_all(&rested, &s->waiting);
+    move_all(&s->waiting, &rested);
+    share_pass_on(b, s);
 }
 
-struct sharer *sharer_make(struct broker *b, struct group *g, struct peer *peer, struct slice id)
+void shares_partition_changed(struct broker *b, struct partition *p)
 {
-    struct sharer *who = sharer_find(g, id);
-    if (!who && group_has_room(b, sizeof *who + id.len))
-        who = mem_zalloc_as(MEM_GROUPS, sizeof *who + id.len);
-    if (!who)
-        return NULL;
-    if (!who->group) {
-        who->group = g;
-        if (id.len)
-            memcpy(who->bytes, id.ptr, id.len);
-        who->id = slice_of(who->bytes, id.len);
-        list_init(&who->peer_link);
-        list_insert(&g->sharers, &who->link);
-        b->group_bytes += sizeof *who + id.len;
-    }
-    list_remove(&who->peer_link);
-    list_insert(&peer->sharers, &who->peer_link);
-    return who;
+    for (struct list *node = p->shares.next; node != &p->shares; node = node->next) /* none is freed by that */
+        share_wake(b, CONTAINER_OF(node, struct share, partition_link));
 }
 
-void sharer_tidy(struct broker *b, struct sharer *who)
+void share_wait(struct share *s, struct fetch_row *row)
 {
-    if (who->held)
-        return;
-    list_remove(&who->link);
-    list_remove(&who->peer_link);
-    b->group_bytes -= sizeof *who + who->id.len;
-    mem_free_as(MEM_GROUPS, who);
+    list_insert(row->turn == s->turn ? &s->resting : &s->waiting, &row->share_link);
+}
+
+bool share_should_look(const struct share *s, const struct fetch_row *row)
+{
+    return !s->busy && row->turn != s->turn;
 }
 
 /* ---- changes ---- */
 
 bool share_changes_add(struct share_changes *c, const struct share_change *one)
 {
+    struct share_change *last = c->count ? &c->at[c->count - 1] : NULL;
+    if (last && last->from == one->from && last->to.last + 1 == one->to.first &&
+        share_ranges_alike(&last->to, &one->to)) {
+        last->to.last = one->to.last;
+        return true;
+    }
     if (c->count == c->max) {
         uint32_t wanted = c->max ? 2 * c->max : 8;
         struct share_change *grown = mem_realloc(c->at, wanted * sizeof *grown);
@@ -227,7 +230,7 @@ struct share_range share_given_back(const struct share *s, const struct share_ra
                                 .count = again ? range->count : 0};
 }
 
-static uint32_t ranges_max(const struct share *s)
+uint32_t share_ranges_max(const struct share *s)
 {
     uint32_t locks = group_config_of(s->group)->locks_max;
     return locks < UINT32_MAX / SHARE_RANGES_PER_LOCK ? locks * SHARE_RANGES_PER_LOCK : UINT32_MAX;
@@ -235,51 +238,101 @@ static uint32_t ranges_max(const struct share *s)
 
 bool share_is_full(const struct share *s)
 {
-    return s->ranges.count >= ranges_max(s);
+    return s->ranges.count >= share_ranges_max(s);
 }
 
 /* Old ranges and changes side by side: a range begins where two neighbours differ. */
 bool share_would_burst(const struct share *s, const struct share_changes *changes)
 {
     const struct share_range *before = NULL;
+    uint64_t at = s->ranges.start;
     uint32_t count = 0, k = 0;
-    if (s->ranges.count + 2 * (uint64_t)changes->count <= ranges_max(s))
+    if (s->ranges.count + 2 * (uint64_t)changes->count <= share_ranges_max(s))
         return false; /* however they lie */
     for (uint32_t i = 0; i < s->ranges.count; i++) {
         const struct share_range *range = &s->ranges.at[i];
-        for (uint64_t at = range->first; at <= range->last;) {
-            bool said = k < changes->count && changes->at[k].to.first == at;
+        while (at <= range->last) {
+            bool said = k < changes->count && changes->at[k].to.first <= at;
             const struct share_range *next = said ? &changes->at[k].to : range;
-            uint64_t rest = k < changes->count && changes->at[k].to.first <= range->last ? changes->at[k].to.first
-                                                                                         : range->last + 1;
-            at = said ? next->last + 1 : rest;
+            bool more = !said && k < changes->count && changes->at[k].to.first <= range->last;
+            at = said ? next->last + 1 : more ? changes->at[k].to.first : range->last + 1;
             k += said;
             count += !before || !share_ranges_alike(before, next);
             before = next;
         }
     }
-    return count > s->ranges.count && count > ranges_max(s);
+    return count > s->ranges.count && count > share_ranges_max(s);
+}
+
+static bool reserve(struct broker *b, struct share *s, uint32_t changes)
+{
+    size_t before = share_ranges_bytes(&s->ranges);
+    uint32_t wanted = share_ranges_wanted(&s->ranges, changes);
+    if (wanted > SHARE_RANGES_FREE && wanted > s->ranges.max &&
+        !group_has_room(b, (wanted - s->ranges.max) * sizeof(struct share_range)))
+        return false;
+    bool good = share_ranges_reserve(&s->ranges, changes);
+    b->group_bytes += share_ranges_bytes(&s->ranges) - before;
+    return good;
+}
+
+static void shrink(struct broker *b, struct share *s)
+{
+    size_t before = share_ranges_bytes(&s->ranges);
+    share_ranges_shrink(&s->ranges);
+    b->group_bytes -= before - share_ranges_bytes(&s->ranges);
+}
+
+/* Records pass from hold to hold. First what is taken, so that who renews is at no time without. */
+static void pass(struct broker *b, const struct share_changes *changes)
+{
+    struct list done;
+    list_init(&done);
+    for (uint32_t i = 0; i < changes->count; i++)
+        if (changes->at[i].to.holder)
+            changes->at[i].to.holder->count += changes->at[i].to.last - changes->at[i].to.first + 1;
+    for (uint32_t i = 0; i < changes->count; i++) {
+        struct share_hold *from = changes->at[i].from;
+        if (!from)
+            continue;
+        from->count -= changes->at[i].to.last - changes->at[i].to.first + 1;
+        if (from->count)
+            continue;
+        list_remove(&from->share_link);
+        list_insert(&done, &from->share_link);
+    }
+    LIST_EACH(&done, node, after)
+    share_hold_tidy(b, CONTAINER_OF(node, struct share_hold, share_link));
+}
+
+/* Room is reserved. A lock that ends later than the timer's time moves nothing: that one looks, and is set again. */
+static void change(struct broker *b, struct share *s, const struct share_changes *changes)
+{
+    share_ranges_put(&s->ranges, changes->at, changes->count);
+    pass(b, changes);
+    for (uint32_t i = 0; i < changes->count; i++) {
+        mono_t until = changes->at[i].to.until;
+        if (until && (!timer_is_set(&s->timer) || until < s->timer.due))
+            wheel_set(&b->wheel, &s->timer, until);
+    }
+    if (!acquired(s))
+        wheel_cancel(&b->wheel, &s->timer);
+    shrink(b, s);
+}
+
+bool share_apply(struct broker *b, struct share *s, const struct share_changes *changes)
+{
+    if (!reserve(b, s, changes->count))
+        return false;
+    change(b, s, changes);
+    return true;
 }
 
 bool share_commit(struct broker *b, struct share *s, const struct share_changes *changes)
 {
-    if (!share_reserve(b, s, changes->count) || !share_log_changes(b, s, changes))
+    if (!reserve(b, s, changes->count) || !share_log_changes(b, s, changes))
         return false;
-    for (uint32_t i = 0; i < changes->count; i++) {
-        const struct share_change *one = &changes->at[i];
-        share_ranges_set(&s->ranges, &one->to);
-        if (one->to.state != SHARE_ACQUIRED)
-            one->from->held -= one->to.last - one->to.first + 1;
-    }
-    for (uint32_t i = changes->count; i-- > 0;) { /* each once: it is gone when it is met again */
-        struct sharer *who = changes->at[i].from;
-        bool last = true;
-        for (uint32_t k = 0; k < i && last; k++)
-            last = changes->at[k].from != who;
-        if (last)
-            sharer_tidy(b, who);
-    }
-    share_watch(b, s);
+    change(b, s, changes);
     return true;
 }
 
@@ -288,30 +341,29 @@ bool share_commit(struct broker *b, struct share *s, const struct share_changes 
 void share_watch(struct broker *b, struct share *s)
 {
     mono_t first = 0;
-    for (uint32_t i = 0; i < s->ranges.count; i++)
+    for (uint32_t i = 0; acquired(s) && i < s->ranges.count; i++)
         if (s->ranges.at[i].until && (!first || s->ranges.at[i].until < first))
             first = s->ranges.at[i].until;
     if (first)
-        wheel_set(&b->wheel, &s->timer, first > b->now ? first : b->now);
+        wheel_set(&b->wheel, &s->timer, first);
     else
         wheel_cancel(&b->wheel, &s->timer);
 }
 
-/* who: all of his; NULL: whose time is over. False: no memory. */
-static bool take_back(struct broker *b, struct share *s, struct sharer *who)
+/* hold NULL: whose time is over. */
+bool share_take_back(struct broker *b, struct share *s, const struct share_hold *hold)
 {
     struct share_changes changes = {0};
     bool good = true;
     for (uint32_t i = 0; good && i < s->ranges.count; i++) {
         const struct share_range *range = &s->ranges.at[i];
-        if (range->state != SHARE_ACQUIRED || (who ? range->holder != who : range->until > b->now))
+        if (range->state != SHARE_ACQUIRED || (hold ? range->holder != hold : range->until > b->now))
             continue;
         struct share_change one = {.to = share_given_back(s, range), .from = range->holder};
         good = share_changes_add(&changes, &one);
     }
-    if (good && changes.count)
-        good = share_commit(b, s, &changes);
     bool any = changes.count > 0;
+    good = good && (!any || share_commit(b, s, &changes));
     share_changes_fini(&changes);
     if (good && any)
         share_wake(b, s);
@@ -322,70 +374,58 @@ static void late(void *arg, struct timer *timer)
 {
     struct broker *b = arg;
     struct share *s = CONTAINER_OF(timer, struct share, timer);
-    if (!take_back(b, s, NULL))
+    if (!share_take_back(b, s, NULL))
         wheel_set(&b->wheel, timer, b->now + AGAIN_NS);
     else
         share_watch(b, s);
 }
 
-/* Without memory what is left is given back when its time is over. */
-static void release_all(struct broker *b, struct group *g, struct slice id)
-{
-    LIST_EACH(&g->shares, node, after)
-    {
-        struct sharer *who = sharer_find(g, id); /* it goes with its last record */
-        if (who)
-            (void)!take_back(b, CONTAINER_OF(node, struct share, link), who);
-    }
-}
-
-void sharer_release(struct broker *b, struct group *g, struct slice id)
-{
-    if (g->sharing && sharer_find(g, id))
-        release_all(b, g, id);
-}
-
-void shares_forget_peer(struct broker *b, struct peer *peer)
-{
-    while (!list_empty(&peer->sharers)) {
-        struct sharer *who = CONTAINER_OF(peer->sharers.next, struct sharer, peer_link);
-        uint8_t id[NAME_MAX_BYTES];
-        size_t len = who->id.len;
-        memcpy(id, who->bytes, len);
-        list_remove(&who->peer_link);
-        if (!b->recovering) /* else the broker is being freed */
-            release_all(b, who->group, slice_of(id, len));
-    }
-}
-
 /* ---- what must hold ---- */
+
+static uint32_t check_waiting(const struct share *s, const struct list *waiting)
+{
+    uint32_t n = 0;
+    for (const struct list *node = waiting->next; node != waiting; node = node->next, n++) {
+        const struct fetch_row *row = CONTAINER_OF(node, struct fetch_row, share_link);
+        CHECK(row->fetch->state == FETCH_STATE_PARKED && row->stream == s->key[0] && row->partition == s->key[1]);
+    }
+    return n;
+}
+
+static void check_share(const struct broker *b, const struct share *s)
+{
+    const struct share_ranges *r = &s->ranges;
+    uint64_t records = 0, held = 0;
+    share_ranges_check(r); /* S1 */
+    for (uint32_t i = 0; i < r->count; i++) {
+        if (r->at[i].state != SHARE_ACQUIRED)
+            continue;
+        CHECK(r->at[i].holder->share == s);                                                             /* S4 */
+        CHECK(b->recovering || r->at[i].until >= s->timer.due || r->at[i].until <= b->now + NS_PER_MS); /* S5 */
+        records += r->at[i].last - r->at[i].first + 1;
+    }
+    for (const struct list *node = s->holds.next; node != &s->holds; node = node->next)
+        held += CONTAINER_OF(node, struct share_hold, share_link)->count;
+    CHECK(records == held && records == acquired(s)); /* S4 */
+    CHECK((records > 0) == timer_is_set(&s->timer));  /* S5 */
+    CHECK(!s->busy || s->busy->share == s);           /* S3 */
+    CHECK(!check_waiting(s, &s->waiting) || s->busy); /* S6 */
+    (void)check_waiting(s, &s->resting);
+    CHECK(s->partition->number == s->key[1] && s->partition->stream->queue->id == s->key[0]);
+}
 
 uint64_t shares_check(const struct broker *b, const struct group *g)
 {
-    uint64_t bytes = 0, held = 0, acquired = 0;
+    uint64_t bytes = sharers_check(g);
     uint32_t count = 0;
-    LIST_EACH(&g->sharers, node, after)
-    {
-        const struct sharer *who = CONTAINER_OF(node, struct sharer, link);
-        CHECK(who->held && who->group == g); /* S4 */
-        held += who->held;
-        bytes += sizeof *who + who->id.len;
-    }
     LIST_EACH(&g->shares, node, after)
     {
         const struct share *s = CONTAINER_OF(node, struct share, link);
-        uint64_t mine = 0;
-        share_ranges_check(&s->ranges); /* S1 */
-        for (uint32_t i = 0; i < s->ranges.count; i++)
-            if (s->ranges.at[i].state == SHARE_ACQUIRED)
-                mine += s->ranges.at[i].last - s->ranges.at[i].first + 1;
-        CHECK(!mine || timer_is_set(&s->timer));
-        CHECK(!s->busy || s->busy->share == s);
         CHECK(map_get(&g->share_map, key_of(s)) == s && s->group == g);
-        acquired += mine;
+        check_share(b, s);
         bytes += share_bytes(s);
         count++;
     }
-    CHECK(held == acquired && count == g->share_map.count && (b->recovering || !count || g->sharing));
+    CHECK(count == g->share_map.count && (b->recovering || !count || g->sharing));
     return bytes;
 }

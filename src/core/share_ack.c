@@ -51,9 +51,15 @@ static struct share_range becomes(struct broker *b, const struct share *s, const
     return to;
 }
 
-/* One word for the records first to last, which are its own. */
-static enum group_error say(struct broker *b, const struct share *s, struct slice member, uint64_t first, uint64_t last,
-                            uint8_t ack, struct share_changes *changes)
+/* Neighbours that become the same are one change, so more changes than these are more ranges than a share may have. */
+static bool are_too_many(const struct share *s, const struct share_changes *changes)
+{
+    return changes->count > share_ranges_max(s) + (uint64_t)s->ranges.count + 4;
+}
+
+/* One word for the records first to last, which are its own. who NULL: it has none. */
+static enum group_error say(struct broker *b, const struct share *s, const struct sharer *who, uint64_t first,
+                            uint64_t last, uint8_t ack, struct share_changes *changes)
 {
     const struct share_ranges *r = &s->ranges;
     if (last < r->start)
@@ -63,19 +69,19 @@ static enum group_error say(struct broker *b, const struct share *s, struct slic
     first = first < r->start ? r->start : first;
     for (uint32_t i = share_ranges_find(r, first); i < r->count && r->at[i].first <= last; i++) {
         struct share_range part = r->at[i];
-        if (part.state != SHARE_ACQUIRED || !slice_equal(part.holder->id, member))
+        if (part.state != SHARE_ACQUIRED || part.holder->who != who)
             return GROUP_ERR_RECORD_STATE;
         part.first = part.first < first ? first : part.first;
         part.last = part.last > last ? last : part.last;
         struct share_change one = {.to = becomes(b, s, &part, ack), .from = part.holder};
-        if (!share_changes_add(changes, &one))
+        if (!share_changes_add(changes, &one) || are_too_many(s, changes))
             return GROUP_ERR_NO_MEMORY;
     }
     return GROUP_OK;
 }
 
 /* Words for each record, or one for all. Neighbours that hear the same are one. */
-static enum group_error say_batch(struct broker *b, const struct share *s, struct slice member, struct reader *r,
+static enum group_error say_batch(struct broker *b, const struct share *s, const struct sharer *who, struct reader *r,
                                   struct share_changes *changes, uint64_t *behind)
 {
     uint64_t first, last;
@@ -90,17 +96,17 @@ static enum group_error say_batch(struct broker *b, const struct share *s, struc
         if (acks.ptr[i] >= SHARE_ACKS)
             return GROUP_ERR_INVALID;
     if (acks.len == 1)
-        return say(b, s, member, first, last, acks.ptr[0], changes);
+        return say(b, s, who, first, last, acks.ptr[0], changes);
     for (size_t from = 0, i = 1; !error && i <= acks.len; i++) {
         if (i < acks.len && acks.ptr[i] == acks.ptr[from])
             continue;
-        error = say(b, s, member, first + from, first + i - 1, acks.ptr[from], changes);
+        error = say(b, s, who, first + from, first + i - 1, acks.ptr[from], changes);
         from = i;
     }
     return error;
 }
 
-static enum group_error say_all(struct broker *b, struct share *s, struct slice member, uint32_t batches,
+static enum group_error say_all(struct broker *b, struct share *s, const struct sharer *who, uint32_t batches,
                                 struct reader *r)
 {
     struct share_changes changes = {0};
@@ -111,7 +117,7 @@ static enum group_error say_all(struct broker *b, struct share *s, struct slice 
         uint64_t first, last;
         (void)read_batch(&rest, &first, &last); /* each is read, whatever becomes of it */
         if (!error)
-            error = say_batch(b, s, member, r, &changes, &behind);
+            error = say_batch(b, s, who, r, &changes, &behind);
         *r = rest;
     }
     if (!error && share_would_burst(s, &changes))
@@ -152,7 +158,8 @@ void do_share_ack(struct broker *b, struct peer *peer, struct channel *ch, struc
             writer_u8(&w, GROUP_ERR_NO_STREAM);
             continue;
         }
-        writer_u8(&w, (uint8_t)say_all(b, s, c->ask->other, said.batches, &r));
+        /* he is gone with the last record that he has */
+        writer_u8(&w, (uint8_t)say_all(b, s, sharer_find(g, c->ask->other), said.batches, &r));
         lsn = s->lsn > lsn ? s->lsn : lsn;
     }
     if (answer && c->ask->flags & ASK_MULTIPLE) /* its session is over */

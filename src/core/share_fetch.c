@@ -2,7 +2,7 @@
  * finds the batches, and what is in them and available is acquired when the answer leaves. Batches are given whole, so a member may
  * see records that are not its own: the answer says which are.
  *
- * A row of a member that finds nothing, or finds that another reads, waits with the share, as well as for the partition to grow.
+ * A row of a member that finds nothing, or finds that another reads, waits with the share, which is told when its partition grows.
  * So many bytes as a client would like to have at least are not waited for: a record is enough.
  */
 #include "core/share_int.h"
@@ -11,7 +11,8 @@
 static bool next_free(const struct share_ranges *r, uint64_t from, uint64_t last, struct share_range *ret)
 {
     from = from < r->start ? r->start : from;
-    for (uint32_t i = share_ranges_find(r, from); i < r->count && r->at[i].first <= last; i++) {
+    uint32_t i = r->available ? share_ranges_find(r, from) : r->count;
+    for (; i < r->count && r->at[i].first <= last; i++) {
         if (r->at[i].state != SHARE_AVAILABLE)
             continue;
         *ret = r->at[i];
@@ -26,14 +27,13 @@ static bool next_free(const struct share_ranges *r, uint64_t from, uint64_t last
     return true;
 }
 
-static struct share *find_or_make(struct broker *b, struct group *g, const struct fetch_row *row,
-                                  const struct partition *p)
+static struct share *find_or_make(struct broker *b, struct group *g, const struct fetch_row *row, struct partition *p)
 {
     struct share *s = share_find(g, row->stream, row->partition);
     if (s)
         return s;
     CHECK(g->state != GROUP_DEAD); /* nothing would free it */
-    return share_make(b, g, p->stream, row->partition, group_config_of(g)->earliest ? p->start : row->end);
+    return share_make(b, g, p, group_config_of(g)->earliest ? p->start : row->end);
 }
 
 static void forget(struct fetch_row *row)
@@ -43,7 +43,7 @@ static void forget(struct fetch_row *row)
     row->runs = NULL;
     row->aborted = NULL;
     row->run_count = row->aborted_count = 0;
-    row->until = row->base = row->next = row->enough = 0;
+    row->offset = row->until = row->base = row->next = row->enough = 0;
 }
 
 static bool note_aborted(struct fetch_row *row, const struct partition *p)
@@ -55,13 +55,20 @@ static bool note_aborted(struct fetch_row *row, const struct partition *p)
     return !count || row->aborted;
 }
 
+/* A right may be taken away while a block is parked. */
+static bool is_allowed(struct broker *b, struct fetch *f)
+{
+    if (f->allowed != b->topology_gen && authorise(b, f->peer->user, f->peer->vhost, VERB_READ, f->sharer->name))
+        f->allowed = b->topology_gen;
+    return f->allowed == b->topology_gen;
+}
+
 enum fetch_result share_look(struct broker *b, struct fetch *f, struct fetch_row *row, struct partition *p)
 {
     struct group *g = group_find(b, f->peer->vhost, f->sharer->name);
     struct share_range run;
     forget(row);
-    f->allowed = f->allowed || authorise(b, f->peer->user, f->peer->vhost, VERB_READ, f->sharer->name);
-    if (!f->allowed)
+    if (!is_allowed(b, f))
         return FETCH_GROUP_REFUSED;
     if (!g || !g->sharing || g->state == GROUP_DEAD)
         return FETCH_NO_GROUP;
@@ -73,6 +80,7 @@ enum fetch_result share_look(struct broker *b, struct fetch *f, struct fetch_row
     share_trim(b, s, p->start); /* what retention has taken */
     f->lsn = s->lsn > f->lsn ? s->lsn : f->lsn;
     f->lock_ms = config->lock_ms;
+    row->turn = s->busy ? s->turn - 1 : s->turn;     /* what another reads for is not looked at yet */
     if (share_is_full(s) && timer_is_set(&s->timer)) /* until more of what is acquired is done with */
         return FETCH_OK;
     if (s->busy || s->ranges.start >= until || !next_free(&s->ranges, 0, until - 1, &run))
@@ -86,97 +94,112 @@ enum fetch_result share_look(struct broker *b, struct fetch *f, struct fetch_row
     row->offset = run.first;
     row->until = until;
     row->enough = limit - run.first < most ? limit : run.first + most;
-    if (config->committed && !note_aborted(row, p))
+    if (config->committed && !note_aborted(row, p)) {
+        forget(row);
         return FETCH_TROUBLE;
+    }
     s->busy = row;
     row->share = s;
+    row->moved = false;
     return FETCH_OK;
 }
 
-void share_wait(struct fetch_row *row, const struct fetch *f, struct broker *b)
+bool share_park(struct broker *b, struct fetch *f)
 {
-    struct group *g = group_find(b, f->peer->vhost, f->sharer->name);
-    struct share *s = g ? share_find(g, row->stream, row->partition) : NULL;
-    if (s)
-        list_insert(&s->waiting, &row->share_link);
+    const struct group *g = group_find(b, f->peer->vhost, f->sharer->name);
+    bool again = false;
+    for (uint32_t i = 0; i < f->count; i++) {
+        struct fetch_row *row = &f->rows[i];
+        if (row->result != FETCH_OK)
+            continue;
+        struct partition *p = fetch_partition_of(b, row->stream, row->partition);
+        struct share *s = g ? share_find(g, row->stream, row->partition) : NULL;
+        if (!p || !s)
+            return false;             /* it went meanwhile */
+        row->offset = row->until = 0; /* nothing for the store, when another row has something */
+        fetch_see(b, p);
+        again = again || row->filled != p->seen_bytes || share_should_look(s, row);
+        share_wait(s, row);
+        fetch_expect(b, p);
+    }
+    return !again;
 }
 
 /* ---- what the store has found ---- */
 
-/* Of [first, last] what is not given yet is not there for anybody. False: no memory. */
-static bool give_up(struct broker *b, struct share *s, uint64_t first, uint64_t last)
-{
-    struct share_range run;
-    while (next_free(&s->ranges, first, last, &run)) {
-        run.state = SHARE_GONE;
-        run.count = 0;
-        if (!share_reserve(b, s, 1))
-            return false;
-        share_ranges_set(&s->ranges, &run);
-    }
-    return true;
-}
+/* What it takes of a row. */
+struct taking {
+    struct share_changes changes;
+    struct share_hold *hold; /* NULL: there is nothing to be acquired */
+    mono_t until;
+    uint64_t left; /* of the records that are wanted, by this row and those behind it */
+    bool strict;   /* no more than those; else batches are whole */
+};
 
-static bool give_up_holes(struct broker *b, struct share *s, const struct fetch_row *row)
+/* The part of the run, from its beginning on, that is of one kind. True: it is not there for anybody. *dead: of the store's runs. */
+static bool is_hole(const struct fetch_row *row, struct share_range *run, uint32_t *dead)
 {
     uint64_t base = row->piece.len ? row->base : row->next;
-    if (base > row->offset && !give_up(b, s, row->offset, base - 1))
-        return false;
-    for (uint32_t i = 0; i < row->run_count; i++)
-        if (!give_up(b, s, row->runs[i].first, row->runs[i].last))
-            return false;
-    return true;
+    while (*dead < row->run_count && row->runs[*dead].last < run->first)
+        ++*dead;
+    const struct offset_run *next = *dead < row->run_count ? &row->runs[*dead] : NULL;
+    bool before = run->first < base, within = next && next->first <= run->first;
+    uint64_t end = before ? base : within ? next->last + 1 : next ? next->first : UINT64_MAX;
+    run->last = run->last < end ? run->last : end - 1;
+    return before || within;
 }
 
-static bool add_run(struct fetch_row *row, const struct share_range *run)
+/* False: no memory. */
+static bool sort_out(const struct fetch_row *row, struct taking *t)
 {
-    if (row->run_count && row->runs[row->run_count - 1].last + 1 == run->first &&
-        row->runs[row->run_count - 1].deliveries == run->count) {
-        row->runs[row->run_count - 1].last = run->last;
-        return true;
-    }
-    if (!(row->run_count & (row->run_count + 1))) {
-        struct offset_run *grown = mem_realloc(row->runs, (2 * (size_t)row->run_count + 1) * sizeof *grown);
-        if (!grown)
-            return false;
-        row->runs = grown;
-    }
-    row->runs[row->run_count++] = (struct offset_run){.first = run->first, .last = run->last, .deliveries = run->count};
-    return true;
-}
-
-/* left: of the records that are wanted. */
-static void acquire(struct broker *b, struct fetch *f, struct fetch_row *row, struct sharer *who, uint64_t *left)
-{
-    struct share *s = row->share;
+    const struct share_ranges *r = &row->share->ranges;
     struct share_range run;
-    bool strict = f->sharer->flags & ASK_STRICT;
     uint64_t got = 0;
-    mono_t until = b->now + (int64_t)f->lock_ms * NS_PER_MS;
-    for (uint64_t at = row->offset; at < row->next && *left && next_free(&s->ranges, at, row->next - 1, &run);) {
-        if (strict && run.last - run.first >= *left)
-            run.last = run.first + *left - 1;
-        uint64_t count = run.last - run.first + 1;
-        run.state = SHARE_ACQUIRED;
-        run.count++;
-        run.holder = who;
-        run.until = until;
-        if (!share_reserve(b, s, 1) || !add_run(row, &run))
-            break; /* what has been acquired is given */
-        share_ranges_set(&s->ranges, &run);
-        who->held += count;
-        at = run.last + 1;
-        got += count;
-        if (strict)
-            *left -= count;
+    uint32_t dead = 0;
+    bool wants = t->hold && t->left;
+    for (uint64_t at = row->offset; at < row->next && next_free(r, at, row->next - 1, &run); at = run.last + 1) {
+        struct share_change one = {0};
+        if (is_hole(row, &run, &dead)) {
+            one.to = (struct share_range){.first = run.first, .last = run.last, .state = SHARE_GONE};
+        } else {
+            if (!wants || (t->strict && got == t->left))
+                break;
+            if (t->strict && run.last - run.first >= t->left - got)
+                run.last = run.first + (t->left - got) - 1;
+            one.to = run;
+            one.to.state = SHARE_ACQUIRED;
+            one.to.count++;
+            one.to.holder = t->hold;
+            one.to.until = t->until;
+            got += run.last - run.first + 1;
+        }
+        if (!share_changes_add(&t->changes, &one))
+            return false;
     }
-    if (!strict) /* batches are whole: what is over the wish is given all the same, but nothing more */
-        *left -= got < *left ? got : *left;
-    if (row->run_count && !timer_is_set(&s->timer))
-        wheel_set(&b->wheel, &s->timer, until);
+    t->left -= got < t->left ? got : t->left; /* what is over the wish is given all the same, but nothing more */
+    return true;
 }
 
-static void take_row(struct broker *b, struct fetch *f, struct fetch_row *row, uint64_t *left, bool *ret_more)
+/* What is told of a row. False: no memory. */
+static bool tell(struct fetch_row *row, const struct share_changes *changes)
+{
+    uint32_t count = 0;
+    mem_free(row->runs);
+    row->runs = NULL;
+    row->run_count = 0;
+    for (uint32_t i = 0; i < changes->count; i++)
+        count += changes->at[i].to.state == SHARE_ACQUIRED;
+    row->runs = count ? mem_alloc(count * sizeof *row->runs) : NULL;
+    for (uint32_t i = 0; row->runs && i < changes->count; i++) {
+        const struct share_range *to = &changes->at[i].to;
+        if (to->state == SHARE_ACQUIRED)
+            row->runs[row->run_count++] =
+                (struct offset_run){.first = to->first, .last = to->last, .deliveries = to->count};
+    }
+    return row->run_count == count;
+}
+
+static void take_row(struct broker *b, struct fetch *f, struct fetch_row *row, struct taking *t)
 {
     struct share *s = row->share;
     if (row->result != FETCH_OK || !s) {
@@ -186,40 +209,50 @@ static void take_row(struct broker *b, struct fetch *f, struct fetch_row *row, u
             row->result = fetch_partition_of(b, row->stream, row->partition) ? FETCH_NO_GROUP : FETCH_UNKNOWN;
         return;
     }
-    uint64_t start = s->ranges.start, end = s->ranges.end, live = s->ranges.live;
-    struct sharer *who = NULL;
-    if (!give_up_holes(b, s, row) || !(who = sharer_make(b, s->group, f->peer, f->sharer->other)))
+    t->changes.count = 0;
+    t->hold = row->piece.len && t->left ? share_hold_make(b, s, f->peer, f->sharer->other) : NULL;
+    bool good = t->hold || !row->piece.len || !t->left;
+    good = good && sort_out(row, t) && tell(row, &t->changes) && share_apply(b, s, &t->changes);
+    if (!good) {
+        forget(row);
         row->result = FETCH_TROUBLE;
-    mem_free(row->runs);
-    row->runs = NULL;
-    row->run_count = 0;
-    if (who && row->piece.len)
-        acquire(b, f, row, who, left);
-    if (who)
-        sharer_tidy(b, who);
+    }
+    row->moved = good && t->changes.count;
+    if (t->hold)
+        share_hold_tidy(b, t->hold);
     if (!row->run_count)
         file_piece_fini(&row->piece);
-    *ret_more = *ret_more || start != s->ranges.start || end != s->ranges.end || live != s->ranges.live;
+}
+
+void share_take(struct broker *b, struct fetch *f, bool *ret_more)
+{
+    struct taking t = {.left = f->sharer->number ? f->sharer->number : 1,
+                       .until = b->now + (int64_t)f->lock_ms * NS_PER_MS,
+                       .strict = f->sharer->flags & ASK_STRICT};
+    *ret_more = false;
+    for (uint32_t i = 0; i < f->count; i++) {
+        if (f->rows[i].until <= f->rows[i].offset)
+            continue;
+        take_row(b, f, &f->rows[i], &t);
+        *ret_more = *ret_more || f->rows[i].moved;
+    }
+    share_changes_fini(&t.changes);
 }
 
 void share_leave(struct broker *b, struct fetch *f)
 {
     for (uint32_t i = 0; f->sharer && i < f->count; i++) {
-        struct share *s = f->rows[i].share;
-        f->rows[i].share = NULL;
+        struct fetch_row *row = &f->rows[i];
+        struct share *s = row->share;
+        row->share = NULL;
         if (!s)
             continue;
         s->busy = NULL;
-        if (!b->recovering)
+        if (b->recovering) /* the broker is being freed */
+            continue;
+        if (row->moved)
             share_wake(b, s);
+        else
+            share_pass_on(b, s);
     }
-}
-
-void share_take(struct broker *b, struct fetch *f, bool *ret_more)
-{
-    uint64_t left = f->sharer->number ? f->sharer->number : 1;
-    *ret_more = false;
-    for (uint32_t i = 0; i < f->count; i++)
-        if (f->rows[i].until > f->rows[i].offset)
-            take_row(b, f, &f->rows[i], &left, ret_more);
 }

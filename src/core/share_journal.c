@@ -1,8 +1,10 @@
-/* Shares in the journal: whole when one is made, moved by an administrator, or in a snapshot; else what has changed. */
+/* Shares in the journal: whole when one is made, moved by an administrator, or in a snapshot; else what has changed. Whole is a record
+ * with the first rows, and others of what has changed with the rest, so that none is long. */
 #include "core/records.h"
 #include "core/share_int.h"
 
 #define ROW_BYTES 32u
+#define ROWS_ONCE 1024u /* of one record of a snapshot */
 
 enum { CHANGED, WHOLE, GONE };
 
@@ -32,12 +34,12 @@ static void put(struct writer *w, const struct share_range *range)
 }
 
 /* What is acquired will be available again after a restart, and was not delivered then (S2). */
-bool share_log(struct broker *b, struct share *s)
+static bool log_rows(struct broker *b, struct share *s, uint32_t from, uint32_t until)
 {
     struct writer w;
-    if (!begin(b, s, WHOLE, s->ranges.count, &w))
+    if (!begin(b, s, from ? CHANGED : WHOLE, until - from, &w))
         return false;
-    for (uint32_t i = 0; i < s->ranges.count; i++) {
+    for (uint32_t i = from; i < until; i++) {
         struct share_range range = s->ranges.at[i];
         if (range.state == SHARE_ACQUIRED) {
             range.state = SHARE_AVAILABLE;
@@ -46,6 +48,18 @@ bool share_log(struct broker *b, struct share *s)
         put(&w, &range);
     }
     end(b, s, &w);
+    return true;
+}
+
+bool share_log(struct broker *b, struct share *s)
+{
+    uint32_t done = 0;
+    do {
+        uint32_t until = s->ranges.count - done < ROWS_ONCE ? s->ranges.count : done + ROWS_ONCE;
+        if (!log_rows(b, s, done, until))
+            return false; /* who asks again says WHOLE again */
+        done = until;
+    } while (done < s->ranges.count);
     return true;
 }
 
@@ -61,12 +75,12 @@ bool share_log_gone(struct broker *b, struct share *s)
 bool share_log_changes(struct broker *b, struct share *s, const struct share_changes *changes)
 {
     struct writer w;
-    bool any = false;
+    size_t rows = 0;
     for (uint32_t i = 0; i < changes->count; i++)
-        any = any || changes->at[i].to.state != SHARE_ACQUIRED;
-    if (!any)
+        rows += changes->at[i].to.state != SHARE_ACQUIRED;
+    if (!rows)
         return true;
-    if (!begin(b, s, CHANGED, changes->count, &w))
+    if (!begin(b, s, CHANGED, rows, &w))
         return false;
     for (uint32_t i = 0; i < changes->count; i++)
         if (changes->at[i].to.state != SHARE_ACQUIRED)
@@ -77,23 +91,31 @@ bool share_log_changes(struct broker *b, struct share *s, const struct share_cha
 
 /* ---- replay ---- */
 
+static bool read_row(struct reader *r, struct share_range *ret)
+{
+    *ret = (struct share_range){.first = reader_varint(r)};
+    uint64_t length = reader_varint(r), count;
+    ret->state = reader_u8(r);
+    count = reader_varint(r);
+    ret->last = ret->first + length - 1;
+    ret->count = (uint16_t)count;
+    return reader_ok(r) && length && ret->last >= ret->first && ret->last != UINT64_MAX && count <= UINT16_MAX &&
+           (ret->state == SHARE_AVAILABLE || (ret->state == SHARE_GONE && !count));
+}
+
 static bool read_rows(struct broker *b, struct share *s, struct reader *r)
 {
-    while (r->left) {
-        struct share_range range = {.first = reader_varint(r)};
-        uint64_t length = reader_varint(r), count;
-        range.state = reader_u8(r);
-        count = reader_varint(r);
-        range.last = range.first + length - 1;
-        range.count = (uint16_t)count;
-        if (!reader_ok(r) || !length || range.last < range.first || range.last == UINT64_MAX || count > UINT16_MAX ||
-            (range.state != SHARE_AVAILABLE && (range.state != SHARE_GONE || count)))
-            return false;
-        if (!share_reserve(b, s, 1))
-            return false;
-        share_ranges_set(&s->ranges, &range);
+    struct share_changes changes = {0};
+    uint64_t behind = 0;
+    bool good = true;
+    while (good && r->left) {
+        struct share_change one = {0};
+        good = read_row(r, &one.to) && one.to.first >= behind && share_changes_add(&changes, &one);
+        behind = one.to.last + 1;
     }
-    return true;
+    good = good && share_apply(b, s, &changes);
+    share_changes_fini(&changes);
+    return good;
 }
 
 /* Of a group or stream that is not there: deleted below, or a snapshot says it again. */
@@ -114,7 +136,7 @@ bool replay_share(struct broker *b, struct reader *r)
         share_free(b, s);
         s = NULL;
     }
-    if (what == WHOLE && stream && g->sharing && !(s = share_make(b, g, stream, partition, start)))
+    if (what == WHOLE && stream && g->sharing && !(s = share_make(b, g, stream->partitions[partition], start)))
         return false;
     if (what == GONE || !s)
         return true;

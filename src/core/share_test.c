@@ -128,7 +128,10 @@ static int delete_group(struct rig *rig)
 static uint64_t held_by(struct rig *rig, const char *member)
 {
     const struct sharer *who = sharer_find(the_group(rig, "g"), slice_str(member));
-    return who ? who->held : 0;
+    uint64_t held = 0;
+    for (struct list *node = who ? who->holds.next : NULL; who && node != &who->holds; node = node->next)
+        held += CONTAINER_OF(node, struct share_hold, link)->count;
+    return held;
 }
 
 static void end_sharing(struct rig *rig)
@@ -152,7 +155,7 @@ static void what_is_trimmed_is_nobodys(void **state)
     assert_string_equal(runs_of(take(rig, 2, "a", 10)), "10-19:1");
     trim(rig, 20);
     assert_null(take(rig, 1, "c", 10));
-    assert_true(list_empty(&the_group(rig, "g")->sharers));
+    assert_int_equal(the_group(rig, "g")->sharers.count, 0);
     rig_pass(rig, 600);
     assert_int_equal(delete_group(rig), GROUP_OK);
     end_sharing(rig);
@@ -256,12 +259,186 @@ static void not_cut_without_end(void **state)
     end_sharing(rig);
 }
 
+/* The n-th answer since the last command: who was given what. */
+static const char *nth_runs(struct rig *rig, unsigned n, const char *member)
+{
+    struct effect *e = rig_nth(rig, EFF_FETCHED, n);
+    assert_non_null(e);
+    assert_true(slice_is(e->fetch->sharer->other, member));
+    return runs_of(e->fetch);
+}
+
+/* Of those that wait one looks, the one that has waited longest, and the next when there is more. */
+static void one_after_the_other(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_sharing(3);
+    assert_string_equal(runs_of(take(rig, 2, "a", 10)), "0-2:1");
+    assert_null(take(rig, 2, "c", 1));
+    assert_null(take(rig, 1, "d", 1));
+    assert_null(take(rig, 2, "e", 1));
+    uint64_t fetches = rig->log->streams->fetches;
+    assert_int_equal(ack(rig, "a", 1, 1, SHARE_ACK_ACCEPT), GROUP_OK); /* nothing for anybody */
+    assert_int_equal(rig_count(rig, EFF_FETCHED), 0);
+    assert_int_equal(ack(rig, "a", 2, 2, SHARE_ACK_RELEASE), GROUP_OK);
+    assert_string_equal(nth_runs(rig, 0, "c"), "2-2:2");
+    assert_int_equal(rig_count(rig, EFF_FETCHED), 1);
+    rig_clear(rig);
+    put(rig, "s", "x");
+    assert_string_equal(nth_runs(rig, 0, "d"), "3-3:1");
+    assert_int_equal(rig_count(rig, EFF_FETCHED), 1);
+    assert_int_equal(rig->log->streams->fetches, fetches + 2);
+    rig_clear(rig);
+    assert_null(take(rig, 2, "f", 1));
+    rig->log->streams->blind = 1; /* e finds nothing, so it is f's turn */
+    put(rig, "s", "x");
+    assert_string_equal(nth_runs(rig, 0, "f"), "4-4:1");
+    assert_int_equal(rig_count(rig, EFF_FETCHED), 1);
+    rig_clear(rig);
+    put_some(rig, 0);
+    put(rig, "s", "x");
+    assert_string_equal(nth_runs(rig, 0, "e"), "5-5:1");
+    end_sharing(rig);
+}
+
+/* What changes while a block is with the store is not missed. */
+static void something_comes_meanwhile(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_sharing(1);
+    struct fetch *f = fetch_new(FETCH_RECORDS, 2);
+    (void)declare_stream(rig, "t", 1);
+    put(rig, "t", "x");
+    assert_non_null(f);
+    f->bytes_min = 1;
+    f->bytes_max = f->rows[0].bytes_max = f->rows[1].bytes_max = 1 << 20;
+    f->wait_ms = 500;
+    f->rows[0].stream = stream_id(rig, "s");
+    f->rows[1].stream = stream_id(rig, "t");
+    f->sharer = ask_new(slice_str("g"), slice_str("c"), NOTHING, NOTHING);
+    f->sharer->number = 10;
+    struct fetch *other = share_fetch(rig, "a", 10);
+    other->rows[0].stream = f->rows[1].stream;
+    rig_clear(rig);
+    rig_command(rig, 0, CMD_FETCH, 2, 0)->fetch = other;
+    rig_step(rig);
+    assert_string_equal(runs_of(answered(rig)), "0-0:1");
+    rig_clear(rig);
+    rig->chance = 42;
+    rig->slow_store = true;
+    rig_command(rig, 0, CMD_FETCH, 2, 0)->fetch = f;
+    rig_step(rig);
+    assert_null(answered(rig));
+    struct member_words as = {.session = 2, .group = "g", .id = "a"};
+    assert_int_equal(group_ask(rig, CMD_SHARE_ACK, &as, 0, NOTHING, ASK_MULTIPLE), GROUP_OK);
+    rig->log->streams->blind = 1;
+    rig->slow_store = false;
+    rig_step(rig);
+    assert_string_equal(nth_runs(rig, 0, "c"), "0-0:1");
+    assert_int_equal(answered(rig)->rows[1].run_count, 1);
+    end_sharing(rig);
+}
+
+static void take_right(struct rig *rig, bool has)
+{
+    char why[64];
+    struct slice all = slice_str(".*");
+    assert_true(permission_put(rig->b, user_find(rig->b, slice_str("guest")), vhost_find(rig->b, slice_str("/")), all,
+                               all, has ? all : slice_str("s"), why, sizeof why));
+}
+
+/* Who may not read for the group any more is not given what comes while his fetch is parked. */
+static void a_right_goes_meanwhile(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_sharing(1);
+    assert_string_equal(runs_of(take(rig, 2, "a", 10)), "0-0:1");
+    assert_null(take(rig, 2, "c", 10));
+    take_right(rig, false);
+    put(rig, "s", "x");
+    assert_non_null(answered(rig));
+    assert_int_equal(answered(rig)->rows[0].result, FETCH_GROUP_REFUSED);
+    take_right(rig, true);
+    assert_string_equal(runs_of(take(rig, 2, "c", 10)), "1-1:1");
+    end_sharing(rig);
+}
+
+/* A lock is over when it was to be, whatever else was said before; a record is given so often and no more. */
+static void locks_end(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_sharing(4);
+    assert_string_equal(runs_of(take(rig, 2, "a", 2)), "0-1:1");
+    rig_pass(rig, SHARE_LOCK_MS / 2);
+    assert_string_equal(runs_of(take(rig, 2, "c", 2)), "2-3:1");
+    assert_int_equal(ack(rig, "a", 1, 1, SHARE_ACK_RENEW), GROUP_OK);
+    rig_pass(rig, SHARE_LOCK_MS / 2 + 10);
+    assert_int_equal(held_by(rig, "a"), 1);
+    assert_int_equal(ack(rig, "a", 0, 0, SHARE_ACK_ACCEPT), GROUP_ERR_RECORD_STATE);
+    assert_string_equal(runs_of(take(rig, 2, "d", 10)), "0-0:2");
+    assert_int_equal(ack(rig, "d", 0, 0, SHARE_ACK_ACCEPT), GROUP_OK);
+    rig_pass(rig, SHARE_LOCK_MS / 2 + 10);
+    assert_int_equal(held_by(rig, "a"), 0);
+    assert_int_equal(held_by(rig, "c"), 0);
+    assert_string_equal(runs_of(take(rig, 2, "a", 10)), "1-3:2");
+    assert_int_equal(ack(rig, "a", 1, 2, SHARE_ACK_ACCEPT), GROUP_OK);
+    for (unsigned n = 3; n <= 5; n++) {
+        char text[16];
+        snprintf(text, sizeof text, "3-3:%u", n);
+        rig_pass(rig, SHARE_LOCK_MS + 10);
+        assert_string_equal(runs_of(take(rig, 2, "a", 10)), text);
+    }
+    assert_null(take(rig, 2, "c", 10)); /* which waits for it */
+    rig_pass(rig, SHARE_LOCK_MS + 10);
+    assert_string_equal(runs_of(answered(rig)), "");
+    const struct share *s = share_find(the_group(rig, "g"), stream_id(rig, "s"), 0);
+    assert_true(s->ranges.start == 4 && s->ranges.live == 0);
+    end_sharing(rig);
+}
+
+/* A share of thousands of ranges goes through a snapshot, record by record of it. */
+static void a_long_snapshot(void **state)
+{
+    (void)state;
+    static const struct group_config generous = {
+        .lock_ms = SHARE_LOCK_MS, .deliveries_max = 5, .locks_max = 4000, .earliest = true};
+    struct rig *rig = begin_sharing(0);
+    rig->check = false;
+    the_group(rig, "g")->config = &generous;
+    for (unsigned i = 0; i < 3000; i++)
+        put(rig, "s", "x");
+    assert_string_equal(runs_of(take(rig, 2, "a", 3000)), "0-2999:1");
+    for (uint64_t i = 1; i < 3000; i += 2)
+        assert_int_equal(ack(rig, "a", i, i, i % 3 ? SHARE_ACK_ACCEPT : SHARE_ACK_RELEASE), GROUP_OK);
+    const struct share *s = share_find(the_group(rig, "g"), stream_id(rig, "s"), 0);
+    uint32_t count = s->ranges.count;
+    uint64_t live = s->ranges.live;
+    assert_true(count > 2000);
+    rig->check = true;
+    compact_all(rig);
+    restart(&rig);
+    s = share_find(the_group(rig, "g"), stream_id(rig, "s"), 0);
+    assert_int_equal(s->ranges.live, live);
+    assert_int_equal(s->ranges.available, live);
+    assert_int_equal(s->ranges.count, count);
+    share_ranges_check(&s->ranges);
+    end(rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(what_is_trimmed_is_nobodys),   cmocka_unit_test(a_group_goes_while_somebody_waits),
-        cmocka_unit_test(without_room_for_new_members), cmocka_unit_test(nothing_is_given_of_what_failed),
-        cmocka_unit_test(no_more_than_the_limit),       cmocka_unit_test(not_cut_without_end),
+        cmocka_unit_test(what_is_trimmed_is_nobodys),
+        cmocka_unit_test(a_group_goes_while_somebody_waits),
+        cmocka_unit_test(without_room_for_new_members),
+        cmocka_unit_test(nothing_is_given_of_what_failed),
+        cmocka_unit_test(no_more_than_the_limit),
+        cmocka_unit_test(not_cut_without_end),
+        cmocka_unit_test(one_after_the_other),
+        cmocka_unit_test(something_comes_meanwhile),
+        cmocka_unit_test(a_right_goes_meanwhile),
+        cmocka_unit_test(locks_end),
+        cmocka_unit_test(a_long_snapshot),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -204,7 +204,7 @@ static struct partition *partition_new(struct stream *s, uint32_t number, uint64
     p->number = number;
     producers_init(&p->producers, seed);
     struct list *lists[] = {&p->gathered,   &p->chunks,  &p->gather_link, &p->write_link, &p->dirty_link,
-                            &p->keyed_link, &p->fetches, &p->watches,     &p->fetch_link};
+                            &p->keyed_link, &p->fetches, &p->watches,     &p->fetch_link, &p->shares};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         list_init(lists[i]);
     return p;
@@ -295,7 +295,6 @@ bool stream_make(struct broker *b, struct queue *q)
     list_init(&s->idle);
     list_init(&s->cursors);
     list_init(&s->offsets);
-    list_init(&s->shares);
     list_init(&s->hungry_link);
     timer_init(&s->retention, retention_fired);
     bool made = partitions_make(s, count, b->seed);

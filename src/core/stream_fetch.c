@@ -56,8 +56,7 @@ static struct partition *partition_of(struct broker *b, const struct fetch_row *
     return fetch_partition_of(b, row->stream, row->partition);
 }
 
-/* How far it can be read, and about how many bytes that is. */
-static void see(struct broker *b, struct partition *p)
+void fetch_see(struct broker *b, struct partition *p)
 {
     uint64_t readable = partition_visible(b, p);
     if (readable <= p->seen)
@@ -144,7 +143,7 @@ enum fetch_result fetch_look_at(struct broker *b, struct fetch *f, struct fetch_
     row->start = p->start;
     row->end = partition_durable(b, p);
     row->stable = stable_end(b, p, row->end);
-    see(b, p);
+    fetch_see(b, p);
     row->filled = p->seen_bytes;
     if (row->awaited == FETCH_NOWHERE)
         row->awaited = row->end;
@@ -266,10 +265,26 @@ static void park_session(struct broker *b, struct fetch *f)
         wheel_set(&b->wheel, &f->timer, f->due);
 }
 
+/* The rows of a share group wait for their shares, which are told of what comes. */
+static void park_sharer(struct broker *b, struct fetch *f)
+{
+    f->state = FETCH_STATE_PARKED;
+    if (share_park(b, f)) {
+        wheel_set(&b->wheel, &f->timer, f->due);
+        return;
+    }
+    leave_lists(b, f);
+    look(b, f);
+}
+
 /* Rows that are not good wait for nothing. */
 static void park(struct broker *b, struct fetch *f)
 {
     bool let_go = false;
+    if (f->sharer) {
+        park_sharer(b, f);
+        return;
+    }
     if (f->session && f->session_op == FETCH_NEXT) {
         park_session(b, f);
         return;
@@ -286,14 +301,12 @@ static void park(struct broker *b, struct fetch *f)
             look(b, f);
             return;
         }
-        see(b, p);
+        fetch_see(b, p);
         f->hoped += p->seen_bytes - row->filled;
         row->filled = p->seen_bytes;
         let_go = let_go || fetch_is_let_go(b, f, fetch_held_at(row), p);
         list_insert(&p->fetches, &row->link);
         fetch_expect(b, p);
-        if (f->sharer)
-            share_wait(row, f, b);
     }
     if (let_go || fetch_hopes_enough(f)) { /* it came while the store was asked */
         leave_lists(b, f);
@@ -344,6 +357,18 @@ void fetch_look_again(struct broker *b, struct fetch *f)
 {
     leave_lists(b, f);
     look(b, f);
+}
+
+void fetch_look_at_row(struct broker *b, struct fetch_row *row)
+{
+    struct fetch *f = row->fetch;
+    row->result = (uint8_t)fetch_look_at(b, f, row);
+    if (row->result != FETCH_OK)
+        fetch_look_again(b, f); /* and is answered */
+    else if (row->until > row->offset) {
+        leave_lists(b, f);
+        ready(b, f);
+    }
 }
 
 void fetch_out_of_time(void *arg, struct timer *timer)
@@ -446,7 +471,7 @@ void fetch_back(struct broker *b, struct stream_job *job)
 
 void fetches_filled(struct broker *b, struct partition *p)
 {
-    if (list_empty(&p->fetches) && list_empty(&p->watches))
+    if (list_empty(&p->fetches) && list_empty(&p->watches) && list_empty(&p->shares))
         return;
     b->streams.fetched_news = true;
     if (list_empty(&p->fetch_link))
@@ -496,7 +521,7 @@ void fetches_turn(struct broker *b)
     for (struct list *node = all->fetched.next; news && node != &all->fetched;) {
         struct partition *p = CONTAINER_OF(node, struct partition, fetch_link);
         node = node->next;
-        see(b, p);
+        fetch_see(b, p);
         if (p->seen == p->written)
             list_remove(&p->fetch_link);
         if (p->seen == p->waked)
@@ -504,6 +529,7 @@ void fetches_turn(struct broker *b)
         p->waked = p->seen;
         wake(b, p);
         fetch_session_wake(b, p);
+        shares_partition_changed(b, p);
     }
     send_ready(b);
 }
@@ -518,8 +544,8 @@ void fetches_partition_gone(struct broker *b, struct partition *p)
 
 void fetches_trimmed(struct broker *b, struct partition *p)
 {
-    (void)b;
     fetch_session_trimmed(p);
+    shares_partition_changed(b, p);
 }
 
 void fetches_release(struct broker *b, struct peer *peer)

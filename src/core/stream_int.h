@@ -82,6 +82,7 @@ struct partition {
     /* fetches: see stream_fetch.c */
     struct list fetches;    /* struct fetch_row: wait for more */
     struct list watches;    /* struct fetch_watch: sessions want to know */
+    struct list shares;     /* struct share: of share groups, which tell those that wait for them */
     struct list fetch_link; /* b->streams.fetched */
     struct chunk *unsafe;   /* the first that may have something that is not durable; NULL: none has */
     uint64_t filled;        /* bytes written to its files, ever */
@@ -105,7 +106,6 @@ struct stream {
     struct list followers, idle /* consumers waiting for records, by ready_link */, cursors;
     uint32_t partition_count, turn;
     struct list hungry_link; /* b->streams.hungry */
-    struct list shares;      /* struct share: of share groups */
     struct list offsets;     /* struct committed: of consumer groups */
     struct timer retention;
     const struct user
@@ -200,6 +200,11 @@ struct partition *fetch_partition_of(struct broker *b, uint64_t stream, uint32_t
 enum fetch_result fetch_look_at(struct broker *b, struct fetch *f, struct fetch_row *row);
 void fetch_answer(struct broker *b, struct fetch *f);
 void fetch_look_again(struct broker *b, struct fetch *f);
+/* For share.c. Of a parked block one row may have something now; the others have nothing that they did not have. It stays where it is
+ * if this one has not. */
+void fetch_look_at_row(struct broker *b, struct fetch_row *row);
+/* How far it can be read, and about how many bytes that is: p->seen, p->seen_bytes. */
+void fetch_see(struct broker *b, struct partition *p);
 void fetch_out_of_time(void *arg, struct timer *timer);
 /* It will be told of what is not durable, or not written. */
 void fetch_expect(struct broker *b, struct partition *p);
@@ -215,6 +220,9 @@ static inline uint64_t fetch_held_at(const struct fetch_row *row)
 /* It has ended, and the block is to be looked at again, whatever came. */
 bool fetch_is_let_go(struct broker *b, const struct fetch *f, uint64_t held, struct partition *p);
 enum fetch_state { FETCH_STATE_NEW, FETCH_STATE_PARKED, FETCH_STATE_READY, FETCH_STATE_AWAY };
+
+/* ---- share.c ---- */
+void shares_partition_changed(struct broker *b, struct partition *p); /* it has grown, or begins elsewhere */
 
 /* ---- stream_fetch_session.c ---- */
 /* What the block says of a session is done. */

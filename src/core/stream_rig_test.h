@@ -35,6 +35,7 @@ struct rig_streams {
     unsigned writes, reads, seals, drops, rewrites, replacements, given_up;
     int read_err, rewrite_err;
     unsigned fetches;   /* jobs */
+    unsigned blind;     /* so many fetches find nothing, and may come again */
     bool dead;          /* the first record of what a share group is given is nothing for its members */
     uint64_t keys_room; /* keys of so many offsets have room; 0: all */
     bool nothing_won;
@@ -281,6 +282,8 @@ RIG_STREAM_FN void rig_stream_fetch(struct rig_streams *all, struct fetch *fetch
     size_t room = fetch->bytes_max;
     bool one = true;
     all->fetches++;
+    if (all->blind && all->blind--)
+        return;
     for (uint32_t i = 0; i < fetch->count; i++) {
         struct fetch_row *row = &fetch->rows[i];
         if (row->result != FETCH_OK || row->until <= row->offset)
