@@ -86,12 +86,12 @@ struct kafka {
     struct kafka_request *log_in; /* SaslAuthenticate that waits for the core */
     uint32_t next_id;
     uint64_t inflight_bytes;
-    struct map topics;                         /* name → struct kafka_topic, see names.h */
-    struct map topics_by_id;                   /* the same by the stream's id */
-    uint64_t topics_changed;                   /* hub_streams_changed when they were asked for */
-    struct kafka_fetch_session *fetch_session; /* NULL: none, see fetch_session.h */
-    struct list share_sessions;                /* struct share_session: share_fetch.c */
-    uint32_t share_session_count;
+    struct map topics;                             /* name → struct kafka_topic, see names.h */
+    struct map topics_by_id;                       /* the same by the stream's id */
+    uint64_t topics_changed;                       /* hub_streams_changed when they were asked for */
+    struct kafka_fetch_session *fetch_session;     /* NULL: none, see fetch_session.h */
+    struct list share_sessions;                    /* struct share_session: share_fetch.c */
+    uint32_t share_session_count, share_row_count; /* rows: of all of them */
     mono_t heard_at, deadline;
     uint16_t local_port;
     char local_host[64];

@@ -92,14 +92,34 @@ static int32_t topic_count(const struct kafka_request *r)
 
 /* ---- the session ---- */
 
-static bool gather_spoken(struct kafka *k, struct kafka_request *r, struct sharing *s)
+/* Partitions that the request names, those that it forgets included. */
+static size_t named_count(const struct kafka_request *r)
 {
-    size_t max = 0;
+    size_t named = 0;
     const struct kafka_uuid *id;
     int32_t count;
     for (int32_t t = 0; t < topic_count(r); t++) {
         ack_said(r, t, &id, &count);
-        max += count > 0 ? (size_t)count : 0;
+        named += count > 0 ? (size_t)count : 0;
+    }
+    if (r->api->key != KAFKA_API_share_fetch)
+        return named;
+    const struct kafka_share_fetch_request *asked = r->message;
+    for (int32_t t = 0; t < asked->forgotten_topics_data.count; t++) {
+        count = asked->forgotten_topics_data.at[t].partitions.count;
+        named += count > 0 ? (size_t)count : 0;
+    }
+    return named;
+}
+
+static bool gather_spoken(struct kafka *k, struct kafka_request *r, struct sharing *s)
+{
+    size_t max = named_count(r);
+    const struct kafka_uuid *id;
+    int32_t count;
+    if (max > SHARE_ROWS_MAX) {
+        kafka_drop(k);
+        return false;
     }
     s->spoken = kafka_room(k, r, max, sizeof *s->spoken);
     for (int32_t t = 0; s->spoken && t < topic_count(r); t++) {
@@ -114,18 +134,26 @@ static bool gather_spoken(struct kafka *k, struct kafka_request *r, struct shari
     return s->spoken != NULL;
 }
 
-static int16_t update(struct share_session *session, const struct kafka_share_fetch_request *asked)
+static int16_t update(struct kafka *k, struct kafka_request *r, struct share_session *session)
 {
+    const struct kafka_share_fetch_request *asked = r->message;
+    size_t added = 0, gone = 0, named = named_count(r);
+    struct share_place *places = kafka_more_room(k, r, named, sizeof *places), *forgotten;
+    if (!places)
+        return KAFKA_ERR_UNKNOWN_SERVER_ERROR; /* the connection has been dropped */
     for (int32_t t = 0; t < asked->topics.count; t++)
         for (int32_t i = 0; i < asked->topics.at[t].partitions.count; i++)
-            if (!share_session_add(session, &asked->topics.at[t].topic_id,
-                                   asked->topics.at[t].partitions.at[i].partition_index))
-                return KAFKA_ERR_INVALID_REQUEST;
+            places[added++] = (struct share_place){asked->topics.at[t].topic_id,
+                                                   asked->topics.at[t].partitions.at[i].partition_index};
+    forgotten = places + added;
     for (int32_t t = 0; t < asked->forgotten_topics_data.count; t++)
         for (int32_t i = 0; i < asked->forgotten_topics_data.at[t].partitions.count; i++)
-            share_session_remove(session, &asked->forgotten_topics_data.at[t].topic_id,
-                                 asked->forgotten_topics_data.at[t].partitions.at[i]);
-    return KAFKA_ERR_NONE;
+            forgotten[gone++] = (struct share_place){asked->forgotten_topics_data.at[t].topic_id,
+                                                     asked->forgotten_topics_data.at[t].partitions.at[i]};
+    added = share_places_sort(places, added);
+    gone = share_places_sort(forgotten, gone);
+    return share_session_update(k, session, places, added, forgotten, gone) ? KAFKA_ERR_NONE
+                                                                            : KAFKA_ERR_INVALID_REQUEST;
 }
 
 /* The session's partitions, another one in front each time. */
@@ -165,7 +193,7 @@ static int16_t enter_session(struct kafka *k, struct kafka_request *r, struct sh
         session->epoch = session->epoch == INT32_MAX ? 1 : session->epoch + 1;
     if (!session)
         return KAFKA_ERR_SHARE_SESSION_LIMIT_REACHED;
-    int16_t error = fetches ? update(session, r->message) : KAFKA_ERR_NONE;
+    int16_t error = fetches ? update(k, r, session) : KAFKA_ERR_NONE;
     s->wants = fetches && !s->renews && session->count > 0;
     if (!error && s->wants && !take_places(k, r, s, session))
         return KAFKA_ERR_UNKNOWN_SERVER_ERROR; /* the connection has been dropped */
@@ -220,6 +248,14 @@ static void put_batch(struct writer *w, const struct kafka_share_fetch_request_a
     writer_patch32(w, mark);
 }
 
+/* What the request holds until it is answered: a peer has only so much of it waiting. */
+static void account(struct kafka *k, struct kafka_request *r, size_t bytes)
+{
+    uint32_t more = bytes < UINT32_MAX - r->bytes ? (uint32_t)bytes : UINT32_MAX - r->bytes;
+    r->bytes += more;
+    k->inflight_bytes += more;
+}
+
 static bool acks_make(struct kafka *k, struct kafka_request *r, size_t n, struct kafka_group_ask *ret)
 {
     const struct sharing *s = r->state;
@@ -236,6 +272,8 @@ static bool acks_make(struct kafka *k, struct kafka_request *r, size_t n, struct
     ret->args = writer_of(room, bytes);
     if (!room)
         return false;
+    if (!r->bytes) /* it may be called again */
+        account(k, r, r->arena.used);
     for (size_t i = 0; i < s->spoken_count; i++) {
         uint64_t stream;
         if (!kafka_topic_of_uuid(k, &s->spoken[i].topic, &stream))
@@ -446,9 +484,7 @@ static enum kafka_progress share_go(struct kafka *k, struct kafka_request *r)
             kafka_drop_memory(k);
             return KAFKA_AGAIN;
         }
-        size_t bytes = s->place_count * sizeof s->fetch->rows[0];
-        r->bytes += (uint32_t)bytes;
-        k->inflight_bytes += bytes;
+        account(k, r, s->place_count * sizeof s->fetch->rows[0]);
     }
     if (s->wants && !send_fetch(k, r, s))
         return KAFKA_AGAIN;

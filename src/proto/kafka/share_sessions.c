@@ -3,6 +3,8 @@
 
 #include "base/mem.h"
 
+#include <stdlib.h>
+
 void share_sessions_init(struct kafka *k)
 {
     list_init(&k->share_sessions);
@@ -45,43 +47,92 @@ struct share_session *share_session_find(const struct kafka *k, struct slice gro
 void share_session_end(struct kafka *k, struct share_session *s)
 {
     k->share_session_count--;
+    k->share_row_count -= s->count;
     list_remove(&s->link);
     mem_free_as(MEM_CONNECTIONS, s->rows);
     mem_free_as(MEM_CONNECTIONS, s);
 }
 
-static bool is_place(const struct share_place *row, const struct kafka_uuid *topic, int32_t partition)
+/* ---- places ---- */
+
+int share_place_order(const struct share_place *a, const struct share_place *b)
 {
-    return row->partition == partition && memcmp(&row->topic, topic, sizeof *topic) == 0;
+    int order = memcmp(&a->topic, &b->topic, sizeof a->topic);
+    return order ? order : (a->partition > b->partition) - (a->partition < b->partition);
 }
 
-bool share_session_add(struct share_session *s, const struct kafka_uuid *topic, int32_t partition)
+static int by_place(const void *a, const void *b)
 {
-    for (uint32_t i = 0; i < s->count; i++)
-        if (is_place(&s->rows[i], topic, partition))
-            return true;
-    if (s->count == SHARE_ROWS_MAX)
-        return false;
-    if (s->count == s->max) {
-        uint32_t wanted = s->max ? 2 * s->max : 8;
-        struct share_place *grown = mem_alloc_as(MEM_CONNECTIONS, wanted * sizeof *grown);
-        if (!grown)
-            return false;
-        if (s->count)
-            memcpy(grown, s->rows, s->count * sizeof *grown);
-        mem_free_as(MEM_CONNECTIONS, s->rows);
-        s->rows = grown;
-        s->max = wanted;
+    return share_place_order(a, b);
+}
+
+size_t share_places_sort(struct share_place *places, size_t count)
+{
+    size_t n = 0;
+    if (count)
+        qsort(places, count, sizeof *places, by_place);
+    for (size_t i = 0; i < count; i++)
+        if (!n || share_place_order(&places[n - 1], &places[i]) != 0)
+            places[n++] = places[i];
+    return n;
+}
+
+struct places {
+    const struct share_place *at;
+    size_t count;
+};
+
+static const struct share_place *smaller(struct places *a, struct places *b)
+{
+    int order = !a->count ? 1 : !b->count ? -1 : share_place_order(a->at, b->at);
+    const struct share_place *first = order <= 0 ? a->at : b->at;
+    if (order <= 0) {
+        a->at++;
+        a->count--;
     }
-    s->rows[s->count++] = (struct share_place){*topic, partition};
-    return true;
+    if (order >= 0) {
+        b->at++;
+        b->count--;
+    }
+    return first;
 }
 
-void share_session_remove(struct share_session *s, const struct kafka_uuid *topic, int32_t partition)
+/* What is in a or b, and not in gone. ret NULL: they are only counted. */
+static size_t merge(struct places a, struct places b, struct places gone, struct share_place *ret)
 {
-    for (uint32_t i = 0; i < s->count; i++)
-        if (is_place(&s->rows[i], topic, partition)) {
-            s->rows[i] = s->rows[--s->count];
-            return;
+    size_t n = 0;
+    while (a.count || b.count) {
+        const struct share_place *next = smaller(&a, &b);
+        while (gone.count && share_place_order(gone.at, next) < 0) {
+            gone.at++;
+            gone.count--;
         }
+        if (gone.count && share_place_order(gone.at, next) == 0)
+            continue;
+        if (ret)
+            ret[n] = *next;
+        n++;
+    }
+    return n;
+}
+
+bool share_session_update(struct kafka *k, struct share_session *s, const struct share_place *added, size_t added_count,
+                          const struct share_place *gone, size_t gone_count)
+{
+    struct places old = {s->rows, s->count}, more = {added, added_count}, less = {gone, gone_count};
+    size_t count = merge(old, more, less, NULL);
+    if (count == s->count && (!gone_count || merge(old, (struct places){0}, less, NULL) == count))
+        return true;
+    if (count > SHARE_ROWS_MAX - (k->share_row_count - s->count))
+        return false;
+    struct share_place *rows = mem_alloc_as(MEM_CONNECTIONS, (count + !count) * sizeof *rows);
+    if (!rows)
+        return false;
+    (void)merge(old, more, less, rows);
+    mem_free_as(MEM_CONNECTIONS, s->rows);
+    k->share_row_count += (uint32_t)count;
+    k->share_row_count -= s->count;
+    s->rows = rows;
+    s->count = (uint32_t)count;
+    return true;
 }
