@@ -16,6 +16,10 @@
  *   SHARE_BEAT     s8 client id, u8 1: topics are named, s8 name …                as CONSUME
  *   SHARE_ACK      u64 stream, u32 partition, u32 batches: u64 first, u64 last,  u8 error …
  *                  s32 words: one for all, or one each, as enum share_ack …
+ *   SHARE_OFFSETS  u64 stream, u32 partition … (flag MULTIPLE: all)              u64 stream, u32 partition, u64 start + 1 (0: nothing was read
+ *                                                                                yet), u64 records to be done with (signed) …
+ *   SHARE_ALTER    u64 stream, u32 partition, u64 offset (negative: none) …      u8 error …
+ *   SHARE_FORGET   u64 stream …                                                  u8 error …
  *   COMMIT         u64 stream, u32 partition, u64 offset, u32 epoch, s32 text …  u8 error …
  *   OFFSETS        u64 stream, u32 partition … (flag MULTIPLE: all)              u64 stream, u32 partition, u64 offset, u32 epoch, s32 text …
  *   LIST           s8 group: go on behind it; empty: from the first. number:     s8 group to go on behind, empty: that was all;
@@ -31,6 +35,7 @@
  *
  * DESCRIBE_CONSUMERS: number is 1 for a share group, 0 for one whose members do not share. SHARE_BEAT: number is the epoch.
  * SHARE_ACK: other is the member; flag MULTIPLE: its session is over, and what else it has is available again.
+ * SHARE_ALTER makes the group if there is none. It and SHARE_FORGET want one without members.
  * CONSUME: number is rebalance time-out, ms, 0: as it was << 32 | epoch. COMMIT and OFFSETS of a group in which the broker assigns:
  * number is the member's epoch. OFFSET_DELETE of a group with members is allowed to who has looked at their subscriptions: number is the generation he saw.
  */
@@ -119,6 +124,8 @@ struct group_offset {
 };
 #define GROUP_OFFSET_BYTES 28u /* of a row without its text */
 #define GROUP_PLACE_BYTES 12u  /* stream and partition */
+#define SHARE_OFFSET_BYTES 28u /* of a row of SHARE_OFFSETS' answer … */
+#define SHARE_ALTER_BYTES 20u  /* … and of SHARE_ALTER */
 
 static inline void group_offset_put(struct writer *w, const struct group_offset *o)
 {

@@ -80,6 +80,19 @@ void share_trim(struct broker *b, struct share *s, uint64_t start)
         wheel_cancel(&b->wheel, &s->timer);
 }
 
+bool share_move(struct broker *b, struct share *s, uint64_t start)
+{
+    if (!share_log_move(b, s, start))
+        return false;
+    let_go(b, s, UINT64_MAX);
+    b->group_bytes -= share_ranges_bytes(&s->ranges);
+    share_ranges_fini(&s->ranges);
+    share_ranges_init(&s->ranges, start);
+    wheel_cancel(&b->wheel, &s->timer);
+    share_wake(b, s);
+    return true;
+}
+
 static void move_all(struct list *to, struct list *from)
 {
     if (list_empty(from))

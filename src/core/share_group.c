@@ -5,7 +5,7 @@
  * asks, since nobody has to give anything back first. Members are not journalled (H3 there); that the group is one of these is, and
  * it stays one until it is deleted.
  */
-#include "core/group_int.h"
+#include "core/share_int.h"
 
 static bool read_beat(const struct command *c, struct consume *ret)
 {
@@ -17,26 +17,40 @@ static bool read_beat(const struct command *c, struct consume *ret)
     return reader_ok(&r) && topics_valid(ret->topics) && c->ask->other.len <= NAME_MAX_BYTES;
 }
 
+bool share_group_may_begin(const struct group *g)
+{
+    bool used = g->type.len || !list_empty(&g->offset_list) || g->pending_count;
+    return g->sharing || (g->state == GROUP_EMPTY && !used);
+}
+
+bool share_group_begin(struct broker *b, struct group *g)
+{
+    struct slice type, before = g->type;
+    if (g->sharing)
+        return true;
+    if (!group_keep(b, &type, slice_str("share")))
+        return false;
+    g->sharing = true;
+    g->type = type;
+    if (!group_log(b, g)) {
+        g->sharing = false;
+        g->type = before;
+        group_drop(b, &type);
+        return false;
+    }
+    group_drop(b, &before);
+    return true;
+}
+
 /* The group's first member. */
 static enum group_error begin_sharing(struct broker *b, struct group *g)
 {
-    struct slice type;
-    bool used = g->type.len || !list_empty(&g->offset_list) || g->pending_count;
     if (g->state == GROUP_SHARERS)
         return GROUP_OK;
-    if (!g->sharing && (g->state != GROUP_EMPTY || used))
-        return GROUP_ERR_NO_GROUP; /* it is a group of another kind */
-    if (!group_keep(b, &type, slice_str("share")))
+    if (!share_group_may_begin(g))
+        return GROUP_ERR_NO_GROUP;
+    if (!share_group_begin(b, g))
         return GROUP_ERR_NO_MEMORY;
-    bool before = g->sharing;
-    g->sharing = true;
-    if (!group_log(b, g)) {
-        g->sharing = before;
-        group_drop(b, &type);
-        return GROUP_ERR_NO_MEMORY;
-    }
-    group_drop(b, &g->type);
-    g->type = type;
     group_move(g, GROUP_SHARERS);
     wheel_cancel(&b->wheel, &g->retention);
     return GROUP_OK;

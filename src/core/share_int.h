@@ -81,6 +81,8 @@ struct share *share_find(const struct group *g, uint64_t stream, uint32_t partit
 /* Begins at that offset; journalled. NULL: no memory. */
 MUST_USE struct share *share_make(struct broker *b, struct group *g, struct partition *p, uint64_t start);
 void share_free(struct broker *b, struct share *s); /* who waits for it is told */
+/* It goes on at that offset, and nobody has anything of it; journalled. False: no memory, and nothing has changed. */
+MUST_USE bool share_move(struct broker *b, struct share *s, uint64_t start);
 /* Everything below is done with; who had acquired something of it has it no more. */
 void share_trim(struct broker *b, struct share *s, uint64_t start);
 /* Something has changed: one of those that wait looks, and the next when that one has taken what there is. */
@@ -114,8 +116,14 @@ MUST_USE struct share_hold *share_hold_make(struct broker *b, struct share *s, s
 void share_hold_tidy(struct broker *b, struct share_hold *hold); /* goes if it holds nothing */
 uint64_t sharers_check(const struct group *g);                   /* bytes */
 
+/* ---- share_group.c ---- */
+bool share_group_may_begin(const struct group *g); /* it is no group of another kind */
+/* It is a share group from now on, for ever; journalled. False: no memory, and it is what it was. */
+MUST_USE bool share_group_begin(struct broker *b, struct group *g);
+
 /* ---- share_journal.c ---- */
 MUST_USE bool share_log(struct broker *b, struct share *s); /* as it is; false: no memory */
+MUST_USE bool share_log_move(struct broker *b, struct share *s, uint64_t start);
 MUST_USE bool share_log_gone(struct broker *b, struct share *s);
 MUST_USE bool share_log_changes(struct broker *b, struct share *s, const struct share_changes *changes);
 

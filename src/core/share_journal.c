@@ -8,14 +8,14 @@
 
 enum { CHANGED, WHOLE, GONE };
 
-static bool begin(struct broker *b, const struct share *s, uint8_t what, size_t rows, struct writer *w)
+static bool begin(struct broker *b, const struct share *s, uint8_t what, uint64_t start, size_t rows, struct writer *w)
 {
     if (!group_record_begin(b, s->group, REC_SHARE, 64 + rows * ROW_BYTES, w))
         return false;
     writer_varint(w, s->key[0]);
     writer_varint(w, s->key[1]);
     writer_u8(w, what);
-    writer_varint(w, s->ranges.start);
+    writer_varint(w, start);
     return true;
 }
 
@@ -37,7 +37,7 @@ static void put(struct writer *w, const struct share_range *range)
 static bool log_rows(struct broker *b, struct share *s, uint32_t from, uint32_t until)
 {
     struct writer w;
-    if (!begin(b, s, from ? CHANGED : WHOLE, until - from, &w))
+    if (!begin(b, s, from ? CHANGED : WHOLE, s->ranges.start, until - from, &w))
         return false;
     for (uint32_t i = from; i < until; i++) {
         struct share_range range = s->ranges.at[i];
@@ -63,10 +63,19 @@ bool share_log(struct broker *b, struct share *s)
     return true;
 }
 
+bool share_log_move(struct broker *b, struct share *s, uint64_t start)
+{
+    struct writer w;
+    if (!begin(b, s, WHOLE, start, 0, &w))
+        return false;
+    end(b, s, &w);
+    return true;
+}
+
 bool share_log_gone(struct broker *b, struct share *s)
 {
     struct writer w;
-    if (!begin(b, s, GONE, 0, &w))
+    if (!begin(b, s, GONE, 0, 0, &w))
         return false;
     end(b, s, &w);
     return true;
@@ -80,7 +89,7 @@ bool share_log_changes(struct broker *b, struct share *s, const struct share_cha
         rows += changes->at[i].to.state != SHARE_ACQUIRED;
     if (!rows)
         return true;
-    if (!begin(b, s, CHANGED, rows, &w))
+    if (!begin(b, s, CHANGED, s->ranges.start, rows, &w))
         return false;
     for (uint32_t i = 0; i < changes->count; i++)
         if (changes->at[i].to.state != SHARE_ACQUIRED)

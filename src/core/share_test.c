@@ -425,6 +425,125 @@ static void a_long_snapshot(void **state)
     end(rig);
 }
 
+/* "0:3+7": the group begins at 3, and has 7 to be done with; "0:-": it has not read yet. */
+static const char *offsets_said(struct rig *rig, const char *group)
+{
+    static char text[200];
+    size_t at = 0;
+    struct member_words nobody = {.session = 1, .group = group};
+    text[0] = '\0';
+    if (group_ask(rig, CMD_SHARE_OFFSETS, &nobody, 0, NOTHING, ASK_MULTIPLE) != GROUP_OK)
+        return "none";
+    for (struct reader r = fields_of(rig, *last_number()); r.left;) {
+        (void)reader_u64(&r);
+        uint32_t partition = reader_u32(&r);
+        uint64_t start = reader_u64(&r);
+        int64_t lag = (int64_t)reader_u64(&r);
+        if (start)
+            at += (size_t)snprintf(text + at, sizeof text - at, "%s%u:%d+%d", at ? " " : "", partition, (int)start - 1,
+                                   (int)lag);
+        else
+            at += (size_t)snprintf(text + at, sizeof text - at, "%s%u:-", at ? " " : "", partition);
+    }
+    return text;
+}
+
+/* The error of the row, or of the whole. */
+static int alter(struct rig *rig, const char *group, uint64_t stream, uint32_t partition, uint64_t offset)
+{
+    uint8_t raw[32];
+    struct writer w = writer_of(raw, sizeof raw);
+    struct member_words nobody = {.session = 1, .group = group};
+    writer_u64(&w, stream);
+    writer_u32(&w, partition);
+    writer_u64(&w, offset);
+    int error = group_ask(rig, CMD_SHARE_ALTER, &nobody, 0, writer_slice(&w), 0);
+    struct reader r = error ? reader_of(NOTHING) : fields_of(rig, *last_number());
+    return error ? error : reader_u8(&r);
+}
+
+static int forget(struct rig *rig, const char *group, uint64_t stream)
+{
+    uint8_t raw[32];
+    struct writer w = writer_of(raw, sizeof raw);
+    struct member_words nobody = {.session = 1, .group = group};
+    writer_u64(&w, stream);
+    int error = group_ask(rig, CMD_SHARE_FORGET, &nobody, 0, writer_slice(&w), 0);
+    struct reader r = error ? reader_of(NOTHING) : fields_of(rig, *last_number());
+    return error ? error : reader_u8(&r);
+}
+
+static void administrators_move_it(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_sharing(10);
+    uint64_t s = stream_id(rig, "s");
+    assert_string_equal(offsets_said(rig, "g"), "");
+    assert_string_equal(runs_of(take(rig, 2, "a", 4)), "0-3:1");
+    assert_int_equal(ack(rig, "a", 1, 2, SHARE_ACK_ACCEPT), GROUP_OK);
+    assert_string_equal(offsets_said(rig, "g"), "0:0+8");
+    assert_int_equal(member_says(rig, 0), GROUP_OK);
+    assert_int_equal(alter(rig, "g", s, 0, 5), GROUP_ERR_NOT_EMPTY);
+    assert_int_equal(forget(rig, "g", s), GROUP_ERR_NOT_EMPTY);
+    assert_int_equal(member_says(rig, GROUP_EPOCH_LEAVE), GROUP_OK);
+    assert_int_equal(alter(rig, "g", s, 0, 5), GROUP_OK); /* who has something of it, has nothing */
+    assert_string_equal(offsets_said(rig, "g"), "0:5+5");
+    assert_int_equal(held_by(rig, "a"), 0);
+    assert_int_equal(ack(rig, "a", 3, 3, SHARE_ACK_ACCEPT), GROUP_OK); /* it is below the start */
+    assert_string_equal(runs_of(take(rig, 2, "a", 100)), "5-9:1");
+    assert_int_equal(alter(rig, "g", s, 0, 2), GROUP_OK);
+    assert_string_equal(runs_of(take(rig, 2, "a", 100)), "2-9:1");
+    assert_int_equal(alter(rig, "g", s, 0, 20), GROUP_OK); /* where nothing is yet */
+    assert_string_equal(offsets_said(rig, "g"), "0:20+-10");
+    assert_int_equal(alter(rig, "g", s, 7, 0), GROUP_ERR_NO_STREAM);
+    assert_int_equal(alter(rig, "g", 999, 0, 0), GROUP_ERR_NO_STREAM);
+    restart(&rig);
+    assert_string_equal(offsets_said(rig, "g"), "0:20+-10");
+    assert_int_equal(alter(rig, "g", s, 0, (uint64_t)-1), GROUP_OK);
+    assert_string_equal(offsets_said(rig, "g"), "");
+    assert_int_equal(alter(rig, "h", s, 0, 3), GROUP_OK); /* a group that was not there */
+    assert_string_equal(offsets_said(rig, "h"), "0:3+7");
+    assert_int_equal(forget(rig, "h", s), GROUP_OK);
+    assert_int_equal(forget(rig, "h", s), GROUP_ERR_NO_STREAM);
+    assert_string_equal(offsets_said(rig, "h"), "");
+    struct member_words simple = {.session = 1, .group = "classic", .generation = SIMPLE};
+    assert_int_equal(commit(rig, &simple, s, 1), GROUP_OK);
+    assert_int_equal(alter(rig, "classic", s, 0, 3), GROUP_ERR_NO_GROUP);
+    assert_string_equal(offsets_said(rig, "classic"), "none");
+    restart(&rig);
+    assert_string_equal(offsets_said(rig, "g"), "");
+    assert_string_equal(offsets_said(rig, "h"), "");
+    assert_string_equal(offsets_said(rig, "nix"), "none");
+    end(rig);
+}
+
+/* A group is moved while somebody reads who never was its member. */
+static void moved_while_it_is_read(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_sharing(10);
+    rig->chance = 42;
+    rig->slow_store = true;
+    assert_null(take(rig, 2, "a", 3));
+    assert_int_equal(alter(rig, "g", stream_id(rig, "s"), 0, 5), GROUP_OK);
+    rig_clear(rig);
+    rig->slow_store = false;
+    rig_step(rig);
+    assert_string_equal(runs_of(answered(rig)), "5-7:1");
+    rig_clear(rig);
+    rig->chance = 42;
+    rig->slow_store = true;
+    assert_null(take(rig, 2, "a", 3));
+    assert_int_equal(forget(rig, "g", stream_id(rig, "s")), GROUP_OK);
+    rig_clear(rig);
+    rig->slow_store = false;
+    rig_step(rig);
+    assert_string_equal(runs_of(answered(rig)), "");
+    assert_int_equal(answered(rig)->rows[0].result, FETCH_NO_GROUP);
+    assert_string_equal(runs_of(take(rig, 2, "a", 3)), "0-2:1");
+    end_sharing(rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -439,6 +558,8 @@ int main(void)
         cmocka_unit_test(a_right_goes_meanwhile),
         cmocka_unit_test(locks_end),
         cmocka_unit_test(a_long_snapshot),
+        cmocka_unit_test(administrators_move_it),
+        cmocka_unit_test(moved_while_it_is_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -28,16 +28,18 @@ static void versions_say_what_has_a_handler(void **state)
         }
         assert_true(produce);
         /* clients of version 3 take a feature whose versions begin with 0 for damage */
-        assert_int_equal(said->supported_features.count, version >= 4 ? 2 : 0);
-        assert_int_equal(said->finalized_features.count, version >= 4 ? 2 : 0);
+        assert_int_equal(said->supported_features.count, version >= 4 ? 3 : 0);
+        assert_int_equal(said->finalized_features.count, version >= 4 ? 3 : 0);
         if (version < 4)
             continue;
-        assert_true(slice_is(said->supported_features.at[1].name, "transaction.version"));
-        assert_int_equal(said->supported_features.at[1].min_version, 0);
-        assert_int_equal(said->supported_features.at[1].max_version, 2);
-        assert_true(slice_is(said->finalized_features.at[1].name, "transaction.version"));
-        assert_int_equal(said->finalized_features.at[1].min_version_level, 2);
-        assert_int_equal(said->finalized_features.at[1].max_version_level, 2);
+        assert_true(slice_is(said->supported_features.at[1].name, "share.version"));
+        assert_int_equal(said->finalized_features.at[1].max_version_level, 1);
+        assert_true(slice_is(said->supported_features.at[2].name, "transaction.version"));
+        assert_int_equal(said->supported_features.at[2].min_version, 0);
+        assert_int_equal(said->supported_features.at[2].max_version, 2);
+        assert_true(slice_is(said->finalized_features.at[2].name, "transaction.version"));
+        assert_int_equal(said->finalized_features.at[2].min_version_level, 2);
+        assert_int_equal(said->finalized_features.at[2].max_version_level, 2);
         assert_true(said->finalized_features_epoch >= 0);
     }
     krig_free(k);

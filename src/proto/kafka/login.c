@@ -365,12 +365,14 @@ static bool is_software(struct slice s)
 
 /* What brokers agree on, of Kafka's features those that are built. Versions of features below 1 are kept from version 3 and below,
  * whose clients take them for damage. */
-static const struct {
+static const struct feature {
     const char *name;
     int16_t version;
+    bool shares; /* only with share groups */
 } features[] = {
-    {"group.version", 1},       /* consumer groups whose broker assigns (KIP-848) */
-    {"transaction.version", 2}, /* producers join with Produce and get another epoch at each end (KIP-890) */
+    {"group.version", 1, false},       /* consumer groups whose broker assigns (KIP-848) */
+    {"share.version", 1, true},        /* share groups (KIP-932) */
+    {"transaction.version", 2, false}, /* producers join with Produce and get another epoch at each end (KIP-890) */
 };
 
 static bool say_features(struct kafka *k, struct kafka_request *r)
@@ -384,15 +386,18 @@ static bool say_features(struct kafka *k, struct kafka_request *r)
         said->supported_features.at ? kafka_room(k, r, count, sizeof *said->finalized_features.at) : NULL;
     if (!said->finalized_features.at)
         return false;
+    int32_t n = 0;
     for (size_t i = 0; i < count; i++) {
         struct slice name = slice_str(features[i].name);
         int16_t version = features[i].version;
-        said->supported_features.at[i] =
+        if (features[i].shares && !k->options->share_groups)
+            continue;
+        said->supported_features.at[n] =
             (struct kafka_api_versions_response_supported_feature){.name = name, .max_version = version};
-        said->finalized_features.at[i] = (struct kafka_api_versions_response_finalized_feature){
+        said->finalized_features.at[n++] = (struct kafka_api_versions_response_finalized_feature){
             .name = name, .min_version_level = version, .max_version_level = version};
     }
-    said->supported_features.count = said->finalized_features.count = (int32_t)count;
+    said->supported_features.count = said->finalized_features.count = n;
     said->finalized_features_epoch = 1;
     return true;
 }

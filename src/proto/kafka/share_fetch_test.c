@@ -188,12 +188,91 @@ static void what_is_said_counts(void **state)
     krig_free(k);
 }
 
+typedef struct kafka_describe_share_group_offsets_response_group described;
+
+static const described *describe(struct krig *k, const char *group, bool all)
+{
+    int32_t partitions[] = {0, 2, 9};
+    struct kafka_describe_share_group_offsets_request_topic topics[] = {
+        {.topic_name = slice_str("t"), .partitions = {partitions, 3}},
+        {.topic_name = slice_str("nix"), .partitions = {partitions, 1}}};
+    struct kafka_describe_share_group_offsets_request_group one = {.group_id = slice_str(group),
+                                                                   .topics = {topics, all ? -1 : 2}};
+    const struct kafka_describe_share_group_offsets_response *said =
+        KASK(k, describe_share_group_offsets, 1, .groups = {&one, 1});
+    assert_int_equal(said->groups.count, 1);
+    assert_true(slice_is(said->groups.at[0].group_id, group));
+    return &said->groups.at[0];
+}
+
+static const struct kafka_alter_share_group_offsets_response *alter(struct krig *k, const char *group)
+{
+    struct kafka_alter_share_group_offsets_request_partition parts[] = {{2, 1}, {9, 0}};
+    struct kafka_alter_share_group_offsets_request_topic topics[] = {
+        {.topic_name = slice_str("t"), .partitions = {parts, 2}},
+        {.topic_name = slice_str("nix"), .partitions = {parts, 1}}};
+    return KASK(k, alter_share_group_offsets, 0, .group_id = slice_str(group), .topics = {topics, 2});
+}
+
+static void offsets_are_told_and_moved(void **state)
+{
+    (void)state;
+    struct krig *k = begin_sharing();
+    struct kafka_uuid id = topic_id(k, "t");
+    assert_string_equal(partitions_of(share_fetch(k, &(struct say){.partitions = {0}, .count = 1})), "0");
+    produce(k, 0);
+    assert_string_equal(partitions_of(share_fetch(k, &(struct say){.epoch = 1})), "0:3");
+    const described *said = describe(k, "g", true); /* what it has read, and what its member is to read */
+    assert_int_equal(said->error_code, 0);
+    assert_int_equal(said->topics.count, 1);
+    assert_true(slice_is(said->topics.at[0].topic_name, "t"));
+    assert_memory_equal(&said->topics.at[0].topic_id, &id, sizeof id);
+    assert_int_equal(said->topics.at[0].partitions.count, 4);
+    assert_int_equal(said->topics.at[0].partitions.at[0].start_offset, 0);
+    assert_int_equal(said->topics.at[0].partitions.at[0].lag, 3);
+    assert_int_equal(said->topics.at[0].partitions.at[3].partition_index, 3);
+    assert_int_equal(said->topics.at[0].partitions.at[3].start_offset, -1);
+    said = describe(k, "g", false);
+    assert_int_equal(said->topics.count, 2);
+    assert_int_equal(said->topics.at[0].partitions.count, 3);
+    assert_int_equal(said->topics.at[0].partitions.at[0].start_offset, 0);
+    assert_int_equal(said->topics.at[0].partitions.at[2].start_offset, -1);
+    assert_true(kafka_uuid_is_zero(&said->topics.at[1].topic_id));
+    said = describe(k, "nobody", false);
+    assert_int_equal(said->error_code, 0);
+    assert_true(kafka_uuid_is_zero(&said->topics.at[0].topic_id));
+    assert_int_equal(said->topics.at[0].partitions.at[0].lag, -1);
+    assert_int_equal(describe(k, "nobody", true)->topics.count, 0);
+    assert_int_equal(alter(k, "g")->error_code, KAFKA_ERR_NON_EMPTY_GROUP);
+    assert_int_equal(alter(k, "")->error_code, KAFKA_ERR_INVALID_GROUP_ID);
+    const struct kafka_alter_share_group_offsets_response *altered = alter(k, "other");
+    assert_int_equal(altered->error_code, 0);
+    assert_int_equal(altered->responses.count, 2);
+    assert_int_equal(altered->responses.at[0].partitions.at[0].error_code, 0);
+    assert_int_equal(altered->responses.at[0].partitions.at[1].error_code, KAFKA_ERR_UNKNOWN_TOPIC_OR_PARTITION);
+    assert_int_equal(altered->responses.at[1].partitions.at[0].error_code, KAFKA_ERR_UNKNOWN_TOPIC_OR_PARTITION);
+    said = describe(k, "other", true);
+    assert_int_equal(said->topics.at[0].partitions.at[0].start_offset, 1);
+    struct kafka_delete_share_group_offsets_request_topic gone[] = {{.topic_name = slice_str("t")},
+                                                                    {.topic_name = slice_str("nix")}};
+    for (unsigned again = 0; again < 2; again++) {
+        const struct kafka_delete_share_group_offsets_response *deleted =
+            KASK(k, delete_share_group_offsets, 0, .group_id = slice_str("other"), .topics = {gone, 2});
+        assert_int_equal(deleted->error_code, 0);
+        assert_int_equal(deleted->responses.at[0].error_code, again ? KAFKA_ERR_UNKNOWN_TOPIC_OR_PARTITION : 0);
+        assert_int_equal(deleted->responses.at[1].error_code, KAFKA_ERR_UNKNOWN_TOPIC_OR_PARTITION);
+    }
+    assert_int_equal(describe(k, "other", true)->topics.count, 0);
+    krig_free(k);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_session_knows_its_partitions),
         cmocka_unit_test(no_more_than_so_many_partitions),
         cmocka_unit_test(what_is_said_counts),
+        cmocka_unit_test(offsets_are_told_and_moved),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
