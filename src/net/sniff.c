@@ -19,6 +19,7 @@
 
 #define COMPLAIN_EVERY_NS NS_PER_S
 #define SEEN_BYTES 16u /* shown in the log */
+#define KAFKA_HEADER_MIN 8u /* key, version and number of a request */
 
 struct sniffer {
     struct engine engine; /* first */
@@ -62,6 +63,8 @@ enum sniff_verdict sniff_is_kafka(struct slice first)
         if (first.ptr[rules[i].at] > rules[i].max)
             return SNIFF_NO;
     }
+    if (!(first.ptr[0] | first.ptr[1] | first.ptr[2]) && first.ptr[3] < KAFKA_HEADER_MIN)
+        return SNIFF_NO;
     return first.len < 8 ? SNIFF_MORE : SNIFF_YES;
 }
 

@@ -203,6 +203,7 @@ SPECIAL = {
     'TX': tx,
     'ENQUEUE': enqueue,
     'KEYED': lambda c: dict(accepted=c.v(), **enqueue(c)),
+    'SECRET': lambda c: {'bytes': c.take(32)},
     'REMOVE': lambda c: {'queue': c.v(), 'runs': runs(c)},
     'PAGE': page,
 }
@@ -405,7 +406,7 @@ def test_a_golden_store_by_the_documents(name, tmp_path):
     if name.endswith('-killed'):
         missing = {n for n, (_, _) in RECORDS.items() if n < 64} - {NUMBERS[k] for k in kinds}
         assert {RECORDS[n][0] for n in missing} <= {'CHECKPOINT', 'POLICY_DELETE', 'PERMISSION_DELETE', 'EXCHANGE_DELETE',
-                                                    'QUEUE_DELETE', 'BINDING_DELETE', 'QUEUE_ARGS', 'QUEUE_IDS'}, missing  # the last two are younger
+                                                    'QUEUE_DELETE', 'BINDING_DELETE', 'QUEUE_ARGS', 'QUEUE_IDS', 'SECRET'}, missing  # the last three are younger
 
 
 def test_what_this_broker_writes_by_the_documents():
