@@ -43,10 +43,10 @@ enum {
 #define CLIENT MQTT_CLIENT
 #define SERVER MQTT_SERVER
 #define BOTH MQTT_BOTH
-#define NEVER MQTT_NEVER
-#define FIRST MQTT_FIRST
-#define LOGIN MQTT_LOGIN
-#define RUNNING MQTT_RUNNING
+#define NEVER MQTT_WHEN_NEVER
+#define FIRST MQTT_WHEN_FIRST
+#define LOGIN MQTT_WHEN_LOGIN
+#define RUNNING MQTT_WHEN_RUNNING
 const struct mqtt_row mqtt_rows[MQTT_TYPES] = {
 #define PACKET(type, name, flags, who, when, first) [type] = {#name, flags, who, when, first},
 #include "proto/mqtt/packets.def"

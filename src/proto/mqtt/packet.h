@@ -33,7 +33,7 @@ enum mqtt_reason {
 };
 
 enum mqtt_sender { MQTT_CLIENT = 1, MQTT_SERVER = 2, MQTT_BOTH = 3 };
-enum mqtt_when { MQTT_NEVER, MQTT_FIRST, MQTT_LOGIN, MQTT_RUNNING };
+enum mqtt_when { MQTT_WHEN_NEVER, MQTT_WHEN_FIRST, MQTT_WHEN_LOGIN, MQTT_WHEN_RUNNING };
 #define MQTT_FLAGS_ANY 0xff
 
 struct mqtt_row {

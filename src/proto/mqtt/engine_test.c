@@ -1,0 +1,554 @@
+/* The engine with a core that is played: logins, publishing, subscribing, delivering, endings. */
+#include "proto/mqtt/rig_test.h"
+
+#define CONNACK_5_PROPS "!\\x04\\x00\"\\x00\\x10'\\x01\\x02\\x00\\x00" /* receive maximum, alias maximum, packet size */
+
+/* ---- CONNECT ---- */
+
+static void test_connect(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    rig_open(rig);
+    RIG_BYTES(rig, "\x10\x0d\0\4MQTT\4\2\0\x3c\0\1a");
+    rig_said(rig, "connack/0 \\x00\\x00\n");
+    rig_asked(rig, "SESSION_OPEN name=127.0.0.1:5 other=MQTT 3.1.1 key= args= ask=0 number=0 flags=2000\n"
+                   "LOGIN name=guest other= key=ANONYMOUS args= ask=0 number=0 flags=202000\n"
+                   "ENTER name=/ other= key= args= ask=0 number=0 flags=0\n"
+                   "CHANNEL_OPEN number=0 flags=0 origin=40000\n"
+                   "CONFIRM_SELECT number=0 flags=0 origin=40000\n"
+                   "MQTT_ATTACH name=a other= key=amq.topic args= ask=0 number=0 flags=400000\n"
+                   "MQTT_RESUME number=1024 flags=0 origin=60000\n");
+    RIG_BYTES(rig, "\xc0\0");
+    rig_said(rig, "pingresp/0 \n");
+    RIG_BYTES(rig, "\xe0\0");
+    rig_said(rig, "");
+    assert_true(rig->closed);
+    rig_asked(rig, "MQTT_DETACH number=0 flags=0 origin=70000\nSESSION_CLOSE number=0 flags=0 origin=0\n");
+    rig_free(rig);
+}
+
+static void test_connect_with_everything(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    rig->options.session_expiry_max_s = 100;
+    rig->options.keep_alive_max_s = 60;
+    rig->options.response_information = "answers/";
+    rig->number = 1;
+    rig_open(rig);
+    union mqtt_fields f = {.connect = {.protocol = slice_str("MQTT"),
+                                       .version = MQTT_5,
+                                       .client_id = slice_str("id"),
+                                       .keep_alive_s = 120,
+                                       .has_user = true,
+                                       .user = slice_str("v:w:user"),
+                                       .has_password = true,
+                                       .password = slice_str("secret"),
+                                       .has_will = true,
+                                       .will_qos = 1,
+                                       .will_retain = true,
+                                       .will_topic = slice_str("w/x.y"),
+                                       .will_payload = slice_str("gone")}};
+    MQTT_SET(&f.connect.props, session_expiry, 1000);
+    MQTT_SET(&f.connect.props, receive_maximum, 5);
+    MQTT_SET(&f.connect.props, request_response, 1);
+    MQTT_SET(&f.connect.will_props, will_delay, 258);
+    rig_packet(rig, MQTT_connect, MQTT_5, &f);
+    rig_said(rig,
+             "connack/0 \\x01\\x00\\x1e\\x11\\x00\\x00\\x00d\\x13\\x00<\\x1a\\x00\\x08answers/" CONNACK_5_PROPS "\n");
+    rig_asked(rig, "SESSION_OPEN name=127.0.0.1:5 other=MQTT 5.0 key= args= ask=0 number=0 flags=2000\n"
+                   "LOGIN name=user other=secret key=PLAIN args= ask=0 number=0 flags=2000\n"
+                   "ENTER name=v:w other= key= args= ask=0 number=0 flags=0\n"
+                   "CHANNEL_OPEN number=0 flags=0 origin=40000\n"
+                   "CONFIRM_SELECT number=0 flags=0 origin=40000\n"
+                   "MQTT_ATTACH name=id other= key=amq.topic "
+                   "args=\\x01\\x00\\x00\\x01\\x02\\x05w.x/"
+                   "y\\x00\\x00\\x00\\x170\\x00\\x00\\x00\\x00\\x10\\x0dx-mqtt-retaint\\x01\\x02gone "
+                   "ask=64 number=0 flags=0\n"
+                   "MQTT_RESUME number=5 flags=0 origin=60000\n");
+    rig_free(rig);
+}
+
+/* In 3.1.1 a return code, in 5.0 a reason, in 3.1 nothing at all, and the end of the connection. */
+static void refused(struct rig *rig, const void *bytes, size_t len, const char *said)
+{
+    rig_open(rig);
+    rig_bytes(rig, bytes, len);
+    rig_said(rig, said);
+    assert_true(rig->closed);
+    rig_clear(rig);
+}
+#define REFUSED(rig, bytes, said) refused(rig, bytes, sizeof(bytes) - 1, said)
+
+static void test_connect_refused(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    REFUSED(rig, "\x30\x05\0\1abc", ""); /* not the first packet */
+    REFUSED(rig, "\xf0\x00", "");
+    REFUSED(rig, "\x10\xff\xff\xff\xff\x01", "");
+    REFUSED(rig, "\x10\xff\xff\xff\x7f", "");            /* too large */
+    REFUSED(rig, "\x11\x0d\0\4MQTT\4\2\0\x3c\0\1a", ""); /* flags */
+    REFUSED(rig, "\x10\x0d\0\4MQTt\4\2\0\x3c\0\1a", "");
+    REFUSED(rig, "\x10\x0d\0\4MQTT\x09\2\0\x3c\0\1a", "connack/0 \\x00\\x01\n");
+    REFUSED(rig, "\x10\x0c\0\4MQTT\4\0\0\x3c\0\0", "connack/0 \\x00\\x02\n"); /* no id, and a session */
+    REFUSED(rig, "\x10\x0e\0\6MQIsdp\3\2\0\x3c\0\0", "connack/0 \\x00\\x02\n");
+    REFUSED(rig, "\x10\x0d\0\4MQTT\4\3\0\x3c\0\1a", ""); /* the reserved bit */
+    REFUSED(rig, "\x10\x0e\0\4MQTT\5\3\0\x3c\0\0\1a", "connack/0 \\x00\\x81\\x00\n");
+    REFUSED(rig, "\x10\x13\0\4MQTT\4\6\0\x3c\0\1a\0\2+w\0\0", ""); /* a will for a wildcard */
+    REFUSED(rig, "\x10\x15\0\4MQTT\5\6\0\x3c\0\0\1a\0\0\2+w\0\0", "connack/0 \\x00\\x90\\x00\n");
+    REFUSED(rig, "\x10\x17\0\4MQTT\5\2\0\x3c\x09\x15\0\1X\x16\0\2yz\0\1a", "connack/0 \\x00\\x8c\\x00\n");
+    REFUSED(rig, "\x10\x13\0\4MQTT\5\2\0\x3c\x05\x16\0\2yz\0\1a", "connack/0 \\x00\\x82\\x00\n");
+    rig->refuse_login = ERR_ACCESS_REFUSED;
+    REFUSED(rig, "\x10\x13\0\4MQTT\4\xc2\0\x3c\0\1a\0\1u\0\1p", "connack/0 \\x00\\x04\n");
+    REFUSED(rig, "\x10\x14\0\4MQTT\5\xc2\0\x3c\0\0\1a\0\1u\0\1p", "connack/0 \\x00\\x86\\x00\n");
+    rig->refuse_login = ERR_NONE;
+    rig->refuse_attach = ERR_NOT_FOUND;
+    REFUSED(rig, "\x10\x0d\0\4MQTT\4\2\0\x3c\0\1a", "connack/0 \\x00\\x03\n");
+    rig->refuse_attach = ERR_ACCESS_REFUSED;
+    REFUSED(rig, "\x10\x0e\0\4MQTT\5\2\0\x3c\0\0\1a", "connack/0 \\x00\\x87\\x00\n");
+    rig->refuse_attach = ERR_NONE;
+    rig->options.anonymous = "";
+    REFUSED(rig, "\x10\x0d\0\4MQTT\4\2\0\x3c\0\1a", "connack/0 \\x00\\x05\n");
+    rig_free(rig);
+}
+
+/* What the session has left comes back: ids that wait for PUBCOMP, subscriptions; nothing overtakes CONNACK, which waits for the disk. */
+static void test_session_comes_back(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    rig->fields = slice_of("\0\0\0\2\3a.*\0\1\0\0\0\0\1b\1g\2\0\0\0\7\0\0\0\2\0\x09\0\3", 31);
+    rig->number = 1;
+    rig->lsn = 5;
+    rig_open(rig);
+    RIG_BYTES(rig, "\x10\x0d\0\4MQTT\4\0\0\0\0\1a\xc0\0");
+    rig_said(rig, "");
+    rig->durable = 5;
+    rig_said(rig, "connack/0 \\x01\\x00\npubrel/2 \\x00\\x09\npubrel/2 \\x00\\x03\npingresp/0 \n");
+    assert_int_equal(rig_mqtt(rig)->subs_count, 2);
+    rig_clear(rig);
+    RIG_BYTES(rig, "\x70\2\0\3");
+    rig_said(rig, "");
+    rig_asked(rig, "MQTT_COMPLETED number=3 flags=0 origin=c0003\n");
+    assert_int_equal(rig_mqtt(rig)->ids.count, 1);
+    /* one that the engine cannot read ends the connection */
+    rig_close(rig);
+    rig->fields = slice_of("\0\0\0\2\3a.", 7);
+    rig_open(rig);
+    RIG_BYTES(rig, "\x10\x0d\0\4MQTT\4\0\0\0\0\1a");
+    rig_said(rig, "connack/0 \\x00\\x03\n");
+    rig_free(rig);
+}
+
+/* ---- publishing ---- */
+
+static void test_publish(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_ready(MQTT_3_1_1);
+    rig->lsn = 3;
+    RIG_BYTES(rig, "\x30\x07\0\3a/bhi"
+                   "\x33\x0a\0\3v.1\0\7hey"
+                   "\x34\x07\0\3a/b\0\x08");
+    rig_said(rig, "");
+    rig_asked(rig, "PUBLISH #1 k=a.b flags=1000000 id=0 exp=-1 props=\\x00\\x00 body=hi\n"
+                   "PUBLISH #2 k=v/1 flags=1400000 id=7 exp=-1 "
+                   "props=0\\x00\\x00\\x00\\x00\\x10\\x0dx-mqtt-retaint\\x01\\x02 body=hey\n"
+                   "PUBLISH #3 k=a.b flags=1800000 id=8 exp=-1 "
+                   "props=0\\x00\\x00\\x00\\x00\\x15\\x12x-mqtt-publish-qosb\\x02\\x02 body=\n");
+    rig->durable = 3;
+    rig_said(rig, "puback/0 \\x00\\x07\npubrec/0 \\x00\\x08\n");
+    rig->number = 1;
+    RIG_BYTES(rig, "\x62\2\0\x08");
+    rig_said(rig, "pubcomp/0 \\x00\\x08\n");
+    rig_asked(rig, "MQTT_RELEASED number=8 flags=0 origin=b0008\n");
+    rig_free(rig);
+}
+
+static void test_publish_5(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_ready(MQTT_5);
+    rig->confirm_flags = EFFECT_UNROUTED;
+    RIG_BYTES(rig, "\x32\x0b\0\1a\0\1\0hello");
+    rig_said(rig, "puback/0 \\x00\\x01\\x10\n");
+    rig->confirm_flags = 0;
+    /* an alias is taught, used, and unknown */
+    RIG_BYTES(rig, "\x32\x0b\0\3x/y\0\2\3\x23\0\5\x32\x08\0\0\0\3\3\x23\0\5");
+    rig_said(rig, "puback/0 \\x00\\x02\npuback/0 \\x00\\x03\n");
+    assert_non_null(strstr(rig->commands, "PUBLISH #3 k=x.y"));
+    RIG_BYTES(rig, "\x32\x08\0\0\0\3\3\x23\0\6");
+    rig_said(rig, "disconnect/0 \\x94\n");
+    assert_true(rig->closed);
+    rig_free(rig);
+}
+
+static void test_publish_refused(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_ready(MQTT_5);
+    rig->keep_confirms = true;
+    RIG_BYTES(rig, "\x32\x06\0\1a\0\1\0"       /* goes to the core */
+                   "\x32\x0c\0\7$SYS/ab\0\2\0" /* does not */
+                   "\x34\x06\0\1a\0\3\0");     /* does */
+    rig_said(rig, "");
+    struct effect *e = rig_effect(rig, EFF_CONFIRM, 0);
+    e->number = 1;
+    ring_publish(&rig->port.effects);
+    rig_said(rig, "puback/0 \\x00\\x01\npuback/0 \\x00\\x02\\x87\n"); /* in order, each once */
+    e = rig_effect(rig, EFF_NACK, 0);
+    e->number = 2;
+    e->flags = NACK_FULL;
+    ring_publish(&rig->port.effects);
+    rig_said(rig, "pubrec/0 \\x00\\x03\\x97\n");
+    assert_int_equal(rig_mqtt(rig)->quota_used, 0);
+    rig_free(rig);
+    rig = rig_ready(MQTT_3_1_1); /* has no words for it */
+    rig->keep_confirms = true;
+    RIG_BYTES(rig, "\x32\x0b\0\7$SYS/ab\0\2\x32\x05\0\1a\0\3");
+    rig_said(rig, "puback/0 \\x00\\x02\n");
+    e = rig_effect(rig, EFF_NACK, 0);
+    e->number = 1;
+    ring_publish(&rig->port.effects);
+    rig_said(rig, "");
+    assert_true(rig->closed);
+    rig_free(rig);
+}
+
+static void test_receive_maximum(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    rig->options.receive_max = 2;
+    rig_open(rig);
+    RIG_BYTES(rig, "\x10\x0e\0\4MQTT\5\2\0\x3c\0\0\1a");
+    rig_settle(rig);
+    rig_clear(rig);
+    rig->number = 1;
+    RIG_BYTES(rig, "\x34\x06\0\1a\0\1\0\x34\x06\0\1a\0\2\0");
+    rig_said(rig, "pubrec/0 \\x00\\x01\npubrec/0 \\x00\\x02\n");
+    RIG_BYTES(rig, "\x62\2\0\1");
+    rig_said(rig, "pubcomp/0 \\x00\\x01\n");
+    RIG_BYTES(rig, "\x34\x06\0\1a\0\3\0");
+    rig_said(rig, "pubrec/0 \\x00\\x03\n");
+    RIG_BYTES(rig, "\x34\x06\0\1a\0\4\0");
+    rig_said(rig, "disconnect/0 \\x93\n");
+    rig_free(rig);
+}
+
+/* A client that is faster than the disk is not read, whatever the QoS. */
+static void test_flow(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_ready(MQTT_3_1_1);
+    rig->keep_confirms = true;
+    union mqtt_fields f = {.publish = {.topic = slice_str("t"), .payload = slice_of(rig->out, 100000)}};
+    for (int i = 0; i < 10; i++)
+        rig_packet(rig, MQTT_publish, MQTT_3_1_1, &f);
+    rig_settle(rig);
+    assert_false(rig->engine->paused);
+    rig_packet(rig, MQTT_publish, MQTT_3_1_1, &f);
+    rig_settle(rig);
+    assert_true(rig->engine->paused);
+    struct effect *e = rig_effect(rig, EFF_CONFIRM, 0);
+    e->number = 11;
+    e->bytes = 11 * 100100;
+    ring_publish(&rig->port.effects);
+    rig_settle(rig);
+    assert_false(rig->engine->paused);
+    rig_free(rig);
+}
+
+/* ---- subscribing ---- */
+
+static void test_subscribe(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_ready(MQTT_5);
+    rig->options.refused_filters = "test/nosubscribe other";
+    RIG_BYTES(rig, "\x82\x25\0\x0a\2\x0b\7\0\4a/+.\1\0\x10test/nosubscribe\2\0\3b/#\x0e");
+    rig_said(rig, "suback/0 \\x00\\x0a\\x00\\x8f\\x80\\x02\n");
+    rig_asked(rig, "MQTT_SUBSCRIBE name=b.# other= key= args= ask=e00000007 number=100002 flags=0\n"
+                   "MQTT_RETAINED name=b.# other= key= args= ask=0 number=200100002 flags=0\n");
+    rig->number = 1; /* it was there */
+    RIG_BYTES(rig, "\x82\x09\0\x0b\0\0\3b/#\x10\x82\x09\0\x0c\0\0\3b/#\x20\x82\x09\0\x0d\0\0\3b/#\x00");
+    rig_said(rig, "suback/0 \\x00\\x0b\\x00\\x00\nsuback/0 \\x00\\x0c\\x00\\x00\nsuback/0 \\x00\\x0d\\x00\\x00\n");
+    assert_int_equal(rig_mqtt(rig)->subs_count, 1);
+    assert_null(
+        strstr(strstr(rig->commands, "MQTT_RETAINED") + 1, "MQTT_RETAINED")); /* handling 1 and 2: nothing is sent */
+    rig_clear(rig);
+    RIG_BYTES(rig, "\x82\x12\0\x0e\0\0\x0c$share/g/s/+\1");
+    rig_settle(rig);
+    rig_clear(rig);
+    RIG_BYTES(rig, "\xa2\x0d\0\x0f\0\0\3b/#\0\3x/y");
+    rig_said(rig, "unsuback/0 \\x00\\x0f\\x00\\x00\\x00\n");
+    rig_asked(rig, "MQTT_UNSUBSCRIBE name=b.# other= key= args= ask=0 number=0 flags=0\n"
+                   "MQTT_UNSUBSCRIBE name=x.y other= key= args= ask=0 number=0 flags=0\n");
+    rig->number = 0;
+    RIG_BYTES(rig, "\xa2\x08\0\x0f\0\0\3b/#");
+    rig_said(rig, "unsuback/0 \\x00\\x0f\\x00\\x11\n");
+    RIG_BYTES(rig, "\x82\x10\0\x0e\0\0\x0a$share/g/s\5");
+    rig_said(rig, "disconnect/0 \\x82\n"); /* no local, shared */
+    rig_free(rig);
+}
+
+static void test_subscribe_3(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_ready(MQTT_3_1_1);
+    rig->keep_answers = true;
+    RIG_BYTES(rig, "\x82\x06\0\1\0\1a\2\x82\x06\0\2\0\1+\1\xa2\x05\0\3\0\1a");
+    rig_said(rig, "");
+    rig_asked(rig, "MQTT_SUBSCRIBE name=a other= key= args= ask=200000000 number=100002 flags=0\n"
+                   "MQTT_SUBSCRIBE name=* other= key= args= ask=100000000 number=200003 flags=0\n"
+                   "MQTT_UNSUBSCRIBE name=a other= key= args= ask=0 number=0 flags=0\n");
+    for (unsigned i = 0; i < 3; i++) {
+        struct effect *e = rig_effect(rig, EFF_ANSWER, 0);
+        e->origin = MQTT_ORIGIN(MQTT_ASKED_LIST, i + 1);
+        e->lsn = 9 - i; /* in order, whatever their lsns are */
+        if (i == 1)
+            e->answer = rig_answer(ERR_ACCESS_REFUSED, "", (struct slice){0}, 0);
+    }
+    ring_publish(&rig->port.effects);
+    rig->durable = 8;
+    rig_said(rig, "");
+    rig->durable = 9;
+    rig_said(rig, "suback/0 \\x00\\x01\\x02\nsuback/0 \\x00\\x02\\x80\nunsuback/0 \\x00\\x03\n");
+    rig_free(rig);
+}
+
+static void test_subscriptions_have_a_limit(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    rig->options.subscriptions_max = 2;
+    rig_open(rig);
+    RIG_BYTES(rig, "\x10\x0e\0\4MQTT\5\2\0\x3c\0\0\1a");
+    rig_settle(rig);
+    rig_clear(rig);
+    RIG_BYTES(rig, "\x82\x0b\0\1\0\0\1a\0\0\1b\0\x82\x0b\0\2\0\0\1c\0\0\1b\1");
+    rig_said(rig, "suback/0 \\x00\\x01\\x00\\x00\\x00\nsuback/0 \\x00\\x02\\x00\\x97\\x01\n");
+    rig_free(rig);
+}
+
+/* ---- delivering ---- */
+
+static void subscribe(struct rig *rig, const char *filter, uint8_t options, uint32_t identifier)
+{
+    uint8_t room[64];
+    struct writer w = writer_of(room, sizeof room);
+    uint8_t version = rig_mqtt(rig)->version;
+    mqtt_text_put(&w, slice_str(filter));
+    writer_u8(&w, options);
+    union mqtt_fields f = {.list = {.id = 1, .count = 1, .list = writer_slice(&w)}};
+    if (identifier)
+        MQTT_SET(&f.list.props, subscription_id, identifier);
+    rig_packet(rig, MQTT_subscribe, version, &f);
+    rig_settle(rig);
+    rig_clear(rig);
+}
+
+#define HANDLE(n) (MQTT_HANDLE_FIRST + (n) + (((n) + 1u) << 20)) /* of the n-th subscription */
+
+static void test_fanout(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_ready(MQTT_5);
+    subscribe(rig, "a/+", 0, 0);
+    subscribe(rig, "a/b", MQTT_OPT_AS_PUBLISHED | MQTT_OPT_NO_LOCAL, 200);
+    rig_fanout(rig, HANDLE(0), 0, rig_message(rig, "a.b", 2, true, "hello"));
+    rig_said(rig, "publish/0 \\x00\\x03a/b\\x00hello\n");
+    rig_fanout(rig, HANDLE(1), 1 + 7, rig_message(rig, "a.b", 0, true, "hello"));
+    rig_said(rig, "publish/1 \\x00\\x03a/b\\x03\\x0b\\xc8\\x01hello\n");
+    rig_fanout(rig, HANDLE(1), 1 + 0, rig_message(rig, "a.b", 0, true, "mine"));
+    rig_fanout(rig, HANDLE(1) + 1, 0, rig_message(rig, "a.b", 0, true, "nobody's"));
+    rig_said(rig, "");
+    char body[5000];
+    memset(body, 'x', sizeof body);
+    body[4999] = '\0';
+    rig_fanout(rig, HANDLE(0), 0, rig_message(rig, "a.b", 0, false, body));
+    rig_settle(rig);
+    assert_int_equal(strlen(rig->said), strlen("publish/0 \\x00\\x03a/b\\x00\n") + 994); /* as much as is printed */
+    rig_free(rig);
+}
+
+static void test_from_the_queue(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_ready(MQTT_5);
+    subscribe(rig, "a/+", 1, 5);
+    subscribe(rig, "a/#", 2 | MQTT_OPT_AS_PUBLISHED, 6);
+    subscribe(rig, "a/b", 0, 7); /* a tap: no part of this */
+    rig->lsn = 4;
+    rig_deliver(rig, MQTT_OWN_QUEUE, 11, 0, 0, rig_message(rig, "a.b", 2, true, "x"));
+    rig_deliver(rig, MQTT_OWN_QUEUE, 12, 1, EFFECT_REDELIVERED, rig_message(rig, "a.b", 1, false, "y"));
+    rig_deliver(rig, MQTT_OWN_QUEUE, 13, 2, 0, rig_message(rig, "a.b", 0, false, "z"));
+    rig_said(rig, "publish/5 \\x00\\x03a/b\\x00\\x01\\x04\\x0b\\x05\\x0b\\x06x\n"
+                  "publish/a \\x00\\x03a/b\\x00\\x02\\x04\\x0b\\x05\\x0b\\x06y\n"
+                  "publish/0 \\x00\\x03a/b\\x04\\x0b\\x05\\x0b\\x06z\n");
+    rig_asked(rig, "ACK number=13 flags=0 origin=0\n");
+    RIG_BYTES(rig, "\x40\2\0\2\x50\2\0\1\x40\2\0\x63");
+    rig_said(rig, "");
+    rig_asked(rig, "ACK number=12 flags=0 origin=0\nACK number=11 flags=400000 origin=1\n");
+    rig->durable = 4;
+    rig_said(rig, "pubrel/2 \\x00\\x01\n");
+    RIG_BYTES(rig, "\x50\2\0\1\x70\2\0\1\x50\2\0\x63");
+    rig_said(rig, "pubrel/2 \\x00\\x01\npubrel/2 \\x00c\\x92\n");
+    rig_asked(rig, "MQTT_COMPLETED number=1 flags=0 origin=c0001\n");
+    assert_int_equal(rig_mqtt(rig)->ids.count, 0);
+    rig_free(rig);
+}
+
+/* An id that is in use: what would get it waits, and what is behind it as well. */
+static void test_ids_in_use(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_ready(MQTT_3_1_1);
+    subscribe(rig, "t", 1, 0);
+    rig_deliver(rig, MQTT_OWN_QUEUE, 1, 0, 0, rig_message(rig, "t", 1, false, "1"));
+    rig_deliver(rig, MQTT_OWN_QUEUE, 2, MQTT_OWN_IDS, 0, rig_message(rig, "t", 1, false, "2"));
+    rig_deliver(rig, MQTT_OWN_QUEUE, 3, MQTT_OWN_IDS + 1, 0, rig_message(rig, "t", 1, false, "3"));
+    rig_said(rig, "publish/2 \\x00\\x01t\\x00\\x011\n");
+    RIG_BYTES(rig, "\x40\2\0\1");
+    rig_said(rig, "publish/2 \\x00\\x01t\\x00\\x012\npublish/2 \\x00\\x01t\\x00\\x023\n");
+    rig_deliver(rig, MQTT_OWN_QUEUE, 4, 0, 0, rig_message(rig, "t", 1, false, "4")); /* still waiting at the end */
+    rig_settle(rig);
+    rig_free(rig);
+}
+
+static void test_shared_and_retained(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_ready(MQTT_5);
+    subscribe(rig, "$share/g/t", 1, 9);
+    rig_deliver(rig, HANDLE(0), 1, 77, 0, rig_message(rig, "t", 2, false, "s"));
+    rig_said(rig, "publish/2 \\x00\\x01t\\x80\\x00\\x02\\x0b\\x09s\n");
+    RIG_BYTES(rig, "\x40\3\x80\0\x80"); /* refused: over all the same */
+    rig_settle(rig);
+    rig_asked(rig, "ACK number=1 flags=0 origin=0\n");
+    subscribe(rig, "r/+", 0, 10);
+    struct effect *e = rig_effect(rig, EFF_RETAINED, 0);
+    e->consumer = HANDLE(1);
+    e->origin = 33;
+    e->msg = rig_message(rig, "r.1", 2, true, "kept");
+    ring_publish(&rig->port.effects);
+    rig_said(rig, "publish/1 \\x00\\x03r/1\\x07\\x02\\x00\\x00\\x00!\\x0b\\x0akept\n");
+    rig_free(rig);
+}
+
+static void test_what_the_client_takes(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    rig_open(rig);
+    union mqtt_fields f = {
+        .connect = {.protocol = slice_str("MQTT"), .version = MQTT_5, .client_id = slice_str("c"), .clean = true}};
+    MQTT_SET(&f.connect.props, maximum_packet_size, 40);
+    MQTT_SET(&f.connect.props, topic_alias_maximum, 1);
+    rig_packet(rig, MQTT_connect, MQTT_5, &f);
+    rig_settle(rig);
+    subscribe(rig, "#", 1, 0);
+    rig_deliver(rig, MQTT_OWN_QUEUE, 1, 0, 0, rig_message(rig, "topic", 1, false, "0123456789012345678901234567890"));
+    rig_said(rig, "");
+    rig_asked(rig, "ACK number=1 flags=0 origin=0\n"); /* as if it had been delivered */
+    rig_deliver(rig, MQTT_OWN_QUEUE, 2, 1, 0, rig_message(rig, "topic", 1, false, "1"));
+    rig_deliver(rig, MQTT_OWN_QUEUE, 3, 2, 0, rig_message(rig, "topic", 1, false, "2"));
+    rig_deliver(rig, MQTT_OWN_QUEUE, 4, 3, 0, rig_message(rig, "other", 1, false, "3"));
+    rig_said(rig, "publish/2 \\x00\\x05topic\\x00\\x02\\x03#\\x00\\x011\n"
+                  "publish/2 \\x00\\x00\\x00\\x03\\x03#\\x00\\x012\n"
+                  "publish/2 \\x00\\x05other\\x00\\x04\\x003\n");
+    rig_free(rig);
+}
+
+/* ---- endings ---- */
+
+static void test_keep_alive(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    rig_open(rig);
+    RIG_BYTES(rig, "\x10\x0e\0\4MQTT\5\2\0\x0a\0\0\1a");
+    rig_settle(rig);
+    rig_clear(rig);
+    rig->now += 14 * NS_PER_S;
+    RIG_BYTES(rig, "\xc0\0");
+    rig_said(rig, "pingresp/0 \n");
+    rig->now += 14 * NS_PER_S;
+    rig_said(rig, "");
+    rig->now += 2 * NS_PER_S;
+    rig_said(rig, "disconnect/0 \\x8d\n");
+    rig_asked(rig, "SESSION_CLOSE number=0 flags=0 origin=0\n");
+    rig_open(rig); /* and who never says anything */
+    rig->now += 11 * NS_PER_S;
+    rig_said(rig, "");
+    assert_true(rig->closed);
+    rig_free(rig);
+}
+
+static void test_disconnect(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_ready(MQTT_5);
+    RIG_BYTES(rig, "\xe0\7\4\5\x11\0\0\0\5"); /* no expiry before: it must not get one */
+    rig_said(rig, "disconnect/0 \\x82\n");
+    rig_asked(rig, "SESSION_CLOSE number=0 flags=0 origin=0\n");
+    rig_open(rig);
+    union mqtt_fields f = {.connect = {.protocol = slice_str("MQTT"), .version = MQTT_5, .client_id = slice_str("c")}};
+    MQTT_SET(&f.connect.props, session_expiry, 9);
+    rig_packet(rig, MQTT_connect, MQTT_5, &f);
+    rig_settle(rig);
+    rig_clear(rig);
+    RIG_BYTES(rig, "\xe0\7\4\5\x11\0\0\0\5\x30\x04\0\1a\0"); /* with the will; and what comes behind is nothing */
+    rig_said(rig, "");
+    rig_asked(rig, "MQTT_DETACH number=5 flags=400000 origin=70000\nSESSION_CLOSE number=0 flags=0 origin=0\n");
+    rig_free(rig);
+}
+
+static void test_kicked(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_ready(MQTT_5);
+    struct effect *e = rig_effect(rig, EFF_SESSION_KICK, 0);
+    e->answer = rig_answer(ERR_TAKEN_OVER, "", (struct slice){0}, 0);
+    ring_publish(&rig->port.effects);
+    rig_said(rig, "disconnect/0 \\x8e\n");
+    rig_free(rig);
+    rig = rig_ready(MQTT_3_1_1);
+    rig->engine->ops->shutdown(rig->engine, "shutdown");
+    rig_said(rig, "");
+    assert_true(rig->closed);
+    rig_free(rig);
+    rig = rig_ready(MQTT_5);
+    RIG_BYTES(rig, "\x10\x0e\0\4MQTT\5\2\0\x0a\0\0\1a"); /* a second CONNECT */
+    rig_said(rig, "disconnect/0 \\x82\n");
+    rig_free(rig);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_connect),
+        cmocka_unit_test(test_connect_with_everything),
+        cmocka_unit_test(test_connect_refused),
+        cmocka_unit_test(test_session_comes_back),
+        cmocka_unit_test(test_publish),
+        cmocka_unit_test(test_publish_5),
+        cmocka_unit_test(test_publish_refused),
+        cmocka_unit_test(test_receive_maximum),
+        cmocka_unit_test(test_flow),
+        cmocka_unit_test(test_subscribe),
+        cmocka_unit_test(test_subscribe_3),
+        cmocka_unit_test(test_subscriptions_have_a_limit),
+        cmocka_unit_test(test_fanout),
+        cmocka_unit_test(test_from_the_queue),
+        cmocka_unit_test(test_ids_in_use),
+        cmocka_unit_test(test_shared_and_retained),
+        cmocka_unit_test(test_what_the_client_takes),
+        cmocka_unit_test(test_keep_alive),
+        cmocka_unit_test(test_disconnect),
+        cmocka_unit_test(test_kicked),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

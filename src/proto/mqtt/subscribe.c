@@ -1,0 +1,382 @@
+/* SUBSCRIBE and UNSUBSCRIBE: one command for each filter, one packet back when all are answered and durable.
+ *
+ * A packet is a job with an item for each filter; jobs are answered in the order in which they came, and so are the commands, so an answer
+ * is the next one of the first job that still waits for some. A subscription gets a new handle each time: when the core's answer
+ * has come, everything that carries the old handle has been seen, and the old entry can go. What is retained is asked for when the
+ * acknowledgement has its place in front of it.
+ *
+ * A filter that is none, or that is not to be had, costs the core nothing. Thread: the loop's. */
+#include "base/check.h"
+#include "base/mem.h"
+#include "proto/mqtt/mqtt_int.h"
+
+#define SUBS_FIRST 4u
+#define SLOT_BITS 20
+#define SLOT_MASK ((1u << SLOT_BITS) - 1)
+
+/* ---- subscriptions ---- */
+
+static uint32_t hash_of(struct slice pattern, struct slice group)
+{
+    uint32_t hash = 2166136261u;
+    for (size_t i = 0; i < pattern.len; i++)
+        hash = (hash ^ pattern.ptr[i]) * 16777619u;
+    for (size_t i = 0; i < group.len; i++)
+        hash = (hash ^ group.ptr[i]) * 16777619u + 1;
+    return hash;
+}
+
+static uint32_t slot_of(uint32_t handle)
+{
+    return (handle - MQTT_HANDLE_FIRST) & SLOT_MASK;
+}
+
+static struct mqtt_sub *sub_at(const struct mqtt *m, uint32_t handle)
+{
+    uint32_t slot = slot_of(handle);
+    struct mqtt_sub *sub = slot < m->subs_room ? m->subs[slot] : NULL;
+    return sub && sub->handle == handle ? sub : NULL;
+}
+
+const struct mqtt_sub *mqtt_sub_find(const struct mqtt *m, uint32_t handle)
+{
+    const struct mqtt_sub *sub = sub_at(m, handle);
+    return sub && !sub->pending ? sub : NULL;
+}
+
+static struct slice group_of(const struct mqtt_sub *sub)
+{
+    return slice_of(sub->text + sub->pattern_len, sub->group_len);
+}
+
+/* The one that the core has, or that it has been asked for. */
+static struct mqtt_sub *sub_named(const struct mqtt *m, const struct mqtt_sub *like, bool pending)
+{
+    for (uint32_t i = 0; i < m->subs_room; i++) {
+        struct mqtt_sub *sub = m->subs[i];
+        if (sub && sub->hash == like->hash && sub->pending == pending &&
+            slice_equal(mqtt_sub_pattern(sub), mqtt_sub_pattern(like)) && slice_equal(group_of(sub), group_of(like)))
+            return sub;
+    }
+    return NULL;
+}
+
+static struct mqtt_sub *sub_make(struct slice pattern, struct slice group, uint8_t options, uint32_t identifier)
+{
+    struct mqtt_sub *sub = mem_alloc_as(MEM_CONNECTIONS, sizeof *sub + pattern.len + group.len);
+    if (!sub)
+        return NULL;
+    *sub = (struct mqtt_sub){.identifier = identifier,
+                             .hash = hash_of(pattern, group),
+                             .options = options,
+                             .pattern_len = (uint8_t)pattern.len,
+                             .group_len = (uint16_t)group.len};
+    if (pattern.len)
+        memcpy(sub->text, pattern.ptr, pattern.len);
+    if (group.len)
+        memcpy(sub->text + pattern.len, group.ptr, group.len);
+    return sub;
+}
+
+static bool slots_grow(struct mqtt *m, uint32_t least)
+{
+    uint32_t room = m->subs_room ? m->subs_room : SUBS_FIRST / 2;
+    while (room <= least)
+        room *= 2;
+    struct mqtt_sub **grown = mem_realloc_as(MEM_CONNECTIONS, m->subs, room * sizeof *grown);
+    if (!grown)
+        return false;
+    memset(grown + m->subs_room, 0, (room - m->subs_room) * sizeof *grown);
+    m->subs = grown;
+    m->subs_room = room;
+    return true;
+}
+
+/* Puts it into a free slot and gives it a handle. */
+static bool sub_place(struct mqtt *m, struct mqtt_sub *sub)
+{
+    uint32_t slot = m->subs_count; /* all slots below are taken, or one of them is free */
+    if (m->subs_count < m->subs_room)
+        for (slot = 0; m->subs[slot]; slot++)
+            ;
+    if (slot >= m->subs_room && !slots_grow(m, slot))
+        return false;
+    uint32_t age = 1u + m->handle_age++ % 0x7fe; /* 0: restored */
+    sub->handle = MQTT_HANDLE_FIRST + slot + (age << SLOT_BITS);
+    m->subs[slot] = sub;
+    m->subs_count++;
+    return true;
+}
+
+static void sub_remove(struct mqtt *m, struct mqtt_sub *sub)
+{
+    m->subs[slot_of(sub->handle)] = NULL;
+    m->subs_count--;
+    mem_free_as(MEM_CONNECTIONS, sub);
+    if (m->subs_count)
+        return;
+    mem_free_as(MEM_CONNECTIONS, m->subs);
+    m->subs = NULL;
+    m->subs_room = 0;
+}
+
+bool mqtt_subs_restore(struct mqtt *m, struct reader *fields)
+{
+    uint32_t count = reader_u32(fields);
+    for (uint32_t i = 0; i < count && reader_ok(fields); i++) {
+        struct slice pattern = reader_str8(fields), group = reader_str8(fields);
+        uint8_t options = reader_u8(fields);
+        uint32_t identifier = reader_u32(fields);
+        struct mqtt_sub *sub = reader_ok(fields) ? sub_make(pattern, group, options, identifier) : NULL;
+        if (!sub || (i >= m->subs_room && !slots_grow(m, i))) {
+            mem_free_as(MEM_CONNECTIONS, sub);
+            return false;
+        }
+        sub->handle = MQTT_HANDLE_FIRST + i;
+        m->subs[i] = sub;
+        m->subs_count++;
+    }
+    return reader_ok(fields);
+}
+
+static void job_free(struct mqtt *m, struct mqtt_job *job)
+{
+    for (uint32_t i = 0; job->unsubscribe && i < job->count; i++)
+        mem_free_as(MEM_CONNECTIONS, job->items[i].sub);
+    list_remove(&job->link);
+    m->jobs_count--;
+    mem_free(job);
+}
+
+void mqtt_subs_free(struct mqtt *m)
+{
+    LIST_EACH(&m->jobs, node, after)
+    job_free(m, CONTAINER_OF(node, struct mqtt_job, link));
+    for (uint32_t i = 0; i < m->subs_room; i++)
+        mem_free_as(MEM_CONNECTIONS, m->subs[i]);
+    mem_free_as(MEM_CONNECTIONS, m->subs);
+    m->subs = NULL;
+    m->subs_room = m->subs_count = 0;
+}
+
+/* ---- asking ---- */
+
+/* The setting names filters that nobody may have: what test suites want. */
+static bool is_refused(const struct mqtt *m, struct slice filter)
+{
+    for (const char *at = m->options->refused_filters + strspn(m->options->refused_filters, " "); *at;
+         at += strspn(at, " ")) {
+        size_t len = strcspn(at, " ");
+        if (slice_equal(filter, slice_of(at, len)))
+            return true;
+        at += len;
+    }
+    return false;
+}
+
+/* The filter as a key; 0 or the reason code for this filter. room: MQTT_KEY_MAX bytes. */
+static uint8_t pattern_of(const struct mqtt *m, struct slice text, struct mqtt_filter *ret, uint8_t *room)
+{
+    if (!mqtt_filter_parse(text, ret) || ret->filter.len > MQTT_KEY_MAX || ret->group.len > UINT8_MAX)
+        return MQTT_R_filter_invalid;
+    if (is_refused(m, text))
+        return MQTT_R_unspecified;
+    mqtt_topic_swap(room, ret->filter);
+    ret->filter = slice_of(room, ret->filter.len);
+    return 0;
+}
+
+static bool ask_subscribe(struct mqtt *m, struct mqtt_job *job, struct mqtt_item *item,
+                          const struct mqtt_filter *filter, uint8_t options, uint32_t identifier)
+{
+    struct slice none = {0};
+    struct mqtt_sub *sub = sub_make(filter->filter, filter->group, options, identifier);
+    if (sub && m->subs_count >= m->options->subscriptions_max && !sub_named(m, sub, false) &&
+        !sub_named(m, sub, true)) {
+        mem_free_as(MEM_CONNECTIONS, sub);
+        item->reason = MQTT_R_quota;
+        return true;
+    }
+    if (!sub || !sub_place(m, sub)) {
+        mem_free_as(MEM_CONNECTIONS, sub);
+        mqtt_fail_memory(m);
+        return false;
+    }
+    sub->pending = true;
+    item->sub = sub;
+    item->asks = true;
+    item->reason = options & MQTT_OPT_QOS;
+    job->asked++;
+    struct ask *ask = ask_new(filter->filter, filter->group, none, none);
+    if (ask)
+        ask->number = (uint64_t)options << 32 | identifier;
+    return mqtt_send_ask(m, CMD_MQTT_SUBSCRIBE, MQTT_ORIGIN(MQTT_ASKED_LIST, job->id), sub->handle, 0, ask);
+}
+
+static bool ask_unsubscribe(struct mqtt *m, struct mqtt_job *job, struct mqtt_item *item,
+                            const struct mqtt_filter *filter)
+{
+    struct slice none = {0};
+    struct mqtt_sub *sub = sub_make(filter->filter, filter->group, 0, 0); /* its name, for the answer */
+    if (!sub) {
+        mqtt_fail_memory(m);
+        return false;
+    }
+    item->sub = sub;
+    item->asks = true;
+    job->asked++;
+    return mqtt_send_ask(m, CMD_MQTT_UNSUBSCRIBE, MQTT_ORIGIN(MQTT_ASKED_LIST, job->id), 0, 0,
+                         ask_new(filter->filter, filter->group, none, none));
+}
+
+/* What SUBSCRIBE's options are to the core. Bridges of 3.x want no echo and RETAIN as it was. */
+static uint8_t options_of(const struct mqtt *m, uint8_t options)
+{
+    return m->bridge ? options | MQTT_NO_LOCAL | MQTT_AS_PUBLISHED : options;
+}
+
+/* One filter. False: the connection has ended. */
+static bool take_filter(struct mqtt *m, struct mqtt_job *job, struct mqtt_item *item, struct slice text,
+                        uint8_t options, uint32_t identifier)
+{
+    struct mqtt_filter filter;
+    uint8_t room[MQTT_KEY_MAX];
+    item->reason = pattern_of(m, text, &filter, room);
+    if (item->reason)
+        return true;
+    if (!job->unsubscribe && filter.shared && options & MQTT_OPT_NO_LOCAL) { /* section 3.8.3.1 */
+        mqtt_fail(m, MQTT_R_protocol_error, NULL);
+        return false;
+    }
+    if (job->unsubscribe)
+        return ask_unsubscribe(m, job, item, &filter);
+    return ask_subscribe(m, job, item, &filter, options_of(m, options), identifier);
+}
+
+/* Everything is answered: the acknowledgement waits for its turn. */
+static void job_answered(struct mqtt *m, struct mqtt_job *job)
+{
+    struct slice none = {0};
+    list_remove(&job->link);
+    m->jobs_count--;
+    mqtt_owe(m,
+             &(struct mqtt_owed){
+                 .lsn = job->lsn, .job = job, .type = job->unsubscribe ? MQTT_unsuback : MQTT_suback, .id = job->id});
+    for (uint32_t i = 0; mqtt_live(m) && i < job->count;
+         i++) { /* the job is there until its turn comes, in a later call */
+        const struct mqtt_sub *sub = job->items[i].handle ? mqtt_sub_find(m, job->items[i].handle) : NULL;
+        if (!sub)
+            continue;
+        uint64_t number = (uint64_t)(sub->options & MQTT_OPT_QOS) << 32 | sub->handle;
+        if (!mqtt_send_ask(m, CMD_MQTT_RETAINED, MQTT_ORIGIN(MQTT_ASKED_RETAINED, 0), number, 0,
+                           ask_new(mqtt_sub_pattern(sub), none, none, none)))
+            return;
+    }
+}
+
+void mqtt_on_list(struct mqtt *m, const struct mqtt_list_fields *f, bool unsubscribe)
+{
+    struct mqtt_job *job = mem_zalloc(sizeof *job + f->count * sizeof job->items[0]);
+    if (!job) {
+        mqtt_fail_memory(m);
+        return;
+    }
+    struct reader list = reader_of(f->list);
+    struct slice filter;
+    uint8_t options = 0;
+    job->id = f->id;
+    job->unsubscribe = unsubscribe;
+    job->count = f->count;
+    list_insert(&m->jobs, &job->link);
+    m->jobs_count++;
+    for (uint32_t i = 0; i < job->count && mqtt_filter_next(&list, &filter, unsubscribe ? NULL : &options); i++) {
+        if (job->asked >= m->options->subscriptions_max)
+            job->items[i].reason = unsubscribe ? MQTT_R_implementation : MQTT_R_quota;
+        else if (!take_filter(m, job, &job->items[i], filter, options, f->props.subscription_id))
+            return;
+    }
+    if (!job->asked && m->jobs_count == 1)
+        job_answered(m, job);
+    if (m->jobs_count > MQTT_UNANSWERED_MAX)
+        mqtt_pause(m, MQTT_PAUSE_OWED);
+}
+
+/* ---- answers ---- */
+
+static void subscribed(struct mqtt *m, struct mqtt_item *item, enum error_code code, bool was_there)
+{
+    struct mqtt_sub *sub = item->sub, *old = sub_named(m, sub, false);
+    item->sub = NULL;
+    if (code != ERR_NONE) {
+        uint8_t reason = (uint8_t)error_row(code)->mqtt;
+        item->reason = mqtt_reason_fits(MQTT_suback, reason) ? reason : MQTT_R_filter_invalid;
+        sub_remove(m, sub);
+        return;
+    }
+    if (old)
+        sub_remove(m, old);
+    sub->pending = false;
+    uint8_t handling = (sub->options & MQTT_OPT_HANDLING) >> 4;
+    if (sub->group_len == 0 && (handling == 0 || (handling == 1 && !was_there)))
+        item->handle = sub->handle;
+}
+
+static void unsubscribed(struct mqtt *m, struct mqtt_item *item, enum error_code code, bool was_there)
+{
+    struct mqtt_sub *old = sub_named(m, item->sub, false);
+    mem_free_as(MEM_CONNECTIONS, item->sub);
+    item->sub = NULL;
+    if (code != ERR_NONE)
+        item->reason = MQTT_R_unspecified;
+    else
+        item->reason = was_there ? 0 : MQTT_R_no_subscription_existed;
+    if (old && code == ERR_NONE)
+        sub_remove(m, old);
+}
+
+void mqtt_list_answer(struct mqtt *m, const struct effect *e)
+{
+    struct mqtt_job *job = LIST_FIRST(&m->jobs, struct mqtt_job, link);
+    CHECK(job && job->answered < job->asked);
+    while (!job->items[job->at].asks)
+        job->at++;
+    struct mqtt_item *item = &job->items[job->at++];
+    enum error_code code = e->answer ? e->answer->code : ERR_NONE;
+    bool was_there = e->answer && e->answer->number;
+    if (e->lsn > job->lsn)
+        job->lsn = e->lsn;
+    job->answered++;
+    if (job->unsubscribe)
+        unsubscribed(m, item, code, was_there);
+    else
+        subscribed(m, item, code, was_there);
+    while (job && job->answered == job->asked && mqtt_live(m)) { /* those behind may have asked nothing */
+        job_answered(m, job);
+        job = LIST_FIRST(&m->jobs, struct mqtt_job, link);
+    }
+}
+
+void mqtt_job_done(struct mqtt *m, struct mqtt_job *job)
+{
+    struct outq *out = &m->session.engine.out;
+    bool with_reasons = !job->unsubscribe || m->version == MQTT_5;
+    size_t len = 2 + (m->version == MQTT_5) + (with_reasons ? job->count : 0);
+    uint8_t head[MQTT_HEAD_MAX + 3];
+    struct writer w = writer_of(head, sizeof head);
+    writer_u8(&w, (uint8_t)((job->unsubscribe ? MQTT_unsuback : MQTT_suback) << 4));
+    mqtt_varint_put(&w, (uint32_t)len);
+    writer_u16(&w, job->id);
+    if (m->version == MQTT_5)
+        writer_u8(&w, 0);
+    outq_put(out, head, w.len);
+    for (uint32_t i = 0; with_reasons && i < job->count; i++) {
+        uint8_t reason = job->items[i].reason;
+        if (m->version != MQTT_5 && reason > 2)
+            reason = MQTT_R_unspecified; /* 3.1.1 knows 0x80 only */
+        outq_put(out, &reason, 1);
+    }
+    mqtt_count(&m->options->totals->packets_out, 1);
+    mqtt_count(&m->options->totals->bytes_out, w.len + (with_reasons ? job->count : 0));
+    engine_dirty(&m->session.engine);
+    mem_free(job);
+}
