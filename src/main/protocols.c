@@ -13,6 +13,7 @@
 #include "net/sniff.h"
 #include "proto/amqp091/engine.h"
 #include "proto/kafka/engine.h"
+#include "proto/mqtt/engine.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -26,6 +27,8 @@ struct protocols {
     struct protocols_options options;
     struct amqp091_options amqp;
     struct kafka_options kafka;
+    struct mqtt_options mqtt;
+    struct mqtt_totals mqtt_totals;
     char kafka_host[256], cluster_id[32];
     struct engine_factory factories[PROTOCOL_COUNT];
     struct sniff_row rows[PROTOCOL_COUNT + 1]; /* and TLS */
@@ -140,6 +143,48 @@ static void lines_kafka(const struct protocols *p, FILE *to)
             number, number);
 }
 
+/* ---- MQTT ---- */
+
+static struct engine *make_mqtt(void *loop_owner, void *arg, const struct os_peer *peer, mono_t now)
+{
+    return mqtt_new(arg, loop_owner, peer->text, peer->loopback, now);
+}
+
+static enum exit_code set_mqtt(struct protocols *p, struct engine_factory *ret)
+{
+    const struct config *c = p->options.config;
+    p->mqtt = mqtt_options_default();
+    p->mqtt.totals = &p->mqtt_totals;
+    p->mqtt.vhost = c->mqtt_vhost;
+    p->mqtt.exchange = c->mqtt_exchange;
+    p->mqtt.anonymous = c->mqtt_anonymous;
+    p->mqtt.response_information = c->mqtt_response_information;
+    p->mqtt.refused_filters = c->mqtt_refused_filters;
+    p->mqtt.message_bytes_max = (uint32_t)c->message_bytes_max;
+    p->mqtt.handshake_ms = (uint32_t)c->handshake_timeout_ms;
+    p->mqtt.session_expiry_max_s = (uint32_t)c->mqtt_session_expiry_max_s;
+    p->mqtt.subscriptions_max = (uint32_t)c->mqtt_subscriptions_max;
+    p->mqtt.out_bytes_max = (uint32_t)c->mqtt_out_bytes_max;
+    p->mqtt.keep_alive_max_s = (uint16_t)c->mqtt_keep_alive_max_s;
+    p->mqtt.receive_max = (uint16_t)c->mqtt_receive_max;
+    p->mqtt.inflight_max = (uint16_t)c->mqtt_inflight_max;
+    p->mqtt.topic_alias_max = (uint16_t)c->mqtt_alias_max;
+    *ret = (struct engine_factory){.make = make_mqtt, .arg = &p->mqtt};
+    if (!mqtt_mechanisms_parse(c->mqtt_sasl, &p->mqtt.mechanisms))
+        return fail(p, END_CONFIG, "mqtt.auth_methods: %s is not a list of SCRAM-SHA-256 and SCRAM-SHA-512",
+                    c->mqtt_sasl);
+    return END_OK;
+}
+
+static void lines_mqtt(const struct protocols *p, FILE *to)
+{
+    unsigned number = p->port[PROTOCOL_MQTT];
+    fprintf(to,
+            "  mosquitto_sub -p %u -t 'home/#' -v\n"
+            "  mosquitto_pub -p %u -t home/kitchen/temperature -m 21.5 -r\n",
+            number, number);
+}
+
 /* ---- the table ---- */
 
 #define ADDRESSES(field) offsetof(struct config, field)
@@ -172,7 +217,13 @@ static const struct protocol {
                         sniff_is_kafka,
                         set_kafka,
                         lines_kafka},
-    [PROTOCOL_MQTT] = {"mqtt", "MQTT", {NULL, NOWHERE}, {NULL, NOWHERE}, sniff_is_mqtt, NULL, NULL},
+    [PROTOCOL_MQTT] = {"mqtt",
+                       "MQTT",
+                       {"listen.mqtt", ADDRESSES(listen_mqtt)},
+                       {"listen.mqtt_tls", ADDRESSES(listen_mqtt_tls)},
+                       sniff_is_mqtt,
+                       set_mqtt,
+                       lines_mqtt},
     [PROTOCOL_STOMP] = {"stomp", "STOMP", {NULL, NOWHERE}, {NULL, NOWHERE}, sniff_is_stomp, NULL, NULL},
     [PROTOCOL_HTTP] = {"http", "HTTP", {NULL, NOWHERE}, {NULL, NOWHERE}, sniff_is_http, NULL, NULL},
 };
