@@ -296,7 +296,7 @@ static void fanout_alone(struct mqtt *m, struct fanout *fanout, const struct mqt
 void mqtt_on_fanout(struct session *session, struct fanout *fanout, uint32_t handle)
 {
     struct mqtt *m = CONTAINER_OF(session, struct mqtt, session);
-    const struct mqtt_sub *sub = m->state == MQTT_IS_READY ? mqtt_sub_find(m, handle) : NULL;
+    const struct mqtt_sub *sub = m->state == MQTT_IS_READY ? mqtt_sub_of(m, handle) : NULL;
     if (!sub || (sub->options & MQTT_OPT_NO_LOCAL && fanout->any_from && fanout->from == session->number))
         return;
     if (session->engine.out.len > m->options->out_bytes_max) {
@@ -373,7 +373,7 @@ static void deliver(struct mqtt *m, struct effect *e)
     struct mqtt_content content;
     struct match match = {.qos = 0};
     bool own = e->consumer == MQTT_OWN_QUEUE;
-    const struct mqtt_sub *sub = own ? NULL : mqtt_sub_find(m, e->consumer);
+    const struct mqtt_sub *sub = own ? NULL : mqtt_sub_of(m, e->consumer);
     struct msg *msg = e->msg;
     uint16_t id = 0;
     mqtt_content_read(msg, &content);
@@ -412,7 +412,7 @@ static void deliver_retained(struct mqtt *m, struct effect *e)
 {
     struct mqtt_content content;
     struct match match = {.qos = 0};
-    const struct mqtt_sub *sub = mqtt_sub_find(m, e->consumer);
+    const struct mqtt_sub *sub = mqtt_sub_of(m, e->consumer);
     struct msg *msg = e->msg;
     m->credit_bytes += delivery_cost(msg);
     if (sub) {

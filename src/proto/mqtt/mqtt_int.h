@@ -223,7 +223,7 @@ void mqtt_aliases_free(struct mqtt *m, struct mqtt_alias ***aliases);
 void mqtt_on_list(struct mqtt *m, const struct mqtt_list_fields *f, bool unsubscribe);
 void mqtt_list_answer(struct mqtt *m, const struct effect *e);
 void mqtt_job_done(struct mqtt *m, struct mqtt_job *job); /* its packet leaves */
-const struct mqtt_sub *mqtt_sub_find(const struct mqtt *m, uint32_t handle);
+const struct mqtt_sub *mqtt_sub_of(const struct mqtt *m, uint32_t handle);
 /* From ATTACH's answer. False: it makes no sense, or there is no memory. */
 MUST_USE bool mqtt_subs_restore(struct mqtt *m, struct reader *fields);
 void mqtt_subs_free(struct mqtt *m);

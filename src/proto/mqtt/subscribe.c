@@ -38,7 +38,7 @@ static struct mqtt_sub *sub_at(const struct mqtt *m, uint32_t handle)
     return sub && sub->handle == handle ? sub : NULL;
 }
 
-const struct mqtt_sub *mqtt_sub_find(const struct mqtt *m, uint32_t handle)
+const struct mqtt_sub *mqtt_sub_of(const struct mqtt *m, uint32_t handle)
 {
     const struct mqtt_sub *sub = sub_at(m, handle);
     return sub && !sub->pending ? sub : NULL;
@@ -264,7 +264,7 @@ static void job_answered(struct mqtt *m, struct mqtt_job *job)
                  .lsn = job->lsn, .job = job, .type = job->unsubscribe ? MQTT_unsuback : MQTT_suback, .id = job->id});
     for (uint32_t i = 0; mqtt_live(m) && i < job->count;
          i++) { /* the job is there until its turn comes, in a later call */
-        const struct mqtt_sub *sub = job->items[i].handle ? mqtt_sub_find(m, job->items[i].handle) : NULL;
+        const struct mqtt_sub *sub = job->items[i].handle ? mqtt_sub_of(m, job->items[i].handle) : NULL;
         if (!sub)
             continue;
         uint64_t number = (uint64_t)(sub->options & MQTT_OPT_QOS) << 32 | sub->handle;
