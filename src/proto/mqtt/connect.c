@@ -7,7 +7,8 @@
  * With an authentication method (4.12): SCRAM's first message is in CONNECT, the keys come from the core, AUTH goes both ways once, and the
  * login is what was proven. A client that came by a method may do it again at any time.
  *
- * A user name VHOST:USER names its vhost, as in RabbitMQ. Who names no user is the anonymous user on the loopback, nobody elsewhere.
+ * A user name VHOST:USER names its vhost, as in RabbitMQ. Who names no user is whom its certificate names, else the anonymous user on the
+ * loopback, nobody elsewhere.
  * Thread: the loop's. */
 #include "base/check.h"
 #include "base/mem.h"
@@ -237,7 +238,8 @@ static uint8_t begin_login(struct mqtt *m, const struct mqtt_connect_fields *c, 
             return MQTT_R_not_authorized;
     } else if (mqtt_has(&c->props, MQTT_P_auth_data)) {
         return MQTT_R_protocol_error;
-    } else if (!c->has_user && (!m->session.engine.peer_loopback || !m->options->anonymous[0])) {
+    } else if (!c->has_user && !m->session.engine.certified &&
+               (!m->session.engine.peer_loopback || !m->options->anonymous[0])) {
         return MQTT_R_not_authorized;
     }
     mqtt_state_move(m, MQTT_IS_ASKING);
@@ -247,6 +249,8 @@ static uint8_t begin_login(struct mqtt *m, const struct mqtt_connect_fields *c, 
         ask_keys(m, 0);
     else if (c->has_user)
         login(m, user, c->password, "PLAIN", 0);
+    else if (m->session.engine.certified)
+        login(m, slice_str(m->session.engine.certified), (struct slice){0}, "EXTERNAL", ASK_CERTIFIED);
     else
         login(m, slice_str(m->options->anonymous), (struct slice){0}, "ANONYMOUS", ASK_TRUSTED);
     return 0;

@@ -111,6 +111,11 @@ static void test_connect_refused(void **state)
     rig->refuse_attach = ERR_NONE;
     rig->options.anonymous = "";
     REFUSED(rig, "\x10\x0d\0\4MQTT\4\2\0\x3c\0\1a", "connack/0 \\x00\\x05\n");
+    rig_open(rig);
+    rig->engine->certified = "device-7";
+    RIG_BYTES(rig, "\x10\x0d\0\4MQTT\4\2\0\x3c\0\1a");
+    rig_said(rig, "connack/0 \\x00\\x00\n");
+    assert_non_null(strstr(rig->commands, "LOGIN name=device-7 other= key=EXTERNAL"));
     rig_free(rig);
 }
 

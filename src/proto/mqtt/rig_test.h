@@ -99,7 +99,7 @@ RIG_FN void rig_take_out(struct rig *rig)
 
 static const char *const rig_names[] = {
     "NONE",
-#define COMMAND(name, handler, needs_channel) #name,
+#define COMMAND(name, handler, needs_channel, carries) #name,
 #include "core/commands.def"
 #undef COMMAND
 };
