@@ -66,12 +66,13 @@ enum ask_flag {
     ASK_STRICT = 1 << 28,    /* of a share group: not one record more than that */
     ASK_NEED_MEMBER_ID = 1 << 22, /* GROUP_JOIN: who has no member id is given one and comes again */
     ASK_CAN_SKIP = 1 << 23,       /* GROUP_JOIN: knows that a leader need not always assign */
-    ASK_RETAIN = 1 << 22,         /* PUBLISH; this and those below: core/mqtt.h */
-    ASK_ONCE = 1 << 23,           /* PUBLISH */
-    ASK_SOFT = 1 << 24,           /* PUBLISH */
-    ASK_RELEASING = 1 << 22,      /* ACK */
-    ASK_CLEAN = 1 << 22,          /* MQTT_ATTACH */
-    ASK_KEEP_WILL = 1 << 22,      /* MQTT_DETACH */
+    ASK_ONE_TX = 1 << 22,    /* TX_SELECT, TX_COMMIT, TX_ROLLBACK: one transaction, then the channel is what it was */
+    ASK_RETAIN = 1 << 22,    /* PUBLISH; this and those below: core/mqtt.h */
+    ASK_ONCE = 1 << 23,      /* PUBLISH */
+    ASK_SOFT = 1 << 24,      /* PUBLISH */
+    ASK_RELEASING = 1 << 22, /* ACK */
+    ASK_CLEAN = 1 << 22,     /* MQTT_ATTACH */
+    ASK_KEEP_WILL = 1 << 22, /* MQTT_DETACH */
 };
 
 /* Operands of a cold command: one block made by ask_new, freed by the core. Slices point into the block. */

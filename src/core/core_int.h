@@ -440,8 +440,8 @@ struct channel {
     struct peer *peer;
     uint16_t number;
     bool failed;
-    uint32_t waiting_gets; /* basic.get that wait for a page */
-    enum channel_mode mode;
+    uint32_t waiting_gets;               /* basic.get that wait for a page */
+    enum channel_mode mode, mode_before; /* before: a transaction that is for once */
     uint64_t next_tag, publish_seq;
     struct unacked_list unacked;
     uint32_t prefetch, global_prefetch, global_unacked;

@@ -60,10 +60,12 @@ bool tx_ack(struct channel *ch, struct unacked item, bool ack, enum back back)
 
 void do_tx_select(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
 {
-    if (ch->mode == MODE_CONFIRM) {
+    if (ch->mode == MODE_CONFIRM && !(c->flags & ASK_ONE_TX)) {
         fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "cannot switch from confirm to tx mode");
         return;
     }
+    if (ch->mode != MODE_TX)
+        ch->mode_before = ch->mode;
     ch->mode = MODE_TX;
     answer_ok(b, peer, c, 0, (struct slice){0}, 0, 0);
 }
@@ -74,6 +76,13 @@ static bool in_tx(struct broker *b, struct channel *ch, const struct command *c)
         return true;
     fail(b, ch->peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "channel is not transactional");
     return false;
+}
+
+/* The transaction is over; one that was for once ends the mode too. */
+static void leave_mode(struct channel *ch, const struct command *c)
+{
+    if (c->flags & ASK_ONE_TX)
+        ch->mode = ch->mode_before;
 }
 
 /* The queues of a held message that still exist. */
@@ -260,6 +269,7 @@ void do_tx_commit(struct broker *b, struct peer *peer, struct channel *ch, struc
     bool ok = prepare(b, ch);
     lsn_t lsn = ok ? commit(b, ch, &rejected) : 0;
     tx_drop(b, ch, true);
+    leave_mode(ch, c);
     if (!ok) {
         no_memory(b, peer, c->channel, c->origin);
         return;
@@ -277,5 +287,6 @@ void do_tx_rollback(struct broker *b, struct peer *peer, struct channel *ch, str
     if (!in_tx(b, ch, c))
         return;
     tx_drop(b, ch, true);
+    leave_mode(ch, c);
     answer_ok(b, peer, c, 0, (struct slice){0}, 0, 0);
 }

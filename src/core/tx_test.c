@@ -208,8 +208,52 @@ static void every_allocation_of_a_commit_fails(void **state)
         continue;
 }
 
+static void select_once(struct rig *rig, enum command_type type)
+{
+    rig_command(rig, 0, type, 1, CHANNEL)->flags = ASK_ONE_TX;
+    ring_publish(&broker_port(rig->b, 0)->commands);
+    rig_step(rig);
+}
+
+static bool last_confirm_is_silent(struct rig *rig)
+{
+    struct effect *last = rig_nth(rig, EFF_CONFIRM, rig_count(rig, EFF_CONFIRM) - 1);
+    return last->flags & EFFECT_SILENT;
+}
+
+/* One transaction of a channel that confirms, which confirms again behind it. */
+static void once_in_confirm_mode(void **state)
+{
+    (void)state;
+    struct args a;
+    for (int commit = 0; commit < 2; commit++) {
+        struct rig *rig = rig_new(rig_log_new(), NULL, 1700000000000);
+        assert_true(rig_open(rig, 1));
+        rig_plain(rig, CMD_CHANNEL_OPEN, 1, CHANNEL, 0, 0);
+        rig_plain(rig, CMD_CONFIRM_SELECT, 1, CHANNEL, 0, 0);
+        declare(rig, "a", args(&a));
+        select_once(rig, CMD_TX_SELECT);
+        assert_string_equal(rig_error(rig), "");
+        put(rig, "", "a", "p1", 30, true, 0, 0);
+        assert_int_equal(rig_ready(rig, "a"), 0);
+        assert_true(last_confirm_is_silent(rig));
+        select_once(rig, commit ? CMD_TX_COMMIT : CMD_TX_ROLLBACK);
+        assert_int_equal(rig_ready(rig, "a"), commit);
+        put(rig, "", "a", "p2", 30, true, 0, 0);
+        assert_int_equal(rig_ready(rig, "a"), commit + 1);
+        assert_false(last_confirm_is_silent(rig));
+        assert_string_equal(rig_error(rig), "");
+        rig_plain(rig, CMD_TX_COMMIT, 1, CHANNEL, 0, 0);
+        assert_non_null(strstr(rig_error(rig), "channel is not transactional"));
+        struct rig_log *log = rig->log;
+        rig_free(rig);
+        rig_log_free(log);
+    }
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(every_allocation_of_a_commit_fails)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(every_allocation_of_a_commit_fails),
+                                       cmocka_unit_test(once_in_confirm_mode)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
