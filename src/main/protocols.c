@@ -14,6 +14,7 @@
 #include "proto/amqp091/engine.h"
 #include "proto/kafka/engine.h"
 #include "proto/mqtt/engine.h"
+#include "proto/stomp/engine.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -21,7 +22,15 @@
 #define LISTENERS_MAX 64
 #define ASSEMBLY_MORE (16u << 20) /* beside the largest message, for those of other channels */
 
-enum { PROTOCOL_AMQP091, PROTOCOL_KAFKA, PROTOCOL_MQTT, PROTOCOL_STOMP, PROTOCOL_HTTP, PROTOCOL_COUNT };
+enum {
+    PROTOCOL_AMQP091,
+    PROTOCOL_KAFKA,
+    PROTOCOL_MQTT,
+    PROTOCOL_STOMP,
+    PROTOCOL_STOMP_ACTIVEMQ,
+    PROTOCOL_HTTP,
+    PROTOCOL_COUNT
+};
 
 struct protocols {
     struct protocols_options options;
@@ -29,6 +38,7 @@ struct protocols {
     struct kafka_options kafka;
     struct mqtt_options mqtt;
     struct mqtt_totals mqtt_totals;
+    struct stomp_options stomp, stomp_activemq;
     char kafka_host[256], cluster_id[32];
     struct engine_factory factories[PROTOCOL_COUNT];
     struct sniff_row rows[PROTOCOL_COUNT + 1]; /* and TLS */
@@ -185,6 +195,50 @@ static void lines_mqtt(const struct protocols *p, FILE *to)
             number, number);
 }
 
+/* ---- STOMP ---- */
+
+static struct engine *make_stomp(void *loop_owner, void *arg, const struct os_peer *peer, mono_t now)
+{
+    return stomp_new(arg, loop_owner, peer->text, peer->loopback, now);
+}
+
+static void draw(void *os, void *ret, size_t len)
+{
+    ((struct os *)os)->random(os, ret, len);
+}
+
+static struct engine_factory factory_stomp(struct protocols *p, struct stomp_options *options,
+                                           enum stomp_dialect dialect)
+{
+    const struct config *c = p->options.config;
+    *options = stomp_options_default();
+    options->vhost = c->stomp_vhost;
+    options->anonymous = c->stomp_anonymous;
+    options->topic_exchange = c->stomp_topic_exchange;
+    options->frame_bytes_max = (uint32_t)c->stomp_frame_bytes_max;
+    options->stays_open = c->stomp_stays_open;
+    options->handshake_ms = (uint32_t)c->handshake_timeout_ms;
+    options->tx_bytes_max = c->tx_bytes_max;
+    options->random = draw;
+    options->random_arg = p->options.os;
+    options->wall = wall_of;
+    options->wall_arg = p->options.os;
+    options->dialect = dialect;
+    return (struct engine_factory){.make = make_stomp, .arg = options};
+}
+
+static enum exit_code set_stomp(struct protocols *p, struct engine_factory *ret)
+{
+    *ret = factory_stomp(p, &p->stomp, STOMP_AS_RABBITMQ);
+    return END_OK;
+}
+
+static enum exit_code set_stomp_activemq(struct protocols *p, struct engine_factory *ret)
+{
+    *ret = factory_stomp(p, &p->stomp_activemq, STOMP_AS_ACTIVEMQ);
+    return END_OK;
+}
+
 /* ---- the table ---- */
 
 #define ADDRESSES(field) offsetof(struct config, field)
@@ -224,7 +278,20 @@ static const struct protocol {
                        sniff_is_mqtt,
                        set_mqtt,
                        lines_mqtt},
-    [PROTOCOL_STOMP] = {"stomp", "STOMP", {NULL, NOWHERE}, {NULL, NOWHERE}, sniff_is_stomp, NULL, NULL},
+    [PROTOCOL_STOMP] = {"stomp",
+                        "STOMP",
+                        {"listen.stomp", ADDRESSES(listen_stomp)},
+                        {"listen.stomp_tls", ADDRESSES(listen_stomp_tls)},
+                        sniff_is_stomp,
+                        set_stomp,
+                        NULL},
+    [PROTOCOL_STOMP_ACTIVEMQ] = {"stomp_activemq",
+                                 "STOMP as in ActiveMQ",
+                                 {"listen.stomp_activemq", ADDRESSES(listen_stomp_activemq)},
+                                 {"listen.stomp_activemq_tls", ADDRESSES(listen_stomp_activemq_tls)},
+                                 sniff_is_stomp,
+                                 set_stomp_activemq,
+                                 NULL},
     [PROTOCOL_HTTP] = {"http", "HTTP", {NULL, NOWHERE}, {NULL, NOWHERE}, sniff_is_http, NULL, NULL},
 };
 

@@ -203,6 +203,21 @@ static void hand_over(struct sniffer *s, const struct engine_factory *factory)
     engine_dirty(&s->engine);
 }
 
+/* Of rows that recognise the same bytes (dialects) the port's usual one, else the first that is spoken. */
+static const struct sniff_row *dialect_of(const struct sniffer *s, const struct sniff_row *row)
+{
+    const struct sniff_row *best = row;
+    for (size_t i = 0; i < s->port->row_count; i++) {
+        const struct sniff_row *other = &s->port->rows[i];
+        if (other->match != row->match || !other->factory)
+            continue;
+        if (other->factory == s->port->usual)
+            return other;
+        best = best->factory ? best : other;
+    }
+    return best;
+}
+
 static size_t sniffer_feed(struct engine *engine, struct slice bytes)
 {
     struct sniffer *s = of_engine(engine);
@@ -210,6 +225,8 @@ static size_t sniffer_feed(struct engine *engine, struct slice bytes)
     const struct sniff_row *row = sniff(s->port->rows, s->port->row_count, bytes, &more);
     if (!row && more)
         return 0;
+    if (row)
+        row = dialect_of(s, row);
     if (row && is_let_in(s, row)) {
         if (row->begins_tls)
             engine->begin_tls = true;

@@ -73,7 +73,7 @@ def free_offset():
         offset = random.randrange(1, 3900)
         try:
             for family, host in ((socket.AF_INET, '127.0.0.1'), (socket.AF_INET6, '::1')):
-                for base in (5672, 9092):
+                for base in (5672, 9092, 61613):
                     with socket.socket(family) as s:
                         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                         s.bind((host, base + offset))
