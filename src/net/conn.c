@@ -730,6 +730,10 @@ static bool has_drained(size_t before, size_t after)
 void conn_flush(struct conn *conn)
 {
     struct engine *engine = conn->engine;
+    if (engine->ops->gather) {
+        engine->now = conn->loop->now;
+        engine->ops->gather(engine);
+    }
     if (engine->out.failed) {
         close_for_memory(conn);
         return;

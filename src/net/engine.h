@@ -26,6 +26,8 @@ struct engine_ops {
     /* Heartbeats and time-outs; returns when it wants to be called next (MONO_NEVER: not). Called at the returned time
      * or earlier, and once after creation. */
     mono_t (*tick)(struct engine *engine, mono_t now);
+    /* Before `out` is written: an engine around another one takes over what that one has to say. May be NULL. */
+    void (*gather)(struct engine *engine);
     /* Written bytes brought the outq below half of OUTQ_HIGH or to empty: return credit, go on. */
     void (*drained)(struct engine *engine);
     /* The broker is stopping: say so to the peer (AMQP: connection.close 320) and set want_close when done. */

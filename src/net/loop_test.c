@@ -82,7 +82,12 @@ static void echo_closed(struct engine *engine)
     mem_free(engine);
 }
 
-static const struct engine_ops echo_ops = {"echo", echo_feed, echo_tick, echo_drained, echo_shutdown, echo_closed};
+static const struct engine_ops echo_ops = {.name = "echo",
+                                           .feed = echo_feed,
+                                           .tick = echo_tick,
+                                           .drained = echo_drained,
+                                           .shutdown = echo_shutdown,
+                                           .closed = echo_closed};
 
 static struct engine *echo_make(void *owner, void *arg, const struct os_peer *peer, mono_t now)
 {

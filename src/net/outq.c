@@ -12,6 +12,8 @@
 
 #define CHUNK_LEN_FIRST 960u /* with its header within the allocator's fast bins */
 #define CHUNK_LEN_AFTER_LOAN 256u
+#define MOVE_COPY_MAX                                                                                                  \
+    1024u /* a shorter chunk is moved by copying it behind what stands there: one piece less to write */
 
 struct piece {
     struct list link;
@@ -22,6 +24,13 @@ struct piece {
     void *arg, *owner;                       /* piece of a file: the owner is its handle */
     uint64_t position;                       /* piece of a file: of the first byte that has not left */
     uint8_t bytes[];
+};
+
+/* A loan of which parts are in several pieces, maybe of several queues. */
+struct parted {
+    void (*release)(void *arg, void *owner);
+    void *arg, *owner;
+    unsigned parts;
 };
 
 void outq_init(struct outq *q)
@@ -224,4 +233,70 @@ void outq_move(struct outq *from, struct outq *to)
     to->failed |= from->failed;
     from->len = 0;
     from->files = 0;
+}
+
+static void release_part(void *arg, void *owner)
+{
+    struct parted *parted = owner;
+    (void)arg;
+    if (--parted->parts)
+        return;
+    parted->release(parted->arg, parted->owner);
+    mem_free_as(MEM_CONNECTIONS, parted);
+}
+
+/* Lends the first n bytes of a loan once more. False: no memory. */
+static bool lend_part(struct outq *to, struct piece *piece, size_t n)
+{
+    if (piece->release != release_part) {
+        struct parted *parted = mem_alloc_as(MEM_CONNECTIONS, sizeof *parted);
+        if (!parted)
+            return false;
+        *parted = (struct parted){.release = piece->release, .arg = piece->arg, .owner = piece->owner, .parts = 1};
+        piece->release = release_part;
+        piece->arg = NULL;
+        piece->owner = parted;
+    }
+    ((struct parted *)piece->owner)->parts++;
+    outq_lend(to, slice_of(piece->at, n), release_part, NULL, piece->owner);
+    return true;
+}
+
+/* Moves what is less than a piece. */
+static void move_part(struct outq *to, struct outq *from, struct piece *piece, size_t n)
+{
+    if (is_file(piece)) {
+        struct file_piece part = {.file = counted_file_ref(piece->owner), .position = piece->position, .len = n};
+        outq_lend_file(to, &part);
+    } else if (!piece->release) {
+        outq_put(to, piece->at, n);
+    } else if (!lend_part(to, piece, n)) {
+        to->failed = true;
+    }
+    outq_consume(from, n);
+}
+
+static void move_piece(struct outq *to, struct outq *from, struct piece *piece)
+{
+    list_remove(&piece->link);
+    list_insert(&to->pieces, &piece->link);
+    from->len -= piece->len;
+    to->len += piece->len;
+    from->files -= is_file(piece);
+    to->files += is_file(piece);
+}
+
+void outq_move_some(struct outq *from, struct outq *to, size_t n)
+{
+    CHECK(n <= from->len);
+    to->failed |= from->failed;
+    while (n) {
+        struct piece *piece = CONTAINER_OF(from->pieces.next, struct piece, link);
+        size_t part = n < piece->len ? n : piece->len;
+        if (part < piece->len || (!piece->release && part <= MOVE_COPY_MAX))
+            move_part(to, from, piece, part);
+        else
+            move_piece(to, from, piece);
+        n -= part;
+    }
 }

@@ -33,11 +33,16 @@ MUST_USE uint8_t *outq_room(struct outq *q, size_t n);
 void outq_commit(struct outq *q, size_t used);
 /* Copies any number of bytes. */
 void outq_put(struct outq *q, const void *bytes, size_t len);
-/* Lends bytes: release(owner) is called exactly once when they have left or the queue dies. */
+/* Lends bytes: release(owner) is called exactly once when they have left or the queue dies. What arg points at outlives the
+ * engine: the piece may have moved to another queue meanwhile. */
 void outq_lend(struct outq *q, struct slice bytes, void (*release)(void *arg, void *owner), void *arg, void *owner);
 
 /* Takes the piece and NULLs its file: the handle is given back when its bytes have left or the queue dies. */
 void outq_lend_file(struct outq *q, struct file_piece *piece);
+
+/* Moves the first n bytes of `from` behind what is in `to`, without copying what was lent; a loan may be cut in two, and is
+ * given back when both parts have left. */
+void outq_move_some(struct outq *from, struct outq *to, size_t n);
 
 /* The first pieces as an iovec, up to a piece of a file; returns how many were filled. */
 int outq_peek(const struct outq *q, struct iovec *ret, int max);

@@ -158,6 +158,106 @@ static void files_are_closed_by_their_last_holder(void **state)
     assert_int_equal(file.closed, 1);
 }
 
+/* From one queue into another, in runs that end anywhere: nothing changes its place, loans come back once. */
+static void moving(void **state)
+{
+    (void)state;
+    static uint8_t in[200000], out[200000];
+    for (size_t i = 0; i < sizeof in; i++)
+        in[i] = (uint8_t)(i * 31 + i / 251);
+    for (size_t run = 1; run < 30000; run = run * 3 + 1) {
+        struct outq from, to;
+        int released = 0, lent = 0;
+        struct memory_file file = memory_file(in);
+        size_t at = 0, moved = 0, before = mem_in_use();
+        outq_init(&from);
+        outq_init(&to);
+        for (size_t n = 1; at + n <= sizeof in; n = n * 3 % 5003 + 1) {
+            if (n % 4 == 0)
+                lend_file(&from, &file, at, n);
+            else if (n % 3 == 0)
+                outq_lend(&from, slice_of(in + at, n), on_release, &released, NULL), lent++;
+            else
+                outq_put(&from, in + at, n);
+            at += n;
+        }
+        assert_non_null(outq_room(&from, 100)); /* nothing comes into it */
+        while (from.len) {
+            size_t n = from.len < run ? from.len : run;
+            outq_move_some(&from, &to, n);
+            moved += n;
+            assert_int_equal(to.len, moved);
+            assert_int_equal(from.len, at - moved);
+        }
+        outq_move_some(&from, &to, 0);
+        outq_fini(&from);
+        assert_int_equal(released, 0);
+        assert_false(to.failed);
+        assert_int_equal(drain(&to, out, 777), at);
+        assert_memory_equal(in, out, at);
+        assert_int_equal(released, lent);
+        assert_int_equal(file.handle.refs, 1);
+        assert_int_equal(from.files, 0);
+        assert_int_equal(to.files, 0);
+        outq_fini(&to);
+        assert_int_equal(mem_in_use(), before);
+    }
+}
+
+/* The parts of a loan may go in any order. */
+static void parts_of_a_loan(void **state)
+{
+    (void)state;
+    static const uint8_t body[3000] = {1};
+    for (int order = 0; order < 2; order++) {
+        struct outq from, to;
+        int released = 0;
+        size_t before = mem_in_use();
+        outq_init(&from);
+        outq_init(&to);
+        outq_lend(&from, slice_of(body, sizeof body), on_release, &released, NULL);
+        outq_move_some(&from, &to, 1000);
+        outq_move_some(&from, &to, 1000);
+        outq_fini(order ? &from : &to);
+        assert_int_equal(released, 0);
+        outq_fini(order ? &to : &from);
+        assert_int_equal(released, 1);
+        assert_int_equal(mem_in_use(), before);
+    }
+}
+
+static void moving_without_memory(void **state)
+{
+    (void)state;
+    static const uint8_t body[3000] = {1};
+    for (uint64_t n = 1; n < 10; n++) {
+        struct outq from, to;
+        int released = 0;
+        struct memory_file file = memory_file(body);
+        size_t before = mem_in_use();
+        outq_init(&from);
+        outq_init(&to);
+        outq_put(&from, body, 10);
+        outq_lend(&from, slice_of(body, sizeof body), on_release, &released, NULL);
+        lend_file(&from, &file, 0, 100);
+        mem_fail_at(n, false);
+        outq_move_some(&from, &to, 1000);
+        outq_move_some(&from, &to, 2050);
+        bool hit = mem_failures_hit() > 0;
+        mem_fail_at(0, false);
+        assert_int_equal(to.failed, hit);
+        assert_int_equal(from.len, 60);
+        outq_fini(&from);
+        outq_fini(&to);
+        assert_int_equal(released, 1);
+        assert_int_equal(file.handle.refs, 1);
+        assert_int_equal(mem_in_use(), before);
+        if (!hit)
+            return;
+    }
+    fail_msg("ten allocations for three pieces");
+}
+
 static void room_without_commit_is_no_byte(void **state)
 {
     (void)state;
@@ -203,6 +303,9 @@ int main(void)
         cmocka_unit_test(order_is_kept),
         cmocka_unit_test(loans_come_back_once),
         cmocka_unit_test(files_are_closed_by_their_last_holder),
+        cmocka_unit_test(moving),
+        cmocka_unit_test(parts_of_a_loan),
+        cmocka_unit_test(moving_without_memory),
         cmocka_unit_test(room_without_commit_is_no_byte),
         cmocka_unit_test(refused_memory_is_sticky),
     };

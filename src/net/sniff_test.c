@@ -152,7 +152,8 @@ static void toy_closed(struct engine *engine)
     mem_free(engine);
 }
 
-static const struct engine_ops toy_ops = {"toy", toy_feed, toy_tick, NULL, toy_shutdown, toy_closed};
+static const struct engine_ops toy_ops = {
+    .name = "toy", .feed = toy_feed, .tick = toy_tick, .shutdown = toy_shutdown, .closed = toy_closed};
 
 static struct engine *toy_make(void *owner, void *arg, const struct os_peer *peer, mono_t now)
 {

@@ -1,0 +1,27 @@
+/* websocket_upgrade: the handshake with which an HTTP request becomes a WebSocket (RFC 6455 section 4).
+ *
+ * websocket_asked → websocket_origin_allowed → websocket_check → a subprotocol is chosen → websocket_put_answer. Pure
+ * functions, any thread.
+ */
+#ifndef MILLRACE_NET_WEBSOCKET_UPGRADE_H
+#define MILLRACE_NET_WEBSOCKET_UPGRADE_H
+
+#include "fmt/http.h"
+
+#define WEBSOCKET_VERSION "13"
+#define WEBSOCKET_ACCEPT_LEN 28u
+
+/* Does the request want to become a WebSocket? */
+bool websocket_asked(const struct http_request *request);
+/* 101 and the answer to its key, or the status to refuse it with; 426: another version of the protocol. */
+MUST_USE unsigned websocket_check(const struct http_request *request, char ret_accept[WEBSOCKET_ACCEPT_LEN + 1]);
+
+/* May the page that a browser shows open it? A request without an origin is no browser's. allowed: origins with spaces between
+ * (https://host:port), `*` for all; empty: from this machine only pages that are on this machine themselves (who is on
+ * loopback may not need a password, and a page from anywhere must not use that), from elsewhere all. */
+MUST_USE bool websocket_origin_allowed(const struct http_request *request, const char *allowed, bool peer_loopback);
+
+/* The head of the answer that agrees. protocol: empty when the client has offered none. */
+void websocket_put_answer(struct writer *w, const char *accept, struct slice protocol);
+
+#endif
