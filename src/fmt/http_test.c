@@ -78,92 +78,93 @@ static void a_request(void **state)
 #define H "Host: h\r\n"
 #define E "\r\n"
 
+static const struct {
+    const char *text;
+    unsigned status; /* 0: fine, 1: more is needed */
+} heads[] = {
+    {"", 1},
+    {"G", 1},
+    {"GET / HTTP/1.1\r\n" H, 1},
+    {"GET / HTTP/1.1\r\n" H E, 0},
+    {"GET / HTTP/1.0\r\n" E, 0},
+    {"GET http://h/x HTTP/1.1\r\nHost: other\r\n" E, 0},
+    {"OPTIONS * HTTP/1.1\r\n" H E, 0},
+    {"GET / HTTP/1.9\r\n" H E, 0},
+    {"PURGE-1 /~a/{b}|\"c\" HTTP/1.1\r\nhOsT:h\r\n" E, 0},
+    {"GET / HTTP/1.1\r\n" H "A: \x80\xff\r\n" E, 0},
+    {"POST / HTTP/1.1\r\n" H "Transfer-Encoding: CHUNKED\r\n" E, 0},
+    {"POST / HTTP/1.1\r\n" H "Content-Length: 999999999999999999\r\n" E, 0},
+    {"POST / HTTP/1.1\r\n" H "Expect: 100-continue\r\nContent-Length: 1\r\n" E, 0},
+    /* the request line */
+    {"\x16\x03\x01", 400},
+    {"AMQP\x01", 400},
+    {"GET /\r\n" E, 400},
+    {"GET  / HTTP/1.1\r\n" H E, 400},
+    {"GET / HTTP/1.1 \r\n" H E, 400},
+    {"GET /a b HTTP/1.1\r\n" H E, 400},
+    {" GET / HTTP/1.1\r\n" H E, 400},
+    {"GET\t/ HTTP/1.1\r\n" H E, 400},
+    {"G@T / HTTP/1.1\r\n" H E, 400},
+    {"GET a HTTP/1.1\r\n" H E, 400},
+    {"GET * HTTP/1.1\r\n" H E, 400},
+    {"GET /#a HTTP/1.1\r\n" H E, 400},
+    {"GET /\x80 HTTP/1.1\r\n" H E, 400},
+    {"GET http:///x HTTP/1.1\r\n" H E, 400},
+    {"GET http://a@h/x HTTP/1.1\r\n" H E, 400},
+    {"GET / http/1.1\r\n" H E, 400},
+    {"GET / HTTP/1.10\r\n" H E, 400},
+    {"GET / HTTP/2.0\r\n" H E, 505},
+    {"CONNECT h:1 HTTP/1.1\r\n" H E, 501},
+    {"\r\n\r\nGET / HTTP/1.1\r\n" H E, 400},
+    /* lines */
+    {"GET / HTTP/1.1\n" H E, 400},
+    {"GET / HTTP/1.1\r\n" H "A: b\nC: d\r\n" E, 400},
+    {"GET / HTTP/1.1\r\n" H "A: b\rC: d\r\n" E, 400},
+    {"GET / HTTP/1.1\r\n" H "A: b\r\r\n" E, 400},
+    {"GET / HTTP/1.1\r\n" H "A: \x01\r\n" E, 400},
+    {"GET / HTTP/1.1\r\n" H "A: \x7f\r\n" E, 400},
+    /* fields */
+    {"GET / HTTP/1.1\r\n" H "A: b\r\n folded\r\n" E, 400},
+    {"GET / HTTP/1.1\r\n A: b\r\n" H E, 400},
+    {"GET / HTTP/1.1\r\n" H "A : b\r\n" E, 400},
+    {"GET / HTTP/1.1\r\n" H ": b\r\n" E, 400},
+    {"GET / HTTP/1.1\r\n" H "A\r\n" E, 400},
+    {"GET / HTTP/1.1\r\n" H "A(b): c\r\n" E, 400},
+    {"GET / HTTP/1.1\r\n" E, 400},
+    {"GET / HTTP/1.1\r\n" H H E, 400},
+    {"GET / HTTP/1.1\r\nHost: a b\r\n" E, 400},
+    {"GET / HTTP/1.1\r\nHost: a/b\r\n" E, 400},
+    {"GET / HTTP/1.1\r\nHost: a,b\r\n" E, 400},
+    /* what smuggles */
+    {"POST / HTTP/1.1\r\n" H "Content-Length: 1\r\nContent-Length: 1\r\n" E, 400},
+    {"POST / HTTP/1.1\r\n" H "Content-Length: 1, 1\r\n" E, 400},
+    {"POST / HTTP/1.1\r\n" H "Content-Length: +1\r\n" E, 400},
+    {"POST / HTTP/1.1\r\n" H "Content-Length: -1\r\n" E, 400},
+    {"POST / HTTP/1.1\r\n" H "Content-Length: 0x1\r\n" E, 400},
+    {"POST / HTTP/1.1\r\n" H "Content-Length:\r\n" E, 400},
+    {"POST / HTTP/1.1\r\n" H "Content-Length: 1 1\r\n" E, 400},
+    {"POST / HTTP/1.1\r\n" H "Content-Length: 9999999999999999999\r\n" E, 413},
+    {"POST / HTTP/1.1\r\n" H "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n" E, 400},
+    {"POST / HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n" E, 400},
+    {"POST / HTTP/1.1\r\n" H "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n" E, 400},
+    {"POST / HTTP/1.1\r\n" H "Transfer-Encoding: gzip, chunked\r\n" E, 501},
+    {"POST / HTTP/1.1\r\n" H "Transfer-Encoding: xchunked\r\n" E, 501},
+    {"POST / HTTP/1.1\r\n" H "Transfer-Encoding: chunked;q=1\r\n" E, 501},
+    {"POST / HTTP/1.1\r\n" H "Transfer-Encoding:\r\n" E, 501},
+    {"POST / HTTP/1.0\r\n" H "Transfer-Encoding: chunked\r\n" E, 400},
+    {"POST / HTTP/1.1\r\n" H "Transfer-Encoding : chunked\r\n" E, 400},
+    {"POST / HTTP/1.1\r\n" H "Expect: something\r\n" E, 417},
+};
+
 static void accepted_and_refused(void **state)
 {
-    static const struct {
-        const char *text;
-        unsigned status; /* 0: fine, 1: more is needed */
-    } rows[] = {
-        {"", 1},
-        {"G", 1},
-        {"GET / HTTP/1.1\r\n" H, 1},
-        {"GET / HTTP/1.1\r\n" H E, 0},
-        {"GET / HTTP/1.0\r\n" E, 0},
-        {"GET http://h/x HTTP/1.1\r\nHost: other\r\n" E, 0},
-        {"OPTIONS * HTTP/1.1\r\n" H E, 0},
-        {"GET / HTTP/1.9\r\n" H E, 0},
-        {"PURGE-1 /~a/{b}|\"c\" HTTP/1.1\r\nhOsT:h\r\n" E, 0},
-        {"GET / HTTP/1.1\r\n" H "A: \x80\xff\r\n" E, 0},
-        {"POST / HTTP/1.1\r\n" H "Transfer-Encoding: CHUNKED\r\n" E, 0},
-        {"POST / HTTP/1.1\r\n" H "Content-Length: 999999999999999999\r\n" E, 0},
-        {"POST / HTTP/1.1\r\n" H "Expect: 100-continue\r\nContent-Length: 1\r\n" E, 0},
-        /* the request line */
-        {"\x16\x03\x01", 400},
-        {"AMQP\x01", 400},
-        {"GET /\r\n" E, 400},
-        {"GET  / HTTP/1.1\r\n" H E, 400},
-        {"GET / HTTP/1.1 \r\n" H E, 400},
-        {"GET /a b HTTP/1.1\r\n" H E, 400},
-        {" GET / HTTP/1.1\r\n" H E, 400},
-        {"GET\t/ HTTP/1.1\r\n" H E, 400},
-        {"G@T / HTTP/1.1\r\n" H E, 400},
-        {"GET a HTTP/1.1\r\n" H E, 400},
-        {"GET * HTTP/1.1\r\n" H E, 400},
-        {"GET /#a HTTP/1.1\r\n" H E, 400},
-        {"GET /\x80 HTTP/1.1\r\n" H E, 400},
-        {"GET http:///x HTTP/1.1\r\n" H E, 400},
-        {"GET http://a@h/x HTTP/1.1\r\n" H E, 400},
-        {"GET / http/1.1\r\n" H E, 400},
-        {"GET / HTTP/1.10\r\n" H E, 400},
-        {"GET / HTTP/2.0\r\n" H E, 505},
-        {"CONNECT h:1 HTTP/1.1\r\n" H E, 501},
-        {"\r\n\r\nGET / HTTP/1.1\r\n" H E, 400},
-        /* lines */
-        {"GET / HTTP/1.1\n" H E, 400},
-        {"GET / HTTP/1.1\r\n" H "A: b\nC: d\r\n" E, 400},
-        {"GET / HTTP/1.1\r\n" H "A: b\rC: d\r\n" E, 400},
-        {"GET / HTTP/1.1\r\n" H "A: b\r\r\n" E, 400},
-        {"GET / HTTP/1.1\r\n" H "A: \x01\r\n" E, 400},
-        {"GET / HTTP/1.1\r\n" H "A: \x7f\r\n" E, 400},
-        /* fields */
-        {"GET / HTTP/1.1\r\n" H "A: b\r\n folded\r\n" E, 400},
-        {"GET / HTTP/1.1\r\n A: b\r\n" H E, 400},
-        {"GET / HTTP/1.1\r\n" H "A : b\r\n" E, 400},
-        {"GET / HTTP/1.1\r\n" H ": b\r\n" E, 400},
-        {"GET / HTTP/1.1\r\n" H "A\r\n" E, 400},
-        {"GET / HTTP/1.1\r\n" H "A(b): c\r\n" E, 400},
-        {"GET / HTTP/1.1\r\n" E, 400},
-        {"GET / HTTP/1.1\r\n" H H E, 400},
-        {"GET / HTTP/1.1\r\nHost: a b\r\n" E, 400},
-        {"GET / HTTP/1.1\r\nHost: a/b\r\n" E, 400},
-        {"GET / HTTP/1.1\r\nHost: a,b\r\n" E, 400},
-        /* what smuggles */
-        {"POST / HTTP/1.1\r\n" H "Content-Length: 1\r\nContent-Length: 1\r\n" E, 400},
-        {"POST / HTTP/1.1\r\n" H "Content-Length: 1, 1\r\n" E, 400},
-        {"POST / HTTP/1.1\r\n" H "Content-Length: +1\r\n" E, 400},
-        {"POST / HTTP/1.1\r\n" H "Content-Length: -1\r\n" E, 400},
-        {"POST / HTTP/1.1\r\n" H "Content-Length: 0x1\r\n" E, 400},
-        {"POST / HTTP/1.1\r\n" H "Content-Length:\r\n" E, 400},
-        {"POST / HTTP/1.1\r\n" H "Content-Length: 1 1\r\n" E, 400},
-        {"POST / HTTP/1.1\r\n" H "Content-Length: 9999999999999999999\r\n" E, 413},
-        {"POST / HTTP/1.1\r\n" H "Content-Length: 1\r\nTransfer-Encoding: chunked\r\n" E, 400},
-        {"POST / HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n" E, 400},
-        {"POST / HTTP/1.1\r\n" H "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked\r\n" E, 400},
-        {"POST / HTTP/1.1\r\n" H "Transfer-Encoding: gzip, chunked\r\n" E, 501},
-        {"POST / HTTP/1.1\r\n" H "Transfer-Encoding: xchunked\r\n" E, 501},
-        {"POST / HTTP/1.1\r\n" H "Transfer-Encoding: chunked;q=1\r\n" E, 501},
-        {"POST / HTTP/1.1\r\n" H "Transfer-Encoding:\r\n" E, 501},
-        {"POST / HTTP/1.0\r\n" H "Transfer-Encoding: chunked\r\n" E, 400},
-        {"POST / HTTP/1.1\r\n" H "Transfer-Encoding : chunked\r\n" E, 400},
-        {"POST / HTTP/1.1\r\n" H "Expect: something\r\n" E, 417},
-    };
     (void)state;
-    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+    for (size_t i = 0; i < ARRAY_LEN(heads); i++) {
         struct http_request r;
         size_t len;
-        unsigned said = read_all_ways(slice_str(rows[i].text), &r, &len);
-        if (said != rows[i].status)
-            fail_msg("%u, not %u, for:\n%s", said, rows[i].status, rows[i].text);
+        unsigned said = read_all_ways(slice_str(heads[i].text), &r, &len);
+        if (said != heads[i].status)
+            fail_msg("%u, not %u, for:\n%s", said, heads[i].status, heads[i].text);
     }
 }
 

@@ -12,6 +12,7 @@
 #include "net/listener.h"
 #include "net/sniff.h"
 #include "proto/amqp091/engine.h"
+#include "proto/http/engine.h"
 #include "proto/kafka/engine.h"
 #include "proto/mqtt/engine.h"
 #include "proto/stomp/engine.h"
@@ -21,7 +22,11 @@
 
 #define LISTENERS_MAX 64
 #define ASSEMBLY_MORE (16u << 20) /* beside the largest message, for those of other channels */
+#define WEBSOCKET_MORE (1u << 20) /* beside the largest message, for what is around it */
+#define WEBSOCKET_CLOSE_MS 5000u
+#define HTTP_IDLE_MS 60000u
 
+/* What HTTP is around comes before it. */
 enum {
     PROTOCOL_AMQP091,
     PROTOCOL_KAFKA,
@@ -29,8 +34,12 @@ enum {
     PROTOCOL_STOMP,
     PROTOCOL_STOMP_ACTIVEMQ,
     PROTOCOL_HTTP,
+    PROTOCOL_WEB_STOMP,
+    PROTOCOL_WEB_MQTT,
     PROTOCOL_COUNT
 };
+
+enum { WEB_AMQP, WEB_MQTT, WEB_MQTT_31, WEB_STOMP_10, WEB_STOMP_11, WEB_STOMP_12, WEB_COUNT };
 
 struct protocols {
     struct protocols_options options;
@@ -40,6 +49,8 @@ struct protocols {
     struct mqtt_totals mqtt_totals;
     struct stomp_options stomp, stomp_activemq;
     char kafka_host[256], cluster_id[32];
+    struct http_protocol web[WEB_COUNT]; /* what may be within a WebSocket */
+    struct http_options http, web_stomp, web_mqtt;
     struct engine_factory factories[PROTOCOL_COUNT];
     struct sniff_row rows[PROTOCOL_COUNT + 1]; /* and TLS */
     struct sniff_port ports[PROTOCOL_COUNT];
@@ -239,6 +250,70 @@ static enum exit_code set_stomp_activemq(struct protocols *p, struct engine_fact
     return END_OK;
 }
 
+/* ---- HTTP, and what is within WebSockets ---- */
+
+static const struct engine_factory *spoken(const struct protocols *p, unsigned i)
+{
+    return p->factories[i].make ? &p->factories[i] : NULL;
+}
+
+static struct engine *make_http(void *loop_owner, void *arg, const struct os_peer *peer, mono_t now)
+{
+    return http_new(arg, loop_owner, peer, now);
+}
+
+/* otherwise: what a client speaks that does not say it. */
+static enum exit_code set_http_around(struct protocols *p, struct http_options *options, const char *otherwise,
+                                      struct engine_factory *ret)
+{
+    const struct config *c = p->options.config;
+    *options = (struct http_options){.protocols = p->web,
+                                     .protocol_count = WEB_COUNT,
+                                     .protocol = otherwise,
+                                     .origins = c->websocket_origins,
+                                     .handshake_ms = (uint32_t)c->handshake_timeout_ms,
+                                     .idle_ms = HTTP_IDLE_MS,
+                                     .wall = wall_of,
+                                     .wall_arg = p->options.os,
+                                     .websocket = {.message_bytes_max = c->message_bytes_max + WEBSOCKET_MORE,
+                                                   .ping_ms = (uint32_t)c->websocket_ping_ms,
+                                                   .close_ms = WEBSOCKET_CLOSE_MS}};
+    *ret = (struct engine_factory){.make = make_http, .arg = options};
+    return END_OK;
+}
+
+static enum exit_code set_http(struct protocols *p, struct engine_factory *ret)
+{
+    return set_http_around(p, &p->http, "amqp", ret);
+}
+
+static enum exit_code set_web_stomp(struct protocols *p, struct engine_factory *ret)
+{
+    return set_http_around(p, &p->web_stomp, "v12.stomp", ret);
+}
+
+static enum exit_code set_web_mqtt(struct protocols *p, struct engine_factory *ret)
+{
+    return set_http_around(p, &p->web_mqtt, "mqtt", ret);
+}
+
+/* Once it is known what is spoken at all. */
+static void set_web(struct protocols *p)
+{
+    static const struct {
+        const char *name;
+        unsigned protocol;
+        bool text;
+    } rows[WEB_COUNT] = {
+        [WEB_AMQP] = {"amqp", PROTOCOL_AMQP091, false},       [WEB_MQTT] = {"mqtt", PROTOCOL_MQTT, false},
+        [WEB_MQTT_31] = {"mqttv3.1", PROTOCOL_MQTT, false},   [WEB_STOMP_10] = {"v10.stomp", PROTOCOL_STOMP, true},
+        [WEB_STOMP_11] = {"v11.stomp", PROTOCOL_STOMP, true}, [WEB_STOMP_12] = {"v12.stomp", PROTOCOL_STOMP, true},
+    };
+    for (unsigned i = 0; i < WEB_COUNT; i++)
+        p->web[i] =
+            (struct http_protocol){.name = rows[i].name, .factory = spoken(p, rows[i].protocol), .text = rows[i].text};
+}
+
 /* ---- the table ---- */
 
 #define ADDRESSES(field) offsetof(struct config, field)
@@ -292,7 +367,27 @@ static const struct protocol {
                                  sniff_is_stomp,
                                  set_stomp_activemq,
                                  NULL},
-    [PROTOCOL_HTTP] = {"http", "HTTP", {NULL, NOWHERE}, {NULL, NOWHERE}, sniff_is_http, NULL, NULL},
+    [PROTOCOL_HTTP] = {"http",
+                       "HTTP",
+                       {"listen.http", ADDRESSES(listen_http)},
+                       {"listen.http_tls", ADDRESSES(listen_http_tls)},
+                       sniff_is_http,
+                       set_http,
+                       NULL},
+    [PROTOCOL_WEB_STOMP] = {"web-stomp",
+                            "STOMP over WebSocket",
+                            {"listen.web_stomp", ADDRESSES(listen_web_stomp)},
+                            {"listen.web_stomp_tls", ADDRESSES(listen_web_stomp_tls)},
+                            sniff_is_http,
+                            set_web_stomp,
+                            NULL},
+    [PROTOCOL_WEB_MQTT] = {"web-mqtt",
+                           "MQTT over WebSocket",
+                           {"listen.web_mqtt", ADDRESSES(listen_web_mqtt)},
+                           {"listen.web_mqtt_tls", ADDRESSES(listen_web_mqtt_tls)},
+                           sniff_is_http,
+                           set_web_mqtt,
+                           NULL},
 };
 
 static const char *addresses_at(const struct protocols *p, const struct place *place)
@@ -308,9 +403,17 @@ static bool has_address(const struct protocols *p, const struct place *place)
     return config_address_next(&rest, host, sizeof host, &port);
 }
 
+/* Ports that are there only for one protocol within another are not opened without it. */
+static bool has_inner(const struct protocols *p, const struct protocol *protocol)
+{
+    return (protocol != &protocols[PROTOCOL_WEB_STOMP] || spoken(p, PROTOCOL_STOMP)) &&
+           (protocol != &protocols[PROTOCOL_WEB_MQTT] || spoken(p, PROTOCOL_MQTT));
+}
+
 static bool is_spoken(const struct protocols *p, const struct protocol *protocol)
 {
-    return protocol->set && (has_address(p, &protocol->plain) || (p->options.tls && has_address(p, &protocol->tls)));
+    return protocol->set && has_inner(p, protocol) &&
+           (has_address(p, &protocol->plain) || (p->options.tls && has_address(p, &protocol->tls)));
 }
 
 static enum exit_code set_rows(struct protocols *p)
@@ -326,12 +429,14 @@ static enum exit_code set_rows(struct protocols *p)
         p->ports[i].rows = p->rows;
         p->ports[i].row_count = ARRAY_LEN(p->rows);
         p->ports[i].usual = &p->factories[i];
+        p->ports[i].usual_match = protocols[i].match;
         p->ports[i].usual_only = !p->options.config->listen_any;
         p->ports[i].wait_ms = (uint32_t)p->options.config->handshake_timeout_ms;
         p->ports[i].log = p->options.log;
         p->sniffers[i] = p->tls_sniffers[i] = sniff_factory(&p->ports[i]);
         p->tls_sniffers[i].tls = true;
     }
+    set_web(p);
     return code;
 }
 

@@ -342,6 +342,24 @@ static void a_port_may_keep_to_its_own(void **state)
     tear_down(&w);
 }
 
+/* Several ports may speak one protocol, each in a way of its own. */
+static void a_port_may_have_an_engine_of_its_own(void **state)
+{
+    (void)state;
+    struct world w;
+    set_up(&w);
+    w.port.usual_match = sniff_is_stomp;
+    for (int only = 0; only < 2; only++) {
+        w.port.usual_only = only;
+        int fd = connect_to(&w);
+        say(&w, fd, "STOMP\n", 6, 6);
+        expect(&w, fd, "amqp:STOMP\n");
+        close(fd);
+    }
+    loop_tick(w.loop, false);
+    tear_down(&w);
+}
+
 static void silence_is_not_borne_for_ever(void **state)
 {
     (void)state;
@@ -421,6 +439,7 @@ int main(void)
         cmocka_unit_test(a_chain_keeps_the_order),
         cmocka_unit_test(unknown_bytes_go_to_the_usual_engine_or_nowhere),
         cmocka_unit_test(a_port_may_keep_to_its_own),
+        cmocka_unit_test(a_port_may_have_an_engine_of_its_own),
         cmocka_unit_test(silence_is_not_borne_for_ever),
         cmocka_unit_test(stop_and_hang_up_end_it),
         cmocka_unit_test(refused_memory_costs_one_connection),

@@ -58,6 +58,9 @@ IMPORTED = {'users': [IMPORTED_USER], 'policies': POLICIES, 'parameters': OPERAT
             'permissions': [{'user': 'mr-imported', 'vhost': '/', 'configure': '.*', 'write': '.*', 'read': '.*'}]}
 
 
+BASES = (1883, 5672, 9092, 15672, 15674, 15675, 61613)     # usual ports, to which an offset is added
+
+
 class StartError(Exception):
     pass
 
@@ -73,7 +76,7 @@ def free_offset():
         offset = random.randrange(1, 3900)
         try:
             for family, host in ((socket.AF_INET, '127.0.0.1'), (socket.AF_INET6, '::1')):
-                for base in (5672, 9092, 61613):
+                for base in BASES:
                     with socket.socket(family) as s:
                         s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                         s.bind((host, base + offset))
@@ -182,6 +185,7 @@ class Millrace(Broker):
         self.offset = free_offset() if offset is None else offset
         self.port = 5672 + self.offset
         self.kafka_port = 9092 + self.offset
+        self.http_port = 15672 + self.offset
         self.data = os.path.join(self.folder, 'data')
         self.args = tuple(args)
 

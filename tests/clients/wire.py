@@ -299,8 +299,7 @@ class Wire:
 
     def __init__(self, host, port, timeout=10.0):
         self.timeout = timeout
-        self.sock = socket.create_connection((host, port), timeout=timeout)
-        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock = self.connect(host, port, timeout)
         self.buffer = bytearray()
         self.inbox = {}             # channel -> deque of Message
         self.partial = {}           # channel -> [name, fields, Header or None, body chunks]
@@ -308,6 +307,11 @@ class Wire:
         self.largest_frame = 0
         self.frame_max = 131072
         self.raw_greeting = None    # a protocol header sent back instead of frames
+
+    def connect(self, host, port, timeout):
+        sock = socket.create_connection((host, port), timeout=timeout)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
 
     # -- sending
 

@@ -1,0 +1,93 @@
+/* From a request to a WebSocket, see http_int.h. The loop's thread.
+ *
+ * The client offers subprotocols in the order in which it likes them; the first that is spoken here is taken. Who offers none
+ * speaks the path's or the listener's; who offers only unknown ones is refused, since a browser would end the connection
+ * anyway, and with less to say about the reason. */
+#include "proto/http/http_int.h"
+
+#include "net/websocket_upgrade.h"
+
+#define ANSWER_MAX 400u
+
+static const struct http_protocol *protocol_find(const struct http *h, struct slice name)
+{
+    for (unsigned i = 0; i < h->options->protocol_count; i++) {
+        const struct http_protocol *protocol = &h->options->protocols[i];
+        if (protocol->factory && slice_is(name, protocol->name))
+            return protocol;
+    }
+    return NULL;
+}
+
+/* The chosen one; *ret_offered: the client has named any. */
+static const struct http_protocol *choose(const struct http *h, const struct http_request *request,
+                                          const char *otherwise, bool *ret_offered)
+{
+    struct http_list list = {.name = "sec-websocket-protocol"};
+    struct slice name;
+    *ret_offered = false;
+    while (http_list_next(request, &list, &name)) {
+        const struct http_protocol *protocol = protocol_find(h, name);
+        *ret_offered = true;
+        if (protocol)
+            return protocol;
+    }
+    return *ret_offered || !otherwise ? NULL : protocol_find(h, slice_str(otherwise));
+}
+
+/* The answer stands in front of whatever the inner engine says. */
+static void answer_yes(struct http *h, const char *accept, struct slice protocol)
+{
+    uint8_t *room = outq_room(&h->engine.out, ANSWER_MAX);
+    if (!room)
+        return;
+    struct writer w = writer_of(room, ANSWER_MAX);
+    websocket_put_answer(&w, accept, protocol);
+    outq_commit(&h->engine.out, w.len);
+    h->engine.out.failed |= !writer_ok(&w);
+    engine_dirty(&h->engine);
+}
+
+static void begin(struct http *h, const struct http_protocol *protocol, const char *accept, bool offered)
+{
+    const struct engine_factory *factory = protocol->factory;
+    struct engine *inner = factory->make(h->loop_owner, factory->arg, &h->peer, h->engine.now);
+    if (!inner) {
+        http_answer_error(h, 503, "there is no room for another connection");
+        return;
+    }
+    answer_yes(h, accept, slice_str(offered ? protocol->name : ""));
+    h->websocket = websocket_open(&h->options->websocket, &h->engine, &inner, protocol->text, h->engine.now);
+    if (!h->websocket) {
+        h->engine.out.failed = true;
+        inner->ops->closed(inner);
+    }
+}
+
+void http_upgrade(struct http *h, const struct http_request *request, const char *otherwise)
+{
+    char accept[WEBSOCKET_ACCEPT_LEN + 1];
+    bool offered;
+    h->keep_alive = h->say_keep_alive = false;
+    if (!websocket_origin_allowed(request, h->options->origins, h->peer.loopback)) {
+        http_answer_error(h, 403, "pages of this origin may not connect; the setting websocket.origins says which may");
+        return;
+    }
+    unsigned status = websocket_check(request, accept);
+    const struct http_protocol *protocol = choose(h, request, otherwise, &offered);
+    if (status == 426)
+        http_answer(h, &(struct http_answer){
+                           .status = 426,
+                           .type = "application/json",
+                           .body = slice_str("{\"error\":\"upgrade_required\",\"reason\":\"only version "
+                                             "13 of WebSocket is spoken\"}\n"),
+                           .extra = {{"Upgrade", "websocket"}, {"Sec-WebSocket-Version", WEBSOCKET_VERSION}}});
+    else if (status != 101)
+        http_answer_error(h, status, "the WebSocket handshake is malformed");
+    else if (!protocol)
+        http_answer_error(h, 400,
+                          offered ? "none of these WebSocket subprotocols is spoken here"
+                                  : "a WebSocket subprotocol has to be offered here");
+    else
+        begin(h, protocol, accept, offered);
+}
