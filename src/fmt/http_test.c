@@ -117,6 +117,7 @@ static const struct {
     {"CONNECT h:1 HTTP/1.1\r\n" H E, 501},
     {"\r\n\r\nGET / HTTP/1.1\r\n" H E, 400},
     /* lines */
+    {"GET / HTTP/1.1\n", 400}, /* at once */
     {"GET / HTTP/1.1\n" H E, 400},
     {"GET / HTTP/1.1\r\n" H "A: b\nC: d\r\n" E, 400},
     {"GET / HTTP/1.1\r\n" H "A: b\rC: d\r\n" E, 400},
@@ -255,7 +256,8 @@ static size_t read_body(struct http_body *body, const char *head, struct slice b
         if (offered < used + step)
             offered = used + step < bytes.len ? used + step : bytes.len;
         size_t n = http_body_take(body, slice_of(bytes.ptr + used, offered - used), &part);
-        strncat(content, (const char *)part.ptr, part.len);
+        if (part.len)
+            strncat(content, (const char *)part.ptr, part.len);
         assert_true(n > 0 || body->status);
         used += n;
     }
