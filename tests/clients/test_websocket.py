@@ -4,7 +4,9 @@ that no library would send.  What is in the frames is AMQP here; other protocols
 import email.utils
 import http.client
 import json
+import os
 import socket
+import ssl
 import struct
 import time
 
@@ -308,6 +310,24 @@ def test_the_broker_stops(fresh_millrace):
     for idle in ends:
         assert idle.closed_with() == 1001
     assert fresh_millrace.process.wait(10) == 0
+
+
+def test_within_tls():
+    """wss: on its own port, and on the plain one."""
+    broker = brokers.Millrace(args=('--dev-tls',))
+    try:
+        broker.start()
+        tls = ssl.create_default_context(cafile=os.path.join(broker.data, 'dev-tls', 'ca.pem'))
+        for port in (broker.http_port - 1, broker.http_port):
+            with WebSocket(port, tls=tls) as idle:
+                assert idle.protocol is None
+            w = Web(port, tls=tls)
+            w.open()
+            w.channel(1)
+            publish_and_get(w, 'ws-tls', [b'', b'x' * 300000])
+            w.close()
+    finally:
+        broker.remove()
 
 
 def test_without_http():

@@ -22,9 +22,11 @@ class Refused(Exception):
 
 
 class WebSocket:
-    def __init__(self, port, path='/ws', subprotocols=None, origin=None, timeout=10, host='127.0.0.1', fragment=0):
+    def __init__(self, port, path='/ws', subprotocols=None, origin=None, timeout=10, host='127.0.0.1', fragment=0, tls=None):
         self.sock = socket.create_connection((host, port), timeout=timeout)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls:                             # an SSLContext
+            self.sock = tls.wrap_socket(self.sock, server_hostname='localhost')
         self.fragment = fragment            # bytes of each frame of a message; 0: one frame
         self.events = []                    # frames that came and nobody took
         self.conn = ClientConnection(parse_uri('ws://%s:%d%s' % (host, port, path)), origin=origin, subprotocols=subprotocols,
@@ -102,6 +104,12 @@ class WebSocket:
 
     def close(self):
         self.sock.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_error):
+        self.close()
 
     def settimeout(self, seconds):
         self.sock.settimeout(seconds)
