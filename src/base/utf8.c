@@ -1,53 +1,55 @@
-/* UTF-8, see utf8.h. ASCII, which is nearly all of it, goes by eight bytes at a time. */
+/* Checks UTF-8, see utf8.h. What a second byte may be after each first one is table 3-7 of the Unicode standard. */
 #include "base/utf8.h"
 
-#define HIGH_BITS UINT64_C(0x8080808080808080)
+#define ASCII_MASK 0x8080808080808080u
 
-/* What may follow a first byte: RFC 3629 section 4. The second byte's range excludes overlong forms and surrogates. */
-static const struct lead {
-    uint8_t first, last; /* of the first byte */
-    uint8_t low, high;   /* of the second */
-    uint8_t len;
-} leads[] = {
-    {0xc2, 0xdf, 0x80, 0xbf, 2}, {0xe0, 0xe0, 0xa0, 0xbf, 3}, {0xe1, 0xec, 0x80, 0xbf, 3}, {0xed, 0xed, 0x80, 0x9f, 3},
-    {0xee, 0xef, 0x80, 0xbf, 3}, {0xf0, 0xf0, 0x90, 0xbf, 4}, {0xf1, 0xf3, 0x80, 0xbf, 4}, {0xf4, 0xf4, 0x80, 0x8f, 4},
-};
-
-size_t utf8_char(struct slice s)
+/* Begins a character by its first byte, which is not ASCII. */
+static bool begin(struct utf8 *u, uint8_t c)
 {
-    if (s.len == 0)
-        return 0;
-    if (s.ptr[0] < 0x80)
-        return 1;
-    for (const struct lead *l = leads; l < leads + ARRAY_LEN(leads); l++) {
-        if (s.ptr[0] < l->first || s.ptr[0] > l->last)
-            continue;
-        if (s.len < l->len || s.ptr[1] < l->low || s.ptr[1] > l->high)
-            return 0;
-        for (size_t i = 2; i < l->len; i++)
-            if ((s.ptr[i] & 0xc0) != 0x80)
-                return 0;
-        return l->len;
-    }
-    return 0;
+    u->left = c < 0xe0 ? 1 : c < 0xf0 ? 2 : 3;
+    u->seen = 1;
+    u->low = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80;
+    u->high = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
+    return c >= 0xc2 && c <= 0xf4;
 }
 
-bool utf8_valid(struct slice s)
+bool utf8_step(struct utf8 *u, struct slice bytes)
 {
-    size_t at = 0;
-    while (at < s.len) {
-        uint64_t eight;
-        if (s.len - at >= sizeof eight) {
-            memcpy(&eight, s.ptr + at, sizeof eight);
-            if (!(eight & HIGH_BITS)) {
-                at += sizeof eight;
-                continue;
-            }
+    for (size_t i = 0; i < bytes.len; i++) {
+        uint8_t c = bytes.ptr[i];
+        if (u->left) {
+            if (c < u->low || c > u->high)
+                return false;
+            u->low = 0x80;
+            u->high = 0xbf;
+            u->seen++;
+            u->left--;
+            continue;
         }
-        size_t n = utf8_char(slice_of(s.ptr + at, s.len - at));
-        if (n == 0)
+        for (uint64_t eight; bytes.len - i >= sizeof eight; i += sizeof eight) {
+            memcpy(&eight, bytes.ptr + i, sizeof eight);
+            if (eight & ASCII_MASK)
+                break;
+        }
+        if (i < bytes.len && bytes.ptr[i] >= 0x80 && !begin(u, bytes.ptr[i]))
             return false;
-        at += n;
     }
     return true;
+}
+
+bool utf8_valid(struct slice text)
+{
+    struct utf8 u = {0};
+    return utf8_step(&u, text) && utf8_whole(&u);
+}
+
+size_t utf8_char(struct slice text)
+{
+    struct utf8 u = {0};
+    if (text.len == 0 || text.ptr[0] < 0x80)
+        return text.len != 0;
+    if (!begin(&u, text.ptr[0]))
+        return 0;
+    size_t len = 1u + u.left;
+    return text.len >= len && utf8_step(&u, slice_of(text.ptr + 1, len - 1)) ? len : 0;
 }

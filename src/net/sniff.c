@@ -18,7 +18,7 @@
 #include <stdio.h>
 
 #define COMPLAIN_EVERY_NS NS_PER_S
-#define SEEN_BYTES 16u /* shown in the log */
+#define SEEN_BYTES 16u      /* shown in the log */
 #define KAFKA_HEADER_MIN 8u /* key, version and number of a request */
 
 struct sniffer {

@@ -46,7 +46,7 @@ static const struct {
     {NULL, "\20\377\377\377\377\1\0\4MQTT", 12},
     {NULL, "\20\14\0\4MQTX", 8},
     {NULL, "\0\0\0\14\1\0\0\0", 8}, /* a key of 256 */
-    {NULL, "\0\0\0\0\0\0\0\0", 8},   /* no request is that short */
+    {NULL, "\0\0\0\0\0\0\0\0", 8},  /* no request is that short */
     {NULL, "CONNECTED\n", 10},
     {NULL, "STOMPS\n", 7},
     {NULL, "\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\nSTOMP\n", 26},

@@ -1,14 +1,14 @@
 /* Fuzz target of HTTP requests and of UTF-8.
  * fuzz: -max_len=20000
- * covers: src/fmt/http.c src/fmt/utf8.c
+ * covers: src/fmt/http.c src/base/utf8.c
  *
  * The first byte says how the rest is cut. The bytes are a connection: heads and bodies one behind the other. Cut or whole,
  * the same must come out; a head that was accepted must not be one that another reader could take for something else; and
  * content must lie within the bytes given. UTF-8 is checked in pieces and whole. */
 #include "base/check.h"
 #include "base/mem.h"
+#include "base/utf8.h"
 #include "fmt/http.h"
-#include "fmt/utf8.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);
 

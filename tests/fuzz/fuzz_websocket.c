@@ -12,7 +12,7 @@
 #include "base/check.h"
 #include "base/mem.h"
 #include "base/reader.h"
-#include "fmt/utf8.h"
+#include "base/utf8.h"
 #include "proto/http/engine.h"
 
 #include <stdio.h>
