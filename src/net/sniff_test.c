@@ -413,7 +413,7 @@ static void refused_memory_costs_one_connection(void **state)
         mem_fail_at(n, false);
         loop_connect(w.loop, fds[0], &from, &w.factory);
         for (size_t at = 0; at < 21; at += 3) {
-            (void)!send(peer, "STOMP\nup!and on!again" + at, 3, MSG_NOSIGNAL);
+            (void)!send(peer, &"STOMP\nup!and on!again"[at], 3, MSG_NOSIGNAL);
             loop_tick(w.loop, false);
         }
         bool hit = mem_failures_hit() > 0;
