@@ -554,7 +554,7 @@ static void binding_list_op(struct broker *b, struct peer *peer, const struct co
     MAP_EACH(&b->vhosts, struct vhost, vhost)
     MAP_EACH(&vhost->bindings, struct binding, binding)
     {
-        if (!vhost_wanted(c, vhost))
+        if (!vhost_wanted(c, vhost) || binding->audience)
             continue;
         row_begin(&row);
         row_slice(&row, "vhost", vhost->name);

@@ -114,6 +114,7 @@ struct broker *broker_new(const struct broker_options *options)
     paging_init(b);
     streams_init(b);
     groups_init(b);
+    mqtt_init(b);
     struct list *lists[] = {&b->catalogue, &b->peers, &b->pump, &b->await, &b->removals, &b->dead, &b->delayed};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         list_init(lists[i]);
@@ -201,6 +202,7 @@ void broker_free(struct broker **broker)
         return;
     b->recovering = true; /* nothing is journalled any more */
     b->options.log = (struct core_log){0};
+    mqtt_fini(b);
     free_peers(b);
     groups_fini(b);
     free_catalogue(b);
@@ -304,8 +306,8 @@ static void dispatch(struct broker *b, struct port_side *side, struct command *c
 
 static bool may_take(struct broker *b, struct port_side *side)
 {
-    return side->overflow_first == side->overflow_count && b->options.log.room(b->options.log.self) &&
-           b->dead_count < DEAD_LETTERS_PER_TICK &&
+    return side->overflow_first == side->overflow_count && !b->mqtt.fanned_out &&
+           b->options.log.room(b->options.log.self) && b->dead_count < DEAD_LETTERS_PER_TICK &&
            (side->index >= b->options.ports || (!paging_overloaded(b) && !streams_overloaded(b)));
 }
 
@@ -354,8 +356,11 @@ bool broker_step(struct broker *b, mono_t now, wall_t wall, lsn_t durable)
     b->wall = wall;
     b->reserved_bytes = 0;
     b->reserved_records = 0;
-    for (unsigned i = 0; i < b->side_count; i++)
+    b->mqtt.fanned_out = false;
+    for (unsigned i = 0; i < b->side_count; i++) {
         effect_flush(&b->sides[i]);
+        b->mqtt.fanned_out |= b->sides[i].overflow_first < b->sides[i].overflow_count;
+    }
     if (durable > b->durable) {
         b->durable = durable;
         durable_advanced(b);
@@ -372,6 +377,7 @@ bool broker_step(struct broker *b, mono_t now, wall_t wall, lsn_t durable)
     more |= dead_letter_run(b, DEAD_LETTERS_PER_TICK);
     backlog_flush_removals(b);
     more |= streams_turn(b);
+    more |= mqtt_turn(b);
     more |= compact_turn(b);
     more |= paging_turn(b);
     if (b->drain.side && b->compact.phase == COMPACT_IDLE)

@@ -249,7 +249,8 @@ struct broker_options {
     int64_t group_consumer_session_ms, group_consumer_beat_ms; /* of members of groups in which the broker assigns */
     int64_t group_retention_ms; /* offsets are kept so long after their group has lost its last member */
     uint32_t group_members_max;
-    uint64_t groups_bytes_max; /* of all groups, members and offsets */
+    uint64_t groups_bytes_max;                 /* of all groups, members and offsets */
+    uint64_t retained_max, retained_bytes_max; /* retained values, and memory for them; 0: 10 million, 2 GiB */
 };
 
 struct broker;

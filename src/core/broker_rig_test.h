@@ -13,6 +13,7 @@
 
 #include "core/core_int.h"
 #include "core/records.h"
+#include "core/retained_int.h"
 #include "core/stream_rig_test.h"
 #include "core/txn_int.h"
 
@@ -322,6 +323,8 @@ RIG_FN void rig_clear(struct rig *rig)
             msg_unref(NULL, e->msg);
         if (e->type == EFF_FETCHED)
             fetch_free(&e->fetch);
+        else if (e->type == EFF_FANOUT)
+            audience_unref(e->audience);
         else if (e->type != EFF_CONFIRM && e->type != EFF_NACK && e->type != EFF_GET_OK && e->type != EFF_DELIVER &&
                  e->type != EFF_PRODUCED)
             mem_free(e->answer);
@@ -715,6 +718,59 @@ RIG_FN char *rig_dump_queue(const struct queue *q, struct rig_store *store, bool
     return text;
 }
 
+/* What the journal has of an MQTT client; whether it is connected is another matter after a start. */
+RIG_FN size_t rig_dump_client(const struct mqtt_client *client, char **lines, size_t count)
+{
+    char text[4000];
+    size_t at;
+    if (!client->journalled)
+        return count;
+    at = (size_t)snprintf(text, sizeof text, "client %.*s %llu expiry=%u durable=%d will=%u", SLICE_ARG(client->id),
+                          (unsigned long long)client->number, client->expiry_s, client->durable,
+                          client->will ? rig_sum(msg_body(client->will)) : 0);
+    for (uint32_t i = 0; client->durable && i < client->received.count && at < 3000; i++)
+        at += (size_t)snprintf(text + at, sizeof text - at, " received-%u", client->received.at[i]);
+    for (uint32_t i = 0; client->durable && i < client->releasing.count && at < 3800; i++)
+        at += (size_t)snprintf(text + at, sizeof text - at, " releasing-%u", client->releasing.at[i]);
+    lines[count++] = strdup(text);
+    if (!client->durable)
+        return count;
+    LIST_EACH(&client->subs, node, after)
+    {
+        const struct mqtt_sub *sub = CONTAINER_OF(node, struct mqtt_sub, link);
+        snprintf(text, sizeof text, "sub %llu %.*s/%.*s %u %u", (unsigned long long)client->number,
+                 SLICE_ARG(sub->group), SLICE_ARG(sub->pattern), sub->options, sub->identifier);
+        lines[count++] = strdup(text);
+    }
+    return count;
+}
+
+RIG_FN size_t rig_dump_retained(struct broker *b, char **lines, size_t count)
+{
+    LIST_EACH(&b->mqtt.retained.trees, node, after)
+    {
+        struct retained_tree *tree = CONTAINER_OF(node, struct retained_tree, link);
+        for (struct retained_node *at = &tree->root; at;) {
+            uint8_t room[256];
+            char text[1200];
+            if (at->value && !(at->value->flags & RETAINED_UNSAID) && retained_deadline(at->value) > b->wall) {
+                snprintf(text, sizeof text, "retained %.*s %.*s %u %u %lld", SLICE_ARG(tree->exchange->name),
+                         SLICE_ARG(retained_key(at, room)), rig_sum(retained_body(at->value)),
+                         rig_sum(retained_props(at->value)), (long long)retained_deadline(at->value));
+                lines[count++] = strdup(text);
+            }
+            if (at->children) {
+                at = at->children;
+                continue;
+            }
+            while (at->parent && !at->next)
+                at = at->parent;
+            at = at->parent ? at->next : NULL;
+        }
+    }
+    return count;
+}
+
 /* loose: without what may be forgotten for want of memory, the return counts. */
 RIG_FN char *rig_dump(struct broker *b, struct rig_store *store, bool loose)
 {
@@ -773,6 +829,10 @@ RIG_FN char *rig_dump(struct broker *b, struct rig_store *store, bool loose)
         lines[count++] = strdup(text);
         assert_true(count < ARRAY_LEN(lines));
     }
+    LIST_EACH(&b->mqtt.clients, node, after)
+    count = rig_dump_client(CONTAINER_OF(node, struct mqtt_client, link), lines, count);
+    count = rig_dump_retained(b, lines, count);
+    assert_true(count < ARRAY_LEN(lines));
     qsort(lines, count, sizeof *lines, rig_by_text);
     for (size_t i = 0; i < count; i++)
         len += strlen(lines[i]) + 1;

@@ -199,12 +199,16 @@ static void settle_command(struct broker *b, struct channel *ch, struct command 
     }
     if (!list_empty(&ch->parked))
         consumers_unpark(b, ch);
+    if (ch->peer->mqtt)
+        mqtt_may_go_on(b, ch->peer->mqtt);
 }
 
 void do_ack(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
 {
-    (void)peer;
-    settle_command(b, ch, c, true);
+    if (peer->mqtt && (c->flags & ASK_RELEASING))
+        mqtt_release(b, ch, c);
+    else
+        settle_command(b, ch, c, true);
 }
 
 void do_nack(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
@@ -318,6 +322,8 @@ void channel_release(struct broker *b, struct channel *ch)
 
 void channel_free(struct broker *b, struct channel *ch)
 {
+    if (ch->peer->mqtt && ch->peer->mqtt->channel == ch)
+        mqtt_peer_gone(b, ch->peer);
     channel_release(b, ch);
     ch->peer->channels[ch->number] = NULL;
     ch->peer->channel_count--;

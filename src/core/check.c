@@ -95,7 +95,7 @@ static void check_binding(const struct binding *binding)
     struct vhost *vhost = binding->source->vhost;
     CHECK(exchange_find(vhost, binding->source->name) == binding->source);
     CHECK(map_get(&vhost->bindings, binding->identity) == binding);
-    CHECK((binding->queue != NULL) != (binding->exchange != NULL));
+    CHECK((binding->queue != NULL) != (binding->exchange != NULL) && !binding->audience);
 }
 
 static void check_channel(const struct channel *ch)
@@ -136,6 +136,7 @@ void broker_check(struct broker *b)
 {
     check_segments(b);
     groups_check(b);
+    mqtt_check(b);
     uint64_t messages = 0, queues = 0, memory = 0;
     LIST_EACH(&b->catalogue, node, after)
     {

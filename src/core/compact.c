@@ -26,6 +26,8 @@
  *   K10 of every group its GROUP and its offsets' OFFSETS stand behind the catalogue, as they were at their moment: written here
  *       after the streams, or when they changed later. So does a SHARE that says all of it, and behind that what changed, of each of
  *       its shares: behind its GROUP and its stream's QUEUE_PUT, written here or when it was made.
+ *   K11 of every MQTT client with records its MQTT_CLIENT, MQTT_SUBs and MQTT_IDs, and of every journalled value that is retained its
+ *       RETAINED, stand behind the catalogue, as K10.
  *
  * Without memory a slice leaves its place as it is and rests, longer each time; what the core needs of its own for any
  * slice is taken before the first.
@@ -133,6 +135,7 @@ void compact_start(struct broker *b)
     k->queue = NULL;
     k->entry = NULL;
     k->group = &b->group_list;
+    k->client = &b->mqtt.clients;
     k->share = NULL;
     k->offset = NULL;
     k->gen = k->gen == UINT16_MAX ? 1 : (uint16_t)(k->gen + 1); /* 0: never written */
@@ -264,6 +267,13 @@ void compact_lists_changed(struct broker *b, struct queue *q)
 {
     if (b->compact.queue == q)
         b->compact.entry = NULL;
+}
+
+void compact_client_removed(struct broker *b, struct list *link)
+{
+    struct compact *k = &b->compact;
+    if (k->client == link)
+        k->client = link->next;
 }
 
 void compact_object_removed(struct broker *b, struct object *object)
@@ -464,7 +474,7 @@ static bool messages_slice(struct broker *b)
     if (starved || k->queue || k->cursor != &b->catalogue)
         return !starved;
     bool done;
-    if (!groups_snapshot(b, &bytes, &done))
+    if (!groups_snapshot(b, &bytes, &done) || (done && !mqtt_snapshot(b, &bytes, &done)))
         return false;
     return !done || close_snapshot(b);
 }
@@ -512,7 +522,8 @@ bool compact_turn(struct broker *b)
         else if (k->syncing) {
             k->phase = COMPACT_MESSAGES;
             k->group = b->group_list.next; /* now: a record before that of its vhost is not replayed */
-        } else {                           /* what was being synced before does not count */
+            mqtt_snapshot_begin(b);
+        } else { /* what was being synced before does not count */
             k->syncing = true;
             streams_sync_begin(b);
         }

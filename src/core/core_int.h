@@ -23,6 +23,7 @@
 #include "base/writer.h"
 #include "core/broker.h"
 #include "core/dedup.h"
+#include "core/mqtt_int.h"
 #include "core/page.h"
 #include "core/retry.h"
 #include "fmt/amqp_props.h"
@@ -87,6 +88,7 @@ struct vhost {
     struct slice name, default_queue_type;
     struct map exchanges, queues, bindings;
     struct map txns; /* transactional id → struct txn */
+    struct map mqtt_clients;
     struct list policies;
     struct list streams;  /* by id */
     struct queue *delays; /* hidden queue that holds delayed messages; NULL until needed */
@@ -106,9 +108,7 @@ struct policy {
     bool operator_policy;
 };
 
-struct binding;
-struct exchange;
-struct route;
+struct audience;
 struct stream;
 struct follower;
 
@@ -139,13 +139,17 @@ struct exchange {
     uint64_t route_mark;
     uint32_t binding_count;
     struct stream *stream; /* whose records this is the source of (amq.stream.NAME) */
+    struct list mqtt_clients;
+    struct retained_tree *retained; /* NULL: nothing was retained yet */
 };
 
 struct binding {
     struct object object;
     struct exchange *source;
-    struct queue *queue;       /* destination, or */
-    struct exchange *exchange; /* this */
+    struct queue *queue;                /* destination, or */
+    struct exchange *exchange;          /* this, or */
+    struct audience *audience;          /* this, which is in no catalogue */
+    const struct mqtt_client *no_local; /* what this client publishes does not come by it */
     struct list source_link, target_link;
     struct list bucket_link;
     struct slice identity; /* source, kind, destination, key, args: the key in vhost->bindings */
@@ -161,6 +165,10 @@ struct route {
     uint32_t matched;      /* destinations found by the exchange now visited */
     struct exchange **todo;
     uint32_t todo_count, todo_max;
+    struct audience **audiences;
+    uint32_t audience_count, audience_max;
+    const struct mqtt_client *from; /* who publishes, for the next route_message only */
+    uint8_t dollar;                 /* enum, route.c */
 };
 
 /* ---- queues ---- */
@@ -362,6 +370,7 @@ struct queue {
     bool fat : 1, thin : 1; /* on b->fat, b->thin */
     bool fed : 1;           /* bound to a stream: its feeder wants to know when it has room */
     bool args_own : 1;      /* they have been changed: a block of their own */
+    bool mqtt : 1;          /* of an MQTT client or share group, and goes with it */
     bool rules_stale : 1;   /* no memory for those of a policy that has changed: tried again */
     uint8_t bytes[];
 };
@@ -445,6 +454,7 @@ struct channel {
     uint64_t next_tag, publish_seq;
     struct unacked_list unacked;
     uint32_t prefetch, global_prefetch, global_unacked;
+    uint32_t releasing; /* MQTT: acknowledged, but they count against the global prefetch until they are completed */
     uint32_t next_consumer, consumer_count;
     struct list consumers, parked;
     struct slice last_queue; /* name of the queue declared last; owned */
@@ -485,6 +495,7 @@ struct peer {
     uint64_t login_ticket;
     uint32_t login_origin;
     struct slice address, protocol; /* owned, one block */
+    struct mqtt_client *mqtt;
     struct queue *produces; /* the stream that it wrote to last, which it may while produces_gen == topology_gen */
     uint64_t produces_gen;
 };
@@ -517,6 +528,7 @@ struct compact {
     struct entry *entry; /* next entry; NULL: list not begun */
     struct list *group;  /* at last: next group … */
     struct list *share;  /* … then its next share; NULL: not begun */
+    struct list *client; /* then next MQTT client, then what is retained */
     struct list *offset; /* … and its next offset; NULL: the group itself */
     uint16_t gen;
     uint64_t body_gen;
@@ -691,6 +703,8 @@ struct broker {
     struct map groups; /* struct group */
     struct list group_list;
     uint64_t group_bytes; /* of all groups, members and offsets */
+
+    struct mqtt_state mqtt;
 };
 
 #define ENTRY_COST sizeof(struct entry)
@@ -714,7 +728,8 @@ struct channel *channel_of(struct peer *peer, uint16_t number);
 
 /* effects.c */
 struct effect *effect_push(struct broker *b, struct peer *peer, enum effect_type type, uint16_t channel);
-void effect_drop(struct broker *b, struct effect *e); /* frees what belongs to it */
+struct effect *effect_slot(struct port_side *side, bool *ret_overflow); /* for the port itself; NULL: no memory */
+void effect_drop(struct broker *b, struct effect *e);                   /* frees what belongs to it */
 void effect_flush(struct port_side *side);
 bool port_has_room(struct port_side *side); /* for deliveries */
 MUST_USE struct answer *answer_new(struct slice text, struct slice name, struct slice fields);
@@ -724,6 +739,7 @@ void answer_ok(struct broker *b, struct peer *peer, const struct command *c, lsn
 void fail(struct broker *b, struct peer *peer, uint16_t channel, uint32_t origin, enum error_code code,
           const char *format, ...) __attribute__((format(printf, 6, 7)));
 void kick(struct broker *b, struct peer *peer, const char *text);
+void kick_with(struct broker *b, struct peer *peer, enum error_code code, const char *text);
 void no_memory(struct broker *b, struct peer *peer, uint16_t channel, uint32_t origin);
 
 /* access.c */
@@ -1029,8 +1045,11 @@ enum enqueue_result { ENQUEUE_OK, ENQUEUE_REJECTED, ENQUEUE_NO_MEMORY };
 /* Journals msg for the routed queues (removing `from` in the same record when given) and enqueues it. */
 enum enqueue_result enqueue_routed(struct broker *b, struct msg *msg, const struct route *route, struct entry *from,
                                    lsn_t *ret_lsn);
-void publish_now(struct broker *b, struct channel *ch, struct msg *msg, struct queue **queues, uint32_t count,
-                 uint32_t origin, uint64_t seq, uint64_t bytes);
+/* What that needs, and more room in the journal for what goes with it. False: no memory. */
+MUST_USE bool enqueue_reserve(struct broker *b, struct msg *msg, const struct route *route, size_t more,
+                              unsigned records);
+void publish_refused(struct broker *b, struct channel *ch, uint64_t seq, uint64_t bytes, enum nack_why why);
+void publish_confirmed(struct broker *b, struct channel *ch, uint64_t seq, uint64_t bytes, lsn_t lsn);
 struct slice msg_headers(const struct msg *msg); /* content of the header table, or empty */
 /* The same message with other properties; refs 1. NULL: no memory. */
 MUST_USE struct msg *msg_with_props(struct broker *b, const struct msg *msg, const struct amqp_props *props);
@@ -1074,6 +1093,9 @@ void consumer_remove(struct broker *b, struct consumer *consumer);
 void consumers_unpark(struct broker *b, struct channel *ch);
 void consumer_gone(struct broker *b, struct consumer *consumer); /* tell the client and remove */
 bool queue_has_ready_consumer(struct broker *b, struct queue *q);
+/* A consumer without a tag, which begins at once. NULL: no memory. */
+MUST_USE struct consumer *consumer_start(struct broker *b, struct channel *ch, struct queue *q, uint32_t id,
+                                         bool no_ack);
 struct consumer *queue_next_ready(struct queue *q);  /* that can take a message; those that cannot are parked */
 void queue_await(struct broker *b, struct queue *q); /* scheduled again when the durable lsn has moved */
 bool consumer_can_take(const struct consumer *consumer);
@@ -1167,6 +1189,7 @@ void compact_share_removed(struct broker *b, struct list *share_link);
 void compact_group_removed(struct broker *b, struct list *group_link);
 void compact_offset_removed(struct broker *b, struct list *offset_link);
 void compact_key_removed(struct broker *b, struct key *key);
+void compact_client_removed(struct broker *b, struct list *client_link);
 void compact_window_dropped(struct broker *b, struct queue *q);
 void compact_lists_changed(struct broker *b, struct queue *q); /* a lane gets, or loses, its front */
 

@@ -225,7 +225,7 @@ static bool aim(struct broker *b, struct dead_letter *d)
 {
     struct exchange *x = exchange_find(d->queue->vhost, d->queue->rules->dlx);
     struct amqp_props props;
-    b->route.count = 0;
+    b->route.count = b->route.audience_count = 0;
     if (!x || !amqp_props_parse(msg_props(d->msg), &props))
         return true;
     if (!d->made)
@@ -257,6 +257,8 @@ static bool deliver_dead(struct broker *b, struct dead_letter *d)
             d->entry = NULL;
         }
     }
+    if (!starved)
+        audiences_tell(b, &b->route, d->made, NULL);
     drop_made(b, d);
     if (starved && !d->queue->deleting && !b->recovering)
         return false;

@@ -43,6 +43,8 @@ static bool release(struct broker *b, struct entry *e)
     bool moved = x && b->route.count;
     if (moved && enqueue_routed(b, e->msg, &b->route, e, &lsn) == ENQUEUE_NO_MEMORY)
         return false;
+    if (x)
+        audiences_tell(b, &b->route, e->msg, NULL);
     backlog_remove(b, e, moved ? REASON_MOVED : REASON_EXPIRED);
     return true;
 }

@@ -53,7 +53,7 @@ bool consumer_can_take(const struct consumer *consumer)
     const struct channel *ch = consumer->channel;
     if (ch->peer->credit <= 0)
         return false;
-    if (ch->global_prefetch && ch->global_unacked >= ch->global_prefetch)
+    if (ch->global_prefetch && ch->global_unacked + ch->releasing >= ch->global_prefetch)
         return false; /* as in RabbitMQ a full channel holds back its no-ack consumers too */
     return consumer->no_ack || consumer->prefetch == 0 || consumer->unacked < consumer->prefetch;
 }
@@ -115,8 +115,8 @@ static uint64_t appetite(const struct consumer *consumer)
         return 0;
     if (!consumer->no_ack && consumer->prefetch)
         most = consumer->prefetch - consumer->unacked;
-    if (ch->global_prefetch && ch->global_prefetch - ch->global_unacked < most)
-        most = ch->global_prefetch - ch->global_unacked;
+    if (ch->global_prefetch && ch->global_prefetch - ch->global_unacked - ch->releasing < most)
+        most = ch->global_prefetch - ch->global_unacked - ch->releasing;
     return most;
 }
 
@@ -233,6 +233,10 @@ static bool deliver(struct broker *b, struct consumer *consumer, struct entry *e
     effect->number = ++ch->next_tag;
     effect->flags =
         (uint8_t)((e->flags & ENTRY_REDELIVERED ? EFFECT_REDELIVERED : 0) | (consumer->no_ack ? EFFECT_NO_ACK : 0));
+    if (ch->peer->mqtt) {
+        effect->count = e->position;
+        effect->origin = mqtt_seconds_left(b, e->deadline);
+    }
     ch->peer->credit -= (int64_t)delivery_cost(msg);
     hand_over(b, ch, consumer, e);
     return true;
@@ -417,24 +421,24 @@ static struct queue *readable(struct broker *b, struct channel *ch, struct comma
     return NULL;
 }
 
-static struct consumer *consumer_make(struct broker *b, struct channel *ch, struct queue *q, struct command *c,
-                                      struct slice tag)
+static struct consumer *consumer_make(struct broker *b, struct channel *ch, struct queue *q, struct slice args,
+                                      uint32_t flags, struct slice tag)
 {
     struct consumer *consumer = queue_rouse(b, q) ? pool_take(&b->consumers) : NULL;
     if (!consumer)
         return NULL;
     *consumer = (struct consumer){.channel = ch, .queue = q, .prefetch = ch->prefetch};
-    if (!slice_keep(&consumer->tag, tag) || !slice_keep(&consumer->args, c->ask->args)) {
+    if (!slice_keep(&consumer->tag, tag) || !slice_keep(&consumer->args, args)) {
         slice_drop(&consumer->tag);
         pool_give(&b->consumers, consumer);
         return NULL;
     }
     struct amqp_value v;
-    if (amqp_table_find(c->ask->args, "x-priority", &v) && amqp_value_is_int(&v))
+    if (amqp_table_find(args, "x-priority", &v) && amqp_value_is_int(&v))
         consumer->priority = v.i > INT32_MAX ? INT32_MAX : v.i < INT32_MIN ? INT32_MIN : (int32_t)v.i;
     consumer->id = ++ch->next_consumer;
-    consumer->no_ack = c->ask->flags & ASK_NO_ACK;
-    consumer->exclusive = c->ask->flags & ASK_EXCLUSIVE;
+    consumer->no_ack = flags & ASK_NO_ACK;
+    consumer->exclusive = flags & ASK_EXCLUSIVE;
     list_init(&consumer->ready_link);
     timer_init(&consumer->timeout, timeout_fired);
     list_insert(&q->busy->consumers, &consumer->queue_link);
@@ -445,6 +449,28 @@ static struct consumer *consumer_make(struct broker *b, struct channel *ch, stru
     b->totals.consumers++;
     if (consumer->exclusive)
         q->busy->exclusive_consumer = consumer;
+    return consumer;
+}
+
+static void begin(struct broker *b, struct consumer *consumer)
+{
+    struct queue *q = consumer->queue;
+    if (q->rules->single_active && q->busy->active)
+        park(consumer);
+    else if (q->rules->single_active)
+        choose_active(b, q);
+    else
+        consumer_enlist(b, consumer);
+}
+
+struct consumer *consumer_start(struct broker *b, struct channel *ch, struct queue *q, uint32_t id, bool no_ack)
+{
+    struct consumer *consumer = consumer_make(b, ch, q, (struct slice){0}, no_ack ? ASK_NO_ACK : 0, (struct slice){0});
+    if (!consumer)
+        return NULL;
+    consumer->id = id;
+    queue_used(b, q);
+    begin(b, consumer);
     return consumer;
 }
 
@@ -505,7 +531,7 @@ void do_consume(struct broker *b, struct peer *peer, struct channel *ch, struct 
     }
     if (q->stream && !stream_consume_allowed(b, ch, q, c))
         return;
-    struct consumer *consumer = consumer_make(b, ch, q, c, tag);
+    struct consumer *consumer = consumer_make(b, ch, q, c->ask->args, c->ask->flags, tag);
     if (!consumer || (q->stream && !stream_consume(b, consumer))) {
         if (consumer)
             consumer_remove(b, consumer);
@@ -514,12 +540,7 @@ void do_consume(struct broker *b, struct peer *peer, struct channel *ch, struct 
     }
     queue_used(b, q);
     answer_ok(b, peer, c, 0, consumer->tag, consumer->id, 0);
-    if (q->rules->single_active && q->busy->active)
-        park(consumer);
-    else if (q->rules->single_active)
-        choose_active(b, q);
-    else
-        consumer_enlist(b, consumer);
+    begin(b, consumer);
 }
 
 void do_cancel(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)

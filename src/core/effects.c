@@ -41,15 +41,19 @@ void effect_drop(struct broker *b, struct effect *e)
         mem_free(e->answer);
 }
 
+struct effect *effect_slot(struct port_side *side, bool *ret_overflow)
+{
+    struct effect *e = side->overflow_first == side->overflow_count ? ring_push(&side->port.effects) : NULL;
+    *ret_overflow = !e;
+    return e ? e : overflow_slot(side);
+}
+
 /* Never NULL: without memory the effect goes nowhere and the peer is marked lost. */
 struct effect *effect_push(struct broker *b, struct peer *peer, enum effect_type type, uint16_t channel)
 {
     struct port_side *side = peer->side;
-    struct effect *e = NULL;
-    if (side->overflow_first == side->overflow_count)
-        e = ring_push(&side->port.effects);
-    if (!e)
-        e = overflow_slot(side);
+    bool overflow;
+    struct effect *e = effect_slot(side, &overflow);
     if (!e) {
         peer->lost = side->lost = true;
         e = &b->unsaid;
@@ -167,11 +171,16 @@ void fail(struct broker *b, struct peer *peer, uint16_t channel, uint32_t origin
 
 void kick(struct broker *b, struct peer *peer, const char *text)
 {
+    kick_with(b, peer, ERR_CONNECTION_FORCED, text);
+}
+
+void kick_with(struct broker *b, struct peer *peer, enum error_code code, const char *text)
+{
     if (peer->kicked)
         return;
     peer->kicked = true;
     peer->state = PEER_FAILED;
-    push_error(b, peer, EFF_SESSION_KICK, 0, 0, ERR_CONNECTION_FORCED, text);
+    push_error(b, peer, EFF_SESSION_KICK, 0, 0, code, text);
 }
 
 void no_memory(struct broker *b, struct peer *peer, uint16_t channel, uint32_t origin)

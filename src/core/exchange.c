@@ -336,6 +336,7 @@ struct exchange *exchange_make(struct broker *b, struct vhost *vhost, struct sli
     x->internal = internal;
     list_init(&x->sources);
     list_init(&x->targets);
+    list_init(&x->mqtt_clients);
     map_init(&x->keys, vhost->exchanges.seed + 1);
     object_add(b, &x->object, OBJ_EXCHANGE, durable);
     b->totals.exchanges++;
@@ -371,6 +372,7 @@ bool exchange_make_defaults(struct broker *b, struct vhost *vhost)
 
 void exchange_delete(struct broker *b, struct exchange *x)
 {
+    mqtt_exchange_gone(b, x);
     while (!list_empty(&x->sources))
         binding_delete(b, CONTAINER_OF(x->sources.next, struct binding, source_link), false);
     while (!list_empty(&x->targets))
@@ -393,8 +395,8 @@ static bool identity_write(struct writer *w, const struct exchange *source, cons
                            const struct exchange *exchange, struct slice key, struct slice args)
 {
     writer_str8(w, source->name);
-    writer_u8(w, queue ? 'q' : 'x');
-    writer_str8(w, queue ? queue->name : exchange->name);
+    writer_u8(w, queue ? 'q' : exchange ? 'x' : 't'); /* an audience has no name: there is one for each pattern */
+    writer_str8(w, queue ? queue->name : exchange ? exchange->name : (struct slice){0});
     writer_str8(w, key);
     writer_slice_put(w, args);
     return writer_ok(w);
@@ -426,7 +428,7 @@ bool binding_make(struct broker *b, struct exchange *source, struct queue *queue
         return false;
     if (there)
         return true;
-    size_t target_len = (queue ? queue->name : exchange->name).len;
+    size_t target_len = queue ? queue->name.len : exchange ? exchange->name.len : 0;
     size_t len = 4 + source->name.len + target_len + key.len + args.len;
     struct binding *binding = mem_alloc(sizeof *binding + len);
     if (!binding || !map_reserve(&vhost->bindings)) {
@@ -451,11 +453,16 @@ bool binding_make(struct broker *b, struct exchange *source, struct queue *queue
     }
     CHECK(map_put(&vhost->bindings, binding->identity, binding));
     list_insert(&source->sources, &binding->source_link);
-    list_insert(queue ? &queue->targets : &exchange->targets, &binding->target_link);
+    list_init(&binding->target_link);
+    if (queue || exchange)
+        list_insert(queue ? &queue->targets : &exchange->targets, &binding->target_link);
     source->binding_count++;
     source->was_bound = true;
-    bool target_durable = queue ? queue->object.journalled : exchange->durable;
-    object_add(b, &binding->object, OBJ_BINDING, source->durable && target_durable);
+    bool target_durable = queue ? queue->object.journalled : exchange && exchange->durable;
+    list_init(&binding->object.link);
+    binding->object.kind = OBJ_BINDING;
+    if (queue || exchange)
+        object_add(b, &binding->object, OBJ_BINDING, source->durable && target_durable);
     b->totals.bindings++;
     *ret_new = binding;
     return true;
@@ -465,6 +472,7 @@ void binding_delete(struct broker *b, struct binding *binding, bool may_delete)
 {
     struct exchange *source = binding->source;
     stream_unbound(b, binding);
+    audience_binding_gone(b, binding);
     source->type->index_remove(source, binding);
     map_take(&source->vhost->bindings, binding->identity);
     list_remove(&binding->source_link);

@@ -4,7 +4,7 @@
  * Life of a session, all on its one channel, which has been opened and is in confirm mode:
  *   MQTT_ATTACH → MQTT_RESUME → MQTT_SUBSCRIBE, MQTT_RETAINED, PUBLISH, ACK, MQTT_RELEASED, MQTT_COMPLETED …
  *   → [MQTT_DETACH] → SESSION_CLOSE
- * Each MQTT_* command has one ANSWER, in order, with the command's origin. None of them fails the channel, except for want of
+ * Each MQTT_* command has one ANSWER, in order (but for MQTT_RETAINED, see there), with the command's origin. None of them fails the channel, except for want of
  * memory; when answer->code is not ERR_NONE nothing has happened. An answer without a block says "yes" (and 0). What an answer promises is
  * true when its lsn is durable.
  *
@@ -70,7 +70,8 @@
  *   ANSWER (origin: the packet id) whose lsn PUBREL waits for. NACK with REQUEUE gives a delivery back, as ever.
  * EFF_DELIVER: count: position in the queue; what comes from the own queue has the packet id 1 + count % MQTT_OWN_IDS. origin: seconds until it expires (0:
  *   it does not). EFFECT_REDELIVERED is DUP.
- * EFF_FANOUT goes to a loop, not to a session: the hub gives it to each member. msg, audience, number: 1 + the session of this loop that published it, else 0.
+ * EFF_FANOUT goes to a loop, not to a session: the hub gives it to each member. msg, audience, consumer: how many members there were, number: 1 + the session
+ *   of this loop that published it, else 0.
  */
 
 #define MQTT_CLIENT_ID_MAX 230u
@@ -98,15 +99,24 @@ enum nack_why {
     NACK_INVALID, /* properties that cannot be */
 };
 
-/* Who of one loop is subscribed with one pattern. Counted: an effect that is on its way keeps the list as it was; a loop reads it and
- * gives it back with audience_unref. */
+/* Who of one loop is subscribed with one pattern. Counted: an effect refers to the list as it was, its first `consumer` members.
+ * The core adds behind those; one that leaves while an effect is on its way is struck out. A loop reads it and gives it back with
+ * audience_unref. */
 struct audience_part {
     _Atomic uint32_t refs;
-    uint32_t count, max;
-    struct audience_member {
-        uint32_t session, handle;
-    } members[];
+    uint32_t count, max;        /* the core's */
+    _Atomic uint64_t members[]; /* session << 32 | handle; AUDIENCE_LEFT: struck out */
 };
+#define AUDIENCE_LEFT UINT64_MAX
+/* Member i of them, and whether it is still one. Any thread. */
+static inline bool audience_member(const struct audience_part *part, uint32_t i, uint32_t *ret_session,
+                                   uint32_t *ret_handle)
+{
+    uint64_t member = atomic_load_explicit(&part->members[i], memory_order_relaxed);
+    *ret_session = (uint32_t)(member >> 32);
+    *ret_handle = (uint32_t)member;
+    return member != AUDIENCE_LEFT;
+}
 /* Any thread. */
 void audience_unref(struct audience_part *part);
 

@@ -83,13 +83,20 @@ static void append_one(struct broker *b, struct msg *msg, const struct target *t
         backlog_limit(b, q);
 }
 
+bool enqueue_reserve(struct broker *b, struct msg *msg, const struct route *route, size_t more, unsigned records)
+{
+    uint32_t count = route->count;
+    return targets_reserve(b, count) && queues_rouse(b, route) && pool_reserve_many(&b->entries, count) &&
+           dedup_reserve(b, msg, route, NULL) &&
+           log_reserve(b, log_enqueue_bytes(msg, count) + 64u * count + more, count + 1 + records);
+}
+
 enum enqueue_result enqueue_routed(struct broker *b, struct msg *msg, const struct route *route, struct entry *from,
                                    lsn_t *ret_lsn)
 {
     uint32_t count = route->count, journalled = 0;
     *ret_lsn = 0;
-    if (!targets_reserve(b, count) || !queues_rouse(b, route) || !pool_reserve_many(&b->entries, count) ||
-        !dedup_reserve(b, msg, route, NULL) || !log_reserve(b, log_enqueue_bytes(msg, count) + 64u * count, count + 1))
+    if (!enqueue_reserve(b, msg, route, 0, 0))
         return ENQUEUE_NO_MEMORY;
     bool rejected = false, duplicate = false;
     uint32_t kept = 0;
@@ -146,9 +153,9 @@ enum enqueue_result enqueue_routed(struct broker *b, struct msg *msg, const stru
 
 /* ---- what the publisher is told ---- */
 
-static void confirm(struct broker *b, struct channel *ch, uint64_t seq, uint64_t bytes, lsn_t lsn)
+static void confirm_with(struct broker *b, struct channel *ch, uint64_t seq, uint64_t bytes, lsn_t lsn, uint8_t flags)
 {
-    uint8_t flags = ch->mode == MODE_CONFIRM ? 0 : EFFECT_SILENT;
+    flags |= ch->mode == MODE_CONFIRM ? 0 : EFFECT_SILENT;
     struct port_side *side = ch->peer->side;
     if (side->overflow_first == side->overflow_count) {
         struct effect *last = ring_last_unpublished(&side->port.effects);
@@ -167,15 +174,31 @@ static void confirm(struct broker *b, struct channel *ch, uint64_t seq, uint64_t
     e->lsn = lsn;
 }
 
-static void refuse(struct broker *b, struct channel *ch, uint64_t seq, uint64_t bytes)
+void publish_confirmed(struct broker *b, struct channel *ch, uint64_t seq, uint64_t bytes, lsn_t lsn)
+{
+    confirm_with(b, ch, seq, bytes, lsn, 0);
+}
+
+void publish_refused(struct broker *b, struct channel *ch, uint64_t seq, uint64_t bytes, enum nack_why why)
 {
     if (ch->mode != MODE_CONFIRM) {
-        confirm(b, ch, seq, bytes, 0);
+        publish_confirmed(b, ch, seq, bytes, 0);
         return;
     }
     struct effect *e = effect_push(b, ch->peer, EFF_NACK, ch->number);
     e->number = seq;
     e->bytes = bytes;
+    e->flags = (uint8_t)why;
+}
+
+/* Somebody whose channel is not to fail for it is told that the one publish was refused. False: it fails. */
+static bool softly(struct broker *b, struct channel *ch, const struct msg *msg, const struct command *c,
+                   enum nack_why why)
+{
+    if (!(c->flags & ASK_SOFT))
+        return false;
+    publish_refused(b, ch, c->number, msg_size(msg), why);
+    return true;
 }
 
 struct answer *return_answer(void)
@@ -197,11 +220,18 @@ void return_msg(struct broker *b, struct channel *ch, struct msg *msg, uint32_t 
 }
 
 /* Queues of the message are known (b->route): enqueue, return, confirm. Keeps its own reference of msg. */
-static void publish_routed(struct broker *b, struct channel *ch, struct msg *msg, const struct command *c,
-                           bool delivered, uint64_t bytes)
+static void publish_routed(struct broker *b, struct channel *ch, struct exchange *x, struct msg *msg,
+                           const struct command *c, bool delivered, uint64_t bytes)
 {
     lsn_t lsn = 0;
     enum enqueue_result result = ENQUEUE_OK;
+    struct mqtt_publish mqtt;
+    bool is_mqtt = ch->peer->mqtt != NULL;
+    delivered |= b->route.audience_count > 0;
+    if (is_mqtt && !mqtt_publish_begin(b, ch, x, msg, c, &mqtt))
+        return;
+    lsn_t retained = is_mqtt ? mqtt_publish_retain(b, &mqtt) : 0;
+    bool unrouted = is_mqtt && !delivered && !b->route.count;
     if (b->route.count)
         result = enqueue_routed(b, msg, &b->route, NULL, &lsn);
     else if ((msg->flags & MSG_MANDATORY) && !delivered) {
@@ -211,12 +241,18 @@ static void publish_routed(struct broker *b, struct channel *ch, struct msg *msg
         else
             result = ENQUEUE_NO_MEMORY;
     }
+    if (result != ENQUEUE_NO_MEMORY)
+        audiences_tell(b, &b->route, msg, ch->peer);
+    if (is_mqtt) {
+        mqtt_publish_end(b, ch, result == ENQUEUE_OK, &lsn);
+        lsn = retained > lsn ? retained : lsn;
+    }
     if (result == ENQUEUE_NO_MEMORY)
         no_memory(b, ch->peer, c->channel, c->origin);
     else if (result == ENQUEUE_REJECTED)
-        refuse(b, ch, c->number, bytes);
+        publish_refused(b, ch, c->number, bytes, NACK_FULL);
     else
-        confirm(b, ch, c->number, bytes, lsn);
+        confirm_with(b, ch, c->number, bytes, lsn, unrouted ? EFFECT_UNROUTED : 0);
 }
 
 /* ---- checks ---- */
@@ -229,9 +265,15 @@ static struct exchange *exchange_of(struct broker *b, struct channel *ch, const 
     struct peer *peer = ch->peer;
     if (ch->cached_exchange && ch->cached_gen == b->topology_gen && slice_equal(ch->cached_name, name))
         return ch->cached_exchange;
+    if ((c->flags & ASK_SOFT) && !authorise(b, peer->user, peer->vhost, VERB_WRITE, name)) {
+        publish_refused(b, ch, c->number, msg_size(msg), NACK_ACCESS);
+        return NULL;
+    }
     if (!allowed(b, peer, c, VERB_WRITE, "exchange", name))
         return NULL;
     struct exchange *x = exchange_find(peer->vhost, name);
+    if ((!x || x->internal) && softly(b, ch, msg, c, x ? NACK_ACCESS : NACK_NOWHERE))
+        return NULL;
     if (!x) {
         fail(b, peer, c->channel, c->origin, ERR_NOT_FOUND, "no exchange '%.*s' in vhost '%.*s'", SLICE_ARG(name),
              SLICE_ARG(peer->vhost->name));
@@ -257,6 +299,8 @@ static bool topic_allowed(struct broker *b, struct channel *ch, struct exchange 
     struct user *user = ch->peer->user;
     if (!user || !x->type->by_topic || authorise_topic(b, user, x, VERB_WRITE, msg_key(msg)))
         return true;
+    if (softly(b, ch, msg, c, NACK_ACCESS))
+        return false;
     fail(b, ch->peer, c->channel, c->origin, ERR_ACCESS_REFUSED,
          "write access to topic '%.*s' in exchange '%.*s' in vhost '%.*s' refused for user '%.*s'",
          SLICE_ARG(msg_key(msg)), SLICE_ARG(x->name), SLICE_ARG(x->vhost->name), SLICE_ARG(user->name));
@@ -269,6 +313,8 @@ static bool user_id_right(struct broker *b, struct channel *ch, const struct amq
     if (!(props->present & AMQP_USER_ID) || !user || slice_equal(props->user_id, user->name) ||
         memmem(user->tags.ptr, user->tags.len, "impersonator", 12))
         return true;
+    if (softly(b, ch, c->msg, c, NACK_INVALID))
+        return false;
     fail(b, ch->peer, c->channel, c->origin, ERR_PRECONDITION_FAILED,
          "user_id property set to '%.*s' but authenticated user was '%.*s'", SLICE_ARG(props->user_id),
          SLICE_ARG(user->name));
@@ -284,6 +330,8 @@ static bool routes_right(struct broker *b, struct channel *ch, struct slice head
         if (!amqp_table_find(headers, keys[i], &v))
             continue;
         if (v.type != 'A') {
+            if (softly(b, ch, c->msg, c, NACK_INVALID))
+                return false;
             fail(b, ch->peer, c->channel, c->origin, ERR_PRECONDITION_FAILED,
                  "invalid message: {unacceptable_type_in_header,\"%s\",%s}", keys[i], amqp_type_name(v.type));
             return false;
@@ -320,12 +368,15 @@ static bool properties_right(struct broker *b, struct channel *ch, const struct 
     if (!((*msg)->flags & (MSG_HAS_HEADERS | MSG_HAS_USER_ID | MSG_INVALID)))
         return true;
     if (!amqp_props_parse(msg_props(*msg), &props)) {
-        fail(b, ch->peer, c->channel, c->origin, ERR_SYNTAX_ERROR, "damaged properties");
+        if (!softly(b, ch, *msg, c, NACK_INVALID))
+            fail(b, ch->peer, c->channel, c->origin, ERR_SYNTAX_ERROR, "damaged properties");
         return false;
     }
     char why[ERROR_TEXT_MAX];
     int64_t expiration_ms;
     if (((*msg)->flags & MSG_INVALID) && !amqp_props_acceptable(&props, &expiration_ms, why, sizeof why)) {
+        if (softly(b, ch, *msg, c, NACK_INVALID))
+            return false;
         fail(b, ch->peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "%s", why);
         return false;
     }
@@ -346,33 +397,52 @@ static bool properties_right(struct broker *b, struct channel *ch, const struct 
 
 /* ---- the command ---- */
 
+/* It waits in the vhost's delays; what a client of MQTT wants with it is done now. */
+static void publish_delayed(struct broker *b, struct channel *ch, struct exchange *x, struct msg *msg,
+                            const struct command *c, int64_t delay_ms)
+{
+    struct mqtt_publish mqtt;
+    lsn_t lsn = 0, retained = 0;
+    b->route.count = b->route.audience_count = 0;
+    if (ch->peer->mqtt) {
+        if (!mqtt_publish_begin(b, ch, x, msg, c, &mqtt))
+            return;
+        retained = mqtt_publish_retain(b, &mqtt);
+    }
+    bool ok = delay_publish(b, x, msg, delay_ms, &lsn);
+    if (ch->peer->mqtt)
+        mqtt_publish_end(b, ch, ok, &lsn);
+    if (ok)
+        publish_confirmed(b, ch, c->number, msg_size(msg), retained > lsn ? retained : lsn);
+    else
+        no_memory(b, ch->peer, c->channel, c->origin);
+}
+
 static void publish_checked(struct broker *b, struct channel *ch, struct exchange *x, struct msg *msg,
                             struct slice headers, const struct command *c, uint64_t bytes)
 {
     int64_t delay_ms;
-    lsn_t lsn = 0;
     if (x->delayed && delay_of(msg, &delay_ms) && delay_ms > 0) {
         if (ch->mode == MODE_TX) {
             tx_publish(b, ch, msg, NULL, delay_ms, c->origin);
-            confirm(b, ch, c->number, bytes, 0);
-        } else if (delay_publish(b, x, msg, delay_ms, &lsn))
-            confirm(b, ch, c->number, bytes, lsn);
-        else
-            no_memory(b, ch->peer, c->channel, c->origin);
+            publish_confirmed(b, ch, c->number, bytes, 0);
+        } else
+            publish_delayed(b, ch, x, msg, c, delay_ms);
         return;
     }
     bool delivered = false;
     if (x->name.len == 0 && slice_starts(msg_key(msg), REPLY_TO "."))
         (void)reply_publish(b, ch, msg, &delivered);
+    b->route.from = ch->peer->mqtt;
     if (!route_message(b, x, msg, headers, &b->route)) {
         no_memory(b, ch->peer, c->channel, c->origin);
         return;
     }
     if (ch->mode == MODE_TX) {
         tx_publish(b, ch, msg, &b->route, 0, c->origin);
-        confirm(b, ch, c->number, bytes, 0);
+        publish_confirmed(b, ch, c->number, bytes, 0);
     } else
-        publish_routed(b, ch, msg, c, delivered, bytes);
+        publish_routed(b, ch, x, msg, c, delivered, bytes);
 }
 
 /* A hard alarm holds: without confirms the channel ends, so that nothing is lost in silence. */
@@ -381,7 +451,7 @@ static void refuse_for_alarm(struct broker *b, struct channel *ch, const struct 
     bool disk = b->alarms & ALARM_DISK_HARD;
     b->totals.refused++;
     if (ch->mode == MODE_CONFIRM)
-        refuse(b, ch, c->number, bytes);
+        publish_refused(b, ch, c->number, bytes, NACK_FULL);
     else
         fail(b, ch->peer, c->channel, c->origin, ERR_PRECONDITION_FAILED,
              "the broker is out of %s: publishes are refused for now", disk ? "disk space" : "memory");
@@ -400,6 +470,10 @@ void do_publish(struct broker *b, struct peer *peer, struct channel *ch, struct 
     }
     if (b->alarms & (ALARM_MEMORY_HARD | ALARM_DISK_HARD)) {
         refuse_for_alarm(b, ch, c, bytes);
+        msg_unref(&b->heap, msg);
+        return;
+    }
+    if (peer->mqtt && (c->flags & ASK_ONCE) && mqtt_publish_again(b, ch, c)) {
         msg_unref(&b->heap, msg);
         return;
     }

@@ -240,8 +240,10 @@ struct queue *queue_create(struct broker *b, struct vhost *vhost, struct slice n
         return NULL;
     struct queue *q = queue_make(b, vhost, name, (flags & ASK_DURABLE) && !exclusive, exclusive,
                                  flags & ASK_AUTO_DELETE, args, owner, 0);
-    if (q)
-        *ret_lsn = log_object(b, &q->object);
+    if (!q)
+        return NULL;
+    q->mqtt = flags & ASK_INTERNAL;
+    *ret_lsn = log_object(b, &q->object);
     return q;
 }
 
@@ -259,6 +261,8 @@ lsn_t queue_end_begin(struct broker *b, struct queue *q)
 /* The second: consumers are told, bindings go, messages are gone at once for everybody. */
 void queue_end_finish(struct broker *b, struct queue *q)
 {
+    if (q->mqtt)
+        mqtt_queue_gone(b, q);
     getters_end(b, q);
     while (!list_empty(&q->busy->consumers))
         consumer_gone(b, CONTAINER_OF(q->busy->consumers.next, struct consumer, queue_link));

@@ -256,7 +256,7 @@ static void put_queue(struct writer *w, const struct queue *q)
     writer_varint(w, q->id);
     writer_str8(w, q->vhost->name);
     writer_str8(w, q->name);
-    writer_u8(w, (uint8_t)((q->durable ? 1 : 0) | (q->auto_delete ? 2 : 0) | (q->hidden ? 4 : 0)));
+    writer_u8(w, (uint8_t)((q->durable ? 1 : 0) | (q->auto_delete ? 2 : 0) | (q->hidden ? 4 : 0) | (q->mqtt ? 8 : 0)));
     writer_varint(w, q->next_position);
     writer_varint(w, q->mark);
     writer_str32(w, q->args);
@@ -443,7 +443,15 @@ lsn_t log_enqueue(struct broker *b, const struct msg *msg, const struct target *
             keyed |= targets[i].keyed;
         }
     body = body && written;
-    struct writer w = head(b, keyed ? REC_KEYED : REC_ENQUEUE);
+    struct mqtt_once *once = &b->mqtt.once;
+    bool with_id = once->client && !once->written && written;
+    struct writer w = head(b, with_id ? REC_MQTT_ONCE : keyed ? REC_KEYED : REC_ENQUEUE);
+    if (with_id) {
+        writer_varint(&w, once->client->number);
+        writer_varint(&w, once->id);
+        writer_u8(&w, keyed ? REC_KEYED : REC_ENQUEUE);
+        once->written = true;
+    }
     if (keyed)
         writer_varint(&w, (uint64_t)b->wall);
     writer_u8(&w, (uint8_t)((snapshot ? ENQ_SNAPSHOT : 0) | (body ? ENQ_BODY : 0) | (from ? ENQ_MOVE : 0)));
@@ -768,6 +776,11 @@ bool record_targets(struct slice record, void (*each)(void *arg, uint64_t queue,
 {
     struct reader r = reader_of(record);
     uint8_t type = reader_u8(&r);
+    if (type == REC_MQTT_ONCE) {
+        (void)reader_varint(&r);
+        (void)reader_varint(&r);
+        type = reader_u8(&r);
+    }
     if (type == REC_KEYED)
         (void)reader_varint(&r);
     if (type == REC_ENQUEUE || type == REC_KEYED)
@@ -869,10 +882,49 @@ static void print_page(struct reader *r, char *ret, size_t len)
              first, first + span, count, segment, offset);
 }
 
+static void print_mqtt(uint8_t type, struct reader *r, char *ret, size_t len)
+{
+    static const char *const what[] = {"received", "released", "releasing", "completed"};
+    if (type == REC_RETAINED) {
+        struct slice vhost = reader_str8(r), exchange = reader_str8(r), key = reader_str8(r);
+        (void)reader_varint(r);
+        bool there = reader_u8(r);
+        snprintf(ret, len, " '%.*s' of '%.*s' in '%.*s'%s, %zu bytes", SLICE_ARG(key), SLICE_ARG(exchange),
+                 SLICE_ARG(vhost), there ? "" : " is gone", r->left);
+        return;
+    }
+    unsigned long long client = reader_varint(r);
+    if (type == REC_MQTT_CLIENT) {
+        struct slice vhost = reader_str8(r), id = reader_str8(r);
+        unsigned long long expiry = reader_varint(r), left = r->left ? reader_varint(r) : 0;
+        snprintf(ret, len, " %llu '%.*s' in '%.*s'%s, expiry %llu s", client, SLICE_ARG(id), SLICE_ARG(vhost),
+                 !expiry ? " is gone"
+                 : left  ? " has left"
+                         : " is connected",
+                 expiry ? expiry - 1 : 0);
+    } else if (type == REC_MQTT_SUB) {
+        struct slice pattern = reader_str8(r), group = reader_str8(r);
+        unsigned long long options = reader_varint(r);
+        snprintf(ret, len, " of client %llu: '%.*s'%s%.*s%s", client, SLICE_ARG(pattern),
+                 group.len ? " shared by " : "", SLICE_ARG(group), options ? "" : " is gone");
+    } else {
+        uint8_t kind = reader_u8(r);
+        snprintf(ret, len, " of client %llu: packet id %llu %s", client, (unsigned long long)reader_varint(r),
+                 kind < ARRAY_LEN(what) ? what[kind] : "?");
+    }
+}
+
 void record_print(struct slice record, char *ret, size_t len)
 {
     struct reader r = reader_of(record);
     uint8_t type = reader_u8(&r);
+    if (type == REC_MQTT_ONCE) {
+        unsigned long long client = reader_varint(&r), id = reader_varint(&r);
+        int said = snprintf(ret, len, "MQTT_ONCE of client %llu, packet id %llu: ", client, id);
+        if (said > 0 && (size_t)said < len)
+            record_print(reader_rest(&r), ret + said, len - (size_t)said);
+        return;
+    }
     const char *name = record_name(type);
     if ((type == REC_ENQUEUE || type == REC_KEYED) && len > 200) {
         if (type == REC_KEYED)
@@ -954,6 +1006,10 @@ void record_print(struct slice record, char *ret, size_t len)
                  (unsigned long long)reader_varint(&r));
         break;
     }
+    case REC_MQTT_CLIENT:
+    case REC_MQTT_SUB:
+    case REC_MQTT_ID:
+    case REC_RETAINED: print_mqtt(type, &r, ret + n, len - (size_t)n); break;
     case REC_WINDOW: {
         unsigned long long id = reader_varint(&r);
         snprintf(ret + n, len - (size_t)n, " queue %llu, %zu bytes of keys", id, r.left);

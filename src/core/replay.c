@@ -379,6 +379,7 @@ static bool replay_queue_put(struct broker *b, struct reader *r)
     }
     if (!q)
         return false;
+    q->mqtt = flags & 8;
     q->next_position = next > q->next_position ? next : q->next_position;
     q->mark = mark > q->mark ? mark : q->mark;
     return true;
@@ -592,6 +593,22 @@ static bool replay_keyed(struct broker *b, struct reader *r)
     return accepted <= WALL_NEVER - TIME_MS_MAX && replay_enqueue(b, r, &accepted);
 }
 
+/* The id first: with a large message goes the record. */
+static bool replay_mqtt_once(struct broker *b, struct reader *r)
+{
+    struct mqtt_client *client = mqtt_client_numbered(b, reader_varint(r));
+    uint64_t id = reader_varint(r);
+    uint8_t type = reader_u8(r);
+    if (!reader_ok(r) || id == 0 || id > UINT16_MAX)
+        return false;
+    if (client && !mqtt_ids_has(&client->received, (uint16_t)id)) {
+        if (!mqtt_ids_reserve(&client->received))
+            return false;
+        mqtt_ids_add(&client->received, (uint16_t)id);
+    }
+    return type == REC_KEYED ? replay_keyed(b, r) : type == REC_ENQUEUE && replay_enqueue(b, r, NULL);
+}
+
 static bool replay_window(struct broker *b, struct reader *r)
 {
     struct queue *q = queue_by_id(b, reader_varint(r));
@@ -631,6 +648,20 @@ static bool replay_remove(struct broker *b, struct reader *r)
             q->next_position = first + length;
     }
     return reader_ok(r);
+}
+
+bool replay_taken(struct broker *b, uint64_t queue, uint64_t position)
+{
+    struct queue *q = queue_by_id(b, queue);
+    if (!q)
+        return true;
+    if (position >= q->next_position)
+        q->next_position = position + 1;
+    if (!q->replay)
+        return true;
+    remove_run(b, &q->replay->live, position, 1);
+    remove_run(b, &q->replay->snapshot, position, 1);
+    return pages_remove(q, position, 1);
 }
 
 /* delayed: the record says until when. */
@@ -810,6 +841,11 @@ static bool apply(struct broker *b, struct slice record)
     case REC_BINDING_DELETE: return replay_binding(b, &r, false);
     case REC_ENQUEUE: return replay_enqueue(b, &r, NULL);
     case REC_KEYED: return replay_keyed(b, &r);
+    case REC_MQTT_ONCE: return replay_mqtt_once(b, &r);
+    case REC_MQTT_CLIENT: return replay_mqtt_client(b, &r);
+    case REC_MQTT_SUB: return replay_mqtt_sub(b, &r);
+    case REC_MQTT_ID: return replay_mqtt_id(b, &r);
+    case REC_RETAINED: return replay_retained(b, &r);
     case REC_WINDOW: return replay_window(b, &r);
     case REC_REMOVE: return replay_remove(b, &r);
     case REC_RETURN: return replay_return(b, &r, false);
@@ -988,6 +1024,10 @@ int broker_replayed(struct broker *b, mono_t now, wall_t wall, char *why, size_t
     busy_recovered(b);
     groups_recovered(b);
     txns_recovered(b);
+    if (!mqtt_recovered(b)) {
+        snprintf(why, why_len, "out of memory while rebuilding MQTT sessions");
+        return -12;
+    }
     LIST_EACH(&b->catalogue, node, after)
     {
         struct object *object = CONTAINER_OF(node, struct object, link);

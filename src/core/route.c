@@ -8,10 +8,15 @@
 
 #define ROUTE_QUEUES_MAX (1u << 20)
 
+/* Wildcards at the beginning of a pattern do not mean what begins with "$" in MQTT. What the broker says of itself there
+ * (DOLLAR_SYS) they do not mean for anybody. */
+enum { DOLLAR_NOT, DOLLAR_OTHER, DOLLAR_SYS };
+
 void route_fini(struct route *route)
 {
     mem_free(route->queues);
     mem_free(route->todo);
+    mem_free(route->audiences);
     *route = (struct route){0};
 }
 
@@ -52,11 +57,40 @@ static void visit_later(struct broker *b, struct route *route, struct exchange *
     route->todo[route->todo_count++] = x;
 }
 
+static void tell(struct broker *b, struct route *route, struct audience *audience)
+{
+    if (audience->route_mark == b->route_gen)
+        return;
+    if (route->audience_count == route->audience_max) {
+        uint32_t max = route->audience_max ? route->audience_max * 2 : 8;
+        struct audience **grown = mem_realloc(route->audiences, max * sizeof(struct audience *));
+        if (!grown) {
+            route->failed = true;
+            return;
+        }
+        route->audiences = grown;
+        route->audience_max = max;
+    }
+    audience->route_mark = b->route_gen;
+    route->audiences[route->audience_count++] = audience;
+}
+
+static bool passes_by(const struct route *route, const struct binding *binding)
+{
+    bool mqtt = binding->audience || (binding->queue && binding->queue->mqtt);
+    return route->dollar && (mqtt || route->dollar == DOLLAR_SYS) && binding->source->type->by_topic &&
+           binding->key.len && (binding->key.ptr[0] == '*' || binding->key.ptr[0] == '#');
+}
+
 void route_target(struct broker *b, struct route *route, struct binding *binding)
 {
+    if (passes_by(route, binding) || (binding->no_local && binding->no_local == route->from))
+        return;
     route->matched++;
     if (binding->queue)
         (void)route_add(b, route, binding->queue);
+    else if (binding->audience)
+        tell(b, route, binding->audience);
     else
         visit_later(b, route, binding->exchange);
 }
@@ -82,7 +116,9 @@ bool route_message(struct broker *b, struct exchange *x, const struct msg *msg, 
                    struct route *route)
 {
     b->route_gen++;
-    route->count = route->todo_count = 0;
+    struct slice key = msg_key(msg);
+    route->count = route->todo_count = route->audience_count = 0;
+    route->dollar = !slice_starts(key, "$") ? DOLLAR_NOT : slice_starts(key, "$SYS.") ? DOLLAR_SYS : DOLLAR_OTHER;
     route->failed = false;
     route->msg = msg;
     x->route_mark = b->route_gen;
@@ -98,5 +134,6 @@ bool route_message(struct broker *b, struct exchange *x, const struct msg *msg, 
             break;
         x = route->todo[--route->todo_count];
     }
+    route->from = NULL;
     return !route->failed;
 }

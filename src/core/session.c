@@ -134,6 +134,8 @@ void do_session_open(struct broker *b, struct peer *old, struct channel *ch, str
 /* Channels go first, in order, so that their messages are back before exclusive queues die. */
 void peer_release(struct broker *b, struct peer *peer)
 {
+    if (peer->mqtt)
+        mqtt_peer_gone(b, peer);
     for (uint32_t i = 0; i < peer->channel_max; i++)
         if (peer->channels[i])
             channel_free(b, peer->channels[i]);
@@ -179,6 +181,8 @@ void do_credit(struct broker *b, struct peer *peer, struct channel *ch, struct c
         peer->credit = SESSION_CREDIT_BYTES;
     if (!was_out || peer->credit <= 0)
         return;
+    if (peer->mqtt)
+        mqtt_may_go_on(b, peer->mqtt);
     for (uint32_t i = 0; i < peer->channel_max; i++)
         if (peer->channels[i])
             consumers_unpark(b, peer->channels[i]);

@@ -89,7 +89,7 @@ static void leave_mode(struct channel *ch, const struct command *c)
 static bool route_again(struct broker *b, const struct tx_publish *p)
 {
     b->route_gen++;
-    b->route.count = 0;
+    b->route.count = b->route.audience_count = 0;
     b->route.failed = false;
     for (uint32_t i = 0; i < p->queue_count; i++) {
         struct queue *q = map_get(&b->queues_by_id, map_key_u64(&p->queue_ids[i]));
@@ -240,6 +240,18 @@ static void commit_rest(struct broker *b, struct channel *ch)
     ch->tx_ack_count = 0;
 }
 
+/* Who is subscribed now; what is not remembered anywhere may find no memory. */
+static void tell_taps(struct broker *b, struct channel *ch)
+{
+    LIST_EACH(&ch->tx_publishes, node, after)
+    {
+        struct tx_publish *p = CONTAINER_OF(node, struct tx_publish, link);
+        struct exchange *x = p->delay_ms ? NULL : exchange_find(ch->peer->vhost, msg_exchange(p->msg));
+        if (x && route_message(b, x, p->msg, msg_headers(p->msg), &b->route))
+            audiences_tell(b, &b->route, p->msg, ch->peer);
+    }
+}
+
 static lsn_t commit(struct broker *b, struct channel *ch, bool *rejected)
 {
     lsn_t before = 0;
@@ -250,6 +262,8 @@ static lsn_t commit(struct broker *b, struct channel *ch, bool *rejected)
     commit_publish(b, ch, CONTAINER_OF(node, struct tx_publish, link), rejected, &before);
     commit_rest(b, ch);
     lsn_t lsn = log_capture_end(b);
+    if (b->mqtt.taps)
+        tell_taps(b, ch);
     LIST_EACH(&ch->tx_publishes, node, after)
     {
         struct entry *delayed = CONTAINER_OF(node, struct tx_publish, link)->entry;

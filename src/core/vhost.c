@@ -19,6 +19,11 @@ static struct slice queue_name_of(const void *value)
     return ((const struct queue *)value)->name;
 }
 
+static struct slice client_id_of(const void *value)
+{
+    return ((const struct mqtt_client *)value)->id;
+}
+
 /* With the default exchanges. An existing vhost only takes the new default queue type. */
 struct vhost *vhost_put(struct broker *b, struct slice name, struct slice default_queue_type)
 {
@@ -44,6 +49,7 @@ struct vhost *vhost_put(struct broker *b, struct slice name, struct slice defaul
     map_init_keyed(&vhost->queues, b->seed + 12, queue_name_of);
     map_init(&vhost->bindings, b->seed + 13);
     map_init(&vhost->txns, b->seed + 14);
+    map_init_keyed(&vhost->mqtt_clients, b->seed + 15, client_id_of);
     list_init(&vhost->policies);
     list_init(&vhost->streams);
     object_add(b, &vhost->object, OBJ_VHOST, true);
@@ -74,6 +80,7 @@ static void kick_peers_of(struct broker *b, struct vhost *vhost)
 void vhost_delete(struct broker *b, struct vhost *vhost)
 {
     vhost->deleting = true;
+    mqtt_vhost_gone(b, vhost);
     kick_peers_of(b, vhost);
     groups_vhost_gone(b, vhost);
     uint32_t cursor = 0;
@@ -97,6 +104,7 @@ void vhost_delete(struct broker *b, struct vhost *vhost)
     map_fini(&vhost->queues);
     map_fini(&vhost->bindings);
     map_fini(&vhost->txns);
+    map_fini(&vhost->mqtt_clients);
     slice_drop(&vhost->name);
     slice_drop(&vhost->default_queue_type);
     mem_free(vhost);

@@ -269,14 +269,16 @@ static void fan_out(struct hub *hub, struct effect *effect, mono_t now)
     struct fanout fanout = {.msg = effect->msg, .hub = hub, .any_from = effect->number > 0};
     fanout.from = effect->number ? (uint32_t)effect->number - 1 : 0;
     hub->forms_used = 0;
-    for (uint32_t i = 0; i < part->count; i++) {
-        const struct audience_member *member = &part->members[i];
-        struct session *session = member->session < hub->capacity ? hub->sessions[member->session] : NULL;
+    for (uint32_t i = 0; i < effect->consumer; i++) {
+        uint32_t number, handle;
+        if (!audience_member(part, i, &number, &handle))
+            continue;
+        struct session *session = number < hub->capacity ? hub->sessions[number] : NULL;
         CHECK(session && session->on_fanout);
         if (session->gone)
             continue;
         session->engine.now = now;
-        session->on_fanout(session, &fanout, member->handle);
+        session->on_fanout(session, &fanout, handle);
     }
     hub_drop(hub, effect);
 }

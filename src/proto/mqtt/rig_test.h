@@ -428,9 +428,10 @@ RIG_FN void rig_fanout(struct rig *rig, uint32_t handle, uint64_t from, struct m
     struct audience_part *part = mem_alloc_as(MEM_CONNECTIONS, sizeof *part + sizeof part->members[0]);
     assert_non_null(part);
     *part = (struct audience_part){.refs = 1, .count = 1, .max = 1};
-    part->members[0] = (struct audience_member){.session = rig_mqtt(rig)->session.number, .handle = handle};
+    part->members[0] = (uint64_t)rig_mqtt(rig)->session.number << 32 | handle;
     struct effect *e = rig_effect(rig, EFF_FANOUT, 0);
     e->audience = part;
+    e->consumer = 1;
     e->number = from;
     e->msg = msg;
     ring_publish(&rig->port.effects);

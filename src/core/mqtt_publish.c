@@ -1,0 +1,76 @@
+/* What a publish of an MQTT client has more than others: it may be retained, and of QoS 2 it is taken once.
+ *
+ * Order in the journal: RETAINED, then MQTT_ONCE with the message (log_enqueue puts the id in), or an MQTT_ID when the message went to no
+ * journalled queue. So when the id is known to be received, everything that the message was for has happened.
+ */
+#include "core/core_int.h"
+
+static void abandon(struct broker *b, struct mqtt_publish *publish)
+{
+    retained_abort(b, &publish->change);
+    b->mqtt.once = (struct mqtt_once){0};
+}
+
+bool mqtt_publish_begin(struct broker *b, struct channel *ch, struct exchange *x, struct msg *msg,
+                        const struct command *c, struct mqtt_publish *ret)
+{
+    struct mqtt_client *client = ch->peer->mqtt;
+    size_t more = 0;
+    *ret = (struct mqtt_publish){0};
+    if (c->flags & ASK_RETAIN) {
+        enum retained_result result = retained_prepare(b, x, msg, &ret->change);
+        if (result == RETAINED_FULL) {
+            publish_refused(b, ch, c->number, msg_size(msg), NACK_QUOTA);
+            return false;
+        }
+        if (result == RETAINED_NO_MEMORY) {
+            no_memory(b, ch->peer, c->channel, c->origin);
+            return false;
+        }
+        more += retained_log_bytes(&ret->change);
+    }
+    bool once = c->flags & ASK_ONCE, ok = !once || mqtt_ids_reserve(&client->received);
+    if (once) {
+        b->mqtt.once = (struct mqtt_once){.client = client, .id = (uint16_t)c->origin, .written = !client->durable};
+        more += 64;
+    }
+    if (ok && more)
+        ok = enqueue_reserve(b, msg, &b->route, more, 2);
+    if (ok)
+        return true;
+    abandon(b, ret);
+    no_memory(b, ch->peer, c->channel, c->origin);
+    return false;
+}
+
+lsn_t mqtt_publish_retain(struct broker *b, struct mqtt_publish *publish)
+{
+    return retained_commit(b, &publish->change);
+}
+
+void mqtt_publish_end(struct broker *b, struct channel *ch, bool accepted, lsn_t *lsn)
+{
+    struct mqtt_once once = b->mqtt.once;
+    (void)ch;
+    b->mqtt.once = (struct mqtt_once){0};
+    if (!once.client)
+        return;
+    lsn_t own = 0;
+    if (accepted)
+        mqtt_ids_add(&once.client->received, once.id);
+    if (accepted && !once.written)
+        own = mqtt_log_id(b, once.client, MQTT_ID_RECEIVED, once.id, NULL, 0);
+    else if (!accepted && once.written && once.client->durable) /* some queues took it, and one refused */
+        own = mqtt_log_id(b, once.client, MQTT_ID_RELEASED, once.id, NULL, 0);
+    *lsn = own > *lsn ? own : *lsn;
+}
+
+bool mqtt_publish_again(struct broker *b, struct channel *ch, const struct command *c)
+{
+    struct mqtt_client *client = ch->peer->mqtt;
+    if (!mqtt_ids_has(&client->received, (uint16_t)c->origin))
+        return false;
+    b->totals.duplicates++;
+    publish_confirmed(b, ch, c->number, msg_size(c->msg), client->durable ? b->appended : 0);
+    return true;
+}

@@ -1,0 +1,383 @@
+/* MQTT clients in the core: subscriptions of the three kinds, what comes by them, taking over, rights. */
+#include "core/mqtt_words_test.h"
+
+static void taps(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    assert_false(attach(rig, 1, "one", 0));
+    assert_false(attach(rig, 2, "two", 0));
+    assert_int_equal(subscribe_as(rig, 1, "a.*", NULL, 0, 0, 5), 0);
+    assert_int_equal(subscribe_as(rig, 2, "a.*", NULL, 0, 0, 6), 0);
+    assert_int_equal(subscribe_as(rig, 2, "#", NULL, 0, 0, 7), 0);
+    rig_clear(rig);
+    publish(rig, 1, "a.b", "x", 0);
+    assert_string_equal(fanned(rig), "2:7:x 1:5:x 2:6:x");
+    assert_int_equal(rig_count(rig, EFF_FANOUT), 2); /* one for each pattern, however many have it */
+    assert_int_equal(rig_nth(rig, EFF_FANOUT, 0)->number, 2);
+    rig_clear(rig);
+    publish(rig, 1, "b", "y", 0);
+    assert_string_equal(fanned(rig), "2:7:y");
+    assert_int_equal(unsubscribe(rig, 2, "a.*", NULL), 1);
+    assert_int_equal(unsubscribe(rig, 2, "a.*", NULL), 0);
+    publish(rig, 3, "a.b", "z", 0);
+    assert_string_equal(fanned(rig), "2:7:z 1:5:z");
+    assert_int_equal(rig_nth(rig, EFF_FANOUT, 0)->number, 4); /* session 3, of this loop */
+    leave(rig, 2);
+    publish(rig, 3, "a.b", "z", 0);
+    assert_string_equal(fanned(rig), "1:5:z");
+    end(rig);
+}
+
+/* What is on its way names those who were there, but for who has left since; what comes later names those who are there. */
+static void an_audience_changes_while_it_is_told(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    for (uint32_t session = 1; session <= 3; session++) {
+        char id[4] = {(char)('a' + session), '\0'};
+        (void)attach(rig, session, id, 0);
+        assert_int_equal(subscribe_as(rig, session, "t", NULL, 0, 0, 10 + session), 0);
+    }
+    rig_clear(rig);
+    publish(rig, 4, "t", "x", 0);
+    struct effect held = *rig_nth(rig, EFF_FANOUT, 0);
+    rig_nth(rig, EFF_FANOUT, 0)->type = EFF_NONE; /* the loop has it still */
+    rig_nth(rig, EFF_NONE, 0)->audience = NULL;
+    rig_nth(rig, EFF_NONE, 0)->msg = NULL;
+    leave(rig, 2);
+    publish(rig, 4, "t", "y", 0);
+    assert_string_equal(fanned(rig), "1:11:y 3:13:y");
+    rig_clear(rig);
+    (void)attach(rig, 2, "again", 0);
+    for (uint32_t handle = 20; handle < 40; handle++) { /* the list grows: it is another one */
+        char pattern[2] = "t";
+        assert_int_equal(subscribe_as(rig, 2, pattern, NULL, 0, 0, handle), 0);
+    }
+    rig_clear(rig);
+    publish(rig, 4, "t", "z", 0);
+    assert_string_equal(fanned(rig), "1:11:z 3:13:z 2:39:z");
+    rig_clear(rig);
+    rig->effects[rig->effect_count++] = held;
+    assert_string_equal(fanned(rig), "1:11:x 3:13:x");
+    end(rig);
+}
+
+static void the_queue_of_a_session(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    assert_false(attach(rig, 1, "dev", 100));
+    assert_int_equal(subscribe(rig, 1, "a.#", 1), 0);
+    assert_int_equal(rig_ready(rig, "mqtt-subscription-devqos1"), 0);
+    rig_clear(rig);
+    publish(rig, 2, "a.b", "one", 1);
+    publish(rig, 2, "a", "two", 1);
+    assert_string_equal(rig_delivered(rig), "one two");
+    assert_int_equal(rig_nth(rig, EFF_DELIVER, 0)->consumer, MQTT_OWN_QUEUE);
+    uint64_t position = rig_nth(rig, EFF_DELIVER, 1)->count;
+    assert_true(position > rig_nth(rig, EFF_DELIVER, 0)->count);
+    acknowledge(rig, 1, 0);
+    leave(rig, 1);
+    publish(rig, 2, "a.c", "three", 1);
+    publish(rig, 2, "b", "four", 1);
+    restart(&rig, 1000);
+    assert_true(attach(rig, 1, "dev", 100));
+    assert_string_equal(rig_delivered(rig), "two* three*"); /* after a crash the mark has the last word on that */
+    assert_int_equal(rig_nth(rig, EFF_DELIVER, 0)->count, position); /* the same packet id */
+    assert_int_equal(unsubscribe(rig, 1, "a.#", NULL), 1);
+    rig_clear(rig);
+    publish(rig, 2, "a.c", "five", 1);
+    assert_string_equal(rig_delivered(rig), "");
+    assert_true(rig_nth(rig, EFF_CONFIRM, 0)->flags == 0); /* no client publishes here */
+    disconnect(rig, 1, 0, 0);
+    assert_int_equal(rig_ready(rig, "mqtt-subscription-devqos1"), UINT64_MAX);
+    assert_null(the_client(rig, "dev"));
+    end(rig);
+}
+
+static void a_session_that_ends_with_its_connection(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    size_t before = rig->log->count;
+    assert_false(attach(rig, 1, "dev", 0));
+    assert_int_equal(subscribe(rig, 1, "a", 1), 0);
+    assert_int_equal(rig->log->count, before); /* nobody has to wait for the disk */
+    rig_clear(rig);
+    publish(rig, 2, "a", "x", 1);
+    assert_string_equal(rig_delivered(rig), "x");
+    leave(rig, 1);
+    assert_int_equal(rig_ready(rig, "mqtt-subscription-devqos1"), UINT64_MAX);
+    assert_false(attach(rig, 1, "dev", 0));
+    assert_string_equal(rig_delivered(rig), "");
+    end(rig);
+}
+
+static void the_kind_of_a_subscription_changes(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    uint64_t there;
+    (void)attach(rig, 1, "dev", 100);
+    assert_int_equal(subscribe_as(rig, 1, "a", NULL, 0, 0, 5), 0);
+    assert_int_equal(subscribe_as(rig, 1, "a", NULL, 1, 0, 6), 0);
+    (void)answered(rig, &there);
+    assert_int_equal(there, 1);
+    rig_clear(rig);
+    publish(rig, 2, "a", "x", 0);
+    assert_string_equal(fanned(rig), "");
+    assert_string_equal(rig_delivered(rig), "x");
+    acknowledge(rig, 1, 0);
+    assert_int_equal(subscribe_as(rig, 1, "a", NULL, 0, 0, 7), 0);
+    rig_clear(rig);
+    publish(rig, 2, "a", "y", 0);
+    assert_string_equal(fanned(rig), "1:7:y");
+    assert_string_equal(rig_delivered(rig), "");
+    restart(&rig, 0);
+    assert_true(attach(rig, 1, "dev", 100));
+    publish(rig, 2, "a", "z", 0);
+    assert_string_equal(fanned(rig), "1:2:z");
+    end(rig);
+}
+
+static void no_local(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    (void)attach(rig, 1, "dev", 100);
+    assert_int_equal(subscribe(rig, 1, "a", 1 | MQTT_NO_LOCAL), 0);
+    rig_clear(rig);
+    publish(rig, 1, "a", "mine", 1);
+    assert_int_equal(rig_nth(rig, EFF_CONFIRM, 0)->flags, EFFECT_UNROUTED);
+    publish(rig, 2, "a", "other", 1);
+    assert_string_equal(rig_delivered(rig), "other");
+    assert_int_equal(subscribe(rig, 1, "#", 1), 0); /* by that one it comes */
+    rig_clear(rig);
+    publish(rig, 1, "a", "mine", 1);
+    assert_string_equal(rig_delivered(rig), "mine");
+    assert_int_equal(unsubscribe(rig, 1, "#", NULL), 1);
+    restart(&rig, 0);
+    (void)attach(rig, 1, "dev", 100);
+    rig_clear(rig);
+    publish(rig, 1, "a", "mine", 1);
+    assert_string_equal(rig_delivered(rig), "");
+    end(rig);
+}
+
+static void shares(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    (void)attach(rig, 1, "one", 100);
+    (void)attach(rig, 2, "two", 0);
+    assert_int_equal(subscribe_as(rig, 1, "a.*", "g", 1, 0, 5), 0);
+    assert_int_equal(subscribe_as(rig, 2, "a.*", "g", 0, 0, 6), 0);
+    rig_clear(rig);
+    for (unsigned i = 0; i < 4; i++)
+        publish(rig, 3, "a.b", "x", 1);
+    assert_string_equal(rig_delivered(rig), "x x x x");
+    unsigned of[2] = {0, 0};
+    for (unsigned i = 0; i < 4; i++)
+        of[rig_nth(rig, EFF_DELIVER, i)->consumer - 5]++;
+    assert_int_equal(of[0], 2);
+    assert_int_equal(of[1], 2);
+    leave(rig, 2);
+    rig_clear(rig);
+    publish(rig, 3, "a.b", "y", 1);
+    assert_string_equal(rig_delivered(rig), "y");
+    leave(rig, 1); /* but its subscription stays */
+    restart(&rig, 0);
+    assert_int_equal(rig_ready(rig, "mqtt-shared-g/a.*"), 3);
+    assert_true(attach(rig, 1, "one", 100));
+    assert_string_equal(rig_delivered(rig), "x* x* y*");
+    assert_int_equal(rig_nth(rig, EFF_DELIVER, 0)->consumer, MQTT_HANDLE_FIRST);
+    assert_int_equal(unsubscribe(rig, 1, "a.*", "g"), 1);
+    assert_int_equal(rig_ready(rig, "mqtt-shared-g/a.*"), UINT64_MAX);
+    end(rig);
+}
+
+static void taken_over(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    (void)attach(rig, 1, "dev", 100);
+    assert_int_equal(subscribe_as(rig, 1, "a", NULL, 2, 77, 5), 0);
+    publish(rig, 2, "a", "x", 1);
+    assert_true(attach(rig, 2, "dev", 100));
+    struct effect *kick = rig_nth(rig, EFF_SESSION_KICK, 0);
+    assert_int_equal(kick->session, 1);
+    assert_int_equal(kick->answer->code, ERR_TAKEN_OVER);
+    assert_string_equal(rig_delivered(rig), "x*");
+    assert_int_equal(rig_nth(rig, EFF_DELIVER, 0)->session, 2);
+    struct effect *answer = rig_nth(rig, EFF_ANSWER, 0);
+    uint8_t fields[] = {0, 0, 0, 1, 1, 'a', 0, 2, 0, 0, 0, 77, 0, 0, 0, 0};
+    assert_true(slice_equal(answer->answer->fields, slice_of(fields, sizeof fields)));
+    assert_true(slice_is(answer->answer->name, "dev"));
+    leave(rig, 1); /* which is nothing to the client any more */
+    assert_non_null(the_client(rig, "dev")->peer);
+    rig_clear(rig);
+    assert_int_equal(attach_with(rig, 3, "dev", 0, ASK_CLEAN, (struct slice){0}), 0);
+    assert_int_equal(rig_nth(rig, EFF_SESSION_KICK, 0)->session, 2);
+    assert_int_equal(rig_ready(rig, "mqtt-subscription-devqos1"), UINT64_MAX);
+    end(rig);
+}
+
+static void what_is_refused(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    char longest[256];
+    memset(longest, 'x', sizeof longest);
+    longest[MQTT_CLIENT_ID_MAX + 1] = '\0';
+    assert_int_equal(attach_with(rig, 1, longest, 0, 0, (struct slice){0}), CODE(PRECONDITION_FAILED));
+    rig_clear(rig);
+    assert_true(rig_ask(rig, CMD_MQTT_ATTACH, 1, 1, "dev", NULL, "nowhere", (struct slice){0}, 0));
+    assert_int_equal(answered(rig, NULL), CODE(NOT_FOUND));
+    rig_clear(rig);
+    assert_true(rig_ask(rig, CMD_MQTT_ATTACH, 1, 1, "dev", NULL, "amq.fanout", (struct slice){0}, 0));
+    assert_int_equal(answered(rig, NULL), CODE(NOT_FOUND));
+    assert_int_equal(attach_with(rig, 1, "dev", 0, 0, slice_str("not a will")), CODE(PRECONDITION_FAILED));
+    assert_int_equal(subscribe(rig, 1, "a", 0), CODE(PRECONDITION_FAILED));
+    (void)attach(rig, 1, "dev", 0);
+    assert_int_equal(attach_with(rig, 1, "other", 0, 0, (struct slice){0}), CODE(PRECONDITION_FAILED));
+    assert_int_equal(subscribe(rig, 1, "a.#.b", 0), CODE(PRECONDITION_FAILED));
+    assert_int_equal(subscribe(rig, 1, "a", 3), CODE(PRECONDITION_FAILED));
+    assert_int_equal(subscribe_as(rig, 1, "a", "g/h", 0, 0, 5), CODE(PRECONDITION_FAILED));
+    assert_int_equal(subscribe_as(rig, 1, "a", NULL, 0, 0, 1), CODE(PRECONDITION_FAILED));
+    assert_true(rig_ask(rig, CMD_QUEUE_DECLARE, 2, 1, "mqtt-subscription-devqos1", NULL, NULL, (struct slice){0}, 0));
+    assert_int_equal(subscribe(rig, 1, "a", 1), CODE(RESOURCE_LOCKED));
+    assert_int_equal(attach_with(rig, 2, "", 0, 0, (struct slice){0}), 0);
+    assert_true(slice_starts(rig_nth(rig, EFF_ANSWER, 0)->answer->name, "auto-"));
+    end(rig);
+}
+
+static void rights(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    char text[200];
+    struct vhost *vhost = vhost_find(rig->b, slice_str("/"));
+    struct user *guest = user_find(rig->b, slice_str("guest"));
+    assert_true(topic_permission_put(rig->b, guest, vhost, slice_str("amq.topic"), slice_str("^w"), slice_str("^r"),
+                                     text, sizeof text));
+    assert_true(log_object(rig->b, &permission_find(guest, vhost, &(struct slice){(uint8_t *)"amq.topic", 9})->object));
+    (void)attach(rig, 1, "dev", 0);
+    assert_int_equal(subscribe(rig, 1, "w", 0), CODE(ACCESS_REFUSED));
+    assert_int_equal(subscribe(rig, 1, "r", 0), 0);
+    rig_clear(rig);
+    publish(rig, 1, "r", "x", 1);
+    assert_int_equal(rig_nth(rig, EFF_NACK, 0)->flags, NACK_ACCESS);
+    publish(rig, 1, "w", "x", 1); /* the channel lives on */
+    assert_int_equal(rig_nth(rig, EFF_CONFIRM, 0)->number, 2);
+    assert_string_equal(rig_error(rig), "");
+    end(rig);
+}
+
+/* As MQTT has it; AMQP's queues see what begins with "$" as ever, but not what the broker says of itself. */
+static void dollar(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    assert_true(rig_ask(rig, CMD_QUEUE_DECLARE, 2, 1, "q", NULL, NULL, (struct slice){0}, 0));
+    assert_true(rig_ask(rig, CMD_QUEUE_BIND, 2, 1, "q", "amq.topic", "#", (struct slice){0}, 0));
+    (void)attach(rig, 1, "dev", 0);
+    assert_int_equal(subscribe_as(rig, 1, "#", NULL, 0, 0, 5), 0);
+    assert_int_equal(subscribe_as(rig, 1, "*.x", NULL, 1, 0, 6), 0);
+    assert_int_equal(subscribe_as(rig, 1, "$SYS.#", NULL, 0, 0, 7), 0);
+    rig_clear(rig);
+    publish(rig, 1, "$other.x", "o", 0);
+    assert_int_equal(rig_ready(rig, "q"), 1);
+    assert_string_equal(fanned(rig), "");
+    assert_string_equal(rig_delivered(rig), "");
+    publish(rig, 1, "$SYS.x", "s", 0);
+    assert_int_equal(rig_ready(rig, "q"), 1);
+    assert_string_equal(fanned(rig), "1:7:s");
+    end(rig);
+}
+
+/* A queue or an exchange that somebody deletes takes the sessions with it that stand on it. */
+static void what_a_session_stands_on_goes(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    assert_true(rig_ask(rig, CMD_EXCHANGE_DECLARE, 4, 1, "t", "topic", NULL, (struct slice){0}, ASK_DURABLE));
+    (void)attach(rig, 1, "dev", 100);
+    assert_int_equal(subscribe(rig, 1, "a", 1), 0);
+    assert_int_equal(subscribe_as(rig, 1, "s", "g", 1, 0, 5), 0);
+    assert_true(rig_ask(rig, CMD_QUEUE_DELETE, 4, 1, "mqtt-subscription-devqos1", NULL, NULL, (struct slice){0}, 0));
+    assert_int_equal(rig_count(rig, EFF_SESSION_KICK), 1);
+    assert_null(the_client(rig, "dev"));
+    assert_int_equal(rig_ready(rig, "mqtt-shared-g/s"), UINT64_MAX);
+    leave(rig, 1);
+    (void)attach(rig, 1, "dev", 100);
+    assert_int_equal(subscribe_as(rig, 1, "s", "g", 1, 0, 5), 0);
+    assert_true(rig_ask(rig, CMD_QUEUE_DELETE, 4, 1, "mqtt-shared-g/s", NULL, NULL, (struct slice){0}, 0));
+    assert_int_equal(rig_count(rig, EFF_SESSION_KICK), 1);
+    assert_int_equal(the_client(rig, "dev")->sub_count, 0);
+    leave(rig, 1);
+    rig_clear(rig);
+    assert_true(rig_ask_full(rig, CMD_MQTT_ATTACH, 2, 1, "at-t", NULL, "t", (struct slice){0}, 0, 100));
+    rig_plain(rig, CMD_MQTT_RESUME, 2, 1, 10, 0);
+    assert_int_equal(subscribe_as(rig, 2, "a", NULL, 1, 0, 5), 0);
+    assert_int_equal(subscribe_as(rig, 2, "b", NULL, 0, 0, 6), 0);
+    rig_clear(rig);
+    assert_true(rig_ask(rig, CMD_EXCHANGE_DELETE, 4, 1, "t", NULL, NULL, (struct slice){0}, 0));
+    assert_int_equal(rig_nth(rig, EFF_SESSION_KICK, 0)->session, 2);
+    leave(rig, 2);
+    assert_true(rig_ask(rig, CMD_EXCHANGE_DECLARE, 4, 1, "t", "topic", NULL, (struct slice){0}, ASK_DURABLE));
+    assert_true(rig_ask_full(rig, CMD_MQTT_ATTACH, 2, 1, "at-t", NULL, "t", (struct slice){0}, 0, 100));
+    rig_plain(rig, CMD_MQTT_RESUME, 2, 1, 10, 0);
+    rig_clear(rig);
+    assert_true(rig_publish(rig, 4, 1, "t", "a", "x", true));
+    assert_true(rig_publish(rig, 4, 1, "t", "b", "y", true));
+    assert_string_equal(rig_delivered(rig), "x");
+    assert_string_equal(fanned(rig), "2:3:y");
+    end(rig);
+}
+
+/* What is published in a transaction, comes out of a delay or dies somewhere is told to taps as well. */
+static void taps_of_other_ways(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    (void)attach(rig, 1, "dev", 0);
+    assert_int_equal(subscribe_as(rig, 1, "#", NULL, 0, 0, 5), 0);
+    rig_plain(rig, CMD_CHANNEL_OPEN, 2, 2, 0, 0);
+    rig_plain(rig, CMD_TX_SELECT, 2, 2, 0, 0);
+    rig_clear(rig);
+    assert_true(rig_publish(rig, 2, 2, "amq.topic", "a", "tx", true));
+    assert_string_equal(fanned(rig), "");
+    rig_plain(rig, CMD_TX_COMMIT, 2, 2, 0, 0);
+    assert_string_equal(fanned(rig), "1:5:tx");
+    uint8_t raw[200];
+    struct writer w = writer_of(raw, sizeof raw);
+    amqp_put_str(&w, "x-dead-letter-exchange", slice_str("amq.topic"));
+    amqp_put_long(&w, "x-message-ttl", 10);
+    assert_true(rig_ask(rig, CMD_QUEUE_DECLARE, 2, 1, "q", NULL, NULL, writer_slice(&w), 0));
+    rig_clear(rig);
+    assert_true(rig_publish(rig, 2, 1, "", "q", "dead", true));
+    rig_pass(rig, 50);
+    assert_string_equal(fanned(rig), "1:5:dead");
+    end(rig);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(taps),
+        cmocka_unit_test(an_audience_changes_while_it_is_told),
+        cmocka_unit_test(the_queue_of_a_session),
+        cmocka_unit_test(a_session_that_ends_with_its_connection),
+        cmocka_unit_test(the_kind_of_a_subscription_changes),
+        cmocka_unit_test(no_local),
+        cmocka_unit_test(shares),
+        cmocka_unit_test(taken_over),
+        cmocka_unit_test(what_is_refused),
+        cmocka_unit_test(rights),
+        cmocka_unit_test(dollar),
+        cmocka_unit_test(what_a_session_stands_on_goes),
+        cmocka_unit_test(taps_of_other_ways),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
