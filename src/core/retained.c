@@ -267,8 +267,8 @@ static void value_put(struct retained_store *store, struct retained_node *node, 
 struct slice retained_key(const struct retained_node *node, uint8_t room[256])
 {
     size_t at = 256;
-    for (; node->parent; node = node->parent) {
-        if (at < 256)
+    for (bool last = true; node->parent; node = node->parent, last = false) {
+        if (!last)
             room[--at] = '.';
         CHECK(at >= node->len);
         at -= node->len;
