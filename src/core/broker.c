@@ -371,13 +371,13 @@ bool broker_step(struct broker *b, mono_t now, wall_t wall, lsn_t durable)
     pump_all(b, (unsigned)b->options.port_slots / 4);
     bool more = wheel_turn(&b->wheel, now, b, TIMERS_PER_TICK) == TIMERS_PER_TICK;
     more |= take_commands(b);
+    more |= mqtt_turn(b); /* before the deliveries: what is retained may be for queues */
     more |= dead_letter_run(b, DEAD_LETTERS_PER_TICK);
     pump_all(b, (unsigned)b->options.port_slots / 4);
     more |= !list_empty(&b->pump);
     more |= dead_letter_run(b, DEAD_LETTERS_PER_TICK);
     backlog_flush_removals(b);
     more |= streams_turn(b);
-    more |= mqtt_turn(b);
     more |= compact_turn(b);
     more |= paging_turn(b);
     if (b->drain.side && b->compact.phase == COMPACT_IDLE)

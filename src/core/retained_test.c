@@ -189,6 +189,26 @@ static void by_the_queue(void **state)
     end(rig);
 }
 
+/* The steps that say there is more are all that it takes: nobody looks again by chance. */
+static void by_the_queue_at_once(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    (void)attach(rig, 1, "dev", 0);
+    assert_int_equal(subscribe(rig, 1, "k", 1), 0);
+    assert_true(publish_with(rig, 1, "r", "v", 0, ASK_RETAIN, 0, 0));
+    rig_clear(rig);
+    struct command *c = rig_command(rig, 0, CMD_MQTT_RETAINED, 1, 1);
+    c->ask = ask_new(slice_str("r"), (struct slice){0}, (struct slice){0}, (struct slice){0});
+    c->number = 1ull << 32 | 5;
+    ring_publish(&broker_port(rig->b, 0)->commands);
+    while (broker_step(rig->b, rig->now, rig->wall, rig->durable))
+        continue;
+    rig_take(rig, 0);
+    assert_string_equal(rig_delivered(rig), "v");
+    end(rig);
+}
+
 /* A session without credit is not given more, and goes on where it was. */
 static void credit(void **state)
 {
@@ -399,6 +419,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(set_and_gone),      cmocka_unit_test(dollar_and_empty_words),
         cmocka_unit_test(time_and_limits),   cmocka_unit_test(by_the_queue),
+        cmocka_unit_test(by_the_queue_at_once),
         cmocka_unit_test(credit),            cmocka_unit_test(anything),
         cmocka_unit_test(the_exchange_goes), cmocka_unit_test(without_memory),
     };
