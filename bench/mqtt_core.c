@@ -193,8 +193,8 @@ static void fan_out(struct bench *bench, uint32_t subscribers)
     }
     CHECK(bench->fanned == (uint64_t)PUBLISHES * subscribers);
     qsort(times, PUBLISHES, sizeof times[0], by_time);
-    printf("one publish to all of them: %.2f us of the core (median), %.2f us (p99)\n", (double)times[PUBLISHES / 2] / 1e3,
-           (double)times[PUBLISHES * 99 / 100] / 1e3);
+    printf("one publish to all of them: %.2f us of the core (median), %.2f us (p99)\n",
+           (double)times[PUBLISHES / 2] / 1e3, (double)times[PUBLISHES * 99 / 100] / 1e3);
 }
 
 static void retain(struct bench *bench, unsigned values, unsigned body)
@@ -211,8 +211,8 @@ static void retain(struct bench *bench, unsigned values, unsigned body)
     step(bench);
     int64_t set = now_ns() - from;
     printf("%u values of %u bytes, keys like %s: %.0f bytes each (%.0f in its own account), set at %.0f ns each\n",
-           values, body, key, (double)(mem_in_use() - before) / values,
-           (double)mem_in_use_as(MEM_RETAINED) / values, (double)set / values);
+           values, body, key, (double)(mem_in_use() - before) / values, (double)mem_in_use_as(MEM_RETAINED) / values,
+           (double)set / values);
     static const char *const patterns[] = {"#", "*.*.*.temperature", "site7.#", "*.building5.*.temperature"};
     for (unsigned i = 0; i < ARRAY_LEN(patterns); i++) {
         bench->retained = 0;
@@ -222,9 +222,8 @@ static void retain(struct bench *bench, unsigned values, unsigned body)
         ask(bench, CMD_MQTT_RETAINED, 1, patterns[i], "", 0, 0)->number = MQTT_HANDLE_FIRST;
         step(bench);
         CHECK(bench->answered);
-        printf("%s: first of %llu after %.3f ms, all after %.0f ms\n", patterns[i],
-               (unsigned long long)bench->retained, (double)(bench->first_at - from) / 1e6,
-               (double)(now_ns() - from) / 1e6);
+        printf("%s: first of %llu after %.3f ms, all after %.0f ms\n", patterns[i], (unsigned long long)bench->retained,
+               (double)(bench->first_at - from) / 1e6, (double)(now_ns() - from) / 1e6);
     }
 }
 

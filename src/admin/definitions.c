@@ -447,7 +447,16 @@ static json_t *export_entry(const json_t *row, const char *fields)
     return entry;
 }
 
-/* What every vhost has, what dies with its connection, and what is not durable does not belong into definitions. */
+static bool says(const json_t *row, const char *key)
+{
+    json_t *value = typed(json_object_get(row, key), 'b');
+    bool is = json_is_true(value);
+    json_decref(value);
+    return is;
+}
+
+/* What every vhost has, what dies with its connection, and what is not durable does not belong into definitions, nor do the
+ * queues that MQTT's sessions and share groups have: they come and go with these. */
 static bool exportable(const struct export_row *export, const json_t *row)
 {
     const char *name = json_string_value(json_object_get(row, "name"));
@@ -455,13 +464,9 @@ static bool exportable(const struct export_row *export, const json_t *row)
     if (strcmp(export->section, "exchanges") == 0)
         return name && *name && strncmp(name, "amq.", 4) != 0;
     if (strcmp(export->section, "bindings") == 0)
-        return source && *source;
-    if (strcmp(export->section, "queues") == 0) {
-        json_t *exclusive = typed(json_object_get(row, "exclusive"), 'b');
-        bool is = json_is_true(exclusive);
-        json_decref(exclusive);
-        return !is;
-    }
+        return source && *source && !says(row, "mqtt");
+    if (strcmp(export->section, "queues") == 0)
+        return !says(row, "exclusive") && !says(row, "mqtt");
     return true;
 }
 

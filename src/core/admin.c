@@ -528,6 +528,7 @@ static void queue_list_op(struct broker *b, struct peer *peer, const struct comm
         row_bool(&row, "durable", q->durable);
         row_bool(&row, "auto_delete", q->auto_delete);
         row_bool(&row, "exclusive", q->exclusive);
+        row_bool(&row, "mqtt", q->mqtt);
         row_slice(&row, "arguments", q->args);
         uint64_t ready = q->stream ? stream_count(q) : q->busy->ready_count;
         uint64_t delayed = q->extra ? q->extra->retry.count : 0;
@@ -562,6 +563,7 @@ static void binding_list_op(struct broker *b, struct peer *peer, const struct co
         row_slice(&row, "destination", binding->queue ? binding->queue->name : binding->exchange->name);
         row_slice(&row, "destination_type", slice_str(binding->queue ? "queue" : "exchange"));
         row_slice(&row, "routing_key", binding->key);
+        row_bool(&row, "mqtt", binding->queue && binding->queue->mqtt);
         row_slice(&row, "arguments", binding->args);
         row_emit(b, peer, c, &row);
     }
@@ -625,6 +627,31 @@ static void consumer_list_op(struct broker *b, struct peer *peer, const struct c
         row_bool(&row, "ack_required", !consumer->no_ack);
         row_number(&row, "prefetch_count", consumer->prefetch);
         row_number(&row, "unacked", consumer->unacked);
+        row_emit(b, peer, c, &row);
+    }
+    done(b, peer, c, 0);
+}
+
+static void mqtt_client_list_op(struct broker *b, struct peer *peer, const struct command *c)
+{
+    struct row row;
+    LIST_EACH(&b->mqtt.clients, node, after)
+    {
+        const struct mqtt_client *client = CONTAINER_OF(node, struct mqtt_client, link);
+        const struct queue *q = client->queue;
+        row_begin(&row);
+        row_slice(&row, "vhost", client->vhost->name);
+        row_slice(&row, "client_id", client->id);
+        row_slice(&row, "user", client->user);
+        row_bool(&row, "connected", client->peer != NULL);
+        row_slice(&row, "peer", client->peer ? client->peer->address : (struct slice){0});
+        row_number(&row, "expiry_s", client->expiry_s);
+        row_number(&row, "left_at", (uint64_t)client->left_at);
+        row_number(&row, "subscriptions", client->sub_count);
+        row_number(&row, "messages", q ? q->busy->ready_count + q->busy->unacked_count : 0);
+        row_number(&row, "received", client->received.count);
+        row_number(&row, "releasing", client->releasing.count);
+        row_bool(&row, "will", client->will != NULL);
         row_emit(b, peer, c, &row);
     }
     done(b, peer, c, 0);
@@ -745,6 +772,7 @@ static admin_handler *const handlers[ADMIN_COUNT] = {[ADMIN_USER_PUT] = user_put
                                                      [ADMIN_SESSION_LIST] = session_list_op,
                                                      [ADMIN_SESSION_CLOSE] = session_close_op,
                                                      [ADMIN_CONSUMER_LIST] = consumer_list_op,
+                                                     [ADMIN_MQTT_CLIENT_LIST] = mqtt_client_list_op,
                                                      [ADMIN_PAGE_LIST] = page_list_op,
                                                      [ADMIN_TOTALS] = totals_op,
                                                      [ADMIN_CHECK] = check_op,

@@ -1,6 +1,12 @@
 /* MQTT clients in the core: subscriptions of the three kinds, what comes by them, taking over, rights. */
 #include "core/mqtt_words_test.h"
 
+enum {
+#define ADMIN(name, operands) ADMIN_##name,
+#include "core/admin.def"
+#undef ADMIN
+};
+
 static void taps(void **state)
 {
     (void)state;
@@ -362,6 +368,68 @@ static void taps_of_other_ways(void **state)
     end(rig);
 }
 
+static struct slice of_row(const struct effect *e, const char *key)
+{
+    struct reader r = reader_of(e->answer->fields);
+    while (r.left) {
+        struct slice name = reader_str8(&r), value = reader_str32(&r);
+        if (slice_is(name, key))
+            return value;
+    }
+    return (struct slice){0};
+}
+
+static void listed(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    (void)attach_with(rig, 1, "away", 100, 0, will("w", "x", 50, 0));
+    leave(rig, 1);
+    (void)attach(rig, 2, "here", 0);
+    assert_int_equal(subscribe(rig, 2, "a", 1), 0);
+    publish(rig, 3, "a", "x", 1);
+    rig_clear(rig);
+    assert_true(rig_ask_full(rig, CMD_ADMIN, 4, 0, NULL, NULL, NULL, (struct slice){0}, ASK_INTERNAL_ADMIN,
+                             ADMIN_MQTT_CLIENT_LIST));
+    const struct effect *away = rig_nth(rig, EFF_ROW, 0), *here = rig_nth(rig, EFF_ROW, 1);
+    assert_int_equal(rig_count(rig, EFF_ROW), 2);
+    assert_true(slice_is(of_row(away, "client_id"), "away") && slice_is(of_row(here, "client_id"), "here"));
+    assert_true(slice_is(of_row(away, "connected"), "false") && slice_is(of_row(here, "connected"), "true"));
+    assert_true(slice_is(of_row(away, "will"), "true") && slice_is(of_row(here, "will"), "false"));
+    assert_true(slice_is(of_row(away, "expiry_s"), "100") && slice_is(of_row(here, "messages"), "1"));
+    end(rig);
+}
+
+/* For whoever looks at a journal. */
+static void records_for_people(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    char text[600], all[4000] = "";
+    size_t first = rig->log->count;
+    (void)attach_with(rig, 1, "dev", 100, 0, will("w", "x", 0, MQTT_WILL_RETAIN));
+    rig_plain(rig, CMD_MQTT_RESUME, 1, 1, 10, 0);
+    assert_int_equal(subscribe_as(rig, 1, "a", "g", 1, 0, 5), 0);
+    rig_clear(rig);
+    assert_true(publish_with(rig, 1, "a", "x", 2, ASK_ONCE | ASK_RETAIN, 7, 0));
+    release(rig, 1, rig_nth(rig, EFF_DELIVER, 0)->number, 9);
+    leave(rig, 1);
+    for (size_t i = first; i < rig->log->count; i++) {
+        record_print(slice_of(rig->log->records[i].bytes, rig->log->records[i].len), text, sizeof text);
+        strcat(strcat(all, text), "\n");
+    }
+    static const char *const lines[] = {"MQTT_CLIENT 1 'dev' in '/' is connected, expiry 100 s\n",
+                                        "MQTT_SUB of client 1: 'a' shared by g\n",
+                                        "RETAINED 'a' of 'amq.topic' in '/', ",
+                                        "MQTT_ONCE of client 1, packet id 7: ENQUEUE id 0 → queue 1 position 1, ",
+                                        "MQTT_ID of client 1: packet id 9 releasing\n",
+                                        "TX "};
+    for (size_t i = 0; i < ARRAY_LEN(lines); i++)
+        if (!strstr(all, lines[i]))
+            rig_fail("%s is not in: %s", lines[i], all);
+    end(rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -378,6 +446,8 @@ int main(void)
         cmocka_unit_test(dollar),
         cmocka_unit_test(what_a_session_stands_on_goes),
         cmocka_unit_test(taps_of_other_ways),
+        cmocka_unit_test(listed),
+        cmocka_unit_test(records_for_people),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

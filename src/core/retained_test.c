@@ -417,11 +417,9 @@ static void without_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(set_and_gone),      cmocka_unit_test(dollar_and_empty_words),
-        cmocka_unit_test(time_and_limits),   cmocka_unit_test(by_the_queue),
-        cmocka_unit_test(by_the_queue_at_once),
-        cmocka_unit_test(credit),            cmocka_unit_test(anything),
-        cmocka_unit_test(the_exchange_goes), cmocka_unit_test(without_memory),
+        cmocka_unit_test(set_and_gone), cmocka_unit_test(dollar_and_empty_words), cmocka_unit_test(time_and_limits),
+        cmocka_unit_test(by_the_queue), cmocka_unit_test(by_the_queue_at_once),   cmocka_unit_test(credit),
+        cmocka_unit_test(anything),     cmocka_unit_test(the_exchange_goes),      cmocka_unit_test(without_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

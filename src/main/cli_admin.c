@@ -397,6 +397,8 @@ static const struct verb_row verbs[] = {
     {"list", "connections", 0, 0, "", NULL, "SESSION_LIST", "id user vhost peer protocol channels blocked"},
     {"list", "consumers", 0, 0, "", NULL, "CONSUMER_LIST",
      "vhost queue consumer_tag peer channel ack_required prefetch_count unacked"},
+    {"list", "clients", 0, 0, "", NULL, "MQTT_CLIENT_LIST",
+     "vhost client_id user connected peer expiry_s subscriptions messages will"},
     {"list", "totals", 0, 0, "", NULL, "TOTALS", ""},
     {"status", "show", 0, 0, "", NULL, "status", ""},
     {"alarm", "raise", 1, 2, "memory|disk|memory-hard|disk-hard ...", alarm_raise, NULL, NULL},
