@@ -12,6 +12,7 @@
 #undef fail /* a function of the core */
 
 #include "core/core_int.h"
+#include "core/group_int.h"
 #include "core/records.h"
 #include "core/retained_int.h"
 #include "core/stream_rig_test.h"
@@ -816,6 +817,11 @@ RIG_FN char *rig_dump(struct broker *b, struct rig_store *store, bool loose)
             const struct binding *p = CONTAINER_OF(object, struct binding, object);
             snprintf(text, sizeof text, "binding %.*s %.*s %.*s %u", SLICE_ARG(p->source->name),
                      SLICE_ARG(p->queue ? p->queue->name : p->exchange->name), SLICE_ARG(p->key), rig_sum(p->args));
+            break;
+        }
+        case OBJ_GROUP_RULES: {
+            const struct group_rules *p = CONTAINER_OF(object, struct group_rules, object);
+            snprintf(text, sizeof text, "settings of %.*s %u", SLICE_ARG(p->name), rig_sum(p->rows));
             break;
         }
         case OBJ_TXN: {

@@ -44,7 +44,8 @@ enum object_kind {
     OBJ_EXCHANGE,
     OBJ_QUEUE,
     OBJ_BINDING,
-    OBJ_TXN
+    OBJ_TXN,
+    OBJ_GROUP_RULES
 };
 
 /* First member of everything in the catalogue. The list keeps creation order, so that a snapshot written in this order
@@ -702,6 +703,8 @@ struct broker {
 
     struct map groups; /* struct group */
     struct list group_list;
+    struct map group_rules; /* struct group_rules: group_config.c */
+    struct list group_rules_list;
     uint64_t group_bytes; /* of all groups, members and offsets */
 
     struct mqtt_state mqtt;
@@ -1033,6 +1036,7 @@ void groups_forget_peer(struct broker *b, struct peer *peer); /* its members sta
 void shares_forget_peer(struct broker *b, struct peer *peer); /* what it has acquired is available again */
 void shares_stream_gone(struct broker *b, struct stream *s);
 MUST_USE bool replay_share(struct broker *b, struct reader *r);
+MUST_USE bool replay_group_config(struct broker *b, struct reader *r);
 void groups_vhost_gone(struct broker *b, struct vhost *vhost);
 void groups_stream_gone(struct broker *b, struct stream *s);                    /* nobody's offsets are left in it */
 MUST_USE bool groups_snapshot(struct broker *b, size_t *bytes, bool *ret_done); /* a slice; false: no memory */

@@ -88,7 +88,7 @@ void group_drop(struct broker *b, struct slice *owned)
 
 /* ---- life ---- */
 
-static struct slice key_of(uint8_t room[2 * NAME_MAX_BYTES + 1], const struct vhost *vhost, struct slice name)
+struct slice group_key(uint8_t room[2 * NAME_MAX_BYTES + 1], const struct vhost *vhost, struct slice name)
 {
     struct writer w = writer_of(room, 2 * NAME_MAX_BYTES + 1);
     writer_str8(&w, vhost->name);
@@ -99,7 +99,7 @@ static struct slice key_of(uint8_t room[2 * NAME_MAX_BYTES + 1], const struct vh
 struct group *group_find(struct broker *b, const struct vhost *vhost, struct slice name)
 {
     uint8_t room[2 * NAME_MAX_BYTES + 1];
-    return map_get(&b->groups, key_of(room, vhost, name));
+    return map_get(&b->groups, group_key(room, vhost, name));
 }
 
 static struct slice committed_key(const void *value)
@@ -112,7 +112,7 @@ static void retention_over(void *arg, struct timer *timer);
 struct group *group_make(struct broker *b, struct vhost *vhost, struct slice name)
 {
     uint8_t room[2 * NAME_MAX_BYTES + 1];
-    struct slice key = key_of(room, vhost, name);
+    struct slice key = group_key(room, vhost, name);
     if (!key.len || b->groups.count >= GROUPS_MAX || !group_has_room(b, sizeof(struct group)))
         return NULL;
     struct group *g = mem_zalloc_as(MEM_GROUPS, sizeof *g);
@@ -132,6 +132,7 @@ struct group *group_make(struct broker *b, struct vhost *vhost, struct slice nam
     list_init(&g->assignees);
     map_init_keyed(&g->offsets, b->seed, committed_key);
     shares_init(b, g);
+    g->config = group_config_for(b, g->key);
     timer_init(&g->timer, round_late);
     timer_init(&g->retention, retention_over);
     list_insert(&b->group_list, &g->link);
@@ -236,12 +237,14 @@ void groups_init(struct broker *b)
 {
     map_init(&b->groups, b->seed + 11);
     list_init(&b->group_list);
+    groups_rules_init(b);
 }
 
 void groups_fini(struct broker *b)
 {
     LIST_EACH(&b->group_list, node, after)
     group_free(b, CONTAINER_OF(node, struct group, link));
+    groups_rules_fini(b);
     map_fini(&b->groups);
 }
 
@@ -250,6 +253,7 @@ void groups_vhost_gone(struct broker *b, struct vhost *vhost)
     LIST_EACH(&b->group_list, node, after)
     if (CONTAINER_OF(node, struct group, link)->vhost == vhost)
         group_free(b, CONTAINER_OF(node, struct group, link));
+    groups_rules_vhost_gone(b, vhost);
 }
 
 /* Members have their whole time again, since nobody could hear them. A group that was between two generations when the snapshot was
@@ -332,5 +336,6 @@ void groups_check(struct broker *b)
         bytes += sizeof *g + g->key.len + g->type.len + g->protocol.len + g->bytes;
         groups++;
     }
-    CHECK(groups == b->groups.count && bytes + txns_staged_bytes(b) == b->group_bytes);
+    bytes += groups_rules_check(b) + txns_staged_bytes(b);
+    CHECK(groups == b->groups.count && bytes == b->group_bytes);
 }

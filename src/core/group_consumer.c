@@ -111,8 +111,10 @@ void assignee_free(struct broker *b, struct assignee *c)
 
 void assignee_alive(struct broker *b, struct assignee *c)
 {
-    int64_t ms =
-        b->options.group_consumer_session_ms ? b->options.group_consumer_session_ms : GROUP_CONSUMER_SESSION_MS;
+    const struct group_config *config = group_config_of(c->group);
+    int64_t ms = c->group->sharing ? config->session_ms : config->consumer_session_ms;
+    if (!ms)
+        ms = b->options.group_consumer_session_ms ? b->options.group_consumer_session_ms : GROUP_CONSUMER_SESSION_MS;
     wheel_set(&b->wheel, &c->session, b->now + ms * NS_PER_MS);
 }
 
@@ -398,7 +400,10 @@ static enum group_error beats(const struct assignee *c, const struct consume *q,
 struct answer *assignee_told(const struct broker *b, const struct assignee *c, bool whole)
 {
     struct writer w;
-    int64_t beat = b->options.group_consumer_beat_ms ? b->options.group_consumer_beat_ms : GROUP_CONSUMER_BEAT_MS;
+    const struct group_config *config = group_config_of(c->group);
+    int64_t beat = c->group->sharing ? config->beat_ms : config->consumer_beat_ms;
+    if (!beat)
+        beat = b->options.group_consumer_beat_ms ? b->options.group_consumer_beat_ms : GROUP_CONSUMER_BEAT_MS;
     struct answer *answer = group_block(16 + c->id.len + c->assigned.count * (size_t)GROUP_PLACE_BYTES, &w);
     if (!answer)
         return NULL;

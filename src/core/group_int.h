@@ -99,12 +99,22 @@ struct group {
     struct timer retention;
 };
 
+struct group_rules { /* what is set of a group's name */
+    struct object object;
+    struct list link; /* b->group_rules_list */
+    struct vhost *vhost;
+    struct slice key, name; /* as struct group's */
+    struct slice rows;      /* owned: u8 enum group_setting, u64 number, s8 text …; never none but while it is made */
+    struct group_config config;
+};
+
 struct join { /* operands of JOIN */
     struct slice client, type, protocols;
     uint32_t session_ms, rebalance_ms;
 };
 
 /* ---- group.c ---- */
+struct slice group_key(uint8_t room[2 * NAME_MAX_BYTES + 1], const struct vhost *vhost, struct slice name);
 struct group *group_find(struct broker *b, const struct vhost *vhost, struct slice name);
 MUST_USE struct group *group_make(struct broker *b, struct vhost *vhost,
                                   struct slice name); /* NULL: no memory, or too many */
@@ -213,6 +223,13 @@ uint64_t shares_check(const struct broker *b, const struct group *g);    /* byte
 
 /* ---- group_config.c ---- */
 const struct group_config *group_config_of(const struct group *g);
+void groups_rules_init(struct broker *b);
+void groups_rules_fini(struct broker *b);
+void groups_rules_vhost_gone(struct broker *b, const struct vhost *vhost);
+const struct group_config *group_config_for(const struct broker *b, struct slice key); /* NULL: nothing is set */
+uint64_t groups_rules_check(const struct broker *b);                                   /* bytes */
+void group_rules_put(struct writer *w, const struct group_rules *rules);               /* into a record */
+size_t group_rules_record_bytes(const struct group_rules *rules);
 
 /* ---- group_journal.c ---- */
 MUST_USE bool group_record_begin(struct broker *b, const struct group *g, enum record_type type, size_t bytes,

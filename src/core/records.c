@@ -5,6 +5,7 @@
  * transaction is committed (b->capturing) records are gathered in b->capture and become one TX record.
  */
 #include "core/records.h"
+#include "core/group_int.h"
 
 #include <stdio.h>
 
@@ -222,6 +223,7 @@ static size_t object_bytes(const struct object *object)
     case OBJ_QUEUE: len += CONTAINER_OF(object, struct queue, object)->args.len; break;
     case OBJ_BINDING: len += CONTAINER_OF(object, struct binding, object)->args.len; break;
     case OBJ_TXN: len += txn_record_bytes(CONTAINER_OF(object, struct txn, object)); break;
+    case OBJ_GROUP_RULES: len += group_rules_record_bytes(CONTAINER_OF(object, struct group_rules, object)); break;
     case OBJ_VHOST: break;
     }
     return len;
@@ -296,7 +298,8 @@ lsn_t log_object(struct broker *b, const struct object *object)
                                         [OBJ_EXCHANGE] = REC_EXCHANGE_PUT,
                                         [OBJ_QUEUE] = REC_QUEUE_PUT,
                                         [OBJ_BINDING] = REC_BINDING_PUT,
-                                        [OBJ_TXN] = REC_TXN};
+                                        [OBJ_TXN] = REC_TXN,
+                                        [OBJ_GROUP_RULES] = REC_GROUP_CONFIG};
     if (!object->journalled || b->recovering || !log_object_reserve(b, object))
         return 0;
     struct writer w = head(b, put_types[object->kind]);
@@ -345,6 +348,7 @@ lsn_t log_object(struct broker *b, const struct object *object)
     case OBJ_QUEUE: put_queue(&w, CONTAINER_OF(object, struct queue, object)); break;
     case OBJ_BINDING: put_binding(&w, CONTAINER_OF(object, struct binding, object)); break;
     case OBJ_TXN: put_txn(&w, CONTAINER_OF(object, struct txn, object)); break;
+    case OBJ_GROUP_RULES: group_rules_put(&w, CONTAINER_OF(object, struct group_rules, object)); break;
     }
     return write_head(b, &w);
 }
@@ -977,6 +981,7 @@ void record_print(struct slice record, char *ret, size_t len)
     case REC_REWRITTEN:
     case REC_CURSOR: print_stream(type, &r, ret + n, len - (size_t)n); break;
     case REC_GROUP:
+    case REC_GROUP_CONFIG:
     case REC_SHARE:
     case REC_OFFSETS: {
         struct slice vhost = reader_str8(&r), group = reader_str8(&r);

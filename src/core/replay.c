@@ -859,6 +859,7 @@ static bool apply(struct broker *b, struct slice record)
     case REC_PRODUCERS: return replay_producers(b, &r);
     case REC_GROUP: return replay_group(b, &r);
     case REC_SHARE: return replay_share(b, &r);
+    case REC_GROUP_CONFIG: return replay_group_config(b, &r);
     case REC_OFFSETS: return replay_offsets(b, &r);
     case REC_ISOLATION: return replay_isolation(b, &r);
     case REC_TXN: return replay_txn(b, &r);

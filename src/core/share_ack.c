@@ -64,12 +64,14 @@ static enum group_error say(struct broker *b, const struct share *s, const struc
     const struct share_ranges *r = &s->ranges;
     if (last < r->start)
         return GROUP_OK; /* the start has moved over it */
-    if (last >= r->end)
-        return GROUP_ERR_RECORD_STATE;
+    if (last >= r->end)  /* nobody was given that */
+        return GROUP_ERR_INVALID;
     first = first < r->start ? r->start : first;
     for (uint32_t i = share_ranges_find(r, first); i < r->count && r->at[i].first <= last; i++) {
         struct share_range part = r->at[i];
         if (part.state != SHARE_ACQUIRED || part.holder->who != who)
+            return GROUP_ERR_RECORD_STATE;
+        if (ack == SHARE_ACK_RENEW && group_config_of(s->group)->no_renewal)
             return GROUP_ERR_RECORD_STATE;
         part.first = part.first < first ? first : part.first;
         part.last = part.last > last ? last : part.last;

@@ -27,13 +27,33 @@ static bool next_free(const struct share_ranges *r, uint64_t from, uint64_t last
     return true;
 }
 
+/* So long ago is in the first file whose youngest record is not older: the group begins with that file, earlier than it asks for at
+ * most, as times in it need not ascend. */
+static uint64_t first_since(const struct partition *p, wall_t time, uint64_t end)
+{
+    for (uint32_t i = 0; i < p->sealed_count; i++)
+        if (p->sealed[i].max_at >= time && p->sealed[i].end > p->start)
+            return p->sealed[i].base > p->start ? p->sealed[i].base : p->start;
+    if (p->tail.end > p->tail.base && p->tail.max_at >= time)
+        return p->tail.base > p->start ? p->tail.base : p->start;
+    return end; /* what is not written yet is read in any case: it is behind, or its file is */
+}
+
+static uint64_t begins_at(struct broker *b, const struct group_config *config, const struct fetch_row *row,
+                          const struct partition *p)
+{
+    if (config->since_ms)
+        return first_since(p, b->wall - config->since_ms, p->written < row->end ? p->written : row->end);
+    return config->earliest ? p->start : row->end;
+}
+
 static struct share *find_or_make(struct broker *b, struct group *g, const struct fetch_row *row, struct partition *p)
 {
     struct share *s = share_find(g, row->stream, row->partition);
     if (s)
         return s;
     CHECK(g->state != GROUP_DEAD); /* nothing would free it */
-    return share_make(b, g, p, group_config_of(g)->earliest ? p->start : row->end);
+    return share_make(b, g, p, begins_at(b, group_config_of(g), row, p));
 }
 
 static void forget(struct fetch_row *row)

@@ -129,6 +129,8 @@ static int expected(struct walk *w, unsigned member, unsigned place, uint64_t fi
     const struct share *s = share_at(w, place);
     if (!s)
         return GROUP_ERR_NO_STREAM;
+    if (last >= s->ranges.end)
+        return GROUP_ERR_INVALID;
     for (uint64_t i = first < s->ranges.start ? s->ranges.start : first; i <= last; i++)
         if (i >= RECORDS || w->seen[place][i].holder != member + 1)
             return GROUP_ERR_RECORD_STATE;

@@ -15,7 +15,7 @@ static void declare_stream(struct rig *rig, const char *name, int64_t partitions
     rig_clear(rig);
 }
 
-static struct stream *stream_of(struct rig *rig, const char *name)
+static struct stream *stream_named(struct rig *rig, const char *name)
 {
     return queue_find(vhost_find(rig->b, slice_str("/")), slice_str(name))->stream;
 }
@@ -89,7 +89,7 @@ static enum txn_result add(struct rig *rig, const struct who *who, const char *s
     uint8_t room[32];
     struct writer w = writer_of(room, sizeof room);
     (void)of_producer(&w, who);
-    writer_u64(&w, stream ? stream_of(rig, stream)->queue->id : 4711);
+    writer_u64(&w, stream ? stream_named(rig, stream)->queue->id : 4711);
     writer_u32(&w, partition);
     struct said s = ask(rig, CMD_TXN_ADD, who->name, writer_slice(&w), 0, 0);
     return s.memory ? s.result : TXN_NO_ROOM;
@@ -136,7 +136,7 @@ static int64_t produce(struct rig *rig, struct who *who, const char *stream, uns
     msg->flags = MSG_BATCH | MSG_PERSISTENT;
     struct command *c = rig_command(rig, 0, CMD_PRODUCE, 1, (uint16_t)partition);
     c->msg = msg;
-    c->number = stream_of(rig, stream)->queue->id;
+    c->number = stream_named(rig, stream)->queue->id;
     c->flags = flags;
     rig_step(rig);
     struct effect *e = rig_nth(rig, EFF_PRODUCED, 0);
@@ -260,7 +260,7 @@ static void resume_in_a_transaction(void **state)
         assert_int_equal(s.epoch, 1);
     }
     assert_string_equal(seen(rig, "s"), "");
-    assert_int_equal(stream_of(rig, "s")->partitions[0]->end, 2);
+    assert_int_equal(stream_named(rig, "s")->partitions[0]->end, 2);
     end(rig);
 }
 
@@ -342,11 +342,11 @@ static void an_end_may_come_twice(void **state)
     struct who before = who;
     assert_int_equal(finish(rig, &who, ASK_COMMIT | ASK_NEXT_EPOCH), TXN_DONE);
     assert_int_equal(who.epoch, before.epoch + 1);
-    uint64_t markers = stream_of(rig, "s")->partitions[0]->end;
+    uint64_t markers = stream_named(rig, "s")->partitions[0]->end;
     struct who again = before;
     assert_int_equal(finish(rig, &again, ASK_COMMIT | ASK_NEXT_EPOCH), TXN_DONE);
     assert_int_equal(again.epoch, who.epoch);
-    assert_int_equal(stream_of(rig, "s")->partitions[0]->end, markers);
+    assert_int_equal(stream_named(rig, "s")->partitions[0]->end, markers);
     assert_int_equal(finish(rig, &before, ASK_NEXT_EPOCH), TXN_FENCED);
     end(rig);
 }
@@ -409,7 +409,7 @@ static void partitions_are_added_once(void **state)
     assert_int_equal(add(rig, &who, "s", 500), TXN_DONE);
     (void)of_producer(&w, &who);
     for (uint32_t i = 0; i < 2048 + ARRAY_LEN(extra); i++) {
-        writer_u64(&w, stream_of(rig, "s")->queue->id);
+        writer_u64(&w, stream_named(rig, "s")->queue->id);
         writer_u32(&w, i < 2048 ? (i * 341) % 1024 : extra[i - 2048]);
     }
     size_t records = rig->log->count;
@@ -420,7 +420,7 @@ static void partitions_are_added_once(void **state)
     for (uint32_t i = 0; i < 1024; i++)
         assert_int_equal(t->parts[i].number, i);
     assert_int_equal(finish(rig, &who, ASK_COMMIT), TXN_DONE);
-    assert_int_equal(stream_of(rig, "s")->partitions[1023]->end, 1);
+    assert_int_equal(stream_named(rig, "s")->partitions[1023]->end, 1);
     end(rig);
 }
 
@@ -510,7 +510,7 @@ static void an_end_that_is_not_durable_is_not_seen(void **state)
     assert_int_equal(finish(rig, &who, ASK_COMMIT), TXN_DONE);
     assert_true(rig_nth(rig, EFF_ANSWER, 0)->lsn > rig->durable);
     assert_string_equal(seen(rig, "s"), "");
-    assert_int_equal(partition_stable(rig->b, stream_of(rig, "s")->partitions[0]), 0);
+    assert_int_equal(partition_stable(rig->b, stream_named(rig, "s")->partitions[0]), 0);
     consume_first(rig, "s");
     rig->hold = false;
     rig_step(rig);
@@ -528,7 +528,7 @@ static struct fetch *fetch(struct rig *rig, const char *stream, uint64_t offset,
     f->bytes_min = 0;
     f->bytes_max = 1 << 20;
     f->committed = committed;
-    f->rows[0].stream = stream_of(rig, stream)->queue->id;
+    f->rows[0].stream = stream_named(rig, stream)->queue->id;
     f->rows[0].offset = offset;
     f->rows[0].bytes_max = 1 << 20;
     rig_clear(rig);
@@ -586,7 +586,7 @@ static int64_t place(struct rig *rig, enum fetch_at at, wall_t time, bool commit
     struct fetch *f = fetch_new(FETCH_OFFSETS, 1);
     assert_non_null(f);
     f->committed = committed;
-    f->rows[0].stream = stream_of(rig, "s")->queue->id;
+    f->rows[0].stream = stream_named(rig, "s")->queue->id;
     f->rows[0].at = (uint8_t)at;
     f->rows[0].time = time;
     rig_clear(rig);
@@ -635,7 +635,7 @@ static struct fetch *waiting(struct rig *rig, uint8_t op, uint32_t bytes_min)
     f->committed = true;
     f->session_op = op;
     if (f->count) {
-        f->rows[0].stream = stream_of(rig, "s")->queue->id;
+        f->rows[0].stream = stream_named(rig, "s")->queue->id;
         f->rows[0].bytes_max = 1 << 20;
     }
     rig_clear(rig);
@@ -680,7 +680,7 @@ static enum group_error stage(struct rig *rig, const struct who *who, const char
     struct slice none = {0};
     (void)of_producer(&w, who);
     writer_str32(&w, slice_str(who->name));
-    group_offset_put(&w, &(struct group_offset){.stream = stream_of(rig, "s")->queue->id, .offset = offset});
+    group_offset_put(&w, &(struct group_offset){.stream = stream_named(rig, "s")->queue->id, .offset = offset});
     rig_clear(rig);
     struct ask *made = ask_new(slice_str(group), none, none, writer_slice(&w));
     if (!made)
@@ -699,7 +699,7 @@ static int64_t committed(struct rig *rig, const char *group, uint32_t flags)
 {
     uint8_t room[16];
     struct writer w = writer_of(room, sizeof room);
-    writer_u64(&w, stream_of(rig, "s")->queue->id);
+    writer_u64(&w, stream_named(rig, "s")->queue->id);
     writer_u32(&w, 0);
     rig_clear(rig);
     assert_true(rig_ask(rig, CMD_GROUP_OFFSETS, 1, 0, group, NULL, NULL, writer_slice(&w), flags));
@@ -762,7 +762,7 @@ static enum group_error stage_many(struct rig *rig, const struct who *who, const
     for (uint32_t i = from; i < from + count; i++) {
         char name[8];
         snprintf(name, sizeof name, "s%u", i / 1000);
-        group_offset_put(&w, &(struct group_offset){.stream = stream_of(rig, i >= 1000 ? name : "s")->queue->id,
+        group_offset_put(&w, &(struct group_offset){.stream = stream_named(rig, i >= 1000 ? name : "s")->queue->id,
                                                     .partition = i % 1000,
                                                     .offset = offset + i});
     }
@@ -814,7 +814,7 @@ static enum txn_result mark(struct rig *rig, const struct who *who, uint32_t fla
 {
     uint8_t room[16];
     struct writer w = writer_of(room, sizeof room);
-    struct said s = ask(rig, CMD_TXN_MARK, "", of_producer(&w, who), stream_of(rig, "s")->queue->id, flags);
+    struct said s = ask(rig, CMD_TXN_MARK, "", of_producer(&w, who), stream_named(rig, "s")->queue->id, flags);
     return s.memory ? s.result : TXN_NO_ROOM;
 }
 
@@ -886,9 +886,9 @@ static void who_takes_too_long_is_aborted(void **state)
     rig_pass(rig, 40000);
     restart(&rig); /* the time goes on */
     rig_pass(rig, 19000);
-    assert_int_equal(partition_stable(rig->b, stream_of(rig, "s")->partitions[0]), 0);
+    assert_int_equal(partition_stable(rig->b, stream_named(rig, "s")->partitions[0]), 0);
     rig_pass(rig, 1500);
-    assert_int_equal(partition_stable(rig->b, stream_of(rig, "s")->partitions[0]), OFFSET_NONE);
+    assert_int_equal(partition_stable(rig->b, stream_named(rig, "s")->partitions[0]), OFFSET_NONE);
     assert_int_equal(finish(rig, &who, ASK_COMMIT), TXN_FENCED);
     assert_int_equal(produce(rig, &who, "s", 0, 1, 1, ASK_JOINS), -PRODUCE_OLD_EPOCH);
     assert_string_equal(seen(rig, "s"), "");
@@ -1050,7 +1050,7 @@ static void a_trim_overtakes_a_fetch(void **state)
     struct fetch *f = fetch_new(FETCH_RECORDS, 1);
     f->bytes_max = 1 << 20;
     f->committed = true;
-    f->rows[0].stream = stream_of(rig, "s")->queue->id;
+    f->rows[0].stream = stream_named(rig, "s")->queue->id;
     f->rows[0].bytes_max = 1 << 20;
     rig_clear(rig);
     rig_command(rig, 0, CMD_FETCH, 1, 0)->fetch = f;
@@ -1059,7 +1059,7 @@ static void a_trim_overtakes_a_fetch(void **state)
     rig_step(rig);
     assert_null(rig_nth(rig, EFF_FETCHED, 0));
     rig_streams_serve(rig->b, rig->log->streams, 3, 1);
-    assert_int_equal(stream_trim(rig->b, stream_of(rig, "s")->partitions[0], &offset, &lsn), STREAM_DONE);
+    assert_int_equal(stream_trim(rig->b, stream_named(rig, "s")->partitions[0], &offset, &lsn), STREAM_DONE);
     rig->slow_store = false;
     rig_step(rig);
     struct effect *e = rig_nth(rig, EFF_FETCHED, 0);
@@ -1093,7 +1093,7 @@ static bool storm(struct rig *rig)
         return false;
     if (stage(rig, &b, "g", 2, ASK_JOINS) != GROUP_OK || mark(rig, &b, 0) != TXN_DONE)
         return false;
-    struct said listed = ask(rig, CMD_STREAM_PRODUCERS, "", (struct slice){0}, stream_of(rig, "s")->queue->id, 0);
+    struct said listed = ask(rig, CMD_STREAM_PRODUCERS, "", (struct slice){0}, stream_named(rig, "s")->queue->id, 0);
     if (!listed.memory)
         return false;
     compact_start(rig->b);
@@ -1174,7 +1174,7 @@ static void listing(void **state)
     assert_int_equal(row.state, TXN_ONGOING);
     assert_int_equal(row.started, rig->wall);
     struct reader parts = reader_of(row.partitions);
-    assert_int_equal(reader_u64(&parts), stream_of(rig, "s")->queue->id);
+    assert_int_equal(reader_u64(&parts), stream_named(rig, "s")->queue->id);
     assert_int_equal(reader_u32(&parts), 1);
     assert_false(txn_row_next(&r, &row));
     ask(rig, CMD_TXN_LIST, "", (struct slice){0}, 0, 0);

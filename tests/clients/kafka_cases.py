@@ -8,6 +8,7 @@ import kafka_cases_groups
 import kafka_cases_records
 import kafka_cases_sessions
 import kafka_cases_topics
+import kafka_cases_share
 import kafka_cases_txn
 from kafka_rows import ask, closes, fetching, offsets_of, producing, raw, row, send, take, topic, topic_id, until
 from kafka_wire import batch
@@ -212,4 +213,4 @@ SETTINGS = [
         describe(3, 'retention.ms', 'retention.bytes')) for v in range(3)],
 ]
 
-ROWS = CONNECTION + CLIENT_NAMES + PIPELINES + METADATA + TOPICS + SETTINGS + kafka_cases_records.ROWS + kafka_cases_sessions.ROWS + kafka_cases_topics.ROWS + kafka_cases_groups.ROWS + kafka_cases_txn.ROWS
+ROWS = CONNECTION + CLIENT_NAMES + PIPELINES + METADATA + TOPICS + SETTINGS + kafka_cases_records.ROWS + kafka_cases_sessions.ROWS + kafka_cases_topics.ROWS + kafka_cases_groups.ROWS + kafka_cases_txn.ROWS + kafka_cases_share.ROWS

@@ -20,7 +20,7 @@ def answers(request):
     rows = [item.callspec.params['row'] for item in request.session.items
             if getattr(item, 'callspec', None) and isinstance(item.callspec.params.get('row'), kafka_rows.Row)]
     # As kafka_peer.py sets up Kafka.
-    broker = brokers.Millrace(args=['--set=kafka.group_delay=0', '--set=kafka.group_session_min=100']).start()
+    broker = brokers.Millrace(args=['--set=kafka.group_delay=0', '--set=kafka.group_session_min=100', '--set=kafka.share_groups=true']).start()
     try:
         with ThreadPoolExecutor(WORKERS) as pool:
             played = pool.map(lambda r: kafka_rows.Player(broker.kafka_port, r.unique).play(r), rows)

@@ -259,3 +259,49 @@ def test_acknowledgements_survive_a_kill(topic, group):
             assert sorted((o, d) for f, l, d in got for o in range(f, l + 1)) == [(1, 1), (2, 2), (3, 1), (5, 1)]
     finally:
         broker.remove()
+
+
+def set_group(broker, group, **configs):
+    with kafka_wire.Wire(broker.kafka_port) as w:
+        said = w.call('incremental_alter_configs', 1, resources=[{'resource_type': 32, 'resource_name': group, 'configs': [
+            {'name': k.replace('_', '.'), 'config_operation': 0, 'value': v} for k, v in configs.items()]}])
+        assert said['responses'][0]['error_code'] == 0, said
+        until(lambda: all(c['config_source'] == 8 for c in w.call('describe_configs', 4, resources=[{
+            'resource_type': 32, 'resource_name': group, 'configuration_keys': [k.replace('_', '.') for k in configs]}])['results'][0]['configs']))
+
+
+def offsets(runs):
+    return sorted(o for first, last, _ in runs for o in range(first, last + 1))
+
+
+@pytest.mark.parametrize('level', ['read_committed', 'read_uncommitted'])
+def test_what_was_aborted(broker, topic, group, level):
+    """Three records of a transaction that is aborted, a marker, three of one that commits, a marker, three of one that is open."""
+    made(broker, topic, 1)
+    set_group(broker, group, share_auto_offset_reset='earliest', share_isolation_level=level)
+    with Sharer(broker.kafka_port, group, [topic]).has(1) as a:
+        p = kafka_clients.librdkafka(broker, transactional_id=topic)
+        p.init_transactions()
+        for end in (p.abort_transaction, p.commit_transaction, None):
+            p.begin_transaction()
+            for i in range(3):
+                p.produce(topic, b'%d' % i, partition=0)
+            p.flush()
+            if end:
+                end()
+        part = (next(iter(a.partitions)), 0)
+        if level == 'read_uncommitted':
+            assert offsets(a.take(9)) == [0, 1, 2, 4, 5, 6, 8, 9, 10]
+        else:
+            assert offsets(a.take(3)) == [4, 5, 6]
+            assert errors(a.acknowledge({part: [(4, 6, [ACCEPT])]})) == [0]
+            assert acquired(a.fetch(wait=100)) == []                # the third one is open
+            p.commit_transaction()
+            assert offsets(a.take(3)) == [8, 9, 10]
+            assert errors(a.acknowledge({part: [(8, 10, [ACCEPT])]})) == [0]
+            until(lambda: a.fetch(wait=50) and lag(a, group) == 0)    # the marker behind them is passed over
+
+
+def lag(a, group):
+    said = a.wire.call('describe_share_group_offsets', 1, groups=[{'group_id': group, 'topics': None}])
+    return said['groups'][0]['topics'][0]['partitions'][0]['lag']

@@ -1,4 +1,5 @@
-/* AlterConfigs and IncrementalAlterConfigs: a topic's configs are arguments of its stream, changed by one STREAM_SET each.
+/* AlterConfigs and IncrementalAlterConfigs: a topic's configs are arguments of its stream, changed by one STREAM_SET each; a group's
+ * are the core's, by one GROUP_SET.
  *
  * AlterConfigs says all that a topic is to have: what it does not name goes back to its default. The other one says what is
  * to change. Both are looked through as a whole before anything is asked of the core; one resource that is wrong does not
@@ -7,6 +8,7 @@
 #include "fmt/amqp_table.h"
 #include "proto/kafka/config_table.h"
 #include "proto/kafka/errands.h"
+#include "proto/kafka/group_asked.h"
 #include "proto/kafka/names.h"
 #include "proto/kafka/resources.h"
 #include "proto/kafka/rows.h"
@@ -27,12 +29,14 @@ struct resource { /* as both requests have it */
     size_t row;
     int16_t *error_code;
     struct slice *error_message;
-    struct slice set, gone; /* what the core is asked for */
+    struct slice set, gone; /* what the core is asked for; of a group: rows, and the numbers of settings */
 };
 
 struct altering {
     struct kafka_rows rows;
     struct kafka_errands errands;
+    struct kafka_groups groups;
+    size_t *group_of; /* resources that are groups, in the order of their commands */
     struct resource *resources;
     size_t count;
     bool whole, validate_only, looked; /* whole: AlterConfigs */
@@ -86,6 +90,48 @@ static bool check_broker(struct kafka *k, struct kafka_request *r, struct resour
         return wrong(res, KAFKA_ERR_INVALID_REQUEST,
                      kafka_text(k, r, "Cannot update these configs dynamically: [%.*s]", shown(res->ops[0].name),
                                 res->ops[0].name.ptr));
+    return true;
+}
+
+/* The rows that are to be set, and the settings that are to go. */
+static bool prepare_group(struct kafka *k, struct kafka_request *r, struct resource *res)
+{
+    static const char *const words[] = {[OP_APPEND] = "APPEND to", [OP_SUBTRACT] = "SUBTRACT from"};
+    char text[KAFKA_CONFIG_TEXT];
+    size_t len = 0;
+    if (!res->name.len)
+        return wrong(res, KAFKA_ERR_INVALID_REQUEST, slice_str("Default group resources are not allowed."));
+    for (size_t i = 0; i < res->op_count; i++)
+        len += 10 + res->ops[i].value.len;
+    uint8_t *room = kafka_more_room(k, r, len, 1), *gone = room ? kafka_more_room(k, r, res->op_count, 1) : NULL;
+    if (!gone)
+        return false;
+    struct writer set = writer_of(room, len), keys = writer_of(gone, res->op_count);
+    for (size_t i = 0; i < res->op_count; i++) {
+        const struct op *op = &res->ops[i];
+        const struct kafka_group_config *config = kafka_group_config_find(op->name);
+        uint64_t number;
+        if (op->operation == OP_APPEND || op->operation == OP_SUBTRACT) /* none is a list */
+            return wrong(res, KAFKA_ERR_INVALID_CONFIG,
+                         kafka_text(k, r, "Can't %s key %.*s because its type is not LIST.", words[op->operation],
+                                    shown(op->name), op->name.ptr));
+        if (!config && op->operation == OP_SET)
+            return wrong(res, KAFKA_ERR_INVALID_CONFIG,
+                         kafka_text(k, r, "Unknown group config name: %.*s", shown(op->name), op->name.ptr));
+        if (!config)
+            continue;
+        if (op->operation == OP_DELETE) {
+            writer_u8(&keys, config->setting);
+            continue;
+        }
+        if (!kafka_group_config_check(config, op->value, &number, text, sizeof text))
+            return wrong(res, KAFKA_ERR_INVALID_CONFIG, kafka_text(k, r, "%s", text));
+        writer_u8(&set, config->setting);
+        writer_u64(&set, number);
+        writer_str8(&set, op->value);
+    }
+    res->set = writer_slice(&set);
+    res->gone = writer_slice(&keys);
     return true;
 }
 
@@ -241,6 +287,28 @@ static void alter_done(struct kafka *k, struct kafka_request *r, size_t i, const
         (void)wrong(&a->resources[i], kafka_stream_error(result), kafka_text(k, r, "%.*s", SLICE_ARG(answer->text)));
 }
 
+static bool group_make(struct kafka *k, struct kafka_request *r, size_t i, struct kafka_group_ask *ret)
+{
+    const struct altering *a = r->state;
+    const struct resource *res = &a->resources[a->group_of[i]];
+    if (!kafka_group_args(k, r, res->set.len, ret))
+        return false;
+    writer_slice_put(&ret->args, res->set);
+    ret->group = res->name;
+    ret->member = res->gone;
+    ret->flags = (a->whole ? ASK_MULTIPLE : 0) | (a->validate_only ? ASK_CHECK_ONLY : 0);
+    return true;
+}
+
+static void groups_done(struct altering *a)
+{
+    for (size_t i = 0; i < a->groups.count; i++) {
+        enum group_error error = a->groups.said[i].error;
+        if (error)
+            (void)wrong(&a->resources[a->group_of[i]], kafka_group_error(error), (struct slice){0});
+    }
+}
+
 static const struct kafka_errand_kind altered = {CMD_STREAM_SET, alter_ask, alter_done};
 
 static struct altering *alter_new(struct kafka *k, struct kafka_request *r, size_t count, bool whole,
@@ -271,6 +339,10 @@ static bool alter_begin(struct kafka *k, struct kafka_request *r, struct alterin
     }
     const uint8_t *doubles = kafka_doubles(k, r, names, a->count);
     struct kafka_wanted wanted = {.names = topics};
+    size_t groups = 0;
+    a->group_of = doubles ? kafka_more_room(k, r, a->count, sizeof *a->group_of) : NULL;
+    if (!a->group_of)
+        return false;
     for (size_t i = 0; doubles && i < a->count; i++) {
         struct resource *res = &a->resources[i];
         if (doubles[i] != KAFKA_UNIQUE)
@@ -279,14 +351,18 @@ static bool alter_begin(struct kafka *k, struct kafka_request *r, struct alterin
             continue;
         else if (res->type == KAFKA_RESOURCE_BROKER)
             (void)check_broker(k, r, res);
-        else if (res->type != KAFKA_RESOURCE_TOPIC)
+        else if (res->type == KAFKA_RESOURCE_GROUP) {
+            if (prepare_group(k, r, res))
+                a->group_of[groups++] = i;
+        } else if (res->type != KAFKA_RESOURCE_TOPIC)
             (void)wrong(res, KAFKA_ERR_INVALID_REQUEST, slice_str("There is nothing to set of such a resource here."));
         else {
             res->row = wanted.name_count;
             topics[wanted.name_count++] = res->name;
         }
     }
-    return doubles && kafka_live(k) && kafka_rows_init(k, r, &wanted, false, &a->rows);
+    return kafka_live(k) && kafka_groups_init(k, r, groups, &a->groups) &&
+           kafka_rows_init(k, r, &wanted, false, &a->rows);
 }
 
 static void alter_look(struct kafka *k, struct kafka_request *r, struct altering *a)
@@ -308,13 +384,20 @@ static enum kafka_progress alter_go(struct kafka *k, struct kafka_request *r)
         return KAFKA_AGAIN;
     if (!a->looked)
         alter_look(k, r, a);
+    if (kafka_groups_go(k, r, &a->groups, CMD_GROUP_SET, group_make) == KAFKA_AGAIN)
+        return KAFKA_AGAIN;
+    if (kafka_groups_done(&a->groups)) /* what was asked fits into no operand */
+        groups_done(a);
     return kafka_errands(k, r, &a->errands);
 }
 
 static void alter_effect(struct kafka *k, struct kafka_request *r, struct effect *e)
 {
     struct altering *a = r->state;
-    if (a->rows.done)
+    if (e->type == EFF_GROUP) {
+        if (kafka_groups_effect(k, r, &a->groups, e))
+            groups_done(a);
+    } else if (a->rows.done)
         kafka_errands_effect(k, r, &a->errands, e);
     else
         kafka_rows_effect(k, r, &a->rows, e);
@@ -324,8 +407,10 @@ static void alter_drop(struct kafka *k, struct kafka_request *r)
 {
     struct altering *a = r->state;
     (void)k;
-    if (a)
-        kafka_rows_drop(&a->rows);
+    if (!a)
+        return;
+    kafka_rows_drop(&a->rows);
+    kafka_groups_drop(&a->groups);
 }
 
 /* ---- AlterConfigs ---- */

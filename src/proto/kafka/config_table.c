@@ -2,6 +2,7 @@
 #include "proto/kafka/config_table.h"
 
 #include "base/check.h"
+#include "core/group_config.h"
 #include "fmt/amqp_table.h"
 #include "fmt/compress.h"
 
@@ -41,13 +42,16 @@ enum says {
      .type = KAFKA_CONFIG_##type_,                                                                                     \
      .means = KAFKA_MEANS_##means_},
 #define BROKER(...)
+#define GROUP(...)
 const struct kafka_config kafka_topic_configs[] = {
 #include "proto/kafka/configs.def"
 };
 #undef TOPIC
 #undef BROKER
+#undef GROUP
 
 #define TOPIC(...)
+#define GROUP(...)
 #define BROKER(name_, type_, value_, says_, doc_)                                                                      \
     {.name = (name_), .value = (value_), .documentation = (doc_), .type = KAFKA_CONFIG_##type_, .says = SAYS_##says_},
 const struct kafka_broker_config kafka_broker_configs[] = {
@@ -56,6 +60,30 @@ const struct kafka_broker_config kafka_broker_configs[] = {
 #undef TOPIC
 #undef BROKER
 
+#undef GROUP
+
+#define TOPIC(...)
+#define BROKER(...)
+#define GROUP(name_, type_, default_, least_, from_, to_, values_, setting_, broker_, doc_)                            \
+    {.config = {.name = (name_),                                                                                       \
+                .otherwise = (default_),                                                                               \
+                .least = (least_),                                                                                     \
+                .most = INT32_MAX,                                                                                     \
+                .values = (values_),                                                                                   \
+                .broker_name = (broker_),                                                                              \
+                .documentation = (doc_),                                                                               \
+                .type = KAFKA_CONFIG_##type_},                                                                         \
+     .from = (from_),                                                                                                  \
+     .to = (to_),                                                                                                      \
+     .setting = (setting_)},
+const struct kafka_group_config kafka_group_configs[] = {
+#include "proto/kafka/configs.def"
+};
+#undef TOPIC
+#undef BROKER
+#undef GROUP
+
+const size_t kafka_group_config_count = ARRAY_LEN(kafka_group_configs);
 const size_t kafka_topic_config_count = ARRAY_LEN(kafka_topic_configs);
 const size_t kafka_broker_config_count = ARRAY_LEN(kafka_broker_configs);
 
@@ -64,6 +92,14 @@ const struct kafka_config *kafka_config_find(struct slice name)
     for (size_t i = 0; i < kafka_topic_config_count; i++)
         if (slice_is(name, kafka_topic_configs[i].name))
             return &kafka_topic_configs[i];
+    return NULL;
+}
+
+const struct kafka_group_config *kafka_group_config_find(struct slice name)
+{
+    for (size_t i = 0; i < kafka_group_config_count; i++)
+        if (slice_is(name, kafka_group_configs[i].config.name))
+            return &kafka_group_configs[i];
     return NULL;
 }
 
@@ -210,6 +246,96 @@ bool kafka_config_check(const struct kafka_config *config, struct slice value, c
     if (!good)
         snprintf(text, len, "Invalid value %.*s for configuration %s: %s", shown(value), value.ptr, config->name, why);
     return good;
+}
+
+/* ---- of groups ---- */
+
+/* PnDTnHnMn.nS, each part once and in this order; milliseconds. */
+static bool duration_parse(struct slice text, uint64_t *ret_ms)
+{
+    static const struct {
+        char unit;
+        bool of_day;
+        double ms;
+    } units[] = {{'D', false, 86400e3}, {'H', true, 3600e3}, {'M', true, 60e3}, {'S', true, 1e3}};
+    char copy[64], *at = copy;
+    double ms = 0;
+    bool of_day = false;
+    size_t next = 0;
+    if (text.len < 3 || text.len >= sizeof copy)
+        return false;
+    memcpy(copy, text.ptr, text.len);
+    copy[text.len] = '\0';
+    if ((*at++ | 32) != 'p')
+        return false;
+    while (*at) {
+        char *end;
+        if (!of_day && (*at | 32) == 't') {
+            of_day = true;
+            at++;
+        }
+        if (*at < '0' || *at > '9')
+            return false;
+        double n = strtod(at, &end);
+        while (next < ARRAY_LEN(units) && ((*end & ~32) != units[next].unit || units[next].of_day != of_day))
+            next++;
+        if (next == ARRAY_LEN(units) || (*end | 32) == 'e' ||
+            (units[next].unit != 'S' && memchr(at, '.', (size_t)(end - at))))
+            return false;
+        ms += n * units[next++].ms;
+        at = end + 1;
+    }
+    *ret_ms = ms < 1e18 ? (uint64_t)ms : (uint64_t)1e18;
+    return next > 0;
+}
+
+static bool reset_parse(struct slice value, uint64_t *ret)
+{
+    static const char since[] = "by_duration:";
+    const size_t len = sizeof since - 1;
+    if (slice_is(value, "latest") || slice_is(value, "earliest")) {
+        *ret = slice_is(value, "latest") ? GROUP_FROM_END : GROUP_FROM_START;
+        return true;
+    }
+    return value.len > len && memcmp(value.ptr, since, len) == 0 &&
+           duration_parse(slice_of(value.ptr + len, value.len - len), ret);
+}
+
+bool kafka_group_config_check(const struct kafka_group_config *config, struct slice value, uint64_t *ret, char *text,
+                              size_t len)
+{
+    const char *name = config->config.name;
+    int64_t n = 0;
+    bool truth = false;
+    *ret = 0;
+    if (config->setting == GROUP_SET_SHARE_RESET) {
+        if (reset_parse(value, ret) && value.len <= UINT8_MAX)
+            return true;
+        snprintf(text, len,
+                 "Invalid value %.*s for configuration %s: The value must be either 'earliest', 'latest' or of the "
+                 "format 'by_duration:<PnDTnHnMn.nS>'.",
+                 shown(value), value.ptr, name);
+        return false;
+    }
+    if (!kafka_config_check(&config->config, value, text, len))
+        return false;
+    if (value.len > UINT8_MAX) {
+        snprintf(text, len, "The value of %s is too long", name);
+        return false;
+    }
+    if (config->config.type == KAFKA_CONFIG_INT) {
+        CHECK(number_parse(value, &n));
+        if (n < config->from || n > config->to) {
+            snprintf(text, len, "%s must be %s than or equal to %" PRId64, name, n < config->from ? "greater" : "less",
+                     n < config->from ? config->from : config->to);
+            return false;
+        }
+        *ret = (uint64_t)n;
+    } else if (config->config.type == KAFKA_CONFIG_BOOLEAN)
+        *ret = truth_parse(value, &truth) && truth;
+    else
+        *ret = slice_is(trimmed(value), "read_committed");
+    return true;
 }
 
 /* ---- into arguments ---- */

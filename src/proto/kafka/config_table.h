@@ -27,6 +27,7 @@ enum kafka_config_source { /* as on the wire */
                            KAFKA_SOURCE_CLUSTER = 3,
                            KAFKA_SOURCE_STATIC = 4,
                            KAFKA_SOURCE_DEFAULT = 5,
+                           KAFKA_SOURCE_GROUP = 8,
 };
 
 enum kafka_config_means {
@@ -52,6 +53,12 @@ struct kafka_config { /* of a topic */
     uint8_t type, means;
 };
 
+struct kafka_group_config { /* of a group's name */
+    struct kafka_config config;
+    int64_t from, to; /* of numbers: what a broker lets administrators set */
+    uint8_t setting;  /* core/group_config.h */
+};
+
 struct kafka_broker_config {
     const char *name, *value;
     const char *documentation;
@@ -59,17 +66,23 @@ struct kafka_broker_config {
 };
 
 extern const struct kafka_config kafka_topic_configs[];
+extern const struct kafka_group_config kafka_group_configs[];
 extern const struct kafka_broker_config kafka_broker_configs[];
-extern const size_t kafka_topic_config_count, kafka_broker_config_count;
+extern const size_t kafka_topic_config_count, kafka_group_config_count, kafka_broker_config_count;
 
 #define KAFKA_CONFIG_TEXT 400u /* of a sentence that says what is wrong */
 #define KAFKA_CONFIG_ROOM 64u  /* of a value that is made here */
 
 /* NULL: there is no such config. */
 const struct kafka_config *kafka_config_find(struct slice name);
+const struct kafka_group_config *kafka_group_config_find(struct slice name);
 
 /* False: text says in Kafka's words why the topic cannot have this. */
 MUST_USE bool kafka_config_check(const struct kafka_config *config, struct slice value, char *text, size_t len);
+
+/* The same of a group's; *ret is what it means to the core. */
+MUST_USE bool kafka_group_config_check(const struct kafka_group_config *config, struct slice value, uint64_t *ret,
+                                       char *text, size_t len);
 
 /* Puts the arguments that a checked value becomes; ptr NULL: those of the default. Bytes: at most these. */
 void kafka_config_put(struct writer *w, const struct kafka_config *config, struct slice value);

@@ -58,8 +58,8 @@ static void describe_members(struct kafka *k, struct kafka_request *r, struct re
         m->group_instance_id = reader_str8(&fields);
         m->client_id = reader_str8(&fields);
         m->client_host = kafka_group_host(k, r, reader_str8(&fields));
-        m->member_metadata = kafka_text(reader_str32(&fields));
-        m->member_assignment = kafka_text(reader_str32(&fields));
+        m->member_metadata = kafka_or_empty(reader_str32(&fields));
+        m->member_assignment = kafka_or_empty(reader_str32(&fields));
         if (!m->group_instance_id.len)
             m->group_instance_id.ptr = NULL;
     }
@@ -87,8 +87,8 @@ static void describe_one(struct kafka *k, struct kafka_request *r, size_t i)
     }
     said->group_state = kafka_group_state((enum group_state)reader_u8(&fields));
     (void)reader_u32(&fields);
-    said->protocol_type = kafka_text(reader_str8(&fields));
-    said->protocol_data = kafka_text(reader_str8(&fields));
+    said->protocol_type = kafka_or_empty(reader_str8(&fields));
+    said->protocol_data = kafka_or_empty(reader_str8(&fields));
     if (asked->include_authorized_operations)
         said->authorized_operations = KAFKA_GROUP_OPERATIONS;
     describe_members(k, r, fields, said);
@@ -244,7 +244,7 @@ static size_t list_rows(const struct kafka_list_groups_request *asked, struct li
                 continue;
             if (ret)
                 ret[n] = (struct kafka_list_groups_response_group){.group_id = id,
-                                                                   .protocol_type = kafka_text(type),
+                                                                   .protocol_type = kafka_or_empty(type),
                                                                    .group_state = kafka_group_state(state),
                                                                    .group_type = slice_str(types[kind])};
             n++;

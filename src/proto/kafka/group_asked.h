@@ -51,7 +51,7 @@ struct slice kafka_group_state(enum group_state state);
 struct slice kafka_group_host(struct kafka *k, struct kafka_request *r, struct slice address);
 #define KAFKA_GROUP_OPERATIONS (1 << 3 | 1 << 6 | 1 << 8) /* read, delete, describe */
 /* null (ptr NULL) is no text, as are those of old versions */
-static inline struct slice kafka_text(struct slice s)
+static inline struct slice kafka_or_empty(struct slice s)
 {
     return s.ptr ? s : slice_str("");
 }

@@ -102,7 +102,7 @@ static bool heartbeat_make(struct kafka *k, struct kafka_request *r, size_t i, s
         bytes += GROUP_PLACE_BYTES * count_of(asked->topic_partitions.at[t].partitions.count);
     if (!kafka_group_args(k, r, bytes, ret))
         return false;
-    struct slice client = kafka_text(r->client_id);
+    struct slice client = kafka_or_empty(r->client_id);
     client.len = client.len > UINT8_MAX ? UINT8_MAX : client.len;
     writer_str8(&ret->args, client);
     writer_u8(&ret->args, (asked->subscribed_topic_names.count >= 0 ? CONSUME_TOPICS : 0) |
@@ -335,7 +335,7 @@ static bool describe_member(struct kafka *k, struct kafka_request *r, const stru
     kafka_defaults(&kafka_consumer_group_describe_response_member_table, said);
     said->member_id = m->id;
     said->instance_id = m->instance.len ? m->instance : (struct slice){0};
-    said->client_id = kafka_text(m->client);
+    said->client_id = kafka_or_empty(m->client);
     said->client_host = kafka_group_host(k, r, m->host);
     said->member_epoch = (int32_t)m->epoch;
     said->member_type = MEMBER_CONSUMER;

@@ -318,7 +318,7 @@ static void fetch_say_row(const struct group_offset *row, int16_t error,
         return;
     ret->committed_offset = (int64_t)row->offset;
     ret->committed_leader_epoch = (int32_t)row->epoch;
-    ret->metadata = kafka_text(row->metadata);
+    ret->metadata = kafka_or_empty(row->metadata);
 }
 
 /* Topic by topic of the sorted rows. */

@@ -90,7 +90,7 @@ static bool join_make(struct kafka *k, struct kafka_request *r, size_t i, struct
         bytes += 5 + asked->protocols.at[n].name.len + asked->protocols.at[n].metadata.len;
     if (!kafka_group_args(k, r, bytes, ret))
         return false;
-    struct slice client = kafka_text(r->client_id);
+    struct slice client = kafka_or_empty(r->client_id);
     client.len = client.len > UINT8_MAX ? UINT8_MAX : client.len;
     writer_str8(&ret->args, client);
     writer_str8(&ret->args, asked->protocol_type);
@@ -208,7 +208,7 @@ static void sync_say(struct kafka *k, struct kafka_request *r)
         return;
     said->protocol_type = reader_str8(&fields);
     said->protocol_name = reader_str8(&fields);
-    said->assignment = kafka_text(reader_str32(&fields));
+    said->assignment = kafka_or_empty(reader_str32(&fields));
 }
 
 static enum kafka_progress sync_go(struct kafka *k, struct kafka_request *r)

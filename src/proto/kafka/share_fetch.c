@@ -179,7 +179,7 @@ static int16_t enter_session(struct kafka *k, struct kafka_request *r, struct sh
         return KAFKA_ERR_INVALID_REQUEST;
     if (epoch != 0 && !session)
         return KAFKA_ERR_SHARE_SESSION_NOT_FOUND;
-    if (epoch > 0 && epoch != session->epoch)
+    if (epoch != 0 && epoch != FINAL && epoch != session->epoch)
         return KAFKA_ERR_INVALID_SHARE_SESSION_EPOCH;
     s->final = epoch == FINAL;
     s->begins = epoch == 0;
@@ -200,6 +200,14 @@ static int16_t enter_session(struct kafka *k, struct kafka_request *r, struct sh
     return error;
 }
 
+/* Who only renews fetches nothing. */
+static bool asks_too_much(const struct kafka_request *r, const struct sharing *s)
+{
+    const struct kafka_share_fetch_request *asked = r->message;
+    return r->api->key == KAFKA_API_share_fetch && s->renews &&
+           (asked->max_wait_ms > 0 || asked->min_bytes > 0 || asked->max_bytes > 0 || asked->max_records > 0);
+}
+
 /* NULL: there was something wrong, which *ret_error says, or the connection has been dropped. */
 static struct sharing *begin(struct kafka *k, struct kafka_request *r, int16_t *ret_error)
 {
@@ -210,18 +218,18 @@ static struct sharing *begin(struct kafka *k, struct kafka_request *r, int16_t *
         return NULL;
     if (r->api->key == KAFKA_API_share_fetch) {
         const struct kafka_share_fetch_request *asked = r->message;
-        s->group = kafka_text(asked->group_id);
-        s->member = kafka_text(asked->member_id);
+        s->group = kafka_or_empty(asked->group_id);
+        s->member = kafka_or_empty(asked->member_id);
         epoch = asked->share_session_epoch;
         s->renews = asked->is_renew_ack && r->form.version >= VERSION_RENEW;
     } else {
         const struct kafka_share_acknowledge_request *asked = r->message;
-        s->group = kafka_text(asked->group_id);
-        s->member = kafka_text(asked->member_id);
+        s->group = kafka_or_empty(asked->group_id);
+        s->member = kafka_or_empty(asked->member_id);
         epoch = asked->share_session_epoch;
         s->renews = asked->is_renew_ack && r->form.version >= VERSION_RENEW;
     }
-    if (!s->group.len || !s->member.len || s->group.len > UINT8_MAX || s->member.len > UINT8_MAX || epoch < FINAL)
+    if (!s->group.len || !s->member.len || s->group.len > UINT8_MAX || s->member.len > UINT8_MAX || asks_too_much(r, s))
         *ret_error = s->group.len ? KAFKA_ERR_INVALID_REQUEST : KAFKA_ERR_INVALID_GROUP_ID;
     else if (!gather_spoken(k, r, s))
         return NULL;
@@ -349,7 +357,7 @@ static bool gather_said(struct kafka *k, struct kafka_request *r, struct sharing
     for (size_t i = 0; i < s->spoken_count; i++)
         s->said[n++] = (struct said){s->spoken[i].topic, s->spoken[i].partition, &s->spoken[i], NULL};
     for (uint32_t i = 0; s->fetch && i < s->place_count; i++)
-        if (s->begins || s->fetch->rows[i].run_count || s->fetch->rows[i].result != FETCH_OK)
+        if (s->fetch->rows[i].run_count || s->fetch->rows[i].result != FETCH_OK)
             s->said[n++] = (struct said){s->places[i].topic, s->places[i].partition, NULL, &s->fetch->rows[i]};
     if (n)
         qsort(s->said, n, sizeof *s->said, by_place);

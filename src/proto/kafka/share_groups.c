@@ -43,7 +43,7 @@ static bool heartbeat_make(struct kafka *k, struct kafka_request *r, size_t i, s
         bytes += 1 + asked->subscribed_topic_names.at[t].len;
     if (!kafka_group_args(k, r, bytes, ret))
         return false;
-    struct slice client = kafka_text(r->client_id);
+    struct slice client = kafka_or_empty(r->client_id);
     client.len = client.len > UINT8_MAX ? UINT8_MAX : client.len;
     writer_str8(&ret->args, client);
     writer_u8(&ret->args, asked->subscribed_topic_names.count >= 0);
@@ -256,7 +256,7 @@ static bool sharing_member(struct kafka *k, struct kafka_request *r, const struc
     struct reader topics = reader_of(m->topics);
     kafka_defaults(&kafka_share_group_describe_response_member_table, said);
     said->member_id = m->id;
-    said->client_id = kafka_text(m->client);
+    said->client_id = kafka_or_empty(m->client);
     said->client_host = kafka_group_host(k, r, m->host);
     said->member_epoch = (int32_t)m->epoch;
     said->subscribed_topic_names.at = kafka_more_room(k, r, m->topics.len / 2, sizeof *said->subscribed_topic_names.at);

@@ -165,7 +165,7 @@ static struct kafka_describe_share_group_offsets_response_partition said_of(cons
     return said;
 }
 
-/* Topics that are named; those of a group that is none, or unknown ones, have no id. */
+/* Topics that are named; of a group that is none nothing was read. */
 static bool say_named(struct kafka *k, struct kafka_request *r, const struct describing *d, size_t i,
                       struct kafka_describe_share_group_offsets_response_group *said)
 {
@@ -179,7 +179,7 @@ static bool say_named(struct kafka *k, struct kafka_request *r, const struct des
         struct kafka_describe_share_group_offsets_response_topic *topic = &said->topics.at[t];
         size_t count = count_of(group->topics.at[t].partitions.count);
         topic->topic_name = group->topics.at[t].topic_name;
-        if (known && is_there(&rows[t]))
+        if (is_there(&rows[t]))
             kafka_topic_uuid(k, rows[t].id, &topic->topic_id);
         topic->partitions.at = kafka_room(k, r, count, sizeof *topic->partitions.at);
         if (!topic->partitions.at)
