@@ -1,14 +1,11 @@
 /* ConsumerGroupHeartbeat and ConsumerGroupDescribe (KIP-848): the broker assigns. Topics have names where they are subscribed to, and
  * ids where they are assigned. */
-#include "proto/kafka/group_asked.h"
+#include "proto/kafka/described.h"
 #include "proto/kafka/names.h"
 #include "proto/kafka/places.h"
 #include "proto/kafka/rows.h"
 
 #include <stdio.h>
-#include <stdlib.h>
-
-#include "base/check.h"
 
 #define VERSION_ID_OF_CLIENT 1u /* before, a member without an id is given one */
 #define MEMBER_CONSUMER 1       /* MemberType of ConsumerGroupDescribe */
@@ -212,126 +209,19 @@ const struct kafka_handler kafka_on_consumer_group_heartbeat = {
 
 /* ---- ConsumerGroupDescribe ---- */
 
-struct describe {
-    struct kafka_groups groups;
-    uint64_t *ids; /* streams that are assigned, each once, to be named */
-    size_t id_count;
-    struct kafka_rows names;
-    bool gathered;
-};
-
-static struct describe *describe_begin(struct kafka *k, struct kafka_request *r)
+static struct kafka_described *describe_begin(struct kafka *k, struct kafka_request *r)
 {
     const struct kafka_consumer_group_describe_request *asked = r->message;
-    struct describe *d = kafka_room(k, r, 1, sizeof *d);
-    if (!d || !kafka_groups_init(k, r, count_of(asked->group_ids.count), &d->groups))
+    struct kafka_described *d = kafka_room(k, r, 1, sizeof *d);
+    if (!d || !kafka_described_init(k, r, asked->group_ids.at, count_of(asked->group_ids.count), false, d))
         return NULL;
     return r->state = d;
 }
 
-static bool describe_make(struct kafka *k, struct kafka_request *r, size_t i, struct kafka_group_ask *ret)
+static bool describe_member(struct kafka *k, struct kafka_request *r, const struct kafka_described *d,
+                            const struct kafka_described_member *m,
+                            struct kafka_consumer_group_describe_response_member *said)
 {
-    const struct kafka_consumer_group_describe_request *asked = r->message;
-    (void)k;
-    ret->group = asked->group_ids.at[i];
-    return true;
-}
-
-struct described { /* a member, as the core says it */
-    struct slice id, instance, client, host, topics, pattern, assigned, target;
-    uint32_t epoch;
-};
-
-static bool next_member(struct reader *r, struct described *ret)
-{
-    if (!r->left)
-        return false;
-    ret->id = reader_str8(r);
-    ret->instance = reader_str8(r);
-    ret->client = reader_str8(r);
-    ret->host = reader_str8(r);
-    ret->epoch = reader_u32(r);
-    ret->topics = reader_str32(r);
-    ret->pattern = reader_str32(r);
-    ret->assigned = reader_str32(r);
-    ret->target = reader_str32(r);
-    return reader_ok(r);
-}
-
-static struct reader members_of(const struct kafka_group_said *one)
-{
-    struct reader fields = kafka_group_fields(one);
-    if (fields.left)
-        (void)reader_take(&fields, 10); /* state, epochs, assignor */
-    return fields;
-}
-
-static int by_number(const void *a, const void *b)
-{
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
-}
-
-static bool describe_gather(struct kafka *k, struct kafka_request *r, struct describe *d)
-{
-    size_t max = 0, n = 0;
-    struct described m;
-    for (size_t i = 0; i < d->groups.count; i++)
-        for (struct reader fields = members_of(&d->groups.said[i]); next_member(&fields, &m);)
-            max += (m.assigned.len + m.target.len) / GROUP_PLACE_BYTES;
-    d->ids = kafka_more_room(k, r, max, sizeof *d->ids);
-    if (!d->ids)
-        return false;
-    for (size_t i = 0; i < d->groups.count; i++)
-        for (struct reader fields = members_of(&d->groups.said[i]); next_member(&fields, &m);) {
-            struct kafka_places sets[] = {{.r = reader_of(m.assigned)}, {.r = reader_of(m.target)}};
-            for (size_t s = 0; s < ARRAY_LEN(sets); s++)
-                while (kafka_places_next(&sets[s])) {
-                    d->ids[n++] = sets[s].stream;
-                    (void)reader_take(&sets[s].r, GROUP_PLACE_BYTES * sets[s].count);
-                }
-        }
-    if (n)
-        qsort(d->ids, n, sizeof *d->ids, by_number);
-    for (size_t i = 0; i < n; i++)
-        if (!i || d->ids[i] != d->ids[d->id_count - 1])
-            d->ids[d->id_count++] = d->ids[i];
-    struct kafka_wanted wanted = {.ids = d->ids, .id_count = d->id_count};
-    d->gathered = kafka_rows_init(k, r, &wanted, false, &d->names);
-    return d->gathered;
-}
-
-static struct kafka_consumer_group_describe_response_assignment *describe_assignment(struct kafka *k,
-                                                                                     struct kafka_request *r,
-                                                                                     const struct describe *d,
-                                                                                     struct slice rows)
-{
-    struct kafka_consumer_group_describe_response_assignment *said = kafka_more_room(k, r, 1, sizeof *said);
-    struct kafka_places p = {.r = reader_of(rows)};
-    if (said)
-        said->topic_partitions.at =
-            kafka_more_room(k, r, rows.len / GROUP_PLACE_BYTES, sizeof *said->topic_partitions.at);
-    while (said && said->topic_partitions.at && kafka_places_next(&p)) {
-        const uint64_t *id = bsearch(&p.stream, d->ids, d->id_count, sizeof *d->ids, by_number);
-        CHECK(id);
-        const struct stream_row *row = &d->names.rows[id - d->ids];
-        struct kafka_consumer_group_describe_response_topic_partitions *topic =
-            &said->topic_partitions.at[said->topic_partitions.count];
-        kafka_topic_uuid(k, p.stream, &topic->topic_id);
-        topic->topic_name = row->result == STREAM_DONE ? row->name : slice_str("");
-        topic->partitions.count = (int32_t)p.count;
-        topic->partitions.at = kafka_places_take(k, r, &p);
-        if (!topic->partitions.at)
-            return NULL;
-        said->topic_partitions.count++;
-    }
-    return said;
-}
-
-static bool describe_member(struct kafka *k, struct kafka_request *r, const struct describe *d,
-                            const struct described *m, struct kafka_consumer_group_describe_response_member *said)
-{
-    struct reader topics = reader_of(m->topics);
     kafka_defaults(&kafka_consumer_group_describe_response_member_table, said);
     said->member_id = m->id;
     said->instance_id = m->instance.len ? m->instance : (struct slice){0};
@@ -340,25 +230,21 @@ static bool describe_member(struct kafka *k, struct kafka_request *r, const stru
     said->member_epoch = (int32_t)m->epoch;
     said->member_type = MEMBER_CONSUMER;
     said->subscribed_topic_regex = m->pattern.len ? m->pattern : (struct slice){0};
-    said->subscribed_topic_names.at = kafka_more_room(k, r, m->topics.len / 2, sizeof *said->subscribed_topic_names.at);
-    if (!said->subscribed_topic_names.at)
+    if (!kafka_described_names(k, r, m->topics, &said->subscribed_topic_names.at, &said->subscribed_topic_names.count))
         return false;
-    while (topics.left)
-        said->subscribed_topic_names.at[said->subscribed_topic_names.count++] = reader_str8(&topics);
-    said->assignment = describe_assignment(k, r, d, m->assigned);
-    said->target_assignment = describe_assignment(k, r, d, m->target);
+    said->assignment = kafka_described_assignment(k, r, d, m->assigned);
+    said->target_assignment = kafka_described_assignment(k, r, d, m->target);
     return said->assignment && said->target_assignment;
 }
 
-static void describe_one(struct kafka *k, struct kafka_request *r, const struct describe *d, size_t i)
+static void describe_one(struct kafka *k, struct kafka_request *r, const struct kafka_described *d, size_t i)
 {
     const struct kafka_consumer_group_describe_request *asked = r->message;
     struct kafka_consumer_group_describe_response *response = r->response;
     struct kafka_consumer_group_describe_response_group *said = &response->groups.at[i];
     const struct kafka_group_said *one = &d->groups.said[i];
-    struct reader fields = kafka_group_fields(one), again = members_of(one);
-    struct described m;
-    size_t count = 0;
+    struct kafka_described_head head;
+    struct kafka_described_member m;
     kafka_defaults(&kafka_consumer_group_describe_response_group_table, said);
     said->group_id = asked->group_ids.at[i];
     said->error_code = kafka_group_error(one->error);
@@ -367,16 +253,15 @@ static void describe_one(struct kafka *k, struct kafka_request *r, const struct 
         said->error_message = slice_str("there is no such consumer group");
     if (one->error)
         return;
-    said->group_state = kafka_group_state((enum group_state)reader_u8(&fields));
-    said->group_epoch = (int32_t)reader_u32(&fields);
-    said->assignment_epoch = (int32_t)reader_u32(&fields);
-    said->assignor_name = slice_str(assignors[reader_u8(&fields)]);
+    struct reader members = kafka_described_members(one, &head);
+    said->group_state = head.state;
+    said->group_epoch = head.epoch;
+    said->assignment_epoch = head.target_epoch;
+    said->assignor_name = slice_str(assignors[head.assignor]);
     if (asked->include_authorized_operations)
         said->authorized_operations = KAFKA_GROUP_OPERATIONS;
-    while (next_member(&again, &m))
-        count++;
-    said->members.at = kafka_more_room(k, r, count, sizeof *said->members.at);
-    while (said->members.at && next_member(&fields, &m))
+    said->members.at = kafka_more_room(k, r, head.member_count, sizeof *said->members.at);
+    while (said->members.at && kafka_described_next(&members, &m))
         if (!describe_member(k, r, d, &m, &said->members.at[said->members.count++]))
             return;
 }
@@ -384,12 +269,8 @@ static void describe_one(struct kafka *k, struct kafka_request *r, const struct 
 static enum kafka_progress describe_go(struct kafka *k, struct kafka_request *r)
 {
     struct kafka_consumer_group_describe_response *said = r->response;
-    struct describe *d = r->state ? r->state : describe_begin(k, r);
-    if (!d || kafka_groups_go(k, r, &d->groups, CMD_GROUP_DESCRIBE_CONSUMERS, describe_make) == KAFKA_AGAIN)
-        return KAFKA_AGAIN;
-    if (!kafka_groups_done(&d->groups) || (!d->gathered && !describe_gather(k, r, d)))
-        return KAFKA_AGAIN;
-    if (kafka_rows(k, r, &d->names) == KAFKA_AGAIN)
+    struct kafka_described *d = r->state ? r->state : describe_begin(k, r);
+    if (!d || kafka_described_go(k, r, d) == KAFKA_AGAIN)
         return KAFKA_AGAIN;
     said->groups.at = kafka_room(k, r, d->groups.count, sizeof *said->groups.at);
     for (size_t i = 0; said->groups.at && i < d->groups.count; i++)
@@ -400,21 +281,14 @@ static enum kafka_progress describe_go(struct kafka *k, struct kafka_request *r)
 
 static void describe_effect(struct kafka *k, struct kafka_request *r, struct effect *e)
 {
-    struct describe *d = r->state;
-    if (!d->gathered)
-        (void)kafka_groups_effect(k, r, &d->groups, e);
-    else
-        kafka_rows_effect(k, r, &d->names, e);
+    kafka_described_effect(k, r, r->state, e);
 }
 
 static void describe_drop(struct kafka *k, struct kafka_request *r)
 {
-    struct describe *d = r->state;
     (void)k;
-    if (!d)
-        return;
-    kafka_groups_drop(&d->groups);
-    kafka_rows_drop(&d->names);
+    if (r->state)
+        kafka_described_drop(r->state);
 }
 
 const struct kafka_handler kafka_on_consumer_group_describe = {

@@ -18,4 +18,9 @@ bool kafka_places_next(struct kafka_places *p);
 /* The partitions of the stream, in the request's arena; NULL: no memory, and the connection has been dropped. */
 int32_t *kafka_places_take(struct kafka *k, struct kafka_request *r, struct kafka_places *p);
 
+/* Ascending, each once: so many they are then. */
+size_t kafka_ids_once(uint64_t *ids, size_t count);
+/* The place of one that is among them. */
+size_t kafka_ids_find(const uint64_t *ids, size_t count, uint64_t id);
+
 #endif

@@ -9,8 +9,6 @@
 
 #include <stdlib.h>
 
-#include "base/check.h"
-
 static size_t count_of(int32_t count)
 {
     return count > 0 ? (size_t)count : 0;
@@ -106,12 +104,6 @@ static int by_place(const void *a, const void *b)
     return (x->partition > y->partition) - (x->partition < y->partition);
 }
 
-static int by_number(const void *a, const void *b)
-{
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return (x > y) - (x < y);
-}
-
 static bool gather_group(struct kafka *k, struct kafka_request *r, struct describing *d, size_t i)
 {
     struct reader fields = kafka_group_fields(&d->groups.said[i]);
@@ -145,11 +137,7 @@ static bool describe_gather(struct kafka *k, struct kafka_request *r, struct des
     for (size_t i = 0; i < d->groups.count; i++)
         for (size_t p = 0; p < d->place_counts[i]; p++)
             d->ids[n++] = d->places[i][p].stream;
-    if (n)
-        qsort(d->ids, n, sizeof *d->ids, by_number);
-    for (size_t i = 0; i < n; i++)
-        if (!i || d->ids[i] != d->ids[d->id_count - 1])
-            d->ids[d->id_count++] = d->ids[i];
+    d->id_count = kafka_ids_once(d->ids, n);
     struct kafka_wanted wanted = {.ids = d->ids, .id_count = d->id_count};
     d->gathered = kafka_rows_init(k, r, &wanted, false, &d->names);
     return d->gathered;
@@ -204,9 +192,7 @@ static bool say_all(struct kafka *k, struct kafka_request *r, const struct descr
     struct kafka_describe_share_group_offsets_response_partition *rows = kafka_more_room(k, r, count, sizeof *rows);
     said->topics.at = rows ? kafka_more_room(k, r, count, sizeof *said->topics.at) : NULL;
     for (size_t p = 0; said->topics.at && p < count; p++) {
-        const uint64_t *id = bsearch(&list[p].stream, d->ids, d->id_count, sizeof *d->ids, by_number);
-        CHECK(id);
-        const struct stream_row *row = &d->names.rows[id - d->ids];
+        const struct stream_row *row = &d->names.rows[kafka_ids_find(d->ids, d->id_count, list[p].stream)];
         if (!p || list[p].stream != list[p - 1].stream) {
             struct kafka_describe_share_group_offsets_response_topic *topic = &said->topics.at[said->topics.count++];
             topic->topic_name = is_there(row) ? row->name : slice_str("");
