@@ -4,7 +4,9 @@ Order in each block: what works in every version, then every way to go wrong."""
 
 import struct
 
+import kafka_cases_admin
 import kafka_cases_groups
+import kafka_cases_login
 import kafka_cases_records
 import kafka_cases_sessions
 import kafka_cases_topics
@@ -213,4 +215,4 @@ SETTINGS = [
         describe(3, 'retention.ms', 'retention.bytes')) for v in range(3)],
 ]
 
-ROWS = CONNECTION + CLIENT_NAMES + PIPELINES + METADATA + TOPICS + SETTINGS + kafka_cases_records.ROWS + kafka_cases_sessions.ROWS + kafka_cases_topics.ROWS + kafka_cases_groups.ROWS + kafka_cases_txn.ROWS + kafka_cases_share.ROWS
+ROWS = CONNECTION + CLIENT_NAMES + PIPELINES + METADATA + TOPICS + SETTINGS + kafka_cases_records.ROWS + kafka_cases_sessions.ROWS + kafka_cases_topics.ROWS + kafka_cases_groups.ROWS + kafka_cases_txn.ROWS + kafka_cases_share.ROWS + kafka_cases_admin.ROWS + kafka_cases_login.ROWS

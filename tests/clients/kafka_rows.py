@@ -30,10 +30,11 @@ IGNORED = {
     'throttle_time_ms': 'recorded as 0; a broker may throttle',
 }
 # Lists without an order of their own: {field: what they are sorted by}.
-UNORDERED = {'configs': 'name', 'members': 'member_id', 'partition_responses': 'index',
+UNORDERED = {'results': 'user', 'credential_infos': 'mechanism', 'configs': 'name', 'members': 'member_id', 'partition_responses': 'index',
              'brokers': 'node_id', 'groups': 'group_id', 'api_keys': 'api_key', 'synonyms': 'name', 'topics': 'name', 'results_by_partition': 'partition_index'}
 # Beside an error nobody reads these, and Kafka has them or not by where in its code the error was found.
 OF_NO_USE = ('aborted_transactions', 'log_start_offset', 'high_watermark', 'last_stable_offset')
+LOGINS = ('sasl', 'try', 'keys')    # connections to the listener that wants a login
 NODES = {'node_id', 'leader_id', 'controller_id', 'replica_nodes', 'isr_nodes'}
 
 
@@ -74,15 +75,15 @@ def row(name, *steps):
 class Player:
     """Plays one row: connections by name, answers so far, names for what every broker names its own way."""
 
-    def __init__(self, port, unique):
-        self.port, self.unique = port, unique
+    def __init__(self, port, unique, sasl_port=None):
+        self.port, self.unique, self.sasl_port = port, unique, sasl_port or port
         self.connections, self.answers = {}, []
         self.names = {NO_UUID: NO_UUID}      # value → word: topic ids, members, producer ids
         self.asked = {}                      # answers by the name of the step (ask(…, name=))
 
     def wire(self, conn='a'):
         if conn not in self.connections:
-            self.connections[conn] = Wire(self.port)
+            self.connections[conn] = Wire(self.sasl_port if conn in LOGINS else self.port)
         return self.connections[conn]
 
     def fill(self, value):
@@ -111,6 +112,8 @@ class Player:
         if isinstance(value, list):
             done = [self.plain(v, field) for v in value]
             by = UNORDERED.get(field)
+            if field == 'mechanisms':
+                return sorted(done)
             return sorted(done, key=lambda one: str(one.get(by))) if by and all(isinstance(d, dict) for d in done) else done
         if value is None:
             return None
@@ -299,11 +302,11 @@ def all_rows():
     return kafka_cases.ROWS
 
 
-def play_all(port, rows, show=False):
+def play_all(port, rows, show=False, sasl_port=None):
     out = {}
     for row_ in rows:
         began = time.monotonic()
-        player = Player(port, row_.unique)
+        player = Player(port, row_.unique, sasl_port)
         out[row_.name] = player.play(row_)
         if show:
             print('%s  (%.2f s)' % (row_.name, time.monotonic() - began))
@@ -321,9 +324,9 @@ def main():
     rows = [r for r in all_rows() if options.k in r.name]
     sys.path.insert(0, os.path.join(HERE, '..', 'suites'))
     import kafka_peer
-    peer = None if options.port else kafka_peer.Kafka().start()
+    peer = None if options.port else kafka_peer.Kafka(sasl=True).start()
     try:
-        answers = play_all(options.port or peer.port, rows, show=not options.record)
+        answers = play_all(options.port or peer.port, rows, show=not options.record, sasl_port=peer and peer.sasl_port)
         unplayed = ['%s: %s' % (name, a) for name in answers for a in answers[name] if isinstance(a, str) and (a.startswith('error: ') or a.startswith('never: '))]
         print('\n'.join(unplayed))
         if options.record:

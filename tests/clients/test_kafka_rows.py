@@ -21,13 +21,19 @@ def answers(request):
             if getattr(item, 'callspec', None) and isinstance(item.callspec.params.get('row'), kafka_rows.Row)]
     # As kafka_peer.py sets up Kafka.
     broker = brokers.Millrace(args=['--set=kafka.group_delay=0', '--set=kafka.group_session_min=100', '--set=kafka.share_groups=true']).start()
+    logins = [r for r in rows if r.name.startswith('sasl')]
+    shut = brokers.Millrace(args=['--set=kafka.anonymous=']).start() if logins else None
     try:
         with ThreadPoolExecutor(WORKERS) as pool:
-            played = pool.map(lambda r: kafka_rows.Player(broker.kafka_port, r.unique).play(r), rows)
-            yield dict(zip([r.name for r in rows], played))
+            played = pool.map(lambda r: kafka_rows.Player(broker.kafka_port, r.unique).play(r), [r for r in rows if r not in logins])
+            out = dict(zip([r.name for r in rows if r not in logins], played))
+            out.update((r.name, kafka_rows.Player(shut.kafka_port, r.unique).play(r)) for r in logins)
+            yield out
         assert broker.process.poll() is None, broker.log_tail()
     finally:
         broker.remove()
+        if shut:
+            shut.remove()
 
 
 @pytest.fixture(scope='module')

@@ -61,6 +61,15 @@ share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=100
 """
+# A listener that wants a login, for `guest` with the password `guest`; its keys of SCRAM are made by whoever wants them.
+SASL = """listeners=PLAINTEXT://127.0.0.1:{port},SASL_PLAINTEXT://127.0.0.1:{sasl},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{advertised},SASL_PLAINTEXT://127.0.0.1:{sasl},CONTROLLER://127.0.0.1:{controller}
+listener.security.protocol.map=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT
+sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512
+listener.name.sasl_plaintext.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required user_guest="guest";
+listener.name.sasl_plaintext.scram-sha-256.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.sasl_plaintext.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+"""
 LOG4J = """<Configuration><Appenders><Console name="out"><PatternLayout pattern="%d %p %c %m%n"/></Console></Appenders>
 <Loggers><Root level="warn"><AppenderRef ref="out"/></Root></Loggers></Configuration>
 """
@@ -109,13 +118,14 @@ class Kafka(brokers.Broker):
     name = "kafka"
     is_millrace = False
 
-    def __init__(self, port=0, settings="", advertised=None):
+    def __init__(self, port=0, settings="", advertised=None, sasl=False):
         super().__init__(())
         fetch()
         self.port = self.kafka_port = port or brokers.free_port()
+        self.sasl_port = brokers.free_port() if sasl else None
         with open(self.folder + "/one.properties", "w", encoding="utf-8") as out:
-            out.write(PROPERTIES.format(port=self.port, controller=brokers.free_port(), folder=self.folder,
-                                        advertised=advertised or self.port) + settings)
+            out.write((PROPERTIES + (SASL if sasl else "")).format(
+                port=self.port, controller=brokers.free_port(), folder=self.folder, advertised=advertised or self.port, sasl=self.sasl_port) + settings)
         with open(self.folder + "/log4j2.xml", "w", encoding="utf-8") as out:
             out.write(LOG4J)
         self.java("kafka.tools.StorageTool", "format", "-t", "millraceAAAAAAAAAAAAAA", "-c", self.folder + "/one.properties",

@@ -322,6 +322,8 @@ static enum kafka_progress handshake_go(struct kafka *k, struct kafka_request *r
         said->error_code = begin(k, i, r->form.version == 0);
         found = true;
     }
+    if (said->error_code == KAFKA_ERR_ILLEGAL_SASL_STATE)
+        said->mechanisms.count = 0; /* nothing can be chosen */
     k->leaving |= !found && k->state == KAFKA_NEW; /* as Kafka: the client comes again with another */
     return KAFKA_SENT;
 }
@@ -333,6 +335,10 @@ static enum kafka_progress authenticate_go(struct kafka *k, struct kafka_request
     const struct kafka_sasl_authenticate_request *asked = r->message;
     struct kafka_sasl_authenticate_response *said = r->response;
     said->auth_bytes = slice_str("");
+    if (k->state == KAFKA_NEW && !kafka_login_needless(k)) {
+        kafka_drop(k); /* as Kafka does where there is something to log in for */
+        return KAFKA_AGAIN;
+    }
     if (k->state != KAFKA_SASL) {
         said->error_code = KAFKA_ERR_ILLEGAL_SASL_STATE;
         said->error_message = slice_str("SaslAuthenticate has to follow a SaslHandshake");
