@@ -194,7 +194,6 @@ static void over(struct broker *b, struct txn *t, enum txn_state state)
     wheel_cancel(&b->wheel, &t->timer);
     t->state = (uint8_t)state;
     t->touched = b->wall;
-    t->started = 0;
     t->part_count = 0;
     mem_free_as(MEM_QUEUES, t->parts);
     t->parts = NULL;
@@ -528,6 +527,7 @@ static enum txn_result init(struct broker *b, struct peer *peer, struct command 
         if (result != TXN_DONE)
             return result;
     }
+    t->started = 0;
     t->state = TXN_EMPTY; /* an end that comes again is no repetition for an older instance */
     t->timeout_ms = (uint32_t)c->ask->number;
     t->touched = b->wall;

@@ -43,7 +43,7 @@ struct txn_row {
     uint16_t epoch;
     enum txn_state state;
     uint32_t timeout_ms;
-    wall_t started;          /* of one that is ongoing; else 0 */
+    wall_t started;          /* of one that is ongoing, or was the last; 0: there was none */
     struct slice partitions; /* each: u64 stream, u32 number */
 };
 

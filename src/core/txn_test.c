@@ -1242,6 +1242,11 @@ static void a_listing_of_some(void **state)
     rig->wall += 11;
     assert_int_equal(listed(rig, none, none, 12, NULL), 0);
     assert_int_equal(listed(rig, none, none, 11, "last"), 1);
+    assert_int_equal(finish(rig, &last, ASK_COMMIT), TXN_DONE); /* one that is over tells when it began */
+    restart(&rig);
+    assert_int_equal(listed(rig, none, none, 11, "last"), 1);
+    assert_int_equal(init(rig, &last), TXN_DONE);
+    assert_int_equal(listed(rig, none, none, 1, NULL), 0);
     end(rig);
 }
 

@@ -9,6 +9,7 @@
 #include "base/mem.h"
 #include "fmt/base64.h"
 #include "main/certificates.h"
+#include "main/worker.h"
 #include "net/listener.h"
 #include "net/sniff.h"
 #include "proto/amqp091/engine.h"
@@ -124,6 +125,14 @@ static wall_t wall_of(void *os)
     return ((struct os *)os)->now_wall(os);
 }
 
+static void disk_of(void *worker, uint64_t *ret_total, uint64_t *ret_free)
+{
+    struct worker_figures figures;
+    worker_figures(worker, &figures);
+    *ret_total = figures.disk_total ? figures.disk_total : UINT64_MAX;
+    *ret_free = figures.disk_total ? figures.disk_free : UINT64_MAX;
+}
+
 static enum exit_code set_kafka(struct protocols *p, struct engine_factory *ret)
 {
     const struct config *c = p->options.config;
@@ -147,6 +156,8 @@ static enum exit_code set_kafka(struct protocols *p, struct engine_factory *ret)
     p->kafka.share_groups = c->kafka_share_groups;
     p->kafka.wall = wall_of;
     p->kafka.wall_arg = p->options.os;
+    p->kafka.disk = disk_of;
+    p->kafka.disk_arg = p->options.worker;
     p->kafka.reauth_ms = (uint32_t)c->kafka_reauth_ms;
     *ret = (struct engine_factory){.make = make_kafka, .arg = &p->kafka};
     if (!kafka_mechanisms_parse(c->kafka_sasl, &p->kafka.sasl_mechanisms))

@@ -15,6 +15,7 @@
 #include <stdio.h>
 
 struct protocols;
+struct worker;
 
 struct protocols_options {
     const struct config *config; /* a loan, like the rest */
@@ -24,7 +25,8 @@ struct protocols_options {
     struct loop *const *loops; /* who gets the connections; the first accepts them */
     unsigned loop_count;
     uint32_t conns_max;
-    bool tls; /* the loops have a tls_server */
+    struct worker *worker; /* which knows the disk */
+    bool tls;              /* the loops have a tls_server */
 };
 
 /* END_OK, or how the process ends; why then says what is wrong. */

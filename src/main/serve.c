@@ -742,6 +742,7 @@ static int listen_clients(struct serve *s)
                                         .loops = s->loop_list,
                                         .loop_count = s->loop_count,
                                         .conns_max = s->conns_max,
+                                        .worker = s->worker,
                                         .tls = certificates_server(s->certificates)};
     enum exit_code code = protocols_listen(&options, &s->protocols, s->why, sizeof s->why);
     s->exit_code = code;

@@ -285,6 +285,26 @@ static void what_a_topic_allows_by_its_id(void **state)
     krig_free(k);
 }
 
+static void some_disk(void *arg, uint64_t *ret_total, uint64_t *ret_free)
+{
+    *ret_total = arg ? 5000000000000 : UINT64_MAX;
+    *ret_free = arg ? 7 : UINT64_MAX;
+}
+
+static void sizes_of_disks(void **state)
+{
+    (void)state;
+    struct krig *k = krig_ready();
+    for (unsigned round = 0; round < 3; round++) {
+        k->options.disk = round ? some_disk : NULL;
+        k->options.disk_arg = round == 2 ? k : NULL;
+        const struct kafka_describe_log_dirs_response *said = KASK(k, describe_log_dirs, 4, .topics = {NULL, -1});
+        assert_int_equal(said->results.at[0].total_bytes, round == 2 ? 5000000000000 : -1);
+        assert_int_equal(said->results.at[0].usable_bytes, round == 2 ? 7 : -1);
+    }
+    krig_free(k);
+}
+
 static void sizes_of_partitions(void **state)
 {
     (void)state;
@@ -374,6 +394,7 @@ int main(void)
         cmocka_unit_test(the_broker_and_lists),
         cmocka_unit_test(batches_of_a_topic),
         cmocka_unit_test(what_a_topic_allows_by_its_id),
+        cmocka_unit_test(sizes_of_disks),
         cmocka_unit_test(sizes_of_partitions),
         cmocka_unit_test(each_allocation),
         cmocka_unit_test(damaged_requests),

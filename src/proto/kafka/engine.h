@@ -34,6 +34,9 @@ struct kafka_options {
     bool share_groups;           /* KIP-932, which is not finished */
     wall_t (*wall)(void *arg);   /* UTC ms */
     void *wall_arg;
+    /* The disk that log_dir is on: bytes, and those that are free; UINT64_MAX: not known. Any thread. NULL: nobody knows. */
+    void (*disk)(void *arg, uint64_t *ret_total, uint64_t *ret_free);
+    void *disk_arg;
 };
 
 /* The defaults of every option, without cluster_id, uuid and wall. */

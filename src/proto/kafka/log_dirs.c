@@ -56,13 +56,25 @@ static bool say_topic(struct kafka *k, struct kafka_request *r, const struct dir
     return true;
 }
 
+/* -1 stays where it is not known. */
+static void say_disk(const struct kafka *k, struct kafka_describe_log_dirs_response_result *dir)
+{
+    uint64_t total, free;
+    if (!k->options->disk)
+        return;
+    k->options->disk(k->options->disk_arg, &total, &free);
+    dir->total_bytes = (int64_t)total;
+    dir->usable_bytes = (int64_t)free;
+}
+
 static void say_dir(struct kafka *k, struct kafka_request *r, const struct dirs *d)
 {
     struct kafka_describe_log_dirs_response *said = r->response;
     struct kafka_describe_log_dirs_response_result *dir = kafka_room(k, r, 1, sizeof *dir);
     if (!dir)
         return;
-    kafka_defaults(&kafka_describe_log_dirs_response_result_table, dir); /* how much is free is not told: -1 */
+    kafka_defaults(&kafka_describe_log_dirs_response_result_table, dir);
+    say_disk(k, dir);
     dir->log_dir = slice_str(k->options->log_dir);
     dir->topics.at = kafka_more_room(k, r, d->rows.count, sizeof *dir->topics.at);
     if (!dir->topics.at)

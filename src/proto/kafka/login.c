@@ -323,7 +323,7 @@ static enum kafka_progress handshake_go(struct kafka *k, struct kafka_request *r
         found = true;
     }
     if (said->error_code == KAFKA_ERR_ILLEGAL_SASL_STATE)
-        said->mechanisms.count = 0; /* nothing can be chosen */
+        said->mechanisms.count = 0;                /* nothing can be chosen */
     k->leaving |= !found && k->state == KAFKA_NEW; /* as Kafka: the client comes again with another */
     return KAFKA_SENT;
 }
