@@ -41,7 +41,8 @@ static struct partition *partition_named(struct broker *b, const struct peer *pe
     return there ? q->stream->partitions[c->channel] : NULL;
 }
 
-static struct answer *rows_of(const struct partition *p)
+/* Those that were heard of since, and those whose transaction has ended: nothing is forgotten by looking. */
+static struct answer *rows_of(const struct partition *p, wall_t since)
 {
     struct answer *answer;
     struct slice none = {0};
@@ -51,8 +52,12 @@ static struct answer *rows_of(const struct partition *p)
     if (!room)
         return NULL;
     LIST_EACH(&p->producers.by_age, node, after)
-    put_row(&w, CONTAINER_OF(node, struct producer, link));
-    CHECK(writer_ok(&w) && w.len == len);
+    {
+        const struct producer *one = CONTAINER_OF(node, struct producer, link);
+        if (!one->count || !list_empty(&one->open_link) || one->batches[one->count - 1].at >= since)
+            put_row(&w, one);
+    }
+    CHECK(writer_ok(&w));
     answer = answer_new(none, none, writer_slice(&w));
     mem_free(room);
     return answer;
@@ -75,9 +80,7 @@ void do_stream_producers(struct broker *b, struct peer *peer, struct channel *ch
     struct partition *p = partition_named(b, peer, c);
     bool may = p && (!peer->user || authorise(b, peer->user, peer->vhost, VERB_READ, p->stream->queue->name));
     (void)ch;
-    if (may)
-        producers_expire(&p->producers, b->wall - PRODUCER_EXPIRES_MS, UINT32_MAX);
-    say(b, peer, c, may ? rows_of(p) : answer_new(none, none, none),
+    say(b, peer, c, may ? rows_of(p, b->wall - PRODUCER_EXPIRES_MS) : answer_new(none, none, none),
         may ? STREAM_DONE
         : p ? STREAM_REFUSED
             : STREAM_UNKNOWN,

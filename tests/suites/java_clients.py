@@ -37,7 +37,7 @@ PACKAGES = (("org.apache.kafka", "kafka-streams", kafka_peer.VERSION), ("org.apa
 JARS = "b6d770db8e3ed58a9ecc01b73828c326f963d1b45c5847a029ca2e78ecb0d038"
 SECONDS = 900                       # a run takes about two minutes
 # What Millrace does not do yet, with the reason; docs/PLAN.md has them.
-MISSING = {"admin describeProducers": "DescribeProducers is not built"}
+MISSING = {}
 
 
 def play(broker, java, only):

@@ -31,6 +31,7 @@ import java.util.stream.Collectors;
 import java.util.stream.IntStream;
 import java.util.stream.LongStream;
 
+import org.apache.kafka.clients.admin.AbortTransactionSpec;
 import org.apache.kafka.clients.admin.Admin;
 import org.apache.kafka.clients.admin.AlterConfigOp;
 import org.apache.kafka.clients.admin.Config;
@@ -44,6 +45,7 @@ import org.apache.kafka.clients.admin.FeatureMetadata;
 import org.apache.kafka.clients.admin.GroupListing;
 import org.apache.kafka.clients.admin.ListConfigResourcesOptions;
 import org.apache.kafka.clients.admin.ListGroupsOptions;
+import org.apache.kafka.clients.admin.ListOffsetsOptions;
 import org.apache.kafka.clients.admin.ListTransactionsOptions;
 import org.apache.kafka.clients.admin.LogDirDescription;
 import org.apache.kafka.clients.admin.MemberToRemove;
@@ -54,10 +56,15 @@ import org.apache.kafka.clients.admin.OffsetSpec;
 import org.apache.kafka.clients.admin.ProducerState;
 import org.apache.kafka.clients.admin.RecordsToDelete;
 import org.apache.kafka.clients.admin.RemoveMembersFromConsumerGroupOptions;
+import org.apache.kafka.clients.admin.ScramCredentialInfo;
+import org.apache.kafka.clients.admin.ScramMechanism;
 import org.apache.kafka.clients.admin.TopicDescription;
 import org.apache.kafka.clients.admin.TransactionDescription;
 import org.apache.kafka.clients.admin.TransactionListing;
 import org.apache.kafka.clients.admin.TransactionState;
+import org.apache.kafka.clients.admin.UserScramCredentialAlteration;
+import org.apache.kafka.clients.admin.UserScramCredentialDeletion;
+import org.apache.kafka.clients.admin.UserScramCredentialUpsertion;
 import org.apache.kafka.clients.consumer.CloseOptions;
 import org.apache.kafka.clients.consumer.CommitFailedException;
 import org.apache.kafka.clients.consumer.Consumer;
@@ -79,6 +86,7 @@ import org.apache.kafka.common.ElectionType;
 import org.apache.kafka.common.GroupState;
 import org.apache.kafka.common.GroupType;
 import org.apache.kafka.common.KafkaException;
+import org.apache.kafka.common.IsolationLevel;
 import org.apache.kafka.common.Node;
 import org.apache.kafka.common.TopicCollection;
 import org.apache.kafka.common.TopicPartition;
@@ -102,6 +110,7 @@ import org.apache.kafka.common.errors.NoReassignmentInProgressException;
 import org.apache.kafka.common.errors.OffsetOutOfRangeException;
 import org.apache.kafka.common.errors.ProducerFencedException;
 import org.apache.kafka.common.errors.RecordTooLargeException;
+import org.apache.kafka.common.errors.ResourceNotFoundException;
 import org.apache.kafka.common.errors.SecurityDisabledException;
 import org.apache.kafka.common.errors.TopicExistsException;
 import org.apache.kafka.common.errors.TransactionalIdNotFoundException;
@@ -700,6 +709,8 @@ public class Clients {
         check("admin delete groups", Clients::deleteGroups);
         check("admin removes the members of a group", Clients::removeMembers);
         check("admin describeProducers", Clients::describeProducers);
+        check("admin abortTransaction", Clients::abortTransaction);
+        check("admin keys of SCRAM", Clients::scram);
         check("admin list and describe transactions", Clients::describeTransactions);
         check("admin fenceProducers", Clients::fenceProducers);
         check("admin describeAcls says that there are none", Clients::acls);
@@ -912,6 +923,7 @@ public class Clients {
         int count = 0;
         for (LogDirDescription dir : admin.describeLogDirs(List.of(id)).descriptions().get(id).get().values()) {
             equal("error", null, dir.error());
+            yes("its disk: " + dir, dir.totalBytes().getAsLong() >= dir.usableBytes().getAsLong() && dir.usableBytes().getAsLong() > 0);
             count += (int) dir.replicaInfos().keySet().stream().filter(p -> p.topic().equals(topic)).count();
         }
         equal("partitions", 2, count);
@@ -1023,6 +1035,38 @@ public class Clients {
         }
     }
 
+    static void abortTransaction() throws Exception {
+        String topic = topic(1), id = name("txn");
+        TopicPartition part = new TopicPartition(topic, 0);
+        try (Producer<String, String> p = transactional(id)) {
+            p.beginTransaction();
+            send(p, topic, 0, 3).get(2).get();
+            equal("stable up to", 0L, stable(part));
+            ProducerState told = admin.describeProducers(List.of(part)).partitionResult(part).get().activeProducers().get(0);
+            admin.abortTransaction(new AbortTransactionSpec(part, told.producerId(), (short) told.producerEpoch(),
+                told.coordinatorEpoch().orElse(0))).all().get();
+            until("nothing is open", () -> stable(part) == 4);
+            equal("readers of committed records", List.of(), values(topic, "read_committed"));
+        }
+    }
+
+    static long stable(TopicPartition part) throws Exception {
+        return admin.listOffsets(Map.of(part, OffsetSpec.latest()), new ListOffsetsOptions(IsolationLevel.READ_COMMITTED))
+            .partitionResult(part).get().offset();
+    }
+
+    static void scram() throws Exception {
+        String user = name("user");
+        ScramCredentialInfo keys = new ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 8192);
+        admin.alterUserScramCredentials(List.of(new UserScramCredentialUpsertion(user, keys, "secret"))).all().get();
+        until("made", () -> admin.describeUserScramCredentials().all().get().containsKey(user));
+        equal("keys", List.of(keys), admin.describeUserScramCredentials(List.of(user)).description(user).get().credentialInfos());
+        var gone = List.<UserScramCredentialAlteration>of(new UserScramCredentialDeletion(user, ScramMechanism.SCRAM_SHA_512));
+        admin.alterUserScramCredentials(gone).all().get();
+        until("gone", () -> !admin.describeUserScramCredentials().all().get().containsKey(user));
+        fails("deleted twice", () -> admin.alterUserScramCredentials(gone).all(), ResourceNotFoundException.class);
+    }
+
     static void describeTransactions() throws Exception {
         String topic = topic(2), id = name("txn");
         try (Producer<String, String> p = transactional(id)) {
@@ -1051,6 +1095,7 @@ public class Clients {
             p.commitTransaction();
             until("committed", () -> transaction(id).state() == TransactionState.COMPLETE_COMMIT);
             equal("partitions", Set.of(), transaction(id).topicPartitions());
+            equal("start", told.transactionStartTimeMs(), transaction(id).transactionStartTimeMs());
         }
         fails("one that is not there", () -> admin.describeTransactions(List.of(name("txn"))).all(),
             TransactionalIdNotFoundException.class);
