@@ -575,8 +575,7 @@ uint64_t partition_stable(struct broker *b, struct partition *p)
     return open < closing ? open : closing;
 }
 
-/* What a READ is to pass over. False: no memory. */
-static bool pass_over_aborted(struct partition *p, struct stream_job *job)
+bool stream_job_aborted(const struct partition *p, struct stream_job *job)
 {
     uint32_t count = isolation_overlaps(&p->isolation, job->first, job->until, NULL, 0);
     if (!count)
@@ -606,7 +605,7 @@ struct chunk *chunk_load(struct broker *b, struct partition *p, uint64_t offset)
         job->until = until;
         job->bytes_max = READ_BYTES;
     }
-    if (!job || !pass_over_aborted(p, job) || !stream_send(b, &job)) {
+    if (!job || !stream_job_aborted(p, job) || !stream_send(b, &job)) {
         stream_job_free(&b->heap, &job);
         mem_free(c);
         return NULL;

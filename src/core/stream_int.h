@@ -173,6 +173,8 @@ void stream_look_again(struct broker *b);                         /* soon, with 
 void stream_starves(struct broker *b, struct stream *s); /* it is awake again when a job has come back, or soon */
 /* Records from there on may be of a transaction that is open; OFFSET_NONE: none are. */
 uint64_t partition_stable(struct broker *b, struct partition *p);
+/* The aborted transactions among [first, until) of the job, which are then its own. False: no memory. */
+MUST_USE bool stream_job_aborted(const struct partition *p, struct stream_job *job);
 void chunk_end(struct broker *b, struct chunk *c); /* its partition goes; nobody reads it */
 /* Files of the partition that end at or below until go when lsn is durable (R3). */
 void files_drop(struct broker *b, uint64_t id, uint32_t partition, uint64_t until, lsn_t lsn);

@@ -64,13 +64,14 @@ struct stream_job {
     uint64_t first,
         next; /* WRITE: of items, which join without a gap (an item with MSG_BATCH covers several offsets). READ answer: everything in [first, next) was looked at */
     uint64_t until;
-    wall_t timestamp;        /* FIND; REWRITE: now */
-    wall_t found_at;         /* FIND answer: the timestamp of next, -1 if there is none */
-    int64_t tombstone_ms;    /* REWRITE: how long a null value is kept once older values of its key are gone */
-    uint64_t segment_bytes;  /* WRITE: the open segment is sealed and the next begun when it has more than that … */
-    wall_t seal_before;      /* … or its first record is older than this (0: never) */
-    uint32_t bytes_max;      /* READ: of messages; one is given at least */
-    struct aborted *aborted; /* READ: transactions whose records are passed over; the job's */
+    wall_t timestamp;       /* FIND; REWRITE: now */
+    wall_t found_at;        /* FIND answer: the timestamp of next, -1 if there is none */
+    int64_t tombstone_ms;   /* REWRITE: how long a null value is kept once older values of its key are gone */
+    uint64_t segment_bytes; /* WRITE: the open segment is sealed and the next begun when it has more than that … */
+    wall_t seal_before;     /* … or its first record is older than this (0: never) */
+    uint32_t bytes_max;     /* READ: of messages; one is given at least */
+    struct aborted
+        *aborted; /* READ, KEYS, REWRITE: transactions whose records are passed over, or left out; the job's */
     uint32_t aborted_count;
     struct fetch *fetch;         /* FETCH */
     struct stream_extent tail;   /* the open segment */

@@ -58,10 +58,11 @@ struct stretch {
     bool waits;                     /* for time, or for a bound queue */
 };
 
-static void measure(const struct broker *b, const struct partition *p, struct stretch *ret)
+/* Whether what stands in an open transaction is valid is not known yet. */
+static void measure(struct broker *b, struct partition *p, struct stretch *ret)
 {
     const struct queue_rules *r = p->stream->queue->rules;
-    uint64_t fed = stream_kept_for_feeders(p->stream, p->number);
+    uint64_t fed = stream_kept_for_feeders(p->stream, p->number), stable = partition_stable(b, p);
     bool open = true;
     *ret = (struct stretch){.limit = p->dirty_from};
     for (uint32_t i = 0; i < p->sealed_count; i++) {
@@ -70,7 +71,8 @@ static void measure(const struct broker *b, const struct partition *p, struct st
             ret->clean += file->bytes;
             continue;
         }
-        bool held = file->end > fed || (r->min_lag_ms > 0 && file->max_at > b->wall - r->min_lag_ms);
+        bool held =
+            file->end > fed || file->end > stable || (r->min_lag_ms > 0 && file->max_at > b->wall - r->min_lag_ms);
         ret->waits = ret->waits || held;
         open = open && !held;
         if (!open)
@@ -93,10 +95,10 @@ static struct partition *partition_of_pass(struct broker *b)
     return q && q->stream && stream_is_keyed(q->stream) ? q->stream->partitions[pass->partition] : NULL;
 }
 
-/* False: no memory, or no room. */
-static bool ask(struct broker *b, struct stream_job **job)
+/* p: whose aborted transactions the job has to know; NULL: none. False: no memory, or no room. */
+static bool ask(struct broker *b, const struct partition *p, struct stream_job **job)
 {
-    if (!*job || !stream_send(b, job)) {
+    if (!*job || (p && !stream_job_aborted(p, *job)) || !stream_send(b, job)) {
         stream_job_free(&b->heap, job);
         return false;
     }
@@ -130,7 +132,7 @@ static bool begin(struct broker *b, struct partition *p, uint64_t limit)
     *pass = (struct keyed_pass){
         .busy = true, .stream = p->stream->queue->id, .partition = p->number, .limit = limit, .at = 0};
     struct stream_job *job = job_of_pass(b, STREAM_KEYS, p->dirty_from, limit);
-    if (!ask(b, &job))
+    if (!ask(b, p, &job))
         pass->busy = false;
     return pass->busy;
 }
@@ -152,7 +154,7 @@ static void pass_done(struct broker *b, struct partition *p)
     b->totals.keyed_passes++;
     if (log_reserve(b, 128, 1))
         (void)log_rewritten(b, p, NULL); /* else the next REWRITTEN or STREAM says it, or a start does it again */
-    if (p->keyed_more || !ask(b, &job)) {
+    if (p->keyed_more || !ask(b, NULL, &job)) {
         stream_job_free(&b->heap, &job);
         pass_over(b, p, p->keyed_more ? 0 : every(b));
         return;
@@ -188,7 +190,7 @@ static void next_run(struct broker *b, struct partition *p)
         job->bytes_max = generations;
         job->sealed.generation = ++p->generation;
     }
-    if (!ask(b, &job))
+    if (!ask(b, p, &job))
         pass_over(b, p, LOOK_SOON_NS);
 }
 

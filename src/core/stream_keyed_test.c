@@ -71,6 +71,32 @@ static void compacted_and_named(void **state)
     end(rig);
 }
 
+/* Whether what stands in an open transaction is valid is not known: its files wait. What was aborted is told to the store. */
+static void open_transactions_hold_it_back(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_keyed();
+    uint64_t first;
+    declare_keyed(rig, "compact", NULL);
+    put_files(rig, 5);
+    struct rig_streams *store = rig->log->streams;
+    struct partition *p = part(rig);
+    assert_true(producers_open(&p->producers, 7, 0, 2));
+    rig_pass(rig, 1000);
+    assert_int_equal(store->rewrites, 2);
+    assert_int_equal(p->dirty_from, 2);
+    assert_int_equal(store->aborted_told, 0);
+    assert_true(producers_close(&p->producers, 7, 0, &first) && isolation_reserve(&p->isolation));
+    isolation_abort(&p->isolation, &(struct aborted){.producer = 7, .first = 2, .last = 3, .stable = 4});
+    rig_pass(rig, 1000);
+    assert_int_equal(p->dirty_from, 4);
+    assert_true(store->rewrites > 2);
+    assert_true(store->aborted_told >= 2); /* of the keys, and of what is rewritten */
+    struct rig_log *log = rig->log;
+    rig_free(rig);
+    rig_log_free(log);
+}
+
 /* Every prefix of the journal names files that were there, in order; and a snapshot says all of it again. */
 static void every_prefix_of_the_journal(void **state)
 {
@@ -248,6 +274,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(compacted_and_named),
+        cmocka_unit_test(open_transactions_hold_it_back),
         cmocka_unit_test(every_prefix_of_the_journal),
         cmocka_unit_test(files_go_when_the_record_is_durable),
         cmocka_unit_test(the_lag_and_bound_queues_hold_it_back),

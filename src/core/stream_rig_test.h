@@ -33,6 +33,7 @@ struct rig_streams {
     size_t count, max, part_count;
     unsigned fail_writes, fail_syncs; /* so many more fail */
     unsigned writes, reads, seals, drops, rewrites, replacements, given_up;
+    unsigned aborted_told; /* with KEYS and REWRITE */
     int read_err, rewrite_err;
     unsigned fetches;   /* jobs */
     unsigned blind;     /* so many fetches find nothing, and may come again */
@@ -317,6 +318,7 @@ RIG_STREAM_FN void rig_stream_fetch(struct rig_streams *all, struct fetch *fetch
 RIG_STREAM_FN void rig_stream_rewrite(struct rig_streams *all, struct stream_job *job)
 {
     job->err = job->type == STREAM_REWRITE ? all->rewrite_err : 0;
+    all->aborted_told += job->aborted_count;
     if (job->type == STREAM_KEYS) {
         job->next =
             all->keys_room && job->until - job->first > all->keys_room ? job->first + all->keys_room : job->until;

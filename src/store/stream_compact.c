@@ -1,8 +1,8 @@
 /* Compaction of sealed stream files, see stream_compact.h and docs/formats/streams.md section 3.
  *
  * KEYS walks over the part of the stream that is new and remembers the last offset of each key. REWRITE walks over older
- * files and leaves out what has a later record of its key among those, and null values whose time is over. The offsets of a
- * file stay without gaps between its batches: a run of batches of which nothing is left becomes one batch without records.
+ * files and leaves out what has a later record of its key among those, what was aborted, and null values whose time is over. The
+ * offsets of a file stay without gaps between its batches: a run of batches of which nothing is left becomes one batch without records.
  *
  * Nothing is written before something is found that can go. The new file is synced on the way, so that the last sync, for
  * which readers wait, is short.
@@ -181,10 +181,23 @@ static int next_record(struct stream_compact *c, struct record_reader *reader, c
     return 1;
 }
 
-/* A batch whose records are no values of keys, or perhaps not valid (aborted): they stay as they are. */
-static bool is_opaque(const struct record_batch *batch)
+/* Below what the job is about all transactions have ended. They stand in the order of their ends, and those behind one began
+ * where the partition was stable then, or later; so only what was open at one time is looked at for each batch. */
+static bool is_aborted(struct stream_compact *c, const struct record_batch *batch)
 {
-    return batch->control || batch->transactional;
+    const struct aborted *list = c->job->aborted;
+    uint64_t offset = (uint64_t)batch->base_offset;
+    if (!batch->transactional || batch->control)
+        return false;
+    while (c->aborted_at < c->job->aborted_count && list[c->aborted_at].last < offset)
+        c->aborted_at++;
+    for (uint32_t i = c->aborted_at; i < c->job->aborted_count; i++) {
+        if (list[i].producer == batch->producer_id && list[i].first <= offset)
+            return true;
+        if (list[i].stable > offset)
+            break;
+    }
+    return false;
 }
 
 enum fate {
@@ -290,7 +303,7 @@ static int keys_of_batch(struct stream_compact *c, const struct record_batch *ba
     struct record record;
     int64_t behind = batch->base_offset;
     int more;
-    if (is_opaque(batch) || (uint64_t)record_batch_last_offset(batch) < c->job->first)
+    if (batch->control || (uint64_t)record_batch_last_offset(batch) < c->job->first || is_aborted(c, batch))
         return 0;
     if (!stream_keys_has_room(&c->keys, batch->count) && c->keys.count) {
         *ret_full = true;
@@ -310,13 +323,15 @@ static int rewrite_batch(struct stream_compact *c, const struct record_batch *ba
 {
     struct record_reader reader;
     struct tally tally;
-    if (is_opaque(batch)) {
+    if (batch->control) { /* readers of committed records need the ends of what was aborted */
         if (!c->looking)
             took(c, batch->base_timestamp, batch->max_timestamp);
         return c->looking ? 0 : copy_batch(c, batch, bytes);
     }
-    if (!batch->count) {
-        if (!c->looking)
+    if (!batch->count || is_aborted(c, batch)) {
+        if (c->looking)
+            *ret_gain = batch->count > 0;
+        else
             drop_batch(c, batch);
         return 0;
     }
@@ -347,6 +362,7 @@ static void start_over(struct stream_compact *c)
 {
     c->now = (struct stream_extent){0};
     c->expected = c->job->first;
+    c->aborted_at = 0;
 }
 
 void stream_compact_begin(struct stream_compact *c, struct stream_job *job)

@@ -39,6 +39,8 @@ struct rig {
     uint8_t *bytes;
     struct writer w;
     struct stream_extent extent;
+    const struct aborted *aborted; /* what the core knows of */
+    uint32_t aborted_count;
 };
 
 static const uint8_t uuid[LAYOUT_UUID_LEN] = "0123456789abcde";
@@ -177,10 +179,20 @@ static struct stream_job *ask(struct rig *rig, struct stream_job *job)
     return done;
 }
 
+/* As the core does it: the job has its own. */
+static struct stream_job *with_aborted(const struct rig *rig, struct stream_job *job)
+{
+    job->aborted_count = rig->aborted_count;
+    job->aborted = rig->aborted_count ? mem_alloc(rig->aborted_count * sizeof *job->aborted) : NULL;
+    if (rig->aborted_count)
+        memcpy(job->aborted, rig->aborted, rig->aborted_count * sizeof *job->aborted);
+    return job;
+}
+
 /* Remembers keys; up to where. */
 static uint64_t keys(struct rig *rig, uint64_t first, uint64_t until)
 {
-    struct stream_job *job = ask(rig, job_of(STREAM_KEYS, 0, first, until));
+    struct stream_job *job = ask(rig, with_aborted(rig, job_of(STREAM_KEYS, 0, first, until)));
     assert_int_equal(job->err, 0);
     uint64_t next = job->next;
     stream_job_free(&rig->heap, &job);
@@ -202,7 +214,7 @@ static int try_rewrite(struct rig *rig, uint32_t at, uint32_t count, wall_t now,
     job->timestamp = now;
     job->sealed.generation = ++generation;
     name_run(rig, job, at, count);
-    job = ask(rig, job);
+    job = ask(rig, with_aborted(rig, job));
     int err = job->err;
     *ret = job->sealed;
     stream_job_free(&rig->heap, &job);
@@ -545,7 +557,7 @@ static void packed_and_foreign(void **state)
     (void)keys(rig, 0, rig->files[0].end);
     assert_true(rewrite(rig, 0, 1, NOW));
     assert_string_equal(contents(rig), "|2:-=free |5:-=free |8:-=free |10:odd=1 11:-=free |13:even=1 14:-=free |16:f=q "
-                                       "|17:a=tx |18:a=marker |19:a=end ");
+                                       "|18:a=marker |19:a=end ");
     verify(rig, &rig->files[0]);
     struct slice file = os_sim_peek(rig->sim, path_of(&rig->files[0])), bytes;
     struct reader r = reader_of(slice_of(file.ptr + LAYOUT_BLOCK, rig->files[0].bytes - LAYOUT_BLOCK));
@@ -557,6 +569,57 @@ static void packed_and_foreign(void **state)
     assert_int_equal(record_batch_take(&r, &batch, &bytes), RECORD_OK);
     assert_true(batch.count == 1 && batch.producer_id == 77 && record_batch_last_sequence(&batch) == 6);
     assert_false(rewrite(rig, 0, 1, NOW)); /* what is left of it is left alone */
+    rig_free(rig);
+}
+
+static struct record_batch transactional(int64_t producer, bool marker)
+{
+    struct record_batch head = plain();
+    head.producer_id = producer;
+    head.transactional = true;
+    head.control = marker;
+    return head;
+}
+
+/* What was aborted goes, with what its keys had before it staying; what was committed is a value as any; ends stay. */
+static void transactions(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    struct aborted aborted[] = {{.producer = 7, .first = 2, .last = 5, .stable = 3}, /* 8 was open from 3 on */
+                                {.producer = 8, .first = 3, .last = 8, .stable = 4}, /* and 9 from 4 on */
+                                {.producer = 7, .first = 11, .last = 12, .stable = 13}};
+    rig->aborted = aborted;
+    rig->aborted_count = 3;
+    file_begin(rig, 0);
+    put_batch(rig, plain(), (struct rec[]){{"a", "1"}, {"b", "1"}}, 2);
+    put_batch(rig, transactional(7, false), (struct rec[]){{"a", "gone"}}, 1); /* 2 */
+    put_batch(rig, transactional(8, false), (struct rec[]){{"b", "gone"}}, 1); /* 3 */
+    put_batch(rig, transactional(9, false), (struct rec[]){{"c", "in"}}, 1);   /* 4, committed */
+    put_batch(rig, transactional(7, true), (struct rec[]){{"end", "7"}}, 1);   /* 5 */
+    put_batch(rig, transactional(7, false), (struct rec[]){{"d", "in"}}, 1);   /* 6, its next one, committed */
+    put_batch(rig, transactional(8, false), (struct rec[]){{"c", "gone"}}, 1); /* 7 */
+    put_batch(rig, transactional(8, true), (struct rec[]){{"end", "8"}}, 1);   /* 8 */
+    put_batch(rig, transactional(9, true), (struct rec[]){{"end", "9"}}, 1);   /* 9 */
+    put_batch(rig, transactional(7, true), (struct rec[]){{"end", "7"}}, 1);   /* 10 */
+    file_end(rig);
+    file_begin(rig, 11);
+    put_batch(rig, transactional(7, false), (struct rec[]){{"d", "gone"}}, 1); /* 11 */
+    put_batch(rig, transactional(7, true), (struct rec[]){{"end", "7"}}, 1);   /* 12 */
+    put_batch(rig, plain(), (struct rec[]){{"c", NULL}}, 1);                   /* 13: a later tombstone */
+    file_end(rig);
+    open_all(rig);
+    assert_int_equal(keys(rig, 0, 14), 14);
+    assert_true(rewrite(rig, 0, 1, NOW));
+    assert_string_equal(contents(rig), "|0:a=1 1:b=1 |5:end=7 |6:d=in |8:end=8 |9:end=9 |10:end=7 "
+                                       "|11:d=gone |12:end=7 |13:c=~ ");
+    assert_true(rewrite(rig, 1, 1, NOW));
+    assert_string_equal(contents(rig), "|0:a=1 1:b=1 |5:end=7 |6:d=in |8:end=8 |9:end=9 |10:end=7 "
+                                       "|12:end=7 |13:c=~ ");
+    verify(rig, &rig->files[0]);
+    verify(rig, &rig->files[1]);
+    assert_int_equal(keys(rig, 0, 14), 14);
+    assert_false(rewrite(rig, 0, 1, NOW)); /* nothing more can go */
     rig_free(rig);
 }
 
@@ -811,6 +874,7 @@ int main(void)
         cmocka_unit_test(null_values),
         cmocka_unit_test(null_value_behind_the_keys),
         cmocka_unit_test(packed_and_foreign),
+        cmocka_unit_test(transactions),
         cmocka_unit_test(several_passes),
         cmocka_unit_test(damage),
         cmocka_unit_test(refused),

@@ -1,6 +1,7 @@
 """Transactions with a real client, librdkafka: what readers see of them, who is fenced, and what is left of one that a kill -9 hits."""
 
 import itertools
+import random
 import threading
 import time
 
@@ -306,5 +307,53 @@ def test_a_bound_queue_gets_what_is_committed_once(compression):
             p.commit_transaction(WAIT)
             assert [b for _, _, b in amqp.get(queue, 1)] == [b'last']
             assert amqp.channel.queue_declare(queue, durable=True, passive=True).method.message_count == 0
+    finally:
+        broker.remove()
+
+
+@pytest.mark.parametrize('compression', ['none', 'zstd'])
+def test_compaction_drops_what_was_aborted(compression):
+    """Of a compacted topic: values that were committed count as any, those that were aborted go, and so do the values that they would have replaced not."""
+    args = ('--set=keyed.every=1',) if TARGET == 'millrace' else ()
+    broker = kafka_clients.start(TARGET, args=args, settings='log.cleaner.backoff.ms=200\n')
+    try:
+        name = made(broker, 'compacted', 1, cleanup_policy='compact', segment_bytes=1048576, min_cleanable_dirty_ratio='0.01')
+        p, last, n = producer(broker, 'keeper', compression_type=compression), {}, 0
+        filler = random.Random(1).randbytes(20000)      # 100 KB a transaction, ten of which are a file
+        for n in range(60):
+            values = {b'k%d' % (n * 7 % 13 + i): b'%d-%d' % (n, i) + filler[n:] + filler[:n] for i in range(5)}
+            p.begin_transaction()
+            for key, value in values.items():
+                p.produce(name, value, key=key)
+            if n % 3 == 1:
+                p.flush(WAIT)
+                p.abort_transaction(WAIT)
+            else:
+                p.commit_transaction(WAIT)
+                last.update(values)
+        p.begin_transaction()
+        p.produce(name, b'open', key=b'k0')         # nothing behind this one is decided
+        p.flush(WAIT)
+
+        def rows(committed):
+            c, out = consumer(broker, committed=committed), []
+            c.assign([TopicPartition(name, 0, 0)])
+            while True:
+                m = c.poll(WAIT)
+                assert m is not None, len(out)
+                if m.error():
+                    c.close()
+                    return out
+                out.append((m.key(), m.value()))
+        aborted = {b'%d-' % i for i in range(60) if i % 3 == 1}
+        until(lambda: sum(v.split(b'-')[0] + b'-' in aborted for _, v in rows(False)) < 40, seconds=60)    # of 100; some are in the open file
+        assert dict(rows(True)) == last
+        assert len(rows(True)) < 120                    # of 200: old values have gone as well
+        p.commit_transaction(WAIT)
+        assert dict(rows(True)) == {**last, b'k0': b'open'}
+        if TARGET == 'millrace':
+            broker.kill9()
+            broker.start()
+            assert dict(rows(True)) == {**last, b'k0': b'open'}
     finally:
         broker.remove()
