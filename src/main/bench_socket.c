@@ -73,6 +73,15 @@ void bench_socket_nonblocking(struct bench_socket *s, bool nonblocking)
     fcntl(s->fd, F_SETFL, nonblocking ? flags | O_NONBLOCK : flags & ~O_NONBLOCK);
 }
 
+void bench_socket_patience(struct bench_socket *s, uint64_t wait_ms)
+{
+    struct timeval wait = {.tv_sec = (time_t)(wait_ms / 1000), .tv_usec = (suseconds_t)(wait_ms % 1000 * 1000)};
+    int on = 1;
+    setsockopt(s->fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait));
+    setsockopt(s->fd, SOL_SOCKET, SO_KEEPALIVE, &on,
+               sizeof(on)); /* who waits for long wants to know when nobody is there */
+}
+
 int bench_socket_reserve(struct bench_socket *s, size_t bytes)
 {
     if (bytes <= s->in_cap)

@@ -24,6 +24,8 @@ struct bench_socket {
 int bench_socket_connect(struct bench_socket *s, const char *host, unsigned port);
 void bench_socket_close(struct bench_socket *s); /* also frees the buffer */
 void bench_socket_nonblocking(struct bench_socket *s, bool nonblocking);
+/* How long a blocking fill waits; 0: for ever. */
+void bench_socket_patience(struct bench_socket *s, uint64_t wait_ms);
 /* Room for `bytes` unread bytes in all; what is there stays. */
 int bench_socket_reserve(struct bench_socket *s, size_t bytes);
 /* Writes everything, waiting where it must. */

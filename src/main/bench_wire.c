@@ -313,15 +313,21 @@ static int wire_expect(struct bench_wire *w, enum bench_method method, struct be
     return 0;
 }
 
-static int wire_ask(struct bench_wire *w, struct bench_writer *out, enum bench_method answer)
+int bench_wire_ask(struct bench_wire *w, struct bench_writer *out, enum bench_method answer,
+                   struct bench_frame *ret_frame)
 {
-    struct bench_frame frame;
     bench_put_frame_end(out);
     if (out->failed)
         return wire_fail(w, "a name is too long for AMQP");
     if (bench_socket_send(&w->socket, out->bytes, out->at) != 0)
         return -1;
-    return wire_expect(w, answer, &frame);
+    return wire_expect(w, answer, ret_frame);
+}
+
+static int wire_ask(struct bench_wire *w, struct bench_writer *out, enum bench_method answer)
+{
+    struct bench_frame frame;
+    return bench_wire_ask(w, out, answer, &frame);
 }
 
 #define ASK_BEGIN(name, channel, method)                                                                               \
@@ -331,7 +337,7 @@ static int wire_ask(struct bench_wire *w, struct bench_writer *out, enum bench_m
 
 /* ---- login (specification section 2.2.4) ---- */
 
-static int login_start_ok(struct bench_wire *w, const struct bench_uri *uri)
+static int login_start_ok(struct bench_wire *w, const struct bench_uri *uri, const char *name)
 {
     char response[260];
     size_t user_len = strlen(uri->user), password_len = strlen(uri->password);
@@ -341,8 +347,8 @@ static int login_start_ok(struct bench_wire *w, const struct bench_uri *uri)
 
     ASK_BEGIN(out, 0, BENCH_CONNECTION_START_OK);
     size_t properties = put_table_begin(&out);
-    put_field_text(&out, "product", "millrace bench");
-    put_field_text(&out, "connection_name", "millrace bench");
+    put_field_text(&out, "product", name != NULL ? name : "millrace bench");
+    put_field_text(&out, "connection_name", name != NULL ? name : "millrace bench");
     bench_put_shortstr(&out, "capabilities");
     bench_put_u8(&out, 'F');
     size_t capabilities = put_table_begin(&out);
@@ -401,7 +407,7 @@ static int login(struct bench_wire *w, const struct bench_uri *uri, const struct
     if (bench_socket_send(&w->socket, PROTOCOL, sizeof(PROTOCOL)) != 0 ||
         wire_expect(w, BENCH_CONNECTION_START, &f) != 0)
         return -1;
-    if (login_start_ok(w, uri) != 0 || login_tune(w, limits) != 0)
+    if (login_start_ok(w, uri, limits->name) != 0 || login_tune(w, limits) != 0)
         return -1;
     ASK_BEGIN(out, 0, BENCH_CONNECTION_OPEN);
     bench_put_shortstr(&out, uri->vhost);

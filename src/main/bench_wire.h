@@ -1,4 +1,4 @@
-/* A minimal AMQP 0-9-1 client connection for the load generator: one socket, one channel (number 1), no allocation after
+/* A minimal AMQP 0-9-1 client connection for the load generator, and for `millrace pub`, `sub` and `tail`: one socket, one channel (number 1), no allocation after
  * opening. It shares nothing with the broker's own protocol code, so a mistake there cannot hide from the measurement.
  *
  * Life cycle: bench_uri_parse → bench_wire_open (connects, logs in, opens the channel; blocking) → the bench_wire_x calls
@@ -48,6 +48,8 @@ enum bench_method {
     BENCH_CHANNEL_CLOSE_OK = 20 << 16 | 41,
     BENCH_QUEUE_DECLARE = 50 << 16 | 10,
     BENCH_QUEUE_DECLARE_OK = 50 << 16 | 11,
+    BENCH_QUEUE_BIND = 50 << 16 | 20,
+    BENCH_QUEUE_BIND_OK = 50 << 16 | 21,
     BENCH_QUEUE_PURGE = 50 << 16 | 30,
     BENCH_QUEUE_PURGE_OK = 50 << 16 | 31,
     BENCH_QUEUE_DELETE = 50 << 16 | 40,
@@ -57,6 +59,7 @@ enum bench_method {
     BENCH_BASIC_CONSUME = 60 << 16 | 20,
     BENCH_BASIC_CONSUME_OK = 60 << 16 | 21,
     BENCH_BASIC_CANCEL = 60 << 16 | 30,
+    BENCH_BASIC_CANCEL_OK = 60 << 16 | 31,
     BENCH_BASIC_PUBLISH = 60 << 16 | 40,
     BENCH_BASIC_RETURN = 60 << 16 | 50,
     BENCH_BASIC_DELIVER = 60 << 16 | 60,
@@ -152,6 +155,7 @@ struct bench_wire_limits {
     uint32_t frame_max;   /* 0: BENCH_FRAME_MAX */
     uint16_t heartbeat_s; /* UINT16_MAX: whatever the server proposes */
     unsigned channels;    /* how many channels to open, 0 is allowed; only channel 1 is used afterwards */
+    const char *name;     /* of the connection, in listings; NULL: millrace bench */
 };
 
 struct bench_queue_kind {
@@ -163,6 +167,9 @@ int bench_wire_open(struct bench_wire *w, const struct bench_uri *uri, const str
 /* Says connection.close when that is still possible, waits at most 2 s for the answer, frees everything. */
 void bench_wire_close(struct bench_wire *w);
 
+/* Ends the method in `out`, sends it, and waits for that answer, which lies in *ret_frame until the next fill. */
+int bench_wire_ask(struct bench_wire *w, struct bench_writer *out, enum bench_method answer,
+                   struct bench_frame *ret_frame);
 /* Asks and waits. */
 int bench_wire_confirm_select(struct bench_wire *w);
 int bench_wire_queue_declare(struct bench_wire *w, const char *queue, const struct bench_queue_kind *kind);

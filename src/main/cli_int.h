@@ -30,6 +30,7 @@ struct cli_line {
 /* The commands: argv[0] is the subcommand's name. */
 int cli_serve(int argc, char **argv);
 int cli_admin(int argc, char **argv);
+int cli_talk(int argc, char **argv);
 int cli_inspect(int argc, char **argv);
 int cli_backup(int argc, char **argv);
 int cli_check(int argc, char **argv);

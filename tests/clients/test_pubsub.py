@@ -1,0 +1,274 @@
+"""`millrace pub`, `sub` and `tail` as people use them: what they say, how they end, and that pika sees what they send."""
+
+import base64
+import json
+import os
+import subprocess
+import time
+
+import pika
+import pytest
+
+import brokers
+
+
+class Cli:
+    def __init__(self, broker):
+        self.broker = broker
+
+    def command(self, *args):
+        return [self.broker.binary, args[0], '--port-offset', str(self.broker.offset), *args[1:]]
+
+    def run(self, *args, given=None, env=None):
+        """(exit code, standard output, standard error)"""
+        done = subprocess.run(self.command(*args), input=given, capture_output=True, timeout=60, env=env and {**os.environ, **env})
+        return done.returncode, done.stdout, done.stderr.decode()
+
+    def ok(self, *args, **kw):
+        code, out, err = self.run(*args, **kw)
+        assert code == 0, err
+        return out
+
+    def start(self, *args):
+        return subprocess.Popen(self.command(*args), stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+
+
+@pytest.fixture
+def cli(millrace):
+    return Cli(millrace)
+
+
+@pytest.fixture
+def channel(millrace):
+    connection = pika.BlockingConnection(pika.ConnectionParameters('127.0.0.1', millrace.port))
+    yield connection.channel()
+    connection.close()
+
+
+def lines(out):
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def test_what_pika_sees(cli, channel):
+    channel.queue_declare('ps-pika', durable=True)
+    cli.ok('pub', 'ps-pika', 'hello', '-H', 'who=anna', '-H', 'n:=3', '-H', 'deep:={"a":[1,true,null]}', '-P', 'content-type=text/plain',
+           '-P', 'priority=3', '-P', 'Correlation-Id=7', '-P', 'timestamp=1700000000')
+    method, properties, body = channel.basic_get('ps-pika', auto_ack=True)
+    assert body == b'hello' and method.exchange == '' and method.routing_key == 'ps-pika'
+    assert properties.headers == {'who': 'anna', 'n': 3, 'deep': {'a': [1, True, None]}}
+    assert (properties.content_type, properties.priority, properties.correlation_id, properties.delivery_mode) == ('text/plain', 3, '7', 2)
+    assert properties.timestamp == 1700000000
+    cli.ok('pub', 'ps-pika', '--transient', 'x')
+    assert channel.basic_get('ps-pika', auto_ack=True)[1].delivery_mode == 1
+    channel.queue_delete('ps-pika')
+
+
+def test_lines_files_and_repeats(cli, channel, tmp_path):
+    channel.queue_declare('ps-many', durable=True)
+    assert cli.run('pub', 'ps-many', given=b'one\n\ntwo\nthree')[2] == '4 messages confirmed\n'
+    (tmp_path / 'f').write_bytes(bytes(range(256)) * 3000)
+    cli.ok('pub', 'ps-many', '-f', str(tmp_path / 'f'), 'word', '-c', '2', '-q')
+    got = []
+    while len(got) < 8:
+        method, _, body = channel.basic_get('ps-many', auto_ack=True)
+        got.append(body)
+    big = bytes(range(256)) * 3000
+    assert got == [b'one', b'', b'two', b'three', b'word', big, b'word', big]
+    assert channel.basic_get('ps-many')[0] is None
+    channel.queue_delete('ps-many')
+
+
+def test_rate(cli, channel):
+    channel.queue_declare('ps-rate', durable=True)
+    began = time.monotonic()
+    cli.ok('pub', 'ps-rate', 'x', '-c', '31', '--rate', '100')
+    assert 0.3 <= time.monotonic() - began < 5
+    assert channel.queue_delete('ps-rate').method is not None
+
+
+def test_nowhere_to_go(cli, channel):
+    code, _, err = cli.run('pub', 'ps-nowhere', 'x')
+    assert code == 1 and 'went nowhere' in err and '--create' in err
+    code, _, err = cli.run('pub', '-x', 'amq.direct', '-k', 'ps-nobody', 'a', 'b')
+    assert code == 1 and '2 of 2 messages went nowhere' in err
+    code, _, err = cli.run('pub', '-x', 'ps-none', 'x')
+    assert code == 1 and "no exchange 'ps-none'" in err
+    code, _, err = cli.run('sub', 'ps-nowhere')
+    assert code == 1 and "no queue 'ps-nowhere'" in err and '--create' in err
+    channel.queue_declare('ps-full', arguments={'x-max-length': 1, 'x-overflow': 'reject-publish'})
+    code, _, err = cli.run('pub', 'ps-full', 'a', 'b', 'c')
+    assert code == 1 and '2 of 3 messages were refused' in err
+    channel.queue_delete('ps-full')
+    code, _, err = cli.run('pub', '--host', '127.0.0.1:1', 'q', 'x')
+    assert code == 69 and 'cannot connect' in err
+    code, _, err = cli.run('pub', '--password', 'wrong', 'q', 'x')
+    assert code == 1 and 'ACCESS_REFUSED' in err
+    for wrong in (['pub'], ['sub'], ['sub', 'a', 'b'], ['pub', 'q', '-H', 'x'], ['pub', 'q', '-P', 'colour=red'], ['sub', 'q', '--raw', '--json'],
+                  ['pub', 'q', '-c', '-1'], ['pub', '-t', 'a.b/c', 'x'], ['sub', 'q', '--protocol', 'soap']):
+        assert cli.run(*wrong)[0] == 64, wrong
+
+
+def test_many_that_come_back(cli, channel):
+    """More returned bytes than sockets hold: publishing and answers do not wait for each other."""
+    code, _, err = cli.run('pub', '-x', 'amq.direct', '-k', 'ps-nobody', 'y' * 60000, '-c', '400')
+    assert code == 1 and '400 of 400 messages went nowhere' in err
+
+
+def test_who(millrace, cli, channel):
+    channel.queue_declare('~pscwr', durable=True)
+    channel.exchange_declare('~pscwr', 'fanout')
+    channel.queue_bind('~pscwr', '~pscwr')
+    env = {'MILLRACE_USER': 'mr-perm', 'MILLRACE_PASSWORD': 'perm-secret'}
+    cli.ok('pub', '-x', '~pscwr', 'x', env=env)
+    assert cli.ok('sub', '~pscwr', '-c', '1', env=env) == b'x\n'
+    code, _, err = cli.run('pub', '~pscwr', 'x', env=env)       # not by the default exchange
+    assert code == 1 and 'ACCESS_REFUSED' in err
+    channel.queue_delete('~pscwr'), channel.exchange_delete('~pscwr')
+    code, _, err = cli.run('pub', '--vhost', 'mr-other', 'q', 'x')
+    assert code == 1 and 'nowhere' in err
+
+
+def test_forms(cli, channel):
+    channel.queue_declare('ps-forms', durable=True)
+    bodies = [b'plain', b'{"b": 1, "a": [2]}', b'\xff\x00\x01', 'κόσμε'.encode()]
+    for body in bodies:
+        channel.basic_publish('', 'ps-forms', body, pika.BasicProperties(headers={'h': 'v', 'n': 1}, content_type='t'))
+    assert cli.ok('sub', 'ps-forms', '--peek', '--wait', '0.3') == b''.join(b + b'\n' for b in bodies)
+    pretty = cli.ok('sub', 'ps-forms', '--peek', '--wait', '0.3', '--pretty').decode()
+    assert 'routing_key=ps-forms  redelivered  content_type=t  headers.h=v  headers.n=1\nplain\n' in pretty
+    assert '{\n  "b": 1,\n  "a": [\n' in pretty and '(3 bytes that are no text)\n  ff 00 01' in pretty and 'κόσμε\n' in pretty
+    out = lines(cli.ok('sub', 'ps-forms', '-c', '4', '--json'))
+    assert [m['payload'] if m['payload_encoding'] == 'string' else base64.b64decode(m['payload']) for m in out] == \
+        [b.decode() if b[0] != 255 else b for b in bodies]
+    assert out[0] == {'exchange': '', 'routing_key': 'ps-forms', 'redelivered': True, 'payload': 'plain', 'payload_encoding': 'string',
+                      'properties': {'content_type': 't', 'headers': {'h': 'v', 'n': 1}}}
+    assert channel.queue_declare('ps-forms', durable=True).method.message_count == 0
+    channel.queue_delete('ps-forms')
+
+
+def test_json_goes_round(cli, channel):
+    channel.queue_declare('ps-a', durable=True)
+    channel.queue_declare('ps-b', durable=True)
+    for i in range(20):
+        channel.basic_publish('', 'ps-a', os.urandom(i * 50), pika.BasicProperties(
+            headers={'i': i, 'deep': {'l': [1, 'x', None]}}, message_id=str(i), delivery_mode=1 + i % 2, app_id='κ'))
+    first = cli.ok('sub', 'ps-a', '-c', '20', '--json')
+    cli.ok('pub', 'ps-b', '--json', given=first)
+    again = cli.ok('sub', 'ps-b', '-c', '20', '--json')
+    assert again == first.replace(b'"ps-a"', b'"ps-b"')
+    cli.ok('pub', 'ps-b', '--json', '-P', 'type=t', given=b'{"payload": {"x": [1, 2]}}\n{"properties": {"type": "own"}, "payload": ""}\n')
+    out = lines(cli.ok('sub', 'ps-b', '-c', '2', '--json'))
+    assert [m['payload'] for m in out] == ['{"x":[1,2]}', ''] and [m['properties']['type'] for m in out] == ['t', 'own']
+    for bad in (b'{"payload": 1}\n', b'nonsense\n', b'[]\n', b'{"payload": "!", "payload_encoding": "base64"}\n', b'{"properties": []}\n'):
+        code, _, err = cli.run('pub', 'ps-b', '--json', given=b'{"payload": "fine"}\n' + bad)
+        assert code == 1 and 'line 2 of standard input' in err, bad
+    channel.queue_delete('ps-a'), channel.queue_delete('ps-b')
+
+
+def test_exactly_the_count_is_taken(cli, channel):
+    channel.queue_declare('ps-count', durable=True)
+    cli.ok('pub', 'ps-count', given=b''.join(b'%d\n' % i for i in range(1000)))
+    assert cli.ok('sub', 'ps-count', '-c', '3') == b'0\n1\n2\n'
+    method, _, body = channel.basic_get('ps-count')
+    assert body == b'3' and not method.redelivered
+    channel.basic_nack(method.delivery_tag)
+    assert cli.ok('sub', 'ps-count', '-c', '500').splitlines()[-1] == b'502'
+    code, out, err = cli.run('sub', 'ps-count', '-c', '1000', '--wait', '0.3')
+    assert code == 1 and 'only 497 of 1000' in err and out.splitlines()[-1] == b'999'
+    assert channel.queue_declare('ps-count', durable=True).method.message_count == 0
+    channel.queue_delete('ps-count')
+
+
+def test_killed_reader_loses_nothing(cli, channel):
+    channel.queue_declare('ps-kill', durable=True)
+    cli.ok('pub', 'ps-kill', given=b''.join(b'%d\n' % i for i in range(3000)))
+    reader = cli.start('sub', 'ps-kill')
+    seen = {int(reader.stdout.readline()) for _ in range(700)}
+    reader.kill()
+    seen |= {int(line) for line in reader.stdout.read().split(b'\n')[:-1]}
+    reader.wait()
+    rest = {int(line) for line in cli.ok('sub', 'ps-kill', '--wait', '0.5').splitlines()}
+    assert seen | rest == set(range(3000))
+    channel.queue_delete('ps-kill')
+
+
+def until_bound(channel, exchange, key, probe):
+    """A reader has its queue when a mandatory message is not returned."""
+    channel.confirm_delivery()
+
+    def routed():
+        try:
+            channel.basic_publish(exchange, key, probe, mandatory=True)
+            return True
+        except pika.exceptions.UnroutableError:
+            return False
+    brokers.wait_until(routed, 10, 'a reader is bound')
+
+
+def test_exchanges_and_topics(cli, channel):
+    readers = [cli.start('sub', '-x', 'amq.topic', '-k', 'ps.*.x', '-c', '2', '--json'), cli.start('tail', '-t', 'ps/+/x', '-c', '2', '--json')]
+    until_bound(channel, 'amq.topic', 'ps.one.x', b'first')
+    out = []
+    while not all(r.poll() is not None for r in readers):
+        cli.ok('pub', '-q', '-t', 'ps/two/x', 'hello') if any(r.poll() is None for r in readers) else None
+        if all(r.poll() is not None for r in readers):
+            break
+        time.sleep(0.05)
+    for r in readers:
+        out = lines(r.communicate()[0])
+        assert r.returncode == 0 and len(out) == 2
+        assert out[-1]['routing_key'] == 'ps.two.x' and out[-1]['exchange'] == 'amq.topic' and out[-1]['payload'] == 'hello'
+
+
+def test_streams(cli, channel):
+    channel.queue_declare('ps-stream', durable=True, arguments={'x-queue-type': 'stream'})
+    cli.ok('pub', 'ps-stream', given=b''.join(b'%d\n' % i for i in range(50)))
+    assert cli.ok('tail', 'ps-stream', '--wait', '0.5').split() == [b'%d' % i for i in range(40, 50)]
+    assert cli.ok('tail', 'ps-stream', '-n', '3', '--wait', '0.5').split() == [b'47', b'48', b'49']
+    assert cli.ok('tail', 'ps-stream', '-n', '500', '-c', '50').split() == [b'%d' % i for i in range(50)]
+    assert cli.ok('sub', 'ps-stream', '--from', 'first', '-c', '2').split() == [b'0', b'1']
+    assert cli.ok('sub', 'ps-stream', '--from', '1h', '-c', '1').split() == [b'0']
+    assert cli.ok('sub', 'ps-stream', '--from', '2020-01-01', '-c', '1').split() == [b'0']
+    assert cli.ok('sub', 'ps-stream', '--from', '2099-01-01T00:00:00Z', '--wait', '0.3') == b''
+    out = lines(cli.ok('tail', 'ps-stream', '--from', '20', '-c', '2', '--json'))
+    assert [(m['offset'], m['payload']) for m in out] == [(20, '20'), (21, '21')]
+    follower = cli.start('tail', 'ps-stream', '-n', '1', '-c', '2')
+    assert follower.stdout.readline() == b'49\n'
+    cli.ok('pub', 'ps-stream', 'new')
+    assert follower.communicate()[0] == b'new\n' and follower.returncode == 0
+    code, _, err = cli.run('sub', 'ps-stream', '--from', 'nonsense')
+    assert code == 1 and 'x-stream-offset' in err
+    channel.queue_delete('ps-stream')
+
+
+def test_tail_takes_nothing(cli, channel):
+    channel.queue_declare('ps-queue', durable=True)
+    channel.basic_publish('', 'ps-queue', b'x')
+    code, out, err = cli.run('tail', 'ps-queue')
+    assert code == 1 and out == b'' and '--peek' in err
+    assert channel.queue_declare('ps-queue', durable=True).method.message_count == 1
+    channel.queue_delete('ps-queue')
+
+
+def test_create(cli, channel):
+    assert cli.ok('sub', 'ps-made', '--create', '--wait', '0.1') == b''
+    cli.ok('pub', 'ps-made', '--create', 'x')
+    channel.queue_declare('ps-made', durable=True)          # it is a durable queue
+    assert channel.queue_delete('ps-made').method is not None
+
+
+def test_messages_wait_for_a_broker_that_stops(fresh_millrace):
+    """The exit code tells: what was not confirmed is not called so."""
+    cli = Cli(fresh_millrace)
+    publisher = cli.start('pub', '--create', 'q', 'x', '-c', '1000000', '--rate', '500')
+    brokers.wait_until(lambda: 'q' in fresh_millrace.cli('list', 'queues'), 10, 'the queue')
+    fresh_millrace.stop()
+    assert publisher.wait(20) == 1
+    assert b'may not have arrived' in publisher.stderr.read()
+
+
+def test_help(millrace):
+    for name in ('pub', 'sub', 'tail'):
+        text = subprocess.run([millrace.binary, name, '--help'], capture_output=True, text=True, check=True).stdout
+        assert 'xamples' in text and '--exchange' in text
+        assert '  %s' % name in subprocess.run([millrace.binary, 'help'], capture_output=True, text=True, check=True).stdout
