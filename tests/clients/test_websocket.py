@@ -10,6 +10,7 @@ import ssl
 import struct
 import time
 
+import paho.mqtt.client as mqtt
 import pytest
 from websockets.frames import Opcode
 
@@ -354,3 +355,111 @@ def test_three_loops():
             w.close()
     finally:
         broker.remove()
+
+
+# ---- other protocols within WebSockets -----------------------------------------------------------
+
+def stomp(command, body=b'', **headers):
+    head = ''.join('%s:%s\n' % (k.replace('_', '-'), v) for k, v in headers.items())
+    return ('%s\n%s\n' % (command, head)).encode() + body + b'\0'
+
+
+class Stomp:
+    """A STOMP client that sends one frame a message and joins what comes."""
+
+    def __init__(self, port, text=True, **kw):
+        self.ws, self.text, self.kinds, self.bytes = WebSocket(port, **kw), text, [], b''
+        self.send('CONNECT', accept_version='1.2', host='/', login='guest', passcode='guest')
+        assert self.next()[0] == 'CONNECTED'
+
+    def send(self, command, body=b'', **headers):
+        self.ws.send(stomp(command, body, **headers), self.text)
+
+    def next(self):
+        while True:
+            self.bytes = self.bytes.lstrip(b'\n')
+            head, sep, rest = self.bytes.partition(b'\n\n')
+            lines = head.decode().split('\n')
+            headers = dict(line.split(':', 1) for line in lines[1:])
+            length = int(headers.get('content-length', -1)) if sep else -1
+            end = length if length >= 0 else rest.find(b'\0') if sep else -1
+            if end >= 0 and len(rest) > end:
+                self.bytes = rest[end + 1:]
+                return lines[0], headers, rest[:end]
+            frame = self.ws.frame()
+            if frame.opcode in (Opcode.TEXT, Opcode.BINARY):
+                self.kinds.append(frame.opcode)
+                self.bytes += frame.data
+
+
+@pytest.mark.parametrize('where, kw', [
+    (15674, {'subprotocols': ['v12.stomp']}), (15674, {}), (15672, {'subprotocols': ['v11.stomp', 'v12.stomp']}), (15672, {'path': '/ws/stomp'}),
+])
+def test_stomp(millrace, where, kw):
+    s = Stomp(where + millrace.offset, **kw)
+    destination = '/queue/ws-stomp-%s' % os.urandom(4).hex()
+    s.send('SUBSCRIBE', id='0', destination=destination)
+    for body in ('hello κόσμε'.encode(), b'x' * 200000, '🐘'.encode() * 50000):
+        s.send('SEND', body, destination=destination, content_length=len(body))
+        command, headers, got = s.next()
+        assert (command, got) == ('MESSAGE', body)
+    assert set(s.kinds) == {Opcode.TEXT}
+    s.send('DISCONNECT', receipt='bye')
+    assert s.next()[:2] == ('RECEIPT', {'receipt-id': 'bye'})
+    assert s.ws.closed_with() == 1000
+
+
+def test_stomp_what_is_no_text(millrace):
+    """A body that is not UTF-8 leaves in binary frames, also to a client that sends text; to one that sends binary all does."""
+    s = Stomp(15674 + millrace.offset)
+    s.send('SUBSCRIBE', id='0', destination='/queue/ws-stomp-binary')
+    w = millrace.wire()
+    w.channel(1)
+    w.publish(1, '', 'ws-stomp-binary', b'\xff\xfe\0\x01')
+    assert s.next()[2] == b'\xff\xfe\0\x01'
+    assert s.kinds[-1] == Opcode.BINARY
+    other = Stomp(15674 + millrace.offset, text=False)
+    assert set(other.kinds) == {Opcode.BINARY}
+    w.call(1, 'queue.delete', queue='ws-stomp-binary')
+    for c in (s.ws, other.ws, w):
+        c.close()
+
+
+def test_stomp_text_that_is_none(millrace):
+    s = Stomp(15674 + millrace.offset)
+    s.ws.sock.sendall(raw_frame(0x81, b'SEND\ndestination:/queue/x\n\n\xff\0'))
+    assert s.ws.closed_with() == 1007
+
+
+@pytest.mark.parametrize('where, path', [(15675, '/ws'), (15672, '/ws'), (15672, '/ws/mqtt'), (1883, '/')])
+def test_mqtt(millrace, where, path):
+    """paho.mqtt's own WebSockets, QoS 0 to 2, small and large."""
+    messages, ready = [], []
+    client = mqtt.Client('ws-%s' % os.urandom(4).hex(), transport='websockets')
+    client.ws_set_options(path=path)
+    client.username_pw_set('guest', 'guest')
+    client.on_message = lambda _c, _u, m: messages.append((m.topic, m.payload, m.qos))
+    client.on_subscribe = lambda *_: ready.append(1)
+    client.connect('127.0.0.1', where + millrace.offset)
+    client.loop_start()
+    topic = 'ws/%s' % os.urandom(4).hex()
+    try:
+        brokers.wait_until(client.is_connected, 10, 'connected')
+        client.subscribe(topic + '/#', 2)
+        brokers.wait_until(lambda: ready, 10, 'subscribed')
+        sent = [('%s/%d' % (topic, qos), b'%d' % n + b'm' * size, qos) for n, (qos, size) in
+                enumerate((q, s) for q in (0, 1, 2) for s in (0, 100, 70000, 300000))]
+        for t, payload, qos in sent:
+            client.publish(t, payload, qos)
+        brokers.wait_until(lambda: len(messages) == len(sent), 20, 'all messages')
+        assert sorted(messages) == sorted(sent)
+    finally:
+        client.disconnect()
+        client.loop_stop()
+
+
+def test_mqtt_is_binary(millrace):
+    w = WebSocket(15675 + millrace.offset, subprotocols=['mqtt'])
+    assert w.protocol == 'mqtt'
+    w.send(b'text', text=True)
+    assert w.closed_with() == 1003
