@@ -440,7 +440,6 @@ static enum exit_code set_rows(struct protocols *p)
         p->ports[i].rows = p->rows;
         p->ports[i].row_count = ARRAY_LEN(p->rows);
         p->ports[i].usual = &p->factories[i];
-        p->ports[i].usual_match = protocols[i].match;
         p->ports[i].usual_only = !p->options.config->listen_any;
         p->ports[i].wait_ms = (uint32_t)p->options.config->handshake_timeout_ms;
         p->ports[i].log = p->options.log;

@@ -188,18 +188,11 @@ static void say_unknown(struct sniffer *s, const struct sniff_row *row, struct s
               log_str("seen", row ? row->name : "unknown"), log_str("bytes", seen));
 }
 
-/* Who speaks the row here: ports may have engines of their own for one protocol. */
-static const struct engine_factory *factory_of(const struct sniffer *s, const struct sniff_row *row)
-{
-    return s->port->usual && s->port->usual_match == row->match ? s->port->usual : row->factory;
-}
-
 static bool is_let_in(const struct sniffer *s, const struct sniff_row *row)
 {
     if (row->begins_tls)
         return !s->engine.tls; /* not in one another */
-    const struct engine_factory *factory = factory_of(s, row);
-    return factory && (!s->port->usual_only || factory == s->port->usual);
+    return row->factory && (!s->port->usual_only || row->factory == s->port->usual);
 }
 
 static void hand_over(struct sniffer *s, const struct engine_factory *factory)
@@ -238,7 +231,7 @@ static size_t sniffer_feed(struct engine *engine, struct slice bytes)
         if (row->begins_tls)
             engine->begin_tls = true;
         else
-            hand_over(s, factory_of(s, row));
+            hand_over(s, row->factory);
         return 0;
     }
     say_unknown(s, row, bytes);

@@ -36,9 +36,7 @@ struct sniff_port {
     const struct sniff_row *rows;
     size_t row_count;
     const struct engine_factory *usual; /* takes what nobody knows; NULL: that is closed */
-    enum sniff_verdict (*usual_match)(
-        struct slice first); /* a row with this matcher is taken by `usual`, too; may be NULL */
-    bool usual_only;         /* no other protocol is let in here, but TLS around the usual one */
+    bool usual_only;                    /* no other protocol is let in here, but TLS around the usual one */
     uint32_t wait_ms;
     const struct log *log;        /* may be NULL */
     _Atomic mono_t complained_at; /* when the log last heard of unknown bytes: once a second is enough */

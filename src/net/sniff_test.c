@@ -348,14 +348,25 @@ static void a_port_may_have_an_engine_of_its_own(void **state)
     (void)state;
     struct world w;
     set_up(&w);
-    w.port.usual_match = sniff_is_stomp;
-    for (int only = 0; only < 2; only++) {
-        w.port.usual_only = only;
+    const struct sniff_row dialects[] = {{.name = "STOMP", .match = sniff_is_stomp},
+                                         {.name = "STOMP", .match = sniff_is_stomp, .factory = &factories[3]},
+                                         {.name = "STOMP, louder", .match = sniff_is_stomp, .factory = &loud}};
+    w.port.rows = dialects;
+    w.port.row_count = ARRAY_LEN(dialects);
+    for (int row = 0; row < 4; row++) {
+        w.port.usual_only = row & 1;
+        w.port.usual = row & 2 ? &loud : &factories[3];
         int fd = connect_to(&w);
         say(&w, fd, "STOMP\n", 6, 6);
-        expect(&w, fd, "amqp:STOMP\n");
+        expect(&w, fd, row & 2 ? "loud:STOMP\n" : "stomp:STOMP\n");
         close(fd);
     }
+    w.port.usual = &factories[0]; /* of a port of another protocol: the first that is spoken */
+    w.port.usual_only = false;
+    int other = connect_to(&w);
+    say(&w, other, "STOMP\n", 6, 6);
+    expect(&w, other, "stomp:STOMP\n");
+    close(other);
     loop_tick(w.loop, false);
     tear_down(&w);
 }
