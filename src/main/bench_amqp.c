@@ -120,7 +120,8 @@ enum option_key {
 
 static const struct argp_option OPTIONS[] = {
     {NULL, 0, NULL, 0, "Server", 1},
-    {"uri", KEY_URI, "URI", 0, "amqp://user:password@host:port/vhost (default amqp://guest:guest@127.0.0.1:5672/)", 0},
+    {"uri", KEY_URI, "URI", 0,
+     "amqp://user:password@host:port/vhost, or amqps:// for TLS (default amqp://guest:guest@127.0.0.1:5672/)", 0},
     {"port-offset", KEY_PORT_OFFSET, "N", 0, "added to the port", 0},
     {"frame-max", KEY_FRAME_MAX, "BYTES", 0, "largest frame to ask for (default 131072)", 0},
     {"heartbeat", KEY_HEARTBEAT, "SECONDS", 0, "0 for none (default: what the server proposes)", 0},

@@ -3,6 +3,7 @@
 #include "bench_socket.h"
 
 #include "bench_clock.h"
+#include "net/tls.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -17,6 +18,8 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
+
+#define FILL_MAX (256u * 1024) /* of one fill */
 
 int bench_socket_fail(struct bench_socket *s, const char *format, ...)
 {
@@ -50,6 +53,7 @@ int bench_socket_connect(struct bench_socket *s, const char *host, unsigned port
     freeaddrinfo(found);
     if (s->fd < 0)
         return bench_socket_fail(s, "cannot connect to %s port %u: %s", host, port, strerror(why));
+    s->blocking = true;
     int on = 1;
     setsockopt(s->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     struct timeval timeout = {.tv_sec = BENCH_ANSWER_TIMEOUT_S};
@@ -57,8 +61,92 @@ int bench_socket_connect(struct bench_socket *s, const char *host, unsigned port
     return 0;
 }
 
+/* ---- TLS, the broker's own code (net/tls.h): what takes the time in it is OpenSSL ---- */
+
+static int64_t pipe_recv(void *arg, void *ret, size_t len)
+{
+    struct bench_socket *s = arg;
+    ssize_t n = recv(s->fd, ret, len, 0);
+    return n < 0 ? -errno : n;
+}
+
+static int64_t pipe_send(void *arg, const void *bytes, size_t len)
+{
+    struct bench_socket *s = arg;
+    ssize_t n = send(s->fd, bytes, len, MSG_NOSIGNAL);
+    return n < 0 ? -errno : n;
+}
+
+int bench_socket_tls(struct bench_socket *s, const char *host)
+{
+    char why[200];
+    struct tls_pipe pipe = {.recv = pipe_recv, .send = pipe_send, .arg = s};
+    if (tls_client_new(host, NULL, &s->tls_side, why, sizeof why) < 0)
+        return bench_socket_fail(s, "%s", why);
+    s->tls_buffers = tls_buffers_new();
+    s->tls = s->tls_buffers ? tls_new(s->tls_side, s->tls_buffers, &pipe, (struct slice){0}) : NULL;
+    if (s->tls == NULL)
+        return bench_socket_fail(s, "no memory for TLS");
+    int err;
+    do
+        err = tls_shake(s->tls);
+    while (err == -EINTR);
+    if (err == -EAGAIN)
+        return bench_socket_fail(s, "no answer within %d s: does the server speak TLS on this port?",
+                                 BENCH_ANSWER_TIMEOUT_S);
+    return err == 0 ? 0 : bench_socket_fail(s, "TLS: %s", err == -EPROTO ? tls_failure(s->tls) : strerror(-err));
+}
+
+/* As bench_socket_write; what is encrypted and does not leave is kept, and counts as not written. */
+static int write_tls(struct bench_socket *s, const uint8_t *bytes, size_t *at, size_t end)
+{
+    for (;;) {
+        int err = tls_owes(s->tls) ? tls_flush(s->tls) : 0;
+        if (err == -EAGAIN)
+            return 0;
+        for (unsigned i = 0; i < TLS_BATCH_RECORDS && *at < end && err == 0; i++) {
+            size_t n = end - *at < TLS_RECORD_MAX ? end - *at : TLS_RECORD_MAX;
+            err = tls_put(s->tls, bytes + *at, n);
+            *at += n;
+        }
+        if (err == 0)
+            err = tls_flush(s->tls);
+        if (err < 0 && err != -EAGAIN)
+            return bench_socket_fail(s, "cannot send: %s", err == -EPROTO ? tls_failure(s->tls) : strerror(-err));
+        if (err == 0 && *at == end)
+            return 1;
+    }
+}
+
+/* As bench_socket_fill: whole records, so that epoll tells of everything that is left. */
+static ssize_t fill_tls(struct bench_socket *s)
+{
+    ssize_t got = 0;
+    bool more = true;
+    while (more && got < (ssize_t)FILL_MAX) {
+        if (s->in_cap - s->in_end < TLS_RECORD_MAX && bench_socket_reserve(s, s->in_cap + TLS_RECORD_MAX) != 0)
+            return -1;
+        int64_t n = tls_read(s->tls, s->in + s->in_end, s->in_cap - s->in_end, &more);
+        if (n > 0) {
+            s->in_end += (size_t)n;
+            got += n;
+            if (s->blocking)
+                break;
+        } else if (n != -EAGAIN && n != -EINTR) {
+            return bench_socket_fail(s, "cannot receive: %s",
+                                     n == 0         ? "the server closed the connection without saying why"
+                                     : n == -EPROTO ? tls_failure(s->tls)
+                                                    : strerror((int)-n));
+        }
+    }
+    return got;
+}
+
 void bench_socket_close(struct bench_socket *s)
 {
+    tls_free(&s->tls);
+    tls_buffers_free(&s->tls_buffers);
+    tls_server_free(&s->tls_side);
     if (s->fd >= 0)
         close(s->fd);
     s->fd = -1;
@@ -70,6 +158,7 @@ void bench_socket_close(struct bench_socket *s)
 void bench_socket_nonblocking(struct bench_socket *s, bool nonblocking)
 {
     int flags = fcntl(s->fd, F_GETFL);
+    s->blocking = !nonblocking;
     fcntl(s->fd, F_SETFL, nonblocking ? flags | O_NONBLOCK : flags & ~O_NONBLOCK);
 }
 
@@ -96,6 +185,11 @@ int bench_socket_reserve(struct bench_socket *s, size_t bytes)
 
 int bench_socket_write(struct bench_socket *s, const uint8_t *bytes, size_t *at, size_t end, uint64_t now_ns)
 {
+    if (s->tls != NULL) {
+        int done = *at < end || tls_owes(s->tls) ? write_tls(s, bytes, at, end) : 1;
+        s->wrote_at_ns = done > 0 ? now_ns : s->wrote_at_ns;
+        return done;
+    }
     while (*at < end) {
         ssize_t n = send(s->fd, bytes + *at, end - *at, MSG_NOSIGNAL);
         if (n < 0 && errno == EINTR)
@@ -130,6 +224,8 @@ ssize_t bench_socket_fill(struct bench_socket *s)
         s->in_end -= s->in_at;
         s->in_at = 0;
     }
+    if (s->tls != NULL)
+        return fill_tls(s);
     for (;;) {
         ssize_t n = recv(s->fd, s->in + s->in_end, s->in_cap - s->in_end, 0);
         if (n > 0) {

@@ -15,13 +15,19 @@ enum { BENCH_ANSWER_TIMEOUT_S = 30, BENCH_SOCKET_ERROR_BYTES = 600 };
 
 struct bench_socket {
     int fd; /* -1 when closed */
+    bool blocking;
     uint64_t wrote_at_ns;
     uint8_t *in;
     size_t in_at, in_end, in_cap; /* what was read and not yet taken: in[in_at..in_end) */
+    struct tls_server *tls_side;  /* with TLS, else NULL */
+    struct tls_buffers *tls_buffers;
+    struct tls *tls;
     char error[BENCH_SOCKET_ERROR_BYTES];
 };
 
 int bench_socket_connect(struct bench_socket *s, const char *host, unsigned port);
+/* From now on in TLS; whose certificate the server has is not looked at: it is measured, and told nothing. Blocking. */
+int bench_socket_tls(struct bench_socket *s, const char *host);
 void bench_socket_close(struct bench_socket *s); /* also frees the buffer */
 void bench_socket_nonblocking(struct bench_socket *s, bool nonblocking);
 /* How long a blocking fill waits; 0: for ever. */

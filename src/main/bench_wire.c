@@ -4,7 +4,7 @@
  * bench_wire_frame_next, bench_socket_fill and the caller's own writes, and allocates nothing. Frames are parsed in place;
  * the input buffer always holds at least one frame of frame_max bytes.
  *
- * What is deliberately not here: several active channels on a connection, TLS, SASL mechanisms other than PLAIN.
+ * What is deliberately not here: several active channels on a connection, SASL mechanisms other than PLAIN.
  */
 #include "bench_wire.h"
 
@@ -219,11 +219,14 @@ static int uri_parse_host(const char *text, size_t len, struct bench_uri *uri)
 
 int bench_uri_parse(const char *text, struct bench_uri *ret_uri)
 {
-    static const char SCHEME[] = "amqp://";
+    static const char SCHEME[] = "amqp://", SCHEME_TLS[] = "amqps://";
     struct bench_uri uri = {.user = "guest", .password = "guest", .host = "127.0.0.1", .vhost = "/", .port = 5672};
-    if (strncmp(text, SCHEME, sizeof(SCHEME) - 1) != 0)
+    uri.tls = strncmp(text, SCHEME_TLS, sizeof(SCHEME_TLS) - 1) == 0;
+    if (uri.tls)
+        uri.port = 5671;
+    else if (strncmp(text, SCHEME, sizeof(SCHEME) - 1) != 0)
         return -1;
-    text += sizeof(SCHEME) - 1;
+    text += uri.tls ? sizeof(SCHEME_TLS) - 1 : sizeof(SCHEME) - 1;
     size_t authority_len = strcspn(text, "/?");
     const char *path = text + authority_len;
     const char *at = memrchr(text, '@', authority_len);
@@ -431,7 +434,8 @@ int bench_wire_open(struct bench_wire *w, const struct bench_uri *uri, const str
     uint32_t frame_max = limits->frame_max > 0 ? limits->frame_max : BENCH_FRAME_MAX;
     if (bench_socket_reserve(&w->socket, limits->in_bytes > frame_max ? limits->in_bytes : frame_max) != 0)
         return -1;
-    if (bench_socket_connect(&w->socket, uri->host, uri->port) != 0 || login(w, uri, limits) != 0)
+    if (bench_socket_connect(&w->socket, uri->host, uri->port) != 0 ||
+        (uri->tls && bench_socket_tls(&w->socket, uri->host) != 0) || login(w, uri, limits) != 0)
         return -1;
     w->open = true;
     w->read_at_ns = bench_clock_ns();

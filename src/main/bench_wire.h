@@ -126,9 +126,10 @@ void bench_put_frame_end(struct bench_writer *w);
 struct bench_uri {
     char user[128], password[128], host[256], vhost[256];
     unsigned port;
+    bool tls;
 };
 
-/* amqp://user:password@host:port/vhost, every part optional; answers -1 when malformed. No vhost means "/". */
+/* amqp://user:password@host:port/vhost, or amqps://, every part optional; answers -1 when malformed. No vhost means "/". */
 int bench_uri_parse(const char *text, struct bench_uri *ret_uri);
 
 struct bench_frame {

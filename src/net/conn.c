@@ -31,12 +31,13 @@
 
 #define LINGER_NS (1 * NS_PER_S)
 #define HANGUP_GRACE_NS (1 * NS_PER_S)
-#define LAST_WORDS_NS (5 * NS_PER_S) /* for a peer that does not read what want_close waits for */
-#define STUCK_NS (10 * NS_PER_S)     /* for a peer that takes nothing of a file that has lost its name */
-#define FLUSH_BYTES (2u << 20)       /* of one connection in a row, as far as there is more in its queue */
-#define SEND_FILE_MAX (512u * 1024)  /* at once: the rest of a piece has its turn */
-#define READ_SMALL (16u * 1024)      /* gulp while the engine's frames are small: before login */
-#define HANDSHAKE_COST READ_CONN_MAX /* of a step of TLS's handshake, in bytes read */
+#define LAST_WORDS_NS (5 * NS_PER_S)         /* for a peer that does not read what want_close waits for */
+#define STUCK_NS (10 * NS_PER_S)             /* for a peer that takes nothing of a file that has lost its name */
+#define FLUSH_BYTES (2u << 20)               /* of one connection in a row, as far as there is more in its queue */
+#define SEND_FILE_MAX (512u * 1024)          /* at once: the rest of a piece has its turn */
+#define READ_SMALL (16u * 1024)              /* gulp while the engine's frames are small: before login */
+#define RECORD_AS_IT_IS (TLS_RECORD_MAX / 4) /* a piece of that length is a record: to fill it up would cost a copy */
+#define HANDSHAKE_COST READ_CONN_MAX         /* of a step of TLS's handshake, in bytes read */
 #define COMPLAIN_EVERY_NS (1 * NS_PER_S)
 
 struct conn {
@@ -634,8 +635,8 @@ static struct slice next_record(struct conn *conn)
         return (struct slice){0};
     }
     int count = outq_peek(out, pieces, WRITE_PIECES);
-    if (pieces[0].iov_len >= TLS_RECORD_MAX)
-        return slice_of(pieces[0].iov_base, TLS_RECORD_MAX);
+    if (pieces[0].iov_len >= RECORD_AS_IT_IS || count == 1)
+        return slice_of(pieces[0].iov_base, pieces[0].iov_len < TLS_RECORD_MAX ? pieces[0].iov_len : TLS_RECORD_MAX);
     for (int i = 0; i < count && len < TLS_RECORD_MAX; i++) {
         size_t n = pieces[i].iov_len < TLS_RECORD_MAX - len ? pieces[i].iov_len : TLS_RECORD_MAX - len;
         memcpy(record + len, pieces[i].iov_base, n);

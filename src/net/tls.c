@@ -2,10 +2,10 @@
  *
  * The library moves bytes through a BIO of our own. Reading: it asks the socket for as much as its buffer takes (read-ahead),
  * so that one system call fetches many records, and the buffer goes back when it is empty (SSL_MODE_RELEASE_BUFFERS): an idle
- * connection has none. Writing never blocks it: records gather in the loop's buffer and leave in one call; what the socket
- * does not take is copied to `kept`, which is bounded, because while something is kept nothing more is put. Only what the
- * library says by itself (alerts, answers to key updates) can make it longer, and whoever makes us say that much without
- * reading it is cut off.
+ * connection has none. Writing never blocks it: records gather in the loop's buffer and leave in one call (one each costs
+ * more in the kernel than the copy); what the socket does not take is copied to `kept`, which is bounded, because while
+ * something is kept nothing more is put. Only what the library says by itself (alerts, answers to key updates) can make it
+ * longer, and whoever makes us say that much without reading it is cut off.
  *
  * Work per call is bounded by the caller's room and by GULPS_MAX reads of the socket: a flood of records without content
  * (key updates, say) does not hold up the loop. */
@@ -24,6 +24,7 @@
 #define SEALED_MAX (TLS_BATCH_RECORDS * RECORD_SEALED_MAX + 16384u) /* and what the library says by itself */
 #define KEPT_MAX (2u * SEALED_MAX)
 #define GULPS_MAX 2u
+#define GULPS_SHAKING 16u
 
 struct tls_buffers {
     size_t len; /* of sealed; 0 between calls */
@@ -174,7 +175,13 @@ static int wire_read(BIO *bio, char *ret, size_t len, size_t *ret_len)
         *ret_len = n;
         return 1;
     }
-    int64_t n = t->dry || t->gulps == 0 ? -EAGAIN : t->pipe.recv(t->pipe.arg, ret, len);
+    int64_t n = t->dry || t->gulps == 0 ? -EAGAIN : 0;
+    if (n == 0 && t->buffers->len) { /* or a tool that waits for the answer would wait for ever */
+        int err = flush_sealed(t);
+        n = err == -EAGAIN ? 0 : err;
+    }
+    if (n == 0)
+        n = t->pipe.recv(t->pipe.arg, ret, len);
     if (n > 0) {
         t->gulps--;
         t->dry = (size_t)n < len;
@@ -239,6 +246,17 @@ BIO_METHOD *tls_wire_new(void)
 
 /* ---- life ---- */
 
+/* A client's. An address is no name that a server could choose its certificate by. */
+static bool set_host(SSL *ssl, const char *host)
+{
+    X509_VERIFY_PARAM *rules = SSL_get0_param(ssl);
+    SSL_set_connect_state(ssl);
+    if (X509_VERIFY_PARAM_set1_ip_asc(rules, host) == 1)
+        return true;
+    ERR_clear_error();
+    return SSL_set_tlsext_host_name(ssl, host) == 1 && X509_VERIFY_PARAM_set1_host(rules, host, 0) == 1;
+}
+
 struct tls *tls_new(struct tls_server *server, struct tls_buffers *buffers, const struct tls_pipe *pipe,
                     struct slice early)
 {
@@ -263,7 +281,12 @@ struct tls *tls_new(struct tls_server *server, struct tls_buffers *buffers, cons
     BIO_set_data(bio, t);
     BIO_set_init(bio, 1);
     SSL_set_bio(t->ssl, bio, bio);
-    SSL_set_accept_state(t->ssl);
+    if (t->keys->host && !set_host(t->ssl, t->keys->host)) {
+        tls_free(&t);
+        return NULL;
+    }
+    if (!t->keys->host)
+        SSL_set_accept_state(t->ssl);
     return t;
 }
 
@@ -351,6 +374,8 @@ static void came_up(struct tls *t)
     char user[TLS_USER_MAX];
     const char *why;
     t->up = true;
+    if (t->keys->host)
+        return;
     if (!tls_user_of(t->keys, t->ssl, user, &why)) {
         snprintf(t->failure, sizeof t->failure, "%s", why ? why : "");
         return;
@@ -360,6 +385,22 @@ static void came_up(struct tls *t)
         memcpy(t->user, user, strlen(user) + 1);
     else
         t->ended = -ENOMEM; /* it would be somebody else without its name */
+}
+
+int tls_shake(struct tls *t)
+{
+    t->dry = false;
+    t->gulps = GULPS_SHAKING;
+    ERR_clear_error();
+    int done = t->ended == 1 ? SSL_do_handshake(t->ssl) : 0;
+    if (done == 1 && !t->up)
+        came_up(t);
+    else if (done != 1 && t->ended == 1 && SSL_get_error(t->ssl, done) != SSL_ERROR_WANT_READ)
+        fail(t);
+    int err = t->buffers->len || t->kept_len ? tls_flush(t) : 0;
+    if (t->ended != 1)
+        return t->ended == 0 ? -ECONNRESET : (int)t->ended;
+    return t->up && err == 0 ? 0 : err < 0 ? err : -EAGAIN;
 }
 
 int64_t tls_read(struct tls *t, void *ret, size_t len, bool *ret_more)
@@ -401,13 +442,13 @@ int tls_put(struct tls *t, const void *bytes, size_t len)
     CHECK(t->up && len && len <= TLS_RECORD_MAX && !t->kept_len);
     ERR_clear_error();
     if (t->ended < 0)
-        return -EPROTO;
+        return (int)t->ended;
     if (SSL_write_ex(t->ssl, bytes, len, &n) == 1) {
         CHECK(n == len);
         return 0;
     }
     fail(t);
-    return -EPROTO;
+    return t->ended < 0 ? (int)t->ended : -EPROTO;
 }
 
 void tls_bye(struct tls *t)

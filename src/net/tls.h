@@ -11,7 +11,7 @@
 #include "net/tls_server.h"
 
 #define TLS_RECORD_MAX 16384u /* bytes of plaintext in one record */
-#define TLS_BATCH_RECORDS 4u  /* sent at once */
+#define TLS_BATCH_RECORDS 8u  /* sent at once */
 
 /* What a loop lends its connections while they write. */
 struct tls_buffers;
@@ -38,6 +38,8 @@ void tls_free(struct tls **tls);
 /* Bytes of the peer: a count; 0: its end; -EAGAIN: none yet; -EPROTO: TLS cannot go on (tls_failure), a last word to the peer
  * may have been said; another negative errno: the socket's. *ret_more: the socket, or what was read of it, may hold more. */
 MUST_USE int64_t tls_read(struct tls *tls, void *ret, size_t len, bool *ret_more);
+/* Shakes hands without reading further: 0: done; else as tls_read. tls_read does it, too. */
+MUST_USE int tls_shake(struct tls *tls);
 /* Hands are shaken: from now on bytes can be put. */
 bool tls_is_up(const struct tls *tls);
 uint32_t tls_handshake_ms(const struct tls *tls);

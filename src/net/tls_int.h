@@ -16,6 +16,7 @@ struct tls_keys {
     SSL_CTX *contexts[TLS_PAIRS_MAX]; /* one per certificate; a connection begins with the first */
     enum tls_user_from user_from;
     uint32_t handshake_ms;
+    char *host; /* a client's: whom it wants; NULL: we are the server */
 };
 
 /* A reference to the newest ones; any thread. */

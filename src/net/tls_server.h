@@ -46,4 +46,9 @@ MUST_USE int tls_server_new(const struct tls_options *options, struct tls_server
 MUST_USE int tls_server_reload(struct tls_server *server, const struct tls_options *options, char *why, size_t why_len);
 void tls_server_free(struct tls_server **server);
 
+/* The other side, for tools and tests: what tls_new makes with it speaks first. host: whom it wants to reach; copied. Its
+ * certificate is verified when ca has bytes, else nobody knows who it is. The same answers. */
+MUST_USE int tls_client_new(const char *host, const struct tls_file *ca, struct tls_server **ret, char *why,
+                            size_t why_len);
+
 #endif
