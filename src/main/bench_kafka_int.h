@@ -51,9 +51,12 @@ int bench_kafka_connect(const struct bench_kafka_options *o, struct bench_report
 void bench_kafka_topic_name(const struct bench_kafka_options *o, unsigned idx, char *ret_name);
 /* Creates what is missing and waits until every partition has a leader. ret_partitions: of each topic. */
 int bench_kafka_set_up(const struct bench_kafka_options *o, int32_t *ret_partitions);
-/* The first or the next offset of some partitions, waiting for their leader where it must. */
+/* Creates one topic. Answers 1 when it was there already. */
+int bench_kafka_topic_create(struct bench_kafka_wire *w, const char *name, int32_t partitions);
+/* Offsets of some partitions, waiting for their leader where it must: time -2 the first, -1 the next, else that of the first
+ * record that is not older (-1: none). */
 int bench_kafka_offsets(struct bench_kafka_wire *w, const char *topic, const int32_t *partitions, int32_t count,
-                        bool first, int64_t *ret_offsets);
+                        int64_t time, int64_t *ret_offsets);
 /* Waits for hold_s, and says so on stderr, so that somebody can look at the server. */
 void bench_kafka_hold(const struct bench_kafka_options *o);
 /* Deletes all topics, unless they are to be kept. */

@@ -632,7 +632,7 @@ static int consumer_open(struct loop *l, struct consumer *c, unsigned idx)
         c->partitions[c->count++] = i;
     if (bench_kafka_open(&c->link.wire, &o->server) != 0)
         return -1;
-    if (bench_kafka_offsets(&c->link.wire, topic, c->partitions, c->count, o->from_first, c->offsets) != 0)
+    if (bench_kafka_offsets(&c->link.wire, topic, c->partitions, c->count, o->from_first ? -2 : -1, c->offsets) != 0)
         return -1;
     if (l->group != NULL && consumer_take_committed(l, c, idx) != 0)
         return bench_socket_fail(&c->link.wire.socket, "%s", bench_kafka_group_error(l->group));
@@ -655,7 +655,7 @@ static int leaders_await(struct loop *l)
     int failed = bench_kafka_open(&w, &l->o->server);
     for (unsigned i = 0; i < l->o->topics && failed == 0; i++) {
         bench_kafka_topic_name(l->o, i, topic);
-        failed = bench_kafka_offsets(&w, topic, partitions, l->partitions, false, offsets);
+        failed = bench_kafka_offsets(&w, topic, partitions, l->partitions, -1, offsets);
     }
     if (failed != 0)
         bench_fail("waiting for leaders", w.socket.error);

@@ -137,7 +137,7 @@ static int latency_open(const struct bench_kafka_options *o, struct latency_run 
                                       .producer_id = -1,
                                       .slots_max = 1};
     if (bench_kafka_open(&run->wire, &o->server) != 0 ||
-        bench_kafka_offsets(&run->wire, topic, &partition, 1, false, &offset) != 0)
+        bench_kafka_offsets(&run->wire, topic, &partition, 1, -1, &offset) != 0)
         return bench_fail("latency", run->wire.socket.error);
     if (bench_kafka_load_init(&run->load, &shape) != 0)
         return bench_fail("latency", "out of memory");

@@ -20,8 +20,7 @@ void bench_kafka_topic_name(const struct bench_kafka_options *o, unsigned idx, c
         snprintf(ret_name, BENCH_TOPIC_BYTES, "%s-%u", o->topic, idx);
 }
 
-/* One topic. Answers 1 when it was there already. */
-static int topic_create(struct bench_kafka_wire *w, const char *name, int32_t partitions)
+int bench_kafka_topic_create(struct bench_kafka_wire *w, const char *name, int32_t partitions)
 {
     struct kafka_create_topics_request_topic topic = {.name = slice_str(name), .num_partitions = partitions};
     struct kafka_create_topics_request ask = {.timeout_ms = TOPICS_TIMEOUT_MS};
@@ -115,7 +114,7 @@ int bench_kafka_set_up(const struct bench_kafka_options *o, int32_t *ret_partiti
     for (unsigned i = 0; i < o->topics && failed == 0; i++) {
         bench_kafka_topic_name(o, i, name);
         if (w.creates)
-            failed = topic_create(&w, name, o->partitions > 0 ? o->partitions : 1) < 0;
+            failed = bench_kafka_topic_create(&w, name, o->partitions > 0 ? o->partitions : 1) < 0;
         if (failed == 0)
             failed = topic_await(o, &w, name, ret_partitions);
         if (failed == 0 && first != 0 && *ret_partitions != first)
@@ -185,14 +184,14 @@ static int offsets_ask(struct bench_kafka_wire *w, const struct kafka_list_offse
 }
 
 int bench_kafka_offsets(struct bench_kafka_wire *w, const char *topic, const int32_t *partitions, int32_t count,
-                        bool first, int64_t *ret_offsets)
+                        int64_t time, int64_t *ret_offsets)
 {
     struct kafka_list_offsets_request_partition *rows = bench_zeroed((size_t)count, sizeof(*rows));
     struct kafka_list_offsets_request_topic named = {.name = slice_str(topic)};
     struct kafka_list_offsets_request ask = {.replica_id = -1};
     for (int32_t i = 0; i < count; i++)
         rows[i] = (struct kafka_list_offsets_request_partition){
-            .partition_index = partitions[i], .current_leader_epoch = -1, .timestamp = first ? -2 : -1};
+            .partition_index = partitions[i], .current_leader_epoch = -1, .timestamp = time};
     named.partitions.at = rows;
     named.partitions.count = count;
     ask.topics.at = &named;
@@ -211,7 +210,8 @@ static int each_topic(const struct bench_kafka_options *o, struct bench_kafka_wi
     for (unsigned i = 0; i < o->topics; i++) {
         bench_kafka_topic_name(o, i, name);
         uint64_t from_ns = bench_clock_ns();
-        int failed = create ? topic_create(w, name, o->partitions > 0 ? o->partitions : 1) : topic_delete(w, name);
+        int failed =
+            create ? bench_kafka_topic_create(w, name, o->partitions > 0 ? o->partitions : 1) : topic_delete(w, name);
         if (failed < 0)
             return bench_fail(create ? "creating" : "deleting", w->socket.error);
         if (failed > 0)

@@ -16,8 +16,9 @@
 #define BODIES_MAX 1024
 #define LINE_MAX_BYTES (512u << 20)
 #define LAST_DEFAULT 10u
+#define FLUSH_BEFORE_NS (5 * NS_PER_MS) /* a longer pause: nothing is kept back meanwhile */
 
-static const struct talk_protocol *const protocols[] = {&talk_amqp};
+static const struct talk_protocol *const protocols[] = {&talk_amqp, &talk_kafka};
 
 enum {
     OPT_PROTOCOL = 256,
@@ -59,20 +60,20 @@ struct talk_line {
     {NULL, 0, NULL, 0, "Where", 1},                                                                                    \
         {"host", OPT_HOST, "HOST[:PORT]", 0, "the broker (default 127.0.0.1 and the protocol's usual port)", 0},       \
         {"port-offset", OPT_OFFSET, "N", 0, "added to the usual port", 0},                                             \
-        {"protocol", OPT_PROTOCOL, "NAME", 0, "amqp (default)", 0},                                                    \
+        {"protocol", OPT_PROTOCOL, "NAME", 0, "amqp (default) or kafka", 0},                                           \
         {"user", OPT_USER, "NAME", 0, "who to log in as (default guest, or MILLRACE_USER)", 0},                        \
         {"password", OPT_PASSWORD, "TEXT", 0, "better in MILLRACE_PASSWORD, where other users do not see it", 0},      \
         {"vhost", OPT_VHOST, "NAME", 0, "vhost (default /)", 0},                                                       \
         {"exchange", 'x', "NAME", 0, "an exchange instead of a queue or stream", 0},                                   \
         {"topic", 't', "A/B/C", 0, "a topic as MQTT writes it: amq.topic with the key a.b.c", 0},                      \
-        {"create", OPT_CREATE, 0, 0, "make the durable queue if it is not there", 0},                                  \
+        {"create", OPT_CREATE, 0, 0, "make the durable queue, or the topic, if it is not there", 0},                   \
     {                                                                                                                  \
         "partition", OPT_PARTITION, "N", 0, "of a stream", 0                                                           \
     }
 
 static const struct argp_option pub_options[] = {
     OPTIONS_OF_ALL,
-    {"key", 'k', "KEY", 0, "routing key", 0},
+    {"key", 'k', "KEY", 0, "routing key; of a Kafka record: its key", 0},
     {NULL, 0, NULL, 0, "What", 2},
     {"header", 'H', "NAME=VALUE", 0, "a header; NAME:=VALUE takes JSON: -H retries:=3", 0},
     {"property", 'P', "NAME=VALUE", 0,
@@ -338,7 +339,10 @@ static void keep_pace(struct pub *p)
     if (!(p->line->rate > 0))
         return;
     mono_t due = p->began + (mono_t)((double)p->talk->published * 1e9 / p->line->rate);
-    for (mono_t now = os->now_mono(os); now < due; now = os->now_mono(os))
+    mono_t now = os->now_mono(os);
+    if (due - now > FLUSH_BEFORE_NS && p->line->protocol->flush(p->talk) != 0)
+        return; /* the next publish says why */
+    for (now = os->now_mono(os); now < due; now = os->now_mono(os))
         (void)os_event_wait(&p->pause, due - now);
 }
 

@@ -61,7 +61,7 @@ struct talk_protocol {
     void (*close)(struct talk *t);
 };
 
-extern const struct talk_protocol talk_amqp;
+extern const struct talk_protocol talk_amqp, talk_kafka;
 
 __attribute__((format(printf, 2, 3))) int talk_fail(struct talk *t, const char *format, ...);
 /* A point in time as milliseconds since 1970: 2026-11-26, 2026-11-26T13:05:09, with or without Z at the end (UTC); or an

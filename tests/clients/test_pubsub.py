@@ -272,3 +272,95 @@ def test_help(millrace):
         text = subprocess.run([millrace.binary, name, '--help'], capture_output=True, text=True, check=True).stdout
         assert 'xamples' in text and '--exchange' in text
         assert '  %s' % name in subprocess.run([millrace.binary, 'help'], capture_output=True, text=True, check=True).stdout
+
+
+# ---- Kafka ---------------------------------------------------------------------------------------
+
+def kcat(broker, *args, given=None):
+    return subprocess.run(['kcat', '-b', '127.0.0.1:%d' % broker.kafka_port, *args], input=given, capture_output=True, timeout=60, check=True).stdout
+
+
+@pytest.fixture
+def kafka(millrace):
+    cli = Cli(millrace)
+    cli.ok_kafka = lambda *args, **kw: cli.ok(args[0], '--protocol', 'kafka', *args[1:], **kw)
+    return cli
+
+
+def test_kafka_what_kcat_sees(kafka, millrace):
+    kafka.ok_kafka('pub', 'ps-k1', '--create', 'hello', '-k', 'key', '-H', 'who=anna', '-H', 'n:=3')
+    kafka.ok_kafka('pub', 'ps-k1', given=b'one\ntwo\n')
+    assert kcat(millrace, '-C', '-t', 'ps-k1', '-e', '-q', '-f', '%o %k %s %h\n') == b'0 key hello who=anna,n=3\n1  one \n2  two \n'
+
+
+def test_kafka_what_kcat_sends(kafka, millrace):
+    kcat(millrace, '-P', '-t', 'ps-k2', '-z', 'lz4', '-K', ':', '-H', 'h=v', given=b''.join(b'k%d:%d\n' % (i % 3, i) for i in range(200)))
+    assert kafka.ok_kafka('sub', 'ps-k2', '--from', 'first', '-c', '200').split() == [b'%d' % i for i in range(200)]
+    assert kafka.ok_kafka('tail', 'ps-k2', '--wait', '0.3').split() == [b'%d' % i for i in range(190, 200)]
+    assert kafka.ok_kafka('tail', 'ps-k2', '-n', '1000', '--wait', '0.3').split() == [b'%d' % i for i in range(200)]
+    out = lines(kafka.ok_kafka('sub', 'ps-k2', '--from', '150', '-c', '1', '--json'))[0]
+    assert abs(out.pop('timestamp') / 1000 - time.time()) < 100
+    assert out == {'topic': 'ps-k2', 'partition': 0, 'offset': 150, 'key': 'k0', 'properties': {'headers': {'h': 'v'}},
+                   'payload': '150', 'payload_encoding': 'string'}
+    assert kafka.ok_kafka('sub', 'ps-k2', '--from', '1h', '-c', '1') == b'0\n'
+    assert kafka.ok_kafka('sub', 'ps-k2', '--from', '2099-01-01', '--wait', '0.2') == b''
+    assert kafka.ok_kafka('sub', 'ps-k2', '--wait', '0.2') == b''
+    follower = kafka.start('tail', '--protocol', 'kafka', 'ps-k2', '-n', '1', '-c', '2')
+    assert follower.stdout.readline() == b'199\n'
+    kafka.ok_kafka('pub', 'ps-k2', 'new')
+    assert follower.communicate()[0] == b'new\n' and follower.returncode == 0
+
+
+def test_kafka_partitions_and_round_trip(kafka, channel):
+    channel.queue_declare('ps-k3', durable=True, arguments={'x-queue-type': 'stream', 'x-stream-partitions': 4})
+    rows = [{'key': 'k%d' % (i % 7), 'payload': 'x%d' % i} for i in range(300)]
+    kafka.ok_kafka('pub', 'ps-k3', '--json', given='\n'.join(map(json.dumps, rows)).encode())
+    out = lines(kafka.ok_kafka('sub', 'ps-k3', '--from', 'first', '-c', '300', '--json'))
+    of_key = {}
+    for m in out:
+        of_key.setdefault(m['key'], []).append((m['partition'], m['payload']))
+    assert len({p for rows in of_key.values() for p, _ in rows}) > 1
+    for key, seen in of_key.items():
+        assert len({p for p, _ in seen}) == 1                                   # a key's records are in one partition, in order
+        assert [p for _, p in seen] == [r['payload'] for r in rows if r['key'] == key]
+    one = of_key['k0'][0][0]
+    only = lines(kafka.ok_kafka('sub', 'ps-k3', '--partition', str(one), '--from', '0', '--wait', '0.3', '--json'))
+    assert len(only) == sum(len(rows) for rows in of_key.values() if rows[0][0] == one) and {m['partition'] for m in only} == {one}
+    kafka.ok_kafka('pub', 'ps-k3', '--partition', '2', 'there')
+    assert lines(kafka.ok_kafka('tail', 'ps-k3', '--partition', '2', '-n', '1', '-c', '1', '--json'))[0]['payload'] == 'there'
+    amqp = lines(kafka.ok('sub', 'ps-k3', '--from', 'first', '-c', '301', '--json'))       # the same records by another protocol
+    assert sorted(m['payload'] for m in amqp) == sorted([r['payload'] for r in rows] + ['there'])
+    assert {m['partition'] for m in amqp} <= {0, 1, 2, 3}
+    channel.queue_delete('ps-k3')
+
+
+def test_kafka_what_is_refused(kafka, channel):
+    def refused(*args):
+        code, _, err = kafka.run(args[0], '--protocol', 'kafka', *args[1:])
+        assert code == 1, err
+        return err
+    assert 'there is no topic ps-none (--create makes it)' in refused('pub', 'ps-none', 'x')
+    assert 'there is no topic' in refused('sub', 'ps-none')
+    assert 'topics' in refused('pub', '-x', 'amq.topic', '-k', 'a', 'x')
+    channel.queue_declare('ps-k4', durable=True, arguments={'x-queue-type': 'stream', 'x-stream-partitions': 2})
+    assert 'priority' in refused('pub', 'ps-k4', 'x', '-P', 'priority=3')
+    assert 'texts' in refused('pub', 'ps-k4', 'x', '-H', 'x:=[1]')
+    assert '2 partitions' in refused('pub', 'ps-k4', 'x', '--partition', '2')
+    assert '--partition' in refused('sub', 'ps-k4', '--from', '5')
+    assert 'an interval' in refused('sub', 'ps-k4', '--from', 'soon')
+    assert 'OFFSET_OUT_OF_RANGE' in refused('sub', 'ps-k4', '--from', '5', '--partition', '0')
+    channel.queue_delete('ps-k4')
+
+
+def test_kafka_shows_what_was_committed_only(kafka, millrace):
+    confluent_kafka = pytest.importorskip('confluent_kafka')
+    p = confluent_kafka.Producer({'bootstrap.servers': '127.0.0.1:%d' % millrace.kafka_port, 'transactional.id': 'ps-tx'})
+    p.init_transactions(20)
+    for n, end in enumerate(('commit', 'abort', 'commit', 'abort', 'abort', 'commit')):
+        p.begin_transaction()
+        for i in range(3):
+            p.produce('ps-k5', b'%s-%d-%d' % (end.encode(), n, i))
+        p.flush()                                           # or an abort would throw away what was not sent
+        p.commit_transaction(20) if end == 'commit' else p.abort_transaction(20)
+    out = kafka.ok_kafka('sub', 'ps-k5', '--from', 'first', '--wait', '0.5').split()
+    assert out == [b'commit-%d-%d' % (n, i) for n in (0, 2, 5) for i in range(3)]

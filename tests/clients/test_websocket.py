@@ -332,7 +332,7 @@ def test_within_tls():
 
 
 def test_without_http():
-    broker = brokers.Millrace(args=('--set', 'listen.http='))
+    broker = brokers.Millrace(args=('--set', 'listen.http=', '--set', 'listen.web_stomp=', '--set', 'listen.web_mqtt='))
     try:
         broker.start()
         with pytest.raises(ConnectionRefusedError):
