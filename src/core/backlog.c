@@ -89,7 +89,7 @@ struct entry *backlog_append(struct broker *b, struct queue *q, struct msg *msg,
                         .deadline = deadline,
                         .lane = (uint8_t)lane,
                         .flags = journalled ? ENTRY_JOURNALLED : 0};
-    if (deadline <= b->wall && queue_has_ready_consumer(b, q))
+    if (deadline <= b->wall && !w->selecting && queue_has_ready_consumer(b, q))
         e->flags |= ENTRY_FRESH;
     struct list *list = &w->lanes[lane].entries;
     list_insert(list, &e->link);
@@ -114,8 +114,7 @@ static void leave_lane(struct broker *b, struct entry *e)
     struct busy *w = q->busy;
     struct lane *lane = &w->lanes[e->lane];
     bool was_head = e->link.prev == lane_list_of(lane, e);
-    if (w->requeue_hint == e)
-        w->requeue_hint = NULL;
+    lane_forgets(q, e);
     backlog_memory(b, e, false);
     if (lane->paging)
         paging_left(b, lane, e);
@@ -194,6 +193,8 @@ void backlog_requeue(struct broker *b, struct entry *e)
     if (to_front) {
         front_grows(b, lane, e);
     }
+    if (w->selecting)
+        selecting_returned(q, e);
     backlog_memory(b, e, true);
     w->lanes[e->lane].count++;
     w->ready_count++;

@@ -153,7 +153,8 @@ struct binding {
     const struct mqtt_client *no_local; /* what this client publishes does not come by it */
     struct list source_link, target_link;
     struct list bucket_link;
-    struct slice identity; /* source, kind, destination, key, args: the key in vhost->bindings */
+    struct selector *selector; /* what is not selected is not led on; NULL: all is */
+    struct slice identity;     /* source, kind, destination, key, args: the key in vhost->bindings */
     struct slice key, args;
 };
 
@@ -335,8 +336,8 @@ struct busy {
     uint64_t mark_safe;     /* the mark that is known to be durable */
     uint64_t captured_from; /* first position of the transaction that is being committed; 0: none */
     lsn_t mark_lsn;
-    struct list consumers, ready; /* all; those that can take a message, by priority */
-    uint32_t consumer_count;
+    struct list consumers, ready;       /* all; those that can take a message, by priority */
+    uint32_t consumer_count, selecting; /* of them have a selector */
     struct consumer *exclusive_consumer, *active;
     struct list pump_link, removal_link, owner_link, fat_link, hungry_link, resting_link;
     struct list getters; /* struct getter: basic.get that wait for a page */
@@ -391,7 +392,9 @@ struct consumer {
     int32_t priority;
     uint32_t prefetch, unacked;
     bool no_ack, exclusive, ready;
-    struct follower *follower; /* of a stream */
+    struct follower *follower;   /* of a stream */
+    struct selector *selector;   /* NULL: takes every message */
+    const struct entry *scanned; /* with a selector: the last that it has not wanted; NULL: none */
     struct list queue_link, ready_link /* queue->ready or channel->parked */, channel_link;
     struct timer timeout;
 };
@@ -905,6 +908,27 @@ struct list *lane_list_of(struct lane *lane, const struct entry *e); /* front or
 /* An entry joins or leaves the memory that paging may free. */
 void backlog_memory(struct broker *b, struct entry *e, bool joins);
 void backlog_want(struct broker *b, struct queue *q); /* the head is on disk: read it */
+
+/* select.c */
+#define SELECTOR_ARG "x-selector"
+#define SELECTING_MAX 256u /* consumers of one queue that have a selector */
+struct selector;
+enum selector_found { SELECTOR_NONE, SELECTOR_OK, SELECTOR_WRONG, SELECTOR_NO_MEMORY };
+enum selector_found selector_of(struct slice args, struct selector **ret, char *why, size_t why_len);
+void selector_free(struct selector **s);
+bool selector_takes(const struct selector *s, const struct msg *msg);
+/* The next message that the consumer may have; NULL: there is none in memory, or *looks has run out. */
+struct entry *selected_next(struct broker *b, struct consumer *consumer, unsigned *looks);
+void selecting_forget(struct queue *q, const struct entry *e);   /* it is about to leave the lane's memory */
+void selecting_returned(struct queue *q, const struct entry *e); /* it has come into it, perhaps before others */
+/* The entry leaves the memory of its lane: nobody may point at it any more. */
+static inline void lane_forgets(struct queue *q, const struct entry *e)
+{
+    if (q->busy->requeue_hint == e)
+        q->busy->requeue_hint = NULL;
+    if (q->busy->selecting)
+        selecting_forget(q, e);
+}
 
 /* paging.c */
 void paging_init(struct broker *b);

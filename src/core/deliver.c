@@ -14,6 +14,7 @@
 #include <stdio.h>
 
 #define PUMP_PER_QUEUE 512u
+#define LOOKS_PER_PUMP 256u /* conditions that are evaluated for one queue in one go */
 
 void queue_schedule(struct broker *b, struct queue *q)
 {
@@ -111,8 +112,8 @@ static uint64_t appetite(const struct consumer *consumer)
 {
     const struct channel *ch = consumer->channel;
     uint64_t most = UINT64_MAX;
-    if (!may_serve(consumer) || !consumer_can_take(consumer))
-        return 0;
+    if (!may_serve(consumer) || !consumer_can_take(consumer) || consumer->selector)
+        return 0; /* who is choosy may want nothing of what waits */
     if (!consumer->no_ack && consumer->prefetch)
         most = consumer->prefetch - consumer->unacked;
     if (ch->global_prefetch && ch->global_prefetch - ch->global_unacked - ch->releasing < most)
@@ -253,10 +254,75 @@ static bool mark_covers(struct broker *b, struct queue *q, const struct entry *e
     return e->position < q->busy->mark_safe;
 }
 
+/* Who is ready and has a message to take, in turn, and which. NULL: nobody has, or *looks has run out. */
+static struct consumer *next_choosy(struct broker *b, struct queue *q, unsigned *looks, struct entry **ret)
+{
+    LIST_EACH(&q->busy->ready, node, after)
+    {
+        struct consumer *consumer = CONTAINER_OF(node, struct consumer, ready_link);
+        if (!may_serve(consumer) || !consumer_can_take(consumer)) {
+            park(consumer);
+            continue;
+        }
+        *ret = consumer->selector ? selected_next(b, consumer, looks) : backlog_head(q);
+        if (*ret)
+            return consumer;
+        if (!consumer->selector && q->busy->ready_count)
+            backlog_want(b, q);
+    }
+    return NULL;
+}
+
+static bool head_expired(struct broker *b, struct queue *q)
+{
+    struct entry *e = backlog_head(q);
+    if (!e || e->deadline > b->wall || e->lsn > b->durable)
+        return false;
+    e->flags &= (uint8_t)~ENTRY_FRESH; /* it came when nobody was choosy */
+    backlog_expire(b, q);
+    return backlog_head(q) != e;
+}
+
+/* As pump, for queues of which some consumers take only what they select: a message that nobody wants is passed by. */
+static void pump_choosy(struct broker *b, struct queue *q, unsigned *budget)
+{
+    unsigned looks = LOOKS_PER_PUMP, n = 0;
+    struct entry *e;
+    struct consumer *consumer = NULL;
+    for (; n < PUMP_PER_QUEUE && *budget; n++) {
+        if (head_expired(b, q))
+            continue;
+        consumer = next_choosy(b, q, &looks, &e);
+        if (!consumer)
+            break;
+        if (e->lsn > b->durable || !mark_covers(b, q, e)) {
+            queue_await(b, q);
+            return;
+        }
+        if (!deliver(b, consumer, e)) {
+            queue_await(b, q);
+            b->stalled = true;
+            return;
+        }
+        (*budget)--;
+        if (consumer->ready_link.next != &q->busy->ready)
+            consumer_enlist(b, consumer);
+    }
+    q->pumping = false;
+    list_remove(&q->busy->pump_link);
+    if (consumer || looks == 0)
+        queue_schedule(b, q);
+    backlog_limit(b, q);
+}
+
 static void pump(struct broker *b, struct queue *q, unsigned *budget)
 {
     if (q->stream) {
         stream_pump(b, q, budget);
+        return;
+    }
+    if (q->busy->selecting) {
+        pump_choosy(b, q, budget);
         return;
     }
     for (unsigned n = 0; n < PUMP_PER_QUEUE && *budget; n++) {
@@ -354,6 +420,7 @@ void consumer_remove(struct broker *b, struct consumer *consumer)
         forget_in_unacked(ch, consumer);
     if (q) {
         q->busy->consumer_count--;
+        q->busy->selecting -= consumer->selector != NULL;
         b->totals.consumers--;
         if (q->busy->exclusive_consumer == consumer)
             q->busy->exclusive_consumer = NULL;
@@ -363,6 +430,7 @@ void consumer_remove(struct broker *b, struct consumer *consumer)
     }
     slice_drop(&consumer->tag);
     slice_drop(&consumer->args);
+    selector_free(&consumer->selector);
     pool_give(&b->consumers, consumer);
     if (!q || q->deleting)
         return;
@@ -424,12 +492,15 @@ static struct queue *readable(struct broker *b, struct channel *ch, struct comma
 static struct consumer *consumer_make(struct broker *b, struct channel *ch, struct queue *q, struct slice args,
                                       uint32_t flags, struct slice tag)
 {
+    char why[ERROR_TEXT_MAX];
     struct consumer *consumer = queue_rouse(b, q) ? pool_take(&b->consumers) : NULL;
     if (!consumer)
         return NULL;
     *consumer = (struct consumer){.channel = ch, .queue = q, .prefetch = ch->prefetch};
-    if (!slice_keep(&consumer->tag, tag) || !slice_keep(&consumer->args, args)) {
+    if (!slice_keep(&consumer->tag, tag) || !slice_keep(&consumer->args, args) ||
+        selector_of(args, &consumer->selector, why, sizeof why) > SELECTOR_OK) {
         slice_drop(&consumer->tag);
+        slice_drop(&consumer->args);
         pool_give(&b->consumers, consumer);
         return NULL;
     }
@@ -445,6 +516,7 @@ static struct consumer *consumer_make(struct broker *b, struct channel *ch, stru
     list_insert(&ch->consumers, &consumer->channel_link);
     ch->consumer_count++;
     q->busy->consumer_count++;
+    q->busy->selecting += consumer->selector != NULL;
     q->had_consumer = true;
     b->totals.consumers++;
     if (consumer->exclusive)
@@ -474,10 +546,33 @@ struct consumer *consumer_start(struct broker *b, struct channel *ch, struct que
     return consumer;
 }
 
+static bool selector_allowed(struct broker *b, struct peer *peer, const struct queue *q, struct command *c)
+{
+    char why[ERROR_TEXT_MAX];
+    struct selector *s;
+    enum selector_found found = selector_of(c->ask->args, &s, why, sizeof why);
+    if (found == SELECTOR_OK)
+        selector_free(&s);
+    if (found == SELECTOR_NONE || found == SELECTOR_NO_MEMORY)
+        return true; /* consumer_make finds out again */
+    if (found == SELECTOR_OK && q->rules->max_priority)
+        snprintf(why, sizeof why, "a queue with priorities has none");
+    else if (found == SELECTOR_OK && q->busy->selecting >= SELECTING_MAX)
+        snprintf(why, sizeof why, "the queue has %u consumers with one", SELECTING_MAX);
+    else if (found == SELECTOR_OK)
+        return true;
+    fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED,
+         "invalid arg '" SELECTOR_ARG "' for queue '%.*s' in vhost '%.*s': %s", SLICE_ARG(q->name),
+         SLICE_ARG(peer->vhost->name), why);
+    return false;
+}
+
 static bool consumer_args_allowed(struct broker *b, struct peer *peer, const struct queue *q, struct command *c)
 {
     const char *foreign = q->stream ? "x-priority" : "x-stream-offset";
     struct amqp_value v;
+    if (q->stream && amqp_table_find(c->ask->args, SELECTOR_ARG, &v))
+        foreign = SELECTOR_ARG;
     if (amqp_table_find(c->ask->args, foreign, &v))
         fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED,
              "invalid arg '%s' for queue '%.*s' in vhost '%.*s' of queue type %s", foreign, SLICE_ARG(q->name),
@@ -487,7 +582,7 @@ static bool consumer_args_allowed(struct broker *b, struct peer *peer, const str
              "invalid arg 'x-priority' for queue '%.*s' in vhost '%.*s': \"expected integer, got %s\"",
              SLICE_ARG(q->name), SLICE_ARG(peer->vhost->name), amqp_type_name(v.type));
     else
-        return true;
+        return selector_allowed(b, peer, q, c);
     return false;
 }
 

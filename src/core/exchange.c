@@ -451,6 +451,13 @@ bool binding_make(struct broker *b, struct exchange *source, struct queue *queue
         mem_free(binding);
         return false;
     }
+    char why[ERROR_TEXT_MAX]; /* of who binds it has been asked; what the journal says was right then */
+    if (selector_of(binding->args, &binding->selector, why, sizeof why) == SELECTOR_NO_MEMORY) {
+        stream_unbound(b, binding);
+        source->type->index_remove(source, binding);
+        mem_free(binding);
+        return false;
+    }
     CHECK(map_put(&vhost->bindings, binding->identity, binding));
     list_insert(&source->sources, &binding->source_link);
     list_init(&binding->target_link);
@@ -479,6 +486,7 @@ void binding_delete(struct broker *b, struct binding *binding, bool may_delete)
     list_remove(&binding->target_link);
     source->binding_count--;
     object_remove(b, &binding->object);
+    selector_free(&binding->selector);
     mem_free(binding);
     b->totals.bindings--;
     if (may_delete && source->auto_delete && list_empty(&source->sources)) {
@@ -778,10 +786,24 @@ static bool stream_takes_it(struct bind_call *call)
     return false;
 }
 
+static bool selector_is_one(struct bind_call *call)
+{
+    char why[ERROR_TEXT_MAX];
+    struct selector *s;
+    enum selector_found found = call->add ? selector_of(call->c->ask->args, &s, why, sizeof why) : SELECTOR_NONE;
+    if (found == SELECTOR_OK)
+        selector_free(&s);
+    if (found != SELECTOR_WRONG)
+        return true; /* without memory binding_make says so */
+    fail(call->b, call->peer, call->c->channel, call->c->origin, ERR_PRECONDITION_FAILED,
+         "invalid arg '" SELECTOR_ARG "' of a binding: %s", why);
+    return false;
+}
+
 /* In the order in which RabbitMQ finds fault. Each answers when it says no. */
 static bool (*const bind_checks[])(struct bind_call *call) = {
     target_is_named, target_is_writable,   source_is_readable, topic_is_readable, unbinding_has_an_object,
-    both_exist,      target_is_not_locked, type_takes_it,      stream_takes_it,
+    both_exist,      target_is_not_locked, type_takes_it,      stream_takes_it,   selector_is_one,
 };
 
 static void binding_command(struct broker *b, struct peer *peer, struct channel *ch, struct command *c, bool to_queue,

@@ -195,6 +195,8 @@ static void front_insert(struct broker *b, struct lane *lane, struct entry *e)
         at = at->prev;
     list_insert(at, &e->link);
     front_grows(b, lane, e);
+    if (e->queue->busy->selecting)
+        selecting_returned(e->queue, e);
 }
 
 /* The next message cannot be read, now or later. */
@@ -507,8 +509,7 @@ static void entry_paged(struct broker *b, struct lane *lane, struct entry *e)
     (void)lane;
     compact_entry_removed(b, e);
     backlog_memory(b, e, false);
-    if (q->busy->requeue_hint == e)
-        q->busy->requeue_hint = NULL;
+    lane_forgets(q, e);
     list_remove(&e->link);
     if (e->flags & ENTRY_JOURNALLED)
         b->journalled_bytes -= msg_size(e->msg);

@@ -422,7 +422,7 @@ static void publish_checked(struct broker *b, struct channel *ch, struct exchang
                             struct slice headers, const struct command *c, uint64_t bytes)
 {
     int64_t delay_ms;
-    if (x->delayed && delay_of(msg, &delay_ms) && delay_ms > 0) {
+    if ((x->delayed || msg->flags & MSG_DELAYED) && delay_of(msg, &delay_ms) && delay_ms > 0) {
         if (ch->mode == MODE_TX) {
             tx_publish(b, ch, msg, NULL, delay_ms, c->origin);
             publish_confirmed(b, ch, c->number, bytes, 0);

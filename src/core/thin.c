@@ -53,8 +53,7 @@ static void entry_unloaded(struct broker *b, struct lane *lane, struct entry *e)
 {
     struct queue *q = e->queue;
     compact_moving(b, e);
-    if (q->busy->requeue_hint == e)
-        q->busy->requeue_hint = NULL;
+    lane_forgets(q, e);
     backlog_memory(b, e, false);
     front_shrinks(b, lane, e);
     list_remove(&e->link);

@@ -113,7 +113,8 @@ void tx_need(struct tx_needs *needs, const struct msg *msg, uint32_t targets, si
 static struct exchange *delaying(struct channel *ch, const struct tx_publish *p)
 {
     struct exchange *x = p->delay_ms ? exchange_find(ch->peer->vhost, msg_exchange(p->msg)) : NULL;
-    return x && x->delayed ? x : NULL; /* an exchange that went takes what was on its way with it */
+    return x && (x->delayed || p->msg->flags & MSG_DELAYED) ? x
+                                                            : NULL; /* one that went takes what was on its way along */
 }
 
 static bool prepare_publish(struct broker *b, struct channel *ch, struct tx_publish *p, struct tx_needs *needs)
