@@ -186,6 +186,7 @@ class Millrace(Broker):
         self.port = 5672 + self.offset
         self.kafka_port = 9092 + self.offset
         self.http_port = 15672 + self.offset
+        self.stomp_port = 61613 + self.offset
         self.data = os.path.join(self.folder, 'data')
         self.args = tuple(args)
 
@@ -242,11 +243,12 @@ class RabbitMQ(Broker):
             raise StartError('rabbitmq-server is not installed')
         self.port = port or free_port()
         ports = [free_port() for _ in range(2)]
+        self.stomp_port = free_port()
         f = self.folder
         with open(f + '/rabbitmq.conf', 'w') as conf:
-            conf.write('listeners.tcp.1 = 127.0.0.1:%d\n' % self.port)
+            conf.write('listeners.tcp.1 = 127.0.0.1:%d\nstomp.listeners.tcp.1 = 127.0.0.1:%d\n' % (self.port, self.stomp_port))
         with open(f + '/enabled_plugins', 'w') as plugins:
-            plugins.write('[rabbitmq_consistent_hash_exchange,rabbitmq_random_exchange].\n')
+            plugins.write('[rabbitmq_consistent_hash_exchange,rabbitmq_random_exchange,rabbitmq_stomp].\n')
         self.env = dict(
             os.environ, HOME=f, RABBITMQ_NODENAME='mr%d@localhost' % self.port, ERL_EPMD_PORT=str(ports[0]),
             ERL_EPMD_ADDRESS='127.0.0.1', RABBITMQ_DIST_PORT=str(ports[1]), RABBITMQ_MNESIA_BASE=f + '/db',

@@ -73,17 +73,24 @@ static bool take_beats(struct stomp *s, const struct stomp_frame *frame)
 
 /* ---- login ---- */
 
-static bool login_keep(struct stomp *s, struct slice user, struct slice vhost)
+static struct slice kept(uint8_t **at, struct slice from)
 {
-    struct stomp_login *login = mem_alloc(sizeof *login + user.len + vhost.len);
+    struct slice to = slice_of(*at, from.len);
+    if (from.len)
+        memcpy(*at, from.ptr, from.len);
+    *at += from.len;
+    return to;
+}
+
+static bool login_keep(struct stomp *s, struct slice user, struct slice vhost, struct slice client_id)
+{
+    struct stomp_login *login = mem_alloc(sizeof *login + user.len + vhost.len + client_id.len);
     if (!login)
         return false;
-    if (user.len)
-        memcpy(login->bytes, user.ptr, user.len);
-    if (vhost.len)
-        memcpy(login->bytes + user.len, vhost.ptr, vhost.len);
-    login->user = slice_of(login->bytes, user.len);
-    login->vhost = slice_of(login->bytes + user.len, vhost.len);
+    uint8_t *at = login->bytes;
+    login->user = kept(&at, user);
+    login->vhost = kept(&at, vhost);
+    login->client_id = kept(&at, client_id);
     s->login = login;
     return true;
 }
@@ -130,7 +137,7 @@ static bool without_login(const struct stomp *s, struct slice *ret_user, uint32_
 
 void stomp_on_connect(struct stomp *s, const struct stomp_frame *frame)
 {
-    struct slice user, secret = {0}, vhost;
+    struct slice user, secret = {0}, vhost, client_id;
     enum stomp_version version = negotiate(frame);
     if (version == STOMP_UNKNOWN) {
         stomp_error(s, WRONG_VERSION, "Supported versions are 1.0,1.1,1.2\n");
@@ -150,7 +157,9 @@ void stomp_on_connect(struct stomp *s, const struct stomp_frame *frame)
     if (s->options->dialect == STOMP_AS_ACTIVEMQ || !stomp_header_find(frame, "host", &vhost))
         vhost = slice_str(s->options->vhost);
     s->version = (uint8_t)version;
-    if (!login_keep(s, user, vhost) || !send_login(s, user, secret, flags)) {
+    if (!stomp_header_find(frame, "client-id", &client_id))
+        client_id = (struct slice){0};
+    if (!login_keep(s, user, vhost, client_id) || !send_login(s, user, secret, flags)) {
         stomp_fail_memory(s);
         return;
     }
@@ -186,8 +195,10 @@ void stomp_enter(struct stomp *s)
 
 void stomp_entered(struct stomp *s)
 {
-    mem_free(s->login);
-    s->login = NULL;
+    if (s->options->dialect != STOMP_AS_ACTIVEMQ) {
+        mem_free(s->login);
+        s->login = NULL;
+    }
     memcpy(s->session_id, "session-", 8);
     stomp_random_text(s, s->session_id + 8, 22);
     s->limits = (struct stomp_limits){.head_bytes_max = STOMP_HEAD_MAX, .body_bytes_max = s->options->frame_bytes_max};

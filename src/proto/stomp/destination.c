@@ -132,6 +132,27 @@ enum stomp_destination_result stomp_destination_parse(struct slice text, struct 
     return right ? STOMP_DESTINATION_OK : STOMP_DESTINATION_INVALID;
 }
 
+enum stomp_destination_result stomp_destination_parse_activemq(struct slice text, struct stomp_destination *ret,
+                                                               struct slice *ret_rest)
+{
+    const uint8_t *options = text.len ? memchr(text.ptr, '?', text.len) : NULL;
+    ret->name = ret->key = (struct slice){0};
+    ret->place = STOMP_QUEUE;
+    *ret_rest = text;
+    if (text.len == 0)
+        return STOMP_DESTINATION_BLANK;
+    if (options)
+        text.len = (size_t)(options - text.ptr);
+    if (text.ptr[0] != '/' || !place_find(text, &ret->place) || ret->place == STOMP_EXCHANGE ||
+        ret->place == STOMP_AMQ_QUEUE)
+        return STOMP_DESTINATION_UNKNOWN;
+    size_t len = strlen(rows[ret->place].prefix) + 1;
+    *ret_rest = slice_of(text.ptr + len - 1, text.len - len + 1);
+    return text.len > len && read_name(slice_of(text.ptr + len, text.len - len), ret->room, &ret->name)
+               ? STOMP_DESTINATION_OK
+               : STOMP_DESTINATION_INVALID;
+}
+
 bool stomp_is_destination(struct slice text)
 {
     static const char *const prefixes[] = {"/exchange", "/topic", "/queue", "/amq/queue", "/reply-queue/"};

@@ -38,6 +38,10 @@ enum stomp_destination_result {
 
 enum stomp_destination_result stomp_destination_parse(struct slice text, struct stomp_destination *ret,
                                                       struct slice *ret_rest);
+/* ActiveMQ's: /queue/NAME, /topic/NAME, /temp-queue/NAME, /temp-topic/NAME, with slashes in names and options behind a question
+ * mark, which are dropped; and /reply-queue/NAME, which stands where ActiveMQ has /remote-temp-queue/NAME. */
+enum stomp_destination_result stomp_destination_parse_activemq(struct slice text, struct stomp_destination *ret,
+                                                               struct slice *ret_rest);
 
 /* RabbitMQ's word for a kind in error texts: amqqueue. */
 const char *stomp_place_word(enum stomp_place place);

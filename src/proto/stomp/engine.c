@@ -301,7 +301,7 @@ static void lists_init(struct stomp *s)
     list_init(&s->ended);
     list_init(&s->transactions);
     map_init(&s->queues, 0x9e3779b97f4a7c15u ^ s->session.number);
-    map_init(&s->replies, 0x9e3779b97f4a7c15u ^ s->session.number);
+    map_init(&s->temps, 0x9e3779b97f4a7c15u ^ s->session.number);
     map_init(&s->by_tag, 0x9e3779b97f4a7c15u ^ s->session.number);
     map_init(&s->by_consumer, 0x9e3779b97f4a7c15u);
 }

@@ -96,6 +96,12 @@ void stomp_error_destination(struct stomp *s, enum stomp_destination_result resu
     else if (result == STOMP_DESTINATION_INVALID)
         stomp_error(s, WRONG_DESTINATION, "'%.*s' is not a valid %s destination\n", SLICE_ARG(rest),
                     stomp_place_word(place));
+    else if (s->options->dialect == STOMP_AS_ACTIVEMQ)
+        stomp_error(
+            s, WRONG_DESTINATION_KIND,
+            "Illegal destination name: [%.*s] -- ActiveMQ STOMP destinations must begin with one of: /queue/ /topic/ "
+            "/temp-queue/ /temp-topic/",
+            SLICE_ARG(text));
     else
         stomp_error(s, WRONG_DESTINATION_KIND,
                     "'%.*s' is not a valid destination.\nValid destination types are: " STOMP_PLACES_TEXT ".\n",

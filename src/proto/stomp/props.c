@@ -21,6 +21,8 @@ enum kind {
     KIND_PRIORITY,
     KIND_TIME,
     KIND_EXPIRES,
+    KIND_DELAY,
+    KIND_NOT_HERE,
     KIND_FRAME, /* of the frame, not of the message */
 };
 
@@ -51,6 +53,10 @@ static const struct row {
     TEXT("user-id", AMQP_USER_ID, user_id),
     TEXT("app-id", AMQP_APP_ID, app_id),
     OTHER("expires", KIND_EXPIRES, AMQP_EXPIRATION),
+    OTHER("AMQ_SCHEDULED_DELAY", KIND_DELAY, 0),
+    OTHER("AMQ_SCHEDULED_PERIOD", KIND_NOT_HERE, 0),
+    OTHER("AMQ_SCHEDULED_REPEAT", KIND_NOT_HERE, 0),
+    OTHER("AMQ_SCHEDULED_CRON", KIND_NOT_HERE, 0),
     OTHER("destination", KIND_FRAME, 0),
     OTHER("receipt", KIND_FRAME, 0),
     OTHER("transaction", KIND_FRAME, 0),
@@ -64,11 +70,11 @@ static const struct row {
 };
 
 /* NULL: it is the user's. */
-static const struct row *row_of(struct slice name, bool expires)
+static const struct row *row_of(struct slice name, bool activemq)
 {
     for (const struct row *row = rows; row < rows + ARRAY_LEN(rows); row++)
         if (row->len == name.len && memcmp(row->name, name.ptr, name.len) == 0)
-            return row->kind == KIND_EXPIRES && !expires ? NULL : row;
+            return !activemq && row->kind >= KIND_EXPIRES && row->kind <= KIND_NOT_HERE ? NULL : row;
     return NULL;
 }
 
@@ -97,7 +103,8 @@ struct reading {
     struct amqp_props props;
     const struct stomp_props_rules *rules;
     char expiration[24];
-    bool has_expires;
+    bool has_expires, delayed;
+    uint64_t delay_ms;
 };
 
 static const char *take_expires(struct reading *r, struct slice value)
@@ -143,6 +150,10 @@ static const char *take_property(struct reading *r, const struct row *row, struc
             return "must be a number";
         break;
     case KIND_EXPIRES: return take_expires(r, value);
+    case KIND_DELAY:
+        r->delayed = true;
+        return read_number(value, &r->delay_ms) && r->delay_ms <= INT64_MAX ? NULL : "must be a number of milliseconds";
+    case KIND_NOT_HERE: return "is not supported: only AMQ_SCHEDULED_DELAY is";
     case KIND_FRAME: return NULL;
     }
     r->props.present |= row->flag;
@@ -188,7 +199,7 @@ const char *stomp_props_read(const struct stomp_frame *frame, const struct stomp
     struct writer table = writer_of(w->base + w->max / 2, w->max - w->max / 2);
     for (uint32_t i = 0; i < frame->header_count; i++) {
         const struct stomp_header *header = &frame->headers[i];
-        const struct row *row = row_of(header->name, rules->expires);
+        const struct row *row = row_of(header->name, rules->activemq);
         const char *wrong = row                      ? take_property(&r, row, header->value)
                             : header->name.len > 255 ? "must not have a name longer than 255 bytes"
                                                      : NULL;
@@ -199,6 +210,11 @@ const char *stomp_props_read(const struct stomp_frame *frame, const struct stomp
         if (!row || row->kind == KIND_EXPIRES)
             put_user(&table, header); /* `expires` is absolute: whoever reads the message later sees it too */
     }
+    if (r.delayed) {
+        writer_str8(&table, slice_str("x-delay"));
+        writer_u8(&table, 'l');
+        writer_u64(&table, r.delay_ms);
+    }
     if (table.len) {
         r.props.headers = writer_slice(&table);
         r.props.present |= AMQP_HEADERS;
@@ -208,6 +224,7 @@ const char *stomp_props_read(const struct stomp_frame *frame, const struct stomp
     w->len = list.len;
     w->failed = !writer_ok(&list) || !writer_ok(&table);
     set_flags(&r.props, ret);
+    ret->flags |= r.delayed ? MSG_DELAYED : 0;
     return NULL;
 }
 
@@ -269,6 +286,8 @@ static void put_property(struct lines *l, const struct row *row, const struct am
     case KIND_PRIORITY: put_number(l, row->name, props->priority); return;
     case KIND_TIME: put_number(l, row->name, props->timestamp); return;
     case KIND_EXPIRES:
+    case KIND_DELAY:
+    case KIND_NOT_HERE:
     case KIND_FRAME: return;
     }
 }

@@ -18,7 +18,7 @@ struct stomp_sent {
 
 /* How headers are read that a dialect has its own meaning for. */
 struct stomp_props_rules {
-    bool expires;          /* `expires`: when, in ms since 1970; 0: never */
+    bool activemq;         /* `expires`: when, in ms since 1970 (0: never); AMQ_SCHEDULED_DELAY: ms from now */
     wall_t wall;           /* now */
     struct slice reply_to; /* stands for what the frame says; ptr NULL: that */
 };

@@ -2,7 +2,8 @@
  *
  * /queue/NAME is declared once per connection (durable unless the headers say otherwise, with the x- headers as arguments), so
  * what was declared otherwise by somebody else is an error, as in RabbitMQ; /amq/queue/NAME never is. A reply-to of
- * /temp-queue/X becomes a queue of this connection, whose messages come with `subscription:/temp-queue/X`. Thread: the loop's. */
+ * /temp-queue/X becomes a queue of this connection, whose messages come with `subscription:/temp-queue/X`. In ActiveMQ's dialect that
+ * name can be sent and subscribed to as well, /temp-topic/X like it, and a destination is a list with commas. Thread: the loop's. */
 #include "base/check.h"
 #include "base/mem.h"
 #include "fmt/amqp_table.h"
@@ -18,10 +19,10 @@ struct stomp_name {
     uint8_t bytes[];
 };
 
-struct stomp_reply { /* a queue for answers */
-    char queue[sizeof REPLY_NAME + REPLY_RANDOM];
+struct stomp_temp {                              /* what a temporary name of this connection stands for */
+    char name[sizeof REPLY_NAME + REPLY_RANDOM]; /* a queue, or a topic's key */
     uint32_t len;
-    uint8_t bytes[]; /* what follows /temp-queue/ */
+    uint8_t bytes[]; /* t or q, and what follows /temp-queue/ or /temp-topic/ */
 };
 
 /* ---- declares ---- */
@@ -169,65 +170,80 @@ bool stomp_queue_ensure(struct stomp *s, const struct stomp_frame *frame, struct
 
 /* ---- answers ---- */
 
-static struct stomp_reply *reply_new(struct stomp *s, struct slice id)
+static struct stomp_temp *temp_new(struct stomp *s, struct slice id)
 {
-    struct stomp_reply *reply = mem_alloc(sizeof *reply + id.len);
-    if (!reply || !map_reserve(&s->replies)) {
-        mem_free(reply);
+    struct stomp_temp *temp = mem_alloc(sizeof *temp + id.len);
+    if (!temp || !map_reserve(&s->temps)) {
+        mem_free(temp);
         stomp_fail_memory(s);
         return NULL;
     }
-    memcpy(reply->queue, REPLY_NAME, sizeof REPLY_NAME - 1);
-    stomp_random_text(s, reply->queue + sizeof REPLY_NAME - 1, REPLY_RANDOM);
-    reply->len = (uint32_t)id.len;
+    memcpy(temp->name, REPLY_NAME, sizeof REPLY_NAME - 1);
+    stomp_random_text(s, temp->name + sizeof REPLY_NAME - 1, REPLY_RANDOM);
+    temp->len = (uint32_t)id.len;
     if (id.len)
-        memcpy(reply->bytes, id.ptr, id.len);
-    map_put(&s->replies, slice_of(reply->bytes, reply->len), reply);
-    return reply;
+        memcpy(temp->bytes, id.ptr, id.len);
+    map_put(&s->temps, slice_of(temp->bytes, temp->len), temp);
+    return temp;
 }
 
-/* The queue for /temp-queue/ID of this connection, made and consumed when it is new. NULL: the connection has failed. */
-static struct stomp_reply *reply_ensure(struct stomp *s, struct slice id, struct slice destination)
+/* RabbitMQ's way: who has a reply-to is a consumer of it. False: the connection has failed. */
+static bool temp_consume(struct stomp *s, const struct stomp_temp *temp, const struct stomp_destination *d,
+                         struct slice text)
 {
     uint8_t tag[2 + 12 + STOMP_NAME_MAX];
-    struct stomp_reply *reply = map_get(&s->replies, id);
-    if (reply || !(reply = reply_new(s, id)))
-        return reply;
     struct writer w = writer_of(tag, sizeof tag);
     writer_put(&w, "T_/temp-queue/", 14);
-    writer_slice_put(&w, id);
-    struct stomp_subscription *sub = stomp_subscription_add(s, writer_slice(&w), destination, ACK_AUTO);
-    if (!sub)
-        return NULL;
-    struct slice queue = slice_str(reply->queue);
-    bool ok = stomp_ask(s, CMD_QUEUE_DECLARE, 0,
-                        &(struct stomp_operands){.name = queue, .flags = ASK_AUTO_DELETE | ASK_EXCLUSIVE}) &&
-              stomp_ask(s, CMD_CONSUME, ORIGIN(CUE_CONSUME, sub->slot),
-                        &(struct stomp_operands){.name = queue, .other = sub->tag, .flags = ASK_NO_ACK});
-    return ok ? reply : NULL;
+    writer_slice_put(&w, d->name);
+    struct stomp_subscription *sub = stomp_subscription_add(s, writer_slice(&w), text, ACK_AUTO);
+    return sub &&
+           stomp_ask(s, CMD_CONSUME, ORIGIN(CUE_CONSUME, sub->slot),
+                     &(struct stomp_operands){.name = slice_str(temp->name), .other = sub->tag, .flags = ASK_NO_ACK});
 }
 
-/* The frame's reply-to, when it has to be another one. False: the connection has failed. */
-static bool reply_to_of(struct stomp *s, const struct stomp_frame *frame, struct slice *ret)
+bool stomp_temp_ensure(struct stomp *s, const struct stomp_destination *d, struct slice text, struct slice *ret)
 {
-    struct slice text, rest;
+    uint8_t id[1 + STOMP_NAME_MAX];
+    struct writer w = writer_of(id, sizeof id);
+    writer_u8(&w, d->place == STOMP_TEMP_TOPIC ? 't' : 'q');
+    writer_slice_put(&w, d->name);
+    struct stomp_temp *temp = map_get(&s->temps, writer_slice(&w));
+    bool fresh = !temp;
+    if (fresh && !(temp = temp_new(s, writer_slice(&w))))
+        return false;
+    *ret = slice_str(temp->name);
+    if (!fresh || d->place == STOMP_TEMP_TOPIC)
+        return true;
+    return stomp_ask(s, CMD_QUEUE_DECLARE, 0,
+                     &(struct stomp_operands){.name = *ret, .flags = ASK_AUTO_DELETE | ASK_EXCLUSIVE}) &&
+           (s->options->dialect == STOMP_AS_ACTIVEMQ || temp_consume(s, temp, d, text));
+}
+
+/* The frame's reply-to, when it has to be another one; room holds it. False: the connection has failed. */
+static bool reply_to_of(struct stomp *s, const struct stomp_frame *frame, uint8_t room[64], struct slice *ret)
+{
+    struct slice text, rest, name;
     struct stomp_destination d;
     *ret = (struct slice){0};
     if (!stomp_header_find(frame, "reply-to", &text) ||
-        stomp_destination_parse(text, &d, &rest) != STOMP_DESTINATION_OK || d.place != STOMP_TEMP_QUEUE)
+        stomp_destination_read(s, text, &d, &rest) != STOMP_DESTINATION_OK ||
+        (d.place != STOMP_TEMP_QUEUE && d.place != STOMP_TEMP_TOPIC))
         return true;
-    struct stomp_reply *reply = reply_ensure(s, d.name, text);
-    if (reply)
-        *ret = slice_str(reply->queue);
-    return reply != NULL;
+    if (!stomp_temp_ensure(s, &d, text, &name))
+        return false;
+    struct writer w = writer_of(room, 64);
+    writer_put(&w, "/topic/", d.place == STOMP_TEMP_TOPIC ? 7 : 0);
+    writer_slice_put(&w, name);
+    *ret = writer_slice(&w);
+    return true;
 }
 
 void stomp_names_free(struct stomp *s)
 {
     names_drop(&s->queues);
-    MAP_EACH(&s->replies, struct stomp_reply, reply)
-    mem_free(reply);
-    map_fini(&s->replies);
+    MAP_EACH(&s->temps, struct stomp_temp, temp)
+    mem_free(temp);
+    map_fini(&s->temps);
 }
 
 /* ---- messages ---- */
@@ -290,12 +306,16 @@ static void send_message(struct stomp *s, const struct sending *sending, struct 
 
 static void send_to(struct stomp *s, const struct sending *sending, struct slice text, bool last)
 {
-    struct slice rest, none = {0};
+    struct slice rest, name, none = {0};
     struct stomp_destination d;
-    enum stomp_destination_result result = stomp_destination_parse(text, &d, &rest);
-    if (result != STOMP_DESTINATION_OK || d.place == STOMP_TEMP_TOPIC) {
-        stomp_error_destination(s, d.place == STOMP_TEMP_TOPIC ? STOMP_DESTINATION_UNKNOWN : result, d.place, text,
-                                rest);
+    enum stomp_destination_result result = stomp_destination_read(s, text, &d, &rest);
+    if (result != STOMP_DESTINATION_OK) {
+        stomp_error_destination(s, result, d.place, text, rest);
+        return;
+    }
+    if (s->options->dialect == STOMP_AS_ACTIVEMQ && (d.place == STOMP_TEMP_QUEUE || d.place == STOMP_TEMP_TOPIC)) {
+        if (stomp_temp_ensure(s, &d, text, &name))
+            send_message(s, sending, d.place == STOMP_TEMP_TOPIC ? topic_exchange(s) : none, name, last);
         return;
     }
     switch (d.place) {
@@ -317,11 +337,12 @@ static void send_to(struct stomp *s, const struct sending *sending, struct slice
 static bool read_props(struct stomp *s, struct sending *sending, struct writer *w, uint8_t **ret_block)
 {
     struct slice name;
-    struct stomp_props_rules rules = {.expires = s->options->dialect == STOMP_AS_ACTIVEMQ};
+    uint8_t reply_to[64];
+    struct stomp_props_rules rules = {.activemq = s->options->dialect == STOMP_AS_ACTIVEMQ};
     *ret_block = NULL;
-    if (!reply_to_of(s, sending->frame, &rules.reply_to))
+    if (!reply_to_of(s, sending->frame, reply_to, &rules.reply_to))
         return false;
-    if (rules.expires)
+    if (rules.activemq)
         rules.wall = s->options->wall(s->options->wall_arg);
     size_t max = stomp_props_max(sending->frame, &rules);
     if (max > w->max) {
@@ -342,20 +363,42 @@ static bool read_props(struct stomp *s, struct sending *sending, struct writer *
     return true;
 }
 
+/* ActiveMQ's list with commas. */
+static void send_to_all(struct stomp *s, const struct sending *sending, struct slice list)
+{
+    unsigned count = 0;
+    for (bool more = true; more && stomp_live(s); count++) {
+        const uint8_t *comma = list.len ? memchr(list.ptr, ',', list.len) : NULL;
+        size_t len = comma ? (size_t)(comma - list.ptr) : list.len;
+        more = comma != NULL;
+        if (more && count + 1 == STOMP_TARGETS_MAX) {
+            stomp_error(s, WRONG_DESTINATION, "There are more than %u destinations\n", STOMP_TARGETS_MAX);
+            return;
+        }
+        send_to(s, sending, slice_of(list.ptr, len), !more);
+        list = slice_of(list.ptr + len + more, list.len - len - more);
+    }
+}
+
 void stomp_on_send(struct stomp *s, const struct stomp_frame *frame)
 {
     struct slice text;
     struct sending sending = {.frame = frame};
     uint8_t room[PROPS_SMALL], *block;
     struct writer w = writer_of(room, sizeof room);
-    if (stomp_header_find(frame, "message-id", &text)) {
+    bool activemq = s->options->dialect == STOMP_AS_ACTIVEMQ;
+    if (!activemq && stomp_header_find(frame, "message-id", &text)) {
         stomp_error(s, WRONG_HEADER, "'message-id' is not allowed on 'SEND'.\n");
         return;
     }
     CHECK(stomp_header_find(frame, "destination", &text));
     if (!stomp_tx_of(s, frame, &sending.tx))
         return;
-    if (read_props(s, &sending, &w, &block))
-        send_to(s, &sending, text, true);
+    if (read_props(s, &sending, &w, &block)) {
+        if (activemq)
+            send_to_all(s, &sending, text);
+        else
+            send_to(s, &sending, text, true);
+    }
     mem_free(block);
 }

@@ -120,8 +120,8 @@ struct stomp_tx {
     uint8_t id[];
 };
 
-struct stomp_login { /* what is needed until the vhost is entered */
-    struct slice user, vhost;
+struct stomp_login { /* what is needed until the vhost is entered, and of ActiveMQ's clients their id for good */
+    struct slice user, vhost, client_id;
     uint8_t bytes[];
 };
 
@@ -155,7 +155,7 @@ struct stomp {
     uint32_t confirms_head, confirms_count, confirms_room;
     struct stomp_confirm *confirms; /* a circle of confirms_room */
     struct map queues;              /* names that were declared: struct stomp_name */
-    struct map replies;             /* /temp-queue names: struct stomp_reply */
+    struct map temps;               /* temporary names: struct stomp_temp */
     /* receipts */
     struct list sent;     /* of SENDs, by number */
     struct list asked;    /* of what the core was asked, in order */
@@ -256,6 +256,28 @@ bool stomp_queue_ensure(struct stomp *s, const struct stomp_frame *frame, struct
 bool stomp_declare_operands(struct stomp *s, const struct stomp_frame *frame, bool of_queue, struct writer *args,
                             uint32_t *ret_flags);
 void stomp_names_free(struct stomp *s);
+
+/* What a temporary destination stands for: a queue, made if need be, or the key of a topic. False: the connection has failed. */
+bool stomp_temp_ensure(struct stomp *s, const struct stomp_destination *d, struct slice text, struct slice *ret);
+
+/* ---- dialect.c ---- */
+
+enum stomp_destination_result stomp_destination_read(const struct stomp *s, struct slice text,
+                                                     struct stomp_destination *ret, struct slice *ret_rest);
+/* ActiveMQ's name of a durable subscription; false: it is none, or this is RabbitMQ's dialect. */
+bool stomp_subscription_name(const struct stomp *s, const struct stomp_frame *frame, struct slice *ret);
+/* A topic's key with the wildcards of AMQP; room: STOMP_NAME_MAX bytes. */
+void stomp_pattern(const struct stomp *s, struct slice key, uint8_t *room, struct slice *ret);
+/* The topic that a queue of that name is bound to. */
+bool stomp_virtual_topic(const struct stomp *s, struct slice queue, struct slice *ret);
+struct stomp_wishes { /* what a SUBSCRIBE asks of its consumer */
+    uint32_t prefetch;
+    bool exclusive;
+    struct writer *args;
+};
+/* False: an error was said. */
+bool stomp_activemq_wishes(struct stomp *s, const struct stomp_frame *frame, const struct stomp_destination *d,
+                           struct stomp_wishes *ret);
 
 /* ---- subscription.c ---- */
 

@@ -21,6 +21,8 @@
 #define TEMP_PREFIX "/temp-queue/"
 #define PRIVATE_NAME "stomp-subscription-"
 #define PRIVATE_RANDOM 22u
+#define DURABLE_NAME "durable." /* of ActiveMQ's: then the client-id, a dot and the subscription's name */
+#define SELECTOR_MAX 2048u      /* bytes: the core takes no more */
 
 /* ---- the table ---- */
 
@@ -242,8 +244,8 @@ struct subscribing {
     enum stomp_ack ack;
     uint8_t tag_room[2 + 4 * STOMP_NAME_MAX];
     struct slice tag;
-    uint32_t prefetch;
-    uint8_t args_room[64]; /* of the consumer */
+    struct stomp_wishes wishes;
+    uint8_t args_room[SELECTOR_MAX + 128]; /* of the consumer */
     struct writer args;
     uint8_t queue_room[STOMP_NAME_MAX];
     struct slice queue;
@@ -330,7 +332,6 @@ static bool prefetch_of(struct stomp *s, const struct stomp_frame *frame, uint32
 {
     struct slice text;
     uint64_t number;
-    *ret = 0;
     if (!stomp_header_find(frame, "prefetch-count", &text))
         return true;
     if (!read_number(text, &number) || number > UINT16_MAX) {
@@ -391,7 +392,12 @@ static bool private_name(struct stomp *s, const struct stomp_frame *frame, struc
     char digest[BASE64_LEN(MD5_LEN) + 1];
     if (stomp_header_find(frame, "x-queue-name", &text))
         writer_slice_put(&w, text);
-    else {
+    else if (stomp_subscription_name(s, frame, &text)) {
+        writer_slice_put(&w, slice_str(DURABLE_NAME));
+        writer_slice_put(&w, s->login->client_id);
+        writer_u8(&w, '.');
+        writer_slice_put(&w, text);
+    } else {
         if (!is_durable(frame))
             stomp_random_text(s, digest, PRIVATE_RANDOM);
         else if (!stomp_header_find(frame, "id", &text) || !durable_name(key, text, digest)) {
@@ -413,18 +419,17 @@ static bool subscribe_read(struct stomp *s, struct subscribing *sub)
     struct slice rest;
     struct stomp_destination *d = &sub->destination;
     CHECK(stomp_header_find(sub->frame, "destination", &sub->text));
-    enum stomp_destination_result result = stomp_destination_parse(sub->text, d, &rest);
-    if (result != STOMP_DESTINATION_OK || d->place == STOMP_TEMP_TOPIC) {
-        stomp_error_destination(s, d->place == STOMP_TEMP_TOPIC ? STOMP_DESTINATION_UNKNOWN : result, d->place,
-                                sub->text, rest);
+    enum stomp_destination_result result = stomp_destination_read(s, sub->text, d, &rest);
+    if (result != STOMP_DESTINATION_OK) {
+        stomp_error_destination(s, result, d->place, sub->text, rest);
         return false;
     }
-    if (d->place == STOMP_TEMP_QUEUE) {
+    if (d->place == STOMP_TEMP_QUEUE && s->options->dialect == STOMP_AS_RABBITMQ) {
         stomp_error(s, WRONG_DESTINATION, "'%.*s' is not a valid destination for 'SUBSCRIBE'\n", SLICE_ARG(sub->text));
         return false;
     }
     if (!durable_has_id(s, sub->frame) || !ack_of(s, sub->frame, &sub->ack) ||
-        !prefetch_of(s, sub->frame, &sub->prefetch) ||
+        !stomp_activemq_wishes(s, sub->frame, d, &sub->wishes) || !prefetch_of(s, sub->frame, &sub->wishes.prefetch) ||
         !tag_of(s, sub->frame, sub->tag_room, sizeof sub->tag_room, &sub->tag))
         return false;
     if (map_get(&s->by_tag, sub->tag)) {
@@ -433,6 +438,19 @@ static bool subscribe_read(struct stomp *s, struct subscribing *sub)
     }
     offset_of(sub->frame, &sub->args);
     return true;
+}
+
+/* The frame's selector as an argument. False: an error was said. */
+static bool put_selector(struct stomp *s, const struct stomp_frame *frame, struct writer *args)
+{
+    struct slice text;
+    if (!stomp_header_find(frame, "selector", &text) || text.len == 0)
+        return true;
+    amqp_put_str(args, "x-selector", text);
+    if (writer_ok(args))
+        return true;
+    stomp_error(s, WRONG_HEADER, "'selector' must not be longer than %u bytes\n", SELECTOR_MAX);
+    return false;
 }
 
 static void send_prefetch(struct stomp *s, uint32_t prefetch)
@@ -448,48 +466,79 @@ static bool send_consume(struct stomp *s, const struct subscribing *sub, uint32_
     struct stomp_subscription *made = stomp_subscription_add(s, sub->tag, sub->text, sub->ack);
     if (!made)
         return false;
-    send_prefetch(s, sub->prefetch);
+    send_prefetch(s, sub->wishes.prefetch);
     return stomp_ask(s, CMD_CONSUME, ORIGIN(CUE_CONSUME, made->slot) | receipt,
                      &(struct stomp_operands){.name = sub->queue,
                                               .other = sub->tag,
                                               .args = writer_slice(&sub->args),
-                                              .flags = sub->ack == ACK_AUTO ? ASK_NO_ACK : 0});
+                                              .flags = (sub->ack == ACK_AUTO ? ASK_NO_ACK : 0u) |
+                                                       (sub->wishes.exclusive ? ASK_EXCLUSIVE : 0u)});
 }
 
 /* A private queue, its consumer and its binding, in this order: what is published from now on is seen, and a queue whose
  * binding is refused goes with the connection. */
 static void subscribe_private(struct stomp *s, struct subscribing *sub)
 {
-    uint8_t room[2048];
-    struct writer args = writer_of(room, sizeof room);
+    uint8_t room[2048], binding_room[SELECTOR_MAX + 64], pattern[STOMP_NAME_MAX];
+    struct writer args = writer_of(room, sizeof room), binding = writer_of(binding_room, sizeof binding_room);
     uint32_t flags;
+    struct slice ignored;
     const struct stomp_destination *d = &sub->destination;
-    bool topic = d->place == STOMP_TOPIC;
-    struct slice key = topic ? d->name : d->key, exchange = topic ? topic_exchange(s) : d->name;
-    if (!private_name(s, sub->frame, key, sub->queue_room, &sub->queue) ||
-        !stomp_declare_operands(s, sub->frame, false, &args, &flags) ||
-        !stomp_ask(s, CMD_QUEUE_DECLARE, 0,
+    bool exchange = d->place == STOMP_EXCHANGE, named = stomp_subscription_name(s, sub->frame, &ignored);
+    struct slice key = exchange ? d->key : d->name, source = exchange ? d->name : topic_exchange(s);
+    if (!put_selector(s, sub->frame, &binding) || !private_name(s, sub->frame, key, sub->queue_room, &sub->queue) ||
+        !stomp_declare_operands(s, sub->frame, false, &args, &flags))
+        return;
+    if (d->place == STOMP_TEMP_TOPIC && !stomp_temp_ensure(s, d, sub->text, &key))
+        return;
+    if (named)
+        flags = ASK_DURABLE;
+    if (!stomp_ask(s, CMD_QUEUE_DECLARE, 0,
                    &(struct stomp_operands){.name = sub->queue, .args = writer_slice(&args), .flags = flags}) ||
         !send_consume(s, sub, 0))
         return;
     uint32_t receipt = stomp_receipt_ask(s);
+    stomp_pattern(s, key, pattern, &key);
     if (stomp_live(s))
-        (void)stomp_ask(s, CMD_QUEUE_BIND, receipt,
-                        &(struct stomp_operands){.name = sub->queue, .other = exchange, .key = key});
+        (void)stomp_ask(
+            s, CMD_QUEUE_BIND, receipt,
+            &(struct stomp_operands){.name = sub->queue, .other = source, .key = key, .args = writer_slice(&binding)});
+}
+
+/* The queue itself: declared where its kind says so, and bound where ActiveMQ has a virtual topic. False: the connection has
+ * failed. */
+static bool queue_ready(struct stomp *s, struct subscribing *sub)
+{
+    const struct stomp_destination *d = &sub->destination;
+    struct slice topic;
+    uint8_t pattern[STOMP_NAME_MAX];
+    sub->queue = d->name;
+    if (d->place == STOMP_TEMP_QUEUE)
+        return stomp_temp_ensure(s, d, sub->text, &sub->queue);
+    if (d->place != STOMP_QUEUE)
+        return true;
+    if (!stomp_queue_ensure(s, sub->frame, sub->queue))
+        return false;
+    if (!stomp_virtual_topic(s, sub->queue, &topic))
+        return true;
+    stomp_pattern(s, topic, pattern, &topic);
+    return stomp_ask(s, CMD_QUEUE_BIND, 0,
+                     &(struct stomp_operands){.name = sub->queue, .other = topic_exchange(s), .key = topic});
 }
 
 void stomp_on_subscribe(struct stomp *s, const struct stomp_frame *frame)
 {
     struct subscribing sub = {.frame = frame};
     sub.args = writer_of(sub.args_room, sizeof sub.args_room);
+    sub.wishes.args = &sub.args;
     if (!subscribe_read(s, &sub))
         return;
-    if (sub.destination.place == STOMP_TOPIC || sub.destination.place == STOMP_EXCHANGE) {
+    enum stomp_place place = sub.destination.place;
+    if (place == STOMP_TOPIC || place == STOMP_EXCHANGE || place == STOMP_TEMP_TOPIC) {
         subscribe_private(s, &sub);
         return;
     }
-    sub.queue = sub.destination.name;
-    if (sub.destination.place == STOMP_QUEUE && !stomp_queue_ensure(s, frame, sub.queue))
+    if (!put_selector(s, frame, &sub.args) || !queue_ready(s, &sub))
         return;
     uint32_t receipt = stomp_receipt_ask(s);
     if (stomp_live(s))
@@ -502,9 +551,10 @@ void stomp_on_subscribe(struct stomp *s, const struct stomp_frame *frame)
 static bool delete_durable(struct stomp *s, const struct stomp_frame *frame, const struct stomp_subscription *sub)
 {
     struct stomp_destination d;
-    struct slice rest, queue;
+    struct slice rest, queue, ignored;
     uint8_t room[STOMP_NAME_MAX];
-    if (!is_durable(frame) || stomp_destination_parse(sub->destination, &d, &rest) != STOMP_DESTINATION_OK ||
+    bool durable = is_durable(frame) || stomp_subscription_name(s, frame, &ignored);
+    if (!durable || stomp_destination_read(s, sub->destination, &d, &rest) != STOMP_DESTINATION_OK ||
         d.place != STOMP_TOPIC)
         return true;
     return private_name(s, frame, d.name, room, &queue) &&
@@ -651,6 +701,7 @@ void stomp_on_ack(struct stomp *s, const struct stomp_frame *frame)
 
 void stomp_on_nack(struct stomp *s, const struct stomp_frame *frame)
 {
-    bool requeue = !header_is(frame, "requeue", "false") && !header_is(frame, "requeue", "False");
+    bool requeue = s->options->dialect == STOMP_AS_RABBITMQ /* ActiveMQ's goes to the dead letters */
+                   && !header_is(frame, "requeue", "false") && !header_is(frame, "requeue", "False");
     acknowledge(s, frame, CMD_NACK, requeue ? ASK_REQUEUE : 0);
 }
