@@ -105,7 +105,7 @@ BINARY += $(if $(wildcard $(MAIN)),build/millrace)
 endif
 
 # ----------------------------------------------------------------------------------------------------------- targets
-.PHONY: all help flow crash power power-replay soak suites kafka kafka-clients kafka-golden java history cage limits mutants unit unit-build programs test bench bench-kafka tidy format coverage install uninstall clean
+.PHONY: stomp-suite all help flow crash power power-replay soak suites kafka kafka-clients kafka-golden java history cage limits mutants unit unit-build programs test bench bench-kafka tidy format coverage install uninstall clean
 .PHONY: fuzz-build fuzz-smoke fuzz-coverage version FORCE
 
 all: $(LIBRARY) $(BINARY)  ## build the broker (default): build/millrace, or build/FLAVOUR/millrace with FLAVOUR=...
@@ -167,6 +167,9 @@ limits: all  ## a small disk filled and drained 1000 times, and what else disks 
 
 suites: all  ## test suites of pika, rabbitmq-c, amqplib, kombu, py-amqp against both brokers; writes docs/suites.md
 	tests/suites/run
+
+stomp-suite: all  ## stomp.py's own tests against it (a clone of stomp.py below MILLRACE_SUITES_SRC; root)
+	tests/suites/stomp
 
 kafka:  ## a real Kafka on port KAFKA_PORT (9092) until Ctrl-C, to try things against (needs Java and Maven)
 	tests/suites/kafka_peer.py --port $(or $(KAFKA_PORT),9092)
