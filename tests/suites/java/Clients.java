@@ -46,6 +46,7 @@ import org.apache.kafka.clients.admin.GroupListing;
 import org.apache.kafka.clients.admin.ListConfigResourcesOptions;
 import org.apache.kafka.clients.admin.ListGroupsOptions;
 import org.apache.kafka.clients.admin.ListOffsetsOptions;
+import org.apache.kafka.clients.admin.ListShareGroupOffsetsSpec;
 import org.apache.kafka.clients.admin.ListTransactionsOptions;
 import org.apache.kafka.clients.admin.LogDirDescription;
 import org.apache.kafka.clients.admin.MemberToRemove;
@@ -58,6 +59,8 @@ import org.apache.kafka.clients.admin.RecordsToDelete;
 import org.apache.kafka.clients.admin.RemoveMembersFromConsumerGroupOptions;
 import org.apache.kafka.clients.admin.ScramCredentialInfo;
 import org.apache.kafka.clients.admin.ScramMechanism;
+import org.apache.kafka.clients.admin.ShareGroupDescription;
+import org.apache.kafka.clients.admin.SharePartitionOffsetInfo;
 import org.apache.kafka.clients.admin.TopicDescription;
 import org.apache.kafka.clients.admin.TransactionDescription;
 import org.apache.kafka.clients.admin.TransactionListing;
@@ -65,6 +68,7 @@ import org.apache.kafka.clients.admin.TransactionState;
 import org.apache.kafka.clients.admin.UserScramCredentialAlteration;
 import org.apache.kafka.clients.admin.UserScramCredentialDeletion;
 import org.apache.kafka.clients.admin.UserScramCredentialUpsertion;
+import org.apache.kafka.clients.consumer.AcknowledgeType;
 import org.apache.kafka.clients.consumer.CloseOptions;
 import org.apache.kafka.clients.consumer.CommitFailedException;
 import org.apache.kafka.clients.consumer.Consumer;
@@ -73,9 +77,11 @@ import org.apache.kafka.clients.consumer.ConsumerRebalanceListener;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.CooperativeStickyAssignor;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
+import org.apache.kafka.clients.consumer.KafkaShareConsumer;
 import org.apache.kafka.clients.consumer.NoOffsetForPartitionException;
 import org.apache.kafka.clients.consumer.OffsetAndMetadata;
 import org.apache.kafka.clients.consumer.OffsetAndTimestamp;
+import org.apache.kafka.clients.consumer.ShareConsumer;
 import org.apache.kafka.clients.consumer.SubscriptionPattern;
 import org.apache.kafka.clients.producer.KafkaProducer;
 import org.apache.kafka.clients.producer.Producer;
@@ -1544,10 +1550,214 @@ public class Clients {
     }
 
     // --------------------------------------------------------------------------------------------- kill -9 of the broker
+    // ------------------------------------------------------------------------------------------------- share groups
+    static void sharers() {
+        check("share group (KIP-932), two members share a topic", Clients::shared);
+        check("share group (KIP-932), released and rejected records", Clients::released);
+        check("share group (KIP-932), who goes gives back", Clients::givenBack);
+        check("share group (KIP-932), a lock is renewed", Clients::renewed);
+        check("share group (KIP-932), transactions", Clients::sharedTransactions);
+        check("share group (KIP-932), admin tells it, moves it and deletes it", Clients::sharedAdmin);
+    }
+
+    static ShareConsumer<String, String> sharer(String group, boolean explicit, Object... more) {
+        Map<String, Object> all = config(Map.of("group.id", group, "share.acknowledgement.mode", explicit ? "explicit" : "implicit"));
+        for (int i = 0; i < more.length; i += 2)
+            all.put((String) more[i], more[i + 1]);
+        return new KafkaShareConsumer<>(all, new StringDeserializer(), new StringDeserializer());
+    }
+
+    /** A group that begins with the first record. */
+    static String shareGroup(String... configs) throws Exception {
+        String group = name("share");
+        List<AlterConfigOp> ops = new ArrayList<>(List.of(set("share.auto.offset.reset", "earliest")));
+        for (int i = 0; i < configs.length; i += 2)
+            ops.add(set(configs[i], configs[i + 1]));
+        ConfigResource resource = new ConfigResource(ConfigResource.Type.GROUP, group);
+        admin.incrementalAlterConfigs(Map.of(resource, ops)).all().get();
+        until("the group is set", () -> {
+            Config told = admin.describeConfigs(List.of(resource)).all().get().get(resource);
+            return ops.stream().allMatch(o -> told.get(o.configEntry().name()).value().equals(o.configEntry().value()));
+        });
+        return group;
+    }
+
+    static AlterConfigOp set(String name, String value) {
+        return new AlterConfigOp(new ConfigEntry(name, value), AlterConfigOp.OpType.SET);
+    }
+
+    static List<ConsumerRecord<String, String>> polled(ShareConsumer<String, String> c) {
+        List<ConsumerRecord<String, String>> got = new ArrayList<>();
+        c.poll(POLL).forEach(got::add);
+        return got;
+    }
+
+    static void shared() throws Exception {
+        String topic = topic(4), group = shareGroup();
+        List<String> got = new ArrayList<>(), other = new ArrayList<>();
+        try (ShareConsumer<String, String> a = sharer(group, false); ShareConsumer<String, String> b = sharer(group, false)) {
+            a.subscribe(List.of(topic));
+            b.subscribe(List.of(topic));
+            for (int round = 0; round < 5; round++) {
+                write(topic, 400 * round, 400 * round + 400);
+                int enough = 400 * round + 400;
+                until(enough + " came", () -> {
+                    polled(a).forEach(r -> got.add(r.value()));
+                    polled(b).forEach(r -> other.add(r.value()));
+                    return got.size() + other.size() >= enough;
+                });
+            }
+            yes("both had some", !got.isEmpty() && !other.isEmpty());
+            got.addAll(other);
+            equal("each once", numbers(0, 2000), sorted(got));
+            a.commitSync();
+            b.commitSync();
+            ShareGroupDescription told = admin.describeShareGroups(List.of(group)).all().get().get(group);
+            equal("members told", 2, told.members().size());
+            equal("state told", GroupState.STABLE, told.groupState());
+        }
+    }
+
+    static void released() throws Exception {
+        String topic = topic(1), group = shareGroup("share.delivery.count.limit", "3");
+        Map<String, Integer> deliveries = new HashMap<>();
+        Set<String> accepted = new HashSet<>();
+        try (ShareConsumer<String, String> c = sharer(group, true)) {
+            c.subscribe(List.of(topic));
+            write(topic, 0, 90);
+            until("a third is accepted", () -> {
+                for (ConsumerRecord<String, String> r : polled(c)) {
+                    int n = Integer.parseInt(r.value());
+                    equal("count of " + n, Optional.of((short) (deliveries.merge(r.value(), 1, Integer::sum).intValue())), r.deliveryCount());
+                    c.acknowledge(r, n % 3 == 0 ? AcknowledgeType.ACCEPT : n % 3 == 1 ? AcknowledgeType.RELEASE : AcknowledgeType.REJECT);
+                    if (n % 3 == 0)
+                        accepted.add(r.value());
+                }
+                c.commitSync();
+                return accepted.size() == 30 && deliveries.values().stream().mapToInt(i -> i).sum() == 30 + 30 + 90;
+            });
+            write(topic, 90, 91);
+            until("the next one came", () -> polled(c).stream().peek(r -> c.acknowledge(r)).anyMatch(r -> r.value().equals("90")));
+        }
+        for (int n = 0; n < 90; n++)
+            equal("deliveries of " + n, n % 3 == 1 ? 3 : 1, deliveries.get("" + n));
+    }
+
+    static void givenBack() throws Exception {
+        String topic = topic(1), group = shareGroup();
+        List<String> got = new ArrayList<>();
+        write(topic, 0, 50);
+        try (ShareConsumer<String, String> a = sharer(group, true)) {
+            a.subscribe(List.of(topic));
+            until("50 came", () -> {
+                for (ConsumerRecord<String, String> r : polled(a)) {
+                    got.add(r.value());
+                    if (Integer.parseInt(r.value()) < 20)
+                        a.acknowledge(r);
+                    else
+                        a.acknowledge(r, AcknowledgeType.RELEASE);
+                }
+                return got.size() >= 50;
+            });
+        }
+        try (ShareConsumer<String, String> b = sharer(group, false)) {
+            List<String> again = new ArrayList<>();
+            b.subscribe(List.of(topic));
+            until("what was given back came", () -> {
+                polled(b).forEach(r -> again.add(r.value()));
+                return again.size() >= 30;
+            });
+            equal("what was given back", numbers(20, 50), sorted(again));
+        }
+    }
+
+    static void renewed() throws Exception {
+        String topic = topic(1), group = shareGroup("share.record.lock.duration.ms", "15000");
+        write(topic, 0, 1);
+        try (ShareConsumer<String, String> a = sharer(group, true)) {
+            List<ConsumerRecord<String, String>> got = new ArrayList<>();
+            a.subscribe(List.of(topic));
+            until("it came", () -> got.addAll(polled(a)) || !got.isEmpty());
+            equal("lock", Optional.of(15000), a.acquisitionLockTimeoutMs());
+            a.acknowledge(got.get(0), AcknowledgeType.RENEW);
+            equal("renewed", Map.of(), failures(a.commitSync()));
+            until("it is here again", () -> polled(a).stream().peek(r -> a.acknowledge(r)).anyMatch(r -> r.value().equals("0")));
+            equal("accepted", Map.of(), failures(a.commitSync()));
+        }
+    }
+
+    static <K> Map<K, Object> failures(Map<K, ? extends Optional<? extends KafkaException>> results) {
+        Map<K, Object> bad = new HashMap<>();
+        results.forEach((k, v) -> v.ifPresent(e -> bad.put(k, e)));
+        return bad;
+    }
+
+    static void sharedTransactions() throws Exception {
+        String topic = topic(1), group = shareGroup("share.isolation.level", "read_committed");
+        List<String> got = new ArrayList<>();
+        try (ShareConsumer<String, String> c = sharer(group, false); Producer<String, String> p = transactional(name("id"))) {
+            c.subscribe(List.of(topic));
+            for (int i = 0; i < 20; i++) {
+                p.beginTransaction();
+                send(p, topic, 10 * i, 10 * i + 10);
+                p.flush();
+                if (i % 2 == 0)
+                    p.commitTransaction();
+                else
+                    p.abortTransaction();
+            }
+            until("100 came", () -> {
+                polled(c).forEach(r -> got.add(r.value()));
+                return got.size() >= 100;
+            });
+        }
+        equal("what was committed", numbers(0, 200).stream().filter(s -> Integer.parseInt(s) / 10 % 2 == 0).toList(), sorted(got));
+    }
+
+    static void sharedAdmin() throws Exception {
+        String topic = topic(1), group = shareGroup();
+        TopicPartition p = new TopicPartition(topic, 0);
+        write(topic, 0, 10);
+        try (ShareConsumer<String, String> c = sharer(group, false)) {
+            List<String> got = new ArrayList<>();
+            c.subscribe(List.of(topic));
+            until("10 came", () -> {
+                polled(c).forEach(r -> got.add(r.value()));
+                return got.size() >= 10;
+            });
+            c.commitSync();
+            until("nothing is left", () -> shareOffset(group, p).map(o -> o.lag().equals(Optional.of(0L))).orElse(false));
+            fails("altering with members", () -> admin.alterShareGroupOffsets(group, Map.of(p, 3L)).all(), GroupNotEmptyException.class);
+        }
+        yes("it is listed", admin.listGroups(ListGroupsOptions.forShareGroups()).all().get().stream()
+            .anyMatch(g -> g.groupId().equals(group) && g.type().equals(Optional.of(GroupType.SHARE))));
+        until("it is empty", () -> admin.describeShareGroups(List.of(group)).all().get().get(group).groupState() == GroupState.EMPTY);
+        admin.alterShareGroupOffsets(group, Map.of(p, 3L)).all().get();
+        until("it begins at 3", () -> shareOffset(group, p).map(o -> o.startOffset() == 3).orElse(false));
+        try (ShareConsumer<String, String> c = sharer(group, false)) {
+            List<String> got = new ArrayList<>();
+            c.subscribe(List.of(topic));
+            until("7 came", () -> {
+                polled(c).forEach(r -> got.add(r.value()));
+                return got.size() >= 7;
+            });
+            equal("from 3 on", numbers(3, 10), sorted(got));
+        }
+        until("it is empty again", () -> admin.describeShareGroups(List.of(group)).all().get().get(group).groupState() == GroupState.EMPTY);
+        admin.deleteShareGroupOffsets(group, Set.of(topic)).all().get();
+        until("nothing was read", () -> shareOffset(group, p).isEmpty());
+        admin.deleteShareGroups(List.of(group)).all().get();
+    }
+
+    static Optional<SharePartitionOffsetInfo> shareOffset(String group, TopicPartition p) throws Exception {
+        return Optional.ofNullable(admin.listShareGroupOffsets(Map.of(group, new ListShareGroupOffsetsSpec())).partitionsToOffsetInfo(group).get().get(p));
+    }
+
     static void killed() {
         check("killed broker: idempotent producer and groups go on", Clients::killedGroups);
         check("killed broker: transactions are whole, and their offsets with them", Clients::killedTransactions);
         check("killed broker: streams word count with exactly_once_v2", Clients::killedStreams);
+        check("killed broker: share group goes on", Clients::killedShares);
     }
 
     /** Who runs this program ends the broker with SIGKILL, starts it again and says so. */
@@ -1592,6 +1802,37 @@ public class Clients {
             all.forEach(c -> c.close(CloseOptions.timeout(Duration.ZERO)));
         }
         equal("each once in the topic", numbers(0, count), sorted(values(topic, "read_uncommitted")));
+    }
+
+    /** Two members read while the broker is killed: all comes, and what was known to be accepted does not come again. */
+    static void killedShares() throws Exception {
+        String topic = topic(2), group = shareGroup();
+        Set<String> done = new HashSet<>(), got = new HashSet<>();
+        List<String> again = new ArrayList<>();
+        write(topic, 0, 3000);
+        try (ShareConsumer<String, String> c = sharer(group, true, "max.poll.records", 50)) {
+            c.subscribe(List.of(topic));
+            for (int kills = 0; kills <= 2; kills++) {
+                int enough = (kills + 1) * 1000;
+                until(enough + " are done with", () -> {
+                    List<String> now = new ArrayList<>();
+                    for (ConsumerRecord<String, String> r : polled(c)) {
+                        if (done.contains(r.value()))
+                            again.add(r.value());
+                        now.add(r.value());
+                        c.acknowledge(r);
+                    }
+                    if (failures(c.commitSync()).isEmpty())
+                        done.addAll(now);
+                    got.addAll(now);
+                    return done.size() >= enough;
+                });
+                if (kills < 2)
+                    kill();
+            }
+        }
+        equal("all came", numbers(0, 3000), sorted(got));
+        equal("came though they were accepted", List.of(), again);
     }
 
     static List<Set<String>> polled(List<Consumer<String, String>> all, List<Set<String>> got) {
@@ -1694,6 +1935,7 @@ public class Clients {
             admins();
             transactions();
             streams();
+            sharers();
             killed();
         }
         System.out.println(passed + " passed, " + failed + " failed");
