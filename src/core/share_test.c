@@ -544,6 +544,103 @@ static void moved_while_it_is_read(void **state)
     end_sharing(rig);
 }
 
+/* ---- refused memory ---- */
+
+static uint64_t accepted_until; /* offsets below were said to be accepted */
+
+static struct fetch *try_take(struct rig *rig, const char *member, uint64_t number)
+{
+    struct fetch *f = fetch_new(FETCH_RECORDS, 1);
+    struct ask *ask = f ? ask_new(slice_str("g"), slice_str(member), NOTHING, NOTHING) : NULL;
+    rig_clear(rig);
+    if (!ask) {
+        fetch_free(&f);
+        return NULL;
+    }
+    f->bytes_min = 1;
+    f->bytes_max = f->rows[0].bytes_max = 1 << 20;
+    f->rows[0].stream = stream_id(rig, "s");
+    f->sharer = ask;
+    f->sharer->number = number;
+    rig_command(rig, 0, CMD_FETCH, 1, 0)->fetch = f;
+    rig_step(rig);
+    return answered(rig);
+}
+
+/* How many bytes the operands have, and the error of what comes back, of one partition. */
+static int try_ack(struct rig *rig, const char *member, uint64_t first, uint64_t last, uint8_t what)
+{
+    uint8_t raw[64];
+    struct writer w = writer_of(raw, sizeof raw);
+    struct member_words as = {.session = 1, .group = "g"};
+    snprintf(as.id, sizeof as.id, "%s", member);
+    writer_u64(&w, stream_id(rig, "s"));
+    writer_u32(&w, 0);
+    writer_u32(&w, 1);
+    writer_u64(&w, first);
+    writer_u64(&w, last);
+    writer_str32(&w, slice_of(&what, 1));
+    if (group_ask(rig, CMD_SHARE_ACK, &as, 0, writer_slice(&w), 0) != GROUP_OK)
+        return -1;
+    struct reader r = fields_of(rig, *last_number());
+    return reader_u8(&r);
+}
+
+static bool storm(struct rig *rig)
+{
+    struct table t;
+    uint8_t raw[64];
+    struct writer w = writer_of(raw, sizeof raw);
+    struct member_words as = {.session = 1, .group = "g", .id = "member"};
+    accepted_until = 0;
+    amqp_put_str(&table(&t)->w, "x-queue-type", slice_str("stream"));
+    writer_str8(&w, slice_str("client"));
+    writer_u8(&w, 1);
+    writer_str8(&w, slice_str("s"));
+    if (!begin_with(rig) || !rig_ask(rig, CMD_QUEUE_DECLARE, 1, 1, "s", NULL, NULL, writer_slice(&t.w), ASK_DURABLE) ||
+        group_ask(rig, CMD_SHARE_BEAT, &as, 0, writer_slice(&w), 0) != GROUP_OK)
+        return false;
+    (void)alter(rig, "other", stream_id(rig, "s"), 0, 0);
+    for (unsigned round = 0; round < 4; round++) {
+        const struct fetch *f = try_take(rig, "a", 10); /* the first one begins at the end */
+        uint64_t first = f && f->rows[0].run_count ? f->rows[0].runs[0].first : UINT64_MAX;
+        for (unsigned i = 0; i < 6; i++)
+            (void)rig_publish(rig, 1, 1, "", "s", "x", true);
+        if (first == accepted_until && try_ack(rig, "a", first, first + 1, SHARE_ACK_ACCEPT) == GROUP_OK)
+            accepted_until = first + 2;
+        (void)try_ack(rig, "a", first + 2, first + 2, SHARE_ACK_RELEASE);
+        (void)try_take(rig, "c", 2);
+        (void)group_ask(rig, CMD_SHARE_ACK, &as, 0, NOTHING, ASK_MULTIPLE);
+        rig_pass(rig, SHARE_LOCK_MS / 3);
+        compact_start(rig->b);
+        rig_pass(rig, 50);
+        (void)offsets_said(rig, "g");
+        rig_clear(rig);
+    }
+    (void)alter(rig, "other", stream_id(rig, "s"), 0, 3);
+    (void)forget(rig, "other", stream_id(rig, "s"));
+    return true;
+}
+
+static uint64_t count_accepted(struct rig *rig)
+{
+    (void)rig;
+    return accepted_until;
+}
+
+static void stays_accepted(struct rig *rig, uint64_t counted)
+{
+    struct group *g = the_group(rig, "g");
+    const struct share *s = g ? share_find(g, stream_id(rig, "s"), 0) : NULL;
+    assert_true(!counted || (s && s->ranges.start >= counted));
+}
+
+static void memory_is_refused(void **state)
+{
+    (void)state;
+    each_allocation_fails(storm, count_accepted, stays_accepted);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -560,6 +657,7 @@ int main(void)
         cmocka_unit_test(a_long_snapshot),
         cmocka_unit_test(administrators_move_it),
         cmocka_unit_test(moved_while_it_is_read),
+        cmocka_unit_test(memory_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

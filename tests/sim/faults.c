@@ -230,7 +230,7 @@ static void play_keyed(struct world *w, unsigned updates)
 static void play_groups(struct world *w)
 {
     world_groups_play(w);
-    if (hits(w) == 0 && w->group_offset < 6)
+    if (hits(w) == 0 && (w->group_offset < 6 || w->share_offset < 6 || !w->share_set))
         model_fault(w->model, "the script of groups commits nothing");
 }
 
@@ -300,7 +300,8 @@ static void begin(struct world *w, const struct script *script)
     w->with_streams = has_streams(script->kind);
     w->keyed_every_ms = 5;
     w->gaps = script->kind == KEYED;
-    w->group_tag = w->group_stream = w->group_offset = 0;
+    w->group_tag = w->group_stream = w->group_offset = w->share_offset = 0;
+    w->share_set = false;
     w->os = os_sim_os(w->disk);
     os_sim_watch_failures(w->disk, io_failed);
 }

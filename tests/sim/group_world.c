@@ -6,6 +6,7 @@
 
 #include "base/mem.h"
 #include "core/group.h"
+#include "core/group_config.h"
 
 #define SESSION 2u /* on port 1, which is no loop's */
 #define TOPIC "topic"
@@ -153,6 +154,44 @@ static void commit(struct world *w, uint64_t stream)
         w->group_offset++;
 }
 
+/* A share group that is moved, and of which something is set. */
+static void move_share(struct world *w, uint64_t stream)
+{
+    uint8_t room[100];
+    struct writer args = writer_of(room, sizeof room);
+    writer_u64(&args, stream);
+    writer_u32(&args, 0);
+    writer_u64(&args, w->share_offset + 1);
+    struct told told = ask(w, CMD_SHARE_ALTER, "moved", "", 0, writer_slice(&args), 0);
+    if (told.came && !told.error && told.len == 1 && told.fields[0] == GROUP_OK)
+        w->share_offset++;
+    args = writer_of(room, sizeof room);
+    writer_u8(&args, GROUP_SET_SHARE_LOCKS);
+    writer_u64(&args, 100 + w->share_offset);
+    writer_str8(&args, slice_str("text"));
+    told = ask(w, CMD_GROUP_SET, "moved", "", 0, writer_slice(&args), 0);
+    if (told.came && !told.error)
+        w->share_set = true;
+}
+
+static void check_share(struct world *w)
+{
+    struct slice none = {0};
+    if (!w->share_offset)
+        return;
+    struct told told = ask(w, CMD_SHARE_OFFSETS, "moved", "", 0, none, ASK_MULTIPLE);
+    struct reader r = reader_of(slice_of(told.fields, told.len));
+    (void)reader_u64(&r);
+    (void)reader_u32(&r);
+    uint64_t start = reader_u64(&r) - 1;
+    if (!told.came || told.error || !reader_ok(&r) || start < w->share_offset)
+        model_fault(w->model, "a share group is back at %llu, not at %llu", (unsigned long long)start,
+                    (unsigned long long)w->share_offset);
+    told = ask(w, CMD_GROUP_CONFIGS, "moved", "", 0, none, 0);
+    if (w->share_set && (!told.came || told.error || !told.len))
+        model_fault(w->model, "what was set of a group is gone");
+}
+
 static uint64_t topic(struct world *w, enum command_type type)
 {
     struct slice none = {0};
@@ -190,6 +229,7 @@ void world_groups_play(struct world *w)
     sync_workers(w, member);
     for (int i = 0; i < 6 && well(w); i++) {
         commit(w, w->group_stream);
+        move_share(w, w->group_stream);
         world_publish(w, PLACE_PLAIN, 8, 20); /* a compaction, when it has come to that */
         (void)ask(w, CMD_GROUP_BEAT, "workers", member, 1, none, 0);
     }
@@ -223,4 +263,5 @@ void world_groups_check(struct world *w)
     if (!told.came || told.error || !reader_done(&r) || o.offset < w->group_offset)
         model_fault(w->model, "a committed offset is missing: %llu, not %llu", (unsigned long long)o.offset,
                     (unsigned long long)w->group_offset);
+    check_share(w);
 }

@@ -64,6 +64,8 @@ struct world {
     uint64_t at; /* commands sent */
     uint64_t group_tag, group_stream,
         group_offset;         /* group_world.c: of the last command; what a group has committed of what */
+    uint64_t share_offset;    /* where a share group was moved to */
+    bool share_set;           /* something was set of it */
     uint64_t published[4096]; /* ids by publish sequence on CH_CONFIRM, from 1 */
     uint64_t published_at[4096];
     uint64_t published_count, confirmed;
