@@ -20,7 +20,7 @@ def answers(request):
     rows = [item.callspec.params['row'] for item in request.session.items
             if getattr(item, 'callspec', None) and isinstance(item.callspec.params.get('row'), kafka_rows.Row)]
     # As kafka_peer.py sets up Kafka.
-    broker = brokers.Millrace(args=['--set=kafka.group_delay=0', '--set=kafka.group_session_min=100', '--set=kafka.share_groups=true']).start()
+    broker = brokers.Millrace(args=['--set=kafka.group_delay=0', '--set=kafka.group_session_min=100']).start()
     logins = [r for r in rows if r.name.startswith('sasl')]
     shut = brokers.Millrace(args=['--set=kafka.anonymous=']).start() if logins else None
     try:

@@ -18,12 +18,11 @@ if TARGET == 'rabbitmq':
     collect_ignore = [__file__]
 
 numbers = itertools.count(1)
-SHARES = ('--set=kafka.share_groups=true',)      # not finished: off by default
 
 
 @pytest.fixture(scope='module')
 def broker():
-    started = kafka_clients.start(TARGET, args=SHARES)
+    started = kafka_clients.start(TARGET)
     yield started
     started.remove()
 
@@ -247,7 +246,7 @@ def test_a_record_that_is_released_too_often_is_given_up(broker, topic, group):
 
 @pytest.mark.skipif(TARGET == 'kafka', reason='kills the broker')
 def test_acknowledgements_survive_a_kill(topic, group):
-    broker = kafka_clients.start(TARGET, args=SHARES)
+    broker = kafka_clients.start(TARGET)
     try:
         a, p = ready(broker, topic, group, 6)
         assert a.take(6) == [(0, 5, 1)]

@@ -29,7 +29,6 @@ bool guest_connect(struct guest *g, struct world *w)
     if (!g->in || !g->out)
         abort();
     arena_init(&g->arena, ROOM);
-    g->options.share_groups = true;
     g->options.uuid = uuid;
     g->options.cluster_id = "AQIDAAAAAAAAAAAAAAAAAA";
     g->options.wall = wall_of;

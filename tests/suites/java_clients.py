@@ -117,7 +117,7 @@ def main():
     try:
         kafka_peer.fetch(LIB, PACKAGES, JARS)
         for java in options.java:
-            broker = (kafka_peer.Kafka() if options.broker == "kafka" else brokers.Millrace(args=('--set=kafka.share_groups=true',))).start()
+            broker = (kafka_peer.Kafka() if options.broker == "kafka" else brokers.Millrace()).start()
             lines = play(broker, java, options.only)
             good, bad, known = judge(lines, MISSING if broker.is_millrace else {})
             for name in known:

@@ -564,6 +564,7 @@ struct kafka_options kafka_options_default(void)
         .idle_ms = 600000,
         .partitions = 1,
         .auto_create = true,
+        .share_groups = true,
     };
 }
 
@@ -581,7 +582,7 @@ void kafka_print_requests(FILE *to)
             fprintf(to, "%u", api->flexible_from);
         fprintf(to, " | %s |\n",
                 api->before_login                      ? "yes"
-                : kafka_handler_find(api->key)->shares ? "no; with `kafka.share_groups` only"
+                : kafka_handler_find(api->key)->shares ? "no; `kafka.share_groups` off: not at all"
                                                        : "no");
     }
 }

@@ -31,7 +31,7 @@ struct kafka_options {
     uint32_t idle_ms;            /* a peer that says nothing for so long is let go; 0: never */
     uint32_t partitions;         /* of a topic that is made without saying how many */
     bool auto_create;            /* a topic that is asked for is made */
-    bool share_groups;           /* KIP-932, which is not finished */
+    bool share_groups;           /* are offered (KIP-932) */
     wall_t (*wall)(void *arg);   /* UTC ms */
     void *wall_arg;
     /* The disk that log_dir is on: bytes, and those that are free; UINT64_MAX: not known. Any thread. NULL: nobody knows. */

@@ -58,7 +58,6 @@ RIG_FN struct krig *krig_on(struct rig_log *log)
     k->core = rig_new(log, NULL, 1700000000000);
     k->hub = hub_new(broker_port(k->core->b, 0), broker_heap(k->core->b), 16);
     k->options = kafka_options_default();
-    k->options.share_groups = true;
     k->options.uuid = krig_uuid;
     k->options.cluster_id = "AQIDBAUGBwgJCgsMDQ4PEA";
     k->options.wall = krig_wall;
