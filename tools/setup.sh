@@ -26,7 +26,7 @@ millrace_need() {
     fi
     echo "Installing ${#missing[@]} Debian packages: ${missing[*]}" >&2
     mkdir -p "$top/build"
-    case " ${missing[*]} " in *' rabbitmq-server '*) millrace_keep_stopped "${sudo[@]}" ;; esac
+    case " ${missing[*]} " in *' rabbitmq-server '* | *' mosquitto '*) millrace_keep_stopped "${sudo[@]}" ;; esac
     local worked=yes
     millrace_apt "${sudo[@]}" -- "${missing[@]}" >"$top/build/setup.log" 2>&1 || worked=
     [ -z "${millrace_policy_written:-}" ] || "${sudo[@]}" rm -f /usr/sbin/policy-rc.d
@@ -48,10 +48,10 @@ millrace_apt() {
         -o Dpkg::Options::=--force-confold install "$@" </dev/null
 }
 
-# The peer broker would start at once and take our ports: a masked unit, or no start at all where there is no systemd.
+# The peer brokers would start at once and take our ports: a masked unit, or no start at all where there is no systemd.
 millrace_keep_stopped() {
     if [ -d /run/systemd/system ]; then
-        "$@" systemctl mask rabbitmq-server.service >/dev/null 2>&1 || true
+        "$@" systemctl mask rabbitmq-server.service mosquitto.service >/dev/null 2>&1 || true
     elif [ ! -e /usr/sbin/policy-rc.d ]; then
         printf '#!/bin/sh\nexit 101\n' | "$@" tee /usr/sbin/policy-rc.d >/dev/null
         "$@" chmod 755 /usr/sbin/policy-rc.d

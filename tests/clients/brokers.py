@@ -185,6 +185,7 @@ class Millrace(Broker):
         self.offset = free_offset() if offset is None else offset
         self.port = 5672 + self.offset
         self.kafka_port = 9092 + self.offset
+        self.mqtt_port = 1883 + self.offset
         self.http_port = 15672 + self.offset
         self.stomp_port = 61613 + self.offset
         self.data = os.path.join(self.folder, 'data')

@@ -219,7 +219,7 @@ static void split_user(const struct mqtt *m, struct slice text, struct slice *re
     while (at && text.ptr[at - 1] != ':')
         at--;
     *ret_vhost = at ? slice_of(text.ptr, at - 1) : slice_str(m->options->vhost);
-    *ret_user = slice_of(text.ptr + at, text.len - at);
+    *ret_user = at ? slice_of(text.ptr + at, text.len - at) : text;
 }
 
 /* 0, or the reason code. The core has been asked. */

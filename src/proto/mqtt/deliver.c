@@ -284,7 +284,7 @@ static void out_form(struct mqtt *m, const struct fanout_form *form, struct msg 
 }
 
 /* By itself: it has aliases of its own, or there is no room for one more form. */
-static void fanout_alone(struct mqtt *m, struct fanout *fanout, const struct mqtt_sub *sub,
+static void fanout_alone(struct mqtt *m, struct fanout *fanout, const struct mqtt_subscribed *sub,
                          const struct mqtt_content *content, bool retain)
 {
     struct match match = {.identifier_count = 0};
@@ -296,7 +296,7 @@ static void fanout_alone(struct mqtt *m, struct fanout *fanout, const struct mqt
 void mqtt_on_fanout(struct session *session, struct fanout *fanout, uint32_t handle)
 {
     struct mqtt *m = CONTAINER_OF(session, struct mqtt, session);
-    const struct mqtt_sub *sub = m->state == MQTT_IS_READY ? mqtt_sub_of(m, handle) : NULL;
+    const struct mqtt_subscribed *sub = m->state == MQTT_IS_READY ? mqtt_sub_of(m, handle) : NULL;
     if (!sub || (sub->options & MQTT_OPT_NO_LOCAL && fanout->any_from && fanout->from == session->number))
         return;
     if (session->engine.out.len > m->options->out_bytes_max) {
@@ -319,7 +319,7 @@ void mqtt_on_fanout(struct session *session, struct fanout *fanout, uint32_t han
 
 /* ---- from queues ---- */
 
-static void match_add(struct match *match, const struct mqtt_sub *sub, uint8_t version)
+static void match_add(struct match *match, const struct mqtt_subscribed *sub, uint8_t version)
 {
     uint8_t qos = sub->options & MQTT_OPT_QOS;
     match->qos = qos > match->qos ? qos : match->qos;
@@ -332,7 +332,7 @@ static void match_own(const struct mqtt *m, struct slice key, struct match *matc
 {
     bool any = false;
     for (uint32_t i = 0; i < m->subs_room; i++) {
-        const struct mqtt_sub *sub = m->subs[i];
+        const struct mqtt_subscribed *sub = m->subs[i];
         if (!sub || sub->pending || sub->group_len || !(sub->options & MQTT_OPT_QOS) ||
             !mqtt_pattern_matches(mqtt_sub_pattern(sub), key))
             continue;
@@ -373,7 +373,7 @@ static void deliver(struct mqtt *m, struct effect *e)
     struct mqtt_content content;
     struct match match = {.qos = 0};
     bool own = e->consumer == MQTT_OWN_QUEUE;
-    const struct mqtt_sub *sub = own ? NULL : mqtt_sub_of(m, e->consumer);
+    const struct mqtt_subscribed *sub = own ? NULL : mqtt_sub_of(m, e->consumer);
     struct msg *msg = e->msg;
     uint16_t id = 0;
     mqtt_content_read(msg, &content);
@@ -404,17 +404,31 @@ static void deliver(struct mqtt *m, struct effect *e)
     msg_unref(mqtt_heap(m), msg);
     if (!went && entry && mqtt_live(m))
         ids_remove(&m->ids, id);
-    if ((!went || !qos) && mqtt_live(m))
+    if ((!went || !qos) && !(e->flags & EFFECT_NO_ACK) && mqtt_live(m))
         ack(m, e->number, 0, 0);
+}
+
+/* The subscription that asked has been made anew meanwhile, before its answer was read: any that matches stands for it. */
+static const struct mqtt_subscribed *sub_instead(const struct mqtt *m, struct slice key)
+{
+    for (uint32_t i = 0; i < m->subs_room; i++) {
+        const struct mqtt_subscribed *sub = m->subs[i];
+        if (sub && !sub->pending && !sub->group_len && !(sub->options & MQTT_OPT_QOS) &&
+            mqtt_pattern_matches(mqtt_sub_pattern(sub), key))
+            return sub;
+    }
+    return NULL;
 }
 
 static void deliver_retained(struct mqtt *m, struct effect *e)
 {
     struct mqtt_content content;
     struct match match = {.qos = 0};
-    const struct mqtt_sub *sub = mqtt_sub_of(m, e->consumer);
+    const struct mqtt_subscribed *sub = mqtt_sub_of(m, e->consumer);
     struct msg *msg = e->msg;
     m->credit_bytes += delivery_cost(msg);
+    if (!sub)
+        sub = sub_instead(m, msg_key(msg));
     if (sub) {
         mqtt_content_read(msg, &content);
         match_add(&match, sub, m->version);

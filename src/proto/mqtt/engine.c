@@ -30,7 +30,7 @@ static const uint32_t next_states[MQTT_STATES] = {
     [MQTT_IS_ENDING] = 0,
 };
 
-void mqtt_state_move(struct mqtt *m, enum mqtt_state to)
+void mqtt_state_move(struct mqtt *m, enum mqtt_stage to)
 {
     CHECK(next_states[m->state] & TO(to));
     m->state = (uint8_t)to;
@@ -306,7 +306,7 @@ static void take_frame(struct mqtt *m, const struct mqtt_frame *frame)
 static size_t step(struct mqtt *m, struct slice bytes)
 {
     struct mqtt_frame frame;
-    switch ((enum mqtt_state)m->state) {
+    switch ((enum mqtt_stage)m->state) {
     case MQTT_IS_ASKING:
     case MQTT_IS_ATTACHING: return 0;
     case MQTT_IS_ENDING: return bytes.len;

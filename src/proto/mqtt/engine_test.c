@@ -185,7 +185,7 @@ static void test_publish_5(void **state)
     rig_said(rig, "puback/0 \\x00\\x02\npuback/0 \\x00\\x03\n");
     assert_non_null(strstr(rig->commands, "PUBLISH #3 k=x.y"));
     RIG_BYTES(rig, "\x32\x08\0\0\0\3\3\x23\0\6");
-    rig_said(rig, "disconnect/0 \\x94\n");
+    rig_said(rig, "disconnect/0 \\x82\n");
     assert_true(rig->closed);
     rig_free(rig);
 }
@@ -273,7 +273,7 @@ static void test_subscribe(void **state)
     (void)state;
     struct rig *rig = rig_ready(MQTT_5);
     rig->options.refused_filters = "test/nosubscribe other";
-    RIG_BYTES(rig, "\x82\x25\0\x0a\2\x0b\7\0\4a/+.\1\0\x10test/nosubscribe\2\0\3b/#\x0e");
+    RIG_BYTES(rig, "\x82\x29\0\x0a\2\x0b\7\0\x08$share/g\1\0\x10test/nosubscribe\2\0\3b/#\x0e");
     rig_said(rig, "suback/0 \\x00\\x0a\\x00\\x8f\\x80\\x02\n");
     rig_asked(rig, "MQTT_SUBSCRIBE name=b.# other= key= args= ask=e00000007 number=100002 flags=0\n"
                    "MQTT_RETAINED name=b.# other= key= args= ask=0 number=200100002 flags=0\n");
@@ -296,6 +296,10 @@ static void test_subscribe(void **state)
     rig_said(rig, "unsuback/0 \\x00\\x0f\\x00\\x11\n");
     RIG_BYTES(rig, "\x82\x10\0\x0e\0\0\x0a$share/g/s\5");
     rig_said(rig, "disconnect/0 \\x82\n"); /* no local, shared */
+    rig_free(rig);
+    rig = rig_ready(MQTT_5);
+    RIG_BYTES(rig, "\x82\x08\0\1\0\0\2a#\1");
+    rig_said(rig, "disconnect/0 \\x81\n"); /* no filter at all */
     rig_free(rig);
 }
 

@@ -16,7 +16,7 @@
 #include "proto/mqtt/packet.h"
 #include "proto/mqtt/topic.h"
 
-enum mqtt_state {
+enum mqtt_stage {
     MQTT_IS_NEW,       /* waits for CONNECT */
     MQTT_IS_ASKING,    /* the core has been asked about the login; nothing is read */
     MQTT_IS_PROVING,   /* waits for the client's AUTH */
@@ -53,7 +53,7 @@ enum mqtt_origin {
 #define MQTT_CHANNEL 1u
 
 /* A subscription of the client, by its handle: MQTT_HANDLE_FIRST + slot + age << 20, so that a slot that is used again is not mistaken. */
-struct mqtt_sub {
+struct mqtt_subscribed {
     uint32_t handle, identifier, hash;
     uint8_t options, pattern_len;
     uint16_t group_len;
@@ -70,8 +70,8 @@ struct mqtt_job {
     uint32_t count, asked, answered; /* of the filters; those asked for are answered in order */
     uint32_t at;                     /* of the filter whose answer is the next */
     struct mqtt_item {
-        struct mqtt_sub *sub; /* subscribe: pending until answered, then a loan by its handle only */
-        uint32_t handle;      /* 0: nothing to be sent of what is retained */
+        struct mqtt_subscribed *sub; /* subscribe: pending until answered, then a loan by its handle only */
+        uint32_t handle;             /* 0: nothing to be sent of what is retained */
         uint8_t reason;
         bool asks;
     } items[];
@@ -123,7 +123,7 @@ struct mqtt_alias {
 struct mqtt {
     struct session session; /* first: session.engine is what the loop knows */
     const struct mqtt_options *options;
-    uint8_t state;   /* enum mqtt_state */
+    uint8_t state;   /* enum mqtt_stage */
     uint8_t version; /* MQTT_3_1 …; 0 before CONNECT */
     uint8_t pauses;  /* enum mqtt_pause */
     uint8_t method;  /* of enhanced authentication: enum scram_hash + 1; 0: none */
@@ -147,7 +147,7 @@ struct mqtt {
     struct fifo confirms;                          /* struct mqtt_confirm */
     struct mqtt_alias **aliases_in, **aliases_out; /* by alias - 1 */
     /* what it wants, and gets */
-    struct mqtt_sub **subs; /* by slot; NULL: free */
+    struct mqtt_subscribed **subs; /* by slot; NULL: free */
     uint32_t subs_room, subs_count;
     uint32_t jobs_count;
     struct list jobs;
@@ -180,7 +180,7 @@ static inline void mqtt_count(_Atomic uint64_t *total, uint64_t more)
 
 /* ---- engine.c: states and endings of a connection ---- */
 
-void mqtt_state_move(struct mqtt *m, enum mqtt_state to);
+void mqtt_state_move(struct mqtt *m, enum mqtt_stage to);
 void mqtt_tick_by(struct mqtt *m, mono_t due);
 void mqtt_pause(struct mqtt *m, enum mqtt_pause why);
 void mqtt_resume(struct mqtt *m, enum mqtt_pause why);
@@ -223,12 +223,12 @@ void mqtt_aliases_free(struct mqtt *m, struct mqtt_alias ***aliases);
 void mqtt_on_list(struct mqtt *m, const struct mqtt_list_fields *f, bool unsubscribe);
 void mqtt_list_answer(struct mqtt *m, const struct effect *e);
 void mqtt_job_done(struct mqtt *m, struct mqtt_job *job); /* its packet leaves */
-const struct mqtt_sub *mqtt_sub_of(const struct mqtt *m, uint32_t handle);
+const struct mqtt_subscribed *mqtt_sub_of(const struct mqtt *m, uint32_t handle);
 /* From ATTACH's answer. False: it makes no sense, or there is no memory. */
 MUST_USE bool mqtt_subs_restore(struct mqtt *m, struct reader *fields);
 void mqtt_subs_free(struct mqtt *m);
 
-static inline struct slice mqtt_sub_pattern(const struct mqtt_sub *sub)
+static inline struct slice mqtt_sub_pattern(const struct mqtt_subscribed *sub)
 {
     return slice_of(sub->text, sub->pattern_len);
 }

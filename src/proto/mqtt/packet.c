@@ -207,7 +207,9 @@ static uint8_t fault_of(const struct mqtt_one *one, enum mqtt_type packet, uint3
     bool is_number = row->type <= MQTT_T_varint;
     if (row->again == MQTT_SERVER_AGAIN && packet == MQTT_publish && by != MQTT_SERVER)
         return MQTT_R_protocol_error; /* section 3.3.4 */
-    if (!(row->packets >> packet & 1) || (present >> one->property & 1 && !may_repeat(row, by)))
+    if (!(row->packets >> packet & 1))
+        return MQTT_R_malformed; /* section 2.2.2.2 */
+    if (present >> one->property & 1 && !may_repeat(row, by))
         return MQTT_R_protocol_error;
     if ((row->type == MQTT_T_flag && one->number > 1) || (is_number && one->number < row->least))
         return MQTT_R_protocol_error;
@@ -328,8 +330,10 @@ static uint8_t read_level(struct reader *r, struct mqtt_connect_fields *c)
     if (!reader_ok(r))
         return MQTT_R_malformed;
     bool old = slice_is(c->protocol, "MQIsdp");
-    if (!old && !slice_is(c->protocol, "MQTT"))
+    if (!old && !slice_is(c->protocol, "MQTT")) {
+        c->version = 0; /* who knows what it means */
         return MQTT_R_protocol_error;
+    }
     uint8_t level = c->version & (uint8_t)~LEVEL_BRIDGE;
     if (old ? level != MQTT_3_1 : level != MQTT_3_1_1 && c->version != MQTT_5)
         return MQTT_R_unsupported_version;
@@ -343,7 +347,11 @@ static bool flags_fit(const struct mqtt_connect_fields *c, uint8_t flags)
 {
     if (flags & CONNECT_RESERVED && c->version != MQTT_3_1)
         return false;
-    if (c->has_will ? c->will_qos > 2 : flags & (CONNECT_WILL_QOS | CONNECT_WILL_RETAIN))
+    if (c->has_will && c->will_qos > 2)
+        return false;
+    if (c->version == MQTT_3_1)
+        return c->has_user || !c->has_password;
+    if (!c->has_will && flags & (CONNECT_WILL_QOS | CONNECT_WILL_RETAIN))
         return false;
     return c->has_user || !c->has_password || c->version == MQTT_5;
 }
@@ -456,7 +464,9 @@ static uint8_t options_fault(uint8_t options, uint8_t version)
         return options > 2 ? MQTT_R_malformed : 0;
     if ((options & MQTT_OPT_QOS) == 3)
         return MQTT_R_malformed;
-    return options & 0xc0 || (options & MQTT_OPT_HANDLING) == MQTT_OPT_HANDLING ? MQTT_R_protocol_error : 0;
+    if (options & 0xc0)
+        return MQTT_R_malformed;
+    return (options & MQTT_OPT_HANDLING) == MQTT_OPT_HANDLING ? MQTT_R_protocol_error : 0;
 }
 
 static uint8_t decode_filters(struct reader *r, enum mqtt_type type, uint8_t version, enum mqtt_sender by,
@@ -465,8 +475,8 @@ static uint8_t decode_filters(struct reader *r, enum mqtt_type type, uint8_t ver
     uint8_t fault = 0;
     memset(l, 0, sizeof *l);
     l->id = reader_u16(r);
-    if (reader_ok(r) && l->id == 0)
-        return MQTT_R_protocol_error;
+    if (l->id == 0)
+        return MQTT_R_malformed;
     if (version == MQTT_5)
         fault = read_props(r, type, by, &l->props);
     struct reader all = *r;

@@ -300,7 +300,7 @@ static void test_connect_faults(void **state)
     assert_int_equal(DECODE(0, "\x10\x13" MQTT5 "\2\0\x3c\5\x27\0\0\0\0\0\1a"), MQTT_R_protocol_error);
     assert_int_equal(DECODE(0, "\x10\x10" MQTT5 "\2\0\x3c\2\x17\2\0\1a"), MQTT_R_protocol_error); /* a flag of 2 */
     assert_int_equal(DECODE(0, "\x10\x10" MQTT5 "\2\0\x3c\2\x7d\2\0\1a"), MQTT_R_malformed);      /* no such property */
-    assert_int_equal(DECODE(0, "\x10\x10" MQTT5 "\2\0\x3c\2\x01\1\0\1a"), MQTT_R_protocol_error); /* not here */
+    assert_int_equal(DECODE(0, "\x10\x10" MQTT5 "\2\0\x3c\2\x01\1\0\1a"), MQTT_R_malformed);      /* not here */
     assert_int_equal(DECODE(0, "\x10\x0f" MQTT5 "\2\0\x3c\x80\0\0\1a"),
                      MQTT_R_malformed); /* a length of 0 in two bytes */
     assert_int_equal(DECODE(0, "\x10\x0e" MQTT5 "\2\0\x3c\1\0\1a"), MQTT_R_malformed);
@@ -331,14 +331,14 @@ static void test_subscribe_faults(void **state)
     assert_int_equal(DECODE(4, "\x82\x06\0\1\0\1a\2"), 0);
     assert_int_equal(DECODE(4, "\x82\x06\0\1\0\1a\3"), MQTT_R_malformed);
     assert_int_equal(DECODE(4, "\x82\x06\0\1\0\1a\4"), MQTT_R_malformed);
-    assert_int_equal(DECODE(4, "\x82\x06\0\0\0\1a\2"), MQTT_R_protocol_error);
+    assert_int_equal(DECODE(4, "\x82\x06\0\0\0\1a\2"), MQTT_R_malformed);
     assert_int_equal(DECODE(4, "\x82\x02\0\1"), MQTT_R_malformed);
     assert_int_equal(DECODE(4, "\x82\x05\0\1\0\1a"), MQTT_R_malformed);
     assert_int_equal(DECODE(5, "\x82\x07\0\1\0\0\1a\x2e"), 0);
     assert_int_equal(DECODE(5, "\x82\x07\0\1\0\0\1a\x03"), MQTT_R_malformed);
     assert_int_equal(DECODE(5, "\x82\x07\0\1\0\0\1a\x30"), MQTT_R_protocol_error);
-    assert_int_equal(DECODE(5, "\x82\x07\0\1\0\0\1a\x40"), MQTT_R_protocol_error);
-    assert_int_equal(DECODE(5, "\x82\x07\0\1\0\0\1a\x80"), MQTT_R_protocol_error);
+    assert_int_equal(DECODE(5, "\x82\x07\0\1\0\0\1a\x40"), MQTT_R_malformed);
+    assert_int_equal(DECODE(5, "\x82\x07\0\1\0\0\1a\x80"), MQTT_R_malformed);
     assert_int_equal(DECODE(5, "\x82\x09\0\1\2\x0b\0\0\1a\2"), MQTT_R_protocol_error);
     assert_int_equal(DECODE(5, "\x82\x0b\0\1\4\x0b\1\x0b\1\0\1a\2"), MQTT_R_protocol_error);
     assert_int_equal(DECODE(5, "\x82\x0c\0\1\5\x0b\xff\xff\xff\x7f\0\1a\2"), 0);

@@ -46,14 +46,14 @@ static uint8_t key_of(struct mqtt *m, const struct mqtt_publish_fields *f, uint8
         return MQTT_R_topic_alias;
     if (f->topic.len == 0 && has_alias) {
         if (!m->aliases_in || !m->aliases_in[number - 1])
-            return MQTT_R_topic_alias;
+            return MQTT_R_protocol_error; /* section 3.3.2.3.4 */
         *ret = slice_of(m->aliases_in[number - 1]->key, m->aliases_in[number - 1]->len);
         return 0;
     }
     if (f->topic.len == 0 && m->version == MQTT_5)
         return MQTT_R_protocol_error;
     if (!mqtt_topic_valid(f->topic))
-        return MQTT_R_malformed;
+        return m->version == MQTT_5 ? MQTT_R_protocol_error : MQTT_R_malformed;
     if (f->topic.len > MQTT_KEY_MAX) {
         *ret_too_long = true;
         return has_alias ? MQTT_R_topic_invalid : 0;
@@ -132,6 +132,9 @@ void mqtt_on_publish(struct mqtt *m, const struct mqtt_publish_fields *f)
     bool too_long;
     mqtt_count(&m->options->totals->publishes_in, 1);
     uint8_t fault = key_of(m, f, room, &key, &too_long);
+    if (!fault && mqtt_has(&f->props, MQTT_P_response_topic) && f->props.response_topic.len &&
+        !mqtt_topic_valid(f->props.response_topic))
+        fault = MQTT_R_protocol_error; /* section 3.3.2.3.5 */
     if (!fault && f->payload.len > m->options->message_bytes_max)
         fault = MQTT_R_too_large;
     if (!fault && f->qos && m->version == MQTT_5 && m->quota_used >= m->options->receive_max)

@@ -31,29 +31,29 @@ static uint32_t slot_of(uint32_t handle)
     return (handle - MQTT_HANDLE_FIRST) & SLOT_MASK;
 }
 
-static struct mqtt_sub *sub_at(const struct mqtt *m, uint32_t handle)
+static struct mqtt_subscribed *sub_at(const struct mqtt *m, uint32_t handle)
 {
     uint32_t slot = slot_of(handle);
-    struct mqtt_sub *sub = slot < m->subs_room ? m->subs[slot] : NULL;
+    struct mqtt_subscribed *sub = slot < m->subs_room ? m->subs[slot] : NULL;
     return sub && sub->handle == handle ? sub : NULL;
 }
 
-const struct mqtt_sub *mqtt_sub_of(const struct mqtt *m, uint32_t handle)
+const struct mqtt_subscribed *mqtt_sub_of(const struct mqtt *m, uint32_t handle)
 {
-    const struct mqtt_sub *sub = sub_at(m, handle);
+    const struct mqtt_subscribed *sub = sub_at(m, handle);
     return sub && !sub->pending ? sub : NULL;
 }
 
-static struct slice group_of(const struct mqtt_sub *sub)
+static struct slice group_of(const struct mqtt_subscribed *sub)
 {
     return slice_of(sub->text + sub->pattern_len, sub->group_len);
 }
 
 /* The one that the core has, or that it has been asked for. */
-static struct mqtt_sub *sub_named(const struct mqtt *m, const struct mqtt_sub *like, bool pending)
+static struct mqtt_subscribed *sub_named(const struct mqtt *m, const struct mqtt_subscribed *like, bool pending)
 {
     for (uint32_t i = 0; i < m->subs_room; i++) {
-        struct mqtt_sub *sub = m->subs[i];
+        struct mqtt_subscribed *sub = m->subs[i];
         if (sub && sub->hash == like->hash && sub->pending == pending &&
             slice_equal(mqtt_sub_pattern(sub), mqtt_sub_pattern(like)) && slice_equal(group_of(sub), group_of(like)))
             return sub;
@@ -61,16 +61,16 @@ static struct mqtt_sub *sub_named(const struct mqtt *m, const struct mqtt_sub *l
     return NULL;
 }
 
-static struct mqtt_sub *sub_make(struct slice pattern, struct slice group, uint8_t options, uint32_t identifier)
+static struct mqtt_subscribed *sub_make(struct slice pattern, struct slice group, uint8_t options, uint32_t identifier)
 {
-    struct mqtt_sub *sub = mem_alloc_as(MEM_CONNECTIONS, sizeof *sub + pattern.len + group.len);
+    struct mqtt_subscribed *sub = mem_alloc_as(MEM_CONNECTIONS, sizeof *sub + pattern.len + group.len);
     if (!sub)
         return NULL;
-    *sub = (struct mqtt_sub){.identifier = identifier,
-                             .hash = hash_of(pattern, group),
-                             .options = options,
-                             .pattern_len = (uint8_t)pattern.len,
-                             .group_len = (uint16_t)group.len};
+    *sub = (struct mqtt_subscribed){.identifier = identifier,
+                                    .hash = hash_of(pattern, group),
+                                    .options = options,
+                                    .pattern_len = (uint8_t)pattern.len,
+                                    .group_len = (uint16_t)group.len};
     if (pattern.len)
         memcpy(sub->text, pattern.ptr, pattern.len);
     if (group.len)
@@ -83,7 +83,7 @@ static bool slots_grow(struct mqtt *m, uint32_t least)
     uint32_t room = m->subs_room ? m->subs_room : SUBS_FIRST / 2;
     while (room <= least)
         room *= 2;
-    struct mqtt_sub **grown = mem_realloc_as(MEM_CONNECTIONS, m->subs, room * sizeof *grown);
+    struct mqtt_subscribed **grown = mem_realloc_as(MEM_CONNECTIONS, m->subs, room * sizeof *grown);
     if (!grown)
         return false;
     memset(grown + m->subs_room, 0, (room - m->subs_room) * sizeof *grown);
@@ -93,7 +93,7 @@ static bool slots_grow(struct mqtt *m, uint32_t least)
 }
 
 /* Puts it into a free slot and gives it a handle. */
-static bool sub_place(struct mqtt *m, struct mqtt_sub *sub)
+static bool sub_place(struct mqtt *m, struct mqtt_subscribed *sub)
 {
     uint32_t slot = m->subs_count; /* all slots below are taken, or one of them is free */
     if (m->subs_count < m->subs_room)
@@ -108,7 +108,7 @@ static bool sub_place(struct mqtt *m, struct mqtt_sub *sub)
     return true;
 }
 
-static void sub_remove(struct mqtt *m, struct mqtt_sub *sub)
+static void sub_remove(struct mqtt *m, struct mqtt_subscribed *sub)
 {
     m->subs[slot_of(sub->handle)] = NULL;
     m->subs_count--;
@@ -127,7 +127,7 @@ bool mqtt_subs_restore(struct mqtt *m, struct reader *fields)
         struct slice pattern = reader_str8(fields), group = reader_str8(fields);
         uint8_t options = reader_u8(fields);
         uint32_t identifier = reader_u32(fields);
-        struct mqtt_sub *sub = reader_ok(fields) ? sub_make(pattern, group, options, identifier) : NULL;
+        struct mqtt_subscribed *sub = reader_ok(fields) ? sub_make(pattern, group, options, identifier) : NULL;
         if (!sub || (i >= m->subs_room && !slots_grow(m, i))) {
             mem_free_as(MEM_CONNECTIONS, sub);
             return false;
@@ -190,7 +190,7 @@ static bool ask_subscribe(struct mqtt *m, struct mqtt_job *job, struct mqtt_item
                           const struct mqtt_filter *filter, uint8_t options, uint32_t identifier)
 {
     struct slice none = {0};
-    struct mqtt_sub *sub = sub_make(filter->filter, filter->group, options, identifier);
+    struct mqtt_subscribed *sub = sub_make(filter->filter, filter->group, options, identifier);
     if (sub && m->subs_count >= m->options->subscriptions_max && !sub_named(m, sub, false) &&
         !sub_named(m, sub, true)) {
         mem_free_as(MEM_CONNECTIONS, sub);
@@ -217,7 +217,7 @@ static bool ask_unsubscribe(struct mqtt *m, struct mqtt_job *job, struct mqtt_it
                             const struct mqtt_filter *filter)
 {
     struct slice none = {0};
-    struct mqtt_sub *sub = sub_make(filter->filter, filter->group, 0, 0); /* its name, for the answer */
+    struct mqtt_subscribed *sub = sub_make(filter->filter, filter->group, 0, 0); /* its name, for the answer */
     if (!sub) {
         mqtt_fail_memory(m);
         return false;
@@ -241,6 +241,10 @@ static bool take_filter(struct mqtt *m, struct mqtt_job *job, struct mqtt_item *
 {
     struct mqtt_filter filter;
     uint8_t room[MQTT_KEY_MAX];
+    if (!mqtt_filter_valid(text)) {
+        mqtt_fail(m, MQTT_R_malformed, NULL);
+        return false;
+    }
     item->reason = pattern_of(m, text, &filter, room);
     if (item->reason)
         return true;
@@ -264,7 +268,7 @@ static void job_answered(struct mqtt *m, struct mqtt_job *job)
                  .lsn = job->lsn, .job = job, .type = job->unsubscribe ? MQTT_unsuback : MQTT_suback, .id = job->id});
     for (uint32_t i = 0; mqtt_live(m) && i < job->count;
          i++) { /* the job is there until its turn comes, in a later call */
-        const struct mqtt_sub *sub = job->items[i].handle ? mqtt_sub_of(m, job->items[i].handle) : NULL;
+        const struct mqtt_subscribed *sub = job->items[i].handle ? mqtt_sub_of(m, job->items[i].handle) : NULL;
         if (!sub)
             continue;
         uint64_t number = (uint64_t)(sub->options & MQTT_OPT_QOS) << 32 | sub->handle;
@@ -305,7 +309,7 @@ void mqtt_on_list(struct mqtt *m, const struct mqtt_list_fields *f, bool unsubsc
 
 static void subscribed(struct mqtt *m, struct mqtt_item *item, enum error_code code, bool was_there)
 {
-    struct mqtt_sub *sub = item->sub, *old = sub_named(m, sub, false);
+    struct mqtt_subscribed *sub = item->sub, *old = sub_named(m, sub, false);
     item->sub = NULL;
     if (code != ERR_NONE) {
         uint8_t reason = (uint8_t)error_row(code)->mqtt;
@@ -323,7 +327,7 @@ static void subscribed(struct mqtt *m, struct mqtt_item *item, enum error_code c
 
 static void unsubscribed(struct mqtt *m, struct mqtt_item *item, enum error_code code, bool was_there)
 {
-    struct mqtt_sub *old = sub_named(m, item->sub, false);
+    struct mqtt_subscribed *old = sub_named(m, item->sub, false);
     mem_free_as(MEM_CONNECTIONS, item->sub);
     item->sub = NULL;
     if (code != ERR_NONE)
