@@ -15,7 +15,7 @@
 #include "proto/amqp091/engine.h"
 #include "proto/http/engine.h"
 #include "proto/kafka/engine.h"
-#include "proto/mqtt/engine.h"
+#include "proto/mqtt/sys.h"
 #include "proto/stomp/engine.h"
 
 #include <errno.h>
@@ -48,6 +48,8 @@ struct protocols {
     struct kafka_options kafka;
     struct mqtt_options mqtt;
     struct mqtt_totals mqtt_totals;
+    struct mqtt_sys *mqtt_sys;
+    bool mqtt_sys_begun;
     struct stomp_options stomp, stomp_activemq;
     char kafka_host[256], cluster_id[32];
     struct http_protocol web[WEB_COUNT]; /* what may be within a WebSocket */
@@ -206,6 +208,32 @@ static enum exit_code set_mqtt(struct protocols *p, struct engine_factory *ret)
         return fail(p, END_CONFIG, "mqtt.auth_methods: %s is not a list of SCRAM-SHA-256 and SCRAM-SHA-512",
                     c->mqtt_sasl);
     return END_OK;
+}
+
+/* Whoever may do everything, if it is there under its name. */
+static void begin_sys(struct protocols *p, struct hub *hub, mono_t now)
+{
+    const struct config *c = p->options.config;
+    struct mqtt_sys_options options = {.mqtt = &p->mqtt,
+                                       .user = c->mqtt_anonymous[0] ? c->mqtt_anonymous : c->default_user,
+                                       .version = "millrace version " MILLRACE_VERSION,
+                                       .interval_s = (uint32_t)c->mqtt_sys_interval_s};
+    p->mqtt_sys_begun = true;
+    if (options.interval_s && p->rows[PROTOCOL_MQTT].factory)
+        p->mqtt_sys = mqtt_sys_new(&options, hub, now);
+}
+
+mono_t protocols_turn(struct protocols *p, struct hub *hub, mono_t now)
+{
+    if (!p->mqtt_sys_begun)
+        begin_sys(p, hub, now);
+    return p->mqtt_sys ? mqtt_sys_turn(p->mqtt_sys, now) : MONO_NEVER;
+}
+
+void protocols_leave(struct protocols *p)
+{
+    if (p)
+        mqtt_sys_close(&p->mqtt_sys);
 }
 
 static void lines_mqtt(const struct protocols *p, FILE *to)

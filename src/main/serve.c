@@ -214,6 +214,7 @@ static void start_closing(struct serve *s, mono_t now)
     log_event(&s->log, LOG_stopping, log_num("signal", os_signal_caught()), log_num("connections", conns_left(s)));
     listener_close(&s->control_listener);
     protocols_close(s->protocols);
+    protocols_leave(s->protocols);
     phase_enter(s, SERVE_CLOSING, now + CLOSING_NS);
 }
 
@@ -312,6 +313,16 @@ static void loop_follow(struct serve_loop *sl)
 
 /* ---- turns ---- */
 
+/* What else loop 0 has to do, when it is due again. */
+static mono_t first_turn(struct serve_loop *sl, mono_t now)
+{
+    struct serve *s = sl->serve;
+    mono_t due = stop_advance(s, now);
+    if (s->protocols && phase_of(s) == SERVE_RUNNING)
+        due = sooner(due, protocols_turn(s->protocols, sl->hub, now));
+    return due;
+}
+
 static mono_t turn_alone(void *arg, mono_t now)
 {
     struct serve_loop *sl = arg;
@@ -322,7 +333,7 @@ static mono_t turn_alone(void *arg, mono_t now)
     lsn_t durable = journal_durable(s->journal);
     more |= hub_turn(sl->hub, durable, now);
     more |= hub_turn(control_hub(s->control), durable, now);
-    mono_t due = stop_advance(s, now);
+    mono_t due = first_turn(sl, now);
     loop_follow(sl);
     return more ? now : sooner(due, broker_next_due(s->broker));
 }
@@ -341,7 +352,7 @@ static mono_t turn_apart(void *arg, mono_t now)
     if (first)
         more |= hub_turn(control_hub(s->control), durable, now);
     slab_heap_drain(&sl->heap);
-    mono_t due = first ? stop_advance(s, now) : MONO_NEVER;
+    mono_t due = first ? first_turn(sl, now) : MONO_NEVER;
     loop_follow(sl);
     return more ? now : due;
 }
@@ -830,6 +841,7 @@ static void join_threads(struct serve *s)
 /* The loops' threads are gone: lets the sockets go, and the sessions that the core still has to confirm. */
 static void let_go(struct serve *s)
 {
+    protocols_leave(s->protocols);
     for (unsigned i = 0; i < s->loop_count; i++)
         if (s->loops[i].loop)
             loop_close_all(s->loops[i].loop);
