@@ -7,6 +7,7 @@
 #include "main/talk_text.h"
 #include "os/os.h"
 #include "os/thread.h"
+#include "proto/mqtt/topic.h"
 
 #include <argp.h>
 #include <errno.h>
@@ -18,7 +19,7 @@
 #define LAST_DEFAULT 10u
 #define FLUSH_BEFORE_NS (5 * NS_PER_MS) /* a longer pause: nothing is kept back meanwhile */
 
-static const struct talk_protocol *const protocols[] = {&talk_amqp, &talk_kafka};
+static const struct talk_protocol *const protocols[] = {&talk_amqp, &talk_kafka, &talk_mqtt, &talk_stomp};
 
 enum {
     OPT_PROTOCOL = 256,
@@ -60,7 +61,7 @@ struct talk_line {
     {NULL, 0, NULL, 0, "Where", 1},                                                                                    \
         {"host", OPT_HOST, "HOST[:PORT]", 0, "the broker (default 127.0.0.1 and the protocol's usual port)", 0},       \
         {"port-offset", OPT_OFFSET, "N", 0, "added to the usual port", 0},                                             \
-        {"protocol", OPT_PROTOCOL, "NAME", 0, "amqp (default) or kafka", 0},                                           \
+        {"protocol", OPT_PROTOCOL, "NAME", 0, "amqp (default), kafka, mqtt or stomp", 0},                              \
         {"user", OPT_USER, "NAME", 0, "who to log in as (default guest, or MILLRACE_USER)", 0},                        \
         {"password", OPT_PASSWORD, "TEXT", 0, "better in MILLRACE_PASSWORD, where other users do not see it", 0},      \
         {"vhost", OPT_VHOST, "NAME", 0, "vhost (default /)", 0},                                                       \
@@ -163,14 +164,13 @@ static void set_protocol(struct talk_line *line, const char *name, struct argp_s
     argp_error(state, "%s is no protocol of this command; --help lists them", name);
 }
 
-/* Levels are separated by slashes there and by dots here; + is * here. */
 static void set_topic(struct talk_line *line, const char *topic, struct argp_state *state)
 {
-    if (strlen(topic) >= sizeof line->topic || strchr(topic, '.') || strchr(topic, '*'))
-        argp_error(state, "a topic has less than 256 bytes, and no dots and asterisks in its levels: %s", topic);
-    snprintf(line->topic, sizeof line->topic, "%s", topic);
-    for (char *c = line->topic; *c; c++)
-        *c = *c == '/' ? '.' : *c == '+' ? '*' : *c;
+    size_t len = strlen(topic);
+    if (len == 0 || len >= sizeof line->topic)
+        argp_error(state, "a topic has 1 to %zu bytes", sizeof line->topic - 1);
+    mqtt_topic_swap((uint8_t *)line->topic, slice_of(topic, len + 1));
+    line->talk.topic = topic;
     line->talk.exchange = "amq.topic";
     line->talk.key = line->topic;
 }

@@ -19,6 +19,7 @@ struct talk_options {
     const char *user, *password, *vhost; /* user NULL: the protocol's usual one */
     const char *name;                    /* of a queue, a stream, a Kafka topic; NULL: an exchange is meant */
     const char *exchange;
+    const char *topic; /* as MQTT writes it; exchange and key are then what it is elsewhere */
     const char *key;   /* routing key or binding key, key of records; NULL: none was given */
     const char *from;  /* first, last, next, an offset, a time, an interval; NULL: the usual */
     int64_t partition; /* -1: any */
@@ -61,7 +62,7 @@ struct talk_protocol {
     void (*close)(struct talk *t);
 };
 
-extern const struct talk_protocol talk_amqp, talk_kafka;
+extern const struct talk_protocol talk_amqp, talk_kafka, talk_mqtt, talk_stomp;
 
 __attribute__((format(printf, 2, 3))) int talk_fail(struct talk *t, const char *format, ...);
 /* A point in time as milliseconds since 1970: 2026-11-26, 2026-11-26T13:05:09, with or without Z at the end (UTC); or an

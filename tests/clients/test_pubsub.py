@@ -104,7 +104,7 @@ def test_nowhere_to_go(cli, channel):
     code, _, err = cli.run('pub', '--password', 'wrong', 'q', 'x')
     assert code == 1 and 'ACCESS_REFUSED' in err
     for wrong in (['pub'], ['sub'], ['sub', 'a', 'b'], ['pub', 'q', '-H', 'x'], ['pub', 'q', '-P', 'colour=red'], ['sub', 'q', '--raw', '--json'],
-                  ['pub', 'q', '-c', '-1'], ['pub', '-t', 'a.b/c', 'x'], ['sub', 'q', '--protocol', 'soap']):
+                  ['pub', 'q', '-c', '-1'], ['pub', '-t', '', 'x'], ['sub', 'q', '--protocol', 'soap']):
         assert cli.run(*wrong)[0] == 64, wrong
 
 
@@ -261,7 +261,7 @@ def test_messages_wait_for_a_broker_that_stops(fresh_millrace):
     """The exit code tells: what was not confirmed is not called so."""
     cli = Cli(fresh_millrace)
     publisher = cli.start('pub', '--create', 'q', 'x', '-c', '1000000', '--rate', '500')
-    brokers.wait_until(lambda: 'q' in fresh_millrace.cli('list', 'queues'), 10, 'the queue')
+    brokers.wait_until(lambda: any(q['messages'] for q in json.loads(fresh_millrace.cli('list', 'queues', '--json'))), 10, 'a message')
     fresh_millrace.stop()
     assert publisher.wait(20) == 1
     assert b'may not have arrived' in publisher.stderr.read()
@@ -364,3 +364,80 @@ def test_kafka_shows_what_was_committed_only(kafka, millrace):
         p.commit_transaction(20) if end == 'commit' else p.abort_transaction(20)
     out = kafka.ok_kafka('sub', 'ps-k5', '--from', 'first', '--wait', '0.5').split()
     assert out == [b'commit-%d-%d' % (n, i) for n in (0, 2, 5) for i in range(3)]
+
+
+# ---- MQTT and STOMP ------------------------------------------------------------------------------
+
+def test_mqtt(cli):
+    def start(*args):
+        return cli.start(args[0], '--protocol', 'mqtt', *args[1:])
+    reader = start('sub', 'ps/+/m', '-c', '3', '--json')
+    other = cli.start('sub', '-t', 'ps/+/m', '-c', '3', '--json')               # AMQP, the same topic
+    retry = 0
+    while reader.poll() is None or other.poll() is None:
+        cli.run('pub', '--protocol', 'mqtt', 'ps/one.1/m', 'hello', '-P', 'content-type=text/plain', '-P', 'correlation-id=7',
+                '-P', 'expiration=60000', '-H', 'who=anna', '-H', 'n:=3', '-q')
+        retry += 1
+        assert retry < 200
+    out = lines(reader.communicate()[0])
+    assert len(out) == 3 and out[0]['topic'] == 'ps/one.1/m' and out[0]['payload'] == 'hello' and out[0]['qos'] == 1
+    assert out[0]['properties'].pop('expiration')[-3:] == '000'
+    assert out[0]['properties'] == {'content_type': 'text/plain', 'correlation_id': '7', 'headers': {'who': 'anna', 'n': '3'}}
+    out = lines(other.communicate()[0])
+    assert out[0]['routing_key'] == 'ps.one/1.m' and out[0]['exchange'] == 'amq.topic' and out[0]['properties']['headers']['who'] == 'anna'
+    code, _, err = cli.run('pub', '--protocol', 'mqtt', 'ps/nobody/here', 'a', 'b')
+    assert code == 1 and '2 of 2 messages went nowhere' in err
+
+
+def test_mqtt_many(cli, channel):
+    channel.queue_declare('ps-mqtt', durable=True)
+    channel.queue_bind('ps-mqtt', 'amq.topic', 'ps-mqtt.x')
+    cli.ok('pub', '--protocol', 'mqtt', 'ps-mqtt/x', given=b''.join(b'%d\n' % i for i in range(3000)))
+    assert cli.ok('sub', 'ps-mqtt', '-c', '3000').split() == [b'%d' % i for i in range(3000)]
+    big = os.urandom(400000).hex()
+    cli.ok('pub', '--protocol', 'mqtt', 'ps-mqtt/x', given=big.encode())
+    assert cli.ok('sub', 'ps-mqtt', '-c', '1').strip().decode() == big
+    channel.queue_delete('ps-mqtt')
+
+
+def test_mqtt_what_is_refused(cli):
+    for args, word in ((['pub', 'a/#', 'x'], 'no topic'), (['sub', 'a#'], 'no topic filter'), (['pub', 'a', 'x', '-P', 'priority=3'], 'priority'),
+                       (['sub', 'a', '--from', 'first'], '--from'), (['pub', '-x', 'e', 'x'], 'neither exchanges'),
+                       (['pub', 'a', 'x', '--user', 'guest', '--password', 'wrong'], 'refuses')):
+        code, _, err = cli.run(args[0], '--protocol', 'mqtt', *args[1:])
+        assert code == 1 and word in err, (args, err)
+
+
+def test_stomp(cli, channel):
+    channel.queue_declare('ps-stomp', durable=True)
+    cli.ok('pub', '--protocol', 'stomp', 'ps-stomp', 'hello', '-H', 'who=a:b\\c', '-H', 'n:=3', '-P', 'content-type=text/plain', '-P', 'priority=3')
+    _, properties, body = channel.basic_get('ps-stomp', auto_ack=True)
+    assert body == b'hello' and properties.headers == {'who': 'a:b\\c', 'n': '3'}
+    assert (properties.content_type, properties.priority, properties.delivery_mode) == ('text/plain', 3, 2)
+    bodies = [os.urandom(i * 7).hex().encode() for i in range(500)]
+    cli.ok('pub', '--protocol', 'stomp', 'ps-stomp', given=b'\n'.join(bodies))
+    assert cli.ok('sub', '--protocol', 'stomp', 'ps-stomp', '--peek', '--wait', '0.3').split(b'\n')[:100] == bodies[:100]
+    assert cli.ok('sub', '--protocol', 'stomp', 'ps-stomp', '-c', '300').split(b'\n')[:-1] == bodies[:300]
+    assert cli.ok('sub', '--protocol', 'stomp', 'ps-stomp', '--wait', '0.3').split(b'\n')[:-1] == bodies[300:]
+    assert channel.queue_declare('ps-stomp', durable=True).method.message_count == 0
+    channel.basic_publish('', 'ps-stomp', b'\xff\0', pika.BasicProperties(headers={'h': 'v'}, delivery_mode=2, correlation_id='7'))
+    out = lines(cli.ok('sub', '--protocol', 'stomp', 'ps-stomp', '-c', '1', '--json'))[0]
+    assert base64.b64decode(out['payload']) == b'\xff\0'
+    assert out['properties'] == {'delivery_mode': 2, 'correlation_id': '7', 'headers': {'h': 'v'}}
+    channel.queue_delete('ps-stomp')
+
+
+def test_stomp_streams_and_exchanges(cli, channel):
+    channel.queue_declare('ps-ss', durable=True, arguments={'x-queue-type': 'stream'})
+    cli.ok('pub', '--protocol', 'stomp', 'ps-ss', given=b'a\nb\nc\n')
+    out = lines(cli.ok('tail', '--protocol', 'stomp', 'ps-ss', '--from', '1', '-c', '2', '--json'))
+    assert [(m['offset'], m['payload']) for m in out] == [(1, 'b'), (2, 'c')]
+    assert cli.ok('sub', '--protocol', 'stomp', 'ps-ss', '--from', '1h', '-c', '3') == b'a\nb\nc\n'
+    channel.queue_delete('ps-ss')
+    reader = cli.start('sub', '--protocol', 'stomp', '-x', 'amq.topic', '-k', 'ps.st.*', '-c', '1')
+    until_bound(channel, 'amq.topic', 'ps.st.x', b'seen')
+    assert reader.communicate()[0] == b'seen\n' and reader.returncode == 0
+    for args, word in ((['sub', 'ps-nothing'], 'ps-nothing'), (['pub', 'q', 'x', '--password', 'wrong'], 'server says'),
+                       (['tail', 'ps-nothing'], '--from'), (['sub', 'ps-nothing', '--from', 'soon'], 'interval')):
+        code, _, err = cli.run(args[0], '--protocol', 'stomp', *args[1:])
+        assert code == 1 and word in err, (args, err)
