@@ -1,0 +1,29 @@
+/* bind: from what was written to what it means: names become columns, every expression gets its type, what has to be turned into
+ * another type is, by PostgreSQL's rules, and what is constant is computed once.
+ *
+ * The expression is in the arena and ends with it. Any one thread.
+ */
+#ifndef MILLRACE_SQL_BIND_H
+#define MILLRACE_SQL_BIND_H
+
+#include "sql/eval.h"
+
+struct scope_column {
+    struct slice table, name; /* table empty: it has none */
+    struct sql_type type;
+};
+
+/* What names can mean. Column i is column i of the batch. */
+struct scope {
+    const struct scope_column *columns;
+    uint32_t count;
+};
+
+/* NULL: the error is set, with its place in the statement. */
+MUST_USE struct expr *sql_bind(const struct ast *node, const struct scope *scope, struct arena *arena,
+                               struct sql_error *error);
+/* The same, turned into a type by itself: a condition is a BOOL. */
+MUST_USE struct expr *sql_bind_as(const struct ast *node, const struct sql_type *type, const struct scope *scope,
+                                  struct arena *arena, struct sql_error *error);
+
+#endif
