@@ -82,7 +82,7 @@ FILLED := $(foreach l,$(LAYER_NAMES),$(if $(filter src/$l/%,$(PARTS)),$l))
 # tests/crash/nbdkit_*.c are plug-ins for nbdkit, preload_*.c are preloaded into the broker: linked with nothing of ours.
 PLUGINS := $(wildcard tests/crash/nbdkit_*.c)
 PRELOADS := $(wildcard tests/crash/preload_*.c)
-OUTSIDE := $(sort $(filter-out $(PLUGINS) $(PRELOADS),$(wildcard tests/sim/*.c tests/crash/*.c tests/clients/*.c tests/issue/*.c tests/fuzz/*.c bench/*.c)))
+OUTSIDE := $(sort $(filter-out $(PLUGINS) $(PRELOADS),$(wildcard tests/sim/*.c tests/crash/*.c tests/clients/*.c tests/issue/*.c tests/sql/*.c tests/fuzz/*.c bench/*.c)))
 FUZZERS := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 MAIN_LINE := ^(int )?main *\(
 WITH_MAIN := $(if $(OUTSIDE),$(shell grep -lE '$(MAIN_LINE)' $(OUTSIDE)))
