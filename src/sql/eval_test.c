@@ -346,6 +346,7 @@ static void test_constants(void **state)
         {"substring('hello', 2, -1)", "<22023>"},
         {"substring('h\xc3\xa9llo', 2, 2)", "\xc3\xa9l"},
         {"left('hello', -2)", "hel"},
+        {"substring('hello', 0, 3)", "he"},
         {"right('h\xc3\xa9', 1)", "\xc3\xa9"},
         {"split_part('a,b', ',', -1)", "b"},
         {"split_part('a', ',', 3)", ""},

@@ -1,0 +1,203 @@
+/* JSON to columns, see scan.h. What JSON has no form for comes as text: '2026-01-01', "12.50"; a timestamp may be a number, milliseconds
+ * since 1970. A number in quotes is a number, as many producers write large ones so. */
+#include "sql/scan.h"
+
+#include "base/check.h"
+#include "base/mem.h"
+#include "sql/datetime.h"
+#include "sql/decimal.h"
+#include "sql/kernel.h"
+
+#include <math.h>
+
+struct slot {
+    struct sql_type type;
+    uint32_t view;
+    bool not_null;
+};
+
+struct scan {
+    struct json_scan *json;
+    struct json_view *views; /* of one record */
+    struct slot *slots;
+    uint32_t count;
+};
+
+struct scan *scan_new(const struct scan_column *columns, uint32_t count)
+{
+    struct scan *scan = mem_zalloc(sizeof *scan);
+    if (!scan)
+        return NULL;
+    scan->json = json_scan_new();
+    scan->slots = mem_zalloc((count ? count : 1) * sizeof *scan->slots);
+    bool ok = scan->json && scan->slots;
+    for (uint32_t i = 0; ok && i < count; i++) {
+        int view = json_scan_want(scan->json, columns[i].path, columns[i].steps);
+        ok = view >= 0;
+        scan->slots[i] =
+            (struct slot){.type = columns[i].type, .view = (uint32_t)view, .not_null = columns[i].not_null};
+    }
+    scan->count = count;
+    if (ok)
+        scan->views = mem_zalloc((json_scan_slots(scan->json) + 1) * sizeof *scan->views);
+    if (!scan->views)
+        scan_free(&scan);
+    return scan;
+}
+
+void scan_free(struct scan **scan)
+{
+    if (*scan) {
+        json_scan_free(&(*scan)->json);
+        mem_free((*scan)->views);
+        mem_free((*scan)->slots);
+    }
+    mem_free(*scan);
+    *scan = NULL;
+}
+
+/* The text of a value: a string's, without its quotes, or as it stands. */
+static struct slice plain(struct eval *e, const struct json_view *v)
+{
+    if (v->kind != JSON_VIEW_STRING || !v->escaped)
+        return slice_of(v->at, v->len);
+    uint8_t *out = eval_take(e, v->len);
+    return slice_of(out, out ? json_view_text(v, out) : 0);
+}
+
+static bool in_range(enum sql_type_kind kind, int64_t v)
+{
+    return kind == TYPE_BIGINT ||
+           (kind == TYPE_INT ? v >= INT32_MIN && v <= INT32_MAX : v >= INT16_MIN && v <= INT16_MAX);
+}
+
+static enum sql_fault set_int(struct eval *e, enum sql_type_kind kind, const struct json_view *v, int64_t *ret)
+{
+    bool syntax = true, ok = true;
+    double real;
+    if (v->kind == JSON_VIEW_INT) {
+        *ret = v->number;
+    } else if (v->kind == JSON_VIEW_NUMBER) { /* 5.0 and 1e3 are whole numbers; 5.5 is none */
+        ok = json_view_double(v, &real) && real >= -0x1p53 && real <= 0x1p53;
+        syntax = !ok || real == floor(real);
+        *ret = ok ? (int64_t)real : 0;
+    } else {
+        ok = text_to_int(plain(e, v), ret, &syntax) && v->kind == JSON_VIEW_STRING;
+        syntax = syntax && v->kind == JSON_VIEW_STRING;
+    }
+    return !syntax ? SQL_FAULT_TEXT : ok && in_range(kind, *ret) ? SQL_FAULT_NONE : SQL_FAULT_RANGE;
+}
+
+static enum sql_fault set_double(struct eval *e, const struct json_view *v, double *ret)
+{
+    bool syntax = true;
+    if (v->kind == JSON_VIEW_INT || v->kind == JSON_VIEW_NUMBER)
+        return json_view_double(v, ret) ? SQL_FAULT_NONE : SQL_FAULT_RANGE;
+    bool ok = v->kind == JSON_VIEW_STRING && text_to_double(plain(e, v), ret, &syntax);
+    return ok ? SQL_FAULT_NONE : v->kind == JSON_VIEW_STRING && syntax ? SQL_FAULT_RANGE : SQL_FAULT_TEXT;
+}
+
+static enum sql_fault set_decimal(struct eval *e, const struct sql_type *type, const struct json_view *v,
+                                  decimal_t *ret)
+{
+    bool syntax = false,
+         number = v->kind == JSON_VIEW_INT || v->kind == JSON_VIEW_NUMBER || v->kind == JSON_VIEW_STRING;
+    bool ok = number && decimal_parse(plain(e, v), type->scale, ret, &syntax);
+    return !syntax ? SQL_FAULT_TEXT : ok && decimal_fits(*ret, type->digits) ? SQL_FAULT_NONE : SQL_FAULT_RANGE;
+}
+
+static enum sql_fault set_time(struct eval *e, enum sql_type_kind kind, const struct json_view *v, int64_t *ret)
+{
+    bool stamp = kind == TYPE_TIMESTAMP || kind == TYPE_TIMESTAMPTZ, ok;
+    if (stamp && v->kind == JSON_VIEW_INT) {
+        ok = !__builtin_mul_overflow(v->number, (int64_t)1000, ret) && timestamp_valid(*ret);
+    } else {
+        struct slice text = plain(e, v);
+        ok = v->kind == JSON_VIEW_STRING && (stamp               ? timestamp_parse(text, kind == TYPE_TIMESTAMPTZ, ret)
+                                             : kind == TYPE_DATE ? date_parse(text, ret)
+                                                                 : time_parse(text, ret));
+    }
+    return ok ? SQL_FAULT_NONE : SQL_FAULT_TIME;
+}
+
+static enum sql_fault set_bool(struct eval *e, const struct json_view *v, uint8_t *ret)
+{
+    bool is = v->kind == JSON_VIEW_TRUE,
+         ok = is || v->kind == JSON_VIEW_FALSE || (v->kind == JSON_VIEW_STRING && text_to_bool(plain(e, v), &is));
+    *ret = is;
+    return ok ? SQL_FAULT_NONE : SQL_FAULT_TEXT;
+}
+
+/* The value of one column of one row, which is not NULL. */
+static enum sql_fault set_value(struct eval *e, const struct sql_type *type, const struct json_view *v,
+                                struct column *c, uint32_t row)
+{
+    struct interval interval;
+    switch (type->kind) {
+    case TYPE_BOOL: return set_bool(e, v, (uint8_t *)c->values + row);
+    case TYPE_SMALLINT:
+    case TYPE_INT:
+    case TYPE_BIGINT: return set_int(e, type->kind, v, (int64_t *)c->values + row);
+    case TYPE_DECIMAL: return set_decimal(e, type, v, (decimal_t *)c->values + row);
+    case TYPE_REAL:
+    case TYPE_DOUBLE: return set_double(e, v, (double *)c->values + row);
+    case TYPE_DATE:
+    case TYPE_TIME:
+    case TYPE_TIMESTAMP:
+    case TYPE_TIMESTAMPTZ: return set_time(e, type->kind, v, (int64_t *)c->values + row);
+    case TYPE_INTERVAL:
+        if (v->kind != JSON_VIEW_STRING || !interval_parse(plain(e, v), UNIT_NONE, UNIT_NONE, &interval))
+            return SQL_FAULT_TIME;
+        ((struct interval *)c->values)[row] = interval;
+        return SQL_FAULT_NONE;
+    case TYPE_JSON:
+    case TYPE_ARRAY:
+    case TYPE_MAP:
+    case TYPE_ROW:
+        ((struct slice *)c->values)[row] =
+            v->kind == JSON_VIEW_STRING ? slice_of(v->at - 1, v->len + 2u) : slice_of(v->at, v->len);
+        return SQL_FAULT_NONE;
+    default: ((struct slice *)c->values)[row] = plain(e, v); return SQL_FAULT_NONE;
+    }
+}
+
+static void set_row(struct scan *scan, struct eval *e, struct column *columns, uint32_t row)
+{
+    for (uint32_t i = 0; i < scan->count; i++) {
+        const struct slot *slot = &scan->slots[i];
+        const struct json_view *v = &scan->views[slot->view];
+        enum sql_fault fault = SQL_FAULT_NONE;
+        bool null = v->kind == JSON_VIEW_ABSENT || v->kind == JSON_VIEW_NULL;
+        if (null)
+            fault = slot->not_null ? SQL_FAULT_NOT_NULL : SQL_FAULT_NONE;
+        else
+            fault = set_value(e, &slot->type, v, &columns[i], row);
+        if (null || fault != SQL_FAULT_NONE)
+            eval_null(e, &columns[i], row);
+        if (fault != SQL_FAULT_NONE)
+            eval_fault(e, row, fault);
+    }
+}
+
+bool scan_batch(struct scan *scan, const struct slice *records, uint32_t rows, struct arena *arena, struct eval *ret)
+{
+    CHECK(rows <= BATCH_ROWS_MAX);
+    *ret = eval_begin(arena, NULL, scan->count, rows);
+    struct column *columns = eval_take(ret, (scan->count ? scan->count : 1) * sizeof *columns);
+    for (uint32_t i = 0; columns && i < scan->count; i++) {
+        enum sql_form form = type_form(scan->slots[i].type.kind);
+        columns[i] = (struct column){.form = form, .values = eval_take(ret, (rows ? rows : 1) * form_size(form))};
+    }
+    ret->columns = columns;
+    for (uint32_t row = 0; row < rows && !ret->no_memory; row++) {
+        struct json_fault fault;
+        if (json_scan_read(scan->json, records[row], scan->views, &fault)) {
+            set_row(scan, ret, columns, row);
+            continue;
+        }
+        eval_fault(ret, row, SQL_FAULT_JSON);
+        for (uint32_t i = 0; i < scan->count; i++)
+            eval_null(ret, &columns[i], row);
+    }
+    return !ret->no_memory;
+}

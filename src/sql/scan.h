@@ -1,0 +1,32 @@
+/* scan: records of JSON to the columns of a batch: each column is a path and a type, and only the paths are decoded.
+ *
+ *   scan_new ▸ { scan_batch ▸ use eval.columns … ▸ reset of the batch's arena }* ▸ scan_free
+ *
+ * What does not fit marks its row, with the reason: a record that is no JSON, a value that is none of the type, NULL where
+ * there may be none. An absent member is NULL. Texts are views of the records, which must outlive the batch; those with escapes are in the
+ * arena. One thread at a time.
+ */
+#ifndef MILLRACE_SQL_SCAN_H
+#define MILLRACE_SQL_SCAN_H
+
+#include "fmt/json_scan.h"
+#include "sql/eval.h"
+
+struct scan_column {
+    struct json_step path[JSON_SCAN_STEPS_MAX];
+    uint32_t steps;
+    struct sql_type type;
+    bool not_null;
+};
+
+struct scan;
+
+/* The columns are copied, their names and types are lent. NULL: no memory, or more paths than there may be. */
+MUST_USE struct scan *scan_new(const struct scan_column *columns, uint32_t count);
+/* Takes *scan and NULLs it; *scan may be NULL. */
+void scan_free(struct scan **scan);
+/* Begins ret with the columns of the records, rows of them (at most BATCH_ROWS_MAX). False: no memory. */
+MUST_USE bool scan_batch(struct scan *scan, const struct slice *records, uint32_t rows, struct arena *arena,
+                         struct eval *ret);
+
+#endif
