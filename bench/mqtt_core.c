@@ -197,6 +197,21 @@ static void fan_out(struct bench *bench, uint32_t subscribers)
            (double)times[PUBLISHES / 2] / 1e3, (double)times[PUBLISHES * 99 / 100] / 1e3);
 }
 
+static void retain_flat(struct bench *bench, unsigned values, unsigned body)
+{
+    char key[80];
+    size_t before = mem_in_use();
+    for (unsigned i = 0; i < values; i++) {
+        snprintf(key, sizeof key, "sensors.%u", i);
+        publish(bench, 1, key, body, ASK_RETAIN);
+        if (i % 256 == 255)
+            step(bench);
+    }
+    step(bench);
+    printf("%u values of %u bytes, keys like %s: %.0f bytes each\n", values, body, key,
+           (double)(mem_in_use() - before) / values);
+}
+
 static void retain(struct bench *bench, unsigned values, unsigned body)
 {
     char key[80];
@@ -240,6 +255,8 @@ int main(int argc, char **argv)
     fan_out(&bench, argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : 10000);
     retain(&bench, argc > 2 ? (unsigned)strtoul(argv[2], NULL, 10) : 1000000,
            argc > 3 ? (unsigned)strtoul(argv[3], NULL, 10) : 16);
+    retain_flat(&bench, argc > 2 ? (unsigned)strtoul(argv[2], NULL, 10) : 1000000,
+                argc > 3 ? (unsigned)strtoul(argv[3], NULL, 10) : 16);
     broker_free(&bench.b);
     return 0;
 }

@@ -187,6 +187,7 @@ void audiences_tell(struct broker *b, const struct route *route, struct msg *msg
             tidy(port);
             bool overflow;
             struct effect *e = effect_slot(side, &overflow);
+            side->fanned_out |= overflow;
             b->mqtt.fanned_out |= overflow;
             if (!e) {
                 b->totals.dropped++;

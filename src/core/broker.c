@@ -359,7 +359,8 @@ bool broker_step(struct broker *b, mono_t now, wall_t wall, lsn_t durable)
     b->mqtt.fanned_out = false;
     for (unsigned i = 0; i < b->side_count; i++) {
         effect_flush(&b->sides[i]);
-        b->mqtt.fanned_out |= b->sides[i].overflow_first < b->sides[i].overflow_count;
+        b->sides[i].fanned_out &= b->sides[i].overflow_first < b->sides[i].overflow_count;
+        b->mqtt.fanned_out |= b->sides[i].fanned_out;
     }
     if (durable > b->durable) {
         b->durable = durable;

@@ -512,6 +512,7 @@ struct port_side {
     uint32_t peer_max;
     struct effect *overflow;
     uint32_t overflow_count, overflow_first, overflow_max;
+    bool fanned_out; /* what overflows comes from a fan-out, perhaps of others' publishes */
     bool lost; /* a peer of this port missed an effect for want of memory and is to be kicked */
 };
 

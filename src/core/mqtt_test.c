@@ -368,6 +368,40 @@ static void taps_of_other_ways(void **state)
     end(rig);
 }
 
+/* A loop that is behind: nothing is lost there, and nobody publishes until it has caught up. */
+static void a_loop_that_is_full(void **state)
+{
+    (void)state;
+    struct broker_options options = {.port_slots = 64};
+    struct rig *rig = begin_with(&options);
+    (void)attach(rig, 1, "dev", 0);
+    assert_int_equal(subscribe_as(rig, 1, "a", NULL, 0, 0, 5), 0);
+    assert_int_equal(subscribe_as(rig, 1, "#", NULL, 0, 0, 6), 0);
+    assert_int_equal(subscribe_as(rig, 1, "*", NULL, 0, 0, 7), 0);
+    rig_clear(rig);
+    struct port *port = broker_port(rig->b, 0);
+    for (unsigned i = 0; i < 40; i++) {
+        static const uint8_t props[2];
+        struct msg *msg =
+            msg_new(broker_heap(rig->b), slice_str("amq.topic"), slice_str("a"), slice_of(props, 2), 1);
+        msg_body_room(msg)[0] = 'x';
+        struct command *c = rig_command(rig, 0, CMD_PUBLISH, 2, 1);
+        c->msg = msg;
+        c->number = i + 1;
+    }
+    ring_publish(&port->commands);
+    for (unsigned i = 0; i < 10; i++)
+        (void)broker_step(rig->b, rig->now, rig->wall, rig->durable);
+    assert_true(rig->b->mqtt.fanned_out);
+    assert_false(ring_empty(&port->commands));
+    assert_true(rig->b->sides[0].overflow_count - rig->b->sides[0].overflow_first <= 4); /* of one publish */
+    assert_true(broker_next_due(rig->b) <= rig->now + NS_PER_MS);
+    rig_step(rig);
+    assert_int_equal(rig_count(rig, EFF_FANOUT), 120);
+    assert_false(rig->b->mqtt.fanned_out);
+    end(rig);
+}
+
 static struct slice of_row(const struct effect *e, const char *key)
 {
     struct reader r = reader_of(e->answer->fields);
@@ -446,6 +480,7 @@ int main(void)
         cmocka_unit_test(dollar),
         cmocka_unit_test(what_a_session_stands_on_goes),
         cmocka_unit_test(taps_of_other_ways),
+        cmocka_unit_test(a_loop_that_is_full),
         cmocka_unit_test(listed),
         cmocka_unit_test(records_for_people),
     };

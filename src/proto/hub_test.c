@@ -10,7 +10,9 @@
 
 struct probe {
     struct session session; /* first */
-    unsigned effects, durables, rooms, freed;
+    unsigned effects, durables, rooms, freed, fanned, made;
+    uint32_t handle;
+    bool own;
     lsn_t hold_until;
 };
 
@@ -37,6 +39,26 @@ static void on_room(struct session *session)
     ((struct probe *)session)->rooms++;
 }
 
+/* What the first session encodes the others find. */
+static void on_fanout(struct session *session, struct fanout *fanout, uint32_t handle)
+{
+    struct probe *probe = (struct probe *)session;
+    const struct fanout_form *form = fanout_find(fanout, 7);
+    if (!form) {
+        uint8_t *room = fanout_make(fanout, 7, 3);
+        assert_non_null(room);
+        memcpy(room, "abc", 3);
+        probe->made++;
+        form = fanout_find(fanout, 7);
+    }
+    assert_memory_equal(form->bytes, "abc", 3);
+    assert_int_equal(form->len, 3);
+    assert_null(fanout_make(fanout, 8, 1u << 20)); /* that is for lending */
+    probe->fanned++;
+    probe->handle = handle;
+    probe->own = fanout->any_from && fanout->from == session->number;
+}
+
 static void on_free(struct session *session)
 {
     ((struct probe *)session)->freed++;
@@ -45,7 +67,11 @@ static void on_free(struct session *session)
 static void probe_init(struct probe *probe)
 {
     *probe = (struct probe){
-        .session = {.on_effect = on_effect, .on_durable = on_durable, .on_room = on_room, .free = on_free}};
+        .session = {.on_effect = on_effect,
+                    .on_fanout = on_fanout,
+                    .on_durable = on_durable,
+                    .on_room = on_room,
+                    .free = on_free}};
 }
 
 struct scene {
@@ -246,11 +272,47 @@ static void memory(void **state)
     assert_int_equal(mem_in_use(), before);
 }
 
+static void fan_out(void **state)
+{
+    (void)state;
+    struct scene scene;
+    struct probe probes[4];
+    scene_init(&scene, 8);
+    struct audience_part *part = mem_alloc_as(MEM_CONNECTIONS, sizeof *part + 4 * sizeof part->members[0]);
+    assert_non_null(part);
+    *part = (struct audience_part){.refs = 2, .count = 4, .max = 4};
+    for (unsigned i = 0; i < 4; i++) {
+        probe_init(&probes[i]);
+        assert_true(hub_attach(scene.hub, &probes[i].session));
+        part->members[i] = (uint64_t)probes[i].session.number << 32 | (10 + i);
+    }
+    part->members[1] = AUDIENCE_LEFT;
+    probes[2].session.gone = true; /* the core does not know yet */
+    struct msg *msg = msg_new(&scene.heap, (struct slice){0}, (struct slice){0}, (struct slice){0}, 0);
+    struct effect *e = ring_push(&scene.port.effects);
+    *e = (struct effect){.type = EFF_FANOUT, .audience = part, .consumer = 4, .msg = msg};
+    e->number = probes[3].session.number + 1u;
+    ring_publish(&scene.port.effects);
+    (void)hub_turn(scene.hub, 0, 0);
+    assert_int_equal(probes[0].fanned, 1);
+    assert_int_equal(probes[0].handle, 10);
+    assert_int_equal(probes[1].fanned + probes[2].fanned, 0);
+    assert_int_equal(probes[3].fanned, 1);
+    assert_int_equal(probes[0].made + probes[3].made, 1);
+    assert_true(probes[3].own && !probes[0].own);
+    assert_int_equal(part->refs, 1);
+    audience_unref(part);
+    for (unsigned i = 0; i < 4; i++)
+        hub_detach(scene.hub, &probes[i].session);
+    scene_fini(&scene);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(numbers), cmocka_unit_test(last_word),       cmocka_unit_test(full_ring),
         cmocka_unit_test(held),    cmocka_unit_test(shares_of_turns), cmocka_unit_test(memory),
+        cmocka_unit_test(fan_out),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
