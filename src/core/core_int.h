@@ -513,7 +513,7 @@ struct port_side {
     struct effect *overflow;
     uint32_t overflow_count, overflow_first, overflow_max;
     bool fanned_out; /* what overflows comes from a fan-out, perhaps of others' publishes */
-    bool lost; /* a peer of this port missed an effect for want of memory and is to be kicked */
+    bool lost;       /* a peer of this port missed an effect for want of memory and is to be kicked */
 };
 
 struct login; /* session.c */

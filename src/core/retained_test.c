@@ -267,21 +267,19 @@ static bool matches(const char *pattern, const char *key)
     return oracle.matches;
 }
 
-static void some_key(uint64_t *x, char *ret, bool pattern)
+static void some_key(uint64_t *x, char ret[100], bool pattern)
 {
     static const char *const words[] = {"a", "b", "", "cc", "*", "*"};
     uint8_t r[8];
+    size_t len = 0;
     rig_random(x, r, sizeof r);
     unsigned count = 1 + r[0] % 4;
-    ret[0] = '\0';
-    for (unsigned i = 0; i < count; i++) {
-        strcat(ret, i ? "." : "");
-        strcat(ret, words[r[1 + i] % (pattern ? 6 : 4)]);
-    }
+    for (unsigned i = 0; i < count; i++)
+        len += (size_t)snprintf(ret + len, 100 - len, "%s%s", i ? "." : "", words[r[1 + i] % (pattern ? 6 : 4)]);
     if (pattern && r[7] % 3 == 0)
-        strcat(ret, ret[0] ? ".#" : "#");
-    if (!ret[0])
-        strcat(ret, "a");
+        len += (size_t)snprintf(ret + len, 100 - len, "%s", len ? ".#" : "#");
+    if (!len)
+        (void)snprintf(ret, 100, "a");
 }
 
 /* Against the matching of topic exchanges; and what is there all the time is seen once by a walk, whatever changes meanwhile. */

@@ -66,12 +66,11 @@ static void on_free(struct session *session)
 
 static void probe_init(struct probe *probe)
 {
-    *probe = (struct probe){
-        .session = {.on_effect = on_effect,
-                    .on_fanout = on_fanout,
-                    .on_durable = on_durable,
-                    .on_room = on_room,
-                    .free = on_free}};
+    *probe = (struct probe){.session = {.on_effect = on_effect,
+                                        .on_fanout = on_fanout,
+                                        .on_durable = on_durable,
+                                        .on_room = on_room,
+                                        .free = on_free}};
 }
 
 struct scene {
