@@ -95,7 +95,7 @@ enum nack_why {
     NACK_FULL,    /* a queue refuses publishes, or a hard alarm holds */
     NACK_ACCESS,  /* no right to write */
     NACK_NOWHERE, /* no such exchange */
-    NACK_QUOTA,   /* too many retained values, or too much of them; nothing has happened */
+    NACK_QUOTA, /* too many retained values, or too much of them; nothing has happened. With delivery mode 1 it goes its way without being retained */
     NACK_INVALID, /* properties that cannot be */
 };
 

@@ -19,7 +19,7 @@ bool mqtt_publish_begin(struct broker *b, struct channel *ch, struct exchange *x
     *ret = (struct mqtt_publish){0};
     if (c->flags & ASK_RETAIN) {
         enum retained_result result = retained_prepare(b, x, msg, &ret->change);
-        if (result == RETAINED_FULL) {
+        if (result == RETAINED_FULL && (msg->flags & MSG_PERSISTENT)) { /* with QoS 0 nobody would hear of it */
             publish_refused(b, ch, c->number, msg_size(msg), NACK_QUOTA);
             return false;
         }

@@ -95,8 +95,10 @@ bool mqtt_will_fire(struct broker *b, struct mqtt_client *client)
         return true;
     }
     backlog_flush_removals(b);
+    if (!list_empty(&b->removals))
+        return false;
     b->route.from = client;
-    if (!list_empty(&b->removals) || !route_message(b, client->exchange, will, msg_headers(will), &b->route))
+    if (!route_message(b, client->exchange, will, msg_headers(will), &b->route))
         return false;
     if ((client->will_flags & MQTT_WILL_RETAIN) &&
         retained_prepare(b, client->exchange, will, &change) == RETAINED_NO_MEMORY)

@@ -126,6 +126,11 @@ static void time_and_limits(void **state)
     rig_clear(rig);
     retain(rig, 1, "fourth", "4");
     assert_int_equal(rig_nth(rig, EFF_NACK, 0)->flags, NACK_QUOTA);
+    assert_int_equal(subscribe_as(rig, 1, "fourth", NULL, 0, 0, 9), 0);
+    assert_true(publish_with(rig, 1, "fourth", "4", 0, ASK_RETAIN, 0, 0)); /* QoS 0 goes its way all the same */
+    assert_string_equal(fanned(rig), "1:9:4");
+    rig_clear(rig);
+    retain(rig, 1, "fourth", "4");
     retain(rig, 1, "ever", "E"); /* in its place it is none more */
     assert_int_equal(rig_count(rig, EFF_NACK), 1);
     assert_string_equal(retained(rig, "#"), "ever=E long=l short=s");
