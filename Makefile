@@ -105,7 +105,7 @@ BINARY += $(if $(wildcard $(MAIN)),build/millrace)
 endif
 
 # ----------------------------------------------------------------------------------------------------------- targets
-.PHONY: mqtt-suites stomp-suite all help flow crash power power-replay soak suites kafka kafka-clients kafka-golden java history cage limits mutants unit unit-build programs test bench bench-kafka tidy format coverage install uninstall clean
+.PHONY: mqtt-suites stomp-suite bench-stomp all help flow crash power power-replay soak suites kafka kafka-clients kafka-golden java history cage limits mutants unit unit-build programs test bench bench-kafka tidy format coverage install uninstall clean
 .PHONY: fuzz-build fuzz-smoke fuzz-coverage version FORCE
 
 all: $(LIBRARY) $(BINARY)  ## build the broker (default): build/millrace, or build/FLAVOUR/millrace with FLAVOUR=...
@@ -135,6 +135,9 @@ bench: all programs  ## the benchmark tables, brokers side by side; writes docs/
 
 bench-kafka: all  ## the Kafka part of it: Millrace and a real Apache Kafka (needs Java and Maven); writes docs/benchmarks-kafka.md
 	bench/kafka
+
+bench-stomp: all programs  ## STOMP beside ActiveMQ (needs Java and the package activemq); writes docs/benchmarks-stomp.md
+	bench/stomp
 
 flow: all  ## the long form of the flow tests; writes docs/flow.md
 	$(PYTHON) tests/flow/scenario.py --write docs/flow.md
