@@ -36,7 +36,7 @@ PRODUCERS = [
     row('describe_producers: what is not there', topic(partitions=2), describe(T, 1, 2), describe('{u}none')),
     row('write_txn_markers: abort', topic(), init(), add(), write(0), mark(), stable(2), read(1, upto=2), read(0, upto=2), describe()),
     row('write_txn_markers: commit', topic(), init(), add(), write(0), mark(True), stable(2), read(1, upto=2), describe()),
-    row('write_txn_markers: the coordinator aborts later', topic(), init(), add(), write(0), mark(True), stable(2), end(False), read(1, upto=2)),
+    row('write_txn_markers: the coordinator aborts later', topic(), init(), add(), write(0), mark(True), stable(2), end(False), read(1, upto=3)),
     row('write_txn_markers: an epoch that is over', topic(), init(), init(), add(), write(0), mark(epoch=0), describe()),
     row('write_txn_markers: what is not there', topic(), init(), mark(partitions=(0, 7)), mark(name='{u}none')),
 ]
