@@ -9,6 +9,13 @@ static bool listed(struct broker *b, const struct peer *peer, const struct group
            authorise(b, peer->user, peer->vhost, VERB_READ, g->name);
 }
 
+/* A part ends where the next one can find it again: not with the group without a name, nor with one of another vhost. */
+static bool may_end(const struct peer *peer, const struct list *node)
+{
+    const struct group *g = CONTAINER_OF(node, struct group, link);
+    return g->vhost == peer->vhost && g->name.len;
+}
+
 /* The groups behind `from` that one answer is about; *ret_more: there are others behind them. */
 static struct answer *list_some(struct broker *b, const struct peer *peer, const struct list *from, uint64_t states)
 {
@@ -16,11 +23,9 @@ static struct answer *list_some(struct broker *b, const struct peer *peer, const
     size_t bytes = 1;
     unsigned n = 0;
     struct list *end = from->next;
-    /* the group without a name ends no part: nobody could name it */
-    for (; end != &b->group_list && (n < LIST_ONCE || !CONTAINER_OF(end->prev, struct group, link)->name.len);
-         end = end->next, n++) {
+    for (; end != &b->group_list && (n < LIST_ONCE || !may_end(peer, end->prev)); end = end->next, n++) {
         const struct group *g = CONTAINER_OF(end, struct group, link);
-        bytes += 4 + g->name.len + g->type.len;
+        bytes += g->vhost == peer->vhost ? 4 + g->name.len + g->type.len : 0;
     }
     bool more = end != &b->group_list;
     const struct group *last = more ? CONTAINER_OF(end->prev, struct group, link) : NULL;

@@ -272,7 +272,12 @@ void do_group_configs(struct broker *b, struct peer *peer, struct channel *ch, s
     group_say_or(b, peer, c, error, answer ? group_block_end(answer, &w) : NULL, 0);
 }
 
-/* A list in parts, as GROUP_LIST's: who comes for the next one names the last of the part before. */
+static bool is_of(const struct list *node, const struct vhost *vhost)
+{
+    return CONTAINER_OF(node, struct group_rules, link)->vhost == vhost;
+}
+
+/* A list in parts, as GROUP_LIST's: who comes for the next one names the last of the part before, which is one of its vhost. */
 void do_group_config_list(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
 {
     (void)ch;
@@ -283,8 +288,9 @@ void do_group_config_list(struct broker *b, struct peer *peer, struct channel *c
         error = GROUP_ERR_NO_GROUP;
     const struct list *from = behind ? &behind->link : &b->group_rules_list, *end = from->next;
     size_t bytes = 1 + NAME_MAX_BYTES;
-    for (unsigned n = 0; end != &b->group_rules_list && n < LIST_ONCE; end = end->next, n++)
-        bytes += 1 + CONTAINER_OF(end, struct group_rules, link)->name.len;
+    for (unsigned n = 0; end != &b->group_rules_list && (n < LIST_ONCE || !is_of(end->prev, peer->vhost));
+         end = end->next, n++)
+        bytes += is_of(end, peer->vhost) ? 1 + CONTAINER_OF(end, struct group_rules, link)->name.len : 0;
     struct answer *answer = error ? NULL : group_block(bytes, &w);
     if (answer)
         writer_str8(&w, end == &b->group_rules_list ? (struct slice){0}

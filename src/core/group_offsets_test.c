@@ -334,9 +334,29 @@ static void a_long_list_comes_in_parts(void **state)
     end(rig);
 }
 
+/* Of each vhost its own, however they stand among each other. */
+static void a_long_list_of_several_vhosts(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    char text[1000];
+    struct vhost *other = vhost_put(rig->b, slice_str("other"), NOTHING), *own = vhost_find(rig->b, slice_str("/"));
+    assert_non_null(other);
+    for (int i = 0; i < 2500; i++) {
+        char name[20];
+        snprintf(name, sizeof name, "group %d", i);
+        assert_non_null(group_make(rig->b, i % 1000 > 1 ? other : own, slice_str(name))); /* no thousandth is its own */
+    }
+    assert_int_equal(list(rig, 0, text, sizeof text), 6);
+    groups_vhost_gone(rig->b, own); /* none of this is in the journal */
+    vhost_delete(rig->b, other);
+    end(rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_long_list_of_several_vhosts),
         cmocka_unit_test(commits_and_their_text),
         cmocka_unit_test(several_rows),
         cmocka_unit_test(an_answer_waits_for_its_commit),
