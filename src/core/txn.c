@@ -733,20 +733,36 @@ static bool list_named(struct broker *b, struct peer *peer, struct slice names, 
 struct wanted {
     struct pattern pattern; /* no code: any */
     struct slice states;    /* u8 each; none: any */
-    struct slice producers; /* u64 each; none: any */
+    struct slice producers; /* u64 each, ascending: a client may name millions; none: any */
     uint64_t age_ms;        /* older than age_ms - 1; 0: any, also what is not ongoing */
 };
 
+static bool is_named(struct slice producers, uint64_t producer)
+{
+    size_t low = 0, high = producers.len / sizeof(uint64_t);
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        struct reader r = reader_of(slice_of(producers.ptr + middle * sizeof(uint64_t), sizeof(uint64_t)));
+        uint64_t one = reader_u64(&r);
+        if (one == producer)
+            return true;
+        if (one < producer)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return false;
+}
+
 static bool is_wanted(const struct broker *b, const struct wanted *w, const struct txn *t)
 {
-    bool found = w->producers.len == 0;
     if (w->states.len && !memchr(w->states.ptr, t->state, w->states.len))
         return false;
     if (w->age_ms && (!t->started || b->wall - t->started < (int64_t)w->age_ms))
         return false;
-    for (struct reader r = reader_of(w->producers); r.left >= 8 && !found;)
-        found = reader_u64(&r) == t->producer;
-    return found && (!w->pattern.code || pattern_matches(&w->pattern, t->name));
+    if (w->producers.len && !is_named(w->producers, t->producer))
+        return false;
+    return !w->pattern.code || pattern_matches(&w->pattern, t->name);
 }
 
 static bool list_all(struct broker *b, struct peer *peer, const struct wanted *wanted, struct buffer *rows)

@@ -1238,6 +1238,10 @@ static void a_listing_of_some(void **state)
     uint64_t producers[2] = {htobe64(last.id), htobe64(UINT64_MAX)};
     assert_int_equal(listed(rig, none, slice_of(producers, sizeof producers), 0, "last"), 1);
     assert_int_equal(listed(rig, none, slice_of(producers + 1, 8), 0, NULL), 0);
+    static uint64_t many[TXN_ROWS_MAX];
+    for (unsigned i = 0; i < TXN_ROWS_MAX; i++) /* all but the last one's, and some that nobody has */
+        many[i] = htobe64(last.id - TXN_ROWS_MAX / 2 + i + (i >= TXN_ROWS_MAX / 2));
+    assert_int_equal(listed(rig, none, slice_of(many, sizeof many), 0, NULL), TXN_ROWS_MAX / 2);
     assert_int_equal(listed(rig, none, none, 11, NULL), 0);
     rig->wall += 11;
     assert_int_equal(listed(rig, none, none, 12, NULL), 0);

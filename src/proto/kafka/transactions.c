@@ -10,6 +10,8 @@
 #include "core/txn.h"
 #include "proto/kafka/names.h"
 
+#include <stdlib.h>
+
 int16_t kafka_txn_error(enum txn_result result, bool fenced_is_known)
 {
     static const int16_t errors[] = {
@@ -408,19 +410,39 @@ static uint8_t state_named(struct slice name)
     return STATE_UNKNOWN;
 }
 
+static int by_id(const void *a, const void *b)
+{
+    uint64_t x, y;
+    memcpy(&x, a, sizeof x);
+    memcpy(&y, b, sizeof y);
+    return (x > y) - (x < y);
+}
+
+/* Each state once, and the ids in their order: the core holds every transaction against them. */
 static enum kafka_progress list_transactions_go(struct kafka *k, struct kafka_request *r)
 {
     const struct kafka_list_transactions_request *asked = r->message;
-    size_t states = asked->state_filters.count > 0 ? (size_t)asked->state_filters.count : 0;
+    bool seen[STATE_NEVER + 1] = {0};
+    size_t named = asked->state_filters.count > 0 ? (size_t)asked->state_filters.count : 0, states = 0;
     size_t producers = asked->producer_id_filters.count > 0 ? (size_t)asked->producer_id_filters.count : 0;
-    uint8_t *room = kafka_room(k, r, states + 8 * producers, 1);
+    uint64_t *ids = kafka_room(k, r, producers, sizeof *ids);
+    uint8_t *room = ids ? kafka_room(k, r, sizeof seen + 8 * producers, 1) : NULL;
     if (!room)
         return KAFKA_AGAIN;
-    struct writer w = writer_of(room, states + 8 * producers);
-    for (size_t i = 0; i < states; i++)
-        writer_u8(&w, state_named(asked->state_filters.at[i]));
+    struct writer w = writer_of(room, sizeof seen + 8 * producers);
+    for (size_t i = 0; i < named; i++) {
+        uint8_t state = state_named(asked->state_filters.at[i]);
+        if (!seen[state])
+            writer_u8(&w, state);
+        seen[state] = true;
+    }
+    states = w.len;
     for (size_t i = 0; i < producers; i++)
-        writer_u64(&w, (uint64_t)asked->producer_id_filters.at[i]);
+        ids[i] = (uint64_t)asked->producer_id_filters.at[i];
+    if (producers)
+        qsort(ids, producers, sizeof *ids, by_id);
+    for (size_t i = 0; i < producers; i++)
+        writer_u64(&w, ids[i]);
     struct ask *ask = ask_new(asked->transactional_id_pattern, (struct slice){0}, slice_of(room, states),
                               slice_of(room + states, 8 * producers));
     if (ask)
