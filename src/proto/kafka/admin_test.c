@@ -115,6 +115,33 @@ static void a_hanging_transaction_is_found_and_ended(void **state)
     krig_free(k);
 }
 
+static void a_partition_is_told_of_once(void **state)
+{
+    (void)state;
+    struct krig *k = krig_ready();
+    krig_topic(k, "t", 2, false);
+    int64_t producer = begin_txn(k, "once");
+    assert_int_equal(produce_in(k, producer, 0, 0, 0), 0);
+    int32_t twice[] = {1, 0, 0}, again[] = {0, 2, 2};
+    struct kafka_describe_producers_request_topic topics[] = {{slice_str("t"), {twice, 3}},
+                                                              {slice_str("t"), {again, 3}}};
+    const struct kafka_describe_producers_response *said = KASK(k, describe_producers, 0, .topics = {topics, 2});
+    assert_non_null(said);
+    assert_int_equal(said->topics.count, 2);
+    static const int16_t errors[] = {0,
+                                     0,
+                                     KAFKA_ERR_INVALID_REQUEST,
+                                     KAFKA_ERR_INVALID_REQUEST,
+                                     KAFKA_ERR_UNKNOWN_TOPIC_OR_PARTITION,
+                                     KAFKA_ERR_UNKNOWN_TOPIC_OR_PARTITION};
+    for (int i = 0; i < 6; i++) {
+        const struct kafka_describe_producers_response_partition *one = &said->topics.at[i / 3].partitions.at[i % 3];
+        assert_int_equal(one->error_code, errors[i]);
+        assert_int_equal(one->active_producers.count, i == 1);
+    }
+    krig_free(k);
+}
+
 static void what_is_not_there_and_who_may_not(void **state)
 {
     (void)state;
@@ -330,6 +357,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_hanging_transaction_is_found_and_ended),
+        cmocka_unit_test(a_partition_is_told_of_once),
         cmocka_unit_test(what_is_not_there_and_who_may_not),
         cmocka_unit_test(credentials_come_and_go),
         cmocka_unit_test(bad_credentials),

@@ -6,6 +6,8 @@
 #include "proto/kafka/topic_rules.h"
 #include "proto/kafka/transactions.h"
 
+#include <stdlib.h>
+
 static size_t count_of(int32_t count)
 {
     return count > 0 ? (size_t)count : 0;
@@ -152,14 +154,41 @@ static bool describe_begin(struct kafka *k, struct kafka_request *r)
     return places_begin(k, r, &producers_errand);
 }
 
-static void describe_look(struct places *all)
+struct named { /* a place by what it names */
+    uint64_t topic;
+    int32_t partition;
+    size_t at;
+};
+
+static int by_name(const void *a, const void *b)
 {
+    const struct named *x = a, *y = b;
+    if (x->topic != y->topic)
+        return x->topic < y->topic ? -1 : 1;
+    if (x->partition != y->partition)
+        return x->partition < y->partition ? -1 : 1;
+    return x->at < y->at ? -1 : x->at > y->at;
+}
+
+/* Each place once: a few bytes of a request would else be thousands of producers, as often as it likes. */
+static void describe_look(struct kafka *k, struct kafka_request *r, struct places *all)
+{
+    struct named *list = kafka_more_room(k, r, all->count, sizeof *list);
+    if (!list)
+        return;
     all->looked = true;
+    for (size_t i = 0; i < all->count; i++)
+        list[i] = (struct named){all->rows.rows[all->list[i].row].id, all->list[i].partition, i};
+    if (all->count)
+        qsort(list, all->count, sizeof *list, by_name);
     for (size_t i = 0; i < all->count; i++) {
-        int16_t error = place_error(all, &all->list[i]);
-        all->list[i].told->error_code = error;
+        const struct place *place = &all->list[list[i].at];
+        int16_t error = place_error(all, place);
+        if (!error && i && list[i].topic == list[i - 1].topic && list[i].partition == list[i - 1].partition)
+            error = KAFKA_ERR_INVALID_REQUEST;
+        place->told->error_code = error;
         if (!error)
-            kafka_errand_want(&all->errands, i);
+            kafka_errand_want(&all->errands, list[i].at);
     }
 }
 
@@ -171,7 +200,9 @@ static enum kafka_progress describe_producers_go(struct kafka *k, struct kafka_r
     if (kafka_rows(k, r, &all->rows) == KAFKA_AGAIN)
         return KAFKA_AGAIN;
     if (!all->looked)
-        describe_look(all);
+        describe_look(k, r, all);
+    if (!kafka_live(k))
+        return KAFKA_AGAIN;
     return kafka_errands(k, r, &all->errands);
 }
 
