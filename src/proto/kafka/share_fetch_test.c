@@ -266,6 +266,52 @@ static void offsets_are_told_and_moved(void **state)
     krig_free(k);
 }
 
+/* A group may be seen, and what it reads not. */
+static void offsets_of_topics_that_may_not_be_seen(void **state)
+{
+    (void)state;
+    struct krig *k = begin_sharing();
+    char why[200];
+    krig_topic(k, "u", 1, false);
+    assert_int_equal(alter(k, "other")->error_code, 0);
+    assert_int_equal(describe(k, "other", true)->topics.count, 1);
+    assert_true(permission_put(k->core->b, user_find(k->core->b, slice_str("guest")),
+                               vhost_find(k->core->b, slice_str("/")), slice_str("^(other|u)$"),
+                               slice_str("^(other|u)$"), slice_str("^(other|u)$"), why, sizeof why));
+    const described *said = describe(k, "other", true);
+    assert_int_equal(said->error_code, 0);
+    assert_int_equal(said->topics.count, 0);
+    said = describe(k, "other", false);
+    assert_int_equal(said->topics.count, 2);
+    assert_int_equal(said->topics.at[0].partitions.at[1].error_code, KAFKA_ERR_TOPIC_AUTHORIZATION_FAILED);
+    assert_int_equal(said->topics.at[0].partitions.at[1].start_offset, -1);
+    krig_free(k);
+}
+
+/* What each costs does not depend on how many there are. */
+static void offsets_of_many_groups(void **state)
+{
+    (void)state;
+    struct krig *k = begin_sharing();
+    static struct kafka_describe_share_group_offsets_request_group many[2000];
+    int32_t partition = 0;
+    struct kafka_describe_share_group_offsets_request_topic topics[] = {
+        {.topic_name = slice_str("t"), .partitions = {&partition, 1}},
+        {.topic_name = slice_str("nix"), .partitions = {&partition, 1}}};
+    for (size_t i = 0; i < ARRAY_LEN(many); i++)
+        many[i] = (struct kafka_describe_share_group_offsets_request_group){.group_id = slice_str("g"),
+                                                                            .topics = {&topics[i % 2], i % 3 ? 1 : 0}};
+    const struct kafka_describe_share_group_offsets_response *said =
+        KASK(k, describe_share_group_offsets, 1, .groups = {many, ARRAY_LEN(many)});
+    assert_int_equal(said->groups.count, ARRAY_LEN(many));
+    for (size_t i = 0; i < ARRAY_LEN(many); i++) {
+        assert_int_equal(said->groups.at[i].topics.count, i % 3 ? 1 : 0);
+        if (i % 3)
+            assert_true(slice_is(said->groups.at[i].topics.at[0].topic_name, i % 2 ? "nix" : "t"));
+    }
+    krig_free(k);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -273,6 +319,8 @@ int main(void)
         cmocka_unit_test(no_more_than_so_many_partitions),
         cmocka_unit_test(what_is_said_counts),
         cmocka_unit_test(offsets_are_told_and_moved),
+        cmocka_unit_test(offsets_of_topics_that_may_not_be_seen),
+        cmocka_unit_test(offsets_of_many_groups),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

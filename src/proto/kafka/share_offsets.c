@@ -30,6 +30,7 @@ struct place { /* a row of the core's answer */
 struct describing {
     struct kafka_rows topics; /* that are named, in the order of the request */
     struct kafka_groups groups;
+    size_t *first;         /* of each group's topics, among them */
     struct place **places; /* by group, of those that asked for all: sorted */
     size_t *place_counts;
     uint64_t *ids; /* of their streams, each once */
@@ -52,9 +53,15 @@ static struct describing *describe_begin(struct kafka *k, struct kafka_request *
     const struct kafka_describe_share_group_offsets_request *asked = r->message;
     size_t count = count_of(asked->groups.count), topics = 0;
     struct describing *d = kafka_room(k, r, 1, sizeof *d);
-    for (size_t i = 0; i < count; i++)
+    size_t *first = d ? kafka_more_room(k, r, count, sizeof *first) : NULL;
+    if (!first)
+        return NULL;
+    d->first = first;
+    for (size_t i = 0; i < count; i++) {
+        first[i] = topics;
         topics += count_of(asked->groups.at[i].topics.count);
-    struct slice *names = d ? kafka_room(k, r, topics, sizeof *names) : NULL;
+    }
+    struct slice *names = kafka_room(k, r, topics, sizeof *names);
     if (!names || !kafka_groups_init(k, r, count, &d->groups))
         return NULL;
     struct kafka_wanted wanted = {.names = names};
@@ -66,21 +73,12 @@ static struct describing *describe_begin(struct kafka *k, struct kafka_request *
     return d->place_counts && kafka_rows_init(k, r, &wanted, false, &d->topics) ? r->state = d : NULL;
 }
 
-/* Of the group's topics, among the rows. */
-static size_t first_topic(const struct kafka_describe_share_group_offsets_request *asked, size_t group)
-{
-    size_t first = 0;
-    for (size_t i = 0; i < group; i++)
-        first += count_of(asked->groups.at[i].topics.count);
-    return first;
-}
-
 static bool describe_make(struct kafka *k, struct kafka_request *r, size_t i, struct kafka_group_ask *ret)
 {
     const struct kafka_describe_share_group_offsets_request *asked = r->message;
     const struct kafka_describe_share_group_offsets_request_group *group = &asked->groups.at[i];
     const struct describing *d = r->state;
-    size_t rows = 0, first = first_topic(asked, i);
+    size_t rows = 0, first = d->first[i];
     for (size_t t = 0; t < count_of(group->topics.count); t++)
         rows += count_of(group->topics.at[t].partitions.count);
     ret->group = group->group_id;
@@ -159,7 +157,7 @@ static bool say_named(struct kafka *k, struct kafka_request *r, const struct des
 {
     const struct kafka_describe_share_group_offsets_request *asked = r->message;
     const struct kafka_describe_share_group_offsets_request_group *group = &asked->groups.at[i];
-    const struct stream_row *rows = &d->topics.rows[first_topic(asked, i)];
+    const struct stream_row *rows = d->topics.rows + d->first[i];
     struct reader fields = kafka_group_fields(&d->groups.said[i]);
     bool known = !d->groups.said[i].error;
     said->topics.at = kafka_room(k, r, count_of(group->topics.count), sizeof *said->topics.at);
@@ -177,13 +175,17 @@ static bool say_named(struct kafka *k, struct kafka_request *r, const struct des
             if (known)
                 one = place_read(&fields);
             one.partition = (uint32_t)group->topics.at[t].partitions.at[p];
-            topic->partitions.at[topic->partitions.count++] = said_of(&one);
+            topic->partitions.at[topic->partitions.count] = said_of(&one);
+            if (rows[t].result == STREAM_REFUSED)
+                topic->partitions.at[topic->partitions.count].error_code = KAFKA_ERR_TOPIC_AUTHORIZATION_FAILED;
+            topic->partitions.count++;
         }
         said->topics.count++;
     }
     return said->topics.at != NULL;
 }
 
+/* Topics that the user may not see are not told of. */
 static bool say_all(struct kafka *k, struct kafka_request *r, const struct describing *d, size_t i,
                     struct kafka_describe_share_group_offsets_response_group *said)
 {
@@ -193,9 +195,11 @@ static bool say_all(struct kafka *k, struct kafka_request *r, const struct descr
     said->topics.at = rows ? kafka_more_room(k, r, count, sizeof *said->topics.at) : NULL;
     for (size_t p = 0; said->topics.at && p < count; p++) {
         const struct stream_row *row = &d->names.rows[kafka_ids_find(d->ids, d->id_count, list[p].stream)];
+        if (!is_there(row))
+            continue;
         if (!p || list[p].stream != list[p - 1].stream) {
             struct kafka_describe_share_group_offsets_response_topic *topic = &said->topics.at[said->topics.count++];
-            topic->topic_name = is_there(row) ? row->name : slice_str("");
+            topic->topic_name = row->name;
             topic->partitions.at = &rows[p];
             kafka_topic_uuid(k, list[p].stream, &topic->topic_id);
         }
