@@ -103,11 +103,20 @@ void share_hold_tidy(struct broker *b, struct share_hold *hold)
 /* Without memory what is left is given back when its time is over. */
 static void let_go(struct broker *b, struct sharer *who)
 {
+    struct list kept;
+    list_init(&kept);
     who->pinned = true;
-    LIST_EACH(&who->holds, node, after)
-    {
-        const struct share_hold *hold = CONTAINER_OF(node, struct share_hold, link);
+    while (!list_empty(
+        &who->holds)) { /* who waits looks meanwhile, by which others of them may go: records were trimmed */
+        struct share_hold *hold = CONTAINER_OF(who->holds.next, struct share_hold, link);
+        list_remove(&hold->link);
+        list_insert(&kept, &hold->link);
         (void)!share_take_back(b, hold->share, hold);
+    }
+    while (!list_empty(&kept)) {
+        struct list *node = kept.next;
+        list_remove(node);
+        list_insert(&who->holds, node);
     }
     who->pinned = false;
     sharer_tidy(b, who);
