@@ -73,7 +73,8 @@ ROWS = [
         put(), get(3, version=13, **QUICK).ignore('error_code', 'aborted_transactions', why=UNKNOWN), kept()),
     row('fetch session: by names, then by ids', topic(), put(), get(0, (0, 0)), get(1, (0, 1), version=13, **QUICK), get(1, (0, 1), **QUICK), kept()),
     row('fetch session: by ids, then by names', topic(), put(), get(0, (0, 0), version=13), get(1, (0, 1), **QUICK)),
-    row('fetch session: the start of a partition is news', topic(partitions=2), put(0), put(0), get(0, (0, 0), (1, 0)), get(1, (0, 2), **QUICK), ask(
+    row('fetch session: the start of a partition is news', topic(partitions=2), put(0), put(0),
+        get(0, (0, 0), (1, 0), min_bytes=2 * len(ONE)), get(1, (0, 2), **QUICK), ask(
         'delete_records', 2, timeout_ms=5000, topics=[{'name': T, 'partitions': [{'partition_index': 0, 'offset': 1}]}]), get(2, **QUICK), get(3, **QUICK), kept()),
     row('fetch session: a record elsewhere wakes it', topic(partitions=3), get(0, (0, 0), (1, 0), (2, 0), **QUICK), begun(1, max_wait_ms=60000),
         ask('produce', 9, conn='b', **producing(ONE, T, 2)), take(), kept()),
