@@ -11,7 +11,7 @@ bool kafka_described_init(struct kafka *k, struct kafka_request *r, struct slice
                           struct kafka_described *ret)
 {
     *ret = (struct kafka_described){.names = names, .shares = shares};
-    return kafka_groups_init(k, r, count, &ret->groups);
+    return kafka_groups_init(k, r, count, &ret->groups) && kafka_groups_once(k, r, &ret->groups, names);
 }
 
 static bool describe_make(struct kafka *k, struct kafka_request *r, size_t i, struct kafka_group_ask *ret)

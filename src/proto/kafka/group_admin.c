@@ -109,8 +109,10 @@ static void describe_say(struct kafka *k, struct kafka_request *r)
 static enum kafka_progress describe_go(struct kafka *k, struct kafka_request *r)
 {
     const struct kafka_describe_groups_request *asked = r->message;
+    bool begins = !r->state;
     struct kafka_groups *g = commands(k, r, asked->groups.count);
-    if (!g || kafka_groups_go(k, r, g, CMD_GROUP_DESCRIBE, describe_make) == KAFKA_AGAIN)
+    if (!g || (begins && !kafka_groups_once(k, r, g, asked->groups.at)) ||
+        kafka_groups_go(k, r, g, CMD_GROUP_DESCRIBE, describe_make) == KAFKA_AGAIN)
         return KAFKA_AGAIN;
     if (kafka_groups_done(g))
         describe_say(k, r);

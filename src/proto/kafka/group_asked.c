@@ -3,6 +3,7 @@
 
 #include "base/check.h"
 #include "base/mem.h"
+#include "proto/kafka/errands.h"
 
 static const int16_t errors[GROUP_ERR_COUNT] = {
     [GROUP_OK] = KAFKA_ERR_NONE,
@@ -62,6 +63,17 @@ bool kafka_groups_init(struct kafka *k, struct kafka_request *r, size_t count, s
     return ret->said != NULL;
 }
 
+bool kafka_groups_once(struct kafka *k, struct kafka_request *r, struct kafka_groups *g, const struct slice *names)
+{
+    const uint8_t *doubles = kafka_doubles(k, r, names, g->count);
+    for (size_t i = 0; doubles && i < g->count; i++)
+        if (doubles[i] == KAFKA_LATER) {
+            g->said[i].error = GROUP_ERR_INVALID;
+            g->answered++;
+        }
+    return doubles != NULL;
+}
+
 bool kafka_groups_done(const struct kafka_groups *g)
 {
     return g->answered == g->count;
@@ -101,6 +113,8 @@ enum kafka_progress kafka_groups_go(struct kafka *k, struct kafka_request *r, st
 {
     for (; g->sent < g->count; g->sent++) {
         struct kafka_group_ask ask = {0};
+        if (g->said[g->sent].error)
+            continue; /* answered before it was asked */
         if (!make(k, r, g->sent, &ask))
             return KAFKA_AGAIN;
         if (!writer_ok(&ask.args)) { /* a name that is longer than any can be */

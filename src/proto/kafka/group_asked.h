@@ -23,6 +23,11 @@ struct kafka_groups {
 /* False: no memory, and the connection has been dropped. */
 MUST_USE bool kafka_groups_init(struct kafka *k, struct kafka_request *r, size_t count, struct kafka_groups *ret);
 
+/* A group that was named before is answered INVALID, and not asked: it may have megabytes to tell, and a name is a few bytes. Before
+ * kafka_groups_go. False: no memory, and the connection has been dropped. */
+MUST_USE bool kafka_groups_once(struct kafka *k, struct kafka_request *r, struct kafka_groups *g,
+                                const struct slice *names);
+
 /* The operands of a command. */
 struct kafka_group_ask {
     struct slice group, member, instance;

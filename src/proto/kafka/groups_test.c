@@ -198,7 +198,7 @@ static void rights(void **state)
 {
     (void)state;
     struct krig *k = krig_ready();
-    struct slice names[] = {slice_str("g"), slice_str("other")};
+    struct slice names[] = {slice_str("g"), slice_str("other"), slice_str("g")};
     krig_topic(k, "t", 1, false);
     krig_topic(k, "secret", 1, false);
     assert_int_equal(committed(commit(k, 7, "g", "t", 0, 5)), 0);
@@ -209,9 +209,14 @@ static void rights(void **state)
     assert_int_equal(committed(commit(k, 7, "other", "t", 0, 5)), KAFKA_ERR_GROUP_AUTHORIZATION_FAILED);
     const struct kafka_list_groups_response *list = KASK(k, list_groups, 4, .states_filter = {NULL, 0});
     assert_true(list->groups.count == 1 && slice_is(list->groups.at[0].group_id, "g"));
-    const struct kafka_describe_groups_response *said = KASK(k, describe_groups, 5, .groups = {names, 2});
+    const struct kafka_describe_groups_response *said = KASK(k, describe_groups, 5, .groups = {names, 3});
     assert_int_equal(said->groups.at[0].error_code, 0);
     assert_int_equal(said->groups.at[1].error_code, KAFKA_ERR_GROUP_AUTHORIZATION_FAILED);
+    assert_int_equal(said->groups.at[2].error_code, KAFKA_ERR_INVALID_REQUEST); /* it was told of already */
+    const struct kafka_consumer_group_describe_response *consumers =
+        KASK(k, consumer_group_describe, 0, .group_ids = {names, 3});
+    assert_int_equal(consumers->groups.at[0].error_code, KAFKA_ERR_GROUP_ID_NOT_FOUND); /* which it is not */
+    assert_int_equal(consumers->groups.at[2].error_code, KAFKA_ERR_INVALID_REQUEST);
     const struct kafka_delete_groups_response *gone = KASK(k, delete_groups, 2, .groups_names = {names, 1});
     assert_int_equal(gone->results.at[0].error_code, KAFKA_ERR_GROUP_AUTHORIZATION_FAILED);
     put_join(k, 2, "other", "", NULL);

@@ -294,13 +294,16 @@ static void offsets_of_many_groups(void **state)
     (void)state;
     struct krig *k = begin_sharing();
     static struct kafka_describe_share_group_offsets_request_group many[2000];
+    static char names[2000][8];
     int32_t partition = 0;
     struct kafka_describe_share_group_offsets_request_topic topics[] = {
         {.topic_name = slice_str("t"), .partitions = {&partition, 1}},
         {.topic_name = slice_str("nix"), .partitions = {&partition, 1}}};
-    for (size_t i = 0; i < ARRAY_LEN(many); i++)
-        many[i] = (struct kafka_describe_share_group_offsets_request_group){.group_id = slice_str("g"),
+    for (size_t i = 0; i < ARRAY_LEN(many); i++) {
+        snprintf(names[i], sizeof names[i], "g%zu", i);
+        many[i] = (struct kafka_describe_share_group_offsets_request_group){.group_id = slice_str(names[i]),
                                                                             .topics = {&topics[i % 2], i % 3 ? 1 : 0}};
+    }
     const struct kafka_describe_share_group_offsets_response *said =
         KASK(k, describe_share_group_offsets, 1, .groups = {many, ARRAY_LEN(many)});
     assert_int_equal(said->groups.count, ARRAY_LEN(many));
@@ -309,6 +312,12 @@ static void offsets_of_many_groups(void **state)
         if (i % 3)
             assert_true(slice_is(said->groups.at[i].topics.at[0].topic_name, i % 2 ? "nix" : "t"));
     }
+    many[2].group_id = many[1].group_id = many[0].group_id; /* and each is told of once */
+    said = KASK(k, describe_share_group_offsets, 1, .groups = {many, 4});
+    static const int16_t errors[] = {0, KAFKA_ERR_INVALID_REQUEST, KAFKA_ERR_INVALID_REQUEST, 0};
+    assert_int_equal(said->groups.count, 4);
+    for (size_t i = 0; i < 4; i++)
+        assert_int_equal(said->groups.at[i].error_code, errors[i]);
     krig_free(k);
 }
 

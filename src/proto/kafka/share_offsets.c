@@ -62,7 +62,10 @@ static struct describing *describe_begin(struct kafka *k, struct kafka_request *
         topics += count_of(asked->groups.at[i].topics.count);
     }
     struct slice *names = kafka_room(k, r, topics, sizeof *names);
-    if (!names || !kafka_groups_init(k, r, count, &d->groups))
+    struct slice *ids = names ? kafka_more_room(k, r, count, sizeof *ids) : NULL;
+    for (size_t i = 0; ids && i < count; i++)
+        ids[i] = asked->groups.at[i].group_id;
+    if (!ids || !kafka_groups_init(k, r, count, &d->groups) || !kafka_groups_once(k, r, &d->groups, ids))
         return NULL;
     struct kafka_wanted wanted = {.names = names};
     for (size_t i = 0; i < count; i++)
