@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #define OUT_BYTES (512u * 1024)
 #define OUT_KEPT (2u << 20)
@@ -181,23 +182,31 @@ static int next_record(struct stream_compact *c, struct record_reader *reader, c
     return 1;
 }
 
-/* Below what the job is about all transactions have ended. They stand in the order of their ends, and those behind one began
- * where the partition was stable then, or later; so only what was open at one time is looked at for each batch. */
-static bool is_aborted(struct stream_compact *c, const struct record_batch *batch)
+static int by_producer(const void *a, const void *b)
+{
+    const struct aborted *x = a, *y = b;
+    if (x->producer != y->producer)
+        return x->producer < y->producer ? -1 : 1;
+    return x->last < y->last ? -1 : x->last > y->last;
+}
+
+/* Below what the job is about all transactions have ended. Those of a producer follow each other: so the batch is of the first that
+ * ended at it or behind, or of none; of how many were open at one time it does not matter. */
+static bool is_aborted(const struct stream_compact *c, const struct record_batch *batch)
 {
     const struct aborted *list = c->job->aborted;
-    uint64_t offset = (uint64_t)batch->base_offset;
+    struct aborted sought = {.producer = batch->producer_id, .last = (uint64_t)batch->base_offset};
+    uint32_t low = 0, high = c->job->aborted_count;
     if (!batch->transactional || batch->control)
         return false;
-    while (c->aborted_at < c->job->aborted_count && list[c->aborted_at].last < offset)
-        c->aborted_at++;
-    for (uint32_t i = c->aborted_at; i < c->job->aborted_count; i++) {
-        if (list[i].producer == batch->producer_id && list[i].first <= offset)
-            return true;
-        if (list[i].stable > offset)
-            break;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (by_producer(&list[middle], &sought) < 0)
+            low = middle + 1;
+        else
+            high = middle;
     }
-    return false;
+    return low < c->job->aborted_count && list[low].producer == sought.producer && list[low].first <= sought.last;
 }
 
 enum fate {
@@ -362,7 +371,6 @@ static void start_over(struct stream_compact *c)
 {
     c->now = (struct stream_extent){0};
     c->expected = c->job->first;
-    c->aborted_at = 0;
 }
 
 void stream_compact_begin(struct stream_compact *c, struct stream_job *job)
@@ -372,6 +380,8 @@ void stream_compact_begin(struct stream_compact *c, struct stream_job *job)
     c->scan.files = c->files;
     c->begun = false;
     c->looking = job->type == STREAM_REWRITE;
+    if (job->aborted_count)
+        qsort(job->aborted, job->aborted_count, sizeof *job->aborted, by_producer);
     start_over(c);
 }
 

@@ -26,7 +26,6 @@ struct stream_compact {
     struct stream_extent now; /* the file that is read; bytes 0: none yet */
     uint64_t position, expected;
     bool begun, looking; /* is there anything to be won? */
-    uint32_t aborted_at; /* transactions before this one of the job's ended below what is read */
 
     /* the file that is made */
     int fd;
