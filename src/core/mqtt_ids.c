@@ -126,6 +126,7 @@ void mqtt_release(struct broker *b, struct channel *ch, const struct command *c)
     ch->releasing = client->releasing.count;
     mqtt_reply(b, ch->peer, c, ERR_NONE, 0, lsn);
     consumers_unpark(b, ch); /* the id may have been there, after a mistake of the client's */
+    mqtt_may_go_on(b, client);
 }
 
 void do_mqtt_released(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
@@ -151,4 +152,5 @@ void do_mqtt_completed(struct broker *b, struct peer *peer, struct channel *ch, 
         ch->releasing = client->releasing.count;
     mqtt_reply(b, peer, c, ERR_NONE, was, lsn);
     consumers_unpark(b, ch);
+    mqtt_may_go_on(b, client); /* what is retained waits for room in the queue, and that is made here with QoS 2 */
 }

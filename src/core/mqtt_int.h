@@ -61,6 +61,7 @@ struct mqtt_client {
     uint8_t will_flags; /* enum mqtt_will_flag */
     struct timer timer; /* while it is not connected: its will is due, or its end */
     struct list walks;  /* struct retained_walk */
+    uint32_t walk_count;
     uint8_t bytes[];
 };
 

@@ -194,6 +194,83 @@ static void by_the_queue(void **state)
     end(rig);
 }
 
+/* With QoS 2 the room in the queue is made by PUBCOMP. */
+static void by_the_queue_twice_acknowledged(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    char key[20];
+    unsigned got = 0;
+    (void)attach(rig, 1, "dev", 100);
+    assert_int_equal(subscribe(rig, 1, "k.*", 2), 0);
+    (void)attach(rig, 2, "other", 0);
+    for (unsigned i = 0; i < 700; i++) {
+        snprintf(key, sizeof key, "r.%u", i);
+        retain(rig, 2, key, "v");
+        rig_clear(rig);
+    }
+    ask_for(rig, 1, "r.#", 2);
+    for (unsigned n = 0; n < 700 && rig_nth(rig, EFF_DELIVER, 0); n++) {
+        struct effect *e = rig_nth(rig, EFF_DELIVER, 0);
+        uint16_t id = (uint16_t)(1 + e->count % MQTT_OWN_IDS);
+        uint64_t tag = e->number;
+        e->type = EFF_NONE;
+        e->answer = NULL;
+        got++;
+        release(rig, 1, tag, id);
+        rig_plain(rig, CMD_MQTT_COMPLETED, 1, 1, id, 0);
+    }
+    assert_int_equal(got, 700);
+    end(rig);
+}
+
+/* Who asks again and again, and acknowledges nothing, has no more walks than subscriptions. */
+static void walks_have_a_limit(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    char key[20];
+    (void)attach(rig, 1, "dev", 100);
+    assert_int_equal(subscribe(rig, 1, "r.#", 1), 0);
+    (void)attach(rig, 2, "other", 0);
+    for (unsigned i = 0; i < 300; i++) {
+        snprintf(key, sizeof key, "r.%u", i);
+        retain(rig, 2, key, "v");
+        rig_clear(rig);
+    }
+    for (unsigned i = 0; i < 100; i++)
+        ask_for(rig, 1, "r.#", 1);
+    assert_in_range(the_client(rig, "dev")->walk_count, 10, 20);
+    assert_in_range(rig_count(rig, EFF_ANSWER), 80, 90);
+    leave(rig, 1);
+    assert_int_equal(the_client(rig, "dev")->walk_count, 0);
+    end(rig);
+}
+
+/* What a wildcard does not mean costs a walk as much as what it means: it is in no step of the broker at once. */
+static void many_dollars(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    char key[20];
+    (void)attach(rig, 1, "dev", 0);
+    retain(rig, 1, "a", "v");
+    for (unsigned i = 0; i < 3000; i++) {
+        snprintf(key, sizeof key, "$x%u", i);
+        retain(rig, 1, key, "v");
+        rig_clear(rig);
+    }
+    struct command *c = rig_command(rig, 0, CMD_MQTT_RETAINED, 1, 1);
+    c->ask = ask_new(slice_str("#"), (struct slice){0}, (struct slice){0}, (struct slice){0});
+    c->number = 5;
+    ring_publish(&broker_port(rig->b, 0)->commands);
+    assert_true(broker_step(rig->b, rig->now, rig->wall, rig->durable));
+    assert_int_equal(the_client(rig, "dev")->walk_count, 1);
+    rig_step(rig);
+    assert_string_equal(came(rig), "a=v");
+    end(rig);
+}
+
 /* The steps that say there is more are all that it takes: nobody looks again by chance. */
 static void by_the_queue_at_once(void **state)
 {
@@ -420,9 +497,18 @@ static void without_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(set_and_gone), cmocka_unit_test(dollar_and_empty_words), cmocka_unit_test(time_and_limits),
-        cmocka_unit_test(by_the_queue), cmocka_unit_test(by_the_queue_at_once),   cmocka_unit_test(credit),
-        cmocka_unit_test(anything),     cmocka_unit_test(the_exchange_goes),      cmocka_unit_test(without_memory),
+        cmocka_unit_test(set_and_gone),
+        cmocka_unit_test(dollar_and_empty_words),
+        cmocka_unit_test(time_and_limits),
+        cmocka_unit_test(by_the_queue),
+        cmocka_unit_test(by_the_queue_at_once),
+        cmocka_unit_test(credit),
+        cmocka_unit_test(by_the_queue_twice_acknowledged),
+        cmocka_unit_test(walks_have_a_limit),
+        cmocka_unit_test(many_dollars),
+        cmocka_unit_test(anything),
+        cmocka_unit_test(the_exchange_goes),
+        cmocka_unit_test(without_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

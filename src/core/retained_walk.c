@@ -13,6 +13,7 @@
 #define STEPS_PER_WALK 256u
 #define STEPS_PER_TURN 4096u
 #define QUEUE_FILL 256u /* messages that wait in a client's queue: no more are put there */
+#define WALKS_MORE 16u  /* of one client, than it has subscriptions */
 
 struct retained_walk {
     struct list link;        /* store->walking, or its own: it rests */
@@ -44,18 +45,18 @@ static bool takes_any(const struct retained_walk *w, uint32_t depth)
     return depth < w->word_count ? slice_is(word_at(w, depth), "*") : w->all_below;
 }
 
-/* The first of these siblings that a wildcard may mean. */
-static struct retained_node *meant(struct retained_node *node)
+/* It stands on a node that its wildcard does not mean: there may be as many of them as of any other, so each is a step. */
+static bool passes_by(const struct retained_walk *w)
 {
-    while (node && !node->parent->parent && node->len && node->word[0] == '$')
-        node = node->next;
-    return node;
+    return w->depth == 1 && takes_any(w, 0) && w->at->len && w->at->word[0] == '$';
 }
 
 static struct retained_node *first_child(struct broker *b, const struct retained_walk *w)
 {
+    if (passes_by(w))
+        return NULL;
     if (takes_any(w, w->depth))
-        return meant(w->at->children);
+        return w->at->children;
     return w->depth < w->word_count ? retained_child(&b->mqtt.retained, w->at, word_at(w, w->depth)) : NULL;
 }
 
@@ -69,7 +70,7 @@ static bool step(struct broker *b, struct retained_walk *w)
         return true;
     }
     while (w->at->parent) {
-        next = takes_any(w, w->depth - 1) ? meant(w->at->next) : NULL;
+        next = takes_any(w, w->depth - 1) ? w->at->next : NULL;
         if (next) {
             w->at = next;
             return true;
@@ -84,7 +85,7 @@ static bool has_something(const struct broker *b, const struct retained_walk *w)
 {
     const struct retained_value *value = w->at->value;
     bool matches = w->depth == w->word_count || (w->all_below && w->depth > w->word_count);
-    return matches && value && w->depth && retained_deadline(value) > b->wall;
+    return matches && value && w->depth && !passes_by(w) && retained_deadline(value) > b->wall;
 }
 
 /* ---- giving ---- */
@@ -163,6 +164,7 @@ static void walk_free(struct broker *b, struct retained_walk *w)
         retained_unpin(&b->mqtt.retained, w->at);
     list_remove(&w->link);
     list_remove(&w->client_link);
+    w->client->walk_count--;
     mem_free(w);
 }
 
@@ -268,6 +270,10 @@ bool retained_walk_begin(struct broker *b, struct mqtt_client *client, const str
     retained_pin(w->at);
     list_insert(&b->mqtt.retained.walking, &w->link);
     list_insert(&client->walks, &w->client_link);
+    client->walk_count++;
+    /* The oldest then is of a subscription that was made anew, or is gone. */
+    while (client->walk_count > client->sub_count + WALKS_MORE)
+        walk_done(b, CONTAINER_OF(client->walks.next, struct retained_walk, client_link));
     return true;
 }
 
