@@ -200,6 +200,8 @@ static void left(struct broker *b, struct mqtt_client *client, uint32_t expiry_s
     if (!with_will)
         mqtt_will_drop(b, client);
     if (b->stopping) {
+        if (!client->durable)
+            strip(b, client); /* its queue would take the client with it, and the will */
         if (!client->journalled)
             mqtt_client_free(b, client);
         else

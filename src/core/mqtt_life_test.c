@@ -150,6 +150,7 @@ static void wills_after_a_restart(void **state)
         (void)attach(rig, 2, "watch", MQTT_NEVER);
         assert_int_equal(subscribe(rig, 2, "w", 1), 0);
         assert_int_equal(attach_with(rig, 1, "dev", 0, 0, will("w", "dev", 5, MQTT_WILL_RETAIN)), 0);
+        assert_int_equal(subscribe(rig, 1, "own", 1), 0); /* its queue goes with the connection, the will does not */
         assert_int_equal(attach_with(rig, 3, "slow", 50, 0, will("w", "slow", 20, 0)), 0);
         if (stopped) {
             rig_plain(rig, CMD_DRAIN, 4, 0, 0, 0);
