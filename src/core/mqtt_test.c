@@ -433,6 +433,28 @@ static void listed(void **state)
     end(rig);
 }
 
+/* A client that did not hear of PUBREC says it again while nothing is taken. Were that refused, its packet id would be free for it and
+ * taken here, and the next message with it would be lost. */
+static void again_while_refused(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    (void)attach(rig, 1, "dev", 100);
+    assert_int_equal(subscribe(rig, 1, "a", 1), 0);
+    rig_clear(rig);
+    assert_true(publish_with(rig, 1, "a", "x", 2, ASK_ONCE, 7, 0));
+    assert_int_equal(rig_count(rig, EFF_CONFIRM), 1);
+    rig_alarm(rig, ALARM_MEMORY_HARD);
+    rig_clear(rig);
+    assert_true(publish_with(rig, 1, "a", "x", 2, ASK_ONCE, 7, 0));
+    assert_int_equal(rig_count(rig, EFF_CONFIRM), 1);
+    assert_true(publish_with(rig, 1, "a", "y", 2, ASK_ONCE, 8, 0));
+    assert_int_equal(rig_nth(rig, EFF_NACK, 0)->number, 3);
+    rig_alarm(rig, 0);
+    assert_int_equal(rig_count(rig, EFF_DELIVER), 0);
+    end(rig);
+}
+
 /* For whoever looks at a journal. */
 static void records_for_people(void **state)
 {
@@ -481,6 +503,7 @@ int main(void)
         cmocka_unit_test(taps_of_other_ways),
         cmocka_unit_test(a_loop_that_is_full),
         cmocka_unit_test(listed),
+        cmocka_unit_test(again_while_refused),
         cmocka_unit_test(records_for_people),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -468,12 +468,13 @@ void do_publish(struct broker *b, struct peer *peer, struct channel *ch, struct 
         peer->publisher = true;
         alarms_apply(b, peer);
     }
-    if (b->alarms & (ALARM_MEMORY_HARD | ALARM_DISK_HARD)) {
-        refuse_for_alarm(b, ch, c, bytes);
+    /* Before anything refuses it: the client would take its id for free, and the next message with it would count as this one. */
+    if (peer->mqtt && (c->flags & ASK_ONCE) && mqtt_publish_again(b, ch, c)) {
         msg_unref(&b->heap, msg);
         return;
     }
-    if (peer->mqtt && (c->flags & ASK_ONCE) && mqtt_publish_again(b, ch, c)) {
+    if (b->alarms & (ALARM_MEMORY_HARD | ALARM_DISK_HARD)) {
+        refuse_for_alarm(b, ch, c, bytes);
         msg_unref(&b->heap, msg);
         return;
     }
