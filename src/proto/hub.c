@@ -15,6 +15,7 @@
 
 #define SESSIONS_FIRST 64u
 #define FORMS_BYTES (64u * 1024) /* what is encoded once for a fan-out: heads, and small messages whole */
+#define FANOUT_MEMBERS 16u /* who take as long as another effect: sockets get their turn between long fan-outs, too */
 #define TURN_WORK_NS (8u << 20)
 #define ROOM_AGAIN 64u /* slots that must be free before those who wait are called: no fighting over single slots */
 
@@ -358,8 +359,9 @@ bool hub_turn(struct hub *hub, lsn_t durable, mono_t now)
     uint32_t left = hub->port->effects.mask + 1;
     while (left && (effect = ring_peek(&hub->port->effects))) {
         struct effect taken = *effect;
+        uint32_t cost = taken.type == EFF_FANOUT ? 1 + taken.consumer / FANOUT_MEMBERS : 1;
         ring_pop(&hub->port->effects);
-        left--;
+        left -= cost < left ? cost : left;
         give_effect(hub, &taken, now);
     }
     release_held(hub, now);

@@ -306,12 +306,45 @@ static void fan_out(void **state)
     scene_fini(&scene);
 }
 
+/* Long ones do not keep the sockets waiting for a ring full of them. */
+static void long_fan_outs(void **state)
+{
+    (void)state;
+    enum { MEMBERS = 400, TOLD = 20 };
+    struct scene scene;
+    struct probe a;
+    scene_init(&scene, 8);
+    probe_init(&a);
+    assert_true(hub_attach(scene.hub, &a.session));
+    struct audience_part *part = mem_alloc_as(MEM_CONNECTIONS, sizeof *part + MEMBERS * sizeof part->members[0]);
+    assert_non_null(part);
+    *part = (struct audience_part){.refs = TOLD, .count = MEMBERS, .max = MEMBERS};
+    for (unsigned i = 0; i < MEMBERS; i++)
+        part->members[i] = (uint64_t)a.session.number << 32 | i;
+    for (unsigned i = 0; i < TOLD; i++) {
+        struct effect *e = ring_push(&scene.port.effects);
+        assert_non_null(e);
+        *e = (struct effect){.type = EFF_FANOUT, .audience = part, .consumer = MEMBERS};
+        e->msg = msg_new(&scene.heap, (struct slice){0}, (struct slice){0}, (struct slice){0}, 0);
+    }
+    ring_publish(&scene.port.effects);
+    unsigned turns = 1;
+    while (hub_turn(scene.hub, 0, 0)) {
+        assert_true(a.fanned <= turns * 6 * MEMBERS);
+        turns++;
+    }
+    assert_int_equal(a.fanned, TOLD * MEMBERS);
+    assert_in_range(turns, 4, 6);
+    hub_detach(scene.hub, &a.session);
+    scene_fini(&scene);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(numbers), cmocka_unit_test(last_word),       cmocka_unit_test(full_ring),
         cmocka_unit_test(held),    cmocka_unit_test(shares_of_turns), cmocka_unit_test(memory),
-        cmocka_unit_test(fan_out),
+        cmocka_unit_test(fan_out), cmocka_unit_test(long_fan_outs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
