@@ -200,6 +200,8 @@ static uint8_t id_fault(const struct mqtt_connect_fields *c)
     bool must_have = c->version == MQTT_3_1 || (c->version == MQTT_3_1_1 && !c->clean);
     if (c->client_id.len > MQTT_CLIENT_ID_MAX || (c->client_id.len == 0 && must_have))
         return MQTT_R_client_id;
+    if (slice_is(c->client_id, MQTT_SYS_ID)) /* the broker's own: who took it over would end the $SYS tree */
+        return MQTT_R_client_id;
     return 0;
 }
 

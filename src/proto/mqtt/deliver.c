@@ -406,6 +406,8 @@ static void deliver(struct mqtt *m, struct effect *e)
         ids_remove(&m->ids, id);
     if ((!went || !qos) && !(e->flags & EFFECT_NO_ACK) && mqtt_live(m))
         ack(m, e->number, 0, 0);
+    if (!went)
+        mqtt_credit_return(m); /* nothing of it has to be written first */
 }
 
 /* The subscription that asked has been made anew meanwhile, before its answer was read: any that matches stands for it. */
@@ -432,9 +434,11 @@ static void deliver_retained(struct mqtt *m, struct effect *e)
     if (sub) {
         mqtt_content_read(msg, &content);
         match_add(&match, sub, m->version);
-        out_message(m, msg, &content, &match, e->origin, first_of(0, true, false), 0);
+        sub = out_message(m, msg, &content, &match, e->origin, first_of(0, true, false), 0) ? sub : NULL;
     }
     msg_unref(mqtt_heap(m), msg);
+    if (!sub)
+        mqtt_credit_return(m);
 }
 
 void mqtt_deliver_effect(struct mqtt *m, struct effect *e)

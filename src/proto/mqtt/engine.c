@@ -197,7 +197,7 @@ static bool session_on_durable(struct session *session, lsn_t durable)
         return false;
     mqtt_publish_release(m, durable);
     owed_release(m, durable);
-    if (m->owed.count + m->confirms.count + m->publishes.count < MQTT_UNANSWERED_MAX / 2)
+    if (m->owed.count + m->confirms.count + m->publishes.count + m->jobs_count < MQTT_UNANSWERED_MAX / 2)
         mqtt_resume(m, MQTT_PAUSE_OWED);
     return mqtt_live(m) && (m->owed.count || m->confirms.count);
 }

@@ -13,6 +13,7 @@
 #define MQTT_CREDIT_STEP (64u * 1024) /* delivered bytes that are returned to the core at once */
 #define MQTT_UNANSWERED_MAX 4096u     /* publishes and requests without an answer above which a client is not read */
 #define MQTT_SUBSCRIPTIONS_LIMIT (1u << 20) /* of mqtt_options.subscriptions_max */
+#define MQTT_SYS_ID "$SYS"                  /* the client id of sys.h, which nobody else may have */
 
 /* Of all loops together; each is a number that only grows, except clients. */
 struct mqtt_totals {

@@ -1,6 +1,8 @@
 /* The engine with a core that is played: logins, publishing, subscribing, delivering, endings. */
 #include "proto/mqtt/rig_test.h"
 
+#include "fmt/scram_client_test.h"
+
 #define CONNACK_5_PROPS "!\\x04\\x00\"\\x00\\x10'\\x01\\x02\\x00\\x00" /* receive maximum, alias maximum, packet size */
 
 /* ---- CONNECT ---- */
@@ -94,7 +96,8 @@ static void test_connect_refused(void **state)
     REFUSED(rig, "\x10\x0d\0\4MQTT\x09\2\0\x3c\0\1a", "connack/0 \\x00\\x01\n");
     REFUSED(rig, "\x10\x0c\0\4MQTT\4\0\0\x3c\0\0", "connack/0 \\x00\\x02\n"); /* no id, and a session */
     REFUSED(rig, "\x10\x0e\0\6MQIsdp\3\2\0\x3c\0\0", "connack/0 \\x00\\x02\n");
-    REFUSED(rig, "\x10\x0d\0\4MQTT\4\3\0\x3c\0\1a", ""); /* the reserved bit */
+    REFUSED(rig, "\x10\x10\0\4MQTT\4\2\0\x3c\0\4$SYS", "connack/0 \\x00\\x02\n"); /* the broker's own */
+    REFUSED(rig, "\x10\x0d\0\4MQTT\4\3\0\x3c\0\1a", "");                          /* the reserved bit */
     REFUSED(rig, "\x10\x0e\0\4MQTT\5\3\0\x3c\0\0\1a", "connack/0 \\x00\\x81\\x00\n");
     REFUSED(rig, "\x10\x13\0\4MQTT\4\6\0\x3c\0\1a\0\2+w\0\0", ""); /* a will for a wildcard */
     REFUSED(rig, "\x10\x15\0\4MQTT\5\6\0\x3c\0\0\1a\0\0\2+w\0\0", "connack/0 \\x00\\x90\\x00\n");
@@ -266,6 +269,27 @@ static void test_flow(void **state)
     rig_free(rig);
 }
 
+/* Nor is one whose publishes go nowhere, while something in front of them is not answered. */
+static void test_flow_of_what_is_refused(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_ready(MQTT_3_1_1);
+    rig->keep_confirms = true;
+    RIG_BYTES(rig, "\x32\x05\0\1a\0\1");
+    for (unsigned i = 0; i < 6000; i++)
+        RIG_BYTES(rig, "\x32\x08\0\4$SYS\0\2");
+    rig_settle(rig);
+    assert_true(rig->engine->paused);
+    assert_in_range(rig_mqtt(rig)->publishes.count, MQTT_UNANSWERED_MAX, MQTT_UNANSWERED_MAX + 10);
+    struct effect *e = rig_effect(rig, EFF_CONFIRM, 0);
+    e->number = 1;
+    ring_publish(&rig->port.effects);
+    rig_settle(rig);
+    assert_false(rig->engine->paused);
+    assert_int_equal(rig->in_len, 0);
+    rig_free(rig);
+}
+
 /* ---- subscribing ---- */
 
 static void test_subscribe(void **state)
@@ -383,6 +407,26 @@ static void test_fanout(void **state)
     rig_free(rig);
 }
 
+/* While a subscription is made anew the core may tell it by its new handle before its answer is read: it counts as what it was. */
+static void test_fanout_of_what_is_made_anew(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_ready(MQTT_5);
+    subscribe(rig, "a", 0, 5);
+    rig->keep_answers = true;
+    subscribe(rig, "a", 0, 6);
+    rig_fanout(rig, HANDLE(1), 0, rig_message(rig, "a", 0, false, "x"));
+    rig_said(rig, "publish/0 \\x00\\x01a\\x02\\x0b\\x05x\n");
+    struct effect *e = rig_effect(rig, EFF_ANSWER, 0);
+    e->origin = MQTT_ORIGIN(MQTT_ASKED_LIST, 1);
+    ring_publish(&rig->port.effects);
+    rig_settle(rig);
+    rig_clear(rig);
+    rig_fanout(rig, HANDLE(1), 0, rig_message(rig, "a", 0, false, "x"));
+    rig_said(rig, "publish/0 \\x00\\x01a\\x02\\x0b\\x06x\n");
+    rig_free(rig);
+}
+
 static void test_from_the_queue(void **state)
 {
     (void)state;
@@ -471,6 +515,172 @@ static void test_what_the_client_takes(void **state)
     rig_free(rig);
 }
 
+/* What is too large for the client costs no credit for ever: nothing is written, so nothing will drain. */
+static void test_credit_of_what_is_too_large(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    rig_open(rig);
+    union mqtt_fields f = {
+        .connect = {.protocol = slice_str("MQTT"), .version = MQTT_5, .client_id = slice_str("c"), .clean = true}};
+    MQTT_SET(&f.connect.props, maximum_packet_size, 1000);
+    rig_packet(rig, MQTT_connect, MQTT_5, &f);
+    rig_settle(rig);
+    subscribe(rig, "#", 1, 0);
+    char *body = calloc(1, 100001);
+    memset(body, 'x', 100000);
+    rig_deliver(rig, MQTT_OWN_QUEUE, 1, 0, 0, rig_message(rig, "t", 1, false, body));
+    rig_said(rig, "");
+    assert_non_null(strstr(rig->commands, "CREDIT number=100"));
+    rig_clear(rig);
+    struct effect *e = rig_effect(rig, EFF_RETAINED, 0);
+    e->consumer = HANDLE(9);
+    e->msg = rig_message(rig, "t", 0, false, body);
+    ring_publish(&rig->port.effects);
+    rig_said(rig, "");
+    assert_non_null(strstr(rig->commands, "CREDIT number=100"));
+    free(body);
+    rig_free(rig);
+}
+
+/* ---- SCRAM ---- */
+
+static void auth(struct rig *rig, uint8_t reason, const char *method, const char *data)
+{
+    union mqtt_fields f = {.end = {.reason = reason}};
+    MQTT_SET(&f.end.props, auth_method, slice_str(method));
+    if (data)
+        MQTT_SET(&f.end.props, auth_data, slice_str(data));
+    rig_packet(rig, MQTT_auth, MQTT_5, &f);
+}
+
+/* The server's message of an AUTH that was said, as text. */
+static struct slice challenge_in(struct rig *rig, char *room)
+{
+    rig_settle(rig);
+    const char *at = strstr(rig->said, "auth/0 \\x18"), *from = at ? strstr(at, "r=") : NULL;
+    const char *to = from ? strchr(from, '\n') : NULL;
+    if (!to)
+        fail_msg("no challenge: %s", rig->said);
+    memcpy(room, from, (size_t)(to - from));
+    struct slice said = slice_of((uint8_t *)room, (size_t)(to - from));
+    rig_clear(rig);
+    return said;
+}
+
+static struct rig *rig_with_keys(enum scram_hash hash, uint8_t *room)
+{
+    struct rig *rig = rig_new();
+    struct scram_keys keys = {.hash = hash, .iterations = 4096, .salt_len = 16};
+    assert_true(scram_keys_make(&keys, slice_str("secret")));
+    memset(room, 'n', SCRAM_NONCE);
+    rig->keys = slice_of(room, SCRAM_NONCE + scram_keys_print(&keys, (char *)room + SCRAM_NONCE));
+    rig_open(rig);
+    return rig;
+}
+
+static void connect_by(struct rig *rig, struct scram_client *c, const char *user)
+{
+    union mqtt_fields f = {
+        .connect = {.protocol = slice_str("MQTT"), .version = MQTT_5, .client_id = slice_str("c"), .clean = true}};
+    scram_client_first(c, "client-nonce");
+    MQTT_SET(&f.connect.props, auth_method, slice_str(scram_name(c->hash)));
+    MQTT_SET(&f.connect.props, auth_data, slice_str(c->first));
+    if (user) {
+        f.connect.has_user = true;
+        f.connect.user = slice_str(user);
+    }
+    rig_packet(rig, MQTT_connect, MQTT_5, &f);
+}
+
+static void test_scram(void **state)
+{
+    (void)state;
+    for (unsigned hash = 0; hash < SCRAM_HASHES; hash++) {
+        uint8_t keys[SCRAM_NONCE + SCRAM_TEXT_MAX];
+        char room[600];
+        struct scram_client c = {.hash = (enum scram_hash)hash, .header = "n,,", .name = "anna", .password = "secret"};
+        const char *name = scram_name(c.hash);
+        struct rig *rig = rig_with_keys(c.hash, keys);
+        connect_by(rig, &c, "v:ignored");
+        scram_client_final(&c, challenge_in(rig, room));
+        assert_int_equal(rig_mqtt(rig)->state, MQTT_IS_PROVING);
+        auth(rig, MQTT_R_continue_authentication, name, c.last);
+        rig_settle(rig);
+        assert_non_null(strstr(rig->said, "connack/0 \\x00\\x00"));
+        assert_non_null(strstr(rig->said, name));
+        assert_non_null(strstr(rig->said, "v="));
+        assert_non_null(strstr(rig->commands, "LOGIN name=anna other=SCRAM-SHA-"));
+        assert_non_null(strstr(rig->commands, "ENTER name=v "));
+        assert_null(rig_mqtt(rig)->scram);
+        rig_clear(rig);
+        for (unsigned i = 0; i < 2; i++) { /* once more, and again */
+            scram_client_first(&c, "other-nonce");
+            auth(rig, MQTT_R_reauthenticate, name, c.first);
+            scram_client_final(&c, challenge_in(rig, room));
+            auth(rig, MQTT_R_continue_authentication, name, c.last);
+            rig_settle(rig);
+            assert_true(strncmp(rig->said, "auth/0 \\x00", 11) == 0);
+            assert_non_null(strstr(rig->said, "v="));
+            assert_int_equal(rig_mqtt(rig)->state, MQTT_IS_READY);
+            rig_clear(rig);
+        }
+        auth(rig, MQTT_R_continue_authentication, name, c.last); /* of nothing */
+        rig_said(rig, "disconnect/0 \\x82\n");
+        assert_true(rig->closed);
+        rig_free(rig);
+    }
+}
+
+/* Who does not prove it is told no more than that, wherever in the exchange it goes wrong. */
+static void test_scram_refused(void **state)
+{
+    (void)state;
+    for (unsigned way = 0; way < 9; way++) {
+        static const char *const said[] = {
+            "connack/0 \\x00\\x87\\x00\n", "connack/0 \\x00\\x87\\x00\n", "connack/0 \\x00\\x82\\x00\n",
+            "connack/0 \\x00\\x82\\x00\n", "connack/0 \\x00\\x82\\x00\n", "",
+            "disconnect/0 \\x87\n",        "disconnect/0 \\x82\n",        "disconnect/0 \\x82\n"};
+        uint8_t keys[SCRAM_NONCE + SCRAM_TEXT_MAX];
+        char room[600];
+        struct scram_client c = {
+            .hash = SCRAM_SHA256, .header = "n,,", .name = "anna", .password = way == 0 ? "wrong" : "secret"};
+        struct rig *rig = rig_with_keys(c.hash, keys);
+        connect_by(rig, &c, NULL);
+        scram_client_final(&c, challenge_in(rig, room));
+        if (way == 1)
+            auth(rig, MQTT_R_continue_authentication, "SCRAM-SHA-256", NULL);
+        else if (way == 2)
+            auth(rig, MQTT_R_continue_authentication, "SCRAM-SHA-512", c.last);
+        else if (way == 3)
+            auth(rig, MQTT_R_reauthenticate, "SCRAM-SHA-256", c.first);
+        else if (way == 4)
+            RIG_BYTES(rig, "\xc0\0");
+        else if (way == 5)
+            RIG_BYTES(rig, "\xe0\0");
+        else
+            auth(rig, MQTT_R_continue_authentication, "SCRAM-SHA-256", c.last);
+        rig_settle(rig);
+        if (way > 5) {
+            assert_int_equal(rig_mqtt(rig)->state, MQTT_IS_READY);
+            rig_clear(rig);
+            scram_client_first(&c, "other-nonce");
+            auth(rig, MQTT_R_reauthenticate, "SCRAM-SHA-256", way == 6 ? "n,,n=" : c.first);
+        }
+        if (way == 7) /* in the middle of it */
+            auth(rig, MQTT_R_reauthenticate, "SCRAM-SHA-256", c.first);
+        if (way == 8)
+            auth(rig, MQTT_R_continue_authentication, "SCRAM-SHA-512", c.last);
+        rig_settle(rig);
+        const char *last = rig->said;
+        if (way > 6 && strncmp(last, "auth/", 5) == 0)
+            last = strchr(last, '\n') + 1;
+        assert_string_equal(last, said[way]);
+        assert_true(rig->closed);
+        rig_free(rig);
+    }
+}
+
 /* ---- endings ---- */
 
 static void test_keep_alive(void **state)
@@ -555,6 +765,11 @@ int main(void)
         cmocka_unit_test(test_ids_in_use),
         cmocka_unit_test(test_shared_and_retained),
         cmocka_unit_test(test_what_the_client_takes),
+        cmocka_unit_test(test_flow_of_what_is_refused),
+        cmocka_unit_test(test_fanout_of_what_is_made_anew),
+        cmocka_unit_test(test_credit_of_what_is_too_large),
+        cmocka_unit_test(test_scram),
+        cmocka_unit_test(test_scram_refused),
         cmocka_unit_test(test_keep_alive),
         cmocka_unit_test(test_disconnect),
         cmocka_unit_test(test_kicked),

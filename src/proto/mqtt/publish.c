@@ -78,6 +78,8 @@ static void refuse(struct mqtt *m, const struct mqtt_publish_fields *f, uint8_t 
     *published = (struct mqtt_published){.number = m->published, .id = f->id, .qos = f->qos, .refused = reason};
     m->quota_used++;
     hub_hold(mqtt_hub(m), &m->session);
+    if (m->publishes.count > MQTT_UNANSWERED_MAX)
+        mqtt_pause(m, MQTT_PAUSE_OWED);
 }
 
 /* The message of a publish; NULL: why, which is a reason code or 0 for no memory. */

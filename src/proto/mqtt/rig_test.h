@@ -41,6 +41,7 @@ struct rig {
     uint8_t confirm_flags;
     uint64_t number;       /* of answers: whether it was there */
     struct slice fields;   /* of ATTACH's answer */
+    struct slice keys;     /* of SCRAM's: a nonce, then keys as text */
     const char *name;      /* of ATTACH's answer */
     struct msg *published; /* the last one */
     size_t memory;         /* in use before */
@@ -207,6 +208,8 @@ RIG_FN void rig_answer_command(struct rig *rig, const struct command *c)
         e->answer = rig_answer(rig->refuse_login, "", none, 0);
     else if (c->type == CMD_MQTT_ATTACH)
         e->answer = rig_answer(rig->refuse_attach, rig->name, rig->fields, rig->number);
+    else if (c->type == CMD_SCRAM)
+        e->answer = rig_answer(ERR_NONE, "", rig->keys, 0);
     else if (c->type == CMD_MQTT_SUBSCRIBE && rig->refuse_subscribe)
         e->answer = rig_answer(rig->refuse_subscribe, "", none, 0);
     else if (rig->number)

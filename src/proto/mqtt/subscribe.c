@@ -38,12 +38,6 @@ static struct mqtt_subscribed *sub_at(const struct mqtt *m, uint32_t handle)
     return sub && sub->handle == handle ? sub : NULL;
 }
 
-const struct mqtt_subscribed *mqtt_sub_of(const struct mqtt *m, uint32_t handle)
-{
-    const struct mqtt_subscribed *sub = sub_at(m, handle);
-    return sub && !sub->pending ? sub : NULL;
-}
-
 static struct slice group_of(const struct mqtt_subscribed *sub)
 {
     return slice_of(sub->text + sub->pattern_len, sub->group_len);
@@ -59,6 +53,14 @@ static struct mqtt_subscribed *sub_named(const struct mqtt *m, const struct mqtt
             return sub;
     }
     return NULL;
+}
+
+/* What is told to a subscription that is being made anew, before the core's answer is here, is told to what it was: nothing is lost by
+ * that (MQTT 5.0, 3.8.4-4). */
+const struct mqtt_subscribed *mqtt_sub_of(const struct mqtt *m, uint32_t handle)
+{
+    const struct mqtt_subscribed *sub = sub_at(m, handle);
+    return sub && sub->pending ? sub_named(m, sub, false) : sub;
 }
 
 static struct mqtt_subscribed *sub_make(struct slice pattern, struct slice group, uint8_t options, uint32_t identifier)

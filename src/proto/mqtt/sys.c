@@ -12,7 +12,6 @@
 #define CHANNEL 1u
 #define VALUE_MAX 64u
 #define TRY_AGAIN_NS NS_PER_S
-#define CLIENT_ID "$SYS"
 
 #define TOTAL(field) offsetof(struct mqtt_totals, field)
 #define UPTIME (SIZE_MAX - 1)
@@ -200,7 +199,7 @@ static bool attach(struct mqtt_sys *sys)
     sys->state = SYS_ATTACH;
     return ask(sys, CMD_ENTER, 0, ask_new(slice_str(mqtt->vhost), none, none, none)) &&
            ask_bare(sys, CMD_CHANNEL_OPEN) && ask_bare(sys, CMD_CONFIRM_SELECT) &&
-           ask(sys, CMD_MQTT_ATTACH, ASK_CLEAN, ask_new(slice_str(CLIENT_ID), none, slice_str(mqtt->exchange), none));
+           ask(sys, CMD_MQTT_ATTACH, ASK_CLEAN, ask_new(slice_str(MQTT_SYS_ID), none, slice_str(mqtt->exchange), none));
 }
 
 static void give_up(struct mqtt_sys *sys)
