@@ -297,6 +297,7 @@ void tls_free(struct tls **tls)
         return;
     *tls = NULL;
     SSL_free(t->ssl);
+    t->buffers->len = 0; /* what it has put and nobody flushed would go to the next connection that writes */
     tls_keys_give(&t->keys);
     mem_free_as(MEM_CONNECTIONS, t->early);
     mem_free_as(MEM_CONNECTIONS, t->kept);
@@ -459,6 +460,5 @@ void tls_bye(struct tls *t)
     ERR_clear_error();
     (void)SSL_shutdown(t->ssl); /* what it answers does not matter: nobody waits for the peer's */
     ERR_clear_error();
-    if (t->ended == 1)
-        (void)!tls_flush(t);
+    (void)!tls_flush(t); /* also to a peer that has said goodbye already */
 }

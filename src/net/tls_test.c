@@ -1036,6 +1036,68 @@ static void refused_memory_is_survived(void **state)
     }
 }
 
+/* Another connection of the same loop: it seals into the same buffer. */
+static void world_open_beside(struct world *w, const struct world *first)
+{
+    world_open(w, NULL, NULL);
+    tls_free(&w->tls);
+    struct tls_pipe pipe = {.recv = world_recv, .send = world_send, .arg = w};
+    w->tls = tls_new(w->server, first->buffers, &pipe, (struct slice){0});
+    assert_non_null(w->tls);
+    assert_true(world_shake(w));
+}
+
+static void is_untouched(struct world *w)
+{
+    uint8_t got[16];
+    assert_int_equal(tls_put(w->tls, "hello", 5), 0);
+    assert_int_equal(tls_flush(w->tls), 0);
+    assert_int_equal(client_reads(w, got, sizeof got), 5);
+    assert_memory_equal(got, "hello", 5);
+}
+
+/* Last words and goodbye in one: our own goodbye goes to that client, and not to the next one whom the loop writes to. */
+static void a_goodbye_goes_to_who_said_it(void **state)
+{
+    (void)state;
+    static const int versions[] = {TLS1_2_VERSION, TLS1_3_VERSION};
+    for (size_t v = 0; v < ARRAY_LEN(versions); v++) {
+        struct world leaving, staying;
+        uint8_t room[16];
+        size_t n;
+        bool more;
+        world_open(&leaving, NULL, &(struct client_wants){.min = versions[v], .max = versions[v]});
+        assert_true(world_shake(&leaving));
+        world_open_beside(&staying, &leaving);
+        assert_int_equal(SSL_write_ex(leaving.client.ssl, "bye", 3, &n), 1);
+        (void)SSL_shutdown(leaving.client.ssl);
+        client_says(&leaving.client, &leaving.up);
+        assert_int_equal(tls_read(leaving.tls, room, sizeof room, &more), 3);
+        tls_bye(leaving.tls);
+        client_hears(&leaving.client, &leaving.down);
+        assert_int_equal(SSL_shutdown(leaving.client.ssl), 1);
+        tls_free(&leaving.tls);
+        is_untouched(&staying);
+        world_close(&staying);
+        world_close(&leaving);
+    }
+}
+
+/* A connection that goes in the midst of what it was writing takes it along. */
+static void what_was_not_sent_goes_with_its_connection(void **state)
+{
+    (void)state;
+    struct world leaving, staying;
+    world_open(&leaving, NULL, NULL);
+    assert_true(world_shake(&leaving));
+    world_open_beside(&staying, &leaving);
+    assert_int_equal(tls_put(leaving.tls, "half", 4), 0);
+    tls_free(&leaving.tls);
+    is_untouched(&staying);
+    world_close(&staying);
+    world_close(&leaving);
+}
+
 int main(void)
 {
     if (CRYPTO_set_mem_functions(library_alloc, library_realloc, library_free) != 1)
@@ -1062,6 +1124,8 @@ int main(void)
         cmocka_unit_test(the_socket_may_fail),
         cmocka_unit_test(our_client_speaks_it_too),
         cmocka_unit_test(goodbyes_are_said),
+        cmocka_unit_test(a_goodbye_goes_to_who_said_it),
+        cmocka_unit_test(what_was_not_sent_goes_with_its_connection),
         cmocka_unit_test(refused_memory_is_survived),
     };
     return cmocka_run_group_tests(tests, make_certificates, free_certificates);
