@@ -297,6 +297,9 @@ static enum error_code may_subscribe(struct broker *b, struct peer *peer, const 
     if (!authorise(b, peer->user, peer->vhost, VERB_READ, client->exchange->name) ||
         !authorise_topic(b, peer->user, client->exchange, VERB_READ, ask->name))
         return ERR_ACCESS_REFUSED;
+    if (ask->other.len && client->channel->consumer_count >= b->options.channel_consumers_max &&
+        !mqtt_sub_find(b, client, ask->name, ask->other))
+        return ERR_RESOURCE_ERROR; /* each is a consumer of the one channel, which is a list to be walked */
     return client->sub_count < SUBS_MAX ? ERR_NONE : ERR_RESOURCE_ERROR;
 }
 

@@ -433,6 +433,25 @@ static void listed(void **state)
     end(rig);
 }
 
+/* Each is a consumer of the session's one channel. */
+static void shares_have_a_limit(void **state)
+{
+    (void)state;
+    struct broker_options options = {.channel_consumers_max = 3};
+    struct rig *rig = begin_with(&options);
+    (void)attach(rig, 1, "dev", 100);
+    assert_int_equal(subscribe_as(rig, 1, "s", "a", 1, 0, 5), 0);
+    assert_int_equal(subscribe_as(rig, 1, "s", "b", 0, 0, 6), 0);
+    assert_int_equal(subscribe_as(rig, 1, "s", "c", 1, 0, 7), 0);
+    assert_int_equal(subscribe_as(rig, 1, "s", "d", 1, 0, 8), CODE(RESOURCE_ERROR));
+    assert_int_equal(subscribe_as(rig, 1, "s", "b", 1, 0, 9), 0); /* one that is there may change */
+    assert_int_equal(subscribe(rig, 1, "own", 1), 0);
+    assert_int_equal(unsubscribe(rig, 1, "s", "a"), 1);
+    assert_int_equal(unsubscribe(rig, 1, "s", "b"), 1);
+    assert_int_equal(subscribe_as(rig, 1, "s", "d", 1, 0, 8), 0);
+    end(rig);
+}
+
 /* A client that did not hear of PUBREC says it again while nothing is taken. Were that refused, its packet id would be free for it and
  * taken here, and the next message with it would be lost. */
 static void again_while_refused(void **state)
@@ -503,6 +522,7 @@ int main(void)
         cmocka_unit_test(taps_of_other_ways),
         cmocka_unit_test(a_loop_that_is_full),
         cmocka_unit_test(listed),
+        cmocka_unit_test(shares_have_a_limit),
         cmocka_unit_test(again_while_refused),
         cmocka_unit_test(records_for_people),
     };
