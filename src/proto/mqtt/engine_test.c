@@ -352,6 +352,66 @@ static void test_subscribe_3(void **state)
     rig_free(rig);
 }
 
+static void subscribe(struct rig *rig, const char *filter, uint8_t options, uint32_t identifier)
+{
+    uint8_t room[64];
+    struct writer w = writer_of(room, sizeof room);
+    uint8_t version = rig_mqtt(rig)->version;
+    mqtt_text_put(&w, slice_str(filter));
+    writer_u8(&w, options);
+    union mqtt_fields f = {.list = {.id = 1, .count = 1, .list = writer_slice(&w)}};
+    if (identifier)
+        MQTT_SET(&f.list.props, subscription_id, identifier);
+    rig_packet(rig, MQTT_subscribe, version, &f);
+    rig_settle(rig);
+    rig_clear(rig);
+}
+
+/* Whoever comes, goes and is made anew: each is found, and none by another's name. */
+static void test_many_subscriptions(void **state)
+{
+    (void)state;
+    enum { NAMES = 40 };
+    struct rig *rig = rig_ready(MQTT_5);
+    uint32_t identifiers[NAMES] = {0}, x = 7;
+    for (uint32_t n = 1; n < 6000; n++) {
+        x = x * 1664525u + 1013904223u;
+        unsigned i = (x >> 16) % NAMES;
+        char name[20];
+        snprintf(name, sizeof name, "t/%u", i);
+        if (x & 1 << 14) {
+            subscribe(rig, name, 0, n);
+            identifiers[i] = n;
+        } else {
+            uint8_t room[32];
+            struct writer w = writer_of(room, sizeof room);
+            mqtt_text_put(&w, slice_str(name));
+            union mqtt_fields f = {.list = {.id = 1, .count = 1, .list = writer_slice(&w)}};
+            rig_packet(rig, MQTT_unsubscribe, MQTT_5, &f);
+            rig_settle(rig);
+            rig_clear(rig);
+            identifiers[i] = 0;
+        }
+        const struct mqtt *m = rig_mqtt(rig);
+        uint32_t count = 0, seen = 0;
+        for (i = 0; i < NAMES; i++)
+            count += identifiers[i] != 0;
+        for (uint32_t slot = 0; slot < m->subs_room; slot++) {
+            const struct mqtt_subscribed *sub = m->subs[slot];
+            if (!sub)
+                continue;
+            seen++;
+            assert_ptr_equal(mqtt_sub_of(m, sub->handle), sub);
+            snprintf(name, sizeof name, "%.*s", sub->pattern_len - 2, (const char *)sub->text + 2);
+            unsigned named = (unsigned)strtoul(name, NULL, 10);
+            assert_int_equal(sub->identifier, identifiers[named]);
+        }
+        assert_int_equal(seen, count);
+        assert_in_range(m->subs_room, 0, 128);
+    }
+    rig_free(rig);
+}
+
 static void test_subscriptions_have_a_limit(void **state)
 {
     (void)state;
@@ -367,21 +427,6 @@ static void test_subscriptions_have_a_limit(void **state)
 }
 
 /* ---- delivering ---- */
-
-static void subscribe(struct rig *rig, const char *filter, uint8_t options, uint32_t identifier)
-{
-    uint8_t room[64];
-    struct writer w = writer_of(room, sizeof room);
-    uint8_t version = rig_mqtt(rig)->version;
-    mqtt_text_put(&w, slice_str(filter));
-    writer_u8(&w, options);
-    union mqtt_fields f = {.list = {.id = 1, .count = 1, .list = writer_slice(&w)}};
-    if (identifier)
-        MQTT_SET(&f.list.props, subscription_id, identifier);
-    rig_packet(rig, MQTT_subscribe, version, &f);
-    rig_settle(rig);
-    rig_clear(rig);
-}
 
 #define HANDLE(n) (MQTT_HANDLE_FIRST + (n) + (((n) + 1u) << 20)) /* of the n-th subscription */
 
@@ -759,6 +804,7 @@ int main(void)
         cmocka_unit_test(test_flow),
         cmocka_unit_test(test_subscribe),
         cmocka_unit_test(test_subscribe_3),
+        cmocka_unit_test(test_many_subscriptions),
         cmocka_unit_test(test_subscriptions_have_a_limit),
         cmocka_unit_test(test_fanout),
         cmocka_unit_test(test_from_the_queue),

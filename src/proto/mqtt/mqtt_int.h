@@ -54,6 +54,7 @@ enum mqtt_origin {
 
 /* A subscription of the client, by its handle: MQTT_HANDLE_FIRST + slot + age << 20, so that a slot that is used again is not mistaken. */
 struct mqtt_subscribed {
+    struct mqtt_subscribed *chain; /* next of its bucket in mqtt.sub_heads */
     uint32_t handle, identifier, hash;
     uint8_t options, pattern_len;
     uint16_t group_len;
@@ -147,8 +148,10 @@ struct mqtt {
     struct fifo confirms;                          /* struct mqtt_confirm */
     struct mqtt_alias **aliases_in, **aliases_out; /* by alias - 1 */
     /* what it wants, and gets */
-    struct mqtt_subscribed **subs; /* by slot; NULL: free */
+    struct mqtt_subscribed **subs;      /* by slot; NULL: free */
+    struct mqtt_subscribed **sub_heads; /* by hash: as many, in the same block */
     uint32_t subs_room, subs_count;
+    uint32_t subs_taken; /* no slot below is free */
     uint32_t jobs_count;
     struct list jobs;
     struct fifo owed;    /* struct mqtt_owed */

@@ -43,16 +43,21 @@ static struct slice group_of(const struct mqtt_subscribed *sub)
     return slice_of(sub->text + sub->pattern_len, sub->group_len);
 }
 
+/* There are a power of two of them. */
+static struct mqtt_subscribed **head_of(const struct mqtt *m, uint32_t hash)
+{
+    return &m->sub_heads[(hash ^ hash >> 16) & (m->subs_room - 1)];
+}
+
 /* The one that the core has, or that it has been asked for. */
 static struct mqtt_subscribed *sub_named(const struct mqtt *m, const struct mqtt_subscribed *like, bool pending)
 {
-    for (uint32_t i = 0; i < m->subs_room; i++) {
-        struct mqtt_subscribed *sub = m->subs[i];
-        if (sub && sub->hash == like->hash && sub->pending == pending &&
+    struct mqtt_subscribed *sub = m->subs_room ? *head_of(m, like->hash) : NULL;
+    for (; sub; sub = sub->chain)
+        if (sub->hash == like->hash && sub->pending == pending &&
             slice_equal(mqtt_sub_pattern(sub), mqtt_sub_pattern(like)) && slice_equal(group_of(sub), group_of(like)))
-            return sub;
-    }
-    return NULL;
+            break;
+    return sub;
 }
 
 /* What is told to a subscription that is being made anew, before the core's answer is here, is told to what it was: nothing is lost by
@@ -80,46 +85,78 @@ static struct mqtt_subscribed *sub_make(struct slice pattern, struct slice group
     return sub;
 }
 
+static void sub_link(struct mqtt *m, struct mqtt_subscribed *sub)
+{
+    struct mqtt_subscribed **head = head_of(m, sub->hash);
+    sub->chain = *head;
+    *head = sub;
+}
+
 static bool slots_grow(struct mqtt *m, uint32_t least)
 {
     uint32_t room = m->subs_room ? m->subs_room : SUBS_FIRST / 2;
     while (room <= least)
         room *= 2;
-    struct mqtt_subscribed **grown = mem_realloc_as(MEM_CONNECTIONS, m->subs, room * sizeof *grown);
+    struct mqtt_subscribed **grown = mem_zalloc_as(MEM_CONNECTIONS, 2 * (size_t)room * sizeof *grown);
     if (!grown)
         return false;
-    memset(grown + m->subs_room, 0, (room - m->subs_room) * sizeof *grown);
+    if (m->subs_room)
+        memcpy(grown, m->subs, m->subs_room * sizeof *grown);
+    mem_free_as(MEM_CONNECTIONS, m->subs);
     m->subs = grown;
+    m->sub_heads = grown + room;
+    uint32_t before = m->subs_room;
     m->subs_room = room;
+    for (uint32_t i = 0; i < before; i++)
+        if (grown[i])
+            sub_link(m, grown[i]);
     return true;
+}
+
+/* Into a slot that is free. */
+static void sub_put(struct mqtt *m, struct mqtt_subscribed *sub, uint32_t slot)
+{
+    m->subs[slot] = sub;
+    m->subs_count++;
+    sub_link(m, sub);
 }
 
 /* Puts it into a free slot and gives it a handle. */
 static bool sub_place(struct mqtt *m, struct mqtt_subscribed *sub)
 {
-    uint32_t slot = m->subs_count; /* all slots below are taken, or one of them is free */
-    if (m->subs_count < m->subs_room)
-        for (slot = 0; m->subs[slot]; slot++)
-            ;
+    uint32_t slot = m->subs_taken;
+    while (slot < m->subs_room && m->subs[slot])
+        slot++;
+    m->subs_taken = slot;
     if (slot >= m->subs_room && !slots_grow(m, slot))
         return false;
     uint32_t age = 1u + m->handle_age++ % 0x7fe; /* 0: restored */
     sub->handle = MQTT_HANDLE_FIRST + slot + (age << SLOT_BITS);
-    m->subs[slot] = sub;
-    m->subs_count++;
+    sub_put(m, sub, slot);
     return true;
+}
+
+static void slots_free(struct mqtt *m)
+{
+    mem_free_as(MEM_CONNECTIONS, m->subs);
+    m->subs = m->sub_heads = NULL;
+    m->subs_room = m->subs_count = m->subs_taken = 0;
 }
 
 static void sub_remove(struct mqtt *m, struct mqtt_subscribed *sub)
 {
-    m->subs[slot_of(sub->handle)] = NULL;
+    uint32_t slot = slot_of(sub->handle);
+    struct mqtt_subscribed **at = head_of(m, sub->hash);
+    while (*at != sub)
+        at = &(*at)->chain;
+    *at = sub->chain;
+    m->subs[slot] = NULL;
     m->subs_count--;
+    if (slot < m->subs_taken)
+        m->subs_taken = slot;
     mem_free_as(MEM_CONNECTIONS, sub);
-    if (m->subs_count)
-        return;
-    mem_free_as(MEM_CONNECTIONS, m->subs);
-    m->subs = NULL;
-    m->subs_room = 0;
+    if (!m->subs_count)
+        slots_free(m);
 }
 
 bool mqtt_subs_restore(struct mqtt *m, struct reader *fields)
@@ -135,8 +172,7 @@ bool mqtt_subs_restore(struct mqtt *m, struct reader *fields)
             return false;
         }
         sub->handle = MQTT_HANDLE_FIRST + i;
-        m->subs[i] = sub;
-        m->subs_count++;
+        sub_put(m, sub, i);
     }
     return reader_ok(fields);
 }
@@ -156,9 +192,7 @@ void mqtt_subs_free(struct mqtt *m)
     job_free(m, CONTAINER_OF(node, struct mqtt_job, link));
     for (uint32_t i = 0; i < m->subs_room; i++)
         mem_free_as(MEM_CONNECTIONS, m->subs[i]);
-    mem_free_as(MEM_CONNECTIONS, m->subs);
-    m->subs = NULL;
-    m->subs_room = m->subs_count = 0;
+    slots_free(m);
 }
 
 /* ---- asking ---- */
