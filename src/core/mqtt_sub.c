@@ -201,15 +201,19 @@ static struct consumer *consumer_of(struct channel *ch, uint32_t id)
     return NULL;
 }
 
+static bool consume_from(struct broker *b, struct mqtt_client *client, struct queue *q, uint32_t id, bool no_ack)
+{
+    if (!client->resumed || client->channel->failed || consumer_of(client->channel, id))
+        return true;
+    return consumer_start(b, client->channel, q, id, no_ack) != NULL;
+}
+
 /* Deliveries begin, when they may. False: no memory. */
 static bool consume(struct broker *b, const struct mqtt_sub *sub)
 {
-    struct mqtt_client *client = sub->client;
-    struct queue *q = sub->share ? sub->share->queue : client->queue;
-    uint32_t id = sub->share ? sub->handle : MQTT_OWN_QUEUE;
-    if (!client->resumed || client->channel->failed || consumer_of(client->channel, id))
-        return true;
-    return consumer_start(b, client->channel, q, id, sub->share && !(sub->options & MQTT_QOS_MASK)) != NULL;
+    if (!sub->share)
+        return consume_from(b, sub->client, sub->client->queue, MQTT_OWN_QUEUE, false);
+    return consume_from(b, sub->client, sub->share->queue, sub->handle, !(sub->options & MQTT_QOS_MASK));
 }
 
 static void consume_no_more(struct broker *b, const struct mqtt_sub *sub)
@@ -255,10 +259,11 @@ bool mqtt_subs_resume(struct broker *b, struct mqtt_client *client)
         if (mqtt_sub_is_tap(sub)) {
             if (!sub->audience && client->exchange && !audience_join(b, client->exchange, sub))
                 return false;
-        } else if ((sub->share || client->queue) && !consume(b, sub))
+        } else if (sub->share && !consume(b, sub))
             return false;
     }
-    return true;
+    /* Also when no subscription is left: what was sent and not acknowledged is sent again (4.4). */
+    return !client->queue || consume_from(b, client, client->queue, MQTT_OWN_QUEUE, false);
 }
 
 void mqtt_subs_silence(struct broker *b, struct mqtt_client *client)

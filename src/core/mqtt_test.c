@@ -433,6 +433,25 @@ static void listed(void **state)
     end(rig);
 }
 
+/* What was sent and not acknowledged is sent again, also when nothing is subscribed to any more. */
+static void what_is_left_of_a_subscription(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    (void)attach(rig, 1, "dev", 100);
+    assert_int_equal(subscribe(rig, 1, "a", 1), 0);
+    (void)attach(rig, 2, "pub", 0);
+    publish(rig, 2, "a", "x", 1);
+    assert_string_equal(rig_delivered(rig), "x");
+    assert_int_equal(unsubscribe(rig, 1, "a", NULL), 1);
+    leave(rig, 1);
+    assert_true(attach(rig, 1, "dev", 100));
+    assert_string_equal(rig_delivered(rig), "x*");
+    acknowledge(rig, 1, 0);
+    assert_int_equal(rig_ready(rig, "mqtt-subscription-devqos1"), 0);
+    end(rig);
+}
+
 /* Each is a consumer of the session's one channel. */
 static void shares_have_a_limit(void **state)
 {
@@ -522,6 +541,7 @@ int main(void)
         cmocka_unit_test(taps_of_other_ways),
         cmocka_unit_test(a_loop_that_is_full),
         cmocka_unit_test(listed),
+        cmocka_unit_test(what_is_left_of_a_subscription),
         cmocka_unit_test(shares_have_a_limit),
         cmocka_unit_test(again_while_refused),
         cmocka_unit_test(records_for_people),

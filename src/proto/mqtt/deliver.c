@@ -303,12 +303,16 @@ void mqtt_on_fanout(struct session *session, struct fanout *fanout, uint32_t han
         mqtt_count(&m->options->totals->dropped, 1);
         return;
     }
-    struct mqtt_content content;
-    mqtt_content_read(fanout->msg, &content);
-    bool retain = sub->options & MQTT_OPT_AS_PUBLISHED && content.mark == MQTT_PUBLISHED_RETAINED;
+    struct mqtt_content content; /* which takes time for each session, so most do without */
+    bool as_published = sub->options & MQTT_OPT_AS_PUBLISHED;
+    if (as_published)
+        mqtt_content_read(fanout->msg, &content);
+    bool retain = as_published && content.mark == MQTT_PUBLISHED_RETAINED;
     bool named = m->version == MQTT_5 && sub->identifier;
     uint32_t key = (named ? sub->identifier << 2 : 0) | (uint32_t)retain << 1 | (m->version == MQTT_5);
     const struct fanout_form *form = m->alias_out_max ? NULL : fanout_find(fanout, key);
+    if (!form && !as_published)
+        mqtt_content_read(fanout->msg, &content);
     if (!form && !m->alias_out_max)
         form = form_new(m, fanout, key, &content, retain, &sub->identifier);
     if (form)
@@ -340,7 +344,7 @@ static void match_own(const struct mqtt *m, struct slice key, struct match *matc
         any = true;
     }
     if (!any)
-        match->qos = 1; /* it was there before its subscription went */
+        match->qos = 2; /* it was there before its subscription went, and may have been sent so */
 }
 
 static void ack(struct mqtt *m, uint64_t tag, uint32_t flags, uint16_t id)

@@ -499,6 +499,17 @@ static void test_from_the_queue(void **state)
     rig_free(rig);
 }
 
+/* Its subscription has gone since it was sent: a client that has half of an exchange of QoS 2 must be able to go on with it. */
+static void test_sent_again_without_subscription(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_ready(MQTT_3_1_1);
+    rig_deliver(rig, MQTT_OWN_QUEUE, 1, 0, EFFECT_REDELIVERED, rig_message(rig, "t", 2, false, "1"));
+    rig_deliver(rig, MQTT_OWN_QUEUE, 2, 1, EFFECT_REDELIVERED, rig_message(rig, "t", 1, false, "2"));
+    rig_said(rig, "publish/c \\x00\\x01t\\x00\\x011\npublish/a \\x00\\x01t\\x00\\x022\n");
+    rig_free(rig);
+}
+
 /* An id that is in use: what would get it waits, and what is behind it as well. */
 static void test_ids_in_use(void **state)
 {
@@ -808,6 +819,7 @@ int main(void)
         cmocka_unit_test(test_subscriptions_have_a_limit),
         cmocka_unit_test(test_fanout),
         cmocka_unit_test(test_from_the_queue),
+        cmocka_unit_test(test_sent_again_without_subscription),
         cmocka_unit_test(test_ids_in_use),
         cmocka_unit_test(test_shared_and_retained),
         cmocka_unit_test(test_what_the_client_takes),
