@@ -80,10 +80,9 @@ static void on_deliver(struct stomp *s, struct effect *e)
 static void on_gone(struct stomp *s, uint32_t consumer)
 {
     struct stomp_subscription *sub = stomp_subscription_of(s, consumer);
-    if (!sub)
-        return;
-    if (!sub->leaving)
-        stomp_error_cancelled(s, sub);
+    if (!sub || sub->leaving)
+        return; /* the answer to its CANCEL names its slot: until then that is no other's */
+    stomp_error_cancelled(s, sub);
     stomp_unsubscribed(s, sub->slot);
 }
 

@@ -599,6 +599,32 @@ static void server_cancels(void **state)
     rig_fini(&rig);
 }
 
+/* The server cancels what is being unsubscribed: the slot is a new subscription's only when the UNSUBSCRIBE is answered. */
+static void server_cancels_what_is_leaving(void **state)
+{
+    (void)state;
+    struct rig rig;
+    start(&rig, "1.2");
+    assert_true(rig_connect(&rig, 1, "1.2"));
+    rig_frame(&rig, 0, "SUBSCRIBE\nid:1\ndestination:/topic/t\nx-queue-name:mine\ndurable:true\nauto-delete:false\n\n");
+    rig_settle(&rig);
+    rig_frame(&rig, 1, "SUBSCRIBE\nid:2\ndestination:/topic/t\nx-queue-name:mine\ndurable:true\nauto-delete:false\n\n");
+    rig_settle(&rig);
+    rig_frame(&rig, 1, "UNSUBSCRIBE\nid:2\nx-queue-name:mine\ndurable:true\n\n");
+    assert_true(rig_turn_peer(&rig, 1));
+    (void)hub_publish(rig.hub);
+    (void)broker_step(rig.broker, rig.now, rig_wall(&rig), rig.durable); /* the queue goes: that is on its way to peer 0 */
+    rig_frame(&rig, 0, "UNSUBSCRIBE\nid:1\n\n");
+    assert_true(rig_turn_peer(&rig, 0));
+    (void)hub_turn(rig.hub, rig.durable, rig.now);
+    rig_frame(&rig, 0, "SUBSCRIBE\nid:3\ndestination:/queue/a\nreceipt:s\n\n");
+    assert_true(rig_turn_peer(&rig, 0));
+    has(&rig, 0, "RECEIPT|receipt-id:s||\n");
+    rig_frame(&rig, 0, "SEND\ndestination:/queue/a\n\nhello");
+    has(&rig, 0, "MESSAGE|subscription:3|");
+    rig_fini(&rig);
+}
+
 /* ---- transactions ---- */
 
 static void transactions(void **state)
@@ -673,6 +699,37 @@ static void cumulative_in_transactions(void **state)
     assert_int_equal(left(&rig), 1);
     ack(&rig, 0, "ACK", "T_1@@" M "@@6", "");
     assert_int_equal(left(&rig), 0);
+    rig_fini(&rig);
+}
+
+/* Two transactions that share a subscription's deliveries, undone in the order in which they took them: each goes back to its
+ * place, at a cost that follows their number and not its square (which took minutes). */
+static void aborts_are_cheap(void **state)
+{
+    (void)state;
+    enum { COUNT = 200000 };
+    struct rig rig;
+    char id[32];
+    start(&rig, "1.2");
+    rig_frame(&rig, 0, "SUBSCRIBE\nid:1\ndestination:/queue/a\nack:client\n\n");
+    rig_frame(&rig, 0, "SUBSCRIBE\nid:2\ndestination:/queue/b\nack:client\n\n");
+    rig_settle(&rig);
+    struct stomp_subscription *sub = rig_stomp(&rig, 0)->subscriptions[0];
+    for (uint64_t tag = 1; tag <= COUNT; tag++) /* as if delivered: the core is not asked */
+        assert_true(stomp_tags_push(sub, tag));
+    for (int t = 0; t < 2; t++) {
+        rig_frame(&rig, 0, t ? "BEGIN\ntransaction:u\n\n" : "BEGIN\ntransaction:t\n\n");
+        snprintf(id, sizeof id, "T_1@@" M "@@%d", t ? COUNT - 1 : COUNT / 2);
+        ack(&rig, 0, "ACK", id, t ? "transaction:u\n" : "transaction:t\n");
+        rig_settle(&rig);
+    }
+    assert_int_equal(sub->tags_count, 1);
+    rig_frame(&rig, 0, "ABORT\ntransaction:t\n\n");
+    rig_frame(&rig, 0, "ABORT\ntransaction:u\nreceipt:r\n\n");
+    says(&rig, 0, "RECEIPT|receipt-id:r||\n");
+    assert_int_equal(sub->tags_count, COUNT);
+    for (uint32_t i = 0; i < COUNT; i++)
+        assert_int_equal(sub->tags[sub->tags_first + i], i + 1);
     rig_fini(&rig);
 }
 
@@ -992,9 +1049,11 @@ int main(void)
         cmocka_unit_test(error_rows),
         cmocka_unit_test(receipts_are_bounded),
         cmocka_unit_test(server_cancels),
+        cmocka_unit_test(server_cancels_what_is_leaving),
         cmocka_unit_test(transactions),
         cmocka_unit_test(transaction_is_atomic),
         cmocka_unit_test(cumulative_in_transactions),
+        cmocka_unit_test(aborts_are_cheap),
         cmocka_unit_test(transaction_larger_than_the_ring),
         cmocka_unit_test(transactions_are_bounded),
         cmocka_unit_test(receipts_wait_for_the_disk),

@@ -293,8 +293,8 @@ void stomp_unsubscribed(struct stomp *s, uint32_t slot);
 struct stomp_subscription *stomp_subscription_of(struct stomp *s, uint32_t consumer);
 /* A delivery that a cumulative ACK may cover. False: no memory. */
 bool stomp_tags_push(struct stomp_subscription *sub, uint64_t tag);
-/* An aborted transaction's acknowledgement. */
-void stomp_tags_restore(struct stomp *s, const struct stomp_op *op);
+/* An aborted transaction's acknowledgements; puts them in another order. */
+void stomp_tags_restore(struct stomp *s, struct stomp_op *ops, uint32_t count);
 void stomp_subscriptions_free(struct stomp *s);
 
 /* ---- transaction.c ---- */

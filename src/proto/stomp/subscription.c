@@ -15,6 +15,8 @@
 #include "fmt/md5.h"
 #include "proto/stomp/stomp_int.h"
 
+#include <stdlib.h>
+
 #define ENDED_KEPT 16u
 #define SLOTS_FIRST 4u
 #define SLOTS_MAX 65536u
@@ -134,7 +136,7 @@ void stomp_unsubscribed(struct stomp *s, uint32_t slot)
 {
     struct stomp_subscription *sub = slot < s->subscriptions_len ? s->subscriptions[slot] : NULL;
     if (!sub)
-        return; /* the core had cancelled it before it was asked to */
+        return;
     s->subscriptions[slot] = NULL;
     forget_tag(s, sub);
     if (sub->consumer)
@@ -216,23 +218,44 @@ static struct stomp_subscription *by_serial(struct stomp *s, uint32_t serial)
     return NULL;
 }
 
-/* Back to its place: what a transaction took came first, so it is near the front. */
-void stomp_tags_restore(struct stomp *s, const struct stomp_op *op)
+/* Back to their places, by one walk from the end. */
+static void tags_merge(struct stomp_subscription *sub, const struct stomp_op *ops, uint32_t n)
 {
-    struct stomp_subscription *sub = op->serial ? by_serial(s, op->serial) : NULL;
-    if (!sub)
-        return;
-    if (!tags_reserve(sub, 1)) {
-        stomp_fail_memory(s);
-        return;
-    }
     uint64_t *tags = sub->tags + sub->tags_first;
-    uint32_t at = 0;
-    while (at < sub->tags_count && tags[at] < op->number)
-        at++;
-    memmove(tags + at + 1, tags + at, (sub->tags_count - at) * sizeof *tags);
-    tags[at] = op->number;
-    sub->tags_count++;
+    uint32_t have = sub->tags_count;
+    sub->tags_count += n;
+    for (uint32_t to = have + n; n; to--) {
+        if (have && tags[have - 1] > ops[n - 1].number)
+            tags[to - 1] = tags[--have];
+        else
+            tags[to - 1] = ops[--n].number;
+    }
+}
+
+static int by_place(const void *a, const void *b)
+{
+    const struct stomp_op *x = a, *y = b;
+    if (x->serial != y->serial)
+        return x->serial < y->serial ? -1 : 1;
+    return x->number < y->number ? -1 : x->number > y->number;
+}
+
+void stomp_tags_restore(struct stomp *s, struct stomp_op *ops, uint32_t count)
+{
+    if (count)
+        qsort(ops, count, sizeof *ops, by_place);
+    for (uint32_t at = 0, n; at < count; at += n) {
+        for (n = 1; at + n < count && ops[at + n].serial == ops[at].serial; n++)
+            ;
+        struct stomp_subscription *sub = ops[at].serial ? by_serial(s, ops[at].serial) : NULL;
+        if (!sub)
+            continue;
+        if (!tags_reserve(sub, n)) {
+            stomp_fail_memory(s);
+            return;
+        }
+        tags_merge(sub, ops + at, n);
+    }
 }
 
 /* ---- SUBSCRIBE ---- */

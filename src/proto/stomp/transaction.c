@@ -230,8 +230,7 @@ void stomp_on_abort(struct stomp *s, const struct stomp_frame *frame)
     struct stomp_tx *tx;
     if (!tx_known(s, id_of(frame), &tx))
         return;
-    for (uint32_t i = 0; i < tx->count && stomp_live(s); i++)
-        stomp_tags_restore(s, &tx->ops[i]);
+    stomp_tags_restore(s, tx->ops, tx->count);
     s->transaction_count--;
     tx_free(s, tx);
     if (stomp_live(s))
