@@ -59,7 +59,7 @@ static bool is_local(struct slice origin)
     return false;
 }
 
-bool websocket_origin_allowed(const struct http_request *r, const char *allowed, bool peer_loopback)
+bool websocket_origin_allowed(const struct http_request *r, const char *allowed, bool trusted)
 {
     struct slice origin = http_field(r, "origin");
     if (!origin.ptr)
@@ -67,7 +67,7 @@ bool websocket_origin_allowed(const struct http_request *r, const char *allowed,
     if (http_field_count(r, "origin") > 1)
         return false;
     if (!*allowed)
-        return !peer_loopback || is_local(origin);
+        return !trusted || is_local(origin);
     while (*allowed) {
         size_t len = strcspn(allowed, " ,");
         char one[300];

@@ -17,9 +17,10 @@ bool websocket_asked(const struct http_request *request);
 MUST_USE unsigned websocket_check(const struct http_request *request, char ret_accept[WEBSOCKET_ACCEPT_LEN + 1]);
 
 /* May the page that a browser shows open it? A request without an origin is no browser's. allowed: origins with spaces between
- * (https://host:port), `*` for all; empty: from this machine only pages that are on this machine themselves (who is on
- * loopback may not need a password, and a page from anywhere must not use that), from elsewhere all. */
-MUST_USE bool websocket_origin_allowed(const struct http_request *request, const char *allowed, bool peer_loopback);
+ * (https://host:port), `*` for all; empty: where no password may be needed only pages that are on this machine themselves (a page
+ * from anywhere must not use that), else all. trusted: on loopback, or somebody whom a certificate names, which browsers show to
+ * every page's server. */
+MUST_USE bool websocket_origin_allowed(const struct http_request *request, const char *allowed, bool trusted);
 
 /* The head of the answer that agrees. protocol: empty when the client has offered none. */
 void websocket_put_answer(struct writer *w, const char *accept, struct slice protocol);

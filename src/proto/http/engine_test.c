@@ -3,6 +3,7 @@
 #include "proto/http/engine.h"
 
 #include "base/mem.h"
+#include "proto/http/http_int.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -418,6 +419,26 @@ static void upgrades(void **state)
         }
 }
 
+/* A page from anywhere must not use what needs no password: this machine, or the certificate that the browser shows. */
+static void pages_from_elsewhere(void **state)
+{
+    static const char text[] = "GET /ws HTTP/1.1\r\n" HOST ASK VERSION "Origin: https://evil.example\r\n\r\n";
+    static const struct {
+        bool loopback;
+        const char *certified, *begins;
+    } rows[] = {{true, NULL, "HTTP/1.1 403"}, {false, NULL, "HTTP/1.1 101"}, {false, "alice", "HTTP/1.1 403"}};
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct rig *rig = rig_new();
+        CONTAINER_OF(rig->engine, struct http, engine)->peer.loopback = rows[i].loopback;
+        rig->engine->certified = rows[i].certified;
+        say(rig, text, sizeof text);
+        if (!begins(rig, rows[i].begins))
+            fail_msg("row %zu: %s", i, rig->out);
+        rig_free(rig);
+    }
+}
+
 /* Frames in the same packet as the request; the broker stops; nobody answers. */
 static void within_a_websocket(void **state)
 {
@@ -489,6 +510,7 @@ int main(void)
         cmocka_unit_test(answers_are_bounded),
         cmocka_unit_test(time_outs),
         cmocka_unit_test(upgrades),
+        cmocka_unit_test(pages_from_elsewhere),
         cmocka_unit_test(within_a_websocket),
         cmocka_unit_test(no_room),
         cmocka_unit_test(refused_memory),
