@@ -103,6 +103,23 @@ static void destinations(void **state)
     rig_fini(&rig);
 }
 
+/* A name costs memory until the connection ends, and nothing else would limit those of topics. */
+static void temporary_names_are_bounded(void **state)
+{
+    (void)state;
+    struct rig rig;
+    char frame[64];
+    start(&rig);
+    for (unsigned i = 0; i < STOMP_TEMPS_MAX + 1; i++) {
+        snprintf(frame, sizeof frame, "SEND\ndestination:/temp-topic/%u\n\n", i % STOMP_TEMPS_MAX);
+        rig_frame(&rig, 0, frame);
+    }
+    says_nothing(&rig, 0);
+    rig_frame(&rig, 0, "SEND\ndestination:/temp-topic/one-more\n\n");
+    has(&rig, 0, "There are more than 4096 temporary destinations");
+    rig_fini(&rig);
+}
+
 static void composite_and_wildcards(void **state)
 {
     (void)state;
@@ -303,6 +320,7 @@ int main(void)
         cmocka_unit_test(selectors_on_queues),
         cmocka_unit_test(selectors_on_topics),
         cmocka_unit_test(destinations),
+        cmocka_unit_test(temporary_names_are_bounded),
         cmocka_unit_test(composite_and_wildcards),
         cmocka_unit_test(virtual_topics),
         cmocka_unit_test(temporary_destinations),

@@ -172,6 +172,10 @@ bool stomp_queue_ensure(struct stomp *s, const struct stomp_frame *frame, struct
 
 static struct stomp_temp *temp_new(struct stomp *s, struct slice id)
 {
+    if (s->temps.count >= STOMP_TEMPS_MAX) {
+        stomp_error(s, WRONG_DESTINATION, "There are more than %u temporary destinations\n", STOMP_TEMPS_MAX);
+        return NULL;
+    }
     struct stomp_temp *temp = mem_alloc(sizeof *temp + id.len);
     if (!temp || !map_reserve(&s->temps)) {
         mem_free(temp);
