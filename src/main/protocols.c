@@ -21,7 +21,6 @@
 #include <errno.h>
 #include <stdarg.h>
 
-#define LISTENERS_MAX 64
 #define ASSEMBLY_MORE (16u << 20) /* beside the largest message, for those of other channels */
 #define WEBSOCKET_MORE (1u << 20) /* beside the largest message, for what is around it */
 #define WEBSOCKET_CLOSE_MS 5000u
@@ -59,7 +58,7 @@ struct protocols {
     struct sniff_port ports[PROTOCOL_COUNT];
     struct engine_factory sniffers[PROTOCOL_COUNT], tls_sniffers[PROTOCOL_COUNT];
     uint16_t port[PROTOCOL_COUNT], tls_port[PROTOCOL_COUNT]; /* of the first address; 0: it listens nowhere */
-    struct listener *listeners[LISTENERS_MAX];
+    struct listener *listeners[PROTOCOLS_LISTENERS_MAX];
     unsigned listener_count;
     char *why;
     size_t why_len;
@@ -496,7 +495,7 @@ static enum exit_code listen_at(struct protocols *p, const struct spot *spot, co
                                        .loop_count = p->options.loop_count,
                                        .conns_max = p->options.conns_max,
                                        .factory = spot->factory};
-    if (p->listener_count == LISTENERS_MAX || port > UINT16_MAX)
+    if (p->listener_count == PROTOCOLS_LISTENERS_MAX || port > UINT16_MAX)
         return fail(p, END_CONFIG, "%s: port %u is too large, or there are too many addresses", setting, port);
     struct listener **listener = &p->listeners[p->listener_count];
     int err = listener_open_tcp(&options, host, (uint16_t)port, listener);

@@ -14,6 +14,8 @@
 
 #include <stdio.h>
 
+#define PROTOCOLS_LISTENERS_MAX 64u /* each takes two descriptors: its own and a spare one */
+
 struct protocols;
 struct worker;
 struct hub;

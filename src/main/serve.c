@@ -37,7 +37,8 @@
 #define COMPACT_SLICE_BYTES (64u * 1024) /* with the pace: 64 MB/s of a snapshot while clients are busy */
 #define COMPACT_PACE_NS NS_PER_MS
 #define LOOPS_MAX 64
-#define DESCRIPTORS_RESERVED 64 /* journal files, listeners, polls, the spare one */
+/* Journal files, polls, the control socket; and listeners: without one for its next file the journal would have to stop. */
+#define DESCRIPTORS_RESERVED (64 + 2 * PROTOCOLS_LISTENERS_MAX)
 #define CLOSING_NS (2 * NS_PER_S)
 #define CLOSING_LOOK_NS (10 * NS_PER_MS) /* how often loop 0 looks whether the others' connections are gone */
 #define DRAINING_NS (1 * NS_PER_S)
