@@ -592,10 +592,8 @@ uint64_t compress_pack_cost_ns(enum compress_kind kind, int32_t level, size_t le
 
 int32_t compress_level_within(enum compress_kind kind, int32_t level, size_t len, uint64_t cost_max_ns)
 {
-    const struct price *price = price_of(kind, level);
-    if (!price || len * (uint64_t)price->ns <= cost_max_ns)
-        return level;
-    while (price > prices && price[-1].kind == kind && len * (uint64_t)price->ns > cost_max_ns)
+    const struct price *asked = price_of(kind, level), *price = asked;
+    while (price && price > prices && price[-1].kind == kind && len * (uint64_t)price->ns > cost_max_ns)
         price--;
-    return price->level;
+    return price == asked ? level : price->level; /* nothing is cheaper than what is at the bottom */
 }

@@ -306,11 +306,13 @@ static void levels_have_their_price(void **state)
         {COMPRESS_ZSTD, 22, 3, 16u << 20},
         {COMPRESS_ZSTD, 3, 3, 64u << 20},
         {COMPRESS_ZSTD, -5, -5, 1000},
+        {COMPRESS_ZSTD, -5, -5, 64u << 20}, /* which is the cheapest already */
+        {COMPRESS_LZ4, 1, 1, 128u << 20},
         {COMPRESS_GZIP, 9, 9, 1u << 20},
         {COMPRESS_GZIP, 9, 1, 16u << 20},
         {COMPRESS_GZIP, -1, 5, 7u << 20},
         {COMPRESS_LZ4, 17, 2, 16u << 20},
-        {COMPRESS_SNAPPY, COMPRESS_LEVEL_DEFAULT, 0, 1u << 30},
+        {COMPRESS_SNAPPY, COMPRESS_LEVEL_DEFAULT, COMPRESS_LEVEL_DEFAULT, 1u << 30},
         {COMPRESS_ZSTD, COMPRESS_LEVEL_DEFAULT, COMPRESS_LEVEL_DEFAULT, 1u << 20},
         {COMPRESS_NONE, 7, 7, 1u << 30},
     };
