@@ -224,6 +224,11 @@ static struct offset_fetch *fetch_begin(struct kafka *k, struct kafka_request *r
         return NULL;
     if (!kafka_groups_init(k, r, many ? count_of(asked->groups.count) : 1, &f->commands) || !fetch_names(k, r, f))
         return NULL;
+    struct slice *ids = kafka_more_room(k, r, f->commands.count, sizeof *ids);
+    for (size_t i = 0; ids && i < f->commands.count; i++)
+        ids[i] = f->groups[i].group_id;
+    if (!ids || !kafka_groups_once(k, r, &f->commands, ids))
+        return NULL;
     return r->state = f;
 }
 

@@ -280,6 +280,11 @@ static void offsets_that_members_read_stay(void **state)
         .group_id = slice_str("g"), .member_epoch = -1, .topics = {NULL, -1}};
     const struct kafka_offset_fetch_response *left = KASK(k, offset_fetch, 8, .groups = {&all, 1});
     assert_true(left->groups.at[0].topics.count == 1 && slice_is(left->groups.at[0].topics.at[0].name, "t"));
+    struct kafka_offset_fetch_request_group twice[] = {all, all};
+    left = KASK(k, offset_fetch, 8, .groups = {twice, 2});
+    assert_true(left->groups.at[0].error_code == 0 && left->groups.at[0].topics.count == 1);
+    assert_int_equal(left->groups.at[1].error_code, KAFKA_ERR_INVALID_REQUEST); /* it was told of already */
+    assert_int_equal(left->groups.at[1].topics.count, 0);
     krig_free(k);
 }
 

@@ -6,6 +6,9 @@
 #include "proto/kafka/names.h"
 
 #define NAME_MAX_LEN 255u
+#define BYTES_TIMES 4u /* rows of one request take so many times what the largest request may have … */
+#define BYTES_LEAST                                                                                                    \
+    (64ull << 20) /* … or so many bytes: a topic that is named again is answered again, with all its arguments */
 
 void *kafka_more_room(struct kafka *k, struct kafka_request *r, size_t count, size_t size)
 {
@@ -115,8 +118,10 @@ static void gather(struct kafka *k, struct kafka_request *r, struct kafka_rows *
 
 static bool keep(struct kafka *k, struct kafka_request *r, struct kafka_rows *rows, struct effect *e)
 {
+    uint64_t most = (uint64_t)BYTES_TIMES * k->options->request_bytes_max;
     struct kafka_rows_block *block = kafka_more_room(k, r, 1, sizeof *block);
-    if (!block)
+    rows->bytes += e->answer->fields.len;
+    if (!block || rows->bytes > (most > BYTES_LEAST ? most : BYTES_LEAST))
         return false;
     block->answer = e->answer;
     e->answer = NULL;

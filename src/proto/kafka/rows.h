@@ -21,6 +21,7 @@ struct kafka_rows {
     uint64_t after;          /* all: those with an id above it */
     bool all, sizes, asked, done;
     struct kafka_rows_block *first, *last;
+    uint64_t bytes;          /* of the blocks: there is a limit, at which the connection is dropped */
     struct stream_row *rows; /* once done: in the order of the names, then of the ids, or by id */
     size_t count;
 };

@@ -167,6 +167,30 @@ static void not_before_it_is_durable(void **state)
     krig_free(k);
 }
 
+/* A topic has up to 64 KiB of arguments, which come with each row of it: a request that names it again and again has an end. */
+static void no_more_rows_than_so_many(void **state)
+{
+    (void)state;
+    struct krig *k = krig_ready();
+    static char text[30000];
+    static struct kafka_metadata_request_topic asked[1500];
+    memset(text, '1', sizeof text - 1);
+    struct kafka_create_topics_request_config configs[] = {
+        {slice_str("leader.replication.throttled.replicas"), slice_str(text)},
+        {slice_str("follower.replication.throttled.replicas"), slice_str(text)}};
+    struct kafka_create_topics_request_topic topic = {
+        .name = slice_str("t"), .num_partitions = 1, .replication_factor = 1, .configs = {configs, 2}};
+    assert_int_equal(KASK(k, create_topics, 5, .topics = {&topic, 1})->topics.at[0].error_code, 0);
+    for (size_t i = 0; i < ARRAY_LEN(asked); i++)
+        asked[i].name = slice_str("t");
+    k->options.request_bytes_max = 1 << 20;
+    const struct kafka_metadata_response *said = KASK(k, metadata, 9, .topics = {asked, 1000});
+    assert_non_null(said);
+    assert_int_equal(said->topics.count, 1);
+    assert_null(KASK(k, metadata, 9, .topics = {asked, ARRAY_LEN(asked)}));
+    krig_free(k);
+}
+
 static void storm(struct krig *k)
 {
     struct kafka_create_topics_request_config configs[] = {{slice_str("retention.ms"), slice_str("1000")}};
@@ -250,6 +274,7 @@ int main(void)
         cmocka_unit_test(rights),
         cmocka_unit_test(trims),
         cmocka_unit_test(not_before_it_is_durable),
+        cmocka_unit_test(no_more_rows_than_so_many),
         cmocka_unit_test(each_allocation),
         cmocka_unit_test(ends_anywhere),
         cmocka_unit_test(damaged_requests),
