@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 
 enum { PROGRESS_EVERY = 100 };
@@ -64,4 +65,30 @@ double bench_parse_number(const char *text, double max, const struct argp_state 
     if (end == text || *end != '\0' || !(v >= 0 && v <= max))
         argp_error(state, "%s is not a number from 0 to %.0f", text, max);
     return v;
+}
+
+int bench_address_parse(const char *text, char *host, size_t host_cap, unsigned *port)
+{
+    const char *colon = strrchr(text, ':'), *end;
+    size_t host_len = colon != NULL ? (size_t)(colon - text) : strlen(text);
+    if (text[0] == '[') {
+        end = strchr(text, ']');
+        if (end == NULL || (end[1] != '\0' && end[1] != ':'))
+            return -1;
+        colon = end[1] == ':' ? end + 1 : NULL;
+        text++;
+        host_len = (size_t)(end - text);
+    }
+    if (host_len >= host_cap)
+        return -1;
+    if (colon != NULL) {
+        char *after;
+        unsigned long number = strtoul(colon + 1, &after, 10);
+        if (after == colon + 1 || *after != '\0' || colon[1] == '-' || number == 0 || number > 65535)
+            return -1;
+        *port = (unsigned)number;
+    }
+    if (host_len > 0)
+        snprintf(host, host_cap, "%.*s", (int)host_len, text);
+    return 0;
 }

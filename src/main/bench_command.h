@@ -27,6 +27,8 @@ void bench_progress(bool wanted, const char *what, uint64_t done, uint64_t all);
 /* A whole number from min to max, or argp_error, which ends the process with BENCH_EXIT_USAGE. */
 uint64_t bench_parse_count(const char *text, uint64_t min, uint64_t max, const struct argp_state *state);
 double bench_parse_number(const char *text, double max, const struct argp_state *state);
+/* HOST, HOST:PORT, :PORT or [IPv6]:PORT; what is left out stays as it is. -1: it is none of these. */
+int bench_address_parse(const char *text, char *host, size_t host_cap, unsigned *port);
 
 static inline double bench_seconds_since(uint64_t from_ns)
 {

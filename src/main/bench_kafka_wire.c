@@ -2,6 +2,8 @@
  * it is. Encoding and decoding is that of proto/kafka, whose tables are compared with other clients elsewhere. */
 #include "bench_kafka_wire.h"
 
+#include "bench_command.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,28 +43,7 @@ uint8_t bench_kafka_version(enum kafka_api_key key)
 
 int bench_kafka_server_parse(const char *text, struct bench_kafka_server *server)
 {
-    const char *colon = strrchr(text, ':'), *end;
-    size_t host_len = colon != NULL ? (size_t)(colon - text) : strlen(text);
-    if (text[0] == '[') {
-        end = strchr(text, ']');
-        if (end == NULL || (end[1] != '\0' && end[1] != ':'))
-            return -1;
-        colon = end[1] == ':' ? end + 1 : NULL;
-        text++;
-        host_len = (size_t)(end - text);
-    }
-    if (host_len >= sizeof(server->host))
-        return -1;
-    if (colon != NULL) {
-        char *after;
-        unsigned long port = strtoul(colon + 1, &after, 10);
-        if (after == colon + 1 || *after != '\0' || colon[1] == '-' || port == 0 || port > 65535)
-            return -1;
-        server->port = (unsigned)port;
-    }
-    if (host_len > 0)
-        snprintf(server->host, sizeof(server->host), "%.*s", (int)host_len, text);
-    return 0;
+    return bench_address_parse(text, server->host, sizeof(server->host), &server->port);
 }
 
 int bench_kafka_frame_next(struct bench_kafka_wire *w, struct slice *ret_frame)

@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "main/bench_amqp.h"
 #include "main/bench_kafka.h"
+#include "main/bench_mqtt.h"
 #include "main/cli_int.h"
 
 #include <argp.h>
@@ -42,7 +43,8 @@ static const struct command_row rows[] = {
     {"pub", cli_talk, "publish messages: to a queue, stream, exchange or topic"},
     {"sub", cli_talk, "take messages from a queue, or read a stream, exchange or topic"},
     {"tail", cli_talk, "show the end of a stream and what comes after; takes nothing away"},
-    {"bench", run_bench, "bench amqp, bench kafka: load any AMQP 0-9-1 or Kafka server, report rates and latencies"},
+    {"bench", run_bench,
+     "bench amqp|kafka|mqtt: load any AMQP 0-9-1, Kafka or MQTT server, report rates and latencies"},
     {"check", cli_check, "verify a stopped data folder from end to end: says what is wrong, where, and what to do"},
     {"salvage", cli_check, "copy what is readable of a damaged data folder into a new one"},
     {"backup", cli_backup, "copy the data folder of a running broker"},
@@ -89,13 +91,16 @@ static int run_bench(int argc, char **argv)
     } protocols[] = {
         {"amqp", "millrace bench amqp", bench_amqp_main},
         {"kafka", "millrace bench kafka", bench_kafka_main},
+        {"mqtt", "millrace bench mqtt", bench_mqtt_main},
     };
     for (size_t i = 0; argc > 1 && i < ARRAY_LEN(protocols); i++)
         if (strcmp(argv[1], protocols[i].word) == 0) {
             argv[1] = (char *)protocols[i].name;
             return protocols[i].run(argc - 1, argv + 1);
         }
-    fputs("usage: millrace bench amqp [OPTION...]\n       millrace bench kafka [OPTION...]\n", stderr);
+    fputs("usage: millrace bench amqp [OPTION...]\n       millrace bench kafka [OPTION...]\n"
+          "       millrace bench mqtt [OPTION...]\n",
+          stderr);
     return END_USAGE;
 }
 
