@@ -417,10 +417,11 @@ static enum error_code may_attach(struct broker *b, struct peer *peer, const str
         !authorise(b, peer->user, peer->vhost, VERB_WRITE, ask->key))
         return ERR_ACCESS_REFUSED;
     a->old = mqtt_client_find(peer->vhost, a->id);
-    if (a->old && !slice_equal(a->old->user, peer->user->name))
-        return ERR_NOT_ALLOWED;
+    bool own = !a->old || slice_equal(a->old->user, peer->user->name);
+    if (!own && user_find(b, a->old->user))
+        return ERR_NOT_ALLOWED; /* else nobody could ever have it again */
     a->expiry_s = ask->number > UINT32_MAX ? MQTT_NEVER : (uint32_t)ask->number;
-    a->goes_on = a->old && !(ask->flags & ASK_CLEAN) && a->old->durable && a->old->expiry_s && !a->old->over &&
+    a->goes_on = a->old && own && !(ask->flags & ASK_CLEAN) && a->old->durable && a->old->expiry_s && !a->old->over &&
                  slice_equal(a->old->exchange_name, ask->key);
     return ERR_NONE;
 }

@@ -452,6 +452,21 @@ static void what_is_left_of_a_subscription(void **state)
     end(rig);
 }
 
+/* What a user that is deleted leaves does not go on, and does not keep its name from others. */
+static void whose_user_is_deleted(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    (void)attach(rig, 1, "dev", MQTT_NEVER);
+    assert_int_equal(subscribe(rig, 1, "a", 1), 0);
+    leave(rig, 1);
+    the_client(rig, "dev")->user = slice_str("nobody");
+    assert_false(attach(rig, 1, "dev", MQTT_NEVER));
+    assert_true(slice_is(the_client(rig, "dev")->user, "guest"));
+    assert_int_equal(rig_ready(rig, "mqtt-subscription-devqos1"), UINT64_MAX);
+    end(rig);
+}
+
 /* Each is a consumer of the session's one channel. */
 static void shares_have_a_limit(void **state)
 {
@@ -542,6 +557,7 @@ int main(void)
         cmocka_unit_test(a_loop_that_is_full),
         cmocka_unit_test(listed),
         cmocka_unit_test(what_is_left_of_a_subscription),
+        cmocka_unit_test(whose_user_is_deleted),
         cmocka_unit_test(shares_have_a_limit),
         cmocka_unit_test(again_while_refused),
         cmocka_unit_test(records_for_people),
