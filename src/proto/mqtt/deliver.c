@@ -209,7 +209,10 @@ static bool out_message(struct mqtt *m, struct msg *msg, const struct mqtt_conte
                        .identifier_count = match->identifier_count,
                        .payload_len = msg->body_len};
     bool fits = !is_too_large(m, packet_len(&p, m->version));
-    if (fits && m->alias_out_max && packet_len(&p, m->version) + ALIAS_BYTES <= m->packet_max) {
+    p.alias = fits && m->alias_out_max; /* how long it would be: lengths get longer, too */
+    bool room = p.alias && packet_len(&p, m->version) <= m->packet_max;
+    p.alias = 0;
+    if (room) {
         bool known;
         p.alias = alias_of(m, msg_key(msg), &known);
         if (p.alias && known)

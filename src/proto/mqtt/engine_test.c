@@ -571,6 +571,28 @@ static void test_what_the_client_takes(void **state)
     rig_free(rig);
 }
 
+/* An alias makes the packet longer, and the length of its length. */
+static void test_no_room_for_an_alias(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    rig_open(rig);
+    union mqtt_fields f = {
+        .connect = {.protocol = slice_str("MQTT"), .version = MQTT_5, .client_id = slice_str("c"), .clean = true}};
+    MQTT_SET(&f.connect.props, maximum_packet_size, 131);
+    MQTT_SET(&f.connect.props, topic_alias_maximum, 1);
+    rig_packet(rig, MQTT_connect, MQTT_5, &f);
+    rig_settle(rig);
+    subscribe(rig, "#", 1, 0);
+    char body[121], want[200];
+    memset(body, 'x', 120);
+    body[120] = '\0';
+    rig_deliver(rig, MQTT_OWN_QUEUE, 1, 0, 0, rig_message(rig, "t", 1, false, body));
+    snprintf(want, sizeof want, "publish/2 \\x00\\x01t\\x00\\x01\\x00%s\n", body);
+    rig_said(rig, want);
+    rig_free(rig);
+}
+
 /* What is too large for the client costs no credit for ever: nothing is written, so nothing will drain. */
 static void test_credit_of_what_is_too_large(void **state)
 {
@@ -825,6 +847,7 @@ int main(void)
         cmocka_unit_test(test_what_the_client_takes),
         cmocka_unit_test(test_flow_of_what_is_refused),
         cmocka_unit_test(test_fanout_of_what_is_made_anew),
+        cmocka_unit_test(test_no_room_for_an_alias),
         cmocka_unit_test(test_credit_of_what_is_too_large),
         cmocka_unit_test(test_scram),
         cmocka_unit_test(test_scram_refused),
