@@ -12,6 +12,27 @@
 
 /* ---- printing ---- */
 
+/* What a terminal would obey is not for whoever has published: controls, C1's too (U+0080 to U+009F), are shown as \xNN. */
+static void put_shown(FILE *to, const char *text, bool lines)
+{
+    for (const uint8_t *at = (const uint8_t *)text; *at; at++) {
+        bool pair = at[0] == 0xc2 && at[1] >= 0x80 && at[1] <= 0x9f;
+        if (pair)
+            fprintf(to, "\\x%02x", *++at);
+        else if ((*at < ' ' && !(lines && *at == '\n')) || *at == 0x7f)
+            fprintf(to, "\\x%02x", *at);
+        else
+            fputc(*at, to);
+    }
+}
+
+static void put_json(FILE *to, const json_t *json, size_t flags)
+{
+    char *text = json_dumps(json, flags);
+    put_shown(to, text ? text : "(out of memory)", true);
+    free(text);
+}
+
 /* Names and values on the line in front of a body. */
 static void print_about(FILE *to, const json_t *about, const char *before)
 {
@@ -24,12 +45,16 @@ static void print_about(FILE *to, const json_t *about, const char *before)
         if (json_is_object(value)) {
             print_about(to, value, strcmp(key, "headers") == 0 ? "headers." : before);
         } else if (json_is_true(value)) {
-            fprintf(to, "  %s%s", before, key);
-        } else if (json_is_string(value) && !empty) {
-            fprintf(to, "  %s%s=%s", before, key, json_string_value(value));
+            fprintf(to, "  %s", before);
+            put_shown(to, key, false);
         } else if (!empty) {
-            fprintf(to, "  %s%s=", before, key);
-            json_dumpf(value, to, JSON_COMPACT | JSON_ENCODE_ANY);
+            fprintf(to, "  %s", before);
+            put_shown(to, key, false);
+            fputc('=', to);
+            if (json_is_string(value))
+                put_shown(to, json_string_value(value), false);
+            else
+                put_json(to, value, JSON_COMPACT | JSON_ENCODE_ANY);
         }
     }
 }
@@ -37,7 +62,8 @@ static void print_about(FILE *to, const json_t *about, const char *before)
 static bool is_printable(struct slice body)
 {
     for (size_t i = 0; i < body.len; i++)
-        if ((body.ptr[i] < ' ' && !strchr("\t\r\n", body.ptr[i])) || body.ptr[i] == 0x7f || body.ptr[i] == 0)
+        if ((body.ptr[i] < ' ' && !strchr("\t\r\n", body.ptr[i])) || body.ptr[i] == 0x7f || body.ptr[i] == 0 ||
+            (i && body.ptr[i - 1] == 0xc2 && body.ptr[i] >= 0x80 && body.ptr[i] <= 0x9f))
             return false;
     return utf8_valid(body);
 }
@@ -51,7 +77,7 @@ static void print_body(FILE *to, struct slice body)
 {
     json_t *json = as_json(body);
     if (json) {
-        json_dumpf(json, to, JSON_INDENT(2));
+        put_json(to, json, JSON_INDENT(2));
         json_decref(json);
     } else if (is_printable(body)) {
         fwrite(body.ptr, 1, body.len, to);

@@ -167,11 +167,44 @@ static void for_people(void **state)
     json_decref(message.about);
 }
 
+/* Whoever publishes does not talk to the reader's terminal. */
+static void a_terminal_obeys_nobody(void **state)
+{
+    static const char *const bodies[] = {"{\"a\":\"\\u001b]0;x\\u0007\\u009b2J\"}", "\033[2J",
+                                         "\xc2\x9b"
+                                         "2J",
+                                         "plain \xc3\xa9"};
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(bodies); i++) {
+        char *text;
+        size_t len;
+        FILE *to = open_memstream(&text, &len);
+        struct talk_message message = {.body = slice_str(bodies[i])};
+        message.about = json_pack("{s:s, s:{s:{s:s}}}", "destination", "a\nb\033[2J", "properties", "headers", "x\033",
+                                  "\xc2\x9b\x7f");
+        assert_true(talk_print(to, TALK_PRETTY, &message));
+        fclose(to);
+        assert_null(memchr(text, 0x1b, len));
+        assert_null(memchr(text, 7, len));
+        assert_null(memchr(text, 0x7f, len));
+        assert_null(memmem(text, len, "\xc2\x9b", 2));
+        assert_non_null(strstr(text, "--  destination=a\\x0ab\\x1b[2J  headers.x\\x1b=\\x9b\\x7f\n"));
+        assert_int_equal(strstr(text, "plain \xc3\xa9\n") != NULL, i == 3);
+        json_decref(message.about);
+        free(text);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(pairs),          cmocka_unit_test(properties),         cmocka_unit_test(times),
-        cmocka_unit_test(there_and_back), cmocka_unit_test(what_is_no_message), cmocka_unit_test(for_people),
+        cmocka_unit_test(pairs),
+        cmocka_unit_test(properties),
+        cmocka_unit_test(times),
+        cmocka_unit_test(there_and_back),
+        cmocka_unit_test(a_terminal_obeys_nobody),
+        cmocka_unit_test(what_is_no_message),
+        cmocka_unit_test(for_people),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
