@@ -15,7 +15,7 @@
 #define STOMP_CREDIT_STEP (64u * 1024) /* delivered bytes that are returned to the core at once */
 #define STOMP_TRANSACTIONS_MAX 256u    /* open at a time */
 #define STOMP_QUEUES_KNOWN 1024u       /* queues that a connection remembers to have declared */
-#define STOMP_TEMPS_MAX 4096u     /* temporary names of one connection */
+#define STOMP_TEMPS_MAX 4096u          /* temporary names of one connection */
 #define STOMP_TARGETS_MAX 16u          /* destinations of one frame (ActiveMQ's commas) */
 
 enum stomp_dialect { STOMP_AS_RABBITMQ, STOMP_AS_ACTIVEMQ };

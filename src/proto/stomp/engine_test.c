@@ -613,7 +613,8 @@ static void server_cancels_what_is_leaving(void **state)
     rig_frame(&rig, 1, "UNSUBSCRIBE\nid:2\nx-queue-name:mine\ndurable:true\n\n");
     assert_true(rig_turn_peer(&rig, 1));
     (void)hub_publish(rig.hub);
-    (void)broker_step(rig.broker, rig.now, rig_wall(&rig), rig.durable); /* the queue goes: that is on its way to peer 0 */
+    (void)broker_step(rig.broker, rig.now, rig_wall(&rig),
+                      rig.durable); /* the queue goes: that is on its way to peer 0 */
     rig_frame(&rig, 0, "UNSUBSCRIBE\nid:1\n\n");
     assert_true(rig_turn_peer(&rig, 0));
     (void)hub_turn(rig.hub, rig.durable, rig.now);
