@@ -28,9 +28,12 @@ static void put_shown(FILE *to, const char *text, bool lines)
 
 static void put_json(FILE *to, const json_t *json, size_t flags)
 {
-    char *text = json_dumps(json, flags);
+    size_t len = json_dumpb(json, NULL, 0, flags);
+    char *text = mem_alloc(len + 1);
+    if (text)
+        text[json_dumpb(json, text, len, flags)] = '\0';
     put_shown(to, text ? text : "(out of memory)", true);
-    free(text);
+    mem_free(text);
 }
 
 /* Names and values on the line in front of a body. */
