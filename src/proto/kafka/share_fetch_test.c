@@ -266,6 +266,30 @@ static void offsets_are_told_and_moved(void **state)
     krig_free(k);
 }
 
+/* The core looks at each partition of a topic that is to be forgotten, so at none twice; and moves no more than so many. */
+static void offsets_of_topics_named_again(void **state)
+{
+    (void)state;
+    struct krig *k = begin_sharing();
+    krig_topic(k, "wide", 1000, false);
+    static struct kafka_delete_share_group_offsets_request_topic many[5000];
+    static struct kafka_alter_share_group_offsets_request_partition parts[65537];
+    struct kafka_alter_share_group_offsets_request_topic wide = {.topic_name = slice_str("wide"),
+                                                                 .partitions = {parts, 2}};
+    assert_int_equal(
+        KASK(k, alter_share_group_offsets, 0, .group_id = slice_str("o"), .topics = {&wide, 1})->error_code, 0);
+    for (size_t i = 0; i < ARRAY_LEN(many); i++)
+        many[i].topic_name = slice_str("wide");
+    const struct kafka_delete_share_group_offsets_response *gone =
+        KASK(k, delete_share_group_offsets, 0, .group_id = slice_str("o"), .topics = {many, ARRAY_LEN(many)});
+    assert_int_equal(gone->responses.count, ARRAY_LEN(many));
+    for (size_t i = 0; i < ARRAY_LEN(many); i++)
+        assert_int_equal(gone->responses.at[i].error_code, i ? KAFKA_ERR_UNKNOWN_TOPIC_OR_PARTITION : 0);
+    wide.partitions.count = ARRAY_LEN(parts);
+    assert_null(KASK(k, alter_share_group_offsets, 0, .group_id = slice_str("o"), .topics = {&wide, 1}));
+    krig_free(k);
+}
+
 /* A group may be seen, and what it reads not. */
 static void offsets_of_topics_that_may_not_be_seen(void **state)
 {
@@ -330,6 +354,7 @@ int main(void)
         cmocka_unit_test(offsets_are_told_and_moved),
         cmocka_unit_test(offsets_of_topics_that_may_not_be_seen),
         cmocka_unit_test(offsets_of_many_groups),
+        cmocka_unit_test(offsets_of_topics_named_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

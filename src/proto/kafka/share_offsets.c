@@ -1,6 +1,8 @@
 /* DescribeShareGroupOffsets, AlterShareGroupOffsets and DeleteShareGroupOffsets (KIP-932): where share groups are in the topics that they
  * read, for tools. Topics have names in the requests; in the answer about all that a group reads the core says streams, which are then
  * looked up. */
+#include "core/fetch.h"
+#include "proto/kafka/errands.h"
 #include "proto/kafka/group_asked.h"
 #include "proto/kafka/names.h"
 #include "proto/kafka/places.h"
@@ -275,6 +277,7 @@ const struct kafka_handler kafka_on_describe_share_group_offsets = {
 struct changing {
     struct kafka_rows topics; /* in the order of the request */
     struct kafka_groups group;
+    const uint8_t *doubles; /* of them */
 };
 
 static size_t topic_count(const struct kafka_request *r)
@@ -291,15 +294,30 @@ static struct slice topic_name(const struct kafka_request *r, size_t i)
                : ((const struct kafka_delete_share_group_offsets_request *)r->message)->topics.at[i].topic_name;
 }
 
+static size_t place_count(const struct kafka_alter_share_group_offsets_request *asked)
+{
+    size_t places = 0;
+    for (int32_t t = 0; t < asked->topics.count; t++)
+        places += count_of(asked->topics.at[t].partitions.count);
+    return places;
+}
+
 static struct changing *change_begin(struct kafka *k, struct kafka_request *r)
 {
     size_t count = topic_count(r);
+    if (r->api->key == KAFKA_API_alter_share_group_offsets && place_count(r->message) > FETCH_ROWS_MAX) {
+        kafka_drop(k); /* each is a record of the journal */
+        return NULL;
+    }
     struct changing *c = kafka_room(k, r, 1, sizeof *c);
     struct slice *names = c ? kafka_room(k, r, count, sizeof *names) : NULL;
     if (!names || !kafka_groups_init(k, r, 1, &c->group))
         return NULL;
     for (size_t i = 0; i < count; i++)
         names[i] = topic_name(r, i);
+    c->doubles = kafka_doubles(k, r, names, count);
+    if (!c->doubles)
+        return NULL;
     struct kafka_wanted wanted = {.names = names, .name_count = count};
     return kafka_rows_init(k, r, &wanted, false, &c->topics) ? r->state = c : NULL;
 }
@@ -308,11 +326,8 @@ static bool alter_make(struct kafka *k, struct kafka_request *r, size_t i, struc
 {
     const struct kafka_alter_share_group_offsets_request *asked = r->message;
     const struct changing *c = r->state;
-    size_t rows = 0;
     (void)i;
-    for (size_t t = 0; t < topic_count(r); t++)
-        rows += count_of(asked->topics.at[t].partitions.count);
-    if (!kafka_group_args(k, r, rows * SHARE_ALTER_BYTES, ret))
+    if (!kafka_group_args(k, r, place_count(asked) * SHARE_ALTER_BYTES, ret))
         return false;
     for (size_t t = 0; t < topic_count(r); t++)
         for (size_t p = 0; p < count_of(asked->topics.at[t].partitions.count); p++) {
@@ -325,6 +340,7 @@ static bool alter_make(struct kafka *k, struct kafka_request *r, size_t i, struc
     return true;
 }
 
+/* Of a topic that was named before nothing is left, and the core need not look at all its partitions again. */
 static bool delete_make(struct kafka *k, struct kafka_request *r, size_t i, struct kafka_group_ask *ret)
 {
     const struct changing *c = r->state;
@@ -333,7 +349,7 @@ static bool delete_make(struct kafka *k, struct kafka_request *r, size_t i, stru
     if (!kafka_group_args(k, r, count * sizeof(uint64_t), ret))
         return false;
     for (size_t t = 0; t < count; t++)
-        writer_u64(&ret->args, is_there(&c->topics.rows[t]) ? c->topics.rows[t].id : 0);
+        writer_u64(&ret->args, is_there(&c->topics.rows[t]) && c->doubles[t] != KAFKA_LATER ? c->topics.rows[t].id : 0);
     ret->group = ((const struct kafka_delete_share_group_offsets_request *)r->message)->group_id;
     return true;
 }
