@@ -202,6 +202,8 @@ static bool rules_set(struct broker *b, struct vhost *vhost, struct slice name,
         g->config = len ? &rules->config : NULL;
     if (!len)
         rules_free(b, rules);
+    if (g && !b->recovering)
+        groups_shares_wake(b, g); /* there may be more for those that wait */
     return true;
 }
 

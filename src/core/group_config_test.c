@@ -200,11 +200,19 @@ static void sessions_and_beats(void **state)
     end(rig);
 }
 
-static struct fetch_row *take(struct rig *rig, const char *group, uint64_t number)
+/* NULL: it waits. */
+static struct fetch_row *answered(struct rig *rig)
+{
+    struct effect *e = rig_nth(rig, EFF_FETCHED, 0);
+    return e ? &e->fetch->rows[0] : NULL;
+}
+
+static void fetch(struct rig *rig, const char *group, uint64_t number, uint32_t wait_ms)
 {
     struct fetch *f = fetch_new(FETCH_RECORDS, 1);
     assert_non_null(f);
     f->bytes_min = 1;
+    f->wait_ms = wait_ms;
     f->bytes_max = f->rows[0].bytes_max = 1 << 20;
     f->rows[0].stream = stream_id(rig, "s");
     f->sharer = ask_new(slice_str(group), slice_str("m"), NOTHING, NOTHING);
@@ -213,9 +221,13 @@ static struct fetch_row *take(struct rig *rig, const char *group, uint64_t numbe
     rig_clear(rig);
     rig_command(rig, 0, CMD_FETCH, 1, 0)->fetch = f;
     rig_step(rig);
-    struct effect *e = rig_nth(rig, EFF_FETCHED, 0);
-    assert_non_null(e);
-    return &e->fetch->rows[0];
+}
+
+static struct fetch_row *take(struct rig *rig, const char *group, uint64_t number)
+{
+    fetch(rig, group, number, 0);
+    assert_non_null(answered(rig));
+    return answered(rig);
 }
 
 static void where_shares_begin(void **state)
@@ -267,8 +279,13 @@ static void limits_of_shares(void **state)
     }
     const struct share *share = share_find(the_group(rig, "g"), s->queue->id, 0);
     assert_true(share->ranges.start == 3 && !share->ranges.live);
-    assert_int_equal(unset(rig, "g", GROUP_SET_SHARE_LOCKS), GROUP_OK);
-    assert_int_equal(take(rig, "g", 100)->runs[0].last, 9);
+    assert_int_equal(take(rig, "g", 100)->runs[0].last, 5);
+    fetch(rig, "g", 100, 60000);
+    assert_null(answered(rig));
+    assert_int_equal(unset(rig, "g", GROUP_SET_SHARE_LOCKS), GROUP_OK); /* who waits is told */
+    rig_step(rig);
+    assert_non_null(answered(rig));
+    assert_int_equal(answered(rig)->runs[0].last, 9);
     rig_clear(rig);
     end(rig);
 }

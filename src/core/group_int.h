@@ -218,6 +218,7 @@ enum group_error group_row_check(struct broker *b, const struct peer *peer, cons
 /* ---- share.c ---- */
 void shares_init(struct broker *b, struct group *g);
 void shares_fini(struct broker *b, struct group *g);
+void groups_shares_wake(struct broker *b, struct group *g);              /* what it may do has changed */
 void sharer_release(struct broker *b, struct group *g, struct slice id); /* what the member holds is available again */
 uint64_t shares_check(const struct broker *b, const struct group *g);    /* bytes */
 

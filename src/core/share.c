@@ -196,6 +196,12 @@ void shares_partition_changed(struct broker *b, struct partition *p)
         share_wake(b, CONTAINER_OF(node, struct share, partition_link));
 }
 
+void groups_shares_wake(struct broker *b, struct group *g)
+{
+    for (struct list *node = g->shares.next; node != &g->shares; node = node->next) /* none is freed by that */
+        share_wake(b, CONTAINER_OF(node, struct share, link));
+}
+
 void share_wait(struct share *s, struct fetch_row *row)
 {
     list_insert(row->turn == s->turn ? &s->resting : &s->waiting, &row->share_link);
