@@ -105,7 +105,7 @@ BINARY += $(if $(wildcard $(MAIN)),build/millrace)
 endif
 
 # ----------------------------------------------------------------------------------------------------------- targets
-.PHONY: mqtt-suites stomp-suite activemq bench-stomp all help flow crash power power-replay soak suites kafka kafka-clients kafka-golden java history cage limits mutants unit unit-build programs test bench bench-kafka tidy format coverage install uninstall clean
+.PHONY: bench-mqtt mqtt-suites stomp-suite activemq bench-stomp all help flow crash power power-replay soak suites kafka kafka-clients kafka-golden java history cage limits mutants unit unit-build programs test bench bench-kafka tidy format coverage install uninstall clean
 .PHONY: fuzz-build fuzz-smoke fuzz-coverage version FORCE
 
 all: $(LIBRARY) $(BINARY)  ## build the broker (default): build/millrace, or build/FLAVOUR/millrace with FLAVOUR=...
@@ -128,13 +128,17 @@ programs: $(PROGRAMS)  ## build the C programs of tests/ and bench/
 test:  ## everything, as ./test does it
 	./test
 
-bench: all programs  ## the benchmark tables, brokers side by side; writes docs/benchmarks.md, and with Maven docs/benchmarks-kafka.md
+bench: all programs  ## the benchmark tables, brokers side by side; writes docs/benchmarks.md, docs/benchmarks-mqtt.md, and with Maven docs/benchmarks-kafka.md
 	bench/compare; first=$$?; \
+	if [ -x /usr/sbin/mosquitto ]; then bench/mqtt || first=$$?; else echo "without mosquitto there is no MQTT to compare with"; fi; \
 	if command -v mvn > /dev/null; then bench/kafka || exit $$?; else echo "without Maven there is no Kafka to compare with"; fi; \
 	exit $$first
 
 bench-kafka: all  ## the Kafka part of it: Millrace and a real Apache Kafka (needs Java and Maven); writes docs/benchmarks-kafka.md
 	bench/kafka
+
+bench-mqtt: all programs  ## the MQTT part of it: Millrace and Debian's Mosquitto (needs the package mosquitto); writes docs/benchmarks-mqtt.md
+	bench/mqtt
 
 bench-stomp: all programs  ## STOMP beside ActiveMQ (needs Java and the package activemq); writes docs/benchmarks-stomp.md
 	bench/stomp

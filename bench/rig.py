@@ -387,6 +387,10 @@ class Generator:
 
     def held(self, options, broker, look):
         """Calls look() while the generator holds what it made; answers its answer."""
+        return self.held_and_told(options, broker, look)[0]
+
+    def held_and_told(self, options, broker, look):
+        """The same, and what the generator has measured."""
         command = [*self.command, *self.where(broker), "--json", "--quiet", "--hold", "3", *options]
         run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         found, told = None, []
@@ -395,10 +399,10 @@ class Generator:
             if line.startswith("holding"):
                 time.sleep(1.5)
                 found = look()
-        run.communicate()
+        out, _ = run.communicate()
         if run.returncode != 0 or found is None:
             raise Failed(f"{broker.name}, {' '.join(options)}: {''.join(told).strip()[-300:]}")
-        return found
+        return found, json.loads(out)
 
 
 def checks(lines):
