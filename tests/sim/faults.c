@@ -1,4 +1,4 @@
-/* faults: AMQP scripts, and two of a Kafka client, through engine, core, journal and store, with the n-th allocation or the n-th I/O call failing, for
+/* faults: AMQP scripts, and some of Kafka and STOMP clients, through engine, core, journal and store, with the n-th allocation or the n-th I/O call failing, for
  * every n, once and from then on; and the same for starts on what several power cuts left.
  *
  * What must hold: no crash, no check of ours fails, no memory is left; a failed allocation costs at most the connection; a
@@ -15,6 +15,7 @@
 #include "group_world.h"
 #include "kafka_world.h"
 #include "scrub_world.h"
+#include "stomp_world.h"
 #include "stores.h"
 
 #include <errno.h>
@@ -65,6 +66,7 @@ enum kind {
     KEYS,     /* stores.h: a start in the middle of a compaction, and on */
     GROUPS,   /* group_world.h */
     READERS,  /* kafka_world.h: its second script */
+    STOMP,    /* stomp_world.h */
 };
 
 static bool has_streams(enum kind kind)
@@ -276,6 +278,7 @@ static void play(struct world *w, const struct script *script, bool must_say)
     case STREAMS: stores_streams(w); break;
     case KAFKA: kafka_play(w, faultless); break;
     case READERS: kafka_play_readers(w, faultless); break;
+    case STOMP: stomp_play(w, faultless); break;
     case PAGES: stores_pages(w); break;
     case KEYS: stores_keys(w, 5); break;
     case GROUPS: play_groups(w); break;
@@ -511,12 +514,13 @@ static struct tally sweep_script(const struct before furnished[2], const struct 
     return tally;
 }
 
-static const struct script scripts[] = {
-    {11, RANDOM, 60},   {12, RANDOM, 90},   {13, RANDOM, 40},   {14, TX, 70},       {15, TX, 70},
-    {21, RECOVERY, 90}, {22, RECOVERY, 90}, {23, RECOVERY, 90}, {24, RECOVERY, 90}, {25, RECOVERY, 90},
-    {26, RECOVERY, 90}, {31, CREATION, 0},  {32, FEATURES, 0},  {33, BIG, 1},       {34, RETURNED, 40},
-    {35, DRAIN, 40},    {36, LARGE, 0},     {37, SCRUB, 120},   {38, STREAMS, 0},   {39, PAGES, 0},
-    {40, KEYS, 60},     {41, KEYED, 24},    {42, GROUPS, 0},    {43, KAFKA, 0},     {44, READERS, 0}};
+static const struct script scripts[] = {{11, RANDOM, 60},   {12, RANDOM, 90},   {13, RANDOM, 40},   {14, TX, 70},
+                                        {15, TX, 70},       {21, RECOVERY, 90}, {22, RECOVERY, 90}, {23, RECOVERY, 90},
+                                        {24, RECOVERY, 90}, {25, RECOVERY, 90}, {26, RECOVERY, 90}, {31, CREATION, 0},
+                                        {32, FEATURES, 0},  {33, BIG, 1},       {34, RETURNED, 40}, {35, DRAIN, 40},
+                                        {36, LARGE, 0},     {37, SCRUB, 120},   {38, STREAMS, 0},   {39, PAGES, 0},
+                                        {40, KEYS, 60},     {41, KEYED, 24},    {42, GROUPS, 0},    {43, KAFKA, 0},
+                                        {44, READERS, 0},   {45, STOMP, 0}};
 
 /* --sites FILE, --only SEED, --first N */
 static const char *option(int argc, char **argv, const char *name)

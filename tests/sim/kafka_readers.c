@@ -167,9 +167,28 @@ static bool play_share(struct guest *g)
            share_fetch(g, &s, 500) == 1; /* and is gone with it: the group takes it back */
 }
 
+/* ---- what administrators ask ---- */
+
+/* Who has keys of SCRAM, and who writes to a partition. */
+static bool play_admin(struct guest *g)
+{
+    struct kafka_describe_user_scram_credentials_request_user user = {.name = slice_str("guest")};
+    int32_t zero = 0;
+    struct kafka_describe_producers_request_topic topic = {.name = slice_str(KAFKA_TX_TOPIC),
+                                                           .partition_indexes = {&zero, 1}};
+    const struct kafka_describe_user_scram_credentials_response *keys =
+        ANSWER(g, describe_user_scram_credentials, 0, .users = {&user, 1});
+    if (!keys || keys->error_code || keys->results.count != 1)
+        return false;
+    const struct kafka_describe_producers_response *said = ANSWER(g, describe_producers, 0, .topics = {&topic, 1});
+    return said && said->topics.count == 1 && said->topics.at[0].partitions.count == 1 &&
+           !said->topics.at[0].partitions.at[0].error_code &&
+           said->topics.at[0].partitions.at[0].active_producers.count > 0;
+}
+
 void kafka_play_readers(struct world *w, bool (*faultless)(const struct world *w))
 {
-    bool (*const plays[])(struct guest * g) = {play_scram, play_fetch_session, play_packed, play_share};
+    bool (*const plays[])(struct guest * g) = {play_scram, play_fetch_session, play_packed, play_share, play_admin};
     for (size_t i = 0; i < ARRAY_LEN(plays) && !w->dead && !w->model->wrong[0]; i++) {
         struct guest g;
         bool good = guest_connect(&g, w) && plays[i](&g);

@@ -1,5 +1,5 @@
 /* kafka_world: scripts of a Kafka client beside the world's AMQP client: topics, batches, fetches that wait, offsets, transactions;
- * and of one that logs in by SCRAM, fetches in a session, is a member of a share group and has its batches compressed. One thread.
+ * and of one that logs in by SCRAM, fetches in a session, is a member of a share group, has its batches compressed and administers. One thread.
  */
 #ifndef MILLRACE_TESTS_SIM_KAFKA_WORLD_H
 #define MILLRACE_TESTS_SIM_KAFKA_WORLD_H
