@@ -312,6 +312,8 @@ static void pump_choosy(struct broker *b, struct queue *q, unsigned *budget)
     list_remove(&q->busy->pump_link);
     if (consumer || looks == 0)
         queue_schedule(b, q);
+    n = LOOKS_PER_PUMP - looks;
+    *budget -= n < *budget ? n : *budget; /* many queues whose messages nobody selects must not make a round long */
     backlog_limit(b, q);
 }
 

@@ -17,6 +17,8 @@
 
 #include <stdio.h>
 
+#define LOOK_BYTES 16384u /* of headers, once for each part of the condition: as much as one look */
+
 struct selector {
     uint32_t count;
     struct slice text; /* behind the nodes, which point into it */
@@ -165,12 +167,19 @@ static const struct entry *scan_before(struct lane *lane, const struct entry *at
     return at->link.prev == list ? NULL : entry_at(at->link.prev);
 }
 
+/* A name is looked for among all headers, so a look costs what both come to. */
+static unsigned look_cost(const struct selector *s, const struct msg *msg)
+{
+    return 1 + (unsigned)(s->count * msg_props(msg).len / LOOK_BYTES);
+}
+
 struct entry *selected_next(struct broker *b, struct consumer *consumer, unsigned *looks)
 {
     struct lane *lane = &consumer->queue->busy->lane;
     struct entry *e;
     while ((e = scan_next(lane, consumer->scanned)) && *looks) {
-        --*looks;
+        unsigned cost = look_cost(consumer->selector, e->msg);
+        *looks -= cost < *looks ? cost : *looks;
         if (e->deadline > b->wall && selector_takes(consumer->selector, e->msg))
             return e;
         consumer->scanned = e;

@@ -149,6 +149,41 @@ static void many_unwanted(void **state)
     finish(rig);
 }
 
+/* Long conditions on messages with many headers: others get their turn in between. */
+static void dear_looks_are_few(void **state)
+{
+    (void)state;
+    enum { COUNT = 200 };
+    uint8_t table[4000];
+    char selector[2048] = "color = 'blue'";
+    unsigned steps = 0;
+    struct rig *rig = rig_with_queue();
+    struct writer w = writer_of(table, sizeof table);
+    for (unsigned i = 0; i < 400; i++)
+        amqp_put_bool(&w, "other", true);
+    struct amqp_props props = {.present = AMQP_HEADERS, .headers = writer_slice(&w)};
+    for (unsigned i = 0; i < COUNT; i++)
+        assert_true(rig_publish_with(rig, 1, CHANNEL, "", "q", slice_str("red"), &props, 0));
+    publish(rig, "", "q", "blue");
+    rig_clear(rig);
+    for (size_t at = strlen(selector); at + 9 < sizeof selector && steps < 60; steps++)
+        at += (size_t)snprintf(selector + at, sizeof selector - at, " OR a%u = 1", steps);
+    uint8_t room[4096];
+    struct ask *ask =
+        ask_new(slice_str("q"), slice_str("t"), (struct slice){0}, args_of(room, sizeof room, selector, NULL));
+    ask->flags = ASK_NO_ACK;
+    rig_command(rig, 0, CMD_CONSUME, 1, CHANNEL)->ask = ask;
+    ring_publish(&broker_port(rig->b, 0)->commands);
+    for (steps = 0; rig_ready(rig, "q") > COUNT && steps < 1000; steps++) {
+        rig->durable = rig->log->count;
+        (void)broker_step(rig->b, rig->now, rig->wall, rig->durable);
+        rig_take(rig, 0);
+    }
+    assert_in_range(steps, 5, 999);
+    delivered(rig, "blue");
+    finish(rig);
+}
+
 static void bindings(void **state)
 {
     (void)state;
@@ -227,6 +262,7 @@ int main(void)
         cmocka_unit_test(prefetch_and_returns),
         cmocka_unit_test(expired_ones_are_passed_by),
         cmocka_unit_test(many_unwanted),
+        cmocka_unit_test(dear_looks_are_few),
         cmocka_unit_test(bindings),
         cmocka_unit_test(wrong_ones),
         cmocka_unit_test(memory_refused),
