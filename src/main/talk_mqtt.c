@@ -219,6 +219,13 @@ static int put_user(struct talk_mqtt *m, struct writer *w, const json_t *headers
     return writer_ok(w) ? 0 : talk_fail(&m->talk, "the headers have more than 32 KiB");
 }
 
+/* A text as in AMQP, or a number. */
+static unsigned long long milliseconds_of(const json_t *value)
+{
+    return json_is_string(value) ? strtoull(json_string_value(value), NULL, 10)
+                                 : (unsigned long long)json_integer_value(value);
+}
+
 static int props_of(struct talk_mqtt *m, const json_t *properties, struct writer *user, struct mqtt_props *ret)
 {
     const char *name;
@@ -232,7 +239,7 @@ static int props_of(struct talk_mqtt *m, const json_t *properties, struct writer
         else if (strcmp(name, "reply_to") == 0)
             MQTT_SET(ret, response_topic, text_of(value));
         else if (strcmp(name, "expiration") == 0)
-            MQTT_SET(ret, message_expiry, (uint32_t)(strtoull(json_string_value(value), NULL, 10) / 1000));
+            MQTT_SET(ret, message_expiry, (uint32_t)(milliseconds_of(value) / 1000));
         else if (strcmp(name, "headers") != 0 && strcmp(name, "delivery_mode") != 0)
             return talk_fail(&m->talk, "MQTT has no property %s", name);
     }
