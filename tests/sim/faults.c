@@ -1,4 +1,4 @@
-/* faults: AMQP scripts, and some of Kafka and STOMP clients, through engine, core, journal and store, with the n-th allocation or the n-th I/O call failing, for
+/* faults: AMQP scripts, and some of Kafka, STOMP and MQTT clients, through engine, core, journal and store, with the n-th allocation or the n-th I/O call failing, for
  * every n, once and from then on; and the same for starts on what several power cuts left.
  *
  * What must hold: no crash, no check of ours fails, no memory is left; a failed allocation costs at most the connection; a
@@ -14,6 +14,7 @@
 #include "features.h"
 #include "group_world.h"
 #include "kafka_world.h"
+#include "mqtt_world.h"
 #include "scrub_world.h"
 #include "stomp_world.h"
 #include "stores.h"
@@ -67,6 +68,7 @@ enum kind {
     GROUPS,   /* group_world.h */
     READERS,  /* kafka_world.h: its second script */
     STOMP,    /* stomp_world.h */
+    MQTT,     /* mqtt_world.h: ops is its enum mqtt_script */
 };
 
 static bool has_streams(enum kind kind)
@@ -279,6 +281,7 @@ static void play(struct world *w, const struct script *script, bool must_say)
     case KAFKA: kafka_play(w, faultless); break;
     case READERS: kafka_play_readers(w, faultless); break;
     case STOMP: stomp_play(w, faultless); break;
+    case MQTT: world_mqtt_play(w, (enum mqtt_script)script->ops, faultless); break;
     case PAGES: stores_pages(w); break;
     case KEYS: stores_keys(w, 5); break;
     case GROUPS: play_groups(w); break;
@@ -304,7 +307,7 @@ static void begin(struct world *w, const struct script *script)
     w->keyed_every_ms = 5;
     w->gaps = script->kind == KEYED;
     w->group_tag = w->group_stream = w->group_offset = w->share_offset = 0;
-    w->share_set = false;
+    w->share_set = w->mqtt_session = w->mqtt_retained = false;
     w->os = os_sim_os(w->disk);
     os_sim_watch_failures(w->disk, io_failed);
 }
@@ -335,6 +338,8 @@ static uint64_t run(struct world *w, const struct before *before, const struct s
         world_compare(w);
         if (script->kind == GROUPS && world_connect(w))
             world_groups_check(w);
+        if (script->kind == MQTT && world_connect(w))
+            world_mqtt_check(w);
     } else
         model_fault(w->model, "the broker does not start: %s", w->why);
     world_end(w, false);
@@ -520,7 +525,7 @@ static const struct script scripts[] = {{11, RANDOM, 60},   {12, RANDOM, 90},   
                                         {32, FEATURES, 0},  {33, BIG, 1},       {34, RETURNED, 40}, {35, DRAIN, 40},
                                         {36, LARGE, 0},     {37, SCRUB, 120},   {38, STREAMS, 0},   {39, PAGES, 0},
                                         {40, KEYS, 60},     {41, KEYED, 24},    {42, GROUPS, 0},    {43, KAFKA, 0},
-                                        {44, READERS, 0},   {45, STOMP, 0}};
+                                        {44, READERS, 0},   {45, STOMP, 0},     {46, MQTT, 0},      {47, MQTT, 1}};
 
 /* --sites FILE, --only SEED, --first N */
 static const char *option(int argc, char **argv, const char *name)

@@ -63,10 +63,11 @@ struct world {
     bool channel_failed[CH_END];
     uint64_t at; /* commands sent */
     uint64_t group_tag, group_stream,
-        group_offset;         /* group_world.c: of the last command; what a group has committed of what */
-    uint64_t share_offset;    /* where a share group was moved to */
-    bool share_set;           /* something was set of it */
-    uint64_t published[4096]; /* ids by publish sequence on CH_CONFIRM, from 1 */
+        group_offset;                 /* group_world.c: of the last command; what a group has committed of what */
+    uint64_t share_offset;            /* where a share group was moved to */
+    bool share_set;                   /* something was set of it */
+    bool mqtt_session, mqtt_retained; /* mqtt_world.c: was promised */
+    uint64_t published[4096];         /* ids by publish sequence on CH_CONFIRM, from 1 */
     uint64_t published_at[4096];
     uint64_t published_count, confirmed;
     struct held held[CH_END][WORLD_HELD];
