@@ -306,6 +306,7 @@ static void begin(struct world *w, const struct script *script)
     w->with_streams = has_streams(script->kind);
     w->keyed_every_ms = 5;
     w->gaps = script->kind == KEYED;
+    w->stomp_told = false;
     w->group_tag = w->group_stream = w->group_offset = w->share_offset = 0;
     w->share_set = w->mqtt_session = w->mqtt_retained = false;
     w->os = os_sim_os(w->disk);
@@ -336,6 +337,8 @@ static uint64_t run(struct world *w, const struct before *before, const struct s
         if (script->kind == KEYED)
             keyed_check(w, before->model->count + 1);
         world_compare(w);
+        if (script->kind == STOMP && world_connect(w))
+            stomp_check(w);
         if (script->kind == GROUPS && world_connect(w))
             world_groups_check(w);
         if (script->kind == MQTT && world_connect(w))

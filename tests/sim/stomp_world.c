@@ -178,12 +178,30 @@ static bool play_transaction(struct caller *c)
     SAY(c, "BEGIN\ntransaction:t\n\n");
     SAY(c, "SEND\ndestination:/queue/said\npersistent:true\ntransaction:t\n\nin it");
     SAY(c, "COMMIT\ntransaction:t\nreceipt:r3\n\n");
+    if (!hear(c, "RECEIPT\nreceipt-id:r3")) /* an ERROR names it too */
+        return false;
+    c->w->stomp_told = true;
     if (!hear(c, "in it"))
         return false;
     SAY(c, "BEGIN\ntransaction:t\n\n");
     SAY(c, "SEND\ndestination:/queue/said\ntransaction:t\n\nnot in it");
     SAY(c, "ABORT\ntransaction:t\nreceipt:r4\n\n");
     return hear(c, "receipt-id:r4");
+}
+
+/* One acknowledgement for two messages. */
+static bool play_cumulative(struct caller *c)
+{
+    char id[200];
+    SAY(c, "SUBSCRIBE\nid:2\ndestination:/queue/both\nack:client\nreceipt:r8\n\n");
+    if (!hear(c, "receipt-id:r8"))
+        return false;
+    SAY(c, "SEND\ndestination:/queue/both\n\none of them");
+    SAY(c, "SEND\ndestination:/queue/both\n\nthe other");
+    if (!hear_ack(c, id, sizeof id) || !hear(c, "one of them") || !hear_ack(c, id, sizeof id))
+        return false;
+    say_ack(c, "ACK", id, "receipt:r9\n");
+    return hear(c, "receipt-id:r9");
 }
 
 /* A selector, a reply queue, and a message whose head alone is longer than a piece of the out-queue. */
@@ -262,7 +280,7 @@ void stomp_play(struct world *w, bool (*faultless)(const struct world *w))
                                       .websocket = {.message_bytes_max = 100000, .close_ms = 1000}};
     struct caller c;
     caller_begin(&c, w, stomp_new(&options, w->hub, peer.text, true, w->os->now_mono(w->os)));
-    (void)(play_queue(&c) && play_transaction(&c) && play_topics(&c));
+    (void)(play_queue(&c) && play_transaction(&c) && play_cumulative(&c) && play_topics(&c));
     judge(&c, faultless);
     caller_end(&c);
     if (w->dead || w->model->wrong[0])
@@ -270,6 +288,22 @@ void stomp_play(struct world *w, bool (*faultless)(const struct world *w))
     caller_begin(&c, w, http_new(&http, w->hub, &peer, w->os->now_mono(w->os)));
     (void)play_web(&c);
     judge(&c, faultless);
+    caller_end(&c);
+    world_turns(w, 20);
+}
+
+void stomp_check(struct world *w)
+{
+    struct stomp_options options;
+    struct caller c;
+    if (!w->stomp_told)
+        return;
+    options_set(&options, w);
+    caller_begin(&c, w, stomp_new(&options, w->hub, "127.0.0.1:4", true, w->os->now_mono(w->os)));
+    SAY(&c, "CONNECT\naccept-version:1.2\nlogin:guest\npasscode:guest\nhost:/\n\n");
+    SAY(&c, "SUBSCRIBE\nid:0\ndestination:/queue/said\nack:client\n\n");
+    if (!hear(&c, "in it") && !w->model->wrong[0])
+        model_fault(w->model, "a commit that a STOMP client has a receipt of is gone: no %s", c.missing);
     caller_end(&c);
     world_turns(w, 20);
 }

@@ -7,5 +7,7 @@
 /* On a connected world; ends early when the world dies or a client's connection is lost. Without faults (faultless) everything must be
  * answered. */
 void stomp_play(struct world *w, bool (*faultless)(const struct world *w));
+/* After a start, on a connected world: what a commit with a receipt has sent is there. */
+void stomp_check(struct world *w);
 
 #endif

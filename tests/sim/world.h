@@ -47,6 +47,7 @@ struct world {
     bool tolerant;     /* memory is refused on purpose: the client may lose its connection */
     bool with_streams; /* the broker has streams, and the client uses them */
     bool mostly_tx;    /* most operations are those of transactions */
+    bool stomp_told;   /* stomp_world.c: a commit has its receipt */
     unsigned talk;
     uint64_t compact_every, compact_slice_bytes;
     uint64_t stream_sync_bytes;
