@@ -9,6 +9,7 @@
 #include "sql/bind.h"
 #include "sql/nexmark.h"
 #include "sql/parse.h"
+#include "sql/regex.h"
 #include "sql/scan.h"
 
 #include <stdio.h>
@@ -70,7 +71,8 @@ struct query {
     struct scope scope;
     struct scan *scan;
     struct expr *where, *items[ITEMS_MAX];
-    uint32_t count;
+    uint32_t count, memos;
+    struct regex_cache *regexes;
 };
 
 static struct expr *bound(struct query *q, const char *text)
@@ -112,6 +114,14 @@ static void query_init(struct query *q, size_t which)
         q->items[q->count] = bound(q, queries[which].items[q->count]);
         q->count++;
     }
+    struct expr *roots[ITEMS_MAX + 1] = {q->where};
+    memcpy(roots + 1, q->items, q->count * sizeof *roots);
+    q->memos = expr_share(roots, q->count + 1);
+    q->where = roots[0];
+    memcpy(q->items, roots + 1, q->count * sizeof *roots);
+    q->regexes = regex_cache_new();
+    if (!q->regexes)
+        die("no memory");
 }
 
 /* Rows that came out. */
@@ -122,8 +132,10 @@ static uint64_t query_run(struct query *q, const struct slice *records, size_t c
         uint32_t rows = count - from < BATCH ? (uint32_t)(count - from) : BATCH;
         struct eval e;
         struct sel sel;
-        if (!scan_batch(q->scan, records + from, rows, arena, &e) ||
-            !eval_where(&e, q->where, (struct sel){.count = rows}, &sel))
+        if (!scan_batch(q->scan, records + from, rows, arena, &e) || !eval_memos(&e, q->memos))
+            die("no memory");
+        e.regexes = q->regexes;
+        if (!eval_where(&e, q->where, (struct sel){.count = rows}, &sel))
             die("no memory");
         for (uint32_t i = 0; i < q->count; i++)
             if (!eval_expr(&e, q->items[i], sel))
@@ -131,7 +143,7 @@ static uint64_t query_run(struct query *q, const struct slice *records, size_t c
         if (e.fault_count)
             die("a row has a fault");
         out += sel.count;
-        arena_reset(arena);
+        arena_recycle(arena);
     }
     return out;
 }
@@ -167,6 +179,7 @@ int main(int argc, char **argv)
         printf("%-24s %10.0f events/s %8.1f ns an event, %llu rows\n", queries[n].name, (double)count / best,
                best * 1e9 / (double)count, (unsigned long long)rows);
         scan_free(&q.scan);
+        regex_cache_free(&q.regexes);
         arena_fini(&q.arena);
         arena_fini(&arena);
     }

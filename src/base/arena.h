@@ -1,7 +1,8 @@
 /* arena: memory that is taken piece by piece and given back all at once: the scratch of one frame, one request.
  *
  * Life cycle: arena_init → { arena_take … → arena_reset }* → arena_fini. One thread at a time. A reset keeps one block,
- * so that the next request usually takes nothing from the heap; arena_fini frees everything.
+ * so that the next request usually takes nothing from the heap; arena_recycle keeps all of them, for who asks for about as much
+ * every time and shall then take nothing from the heap at all; arena_fini frees everything.
  */
 #ifndef MILLRACE_BASE_ARENA_H
 #define MILLRACE_BASE_ARENA_H
@@ -17,11 +18,14 @@ struct arena {
     size_t left;      /* in the newest block */
     size_t used, max; /* bytes taken since the reset, alignment included; the limit */
     struct arena_block *newest;
+    struct arena_block *spare; /* free ones, of arena_recycle; the oldest first */
+    size_t spare_len;
 };
 
 void arena_init(struct arena *arena, size_t max);
 void arena_fini(struct arena *arena);
 void arena_reset(struct arena *arena);
+void arena_recycle(struct arena *arena);
 
 /* The slow half of arena_take: a new block. */
 MUST_USE void *arena_take_block(struct arena *arena, size_t len);

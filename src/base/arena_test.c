@@ -84,9 +84,44 @@ static void test_failed_allocation_changes_nothing(void **state)
     arena_fini(&arena);
 }
 
+static void test_recycled_blocks_serve_the_next_round(void **state)
+{
+    (void)state;
+    struct arena arena;
+    size_t before = mem_in_use(), most = 0;
+    arena_init(&arena, 1 << 24);
+    for (int round = 0; round < 4; round++) {
+        uint64_t none = 0;
+        mem_fail_at(round ? 1 : 0, true); /* from the second round on there is nothing to be had */
+        for (size_t i = 0; i < 200; i++) {
+            uint8_t *got = arena_take(&arena, i % 7 == 0 ? 100000 : 100);
+            none += !got;
+            if (got)
+                memset(got, (int)i, 100);
+        }
+        mem_fail_at(0, false);
+        assert_int_equal(none, 0);
+        arena_recycle(&arena);
+        most = most ? most : mem_in_use();
+        assert_int_equal(mem_in_use(), most);
+    }
+    arena_reset(&arena);
+    arena_fini(&arena);
+    assert_int_equal(mem_in_use(), before);
+    arena_init(&arena, 1 << 20); /* what fits nothing later does not pile up */
+    for (size_t len = 70000; len < 400000; len += 1000) {
+        assert_non_null(arena_take(&arena, len));
+        arena_recycle(&arena);
+        assert_true(mem_in_use() - before < (1 << 20) + 500000);
+    }
+    arena_fini(&arena);
+    assert_int_equal(mem_in_use(), before);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_recycled_blocks_serve_the_next_round),
         cmocka_unit_test(test_pieces_are_apart_and_aligned),
         cmocka_unit_test(test_limit_holds),
         cmocka_unit_test(test_reset_keeps_one_small_block),

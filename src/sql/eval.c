@@ -135,18 +135,49 @@ static const struct column *const *eval_args(struct eval *e, const struct expr *
     return (const struct column *const *)args;
 }
 
-static const struct column *eval_call(struct eval *e, const struct expr *x, struct sel sel)
+static const struct column *eval_call(struct eval *e, const struct expr *x, struct column *ret, struct sel sel)
 {
     const struct column *const *args = eval_args(e, x, sel);
     if (!args)
         return NULL;
     if (!x->kernel)
         return args[0];
-    struct column *ret = column_new(e, type_form(x->type.kind));
+    if (!ret)
+        ret = column_new(e, type_form(x->type.kind));
     if (!ret || (!x->sees_nulls && !without_nulls(e, args, x->count, ret, &sel)))
         return NULL;
     x->kernel(e, x, args, ret, sel);
     return e->no_memory ? NULL : ret;
+}
+
+/* Rows that another expression has asked for before are there. */
+static const struct column *eval_shared(struct eval *e, const struct expr *x, struct sel sel)
+{
+    struct memo *m = &e->memos[x->memo - 1];
+    struct picked open;
+    bool first = !m->column;
+    if (first) {
+        m->column = column_new(e, type_form(x->type.kind));
+        m->done = nulls_new(e);
+    }
+    if (!m->column || !m->done || !pick_begin(e, sel, &open))
+        return NULL;
+    for (uint32_t k = 0; k < sel.count; k++) {
+        uint32_t row = sel_row(sel, k);
+        pick(&open, row, !bit_at(m->done, row));
+        bit_set(m->done, row);
+    }
+    if (open.count && !eval_call(e, x, m->column, first ? sel : picked_sel(&open)))
+        return NULL;
+    return m->column;
+}
+
+bool eval_memos(struct eval *e, uint32_t count)
+{
+    e->memos = count ? eval_take(e, count * sizeof *e->memos) : NULL;
+    if (e->memos)
+        memset(e->memos, 0, count * sizeof *e->memos);
+    return !count || e->memos;
 }
 
 /* What is decided by the left side is not asked of the right one. */
@@ -291,7 +322,7 @@ const struct column *eval_expr(struct eval *e, const struct expr *x, struct sel 
     switch (x->op) {
     case EXPR_CONST: return &x->constant;
     case EXPR_COLUMN: return &e->columns[x->column];
-    case EXPR_CALL: return eval_call(e, x, sel);
+    case EXPR_CALL: return x->memo && e->memos ? eval_shared(e, x, sel) : eval_call(e, x, NULL, sel);
     case EXPR_AND:
     case EXPR_OR: return eval_logic(e, x, sel);
     case EXPR_CASE: return eval_case(e, x, sel);

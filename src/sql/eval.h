@@ -4,6 +4,7 @@
  *
  * A row for which something cannot be computed is marked in eval.faults with the first reason, its value is NULL, and the other rows
  * go on. Only rows that are selected are computed, and AND, OR, CASE and COALESCE select: what is not asked for cannot fail.
+ * What several expressions of an operator have in common is computed once a row: expr_share finds it, eval.memos holds it.
  * An expression is not changed by its runs; an eval belongs to one thread.
  */
 #ifndef MILLRACE_SQL_EVAL_H
@@ -11,6 +12,7 @@
 
 #include "sql/column.h"
 
+struct clock;
 struct eval;
 struct expr;
 struct function;
@@ -42,16 +44,30 @@ struct expr {
     struct expr **args;
     uint32_t count;
     uint32_t column;
+    uint32_t memo; /* 1 …: place in eval.memos; 0: nobody else wants it */
     int64_t number;
     struct column constant;
+    const struct clock
+        *clock; /* a time: rows to come have no less than the watermark + clock_offset; NULL: nothing is known */
+    int64_t clock_offset;
 };
+
+/* Values of a shared expression, of the rows that are marked in done. */
+struct memo {
+    struct column *column;
+    uint64_t *done;
+};
+
+struct regex_cache;
 
 struct eval {
     struct arena *arena; /* of the batch */
     const struct column *columns;
     uint32_t column_count, rows;
-    int64_t now_us;  /* what now() answers */
-    uint8_t *faults; /* enum sql_fault of each row; NULL: none yet */
+    struct memo *memos;          /* zeroed; NULL: nothing is shared */
+    struct regex_cache *regexes; /* outlives the batch; NULL: compiled anew in each */
+    int64_t now_us;              /* what now() answers */
+    uint8_t *faults;             /* enum sql_fault of each row; NULL: none yet */
     uint32_t fault_count;
     bool no_memory; /* a result was NULL for this */
 };
@@ -61,6 +77,11 @@ static inline struct eval eval_begin(struct arena *arena, const struct column *c
 {
     return (struct eval){.arena = arena, .columns = columns, .column_count = column_count, .rows = rows};
 }
+
+/* Makes equal parts of the expressions one, in place, and answers how many memos an eval of them needs. */
+uint32_t expr_share(struct expr **roots, uint32_t count);
+/* Room for so many memos. False: no memory. */
+MUST_USE bool eval_memos(struct eval *e, uint32_t count);
 
 /* NULL: no memory. */
 MUST_USE const struct column *eval_expr(struct eval *e, const struct expr *x, struct sel sel);

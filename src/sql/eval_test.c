@@ -3,6 +3,7 @@
 #include "sql/datetime.h"
 #include "sql/function.h"
 #include "sql/parse.h"
+#include "sql/regex.h"
 
 #include "base/mem.h"
 
@@ -551,16 +552,53 @@ static void test_no_memory(void **state)
     assert_int_equal(mem_in_use(), before);
 }
 
+/* What conditions have in common is computed once a row, also when the second one asks for other rows than the first. */
+static void test_shared_parts(void **state)
+{
+    (void)state;
+    struct arena arena;
+    struct values v;
+    struct column c[ARRAY_LEN(columns)];
+    struct sql_error error = {0};
+    struct regex_cache *regexes = regex_cache_new();
+    arena_init(&arena, MEMORY_MAX);
+    fill(&v, c);
+    struct expr *roots[] = {bound("lower(t) = 'alpha' or regexp_like(t, '^[0-9]+$')", &arena, &error),
+                            bound("case when lower(t) = '' then 'none' when regexp_like(t, '^[0-9]+$') then 'number' "
+                                  "else lower(t) || 1 / i end",
+                                  &arena, &error)};
+    assert_true(roots[0] && roots[1] && regexes);
+    uint32_t memos = expr_share(roots, 2);
+    assert_int_equal(memos, 2);
+    struct eval e = eval_begin(&arena, c, ARRAY_LEN(columns), ROWS);
+    e.regexes = regexes;
+    assert_true(eval_memos(&e, memos));
+    struct sel sel;
+    assert_true(eval_where(&e, roots[0], (struct sel){.count = ROWS}, &sel));
+    assert_int_equal(sel.count, 2);
+    assert_int_equal(sel_row(sel, 0), 0);
+    assert_int_equal(sel_row(sel, 1), 3);
+    const struct column *r = eval_expr(&e, roots[1], (struct sel){.count = ROWS});
+    assert_non_null(r);
+    static const char *const expected[] = {"alpha-1", "none",
+                                           "caf\xc3\xa9"
+                                           "1",
+                                           "number"};
+    for (uint32_t i = 0; i < ARRAY_LEN(expected); i++)
+        assert_true(slice_is(((const struct slice *)r->values)[i], expected[i]));
+    assert_true(column_null(r, 4));
+    assert_int_equal(e.fault_count, 0);
+    regex_cache_free(&regexes);
+    arena_fini(&arena);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_examples_of_functions),
-        cmocka_unit_test(test_types),
-        cmocka_unit_test(test_over_rows),
-        cmocka_unit_test(test_constants),
-        cmocka_unit_test(test_selections),
-        cmocka_unit_test(test_where),
-        cmocka_unit_test(test_errors_of_the_binder),
+        cmocka_unit_test(test_shared_parts), cmocka_unit_test(test_examples_of_functions),
+        cmocka_unit_test(test_types),        cmocka_unit_test(test_over_rows),
+        cmocka_unit_test(test_constants),    cmocka_unit_test(test_selections),
+        cmocka_unit_test(test_where),        cmocka_unit_test(test_errors_of_the_binder),
         cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

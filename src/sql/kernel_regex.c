@@ -1,7 +1,10 @@
 /* LIKE, and regular expressions by PCRE2 with limits: a pattern that takes too long is a fault of the row, not a stall of the query.
  *
- * A pattern is compiled when it differs from that of the row before: a constant one once a batch, which is microseconds in a millisecond.
- * PCRE2 takes its memory from the batch's arena, so nothing of it has to be freed. */
+ * An operator has a cache, in which patterns stay compiled, by PCRE2's JIT where there is one. Without a cache (a constant that is folded)
+ * a pattern is compiled when it differs from that of the row before, and PCRE2 takes its memory from the batch's arena. */
+#include "sql/regex.h"
+
+#include "base/mem.h"
 #include "sql/kernel.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
@@ -11,6 +14,7 @@
 #define DEPTH_LIMIT 1000u
 #define HEAP_LIMIT_KIB 2048u
 #define GROUPS_MAX 32u
+#define NO_MEMORY_WHEN_COMPILING 121 /* PCRE2_ERROR_HEAP_FAILED: without a minus among compile errors */
 
 typedef struct slice text_t;
 
@@ -151,6 +155,102 @@ static uint32_t options_of(text_t flags, bool *ret_ok)
     return options;
 }
 
+struct regex_cache {
+    struct {
+        pcre2_code *code;
+        uint8_t *pattern;
+        size_t len;
+        uint32_t options;
+    } at[REGEX_CACHE_MAX];
+    unsigned count, next; /* next: whose place a new one takes when all are taken */
+};
+
+struct regex_cache *regex_cache_new(void)
+{
+    return mem_zalloc(sizeof(struct regex_cache));
+}
+
+static void forget(struct regex_cache *cache, unsigned i)
+{
+    pcre2_code_free(cache->at[i].code);
+    mem_free(cache->at[i].pattern);
+}
+
+void regex_cache_free(struct regex_cache **cache)
+{
+    for (unsigned i = 0; *cache && i < (*cache)->count; i++)
+        forget(*cache, i);
+    mem_free(*cache);
+    *cache = NULL;
+}
+
+static void *heap_take(size_t len, void *unused)
+{
+    (void)unused;
+    return mem_alloc(len);
+}
+
+static void heap_give(void *ptr, void *unused)
+{
+    (void)unused;
+    mem_free(ptr);
+}
+
+/* NULL: no such pattern, or *ret_no_memory. */
+static pcre2_code *compiled(text_t pattern, uint32_t options, bool *ret_no_memory)
+{
+    int code = 0;
+    PCRE2_SIZE at;
+    pcre2_general_context *memory = pcre2_general_context_create(heap_take, heap_give, NULL);
+    pcre2_compile_context *compile = memory ? pcre2_compile_context_create(memory) : NULL;
+    pcre2_code *got =
+        compile ? pcre2_compile(pattern.len ? pattern.ptr : (PCRE2_SPTR) "", pattern.len, options, &code, &at, compile)
+                : NULL;
+    *ret_no_memory = !compile || (!got && code == NO_MEMORY_WHEN_COMPILING);
+    if (got)
+        (void)pcre2_jit_compile(got, PCRE2_JIT_COMPLETE); /* without a JIT it is interpreted */
+    pcre2_compile_context_free(compile);
+    pcre2_general_context_free(memory);
+    return got;
+}
+
+static pcre2_code *cached(struct regex_cache *cache, text_t pattern, uint32_t options, bool *ret_no_memory)
+{
+    *ret_no_memory = false;
+    for (unsigned i = 0; i < cache->count; i++)
+        if (cache->at[i].options == options && slice_equal(slice_of(cache->at[i].pattern, cache->at[i].len), pattern))
+            return cache->at[i].code;
+    uint8_t *copy = mem_alloc(pattern.len + 1);
+    pcre2_code *code = copy ? compiled(pattern, options, ret_no_memory) : NULL;
+    if (!code) {
+        *ret_no_memory |= !copy;
+        mem_free(copy);
+        return NULL;
+    }
+    unsigned i = cache->count < REGEX_CACHE_MAX ? cache->count++ : cache->next++ % REGEX_CACHE_MAX;
+    if (cache->at[i].code)
+        forget(cache, i);
+    if (pattern.len)
+        memcpy(copy, pattern.ptr, pattern.len);
+    cache->at[i].code = code;
+    cache->at[i].pattern = copy;
+    cache->at[i].len = pattern.len;
+    cache->at[i].options = options;
+    return code;
+}
+
+static bool use_cached(struct matcher *m, uint32_t i, text_t pattern, text_t flags, uint32_t options)
+{
+    bool no_memory;
+    m->code = cached(m->e->regexes, pattern, options, &no_memory);
+    m->pattern = pattern;
+    m->flags = flags;
+    m->e->no_memory |= no_memory;
+    if (!m->code)
+        eval_fault(m->e, i, SQL_FAULT_REGEX);
+    return m->code;
+}
+
 /* False: the row has a fault. */
 static bool matcher_use(struct matcher *m, uint32_t i, text_t pattern, text_t flags)
 {
@@ -160,6 +260,8 @@ static bool matcher_use(struct matcher *m, uint32_t i, text_t pattern, text_t fl
     PCRE2_SIZE at;
     bool ok = true;
     uint32_t options = options_of(flags, &ok);
+    if (ok && m->e->regexes)
+        return use_cached(m, i, pattern, flags, options);
     pcre2_compile_context *compile = pcre2_compile_context_create(m->memory);
     m->code = ok && compile ? pcre2_compile(pattern.len ? pattern.ptr : (PCRE2_SPTR) "", pattern.len, options, &code,
                                             &at, compile)
@@ -174,7 +276,10 @@ static bool matcher_use(struct matcher *m, uint32_t i, text_t pattern, text_t fl
 /* How many groups matched; 0: it does not match; -1: a fault of the row. */
 static int matcher_run(struct matcher *m, uint32_t i, text_t t, size_t from)
 {
-    int n = pcre2_match(m->code, t.len ? t.ptr : (PCRE2_SPTR) "", t.len, from, PCRE2_NO_UTF_CHECK, m->data, m->limits);
+    PCRE2_SPTR text = t.len ? t.ptr : (PCRE2_SPTR) "";
+    int n = pcre2_match(m->code, text, t.len, from, PCRE2_NO_UTF_CHECK, m->data, m->limits);
+    if (n == PCRE2_ERROR_JIT_STACKLIMIT) /* the interpreter's is on the heap */
+        n = pcre2_match(m->code, text, t.len, from, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT, m->data, m->limits);
     if (n > 0)
         return n;
     if (n == 0) /* more groups than are kept */
