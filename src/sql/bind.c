@@ -71,6 +71,9 @@ static struct expr *field(struct binder *b, const struct ast *place, struct expr
                 sql_error_hint(b->error, "did you mean %.*s?", SLICE_ARG(nearest.best));
             return NULL;
         }
+        struct expr *own = b->scope->field ? b->scope->field(b->scope->arg, x, at) : NULL;
+        if (own)
+            return own;
         type = x->type.args[at];
         name = x->type.fields[at];
     }
@@ -102,11 +105,13 @@ static struct expr *bind_name(struct binder *b, const struct ast_name *n)
         return bind_fail(b, &n->ast, SQL_FAULT_AMBIGUOUS,
                          "several columns are called %.*s; say which with a table in front of it",
                          SLICE_ARG(parts.at[of_table]));
-    struct expr *x = expr_new(b, EXPR_COLUMN, &n->ast, 0);
+    struct expr *x = b->scope->column ? b->scope->column(b->scope->arg, found) : expr_new(b, EXPR_COLUMN, &n->ast, 0);
     if (!x)
         return NULL;
-    x->column = found;
-    x->type = b->scope->columns[found].type;
+    if (!b->scope->column) {
+        x->column = found;
+        x->type = b->scope->columns[found].type;
+    }
     for (size_t i = of_table ? 2 : 1; i < parts.count && x; i++)
         x = field(b, &n->ast, x, parts.at[i]);
     return x;
@@ -387,6 +392,9 @@ static struct expr *bind_call(struct binder *b, const struct ast_call *n)
 /* One row for each kind of node; that is why it is long. */
 struct expr *bind_node(struct binder *b, const struct ast *node)
 {
+    struct expr *other;
+    if (b->scope->replace && b->scope->replace(b->scope->arg, node, &other))
+        return other;
     switch (node->kind) {
     case AST_LITERAL: return bind_literal(b, AST_AS(literal, node));
     case AST_TYPED: return bind_typed(b, AST_AS(typed, node));

@@ -17,6 +17,12 @@ struct scope_column {
 struct scope {
     const struct scope_column *columns;
     uint32_t count;
+    /* What a planner puts in the place of columns, fields of a column that is a ROW, and any node; all NULL: nothing. column answers NULL
+     * with the error set, field NULL when it has nothing, replace whether *ret (NULL: the error is set) is the node's meaning. */
+    struct expr *(*column)(void *arg, uint32_t column);
+    struct expr *(*field)(void *arg, struct expr *row, uint32_t field);
+    bool (*replace)(void *arg, const struct ast *node, struct expr **ret);
+    void *arg;
 };
 
 /* NULL: the error is set, with its place in the statement. */

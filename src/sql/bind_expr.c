@@ -318,6 +318,11 @@ struct expr *call(struct binder *b, const struct ast *place, struct slice name, 
     const struct function *f = function_find(name, types, count);
     if (!f)
         return no_function(b, place, name, args, count);
+    if (b->scope->column && function_volatile(f)) {
+        bind_fail(b, place, SQL_FAULT_UNBOUNDED, "%s is not part of a continuous query", f->name);
+        sql_error_hint(b->error, "_ts is the time at which the row was appended");
+        return NULL;
+    }
     struct expr *x = expr_new(b, EXPR_CALL, place, count);
     if (!x)
         return NULL;

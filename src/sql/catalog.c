@@ -1,0 +1,73 @@
+/* Names of streams and views, see catalog.h. */
+#include "sql/catalog.h"
+
+struct slice catalog_name(const struct ast *relation)
+{
+    const struct ast_names *names = relation->kind == AST_CREATE_VIEW ? &AST_AS(create_view, relation)->name
+                                                                      : &AST_AS(create_stream, relation)->name;
+    return names->at[names->count - 1];
+}
+
+const struct ast *catalog_find(const struct catalog *catalog, struct slice name, struct nearest *nearest)
+{
+    const struct ast *found = NULL;
+    for (uint32_t i = 0; i < catalog->count; i++) {
+        struct slice own = catalog_name(catalog->relations[i]);
+        if (slice_equal(own, name))
+            return catalog->relations[i];
+        if (name_equal(own, name))
+            found = catalog->relations[i];
+        nearest_try(nearest, own);
+    }
+    return found;
+}
+
+static bool refuse(const struct ast *place, struct sql_error *error, const char *what)
+{
+    sql_error_set(error, SQL_FAULT_UNBOUNDED, place->at, place->len, "%s cannot be run yet", what);
+    return false;
+}
+
+static bool check_column(const struct ast_column *c, struct sql_error *error)
+{
+    if (c->header || c->metadata)
+        return refuse(&c->ast, error, "a column of HEADER or METADATA");
+    return !c->otherwise || refuse(&c->ast, error, "a DEFAULT");
+}
+
+static bool check_stream(const struct ast_create_stream *s, struct sql_error *error)
+{
+    if (s->table || s->exchange.ptr || s->infer || s->query)
+        return refuse(&s->ast, error,
+                      s->table   ? "CREATE TABLE"
+                      : s->infer ? "INFER"
+                      : s->query ? "a stream AS a query"
+                                 : "FROM EXCHANGE");
+    for (size_t i = 0; i < s->elements.count; i++)
+        if (s->elements.at[i]->kind == AST_COLUMN && !check_column(AST_AS(column, s->elements.at[i]), error))
+            return false;
+    return true;
+}
+
+bool catalog_add(struct catalog *catalog, const struct ast *statement, struct sql_error *error)
+{
+    struct nearest nearest = nearest_of((struct slice){0});
+    if (statement->kind != AST_CREATE_STREAM && statement->kind != AST_CREATE_VIEW)
+        return refuse(statement, error, ast_kind_text(statement->kind));
+    if (statement->kind == AST_CREATE_STREAM && !check_stream(AST_AS(create_stream, statement), error))
+        return false;
+    if (statement->kind == AST_CREATE_VIEW && AST_AS(create_view, statement)->materialized)
+        return refuse(statement, error, "a MATERIALIZED VIEW as a source");
+    if (catalog_find(catalog, catalog_name(statement), &nearest)) {
+        sql_error_set(error, SQL_FAULT_AMBIGUOUS, statement->at, statement->len, "there is a %.*s already",
+                      SLICE_ARG(catalog_name(statement)));
+        return false;
+    }
+    if (catalog->count == CATALOG_MAX) {
+        sql_error_set(error, SQL_FAULT_LIMIT, statement->at, statement->len, "more than %u streams and views",
+                      CATALOG_MAX);
+        return false;
+    }
+    catalog->relations[catalog->count++] = statement;
+    return true;
+}

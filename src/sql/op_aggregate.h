@@ -1,0 +1,33 @@
+/* op_aggregate: GROUP BY: over windows of event time, or without end.
+ *
+ * Input columns: the keys, then (with time) the time, then the arguments. Output: the keys, then (of TUMBLE, HOP, CUMULATE) window_start and
+ * window_end, then the aggregates.
+ *
+ * With changes false, what belongs to a time is pushed once, when the watermark says that it is complete; with true, every row that
+ * changes a group pushes the old row with weight -1 and the new one. A row whose last window is complete is late: counted, and not used.
+ */
+#ifndef MILLRACE_SQL_OP_AGGREGATE_H
+#define MILLRACE_SQL_OP_AGGREGATE_H
+
+#include "sql/aggregate.h"
+
+enum span_kind {
+    SPAN_NONE,  /* no time: changes only */
+    SPAN_VALUE, /* the time itself is a key: complete when the watermark + offset has passed it */
+    SPAN_TUMBLE,
+    SPAN_HOP,
+    SPAN_CUMULATE,
+};
+
+struct span_rule {
+    enum span_kind kind;
+    int64_t size, slide, offset; /* us; slide: also CUMULATE's step, which divides size */
+    const struct clock *clock;
+};
+
+/* Types: of the output's columns. All is copied. NULL: no memory. */
+MUST_USE struct op *op_aggregate_new(struct budget *budget, const struct span_rule *rule, bool changes,
+                                     const struct sql_type *types, uint32_t type_count, uint32_t keys,
+                                     const struct aggregate *aggregates, uint32_t count);
+
+#endif

@@ -1,0 +1,57 @@
+/* plan: from a query to operators: scan, filter and projection, aggregation. What is not built is refused with its name.
+ *
+ *   plan_query ▸ (query.c: running) ▸ plan_free
+ *
+ * The plan's expressions are in the arena given. One thread.
+ */
+#ifndef MILLRACE_SQL_PLAN_H
+#define MILLRACE_SQL_PLAN_H
+
+#include "sql/catalog.h"
+#include "sql/op.h"
+#include "sql/scan.h"
+
+#define PLAN_SOURCES_MAX 16u
+#define PLAN_OPS_MAX 128u
+#define SCAN_COLUMNS_MAX 512u
+
+enum pseudo { PSEUDO_OFFSET, PSEUDO_PARTITION, PSEUDO_TS, PSEUDOS };
+
+/* A column of the scan's batches: a path, or what the log knows of the record. */
+struct source_column {
+    struct scan_column path;
+    int pseudo; /* -1: the path */
+    struct expr *x;
+};
+
+struct source {
+    const struct ast_create_stream *stream;
+    struct source_column *columns;
+    uint32_t count;
+    struct node *node;
+    struct clock *clock, *arrival; /* by WATERMARK, by _ts */
+    struct op *op;
+};
+
+struct plan_column {
+    struct slice name;
+    struct sql_type type;
+};
+
+struct plan {
+    struct source sources[PLAN_SOURCES_MAX];
+    uint32_t source_count;
+    struct op *ops[PLAN_OPS_MAX]; /* all of them; an operator's number is above that of what it pushes into */
+    uint32_t op_count;
+    struct plan_column *columns;
+    uint32_t column_count;
+    bool retracts;
+    struct budget budget;
+};
+
+/* emit may be NULL. Makes operators that push into `sink`, which the plan does not own. False: the error is set. */
+MUST_USE bool plan_query(const struct catalog *catalog, const struct ast *query, const struct ast *emit,
+                         struct op *sink, struct arena *arena, struct plan *ret, struct sql_error *error);
+void plan_free(struct plan *plan);
+
+#endif

@@ -1,0 +1,182 @@
+/* SELECT and FROM as stages, see plan_int.h. */
+#include "sql/plan_int.h"
+
+static bool refuse(struct planner *p, const struct ast *place, const char *what)
+{
+    (void)plan_refuse(p, place, "%s cannot be run yet", what);
+    return false;
+}
+
+/* ------------------------------------------------------------------------------------------------------------- FROM */
+
+static bool rename_stage(struct planner *p, struct stage *s, struct slice table, const struct ast_names *columns,
+                         const struct ast *place)
+{
+    uint32_t named = 0;
+    for (uint32_t i = 0; i < s->count; i++) {
+        s->names[i].table = table.ptr ? table : s->names[i].table;
+        if (!s->names[i].hidden && named < columns->count)
+            s->names[i].name = columns->at[named++];
+    }
+    if (named < columns->count)
+        sql_error_set(p->error, SQL_FAULT_NO_NAME, place->at, place->len, "more names than columns");
+    return named == columns->count;
+}
+
+static bool plan_relation(struct planner *p, const struct ast_relation *r, struct stage *ret)
+{
+    struct slice name = r->name.at[r->name.count - 1], alias = r->alias.ptr ? r->alias : name;
+    struct nearest nearest = nearest_of(name);
+    const struct ast *found = catalog_find(p->catalog, name, &nearest);
+    if (r->as_of)
+        return refuse(p, &r->ast, "FOR SYSTEM_TIME");
+    if (!found) {
+        sql_error_set(p->error, SQL_FAULT_NO_NAME, r->ast.at, r->ast.len, "there is no stream or view %.*s",
+                      SLICE_ARG(name));
+        if (nearest_found(&nearest))
+            sql_error_hint(p->error, "did you mean %.*s?", SLICE_ARG(nearest.best));
+        return false;
+    }
+    if (found->kind == AST_CREATE_STREAM)
+        return plan_open(p, AST_AS(create_stream, found), alias, ret) &&
+               rename_stage(p, ret, alias, &r->columns, &r->ast);
+    const struct ast_create_view *view = AST_AS(create_view, found);
+    return plan_query_stage(p, view->query, ret) && rename_stage(p, ret, alias, &view->columns, found) &&
+           rename_stage(p, ret, alias, &r->columns, &r->ast);
+}
+
+bool plan_from(struct planner *p, const struct ast *from, struct stage *ret)
+{
+    const struct ast_derived *d = AST_AS(derived, from);
+    switch (from->kind) {
+    case AST_RELATION: return plan_relation(p, AST_AS(relation, from), ret);
+    case AST_DERIVED:
+        if (d->lateral)
+            return refuse(p, from, "LATERAL");
+        return plan_query_stage(p, d->query, ret) && rename_stage(p, ret, d->alias, &d->columns, from);
+    case AST_WINDOWED:
+        return plan_from(p, AST_AS(windowed, from)->source, ret) && plan_windowed(p, AST_AS(windowed, from), ret) &&
+               rename_stage(p, ret, AST_AS(windowed, from)->alias, &AST_AS(windowed, from)->columns, from);
+    case AST_JOIN: return refuse(p, from, "a join");
+    case AST_UNNEST: return refuse(p, from, "UNNEST");
+    case AST_MATCH: return refuse(p, from, "MATCH_RECOGNIZE");
+    default: return refuse(p, from, "this source");
+    }
+}
+
+/* ----------------------------------------------------------------------------------------------------------- SELECT */
+
+/* The name that a value has when none is said. */
+static struct slice own_name(const struct ast *x)
+{
+    const struct ast_names *names = x->kind == AST_NAME   ? &AST_AS(name, x)->parts
+                                    : x->kind == AST_CALL ? &AST_AS(call, x)->name
+                                                          : NULL;
+    if (x->kind == AST_FIELD)
+        return AST_AS(field, x)->name;
+    if (x->kind == AST_CAST)
+        return own_name(AST_AS(cast, x)->operand);
+    return names ? names->at[names->count - 1] : slice_str(x->kind == AST_CASE ? "case" : "?column?");
+}
+
+static bool plan_star(struct planner *p, const struct ast_star *star, const struct stage *s, struct stage *ret)
+{
+    uint32_t before = ret->count;
+    struct slice table = star->parts.count ? star->parts.at[star->parts.count - 1] : (struct slice){0};
+    for (uint32_t i = 0; i < s->count; i++) {
+        const struct named *n = &s->names[i];
+        bool in = !n->hidden && (!table.ptr || name_equal(table, n->table));
+        if (in && !stage_name(p, ret, (struct slice){0}, n->name, n->lazy, &star->ast))
+            return false;
+    }
+    if (ret->count == before)
+        sql_error_set(p->error, SQL_FAULT_NO_NAME, star->ast.at, star->ast.len, "there are no columns here");
+    return ret->count > before;
+}
+
+static bool plan_items(struct planner *p, const struct ast_select *select, struct stage *s, struct stage *ret)
+{
+    for (size_t i = 0; i < select->items.count; i++) {
+        const struct ast_item *item = AST_AS(item, select->items.at[i]);
+        if (item->expr->kind == AST_STAR) {
+            if (!plan_star(p, AST_AS(star, item->expr), s, ret))
+                return false;
+            continue;
+        }
+        struct expr *x = stage_bind(p, s, item->expr);
+        if (!x || !stage_name_expr(p, ret, (struct slice){0}, item->alias.ptr ? item->alias : own_name(item->expr), x,
+                                   item->expr))
+            return false;
+    }
+    return true;
+}
+
+static bool add_filter(struct planner *p, struct stage *s, struct expr *x, const struct ast *place)
+{
+    if (x && s->filter_count == ARRAY_LEN(s->filters))
+        (void)plan_refuse(p, place, "conditions in more than %zu queries within one another", ARRAY_LEN(s->filters));
+    if (!x || s->filter_count == ARRAY_LEN(s->filters))
+        return false;
+    s->filters[s->filter_count++] = x;
+    return true;
+}
+
+static bool unbuilt(struct planner *p, const struct ast_select *s)
+{
+    if (!s->from)
+        return refuse(p, &s->ast, "a SELECT without FROM");
+    if (s->distinct_on.count)
+        return refuse(p, &s->ast, "DISTINCT ON");
+    if (s->windows.count)
+        return refuse(p, s->windows.at[0], "WINDOW");
+    return !s->qualify || refuse(p, s->qualify, "QUALIFY");
+}
+
+static bool plan_select(struct planner *p, const struct ast_select *select, struct stage *ret)
+{
+    struct stage s;
+    bool grouped = select->group.count > 0 || (select->having && has_aggregate(select->having));
+    if (!unbuilt(p, select) || !plan_from(p, select->from, &s))
+        return false;
+    if (select->where && !add_filter(p, &s, stage_bind_bool(p, &s, select->where), select->where))
+        return false;
+    for (size_t i = 0; i < select->items.count; i++)
+        grouped |= has_aggregate(select->items.at[i]);
+    if (grouped) {
+        if (!plan_grouped(p, select, &s, ret))
+            return false;
+    } else {
+        if (select->having)
+            return refuse(p, select->having, "HAVING without an aggregate");
+        *ret = s;
+        ret->names = NULL;
+        ret->count = ret->room = 0;
+        if (!plan_items(p, select, &s, ret))
+            return false;
+    }
+    return !select->distinct || plan_distinct(p, &select->ast, ret);
+}
+
+bool plan_query_stage(struct planner *p, const struct ast *query, struct stage *ret)
+{
+    const struct ast_query *q = AST_AS(query, query);
+    const struct ast *body = query->kind == AST_QUERY ? q->body : query;
+    if (query->kind == AST_QUERY) {
+        if (q->ctes.count)
+            return refuse(p, q->ctes.at[0], "WITH");
+        if (q->order.count)
+            return refuse(p, q->order.at[0], "ORDER BY over a stream");
+        if (q->limit || q->offset)
+            return refuse(p, q->limit ? q->limit : q->offset, "LIMIT over a stream");
+    }
+    if (p->nested++ == PLAN_VIEWS_MAX) {
+        sql_error_set(p->error, SQL_FAULT_LIMIT, query->at, query->len, "views and queries nested more than %u deep",
+                      PLAN_VIEWS_MAX);
+        return false;
+    }
+    bool ok = body->kind == AST_SELECT  ? plan_select(p, AST_AS(select, body), ret)
+              : body->kind == AST_QUERY ? plan_query_stage(p, body, ret)
+                                        : refuse(p, body, body->kind == AST_SETOP ? "UNION and its like" : "VALUES");
+    p->nested--;
+    return ok;
+}

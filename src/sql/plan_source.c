@@ -1,0 +1,287 @@
+/* Streams and what their names mean, see plan_int.h: a column is a path of the scan, and so is a field of one that is a ROW. */
+#include "sql/plan_int.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+
+void *plan_take(struct planner *p, const struct ast *place, size_t len)
+{
+    void *got = arena_take(p->arena, len);
+    if (!got)
+        sql_error_set(p->error, SQL_FAULT_MEMORY, place->at, place->len, "no memory for the statement");
+    else
+        memset(got, 0, len);
+    return got;
+}
+
+void *plan_refuse(struct planner *p, const struct ast *place, const char *format, ...)
+{
+    char text[sizeof p->error->message];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    sql_error_set(p->error, SQL_FAULT_UNBOUNDED, place->at, place->len, "%s", text);
+    return NULL;
+}
+
+struct binder plan_binder(struct planner *p, const struct scope *scope)
+{
+    return (struct binder){.scope = scope, .arena = p->arena, .error = p->error};
+}
+
+/* The column of the scan with that path or pseudo-column, which is made when it is not there. */
+static struct expr *source_column(struct planner *p, struct source *s, const struct source_column *wanted,
+                                  const struct ast *place)
+{
+    static const struct scope none = {0};
+    struct binder b = plan_binder(p, &none);
+    for (uint32_t i = 0; i < s->count; i++) {
+        const struct source_column *c = &s->columns[i];
+        bool same = c->pseudo == wanted->pseudo && c->path.steps == wanted->path.steps &&
+                    type_equal(&c->path.type, &wanted->path.type) && c->path.not_null == wanted->path.not_null;
+        for (uint32_t k = 0; same && k < c->path.steps; k++)
+            same = slice_equal(c->path.path[k].key, wanted->path.path[k].key);
+        if (same)
+            return c->x;
+    }
+    if (s->count == SCAN_COLUMNS_MAX) {
+        sql_error_set(p->error, SQL_FAULT_LIMIT, place->at, place->len, "more than %u columns of a stream",
+                      SCAN_COLUMNS_MAX);
+        return NULL;
+    }
+    struct expr *x = expr_new(&b, EXPR_COLUMN, place, 0);
+    if (!x)
+        return NULL;
+    x->column = s->count;
+    x->type = wanted->path.type;
+    s->columns[s->count] = *wanted;
+    s->columns[s->count++].x = x;
+    return x;
+}
+
+static const struct {
+    const char *name;
+    enum sql_type_kind type;
+} pseudos[PSEUDOS] = {[PSEUDO_OFFSET] = {"_offset", TYPE_BIGINT},
+                      [PSEUDO_PARTITION] = {"_partition", TYPE_INT},
+                      [PSEUDO_TS] = {"_ts", TYPE_TIMESTAMP}};
+
+static const struct ast_watermark *watermark_of(const struct ast_create_stream *stream)
+{
+    for (size_t i = 0; i < stream->elements.count; i++)
+        if (stream->elements.at[i]->kind == AST_WATERMARK)
+            return AST_AS(watermark, stream->elements.at[i]);
+    return NULL;
+}
+
+static struct expr *pseudo_expr(struct planner *p, struct source *s, enum pseudo which, const struct ast *place)
+{
+    struct source_column c = {.pseudo = (int)which, .path = {.type = type_of(pseudos[which].type)}};
+    struct expr *x = source_column(p, s, &c, place);
+    if (x && which == PSEUDO_TS) {
+        x->clock = s->arrival;
+        s->arrival->expr = x;
+    }
+    return x;
+}
+
+static struct expr *element_expr(struct planner *p, struct lazy *lazy, const struct ast *place)
+{
+    struct source *s = lazy->source;
+    const struct ast_create_stream *stream = s->stream;
+    if (lazy->element >= stream->elements.count)
+        return pseudo_expr(p, s, (enum pseudo)(lazy->element - stream->elements.count), place);
+    const struct ast_column *c = AST_AS(column, stream->elements.at[lazy->element]);
+    struct sql_type type;
+    if (c->type && !type_of_ast(c->type, p->arena, &type, p->error))
+        return NULL;
+    if (!c->computed) {
+        struct source_column wanted = {
+            .pseudo = -1,
+            .path = {.path = {{.key = c->name}}, .steps = 1, .type = type, .not_null = c->not_null || c->primary}};
+        return source_column(p, s, &wanted, place);
+    }
+    struct stage own;
+    if (!plan_open(p, stream, (struct slice){0}, &own))
+        return NULL;
+    struct expr *x = stage_bind(p, &own, c->computed);
+    static const struct scope none = {0};
+    struct binder b = plan_binder(p, &none);
+    return c->type ? coerce(&b, x, &type, true, false) : x;
+}
+
+struct expr *lazy_expr(struct planner *p, struct lazy *lazy, const struct ast *place)
+{
+    if (lazy->x)
+        return lazy->x;
+    if (p->nested == PLAN_VIEWS_MAX) /* each opens the stream anew, so a circle is no more than depth */
+        return plan_refuse(p, place, "a computed column that is computed from itself, or more than %u deep",
+                           PLAN_VIEWS_MAX);
+    p->nested++;
+    lazy->x = element_expr(p, lazy, place);
+    p->nested--;
+    const struct ast_watermark *w = watermark_of(lazy->source->stream);
+    bool column = lazy->x && lazy->element < lazy->source->stream->elements.count;
+    if (column && w && name_equal(w->column, AST_AS(column, lazy->source->stream->elements.at[lazy->element])->name)) {
+        if (lazy->x->type.kind != TYPE_TIMESTAMP)
+            return bind_fail(&(struct binder){.error = p->error}, &w->ast, SQL_FAULT_TYPE,
+                             "a watermark is for a column of type timestamp");
+        lazy->x->clock = lazy->source->clock;
+    }
+    return lazy->x;
+}
+
+bool stage_name(struct planner *p, struct stage *s, struct slice table, struct slice name, struct lazy *lazy,
+                const struct ast *place)
+{
+    if (s->count == s->room) {
+        uint32_t room = s->room ? 2 * s->room : 16;
+        struct named *more = s->count < PLAN_COLUMNS_MAX ? plan_take(p, place, room * sizeof *more) : NULL;
+        if (!more) {
+            sql_error_set(p->error, SQL_FAULT_LIMIT, place->at, place->len, "more than %u columns", PLAN_COLUMNS_MAX);
+            return false;
+        }
+        if (s->count)
+            memcpy(more, s->names, s->count * sizeof *more);
+        s->names = more;
+        s->room = room;
+    }
+    s->names[s->count++] = (struct named){.table = table, .name = name, .lazy = lazy};
+    return true;
+}
+
+bool stage_name_expr(struct planner *p, struct stage *s, struct slice table, struct slice name, struct expr *x,
+                     const struct ast *place)
+{
+    struct lazy *lazy = x ? plan_take(p, place, sizeof *lazy) : NULL;
+    if (!lazy)
+        return false;
+    lazy->x = x;
+    return stage_name(p, s, table, name, lazy, place);
+}
+
+/* ---------------------------------------------------------------------------------------------------------- binding */
+
+struct staged {
+    struct planner *p;
+    struct stage *s;
+    const struct ast *place;
+};
+
+static struct expr *staged_column(void *arg, uint32_t column)
+{
+    struct staged *st = arg;
+    return lazy_expr(st->p, st->s->names[column].lazy, st->place);
+}
+
+/* A field of a ROW that the scan reads is a longer path. */
+static struct expr *staged_field(void *arg, struct expr *row, uint32_t field)
+{
+    struct staged *st = arg;
+    struct source *s = st->s->node->source;
+    if (!s || row->op != EXPR_COLUMN || row->column >= s->count || s->columns[row->column].x != row)
+        return NULL;
+    struct source_column c = s->columns[row->column];
+    if (c.pseudo >= 0 || c.path.steps == JSON_SCAN_STEPS_MAX)
+        return NULL;
+    c.path.path[c.path.steps++] = (struct json_step){.key = row->type.fields[field]};
+    c.path.type = row->type.args[field];
+    c.path.not_null = false;
+    return source_column(st->p, s, &c, st->place);
+}
+
+static struct scope scope_of(struct planner *p, struct stage *s, struct staged *st, const struct ast *node)
+{
+    struct scope_column *columns = plan_take(p, node, (s->count + 1) * sizeof *columns);
+    for (uint32_t i = 0; columns && i < s->count; i++)
+        columns[i] = (struct scope_column){.table = s->names[i].table, .name = s->names[i].name};
+    *st = (struct staged){.p = p, .s = s, .place = node};
+    return (struct scope){
+        .columns = columns, .count = s->count, .column = staged_column, .field = staged_field, .arg = st};
+}
+
+struct expr *stage_bind(struct planner *p, struct stage *s, const struct ast *node)
+{
+    struct staged st;
+    struct scope scope = scope_of(p, s, &st, node);
+    return scope.columns ? sql_bind(node, &scope, p->arena, p->error) : NULL;
+}
+
+struct expr *stage_bind_bool(struct planner *p, struct stage *s, const struct ast *node)
+{
+    struct staged st;
+    struct scope scope = scope_of(p, s, &st, node);
+    struct sql_type type = type_of(TYPE_BOOL);
+    return scope.columns ? sql_bind_as(node, &type, &scope, p->arena, p->error) : NULL;
+}
+
+/* ---------------------------------------------------------------------------------------------------------- streams */
+
+static struct source *source_of(struct planner *p, const struct ast_create_stream *stream)
+{
+    struct plan *plan = p->plan;
+    for (uint32_t i = 0; i < plan->source_count; i++)
+        if (plan->sources[i].stream == stream)
+            return &plan->sources[i];
+    if (plan->source_count == PLAN_SOURCES_MAX)
+        return plan_refuse(p, &stream->ast, "a query over more than %u streams", PLAN_SOURCES_MAX);
+    struct source *s = &plan->sources[plan->source_count];
+    s->stream = stream;
+    s->columns = plan_take(p, &stream->ast, SCAN_COLUMNS_MAX * sizeof *s->columns);
+    s->node = plan_take(p, &stream->ast, sizeof *s->node);
+    s->clock = plan_take(p, &stream->ast, sizeof *s->clock);
+    s->arrival = plan_take(p, &stream->ast, sizeof *s->arrival);
+    if (!s->columns || !s->node || !s->clock || !s->arrival)
+        return NULL;
+    s->node->source = s;
+    s->clock->source = s->arrival->source = plan->source_count++;
+    s->clock->now = s->arrival->now = TIME_NEVER;
+    if (!watermark_of(stream))
+        s->clock = NULL;
+    return s;
+}
+
+bool plan_use_clock(struct planner *p, const struct clock *clock, const struct ast *place)
+{
+    struct source *s = &p->plan->sources[clock->source];
+    const struct ast_watermark *w = watermark_of(s->stream);
+    struct ast_names parts = {.at = w ? (struct slice *)&w->column : NULL, .count = 1};
+    struct ast_name name = {.ast = {.kind = AST_NAME, .at = place->at, .len = place->len}, .parts = parts};
+    struct stage own;
+    if (clock == s->arrival || s->clock->expr)
+        return true;
+    if (!plan_open(p, s->stream, (struct slice){0}, &own))
+        return false;
+    struct expr *x = stage_bind(p, &own, w->expr ? w->expr : &name.ast);
+    if (x && x->type.kind != TYPE_TIMESTAMP)
+        sql_error_set(p->error, SQL_FAULT_TYPE, w->ast.at, w->ast.len, "a watermark is a timestamp");
+    if (!x || x->type.kind != TYPE_TIMESTAMP)
+        return false;
+    s->clock->expr = x;
+    return true;
+}
+
+bool plan_open(struct planner *p, const struct ast_create_stream *stream, struct slice alias, struct stage *ret)
+{
+    struct source *s = source_of(p, stream);
+    if (!s)
+        return false;
+    *ret = (struct stage){.node = s->node};
+    for (uint32_t i = 0; i < stream->elements.count + PSEUDOS; i++) {
+        bool pseudo = i >= stream->elements.count;
+        if (!pseudo && stream->elements.at[i]->kind != AST_COLUMN)
+            continue;
+        struct slice name =
+            pseudo ? slice_str(pseudos[i - stream->elements.count].name) : AST_AS(column, stream->elements.at[i])->name;
+        struct lazy *lazy = plan_take(p, &stream->ast, sizeof *lazy);
+        if (!lazy)
+            return false;
+        lazy->source = s;
+        lazy->element = i;
+        if (!stage_name(p, ret, alias, name, lazy, &stream->ast))
+            return false;
+        ret->names[ret->count - 1].hidden = pseudo;
+    }
+    return true;
+}

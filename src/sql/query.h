@@ -1,0 +1,43 @@
+/* query: a plan that runs: steps of records go in, rows come out of its last operator.
+ *
+ *   query_new ▸ { query_step | query_idle | query_advance }* ▸ query_free
+ *
+ * After a call that answers false the query has ended, and only query_free may be called. One thread.
+ */
+#ifndef MILLRACE_SQL_QUERY_H
+#define MILLRACE_SQL_QUERY_H
+
+#include "sql/plan.h"
+
+struct query;
+
+struct query_input {
+    uint32_t source, partition;
+    const struct slice *records; /* must outlive the call */
+    const int64_t *ts_us;        /* when each was appended; NULL: all at 0 */
+    uint64_t offset;             /* of the first */
+    uint32_t rows;               /* at most BATCH_ROWS_MAX */
+};
+
+/* The statement is a query by itself (AST_RUN), which must outlive it, as the catalog's statements. state_max: bytes of all its operators.
+ * Rows go to `sink`, which is the caller's. NULL: the error is set. */
+MUST_USE struct query *query_new(const struct catalog *catalog, const struct ast *statement, size_t state_max,
+                                 struct op *sink, struct sql_error *error);
+void query_free(struct query **query);
+/* The columns of its rows; source i's name. */
+const struct plan *query_plan(const struct query *query);
+struct slice query_source(const struct query *query, uint32_t i); /* empty: there is none */
+void query_divert(struct query *query, void (*divert)(void *arg, uint32_t origin, enum sql_fault fault), void *arg);
+
+/* False: *ret_fault says why the query has ended. */
+MUST_USE bool query_step(struct query *query, const struct query_input *input, enum sql_fault *ret_fault);
+/* The partition holds back no watermark until it has a row again. */
+MUST_USE bool query_idle(struct query *query, uint32_t source, uint32_t partition, enum sql_fault *ret_fault);
+/* Nothing that is older will come: the source's clocks are at least at that time. */
+MUST_USE bool query_advance(struct query *query, uint32_t source, int64_t us, enum sql_fault *ret_fault);
+size_t query_state_bytes(const struct query *query);
+/* Late rows, and rows with faults, of all operators. */
+uint64_t query_late(const struct query *query);
+uint64_t query_faults(const struct query *query);
+
+#endif

@@ -1,0 +1,290 @@
+/* Queries from memory to memory: what runs and what it gives, what is refused and by which name, late and idle, faults, no memory. What
+ * Nexmark's queries give is compared with SQLite in tests/sql. */
+#include "sql/query.h"
+
+#include "base/mem.h"
+#include "sql/parse.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#define STATE_MAX (1u << 20)
+#define SCHEMA                                                                                                         \
+    "CREATE STREAM s (k TEXT, v BIGINT, n INT, d DOUBLE, j JSON, r ROW<a INT, b ROW<c TEXT>>, ts TIMESTAMP, "          \
+    "twice AS (v + v), WATERMARK FOR ts AS ts - INTERVAL '2' SECOND);"                                                 \
+    "CREATE STREAM plain (k TEXT, ts TIMESTAMP);"                                                                      \
+    "CREATE VIEW big (name, amount) AS SELECT k, v FROM s WHERE v > 10;"
+
+/* Rows as text, one a line, with the weight in front unless it is 1. */
+struct shown {
+    struct op op;
+    struct writer w;
+    char text[4096];
+    uint32_t faults;
+};
+
+static bool show(struct op *op, struct step *step, const struct batch *b)
+{
+    struct shown *shown = CONTAINER_OF(op, struct shown, op);
+    (void)step;
+    for (uint32_t k = 0; k < b->sel.count; k++) {
+        uint32_t row = sel_row(b->sel, k);
+        if (batch_weight(b, row) < 0)
+            writer_u8(&shown->w, '-');
+        for (uint32_t i = 0; i < b->column_count; i++) {
+            const struct column *c = &b->columns[i];
+            char number[32];
+            writer_put(&shown->w, ",", i > 0);
+            if (column_null(c, row)) {
+                writer_put(&shown->w, "NULL", 4);
+            } else if (c->form == FORM_TEXT) {
+                writer_slice_put(&shown->w, ((const struct slice *)c->values)[row & column_mask(c)]);
+            } else {
+                int64_t v = c->form == FORM_I64    ? ((const int64_t *)c->values)[row & column_mask(c)]
+                            : c->form == FORM_I128 ? (int64_t)((const decimal_t *)c->values)[row & column_mask(c)]
+                            : c->form == FORM_F64  ? (int64_t)((const double *)c->values)[row & column_mask(c)]
+                                                   : ((const uint8_t *)c->values)[row & column_mask(c)];
+                int len = snprintf(number, sizeof number, "%lld", (long long)v);
+                writer_put(&shown->w, number, (size_t)len);
+            }
+        }
+        writer_u8(&shown->w, '\n');
+    }
+    return true;
+}
+
+static void diverted(void *arg, uint32_t origin, enum sql_fault fault)
+{
+    (void)origin, (void)fault;
+    ((struct shown *)arg)->faults++;
+}
+
+struct rig {
+    struct arena arena;
+    struct catalog catalog;
+    struct shown shown;
+    struct query *q;
+    struct sql_error error;
+};
+
+static bool rig_init(struct rig *r, const char *query, size_t state_max)
+{
+    static const struct op_kind kind = {.name = "show", .push = show};
+    char text[2048];
+    struct ast_list list;
+    *r = (struct rig){.shown = {.op = {.kind = &kind}}};
+    r->shown.w = writer_of(r->shown.text, sizeof r->shown.text - 1);
+    arena_init(&r->arena, SQL_PARSE_MEMORY_MAX);
+    int len = snprintf(text, sizeof text, "%s%s", SCHEMA, query);
+    if (!sql_parse(slice_of(text, (size_t)len), &r->arena, &list, &r->error))
+        return false;
+    for (size_t i = 0; i + 1 < list.count; i++)
+        if (!catalog_add(&r->catalog, list.at[i], &r->error))
+            return false;
+    r->q = query_new(&r->catalog, list.at[list.count - 1], state_max, &r->shown.op, &r->error);
+    if (r->q)
+        query_divert(r->q, diverted, &r->shown);
+    return r->q;
+}
+
+static void rig_fini(struct rig *r)
+{
+    query_free(&r->q);
+    arena_fini(&r->arena);
+}
+
+static bool feed(struct rig *r, const char *const *records, uint32_t count, uint32_t batch, enum sql_fault *ret)
+{
+    struct slice at[64];
+    *ret = SQL_FAULT_NONE;
+    for (uint32_t i = 0; i < count; i++)
+        at[i] = slice_str(records[i]);
+    for (uint32_t from = 0; from < count; from += batch) {
+        struct query_input in = {
+            .records = at + from, .offset = from, .rows = count - from < batch ? count - from : batch};
+        if (!query_step(r->q, &in, ret))
+            return false;
+    }
+    return true;
+}
+
+static const char *const rows[] = {
+    "{\"k\":\"a\",\"v\":5,\"n\":1,\"r\":{\"a\":1,\"b\":{\"c\":\"x\"}},\"ts\":\"2026-01-01 00:00:01\"}",
+    "{\"k\":\"b\",\"v\":50,\"n\":0,\"r\":{\"a\":2},\"ts\":\"2026-01-01 00:00:03\"}",
+    "{\"k\":\"a\",\"v\":7,\"ts\":\"2026-01-01 00:00:02\"}",
+    "{\"k\":\"a\",\"v\":20,\"n\":2,\"ts\":\"2026-01-01 00:00:12\"}", /* the watermark is 00:00:10 from here on */
+    "{\"k\":\"b\",\"v\":1,\"n\":3,\"ts\":\"2026-01-01 00:00:04\"}",  /* late for windows of 10 s */
+    "{\"k\":\"b\",\"v\":1,\"n\":3}",                                 /* without a time */
+    "no json",
+};
+
+/* The same whatever the size of the batches. */
+static void check(const char *query, uint64_t late, uint32_t faults, const char *expected)
+{
+    static const uint32_t sizes[] = {1, 2, 64};
+    for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+        struct rig r;
+        enum sql_fault fault;
+        if (!rig_init(&r, query, STATE_MAX))
+            fail_msg("%s: %s", query, r.error.message);
+        assert_true(feed(&r, rows, ARRAY_LEN(rows), sizes[i], &fault));
+        if (strcmp(r.shown.text, expected) != 0)
+            fail_msg("%s\nrows a batch: %u\ngot:\n%s\nexpected:\n%s", query, sizes[i], r.shown.text, expected);
+        assert_int_equal(query_late(r.q), late);
+        assert_int_equal(r.shown.faults, faults);
+        assert_int_equal(query_faults(r.q), faults);
+        rig_fini(&r);
+    }
+}
+
+static void test_rows_and_groups(void **state)
+{
+    (void)state;
+    check("SELECT k, twice FROM s WHERE v > 6", 0, 1, "b,100\na,14\na,40\n");
+    check("SELECT * FROM big", 0, 1, "b,50\na,20\n");
+    check("SELECT x.amount FROM (SELECT name, amount + 1 AS amount FROM big WHERE name = 'a') x", 0, 1, "21\n");
+    check("SELECT r.a, s.r.b.c, _offset FROM s WHERE r.a IS NOT NULL", 0, 1, "1,x,0\n2,NULL,1\n");
+    check("SELECT k, 10 / n FROM s WHERE n >= 0 AND v <> 1", 0, 2, "a,10\na,5\n"); /* a division by zero is diverted */
+    check("SELECT k, sum(v), count(n) FROM TUMBLE(s, ts, INTERVAL '10' SECOND) GROUP BY k, window_end", 1, 2,
+          "a,12,1\nb,50,1\n");
+    check("SELECT k, sum(v) FROM s GROUP BY TUMBLE(ts, INTERVAL '10' SECOND), k HAVING sum(v) > 20", 1, 2, "b,50\n");
+    check("SELECT count(*) FROM HOP(s, ts, INTERVAL '5' SECOND, INTERVAL '10' SECOND) GROUP BY window_start", 1, 2,
+          "3\n3\n"); /* [-5, 5) and [0, 10) */
+    check("SELECT count(*) FROM CUMULATE(s, ts, INTERVAL '5' SECOND, INTERVAL '10' SECOND) GROUP BY window_end", 1, 2,
+          "3\n3\n");
+    check("SELECT k, max(v) FROM s GROUP BY k", 0, 1, "a,5\nb,50\n-a,5\na,7\n-a,7\na,20\n");
+    check("SELECT m, count(*) FROM (SELECT k, max(v) AS m FROM s GROUP BY k) x GROUP BY m", 0, 1,
+          "5,1\n50,1\n-5,1\n7,1\n-7,1\n20,1\n");
+    check("SELECT max(m), min(m) FROM (SELECT k, max(v) AS m FROM s GROUP BY k) x", 0, 1,
+          "5,5\n-5,5\n50,5\n-50,5\n50,50\n-50,50\n50,7\n-50,7\n50,50\n-50,50\n50,20\n");
+    check("SELECT DISTINCT k FROM s", 0, 1, "a\nb\n");
+    check("SELECT k, count(DISTINCT v), avg(v) FROM TUMBLE(s, ts, INTERVAL '10' SECOND) WHERE v < 50 GROUP BY k, "
+          "window_start EMIT CHANGES",
+          1, 2, "a,1,5000000\n-a,1,5000000\na,2,6000000\na,1,20000000\n");
+}
+
+/* What is not there is refused, and the message says what it is. */
+static void test_refused(void **state)
+{
+    (void)state;
+    static const char *const queries[][2] = {
+        {"SELECT * FROM s JOIN plain ON s.k = plain.k", "a join"},
+        {"SELECT k, row_number() OVER (ORDER BY v) FROM s", "a window function"},
+        {"SELECT DISTINCT ON (k) k FROM s", "DISTINCT ON"},
+        {"SELECT k FROM s ORDER BY k", "ORDER BY"},
+        {"SELECT k FROM s LIMIT 1", "LIMIT"},
+        {"SELECT k FROM s UNION ALL SELECT k FROM s", "UNION"},
+        {"WITH x AS (SELECT k FROM s) SELECT k FROM x", "WITH"},
+        {"SELECT 1", "without FROM"},
+        {"SELECT k, count(*) FROM s GROUP BY ROLLUP (k)", "ROLLUP"},
+        {"SELECT k, count(*) FROM SESSION(s, ts, INTERVAL '1' SECOND) GROUP BY k, window_end", "SESSION"},
+        {"SELECT k, window_end FROM HOP(s, ts, INTERVAL '1' SECOND, INTERVAL '2' SECOND)", "without GROUP BY"},
+        {"SELECT k FROM HOP(s, ts, INTERVAL '1' SECOND, INTERVAL '2' SECOND)", "without GROUP BY"},
+        {"SELECT DISTINCT k FROM HOP(s, ts, INTERVAL '1' SECOND, INTERVAL '2' SECOND)", "DISTINCT over windows"},
+        {"SELECT k, count(*) FROM HOP(s, ts, INTERVAL '1' SECOND, INTERVAL '2' SECOND) GROUP BY k",
+         "grouped by window_start"},
+        {"SELECT count(*) FROM HOP(s, ts, INTERVAL '1' SECOND, INTERVAL '2' SECOND) GROUP BY window_end EMIT CHANGES",
+         "EMIT CHANGES of HOP"},
+        {"SELECT count(*) FROM TUMBLE(plain, ts, INTERVAL '1' SECOND) GROUP BY window_end", "no watermark"},
+        {"SELECT count(*) FROM TUMBLE(s, v, INTERVAL '1' SECOND) GROUP BY window_end", "no watermark"},
+        {"SELECT count(*) FROM TUMBLE(s, ts, INTERVAL '1' MONTH) GROUP BY window_end", "constant interval"},
+        {"SELECT count(*) FROM TUMBLE(s, ts, INTERVAL '0' SECOND) GROUP BY window_end", "above zero"},
+        {"SELECT k, count(*) FROM s GROUP BY k EMIT ON WINDOW CLOSE", "EMIT ON WINDOW CLOSE"},
+        {"SELECT k FROM s EMIT EVERY INTERVAL '1' SECOND", "EMIT EVERY"},
+        {"SELECT v, count(*) FROM s GROUP BY k", "has to be in GROUP BY"},
+        {"SELECT j, count(*) FROM s GROUP BY j", "type json"},
+        {"SELECT k, array_agg(v) FROM s GROUP BY k", "array_agg"},
+        {"SELECT sum(k) FROM s", "takes no argument of that type"},
+        {"SELECT sum(x) FROM (SELECT k, max(d) AS x FROM s GROUP BY k) y", "double precision"},
+        {"SELECT now() FROM s", "now is not part"},
+        {"SELECT a FROM nowhere", "no stream or view nowhere"},
+        {"SELECT kk FROM s", "no column kk"},
+        {"SELECT k FROM s WHERE k IN (SELECT k FROM plain)", "IN with a query"},
+        {"CREATE TABLE t (a INT); SELECT a FROM t", "CREATE TABLE"},
+        {"CREATE STREAM s (a INT); SELECT a FROM s", "already"},
+        {"CREATE STREAM c (a AS (b), b AS (a)); SELECT a FROM c", "computed from itself"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(queries); i++) {
+        struct rig r;
+        bool ok = rig_init(&r, queries[i][0], STATE_MAX);
+        if (ok || !strstr(r.error.message, queries[i][1]))
+            fail_msg("%s\ngot: %s\nexpected: %s", queries[i][0], ok ? "a query" : r.error.message, queries[i][1]);
+        rig_fini(&r);
+    }
+}
+
+/* A partition without rows holds the watermark back, until it is said to be idle; then the clock of the broker may go on. */
+static void test_partitions_and_idle(void **state)
+{
+    (void)state;
+    struct rig r;
+    enum sql_fault fault;
+    assert_true(
+        rig_init(&r, "SELECT k, count(*) FROM TUMBLE(s, ts, INTERVAL '10' SECOND) GROUP BY k, window_end", STATE_MAX));
+    struct slice at[2] = {slice_str(rows[0]), slice_str(rows[3])};
+    struct query_input one = {.records = at, .partition = 1, .rows = 1}, two = {.records = at + 1, .rows = 1};
+    assert_true(query_step(r.q, &one, &fault) && query_step(r.q, &two, &fault));
+    assert_string_equal(r.shown.text, ""); /* partition 1 is at 00:00:01 */
+    assert_true(query_idle(r.q, 0, 1, &fault));
+    assert_string_equal(r.shown.text, "a,1\n");
+    assert_true(query_step(r.q, &one, &fault)); /* it comes back with a row that is too old */
+    assert_int_equal(query_late(r.q), 1);
+    assert_true(query_advance(r.q, 0, 1767225600LL * US_PER_S + 20 * US_PER_S, &fault));
+    assert_string_equal(r.shown.text, "a,1\na,1\n");
+    assert_true(query_state_bytes(r.q) < 200); /* the list of spans */
+    rig_fini(&r);
+}
+
+static void test_state_has_a_limit(void **state)
+{
+    (void)state;
+    struct rig r;
+    enum sql_fault fault;
+    size_t before = mem_in_use();
+    assert_true(rig_init(&r, "SELECT k, v, max(k) FROM s GROUP BY k, v", 600));
+    assert_false(feed(&r, rows, 6, 1, &fault));
+    assert_int_equal(fault, SQL_FAULT_MEMORY);
+    rig_fini(&r);
+    assert_int_equal(mem_in_use(), before);
+}
+
+static void test_no_memory(void **state)
+{
+    (void)state;
+    static const char *const queries[] = {
+        "SELECT k, max(k), count(DISTINCT v), avg(v) FROM HOP(s, ts, INTERVAL '5' SECOND, INTERVAL '10' SECOND) WHERE "
+        "k ~ '[ab]' GROUP BY k, window_end",
+        "SELECT m, count(*) FROM (SELECT k, max(k) AS m FROM s GROUP BY k) x GROUP BY m",
+    };
+    size_t before = mem_in_use();
+    for (size_t i = 0; i < ARRAY_LEN(queries); i++)
+        for (uint64_t n = 1;; n++) {
+            struct rig r;
+            enum sql_fault fault = SQL_FAULT_MEMORY;
+            mem_fail_at(n, false);
+            bool ok = rig_init(&r, queries[i], STATE_MAX) && feed(&r, rows, ARRAY_LEN(rows), 3, &fault);
+            uint64_t hit = mem_failures_hit();
+            mem_fail_at(0, false);
+            if (!ok)
+                assert_int_equal(r.q ? fault : r.error.fault, SQL_FAULT_MEMORY);
+            rig_fini(&r);
+            assert_int_equal(mem_in_use(), before);
+            if (!hit) {
+                assert_true(ok);
+                break;
+            }
+        }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_rows_and_groups),     cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_partitions_and_idle), cmocka_unit_test(test_state_has_a_limit),
+        cmocka_unit_test(test_no_memory),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
