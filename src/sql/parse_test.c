@@ -189,7 +189,7 @@ static void test_expressions(void **state)
         {"(1+2)*3-(4-(5-6))", "(1 + 2) * 3 - (4 - (5 - 6))"},
         {"-a^b", "-a ^ b"},
         {"-(a^b)", "-(a ^ b)"},
-        {"- -a", "-(-a)"},
+        {"- -a", "- -a"},
         {"a or b and not c = d", "a OR b AND NOT c = d"},
         {"(a or b) and (not c) = d", "(a OR b) AND (NOT c) = d"},
         {"a is null is not true", NULL},

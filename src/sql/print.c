@@ -151,9 +151,11 @@ static void put_binary(struct writer *out, const struct ast_binary *n)
 static void put_unary(struct writer *out, const struct ast_unary *n)
 {
     static const char *const texts[] = {[UNARY_NOT] = "NOT ", [UNARY_MINUS] = "-", [UNARY_PLUS] = "+"};
-    bool signs = n->op != UNARY_NOT && n->operand->kind == AST_UNARY; /* two minuses would begin a comment */
+    bool sign = n->op != UNARY_NOT,
+         another = n->operand->kind == AST_UNARY && AST_AS(unary, n->operand)->op != UNARY_NOT;
     put(out, texts[n->op]);
-    put_expr(out, n->operand, signs ? POWER_ATOM : n->op == UNARY_NOT ? POWER_NOT : POWER_SIGN);
+    put(out, sign && another ? " " : ""); /* two minuses begin a comment; a parenthesis would be a level more */
+    put_expr(out, n->operand, sign ? POWER_SIGN : POWER_NOT);
 }
 
 static void put_quantified(struct writer *out, const struct ast_quantified *n)

@@ -33,7 +33,11 @@ static void compare(const struct ast *tree, struct arena *arena, uint8_t *first,
     sql_print(tree, &w1);
     if (!writer_ok(&w1)) /* nested quotes may double with each level */
         return;
-    CHECK(sql_parse(writer_slice(&w1), arena, &again, &error));
+    if (!sql_parse(writer_slice(&w1), arena, &again,
+                   &error)) { /* a parenthesis that the printer needs is a level of its own */
+        CHECK(error.fault == SQL_FAULT_LIMIT);
+        return;
+    }
     CHECK(again.count == 1 && ast_equal(tree, again.at[0]));
     sql_print(again.at[0], &w2);
     CHECK(slice_equal(writer_slice(&w1), writer_slice(&w2)));
