@@ -198,8 +198,8 @@ static bool play_return(struct mqtt_guest *a, struct mqtt_guest *b, const struct
 
 static bool play_messages(struct mqtt_guests *all)
 {
-    static const struct filter mine[] = {{"live/#", 0}, {"least/+", 1}, {"once/+", 2}, {"$share/g/work/#", 1}};
-    static const struct filter others[] = {{"live/#", 0}, {"least/#", 1}, {"$share/g/work/#", 1}, {"will/#", 1}};
+    static const struct filter mine[] = {{"live/#", 0}, {"least/+", 1}, {"once/+", 2}, {"$share/g/jobs/#", 1}};
+    static const struct filter others[] = {{"live/#", 0}, {"least/#", 1}, {"$share/g/jobs/#", 1}, {"will/#", 1}};
     struct mqtt_guest *a = &all->guests[0], *b = &all->guests[1];
     uint8_t room[100];
     struct mqtt_props will_props = props_of(room, sizeof room, 20);
