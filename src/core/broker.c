@@ -34,16 +34,15 @@ static const struct command_row rows[CMD_COUNT] = {
 #undef COMMAND
 };
 
-/* Of a command that nobody obeys. */
-static void cargo_free(struct broker *b, struct command *c)
+void command_drop(struct slab_heap *mine, struct command *c)
 {
     switch (rows[c->type].cargo) {
     case CARGO_NOTHING: break;
     case CARGO_ASK: mem_free(c->ask); break;
-    case CARGO_MSG: msg_unref(&b->heap, c->msg); break;
+    case CARGO_MSG: msg_unref(mine, c->msg); break;
     case CARGO_FETCH: fetch_free(&c->fetch); break;
-    case CARGO_PAGE_JOB: page_job_free(&b->heap, &c->job); break;
-    case CARGO_STREAM_JOB: stream_job_free(&b->heap, &c->stream_job); break;
+    case CARGO_PAGE_JOB: page_job_free(mine, &c->job); break;
+    case CARGO_STREAM_JOB: stream_job_free(mine, &c->stream_job); break;
     }
 }
 
@@ -181,7 +180,7 @@ static void drop_ring_contents(struct broker *b, struct port_side *side)
 {
     struct command *c;
     while ((c = ring_peek(&side->port.commands))) {
-        cargo_free(b, c);
+        command_drop(&b->heap, c);
         ring_pop(&side->port.commands);
     }
     ring_publish(&side->port.effects);
@@ -295,7 +294,7 @@ static void dispatch(struct broker *b, struct port_side *side, struct command *c
         effect_push(b, &nobody, EFF_SESSION_CLOSED, 0);
     }
     if (deaf) {
-        cargo_free(b, c);
+        command_drop(&b->heap, c);
         return;
     }
     if (c->type == CMD_SESSION_OPEN)

@@ -116,6 +116,9 @@ struct command {
     };
 };
 
+/* Frees what a command carries that nobody will obey. mine: the heap of the calling thread. Any thread. */
+void command_drop(struct slab_heap *mine, struct command *c);
+
 enum effect_type {
     EFF_NONE,
     EFF_ANSWER,  /* the command of `origin` is done; answer may be NULL when there is nothing to say */

@@ -41,6 +41,8 @@ struct session {
     bool on_wait;    /* is on one of the hub's lists of sessions that wait, for a command slot or for the next turn */
     bool close_sent; /* SESSION_CLOSE is in the ring */
     bool owes_close; /* … must be sent when there is room */
+    uint8_t pauses;  /* reasons of the engine's own not to read, see session_pause */
+    mono_t heard_at; /* when bytes last came, or could again */
     struct list held_link;
     struct list wait_link;
     void (*on_effect)(struct session *session, struct effect *effect); /* takes over msg and answer */
@@ -56,6 +58,43 @@ struct session {
 };
 
 struct hub;
+
+/* ---- what every engine does with its connection ---- */
+
+static inline void session_tick_by(struct session *session, mono_t due)
+{
+    if (due < session->engine.next_tick)
+        session->engine.next_tick = due;
+    engine_dirty(&session->engine);
+}
+
+/* why: one bit; reading goes on when there is none left. */
+static inline void session_pause(struct session *session, unsigned why)
+{
+    if (session->pauses & why)
+        return;
+    session->pauses |= (uint8_t)why;
+    session->engine.paused = true;
+    engine_dirty(&session->engine);
+}
+
+static inline void session_resume(struct session *session, unsigned why)
+{
+    if (!(session->pauses & why))
+        return;
+    session->pauses &= (uint8_t)~why;
+    session->engine.paused = session->pauses != 0;
+    session->heard_at = session->engine.now; /* the peer could not be heard while it was not read */
+    engine_dirty(&session->engine);
+}
+
+/* What comes from now on is thrown away, and the peer's end must be seen. */
+static inline void session_unpause(struct session *session)
+{
+    session->pauses = 0;
+    session->engine.paused = false;
+    engine_dirty(&session->engine);
+}
 
 /* heap: the slab heap of the loop's thread. The port and the heap outlive the hub. NULL: no memory. */
 MUST_USE struct hub *hub_new(struct port *port, struct slab_heap *heap, uint32_t sessions_max);

@@ -55,7 +55,6 @@ struct amqp091 {
     struct session session; /* first: session.engine is what the loop knows */
     const struct amqp091_options *options;
     uint8_t state;        /* enum amqp091_state */
-    uint8_t pauses;       /* enum amqp091_pause */
     uint8_t capabilities; /* enum amqp091_capability, of the client */
     uint8_t mechanism;    /* index into the mechanism table */
     bool wrote;           /* something left since the last look at the heartbeat */
@@ -74,7 +73,6 @@ struct amqp091 {
     uint64_t assembly_bytes;              /* unfinished bodies */
     uint64_t credit_bytes;                /* delivered and not yet returned to the core */
     lsn_t closed_lsn;                     /* close-ok waits for it */
-    mono_t heard_at;                      /* when bytes last came */
     mono_t beat_at;                       /* when the heartbeat was last looked at */
     mono_t deadline;                      /* of the handshake or of closing */
 };

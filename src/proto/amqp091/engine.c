@@ -56,28 +56,18 @@ void amqp091_state_move(struct amqp091 *a, enum amqp091_state to)
 
 void amqp091_tick_by(struct amqp091 *a, mono_t due)
 {
-    if (due < a->session.engine.next_tick)
-        a->session.engine.next_tick = due;
-    engine_dirty(&a->session.engine);
+    session_tick_by(&a->session, due);
 }
 
 void amqp091_pause(struct amqp091 *a, enum amqp091_pause why)
 {
-    if (!amqp091_live(a) || a->pauses & why)
-        return;
-    a->pauses |= (uint8_t)why;
-    a->session.engine.paused = true;
-    engine_dirty(&a->session.engine);
+    if (amqp091_live(a))
+        session_pause(&a->session, why);
 }
 
 void amqp091_resume(struct amqp091 *a, enum amqp091_pause why)
 {
-    if (!(a->pauses & why))
-        return;
-    a->pauses &= (uint8_t)~why;
-    a->session.engine.paused = a->pauses != 0;
-    a->heard_at = a->session.engine.now; /* the peer could not be heard while it was not read */
-    engine_dirty(&a->session.engine);
+    session_resume(&a->session, why);
 }
 
 /* ---- endings ---- */
@@ -95,8 +85,7 @@ size_t amqp091_reply_text(char *ret, enum error_code code, struct slice text)
 static void end_by(struct amqp091 *a, enum amqp091_state state, uint32_t wait_ms)
 {
     amqp091_state_move(a, state);
-    a->pauses = 0;
-    a->session.engine.paused = false;
+    session_unpause(&a->session);
     a->deadline = a->session.engine.now + wait_ms * NS_PER_MS;
     amqp091_tick_by(a, a->deadline);
 }
@@ -186,8 +175,7 @@ static void fail_unexpected(struct amqp091 *a, uint8_t type, struct slice payloa
 static void on_close(struct amqp091 *a)
 {
     hub_close(amqp091_hub(a), &a->session);
-    a->pauses = 0;
-    a->session.engine.paused = false;
+    session_unpause(&a->session);
     amqp091_state_move(a, CONN_LEAVING);
     if (!a->session.core_open)
         amqp091_session_closed(a, 0);
@@ -441,7 +429,7 @@ static bool may_go_on(struct amqp091 *a)
 static size_t engine_feed(struct engine *engine, struct slice bytes)
 {
     struct amqp091 *a = CONTAINER_OF(engine, struct amqp091, session.engine);
-    a->heard_at = engine->now;
+    a->session.heard_at = engine->now;
     size_t used = 0;
     while (used < bytes.len && may_go_on(a)) {
         size_t n = step(a, slice_of(bytes.ptr + used, bytes.len - used));
@@ -463,8 +451,8 @@ static mono_t tick_heartbeat(struct amqp091 *a, mono_t now)
     if (interval == 0)
         return MONO_NEVER;
     if (a->session.engine.paused)
-        a->heard_at = now;
-    if (now - a->heard_at > 2 * interval) {
+        a->session.heard_at = now;
+    if (now - a->session.heard_at > 2 * interval) {
         amqp091_drop(a, 0);
         return MONO_NEVER;
     }
@@ -606,7 +594,7 @@ struct engine *amqp091_new(const struct amqp091_options *options, struct hub *hu
     a->offered = (struct amqp091_tune){
         .frame_max = options->frame_max, .channel_max = options->channel_max, .heartbeat_s = options->heartbeat_s};
     list_init(&a->holding);
-    a->heard_at = now;
+    a->session.heard_at = now;
     a->deadline = now + options->handshake_ms * NS_PER_MS;
     engine->next_tick = a->deadline;
     return engine;

@@ -391,7 +391,7 @@ static size_t engine_feed(struct engine *engine, struct slice bytes)
 {
     struct kafka *k = CONTAINER_OF(engine, struct kafka, session.engine);
     size_t used = 0;
-    k->heard_at = engine->now;
+    k->session.heard_at = engine->now;
     while (used < bytes.len && may_go_on(k)) {
         size_t n = step(k, slice_of(bytes.ptr + used, bytes.len - used));
         if (n == 0)
@@ -489,12 +489,12 @@ static mono_t engine_tick(struct engine *engine, mono_t now)
         return MONO_NEVER;
     mono_t idle = k->options->idle_ms * NS_PER_MS;
     bool needs_login = k->state != KAFKA_READY && !kafka_login_needless(k);
-    bool silent = idle && !k->request_count && !engine->paused && now - k->heard_at >= idle;
+    bool silent = idle && !k->request_count && !engine->paused && now - k->session.heard_at >= idle;
     if (silent || (needs_login && now >= k->deadline)) {
         kafka_drop(k);
         return MONO_NEVER;
     }
-    mono_t due = idle ? (k->heard_at + idle > now ? k->heard_at : now) + idle : MONO_NEVER;
+    mono_t due = idle ? (k->session.heard_at + idle > now ? k->session.heard_at : now) + idle : MONO_NEVER;
     return needs_login && k->deadline < due ? k->deadline : due;
 }
 
@@ -613,7 +613,7 @@ struct engine *kafka_new(const struct kafka_options *options, struct hub *hub, c
     list_init(&k->spares);
     kafka_topics_init(k);
     share_sessions_init(k);
-    k->heard_at = now;
+    k->session.heard_at = now;
     k->deadline = now + options->handshake_ms * NS_PER_MS;
     k->mechanism = KAFKA_NO_MECHANISM;
     k->local_port = peer->local_port;

@@ -92,7 +92,7 @@ struct kafka {
     struct kafka_fetch_session *fetch_session;     /* NULL: none, see fetch_session.h */
     struct list share_sessions;                    /* struct share_session: share_fetch.c */
     uint32_t share_session_count, share_row_count; /* rows: of all of them */
-    mono_t heard_at, deadline;
+    mono_t deadline;
     uint16_t local_port;
     char local_host[64];
 };

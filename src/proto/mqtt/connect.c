@@ -536,7 +536,7 @@ void mqtt_connected(struct mqtt *m)
     struct command resume = {.type = CMD_MQTT_RESUME, .channel = MQTT_CHANNEL, .number = m->inflight_max};
     resume.origin = MQTT_ORIGIN(MQTT_ASKED_RESUME, 0);
     mqtt_send(m, &resume);
-    m->heard_at = m->session.engine.now;
+    m->session.heard_at = m->session.engine.now;
     mqtt_tick_by(m, m->session.engine.now); /* the keep alive begins; and what came meanwhile can be read */
 }
 

@@ -38,52 +38,27 @@ void mqtt_state_move(struct mqtt *m, enum mqtt_stage to)
 
 void mqtt_tick_by(struct mqtt *m, mono_t due)
 {
-    if (due < m->session.engine.next_tick)
-        m->session.engine.next_tick = due;
-    engine_dirty(&m->session.engine);
+    session_tick_by(&m->session, due);
 }
 
 void mqtt_pause(struct mqtt *m, enum mqtt_pause why)
 {
-    if (!mqtt_live(m) || m->pauses & why)
-        return;
-    m->pauses |= (uint8_t)why;
-    m->session.engine.paused = true;
-    engine_dirty(&m->session.engine);
+    if (mqtt_live(m))
+        session_pause(&m->session, why);
 }
 
 void mqtt_resume(struct mqtt *m, enum mqtt_pause why)
 {
-    if (!(m->pauses & why))
-        return;
-    m->pauses &= (uint8_t)~why;
-    m->session.engine.paused = m->pauses != 0;
-    m->heard_at = m->session.engine.now; /* it could not be heard while it was not read */
-    engine_dirty(&m->session.engine);
+    session_resume(&m->session, why);
 }
 
 /* ---- commands ---- */
-
-static bool carries_ask(const struct command *c)
-{
-    return c->type != CMD_PUBLISH && c->type != CMD_ACK && c->type != CMD_CREDIT && c->type != CMD_MQTT_RESUME &&
-           c->type != CMD_MQTT_DETACH && c->type != CMD_MQTT_RELEASED && c->type != CMD_MQTT_COMPLETED &&
-           c->type != CMD_CHANNEL_OPEN && c->type != CMD_CONFIRM_SELECT;
-}
-
-static void command_drop(struct mqtt *m, struct command *c)
-{
-    if (c->type == CMD_PUBLISH)
-        msg_unref(mqtt_heap(m), c->msg);
-    else if (carries_ask(c))
-        mem_free(c->ask);
-}
 
 bool mqtt_send(struct mqtt *m, const struct command *command)
 {
     struct command copy = *command;
     if (m->session.close_sent) { /* nothing may come behind SESSION_CLOSE */
-        command_drop(m, &copy);
+        command_drop(mqtt_heap(m), &copy);
         return false;
     }
     struct command *slot = m->debts.count ? NULL : hub_command(mqtt_hub(m), &m->session);
@@ -92,7 +67,7 @@ bool mqtt_send(struct mqtt *m, const struct command *command)
         hub_wait_room(mqtt_hub(m), &m->session);
     }
     if (!slot) {
-        command_drop(m, &copy);
+        command_drop(mqtt_heap(m), &copy);
         mqtt_fail_memory(m);
         return false;
     }
@@ -132,7 +107,7 @@ static void debts_pay(struct mqtt *m)
 static void debts_drop(struct mqtt *m)
 {
     while (m->debts.count) {
-        command_drop(m, fifo_first(&m->debts));
+        command_drop(mqtt_heap(m), fifo_first(&m->debts));
         fifo_pop(&m->debts);
     }
 }
@@ -211,10 +186,8 @@ static void end(struct mqtt *m)
     if (mqtt_live(m))
         mqtt_state_move(m, MQTT_IS_ENDING);
     debts_drop(m);
-    m->pauses = 0;
-    m->session.engine.paused = false;
     m->session.engine.want_close = true;
-    engine_dirty(&m->session.engine);
+    session_unpause(&m->session);
 }
 
 void mqtt_drop(struct mqtt *m)
@@ -347,7 +320,7 @@ static bool may_go_on(struct mqtt *m)
 static size_t engine_feed(struct engine *engine, struct slice bytes)
 {
     struct mqtt *m = CONTAINER_OF(engine, struct mqtt, session.engine);
-    m->heard_at = engine->now;
+    m->session.heard_at = engine->now;
     size_t used = 0;
     while (used < bytes.len && may_go_on(m)) {
         size_t n = step(m, slice_of(bytes.ptr + used, bytes.len - used));
@@ -434,12 +407,12 @@ static mono_t tick_keep_alive(struct mqtt *m, mono_t now)
     if (grace == 0)
         return MONO_NEVER;
     if (m->session.engine.paused)
-        m->heard_at = now;
-    if (now - m->heard_at >= grace) {
+        m->session.heard_at = now;
+    if (now - m->session.heard_at >= grace) {
         mqtt_fail(m, MQTT_R_keep_alive, NULL);
         return MONO_NEVER;
     }
-    return m->heard_at + grace;
+    return m->session.heard_at + grace;
 }
 
 static mono_t engine_tick(struct engine *engine, mono_t now)
@@ -594,7 +567,7 @@ struct engine *mqtt_new(const struct mqtt_options *options, struct hub *hub, con
     fifo_init(&m->debts, sizeof(struct command));
     fifo_init(&m->waiting, sizeof(struct effect));
     ids_init(&m->ids);
-    m->heard_at = now;
+    m->session.heard_at = now;
     m->deadline = now + options->handshake_ms * NS_PER_MS;
     engine->next_tick = m->deadline;
     return engine;

@@ -126,7 +126,6 @@ struct mqtt {
     const struct mqtt_options *options;
     uint8_t state;   /* enum mqtt_stage */
     uint8_t version; /* MQTT_3_1 …; 0 before CONNECT */
-    uint8_t pauses;  /* enum mqtt_pause */
     uint8_t method;  /* of enhanced authentication: enum scram_hash + 1; 0: none */
     bool bridge, quiet /* no reason strings */, counted;
     uint16_t keep_alive_s;
@@ -137,7 +136,7 @@ struct mqtt {
     uint16_t handle_age;
     uint32_t packet_max; /* that it takes */
     uint32_t expiry_s;
-    mono_t heard_at, deadline;
+    mono_t deadline;
     struct mqtt_hello *hello; /* until CONNACK */
     struct scram *scram;      /* while an exchange goes on */
     /* publishes of the client */

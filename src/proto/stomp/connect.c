@@ -205,7 +205,7 @@ void stomp_entered(struct stomp *s)
     s->session.engine.in_max = (size_t)STOMP_HEAD_MAX + s->options->frame_bytes_max + 2;
     stomp_state_move(s, CONN_RUNNING);
     stomp_out_connected(s);
-    s->beat_at = s->heard_at = s->session.engine.now;
+    s->beat_at = s->session.heard_at = s->session.engine.now;
     s->session.engine.next_tick = s->session.engine.now; /* the heart-beats begin */
     engine_dirty(&s->session.engine);
 }

@@ -32,30 +32,19 @@ void stomp_state_move(struct stomp *s, enum stomp_state to)
 {
     CHECK(next_states[s->state] & TO(to));
     s->state = (uint8_t)to;
-    if (to < CONN_LEAVING)
-        return;
-    s->pauses = 0; /* what comes now is thrown away, and the peer's end must be seen */
-    s->session.engine.paused = false;
-    engine_dirty(&s->session.engine);
+    if (to >= CONN_LEAVING)
+        session_unpause(&s->session);
 }
 
 void stomp_pause(struct stomp *s, enum stomp_pause why)
 {
-    if (s->state >= CONN_LEAVING || s->pauses & why)
-        return;
-    s->pauses |= (uint8_t)why;
-    s->session.engine.paused = true;
-    engine_dirty(&s->session.engine);
+    if (s->state < CONN_LEAVING)
+        session_pause(&s->session, why);
 }
 
 void stomp_resume(struct stomp *s, enum stomp_pause why)
 {
-    if (!(s->pauses & why))
-        return;
-    s->pauses &= (uint8_t)~why;
-    s->session.engine.paused = s->pauses != 0;
-    s->heard_at = s->session.engine.now; /* the peer could not be heard while it was not read */
-    engine_dirty(&s->session.engine);
+    session_resume(&s->session, why);
 }
 
 void stomp_end(struct stomp *s)
@@ -145,7 +134,7 @@ static size_t step(struct stomp *s, struct slice bytes)
 static size_t engine_feed(struct engine *engine, struct slice bytes)
 {
     struct stomp *s = CONTAINER_OF(engine, struct stomp, session.engine);
-    s->heard_at = engine->now;
+    s->session.heard_at = engine->now;
     size_t used = 0;
     while (used < bytes.len && may_go_on(s)) {
         size_t n = step(s, slice_of(bytes.ptr + used, bytes.len - used));
@@ -168,13 +157,13 @@ static mono_t tick_running(struct stomp *s, mono_t now)
 {
     mono_t send = s->beat_send_ms * NS_PER_MS, expect = s->beat_expect_ms * NS_PER_MS, due = MONO_NEVER;
     if (s->session.engine.paused)
-        s->heard_at = now;
+        s->session.heard_at = now;
     if (expect) {
-        if (now - s->heard_at > 2 * expect) {
+        if (now - s->session.heard_at > 2 * expect) {
             stomp_end(s);
             return MONO_NEVER;
         }
-        due = s->heard_at + 2 * expect + NS_PER_MS;
+        due = s->session.heard_at + 2 * expect + NS_PER_MS;
     }
     if (!send)
         return due;
@@ -332,7 +321,7 @@ struct engine *stomp_new(const struct stomp_options *options, struct hub *hub, c
     s->options = options;
     s->limits = (struct stomp_limits){.head_bytes_max = STOMP_HEAD_EARLY, .body_bytes_max = STOMP_HEAD_EARLY / 2};
     lists_init(s);
-    s->heard_at = now;
+    s->session.heard_at = now;
     s->deadline = now + options->handshake_ms * NS_PER_MS;
     engine->next_tick = s->deadline;
     return engine;

@@ -137,7 +137,6 @@ struct stomp {
     struct session session; /* first: session.engine is what the loop knows */
     const struct stomp_options *options;
     uint8_t state;   /* enum stomp_state */
-    uint8_t pauses;  /* enum stomp_pause */
     uint8_t version; /* enum stomp_version */
     bool wrote;      /* something left since the last look at the heart-beat */
     bool owes_credit, owes_enter;
@@ -147,7 +146,7 @@ struct stomp {
     struct slice receipt; /* of the frame that is being handled; ptr NULL: none */
     struct stomp_login *login;
     uint32_t beat_send_ms, beat_expect_ms; /* 0: not at all */
-    mono_t heard_at, beat_at, deadline;
+    mono_t beat_at, deadline;
     char session_id[40];
     /* SENDs */
     uint64_t published, confirmed;
