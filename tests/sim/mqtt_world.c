@@ -156,7 +156,7 @@ static bool play_queued(struct mqtt_guest *a, struct mqtt_guest *b)
         return false;
     if (!published(a, 'e', "least/y", 1, false, &large) || !gets(a, 'e', 1) || !gets(b, 'e', 1))
         return false;
-    if (!published(b, 'h', "work/x", 1, false, NULL) || !published(b, 'i', "work/x", 1, false, NULL))
+    if (!published(b, 'h', "jobs/x", 1, false, NULL) || !published(b, 'i', "jobs/x", 1, false, NULL))
         return false;
     for (unsigned i = 0; i < 40 && a->engine && b->engine && !a->all->w->dead; i++)
         mqtt_guests_turn(a->all);
@@ -350,8 +350,8 @@ void world_mqtt_check(struct world *w)
     snprintf(all.sent['e'].topic, sizeof all.sent['e'].topic, "least/y");
     snprintf(all.sent['d'].topic, sizeof all.sent['d'].topic, "once/x");
     snprintf(all.sent['j'].topic, sizeof all.sent['j'].topic, "once/y");
-    snprintf(all.sent['h'].topic, sizeof all.sent['h'].topic, "work/x");
-    snprintf(all.sent['i'].topic, sizeof all.sent['i'].topic, "work/x");
+    snprintf(all.sent['h'].topic, sizeof all.sent['h'].topic, "jobs/x");
+    snprintf(all.sent['i'].topic, sizeof all.sent['i'].topic, "jobs/x");
     if (w->mqtt_session && !(connect_session(a, NULL) && a->present))
         model_fault(w->model, "a session is gone");
     mqtt_guests_end(&all);
