@@ -13,6 +13,7 @@
 
 #include "sql/eval.h"
 #include "sql/regex.h"
+#include "sql/state.h"
 
 #define EMIT_ROWS 256u /* of a batch that an operator makes */
 #define OP_OUTPUTS_MAX 32u
@@ -83,6 +84,9 @@ struct op_kind {
     bool (*push)(struct op *op, struct step *step, const struct batch *batch);
     bool (*flush)(struct op *op, struct step *step); /* NULL: nothing but passing it on */
     void (*fini)(struct op *op);                     /* frees what is in it; NULL: nothing */
+    /* Snapshots, see sql/state.h. Both NULL: it remembers nothing. load, of a fresh operator: false is a fault, of memory or damage. */
+    void (*save)(const struct op *op, struct state_writer *w);
+    bool (*load)(struct op *op, struct state_reader *r);
 };
 
 struct op {
