@@ -19,7 +19,7 @@
 #define DELIVERIES_PER_COMMAND 64u
 #define DEAD_LETTERS_PER_TICK 4096u
 
-enum cargo { CARGO_NOTHING, CARGO_ASK, CARGO_MSG, CARGO_FETCH, CARGO_PAGE_JOB, CARGO_STREAM_JOB };
+enum cargo { CARGO_NOTHING, CARGO_ASK, CARGO_MSG, CARGO_FETCH, CARGO_QUERY_STEP, CARGO_PAGE_JOB, CARGO_STREAM_JOB };
 
 struct command_row {
     void (*handle)(struct broker *b, struct peer *peer, struct channel *ch, struct command *c);
@@ -41,6 +41,7 @@ void command_drop(struct slab_heap *mine, struct command *c)
     case CARGO_ASK: mem_free(c->ask); break;
     case CARGO_MSG: msg_unref(mine, c->msg); break;
     case CARGO_FETCH: fetch_free(&c->fetch); break;
+    case CARGO_QUERY_STEP: query_step_free(mine, &c->query_step); break;
     case CARGO_PAGE_JOB: page_job_free(mine, &c->job); break;
     case CARGO_STREAM_JOB: stream_job_free(mine, &c->stream_job); break;
     }
@@ -68,13 +69,13 @@ static void default_limits(struct broker_options *o)
 
 static bool sides_make(struct broker *b)
 {
-    b->side_count = b->options.ports + 3;
+    b->side_count = b->options.ports + 4;
     b->sides = mem_zalloc(b->side_count * sizeof *b->sides);
     if (!b->sides)
         return false;
     for (unsigned i = 0; i < b->side_count; i++) {
         struct port_side *side = &b->sides[i];
-        bool helper = i >= b->options.ports, store = i == b->options.ports + 1; /* worker, store, streams */
+        bool helper = i >= b->options.ports, store = i == b->options.ports + 1; /* worker, store, streams, SQL */
         size_t slots = store ? PAGE_PORT_SLOTS : helper ? 256 : b->options.port_slots;
         side->broker = b;
         side->index = i;
@@ -114,6 +115,7 @@ struct broker *broker_new(const struct broker_options *options)
     streams_init(b);
     groups_init(b);
     mqtt_init(b);
+    sql_init(b);
     struct list *lists[] = {&b->catalogue, &b->peers, &b->pump, &b->await, &b->removals, &b->dead, &b->delayed};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         list_init(lists[i]);
@@ -205,6 +207,7 @@ void broker_free(struct broker **broker)
     free_peers(b);
     groups_fini(b);
     free_catalogue(b);
+    sql_fini(b);
     replay_fini(b);
     for (unsigned i = 0; b->sides && i < b->side_count; i++) {
         struct port_side *side = &b->sides[i];
@@ -307,7 +310,8 @@ static bool may_take(struct broker *b, struct port_side *side)
 {
     return side->overflow_first == side->overflow_count && !b->mqtt.fanned_out &&
            b->options.log.room(b->options.log.self) && b->dead_count < DEAD_LETTERS_PER_TICK &&
-           (side->index >= b->options.ports || (!paging_overloaded(b) && !streams_overloaded(b)));
+           ((side->index >= b->options.ports && side != sql_side(b)) ||
+            (!paging_overloaded(b) && !streams_overloaded(b)));
 }
 
 static unsigned take_turn(struct broker *b, struct port_side *side, uint64_t *bytes)
@@ -320,6 +324,8 @@ static unsigned take_turn(struct broker *b, struct port_side *side, uint64_t *by
         struct command c = *slot;
         if (rows[c.type].cargo == CARGO_MSG)
             *bytes += msg_size(c.msg);
+        else if (rows[c.type].cargo == CARGO_QUERY_STEP)
+            *bytes += query_step_bytes(c.query_step);
         ring_pop(&side->port.commands);
         dispatch(b, side, &c);
         if (b->dead_count)
@@ -380,6 +386,7 @@ bool broker_step(struct broker *b, mono_t now, wall_t wall, lsn_t durable)
     more |= streams_turn(b);
     more |= compact_turn(b);
     more |= paging_turn(b);
+    sql_turn(b);
     if (b->drain.side && b->compact.phase == COMPACT_IDLE)
         drain_answer(b);
     slab_heap_drain(&b->heap);
@@ -397,6 +404,8 @@ mono_t broker_next_due(const struct broker *b)
         if ((b->stalled || b->dead_count || side->overflow_first < side->overflow_count) && b->now + NS_PER_MS < due)
             due = b->now + NS_PER_MS; /* the other side drains its ring in its own time: look again soon, never spin */
     }
+    if (!list_empty(&b->sql.untold) && b->now + NS_PER_MS < due)
+        due = b->now + NS_PER_MS;
     return due;
 }
 

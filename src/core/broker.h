@@ -21,6 +21,7 @@
 #include "core/message.h"
 #include "core/mqtt.h"
 #include "core/page.h"
+#include "core/query.h"
 #include "core/stream_admin.h"
 #include "core/stream_job.h"
 #include "core/txn.h"
@@ -73,6 +74,7 @@ enum ask_flag {
     ASK_RELEASING = 1 << 22, /* ACK */
     ASK_CLEAN = 1 << 22,     /* MQTT_ATTACH */
     ASK_KEEP_WILL = 1 << 22, /* MQTT_DETACH */
+    ASK_LAST = 1 << 22,      /* SQL_SAY: nothing follows */
 };
 
 /* Operands of a cold command: one block made by ask_new, freed by the core. Slices point into the block. */
@@ -113,6 +115,7 @@ struct command {
         struct page_job *job;          /* PAGED */
         struct stream_job *stream_job; /* STREAMED */
         struct fetch *fetch;           /* FETCH */
+        struct query_step *query_step; /* QUERY_STEP */
     };
 };
 
@@ -148,6 +151,13 @@ enum effect_type {
     EFF_STREAM,         /* to the streams' port: stream_job, which passes to the stream store */
     EFF_RETAINED,       /* msg, consumer, origin: a retained value, see core/mqtt.h */
     EFF_FANOUT,         /* to the loop: msg, audience (a reference passes), number: see core/mqtt.h */
+    EFF_SQL_ASK,  /* to the SQL port (its session means nothing): number ticket, which never comes again; answer: name
+                           user, number bytes granted, text the peer's address, fields: sql_asked_read */
+    EFF_SQL_MORE, /* to the SQL port: number ticket, count: so many bytes more may be said */
+    EFF_SQL_STOP, /* to the SQL port: number ticket: nobody listens any more. The last of a ticket; not after its LAST */
+    EFF_SQL_SAID, /* origin: that of the ASK; answer.fields: lines of JSON, as they were said. flags EFFECT_SQL_LAST: the
+                           last one; then also answer.code and text: the core's reason why it ends, or no answer: no memory */
+    EFF_QUERY_STEPPED, /* query_step: the block of the command, answered, which passes to the receiver; lsn */
 };
 
 enum effect_flag {
@@ -155,7 +165,8 @@ enum effect_flag {
     EFFECT_SILENT = 2,
     EFFECT_NO_ACK = 4,
     EFFECT_STREAM = 8,
-    EFFECT_UNROUTED = 16 /* CONFIRM, of sessions with an MQTT client: nobody was there for any of them */
+    EFFECT_UNROUTED = 16, /* CONFIRM, of sessions with an MQTT client: nobody was there for any of them */
+    EFFECT_SQL_LAST = 32, /* SQL_SAID */
 };
 
 /* What a cold effect says: one block, freed by the receiver with mem_free. Slices point into the block. */
@@ -179,12 +190,13 @@ struct effect {
     uint64_t number;
     union {
         uint64_t bytes; /* EFF_CONFIRM, EFF_NACK */
-        uint64_t count; /* EFF_GET_OK, EFF_PRODUCED; EFF_DELIVER of a stream */
+        uint64_t count; /* EFF_GET_OK, EFF_PRODUCED, EFF_SQL_MORE; EFF_DELIVER of a stream */
         struct answer *answer;
         struct page_job *job;           /* EFF_PAGE */
         struct stream_job *stream_job;  /* EFF_STREAM */
         struct fetch *fetch;            /* EFF_FETCHED */
         struct audience_part *audience; /* EFF_FANOUT */
+        struct query_step *query_step;  /* EFF_QUERY_STEPPED */
     };
     struct msg *msg;
 };
@@ -226,8 +238,9 @@ struct broker_options {
     struct core_log log;
     void (*random)(void *arg, void *ret, size_t len);
     void *random_arg;
-    unsigned ports;    /* network loops + control; the worker's, the store's and the streams' port come after them */
-    size_t port_slots; /* 0: 8192 */
+    unsigned
+        ports; /* network loops + control; the worker's, the store's, the streams' and the SQL port come after them */
+    size_t port_slots;              /* 0: 8192 */
     uint64_t message_bytes_max;     /* 0: 16 MiB */
     unsigned channel_consumers_max; /* 0: 1024 */
     uint64_t tx_bytes_max;          /* 0: 64 MiB */
@@ -246,6 +259,7 @@ struct broker_options {
     int64_t
         keyed_every_ms; /* a keyed stream's partition is looked at so long after it may have become worth compacting; 0: 15 s */
     bool streams; /* somebody serves the streams' port; else a stream cannot be declared */
+    bool sql;     /* somebody serves the SQL port; else what is asked is refused */
     /* consumer groups: 0 is what core/group.h says */
     int64_t group_delay_ms; /* so long an empty group waits for more members; below 0: not at all */
     int64_t group_session_min_ms, group_session_max_ms;        /* what members may ask for */
@@ -303,7 +317,8 @@ MUST_USE int broker_pages(struct broker *broker, int (*each)(void *arg, const st
 /* The run of live positions at or behind *position, which is moved to its first. False: there is none. */
 bool broker_page_alive(const struct broker_page *page, uint64_t *position, uint64_t *ret_last);
 
-/* Port i: 0 … ports-1 are the loops', `ports` is the worker's, `ports` + 1 the store's, `ports` + 2 the streams'. The rings live as long as the broker. */
+/* Port i: 0 … ports-1 are the loops', `ports` is the worker's, `ports` + 1 the store's, `ports` + 2 the streams', `ports` + 3 SQL's. The rings live
+ * as long as the broker. */
 struct port *broker_port(struct broker *broker, unsigned i);
 
 /* One tick: fires timers, takes commands from all ports round-robin by bytes (at most about a millisecond's worth),

@@ -326,8 +326,10 @@ RIG_FN void rig_clear(struct rig *rig)
             fetch_free(&e->fetch);
         else if (e->type == EFF_FANOUT)
             audience_unref(e->audience);
+        else if (e->type == EFF_QUERY_STEPPED)
+            query_step_free(NULL, &e->query_step);
         else if (e->type != EFF_CONFIRM && e->type != EFF_NACK && e->type != EFF_GET_OK && e->type != EFF_DELIVER &&
-                 e->type != EFF_PRODUCED)
+                 e->type != EFF_PRODUCED && e->type != EFF_SQL_MORE)
             mem_free(e->answer);
     }
     rig->effect_count = 0;

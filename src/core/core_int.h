@@ -356,6 +356,18 @@ void groups_check(struct broker *b);
 MUST_USE bool replay_group(struct broker *b, struct reader *r);
 MUST_USE bool replay_offsets(struct broker *b, struct reader *r);
 
+/* query.c, query_relay.c */
+void sql_init(struct broker *b);
+void sql_fini(struct broker *b);
+static inline struct port_side *sql_side(const struct broker *b)
+{
+    return &b->sides[b->options.ports + 3];
+}
+void sql_turn(struct broker *b);                            /* tells the engine what there was no room for */
+void relays_release(struct broker *b, struct peer *peer);   /* nobody listens any more */
+size_t query_step_bytes(const struct query_step *step);     /* of its messages */
+void sql_vhost_gone(struct broker *b, struct vhost *vhost); /* its objects go with it */
+
 /* publish.c */
 enum enqueue_result { ENQUEUE_OK, ENQUEUE_REJECTED, ENQUEUE_NO_MEMORY };
 /* Journals msg for the routed queues (removing `from` in the same record when given) and enqueues it. */

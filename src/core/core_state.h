@@ -90,6 +90,7 @@ struct vhost {
     struct map exchanges, queues, bindings;
     struct map txns; /* transactional id → struct txn */
     struct map mqtt_clients;
+    struct map sql_objects; /* by name */
     struct list policies;
     struct list streams;  /* by id */
     struct queue *delays; /* hidden queue that holds delayed messages; NULL until needed */
@@ -494,8 +495,10 @@ struct peer {
     struct fetch_session *fetch_session; /* NULL: none */
     struct list sharers;                 /* struct sharer: has acquired records for a share group */
     struct list held;                    /* struct held: requests that wait for a group */
-    struct list link;                    /* b->peers */
-    uint64_t removal_epoch;              /* == b->removal_epoch: has acks that are not journalled yet */
+    struct list relays;                  /* struct relay: what it asked of SQL */
+    uint32_t relay_count;
+    struct list link;       /* b->peers */
+    uint64_t removal_epoch; /* == b->removal_epoch: has acks that are not journalled yet */
     uint64_t login_ticket;
     uint32_t login_origin;
     struct slice address, protocol; /* owned, one block */
@@ -606,6 +609,14 @@ struct stream_state {                    /* stream.c */
     bool fetched_news;         /* it has grown since */
 };
 
+struct sql_state {      /* query.c */
+    struct map objects; /* struct sql_object, by id */
+    struct list by_id;  /* the same, ascending */
+    uint64_t bytes;     /* of all */
+    struct map relays;  /* struct relay, by ticket */
+    struct list untold; /* those of which the engine is to hear something when its port has room */
+};
+
 struct broker {
     struct broker_options options;
     struct slab_heap heap;
@@ -617,7 +628,7 @@ struct broker {
     uint64_t appended_bytes; /* in this run */
     uint64_t seed;
 
-    struct port_side *sides; /* options.ports + 1 */
+    struct port_side *sides; /* options.ports + 4 */
     unsigned side_count, turn;
 
     struct list catalogue;
@@ -712,6 +723,7 @@ struct broker {
     uint64_t group_bytes; /* of all groups, members and offsets */
 
     struct mqtt_state mqtt;
+    struct sql_state sql;
 };
 
 #define ENTRY_COST sizeof(struct entry)

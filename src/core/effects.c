@@ -36,8 +36,10 @@ void effect_drop(struct broker *b, struct effect *e)
         fetch_free(&e->fetch);
     else if (e->type == EFF_FANOUT)
         audience_unref(e->audience);
+    else if (e->type == EFF_QUERY_STEPPED)
+        query_step_free(&b->heap, &e->query_step);
     else if (e->type != EFF_DELIVER && e->type != EFF_CONFIRM && e->type != EFF_NACK && e->type != EFF_GET_OK &&
-             e->type != EFF_PRODUCED)
+             e->type != EFF_PRODUCED && e->type != EFF_SQL_MORE)
         mem_free(e->answer);
 }
 

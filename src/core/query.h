@@ -1,14 +1,21 @@
 /* query: what the core knows of continuous SQL: statements by name, how far each query has come, steps that are all or nothing, and
  * requests that it hands on. It parses nothing: texts, settings and trails are the SQL engine's. See docs/decisions/0012.
  *
- * The SQL engine owns one port (broker_options.sql). Commands from it work on any vhost that its session has entered; commands
- * of the catalogue and QUERY_STEP are refused on every other port.
+ * The SQL engine owns one port (broker_options.sql): broker_port(ports + 3). Commands of the catalogue and QUERY_STEP are refused on every
+ * other port. Its sessions are the broker's own: they log in without a secret (SESSION_OPEN with LOOPBACK, LOGIN with CERTIFIED), one for each
+ * user and vhost. SQL_PUT and QUERY_STEP work in the vhost that their session has entered, with the rights of its user; SQL_LIST, SQL_DROP,
+ * SQL_STATE and SQL_SAY need no more than an open session. What begins with SQL_INTERNAL is theirs: streams of that name are made, changed and
+ * deleted by them only, and they may read and write them whatever the user may.
  *
  *   engine: SQL_LIST at its start ▸ { SQL_PUT | SQL_DROP | SQL_STATE | QUERY_STEP }*
  *   client: SQL_ASK ▸ SQL_SAID* … the last has EFFECT_SQL_LAST; SQL_MORE grants bytes; SQL_STOP or its end: the engine hears SQL_STOP
  *
- * A statement in the catalogue ("object") has an id that never comes again. A query among them has a trail and the number of its last step.
- * Any thread for the block; the rest is the core's.
+ * A statement in the catalogue ("object") has an id that never comes again, neither as a statement's nor as a queue's. A query among them has a
+ * trail and the number of its last step (0: none). When its vhost is deleted it goes without a word; its owner is a name only.
+ *
+ * A step with FULL or NO_ROOM may be told again as it is. It changes nothing unless it is DONE, and then the block comes back without its
+ * messages. STALE has an lsn too: when that is durable, so is the step that was accepted before.
+ * The functions are for any thread; the rest is the core's.
  */
 #ifndef MILLRACE_CORE_QUERY_H
 #define MILLRACE_CORE_QUERY_H
@@ -17,8 +24,15 @@
 #include "base/types.h"
 #include "core/message.h"
 
+#define SQL_INTERNAL "amq.sql."
+
 #define SQL_NAME_MAX 255u
-#define SQL_TEXT_MAX (1u << 20)
+#define SQL_TEXT_MAX (1u << 20) /* with settings */
+#define SQL_REASON_MAX 4096u
+#define SQL_OPTIONS_MAX 4096u
+#define SQL_SAY_MAX (64u * 1024)
+#define SQL_ASKS_MAX 64u           /* of one session at a time */
+#define SQL_BYTES_MAX (256u << 20) /* of all objects: texts and trails */
 #define SQL_OBJECTS_MAX 100000u
 #define SQL_TRAIL_MAX (256u * 1024)     /* of one query: the engine makes a snapshot long before */
 #define SQL_GRANTED_BYTES (256u * 1024) /* what may be said before the first SQL_MORE */
@@ -38,7 +52,7 @@ enum query_result {
     QUERY_NO_RIGHT,  /* the owner may not write there */
     QUERY_FULL,      /* a queue rejects what is beyond its limit: again later */
     QUERY_NO_ROOM,   /* memory, journal, an alarm: again later */
-    QUERY_TOO_MANY,  /* objects, or bytes of the trail */
+    QUERY_TOO_MANY,  /* objects, or bytes of a text, of the trail, of a step */
 };
 
 /* Where a row goes: straight to a queue or a stream's partition, or by an exchange and the message's key. */
@@ -74,5 +88,12 @@ struct sql_object_row {
     uint64_t step; /* number of the last one */
 };
 MUST_USE bool sql_object_row_next(struct reader *fields, struct sql_object_row *ret);
+
+/* The fields of EFF_SQL_ASK; slices point into them. False: they are no such thing. */
+struct sql_asked {
+    struct slice vhost, text, options;
+    bool loopback; /* the client's address is one */
+};
+MUST_USE bool sql_asked_read(struct slice fields, struct sql_asked *ret);
 
 #endif

@@ -126,6 +126,7 @@ void do_session_open(struct broker *b, struct peer *old, struct channel *ch, str
     list_init(&peer->fetches);
     list_init(&peer->held);
     list_init(&peer->sharers);
+    list_init(&peer->relays);
     list_insert(&b->peers, &peer->link);
     side->peers[c->session] = peer;
     b->totals.sessions++;
@@ -140,6 +141,7 @@ void peer_release(struct broker *b, struct peer *peer)
         if (peer->channels[i])
             channel_free(b, peer->channels[i]);
     fetches_release(b, peer);
+    relays_release(b, peer);
     while (!list_empty(&peer->owned)) {
         struct queue *q = CONTAINER_OF(peer->owned.next, struct busy, owner_link)->queue;
         queue_delete(b, q);

@@ -50,6 +50,7 @@ struct vhost *vhost_put(struct broker *b, struct slice name, struct slice defaul
     map_init(&vhost->bindings, b->seed + 13);
     map_init(&vhost->txns, b->seed + 14);
     map_init_keyed(&vhost->mqtt_clients, b->seed + 15, client_id_of);
+    map_init(&vhost->sql_objects, b->seed + 16);
     list_init(&vhost->policies);
     list_init(&vhost->streams);
     object_add(b, &vhost->object, OBJ_VHOST, true);
@@ -105,6 +106,7 @@ void vhost_delete(struct broker *b, struct vhost *vhost)
     map_fini(&vhost->bindings);
     map_fini(&vhost->txns);
     map_fini(&vhost->mqtt_clients);
+    map_fini(&vhost->sql_objects);
     slice_drop(&vhost->name);
     slice_drop(&vhost->default_queue_type);
     mem_free(vhost);
