@@ -1,8 +1,8 @@
 /* query: a plan that runs: steps of records go in, rows come out of its last operator.
  *
- *   query_new ▸ { query_step | query_idle | query_advance }* ▸ query_free
+ *   query_new ▸ [ query_load ] ▸ { query_step | query_idle | query_advance | query_save }* ▸ query_free
  *
- * After a call that answers false the query has ended, and only query_free may be called. One thread.
+ * After a call that answers false the query has ended, and only query_free may be called (query_save changes nothing). One thread.
  */
 #ifndef MILLRACE_SQL_QUERY_H
 #define MILLRACE_SQL_QUERY_H
@@ -15,6 +15,9 @@ struct query_input {
     uint32_t source, partition;
     const struct slice *records; /* must outlive the call */
     const int64_t *ts_us;        /* when each was appended; NULL: all at 0 */
+    const uint64_t *offsets;     /* ascending; NULL: they follow one another from `offset` on */
+    const struct slice *keys;    /* ptr NULL: it has none; NULL: none of them has */
+    const struct slice *headers; /* as fmt/record_batch.h encodes them, without the count; NULL: none has any */
     uint64_t offset;             /* of the first */
     uint32_t rows;               /* at most BATCH_ROWS_MAX */
 };
@@ -35,6 +38,15 @@ MUST_USE bool query_step(struct query *query, const struct query_input *input, e
 MUST_USE bool query_idle(struct query *query, uint32_t source, uint32_t partition, enum sql_fault *ret_fault);
 /* Nothing that is older will come: the source's clocks are at least at that time. */
 MUST_USE bool query_advance(struct query *query, uint32_t source, int64_t us, enum sql_fault *ret_fault);
+
+/* Snapshots (docs/decisions/0012): clocks, operators and, when it can be saved, the sink. Between steps. What failed the writer says. */
+void query_save(const struct query *query, struct state_writer *w);
+/* Of a fresh query of the same plan, on the same kind of sink: goes on as the saved one would. False: *error says why: another plan, by the name of
+ * what differs; bytes that are damaged; no memory. */
+MUST_USE bool query_load(struct query *query, struct state_reader *r, struct sql_error *error);
+/* It remembers nothing: where its partitions have been read to is all that a restart needs. */
+bool query_stateless(const struct query *query);
+
 size_t query_state_bytes(const struct query *query);
 /* Late rows, and rows with faults, of all operators. */
 uint64_t query_late(const struct query *query);
