@@ -373,10 +373,11 @@ static void put_out_words(struct writer *w, const struct amqp_props *props)
     }
 }
 
-/* The header as text; false: it is none of the plain types. */
+/* The header as text; false: it is none of the plain types. Bytes are what every header of a Kafka record is: put_pair shows them
+ * where they are text. */
 static bool value_text(const struct amqp_value *value, char room[32], struct slice *ret)
 {
-    if (value->type == 'S') {
+    if (value->type == 'S' || value->type == 'x') {
         *ret = value->s;
         return true;
     }

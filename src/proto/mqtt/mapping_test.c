@@ -250,6 +250,9 @@ static void test_headers_become_user_properties(void **state)
     struct writer t = writer_of(table, sizeof table);
     amqp_put_str(&t, "s", slice_str("text"));
     amqp_put_str(&t, "bad", slice_str("\xff"));
+    writer_put(&t, "\1xx\0\0\0\4\xc3\xa4\xc3\xb6", 11); /* bytes: a header of Kafka's, UTF-8 … */
+    writer_put(&t, "\1yx\0\0\0\2\xff\0", 9);            /* … or not */
+    writer_put(&t, "\1zx\0\0\0\2a\0", 9);
     amqp_put_int(&t, "i", -5);
     amqp_put_long(&t, "l", 1LL << 40);
     amqp_put_bool(&t, "t", true);
@@ -271,6 +274,7 @@ static void test_headers_become_user_properties(void **state)
     const struct mqtt_one want[] = {TEXT(response_topic, slice_str("re/ply")),
                                     USER("x-amqp-type", "ty"),
                                     USER("s", "text"),
+                                    USER("x", "\xc3\xa4\xc3\xb6"),
                                     USER("i", "-5"),
                                     USER("l", "1099511627776"),
                                     USER("t", "true"),

@@ -2,13 +2,14 @@
  *
  * A header of a SEND is one of three: the frame's own business (destination, receipt, …), a property by the table below, or the
  * user's, which becomes a longstr of the headers table. The way back is the same, with numbers and booleans as text; what has
- * no text (tables, arrays, octets) is left out, as RabbitMQ does. Of two headers with one name STOMP clients take the first:
+ * no text (tables, arrays, octets that are no UTF-8) is left out, as RabbitMQ does. Of two headers with one name STOMP clients take the first:
  * so properties come before the user's headers, and of those none that has a property's name or one of the frame's.
  *
  * x-delay must be a number for exchanges that delay; as a header it is one when it looks like one. */
 #include "proto/stomp/props.h"
 
 #include "base/reader.h"
+#include "base/utf8.h"
 #include "fmt/amqp_props.h"
 #include "fmt/amqp_table.h"
 #include "proto/stomp/destination.h"
@@ -292,6 +293,12 @@ static void put_property(struct lines *l, const struct row *row, const struct am
     }
 }
 
+/* Bytes are what every header of a Kafka record is; where they are text a STOMP client sees them. */
+static bool is_text(struct slice s)
+{
+    return s.len == 0 || (!memchr(s.ptr, 0, s.len) && utf8_valid(s));
+}
+
 static void put_user_line(struct lines *l, const struct amqp_field *field)
 {
     char text[40];
@@ -301,6 +308,10 @@ static void put_user_line(struct lines *l, const struct amqp_field *field)
         return;
     switch (v->type) {
     case 'S': put_line(l, field->name, v->s, true); return;
+    case 'x':
+        if (is_text(v->s))
+            put_line(l, field->name, v->s, true);
+        return;
     case 't': n = snprintf(text, sizeof text, "%s", v->i ? "true" : "false"); break;
     case 'f':
     case 'd': n = snprintf(text, sizeof text, "%.*g", v->type == 'f' ? 9 : 17, v->d); break;
