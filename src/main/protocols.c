@@ -308,6 +308,7 @@ static enum exit_code set_http_around(struct protocols *p, struct http_options *
     *options = (struct http_options){.protocols = p->web,
                                      .protocol_count = WEB_COUNT,
                                      .protocol = otherwise,
+                                     .trusts_visitors = c->listen_visitors_anonymous,
                                      .origins = c->websocket_origins,
                                      .handshake_ms = (uint32_t)c->handshake_timeout_ms,
                                      .idle_ms = HTTP_IDLE_MS,
@@ -468,6 +469,7 @@ static enum exit_code set_rows(struct protocols *p)
         p->ports[i].row_count = ARRAY_LEN(p->rows);
         p->ports[i].usual = &p->factories[i];
         p->ports[i].usual_only = !p->options.config->listen_any;
+        p->ports[i].trusts_visitors = p->options.config->listen_visitors_anonymous;
         p->ports[i].wait_ms = (uint32_t)p->options.config->handshake_timeout_ms;
         p->ports[i].log = p->options.log;
         p->sniffers[i] = p->tls_sniffers[i] = sniff_factory(&p->ports[i]);

@@ -368,6 +368,7 @@ static void engine_switch(struct conn *conn)
     outq_move(&before->out, &after->out);
     snprintf(after->peer, sizeof after->peer, "%s", before->peer);
     after->peer_loopback = before->peer_loopback;
+    after->visiting = before->visiting;
     after->tls = before->tls;
     after->certified = before->certified;
     engine_release(conn);

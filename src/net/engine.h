@@ -50,12 +50,20 @@ struct engine {
     mono_t now;         /* time of the current tick, set by the loop before every call */
     char peer[64];      /* printable address of the peer, for logs and listings */
     bool peer_loopback;
+    bool visiting;  /* it speaks another protocol than the port's own; set before the first feed */
     bool tls;       /* nobody between can read it; set before the first feed */
     bool begin_tls; /* set by feed: what it has left is the beginning of TLS, and what is in that is to be fed */
     const char
         *certified; /* who a verified client certificate says the peer is; NULL: nobody. Set before the first feed */
     struct engine *successor; /* set by feed: takes the connection over */
 };
+
+/* May the peer be whom the settings say, without a login? On the loopback, and on a port of its own protocol: a proxy on this
+ * machine makes everybody come from the loopback, and who lets AMQP through it has not asked for MQTT's way of logging in. */
+static inline bool engine_may_be_anonymous(const struct engine *engine)
+{
+    return engine->peer_loopback && !engine->visiting;
+}
 
 /* Puts the engine on its loop's dirty list: it has output, changed paused or want_close, or can be fed again. */
 static inline void engine_dirty(struct engine *engine)

@@ -197,6 +197,7 @@ static bool is_let_in(const struct sniffer *s, const struct sniff_row *row)
 
 static void hand_over(struct sniffer *s, const struct engine_factory *factory)
 {
+    s->engine.visiting = factory != s->port->usual && !s->port->trusts_visitors;
     s->engine.successor = factory->make(s->owner, factory->arg, &s->peer, s->engine.now);
     if (!s->engine.successor)
         s->engine.out.failed = true; /* the loop says so in the log */

@@ -2,7 +2,7 @@
  *
  * Life cycle: the rows (one per protocol) and the ports are filled at boot, factory and all → sniff_factory(port) is what the
  * listener of that port makes → the sniffer's feed consumes nothing until a row matches, makes the engine of that row, and
- * hands the connection over with every byte that came. What no row knows goes to the port's usual engine, which says it in
+ * hands the connection over with every byte that came, marked as visiting when it is not the port's usual one. What no row knows goes to the port's usual engine, which says it in
  * its own words, and to the log. A peer that does not say enough within wait_ms is let go. Rows and ports outlive the loops;
  * they do not change while those run. The matchers are pure functions.
  */
@@ -37,6 +37,7 @@ struct sniff_port {
     size_t row_count;
     const struct engine_factory *usual; /* takes what nobody knows; NULL: that is closed */
     bool usual_only;                    /* no other protocol is let in here, but TLS around the usual one */
+    bool trusts_visitors;               /* who speaks another protocol than the usual one is not marked as visiting */
     uint32_t wait_ms;
     const struct log *log;        /* may be NULL */
     _Atomic mono_t complained_at; /* when the log last heard of unknown bytes: once a second is enough */

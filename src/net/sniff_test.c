@@ -371,6 +371,28 @@ static void a_port_may_have_an_engine_of_its_own(void **state)
     tear_down(&w);
 }
 
+/* Who speaks another protocol than the port's own is marked, unless the port trusts visitors. */
+static void visitors_are_marked(void **state)
+{
+    static const struct {
+        const char *first;
+        bool trusts, visiting;
+    } cases[] = {{"AMQP", false, false}, {"STOMP\n", false, true}, {"STOMP\n", true, false}, {"EHLO", false, false}};
+    (void)state;
+    struct world w;
+    set_up(&w);
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        w.port.trusts_visitors = cases[i].trusts;
+        int fd = connect_to(&w);
+        say(&w, fd, cases[i].first, strlen(cases[i].first), 1);
+        assert_int_equal(seen.last->engine.visiting, cases[i].visiting);
+        assert_int_equal(engine_may_be_anonymous(&seen.last->engine), !cases[i].visiting);
+        close(fd);
+    }
+    loop_tick(w.loop, false);
+    tear_down(&w);
+}
+
 static void silence_is_not_borne_for_ever(void **state)
 {
     (void)state;
@@ -451,6 +473,7 @@ int main(void)
         cmocka_unit_test(unknown_bytes_go_to_the_usual_engine_or_nowhere),
         cmocka_unit_test(a_port_may_keep_to_its_own),
         cmocka_unit_test(a_port_may_have_an_engine_of_its_own),
+        cmocka_unit_test(visitors_are_marked),
         cmocka_unit_test(silence_is_not_borne_for_ever),
         cmocka_unit_test(stop_and_hang_up_end_it),
         cmocka_unit_test(refused_memory_costs_one_connection),

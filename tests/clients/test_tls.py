@@ -2,6 +2,7 @@
 that takes everything."""
 
 import os
+import queue
 import re
 import shutil
 import signal
@@ -12,11 +13,13 @@ import threading
 import time
 
 import confluent_kafka
+import paho.mqtt.client as mqtt
 import pika
 import pytest
 
 import brokers
 from conftest import TARGET
+from stomp_wire import Stomp
 
 pytestmark = pytest.mark.skipif(TARGET != 'millrace', reason='the settings are those of millrace')
 
@@ -369,6 +372,64 @@ def test_every_port_takes_everything(ca, broker):
                 'sasl.username': 'guest', 'sasl.password': 'guest', 'log_level': 0}
         listed = confluent_kafka.Producer(sasl).list_topics(timeout=20)
         assert [b.port for b in listed.brokers.values()] == [port]  # and clients are told to come back here
+
+
+def without_a_login(broker, protocol, port, user=None):
+    """Whether a client of that protocol is let in on that port, as user or as nobody."""
+    if protocol == 'kafka':
+        settings = {'bootstrap.servers': 'localhost:%d' % port, 'log_level': 0}
+        if user:
+            settings.update({'security.protocol': 'SASL_PLAINTEXT', 'sasl.mechanism': 'PLAIN', 'sasl.username': user, 'sasl.password': 'changed'})
+        try:
+            return bool(confluent_kafka.Producer(settings).list_topics(timeout=20 if user or port == broker.kafka_port else 1).brokers)
+        except confluent_kafka.KafkaException:
+            return False
+    if protocol == 'stomp':
+        client = Stomp(port)
+        try:
+            return client.connect(login=user, passcode=user and 'changed').command == 'CONNECTED'
+        finally:
+            client.close()
+    answers = queue.Queue()
+    client = mqtt.Client('', transport='websockets' if protocol == 'web' else 'tcp')
+    client.on_connect = lambda _c, _u, _f, code: answers.put(code)
+    client.ws_set_options(path='/ws/mqtt')
+    if user:
+        client.username_pw_set(user, 'changed')
+    client.connect('localhost', port)
+    client.loop_start()
+    try:
+        return answers.get(timeout=20) == 0
+    finally:
+        client.disconnect()
+        client.loop_stop()
+
+
+def test_who_visits_has_to_log_in():
+    """A proxy on this machine, in front of one port, lets nobody in who could not have come by that port's own protocol."""
+    broker = brokers.Millrace(args=('--set=default_pass=changed',))
+    broker.reachable = lambda: 'ready' in broker.log_tail()
+    try:
+        broker.start()
+        web_mqtt = 15675 + broker.offset
+        ports = (broker.port, broker.kafka_port, broker.mqtt_port, broker.stomp_port, broker.http_port, web_mqtt)
+        own = {'kafka': broker.kafka_port, 'mqtt': broker.mqtt_port, 'stomp': broker.stomp_port, 'web': web_mqtt}
+        for protocol, usual in own.items():
+            for port in ports:
+                assert without_a_login(broker, protocol, port) == (port == usual), (protocol, port)
+                assert without_a_login(broker, protocol, port, 'guest'), (protocol, port)
+    finally:
+        broker.remove()
+
+
+def test_visitors_may_be_trusted():
+    broker = brokers.Millrace(args=('--set=listen.visitors_anonymous=true',)).start()
+    try:
+        for protocol in ('mqtt', 'stomp', 'web'):
+            assert without_a_login(broker, protocol, broker.port) and without_a_login(broker, protocol, broker.http_port)
+        assert confluent_kafka.Producer({'bootstrap.servers': 'localhost:%d' % broker.port}).list_topics(timeout=20).brokers
+    finally:
+        broker.remove()
 
 
 def test_one_byte_at_a_time(ca, broker):

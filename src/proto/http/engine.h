@@ -21,7 +21,8 @@ struct http_protocol {
 struct http_options {
     const struct http_protocol *protocols;
     unsigned protocol_count;
-    const char *protocol;      /* of who offers no subprotocol; NULL: such a client is refused */
+    const char *protocol;      /* the listener's own, of who offers no subprotocol; NULL: such a client is refused */
+    bool trusts_visitors;      /* who speaks another one within a WebSocket is not marked as visiting */
     const char *origins;       /* see websocket_origin_allowed */
     uint32_t handshake_ms;     /* for a head, from its first byte on, and for a body */
     uint32_t idle_ms;          /* between requests */

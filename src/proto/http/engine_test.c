@@ -29,6 +29,7 @@ struct rig {
     struct engine_factory factories[2];
     bool full; /* makes no engine */
     int made, closed, shut;
+    const struct engine *inner; /* the last that was made */
     char out[OUT_MAX];
     size_t out_len;
     uint8_t in[100000];
@@ -80,6 +81,7 @@ static struct engine *echo_make(void *owner, void *arg, const struct os_peer *pe
     outq_init(&echo->engine.out);
     outq_put(&echo->engine.out, arg, strlen(arg));
     rig->made++;
+    rig->inner = &echo->engine;
     return &echo->engine;
 }
 
@@ -419,6 +421,32 @@ static void upgrades(void **state)
         }
 }
 
+/* What is within a WebSocket visits when it is not the listener's own protocol, or when HTTP itself is a visitor there. */
+static void visitors_are_marked(void **state)
+{
+    static const struct {
+        const char *own, *path;
+        bool outer, trusts, visiting;
+    } rows[] = {
+        {"amqp", "/ws", false, false, false},          {"amqp", "/ws/stomp", false, false, true},
+        {"amqp", "/ws/stomp", false, true, false},     {"v12.stomp", "/ws", false, false, false},
+        {"v12.stomp", "/ws/stomp", true, false, true}, {NULL, "/ws/amqp", false, false, true},
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct rig *rig = rig_new();
+        char text[400];
+        rig->options.protocol = rows[i].own;
+        rig->options.trusts_visitors = rows[i].trusts;
+        rig->engine->visiting = rows[i].outer;
+        snprintf(text, sizeof text, "GET %s HTTP/1.1\r\n" HOST ASK VERSION "\r\n", rows[i].path);
+        say(rig, text, 1000);
+        if (!begins(rig, "HTTP/1.1 101") || rig->inner->visiting != rows[i].visiting)
+            fail_msg("row %zu: %s", i, rig->out);
+        rig_free(rig);
+    }
+}
+
 /* A page from anywhere must not use what needs no password: this machine, or the certificate that the browser shows. */
 static void pages_from_elsewhere(void **state)
 {
@@ -510,6 +538,7 @@ int main(void)
         cmocka_unit_test(answers_are_bounded),
         cmocka_unit_test(time_outs),
         cmocka_unit_test(upgrades),
+        cmocka_unit_test(visitors_are_marked),
         cmocka_unit_test(pages_from_elsewhere),
         cmocka_unit_test(within_a_websocket),
         cmocka_unit_test(no_room),

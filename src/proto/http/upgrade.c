@@ -48,6 +48,13 @@ static void answer_yes(struct http *h, const char *accept, struct slice protocol
     engine_dirty(&h->engine);
 }
 
+/* Whoever speaks another protocol than the listener's own, see engine_may_be_anonymous. */
+static bool is_visiting(const struct http *h, const struct http_protocol *protocol)
+{
+    const struct http_protocol *own = h->options->protocol ? protocol_find(h, slice_str(h->options->protocol)) : NULL;
+    return h->engine.visiting || (!h->options->trusts_visitors && (!own || own->factory != protocol->factory));
+}
+
 static void begin(struct http *h, const struct http_protocol *protocol, const char *accept, bool offered)
 {
     const struct engine_factory *factory = protocol->factory;
@@ -56,6 +63,7 @@ static void begin(struct http *h, const struct http_protocol *protocol, const ch
         http_answer_error(h, 503, "there is no room for another connection");
         return;
     }
+    inner->visiting = is_visiting(h, protocol);
     answer_yes(h, accept, slice_str(offered ? protocol->name : ""));
     h->websocket = websocket_open(&h->options->websocket, &h->engine, &inner, protocol->text, h->engine.now);
     if (!h->websocket) {

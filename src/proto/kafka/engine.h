@@ -21,7 +21,7 @@ struct kafka_options {
     int32_t node_id;
     const char *log_dir;      /* the data folder, as tools are told */
     const char *vhost;        /* where the topics are */
-    const char *anonymous;    /* who a peer on the loopback is without a login; empty: nobody */
+    const char *anonymous;    /* who a peer is without a login that may be anonymous; empty: nobody */
     unsigned sasl_mechanisms; /* kafka_mechanisms_parse */
     uint32_t reauth_ms;       /* how long a login by SASL holds; 0: for ever */
     uint32_t request_bytes_max;

@@ -136,6 +136,10 @@ static void loopback_is_the_anonymous_user(void **state)
     assert_null(KASK(k, init_producer_id, 1, .transaction_timeout_ms = 1));
     assert_closed(k);
     k->options.anonymous = "guest";
+    krig_open(k);
+    k->engine->visiting = true; /* it has come to the port of another protocol */
+    assert_null(KASK(k, init_producer_id, 1, .transaction_timeout_ms = 1));
+    assert_closed(k);
     k->peer.loopback = false;
     krig_open(k);
     assert_null(KASK(k, init_producer_id, 1, .transaction_timeout_ms = 1));

@@ -87,7 +87,8 @@ static bool send_login(struct kafka *k, struct slice user, struct slice secret, 
 bool kafka_login_needless(const struct kafka *k)
 {
     const struct engine *engine = &k->session.engine;
-    return k->state == KAFKA_NEW && (engine->certified || (engine->peer_loopback && k->options->anonymous[0]));
+    return k->state == KAFKA_NEW &&
+           (engine->certified || (engine_may_be_anonymous(engine) && k->options->anonymous[0]));
 }
 
 bool kafka_login_without(struct kafka *k)

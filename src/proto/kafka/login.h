@@ -3,7 +3,7 @@
  *   NEW ─ SaslHandshake ▸ SASL ─ SaslAuthenticate, or a bare token ▸ LOGIN ▸ ENTER ▸ READY
  *         SCRAM: SASL ─ first token ▸ LOGIN (its keys are asked for) ▸ SASL ─ second token ▸ LOGIN …
  *   NEW ─ another request, with a certificate (TLS) ▸ LOGIN (as engine.certified) ▸ ENTER ▸ READY
- *   NEW ─ another request from the loopback ▸ LOGIN (as options->anonymous) ▸ ENTER ▸ READY
+ *   NEW ─ another request, where engine_may_be_anonymous ▸ LOGIN (as options->anonymous) ▸ ENTER ▸ READY
  *   READY ─ SaslHandshake ▸ SASL ─ … ▸ LOGIN ▸ READY: the same user again (KIP-368), where a session has a lifetime
  *
  * A refused login is answered (SASL_AUTHENTICATION_FAILED) and ends the connection. Kafka protocol guide, "SASL
@@ -14,7 +14,7 @@
 
 #include "proto/kafka/kafka_int.h"
 
-/* Logs a peer in as whom its certificate names, or one on the loopback as the anonymous user. False: it has to say who it is. */
+/* Logs a peer in as whom its certificate names, or one that may be anonymous as that user. False: it has to say who it is. */
 bool kafka_login_without(struct kafka *k);
 /* A login is not needed to go on. */
 bool kafka_login_needless(const struct kafka *k);

@@ -8,7 +8,7 @@
  * login is what was proven. A client that came by a method may do it again at any time.
  *
  * A user name VHOST:USER names its vhost, as in RabbitMQ. Who names no user is whom its certificate names, else the anonymous user on the
- * loopback, nobody elsewhere.
+ * loopback and a port of MQTT's own (engine_may_be_anonymous), nobody elsewhere.
  * Thread: the loop's. */
 #include "base/check.h"
 #include "base/mem.h"
@@ -241,7 +241,7 @@ static uint8_t begin_login(struct mqtt *m, const struct mqtt_connect_fields *c, 
     } else if (mqtt_has(&c->props, MQTT_P_auth_data)) {
         return MQTT_R_protocol_error;
     } else if (!c->has_user && !m->session.engine.certified &&
-               (!m->session.engine.peer_loopback || !m->options->anonymous[0])) {
+               (!engine_may_be_anonymous(&m->session.engine) || !m->options->anonymous[0])) {
         return MQTT_R_not_authorized;
     }
     mqtt_state_move(m, MQTT_IS_ASKING);

@@ -24,7 +24,7 @@ struct mqtt_totals {
 struct mqtt_options {
     const char *vhost;     /* of who names none as VHOST:USER */
     const char *exchange;  /* whose routing keys topics are */
-    const char *anonymous; /* who a client on the loopback without a user name is; empty: nobody */
+    const char *anonymous; /* who a client is without a user name that may be anonymous; empty: nobody */
     const char *response_information;
     const char *refused_filters;   /* separated by blanks: SUBACK 0x80 for them */
     uint32_t message_bytes_max;    /* of a payload */

@@ -122,6 +122,24 @@ static void test_connect_refused(void **state)
     rig_free(rig);
 }
 
+/* On the port of another protocol nobody is anonymous; who says who he is comes in. */
+static void test_visitors(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_new();
+    rig_close(rig);
+    rig_open(rig);
+    rig->engine->visiting = true;
+    RIG_BYTES(rig, "\x10\x0d\0\4MQTT\4\2\0\x3c\0\1a");
+    rig_said(rig, "connack/0 \\x00\\x05\n");
+    rig_close(rig);
+    rig_open(rig);
+    rig->engine->visiting = true;
+    RIG_BYTES(rig, "\x10\x13\0\4MQTT\4\xc2\0\x3c\0\1a\0\1u\0\1p");
+    rig_said(rig, "connack/0 \\x00\\x00\n");
+    rig_free(rig);
+}
+
 /* What the session has left comes back: ids that wait for PUBCOMP, subscriptions; nothing overtakes CONNACK, which waits for the disk. */
 static void test_session_comes_back(void **state)
 {
@@ -829,6 +847,7 @@ int main(void)
         cmocka_unit_test(test_connect),
         cmocka_unit_test(test_connect_with_everything),
         cmocka_unit_test(test_connect_refused),
+        cmocka_unit_test(test_visitors),
         cmocka_unit_test(test_session_comes_back),
         cmocka_unit_test(test_publish),
         cmocka_unit_test(test_publish_5),

@@ -1,8 +1,8 @@
 /* CONNECT and DISCONNECT: version, login, vhost, heart-beats, and the way out.
  *
  * Checking a password and a vhost is the core's business: until its answers have come nothing more is read. A client that gives
- * no login is options.anonymous on the loopback, which the core checks once more, and refused elsewhere. `host` names a vhost,
- * as in RabbitMQ; ActiveMQ ignores it. Thread: the loop's. */
+ * no login is options.anonymous where engine_may_be_anonymous, of which the core checks the loopback once more, and refused
+ * elsewhere. `host` names a vhost, as in RabbitMQ; ActiveMQ ignores it. Thread: the loop's. */
 #include "base/check.h"
 #include "base/mem.h"
 #include "proto/stomp/stomp_int.h"
@@ -128,7 +128,7 @@ static bool has_text(const char *text)
 static bool without_login(const struct stomp *s, struct slice *ret_user, uint32_t *ret_flags)
 {
     const struct engine *engine = &s->session.engine;
-    if (!engine->certified && !(engine->peer_loopback && has_text(s->options->anonymous)))
+    if (!engine->certified && !(engine_may_be_anonymous(engine) && has_text(s->options->anonymous)))
         return false;
     *ret_user = slice_str(engine->certified ? engine->certified : s->options->anonymous);
     *ret_flags = engine->certified ? ASK_CERTIFIED : ASK_TRUSTED;

@@ -23,7 +23,7 @@ enum stomp_dialect { STOMP_AS_RABBITMQ, STOMP_AS_ACTIVEMQ };
 struct stomp_options {
     const char *product;        /* the header `server` */
     const char *vhost;          /* where a client is that names no host */
-    const char *anonymous;      /* who a client on the loopback is without a login; NULL or empty: nobody */
+    const char *anonymous;      /* who a client is without a login that may be anonymous; NULL or empty: nobody */
     const char *topic_exchange; /* of /topic/… */
     uint32_t frame_bytes_max;   /* body of one frame */
     uint32_t handshake_ms;

@@ -163,6 +163,22 @@ static void nobody_is_anonymous(void **state)
     rig_fini(&rig);
 }
 
+static void a_visitor_needs_a_login(void **state)
+{
+    (void)state;
+    struct rig rig;
+    assert_true(rig_init(&rig));
+    assert_true(rig_open(&rig, 0));
+    rig.peers[0].engine->visiting = true;
+    rig_frame(&rig, 0, "CONNECT\n\n");
+    has(&rig, 0, "Missing login or passcode header(s)");
+    assert_true(rig_open(&rig, 1));
+    rig.peers[1].engine->visiting = true;
+    rig_frame(&rig, 1, "CONNECT\nlogin:guest\npasscode:guest\n\n");
+    has(&rig, 1, "CONNECTED");
+    rig_fini(&rig);
+}
+
 /* ---- messages ---- */
 
 static void send_and_subscribe(void **state)
@@ -1037,6 +1053,7 @@ int main(void)
         cmocka_unit_test(early_limits),
         cmocka_unit_test(who_does_not_log_in_goes),
         cmocka_unit_test(nobody_is_anonymous),
+        cmocka_unit_test(a_visitor_needs_a_login),
         cmocka_unit_test(send_and_subscribe),
         cmocka_unit_test(properties_both_ways),
         cmocka_unit_test(ids_by_version),
