@@ -310,6 +310,8 @@ static enum exit_code set_http_around(struct protocols *p, struct http_options *
                                      .protocol = otherwise,
                                      .trusts_visitors = c->listen_visitors_anonymous,
                                      .origins = c->websocket_origins,
+                                     .sql = true,
+                                     .anonymous = c->http_anonymous,
                                      .handshake_ms = (uint32_t)c->handshake_timeout_ms,
                                      .idle_ms = HTTP_IDLE_MS,
                                      .wall = wall_of,

@@ -259,6 +259,22 @@ static bool play_web(struct caller *c)
     return hear(c, "CONNECTED");
 }
 
+/* Nobody runs SQL in this world: that is what it says, after it has taken the statements. */
+static bool play_sql(struct caller *c)
+{
+    static const char head[] =
+        "POST /sql HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 6010\r\n\r\n";
+    char body[6011];
+    snprintf(body, sizeof body, "%*s{\"sql\":\"\"}", 6000, "");
+    for (int i = 0; i < 2; i++) {
+        say(c, head, sizeof head - 1);
+        say(c, body, sizeof body - 1);
+        if (!hear(c, "\"57P03\""))
+            return false;
+    }
+    return true;
+}
+
 static void judge(const struct caller *c, bool (*faultless)(const struct world *w))
 {
     if (c->missing && !c->w->model->wrong[0] && faultless(c->w))
@@ -277,6 +293,8 @@ void stomp_play(struct world *w, bool (*faultless)(const struct world *w))
                                       .origins = "",
                                       .handshake_ms = 10000,
                                       .idle_ms = 60000,
+                                      .sql = true,
+                                      .anonymous = "guest",
                                       .websocket = {.message_bytes_max = 100000, .close_ms = 1000}};
     struct caller c;
     caller_begin(&c, w, stomp_new(&options, w->hub, peer.text, true, w->os->now_mono(w->os)));
@@ -287,6 +305,12 @@ void stomp_play(struct world *w, bool (*faultless)(const struct world *w))
         return;
     caller_begin(&c, w, http_new(&http, w->hub, &peer, w->os->now_mono(w->os)));
     (void)play_web(&c);
+    judge(&c, faultless);
+    caller_end(&c);
+    if (w->dead || w->model->wrong[0])
+        return;
+    caller_begin(&c, w, http_new(&http, w->hub, &peer, w->os->now_mono(w->os)));
+    (void)play_sql(&c);
     judge(&c, faultless);
     caller_end(&c);
     world_turns(w, 20);

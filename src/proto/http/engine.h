@@ -24,6 +24,8 @@ struct http_options {
     const char *protocol;      /* the listener's own, of who offers no subprotocol; NULL: such a client is refused */
     bool trusts_visitors;      /* who speaks another one within a WebSocket is not marked as visiting */
     const char *origins;       /* see websocket_origin_allowed */
+    bool sql;                  /* POST /sql is answered: loop_owner is the loop's hub */
+    const char *anonymous;     /* who a client on the loopback is that names nobody, with SQL; NULL or empty: nobody */
     uint32_t handshake_ms;     /* for a head, from its first byte on, and for a body */
     uint32_t idle_ms;          /* between requests */
     wall_t (*wall)(void *arg); /* for the Date of answers; NULL: they have none */
@@ -31,7 +33,8 @@ struct http_options {
     struct websocket_options websocket;
 };
 
-/* An engine for one accepted connection; options outlive it. NULL: no memory. */
+/* An engine for one accepted connection; options outlive it. With SQL it has a session in the core from the first request for it on,
+ * which the hub frees. NULL: no memory. */
 MUST_USE struct engine *http_new(const struct http_options *options, void *loop_owner, const struct os_peer *peer,
                                  mono_t now);
 

@@ -7,11 +7,13 @@
 
 static void answer_hello(struct http *h, const struct http_request *request)
 {
-    static const char text[] = "This is Millrace, an event broker.\n\n"
-                               "Browsers and other WebSocket clients connect to /ws here: with the subprotocol mqtt "
-                               "(MQTT), v12.stomp (STOMP),\n"
-                               "or amqp (AMQP 0-9-1). /health answers when the broker is up. Everything else is on the "
-                               "ports of its protocols.\n";
+    static const char text[] =
+        "This is Millrace, an event broker.\n\n"
+        "Browsers and other WebSocket clients connect to /ws here: with the subprotocol mqtt "
+        "(MQTT), v12.stomp (STOMP),\n"
+        "or amqp (AMQP 0-9-1). /sql takes statements of continuous SQL (or use `millrace sql`). /health "
+        "answers when the broker is up.\n"
+        "Everything else is on the ports of its protocols.\n";
     (void)request;
     http_answer(h, &(struct http_answer){.status = 200, .type = "text/plain; charset=utf-8", .body = slice_str(text)});
 }
@@ -34,19 +36,30 @@ static void answer_upgrade_needed(struct http *h, const struct http_request *req
                                       .extra = {{"Upgrade", "websocket"}, {"Connection", "Upgrade"}}});
 }
 
+static void answer_sql(struct http *h, const struct http_request *request)
+{
+    if (h->options->sql)
+        http_sql_begin(h, request);
+    else
+        http_answer_error(h, 404, "there is nothing at this path");
+}
+
 #define ANY_PROTOCOL ""
 
 static const struct route {
     const char *path;
-    void (*get)(struct http *h, const struct http_request *request);
+    void (*get)(struct http *h, const struct http_request *request); /* NULL: `any` answers every method */
     const char *protocol; /* of WebSockets that offer none; ANY_PROTOCOL: the listener's; NULL: no WebSocket here */
+    void (*any)(struct http *h, const struct http_request *request);
+    uint64_t body_max; /* 0: HTTP_BODY_SKIP_MAX, of a body that nobody wants */
 } routes[] = {
-    {"/", answer_hello, ANY_PROTOCOL},
-    {"/health", answer_health, NULL},
-    {"/ws", answer_upgrade_needed, ANY_PROTOCOL},
-    {"/ws/amqp", answer_upgrade_needed, "amqp"},
-    {"/ws/mqtt", answer_upgrade_needed, "mqtt"},
-    {"/ws/stomp", answer_upgrade_needed, "v12.stomp"},
+    {"/", answer_hello, ANY_PROTOCOL, NULL, 0},
+    {"/health", answer_health, NULL, NULL, 0},
+    {"/sql", NULL, NULL, answer_sql, HTTP_SQL_BODY_MAX},
+    {"/ws", answer_upgrade_needed, ANY_PROTOCOL, NULL, 0},
+    {"/ws/amqp", answer_upgrade_needed, "amqp", NULL, 0},
+    {"/ws/mqtt", answer_upgrade_needed, "mqtt", NULL, 0},
+    {"/ws/stomp", answer_upgrade_needed, "v12.stomp", NULL, 0},
 };
 
 static const struct route *route_find(struct slice path)
@@ -57,6 +70,12 @@ static const struct route *route_find(struct slice path)
     return NULL;
 }
 
+uint64_t http_route_body_max(const struct http_request *request)
+{
+    const struct route *route = route_find(request->path);
+    return route && route->body_max ? route->body_max : HTTP_BODY_SKIP_MAX;
+}
+
 void http_route(struct http *h, const struct http_request *request)
 {
     const struct route *route = route_find(request->path);
@@ -64,6 +83,8 @@ void http_route(struct http *h, const struct http_request *request)
         http_answer_error(h, 404, "there is nothing at this path");
     } else if (route->protocol && websocket_asked(request)) {
         http_upgrade(h, request, *route->protocol ? route->protocol : h->options->protocol);
+    } else if (route->any) {
+        route->any(h, request);
     } else if (!slice_is(request->method, "GET") && !slice_is(request->method, "HEAD")) {
         http_answer(h,
                     &(struct http_answer){.status = 405,
