@@ -212,7 +212,7 @@ static void play(struct world *w, struct slice steps)
             size_t n = reader_u16(&r);
             put_request(w, api, version, reader_take(&r, n < r.left ? n : r.left));
         } else if ((what & 3) == 0) {
-            krig_pass(w->k, reader_u8(&r) * 100);
+            krig_pass_in(w->k, reader_u8(&r) * 100, 100);
         } else if ((what & 3) == 1) {
             connect_again(w);
         } else {

@@ -161,16 +161,21 @@ RIG_FN void krig_settle(struct krig *k)
         still = krig_turn(k) ? 0 : still + 1;
 }
 
-/* Time goes by in steps that fire every timer. */
-RIG_FN void krig_pass(struct krig *k, int64_t ms)
+/* Time goes by in steps, after each of which everybody does what is due. */
+RIG_FN void krig_pass_in(struct krig *k, int64_t ms, int64_t step)
 {
-    for (int64_t done = 0; done < ms; done += 5) {
-        k->core->now += 5 * NS_PER_MS;
-        k->core->wall += 5;
+    for (int64_t done = 0; done < ms; done += step) {
+        k->core->now += step * NS_PER_MS;
+        k->core->wall += step;
         if (k->engine && k->core->now >= k->engine->next_tick)
             k->engine->next_tick = k->engine->ops->tick(k->engine, k->core->now);
         krig_settle(k);
     }
+}
+
+RIG_FN void krig_pass(struct krig *k, int64_t ms)
+{
+    krig_pass_in(k, ms, 5);
 }
 
 RIG_FN void krig_free(struct krig *k)
