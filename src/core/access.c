@@ -107,6 +107,11 @@ bool authorise(struct broker *b, struct user *user, struct vhost *vhost, enum ve
     return p && pattern_matches(&p->patterns[verb], name.len ? name : slice_str("amq.default"));
 }
 
+bool peer_may(struct broker *b, const struct peer *peer, enum verb verb, struct slice name)
+{
+    return !peer->user || sql_owns(b, peer, name) || authorise(b, peer->user, peer->vhost, verb, name);
+}
+
 /* Tags are told apart by commas. */
 bool user_administers(const struct user *user)
 {

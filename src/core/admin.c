@@ -6,7 +6,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#include "core/core_int.h"
+#include "core/query_int.h"
 #include "fmt/password.h"
 
 #define ROW_BYTES_MAX 16384
@@ -657,6 +657,31 @@ static void mqtt_client_list_op(struct broker *b, struct peer *peer, const struc
     done(b, peer, c, 0);
 }
 
+static void sql_list_op(struct broker *b, struct peer *peer, const struct command *c)
+{
+    static const char *const states[] = {"running", "paused", "failed"};
+    struct row row;
+    LIST_EACH(&b->sql.by_id, node, after)
+    {
+        const struct sql_object *o = CONTAINER_OF(node, struct sql_object, link);
+        if (!vhost_wanted(c, o->vhost))
+            continue;
+        row_begin(&row);
+        row_slice(&row, "vhost", o->vhost->name);
+        row_slice(&row, "name", o->name);
+        row_number(&row, "id", o->id);
+        row_slice(&row, "owner", o->owner);
+        row_number(&row, "kind", o->kind);
+        row_slice(&row, "state", slice_str(states[o->state]));
+        row_slice(&row, "reason", o->texts[SQL_REASON]);
+        row_number(&row, "steps", o->step);
+        row_number(&row, "trail_bytes", o->trail.len);
+        row_slice(&row, "text", o->texts[SQL_TEXT]);
+        row_emit(b, peer, c, &row);
+    }
+    done(b, peer, c, 0);
+}
+
 struct page_rows {
     struct broker *b;
     struct peer *peer;
@@ -773,6 +798,7 @@ static admin_handler *const handlers[ADMIN_COUNT] = {[ADMIN_USER_PUT] = user_put
                                                      [ADMIN_SESSION_CLOSE] = session_close_op,
                                                      [ADMIN_CONSUMER_LIST] = consumer_list_op,
                                                      [ADMIN_MQTT_CLIENT_LIST] = mqtt_client_list_op,
+                                                     [ADMIN_SQL_LIST] = sql_list_op,
                                                      [ADMIN_PAGE_LIST] = page_list_op,
                                                      [ADMIN_TOTALS] = totals_op,
                                                      [ADMIN_CHECK] = check_op,

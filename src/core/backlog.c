@@ -317,11 +317,12 @@ static bool over(const struct queue *q, uint64_t count, uint64_t bytes)
  * taken at once is not there any more. */
 bool backlog_would_overflow(struct queue *q, const struct msg *msg)
 {
-    if (q->rules->overflow == OVERFLOW_DROP_HEAD ||
-        !over(q, q->busy->ready_count + 1, q->busy->ready_bytes + msg->body_len))
+    uint64_t ready = q->busy->ready_count + q->busy->planned_count,
+             ready_bytes = q->busy->ready_bytes + q->busy->planned_bytes;
+    if (q->rules->overflow == OVERFLOW_DROP_HEAD || !over(q, ready + 1, ready_bytes + msg->body_len))
         return false;
-    uint64_t left = q->busy->ready_count - queue_appetite(q, q->busy->ready_count);
-    uint64_t bytes = left ? q->busy->ready_bytes / q->busy->ready_count * left : 0;
+    uint64_t left = ready - queue_appetite(q, ready);
+    uint64_t bytes = left ? ready_bytes / ready * left : 0;
     return over(q, left + 1, bytes + msg->body_len);
 }
 

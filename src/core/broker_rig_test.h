@@ -13,6 +13,7 @@
 
 #include "core/core_int.h"
 #include "core/group_int.h"
+#include "core/query_int.h"
 #include "core/records.h"
 #include "core/retained_int.h"
 #include "core/stream_rig_test.h"
@@ -349,6 +350,7 @@ RIG_FN struct rig *rig_try(struct rig_log *log, const struct broker_options *opt
     rig->options.random_arg = &rig->chance;
     rig->options.ports = 1;
     rig->options.streams = true;
+    rig->options.sql = true;
     rig->options.port_slots = rig->options.port_slots ? rig->options.port_slots : 1024;
     rig->now = 1000 * NS_PER_S;
     rig->wall = wall;
@@ -431,10 +433,12 @@ RIG_FN void rig_step(struct rig *rig)
         if (!rig->hold)
             rig->durable = rig->log->count;
         ring_publish(&broker_port(rig->b, 0)->commands);
+        ring_publish(&broker_port(rig->b, 4)->commands);
         size_t before = rig->log->count;
         unsigned effects = rig->effect_count;
         bool more = broker_step(rig->b, rig->now, rig->wall, rig->durable);
         rig_take(rig, 0);
+        rig_take(rig, 4);
         rig_worker(rig);
         rig_store_serve(rig->b, rig->log, rig->slow_store ? rig->chance >> 60 : 64);
         rig_streams_serve(rig->b, rig->log->streams, 3, rig->slow_store ? rig->chance >> 60 : 64);
@@ -443,6 +447,7 @@ RIG_FN void rig_step(struct rig *rig)
         if (!more && before == rig->log->count && effects == rig->effect_count &&
             ring_empty(&broker_port(rig->b, 0)->commands) && ring_empty(&broker_port(rig->b, 1)->commands) &&
             ring_empty(&broker_port(rig->b, 2)->commands) && ring_empty(&broker_port(rig->b, 3)->commands) &&
+            ring_empty(&broker_port(rig->b, 4)->commands) &&
             (rig->slow_store ||
              (ring_empty(&broker_port(rig->b, 2)->effects) && ring_empty(&broker_port(rig->b, 3)->effects))) &&
             (rig->hold || rig->durable == rig->log->count))
@@ -831,6 +836,14 @@ RIG_FN char *rig_dump(struct broker *b, struct rig_store *store, bool loose)
             snprintf(text, sizeof text, "transaction %.*s %llu %u %s %u %u", SLICE_ARG(t->name),
                      (unsigned long long)t->producer, t->epoch, txn_state_name((enum txn_state)t->state), t->timeout_ms,
                      t->part_count);
+            break;
+        }
+        case OBJ_SQL: {
+            const struct sql_object *o = CONTAINER_OF(object, struct sql_object, object);
+            snprintf(text, sizeof text, "statement %llu %.*s %.*s %.*s %u %u %u %u %llu %u", (unsigned long long)o->id,
+                     SLICE_ARG(o->name), SLICE_ARG(o->owner), SLICE_ARG(o->texts[SQL_REASON]),
+                     rig_sum(o->texts[SQL_TEXT]), rig_sum(o->texts[SQL_SETTINGS]), o->kind, o->state,
+                     (unsigned long long)o->step, rig_sum(slice_of(o->trail.bytes, o->trail.len)));
             break;
         }
         }

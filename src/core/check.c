@@ -68,6 +68,7 @@ static uint64_t check_queue(struct broker *b, const struct queue *q, uint64_t *m
     CHECK(held == q->busy->memory);
     *memory += held;
     CHECK(count == q->busy->ready_count && bytes == q->busy->ready_bytes);
+    CHECK(q->busy->planned_count == 0 && q->busy->planned_bytes == 0);
     LIST_EACH(&q->busy->unacked, node, after)
     {
         const struct entry *e = CONTAINER_OF(node, struct entry, link);
@@ -137,6 +138,7 @@ void broker_check(struct broker *b)
     check_segments(b);
     groups_check(b);
     mqtt_check(b);
+    sql_check(b);
     uint64_t messages = 0, queues = 0, memory = 0;
     LIST_EACH(&b->catalogue, node, after)
     {

@@ -18,7 +18,8 @@
  *       later ones have an ENQUEUE at or after `first` and after the stream's QUEUE_PUT. STREAM comes after QUEUE_PUT too.
  *   K6  every key of a journalled message that a queue deduplicates by stands in a WINDOW, written here, or in its own KEYED,
  *       younger than that.
- *   K8  an id of a queue is given out once: QUEUE_IDS stands before the checkpoint when the last one is gone.
+ *   K8  an id of a queue, or of a statement of SQL, is given out once: QUEUE_IDS stands before the checkpoint when the last one is no
+ *       queue's that is there.
  *   K9  of open and aborted transactions an ISOLATION says what was known at its moment, and younger BATCHes the rest; one
  *       that nothing is open or aborted in needs none. A transactional id that has expired is not written, and forgotten.
  *   K7  of numbered producers a PRODUCERS says what was known at its moment, and younger BATCHes the rest; PRODUCER_IDS
@@ -28,6 +29,8 @@
  *       its shares: behind its GROUP and its stream's QUEUE_PUT, written here or when it was made.
  *   K11 of every MQTT client with records its MQTT_CLIENT, MQTT_SUBs and MQTT_IDs, and of every journalled value that is retained its
  *       RETAINED, stand behind the catalogue, as K10.
+ *   K12 of every statement of SQL its SQL_OBJECT says its state, last step and whole trail as of its moment, and younger SQL_STATEs
+ *       and QUERY_STEPs the rest.
  *
  * Without memory a slice leaves its place as it is and rests, longer each time; what the core needs of its own for any
  * slice is taken before the first.
@@ -296,7 +299,8 @@ void compact_queue_removed(struct broker *b, struct queue *q)
 static bool catalogue_slice(struct broker *b)
 {
     struct compact *k = &b->compact;
-    for (unsigned n = 0; n < SLICE_OBJECTS && k->cursor != &b->catalogue; n++) {
+    uint64_t until = b->appended_bytes + b->options.compact_slice_bytes; /* statements are long, others short */
+    for (unsigned n = 0; n < SLICE_OBJECTS && b->appended_bytes < until && k->cursor != &b->catalogue; n++) {
         struct object *object = CONTAINER_OF(k->cursor, struct object, link);
         if (object->kind == OBJ_TXN && txn_expired(b, object)) {
             k->cursor = k->cursor->next;

@@ -38,6 +38,7 @@ void no_memory(struct broker *b, struct peer *peer, uint16_t channel, uint32_t o
 
 /* access.c */
 bool authorise(struct broker *b, struct user *user, struct vhost *vhost, enum verb verb, struct slice name);
+bool peer_may(struct broker *b, const struct peer *peer, enum verb verb, struct slice name); /* in its vhost */
 bool user_administers(const struct user *user); /* it has the tag "administrator" */
 bool authorise_topic(struct broker *b, struct user *user, struct exchange *x, enum verb verb, struct slice key);
 /* authorise, and the refusal when it says no. kind: "queue", "exchange". */
@@ -179,8 +180,8 @@ void backlog_remove(struct broker *b, struct entry *entry, enum reason reason);
 void backlog_free(struct broker *b, struct entry *entry);
 void backlog_removed(struct broker *b, struct queue *q, uint64_t first, uint64_t last);
 void backlog_flush_removals(struct broker *b);
-void backlog_limit(struct broker *b, struct queue *q); /* drop-head */
-bool backlog_would_overflow(struct queue *q, const struct msg *msg);
+void backlog_limit(struct broker *b, struct queue *q);               /* drop-head */
+bool backlog_would_overflow(struct queue *q, const struct msg *msg); /* behind what is planned */
 void backlog_expire(struct broker *b, struct queue *q);
 void backlog_arm(struct broker *b, struct queue *q);
 wall_t backlog_deadline(const struct broker *b, const struct queue *q, const struct msg *msg);
@@ -356,17 +357,29 @@ void groups_check(struct broker *b);
 MUST_USE bool replay_group(struct broker *b, struct reader *r);
 MUST_USE bool replay_offsets(struct broker *b, struct reader *r);
 
-/* query.c, query_relay.c */
+/* query.c, query_relay.c, query_step.c */
+struct sql_object;
 void sql_init(struct broker *b);
 void sql_fini(struct broker *b);
 static inline struct port_side *sql_side(const struct broker *b)
 {
     return &b->sides[b->options.ports + 3];
 }
-void sql_turn(struct broker *b);                            /* tells the engine what there was no room for */
-void relays_release(struct broker *b, struct peer *peer);   /* nobody listens any more */
-size_t query_step_bytes(const struct query_step *step);     /* of its messages */
-void sql_vhost_gone(struct broker *b, struct vhost *vhost); /* its objects go with it */
+void sql_turn(struct broker *b);                          /* tells the engine what there was no room for */
+void relays_release(struct broker *b, struct peer *peer); /* nobody listens any more */
+size_t query_step_bytes(const struct query_step *step);   /* of its messages and its trail */
+void sql_vhost_init(struct broker *b, struct vhost *vhost);
+void sql_vhost_gone(struct broker *b, struct vhost *vhost);         /* its objects go with it */
+lsn_t log_sql_object(struct broker *b, const struct sql_object *o); /* all of it; 0: no memory, or no room */
+lsn_t log_sql_snapshot(struct broker *b, const struct object *object);
+void sql_check(struct broker *b);
+/* A name that only SQL's engine makes and changes; and whether that is who asks. */
+bool sql_is_internal(struct slice name);
+bool sql_owns(const struct broker *b, const struct peer *peer, struct slice name);
+MUST_USE bool replay_sql_object(struct broker *b, struct reader *r);
+MUST_USE bool replay_sql_object_gone(struct broker *b, struct reader *r);
+MUST_USE bool replay_sql_state(struct broker *b, struct reader *r);
+MUST_USE bool replay_query_step(struct broker *b, struct reader *r);
 
 /* publish.c */
 enum enqueue_result { ENQUEUE_OK, ENQUEUE_REJECTED, ENQUEUE_NO_MEMORY };

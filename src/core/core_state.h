@@ -45,7 +45,8 @@ enum object_kind {
     OBJ_QUEUE,
     OBJ_BINDING,
     OBJ_TXN,
-    OBJ_GROUP_RULES
+    OBJ_GROUP_RULES,
+    OBJ_SQL
 };
 
 /* First member of everything in the catalogue. The list keeps creation order, so that a snapshot written in this order
@@ -334,8 +335,9 @@ struct busy {
     uint64_t memory;         /* of waiting messages, what paging may free */
     uint64_t recovered_mark; /* positions below it may have been delivered before the last start */
     uint64_t ready_count, ready_bytes, unacked_count, unacked_bytes;
-    uint64_t mark_safe;     /* the mark that is known to be durable */
-    uint64_t captured_from; /* first position of the transaction that is being committed; 0: none */
+    uint64_t planned_count, planned_bytes; /* of a query's step that is being looked at, else 0 */
+    uint64_t mark_safe;                    /* the mark that is known to be durable */
+    uint64_t captured_from;                /* first position of the transaction that is being committed; 0: none */
     lsn_t mark_lsn;
     struct list consumers, ready;       /* all; those that can take a message, by priority */
     uint32_t consumer_count, selecting; /* of them have a selector */
@@ -609,12 +611,16 @@ struct stream_state {                    /* stream.c */
     bool fetched_news;         /* it has grown since */
 };
 
-struct sql_state {      /* query.c */
-    struct map objects; /* struct sql_object, by id */
-    struct list by_id;  /* the same, ascending */
-    uint64_t bytes;     /* of all */
-    struct map relays;  /* struct relay, by ticket */
-    struct list untold; /* those of which the engine is to hear something when its port has room */
+struct sql_state {          /* query*.c */
+    struct map objects;     /* struct sql_object, by id */
+    struct list by_id;      /* the same, ascending */
+    uint64_t bytes;         /* of all */
+    struct map relays;      /* struct relay, by ticket */
+    struct list untold;     /* those of which the engine is to hear something when its port has room */
+    struct planned *plan;   /* scratch of a step: its outputs … */
+    struct queue **targets; /* … and their queues, one after the other */
+    uint32_t plan_max, target_count, target_max;
+    bool committing; /* what a queue refuses was found out before: it refuses nothing now */
 };
 
 struct broker {

@@ -17,8 +17,7 @@ static bool may_write(struct broker *b, struct peer *peer, struct queue *q)
 {
     if (peer->produces == q && peer->produces_gen == b->topology_gen)
         return true;
-    if (peer->state != PEER_ENTERED || q->vhost != peer->vhost ||
-        (peer->user && !authorise(b, peer->user, q->vhost, VERB_WRITE, q->name)))
+    if (peer->state != PEER_ENTERED || q->vhost != peer->vhost || !peer_may(b, peer, VERB_WRITE, q->name))
         return false;
     peer->produces = q;
     peer->produces_gen = b->topology_gen;

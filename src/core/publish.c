@@ -116,7 +116,7 @@ enum enqueue_result enqueue_routed(struct broker *b, struct msg *msg, const stru
             duplicate = true;
             continue;
         }
-        if (backlog_would_overflow(q, msg) && !(from && from->queue->rules->at_least_once)) {
+        if (backlog_would_overflow(q, msg) && !(from && from->queue->rules->at_least_once) && !b->sql.committing) {
             rejected = true;
             b->totals.rejected++;
             if (q->rules->overflow == OVERFLOW_REJECT_DLX)

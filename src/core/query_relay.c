@@ -208,7 +208,7 @@ void do_sql_ask(struct broker *b, struct peer *peer, struct channel *ch, struct 
 
 void do_sql_more(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
 {
-    struct relay *relay = relay_from(peer, c->origin);
+    struct relay *relay = c->number ? relay_from(peer, c->origin) : NULL;
     (void)ch;
     if (!relay)
         return;

@@ -529,6 +529,11 @@ void do_queue_delete(struct broker *b, struct peer *peer, struct channel *ch, st
     struct slice name;
     if (!resolve_name(b, ch, c, &name) || !allowed(b, peer, c, VERB_CONFIGURE, "queue", name))
         return;
+    if (sql_is_internal(name)) {
+        fail(b, peer, c->channel, c->origin, ERR_ACCESS_REFUSED, "queue '%.*s' in vhost '%.*s' belongs to a query",
+             SLICE_ARG(name), SLICE_ARG(peer->vhost->name));
+        return;
+    }
     struct queue *q = queue_find(peer->vhost, name);
     uint32_t flags = c->ask->flags;
     uint64_t count = !q ? 0 : q->stream ? stream_count(q) : q->busy->ready_count;

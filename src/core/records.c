@@ -224,6 +224,7 @@ static size_t object_bytes(const struct object *object)
     case OBJ_BINDING: len += CONTAINER_OF(object, struct binding, object)->args.len; break;
     case OBJ_TXN: len += txn_record_bytes(CONTAINER_OF(object, struct txn, object)); break;
     case OBJ_GROUP_RULES: len += group_rules_record_bytes(CONTAINER_OF(object, struct group_rules, object)); break;
+    case OBJ_SQL: /* has its own: query.c */
     case OBJ_VHOST: break;
     }
     return len;
@@ -300,6 +301,8 @@ lsn_t log_object(struct broker *b, const struct object *object)
                                         [OBJ_BINDING] = REC_BINDING_PUT,
                                         [OBJ_TXN] = REC_TXN,
                                         [OBJ_GROUP_RULES] = REC_GROUP_CONFIG};
+    if (object->kind == OBJ_SQL)
+        return log_sql_snapshot(b, object);
     if (!object->journalled || b->recovering || !log_object_reserve(b, object))
         return 0;
     struct writer w = head(b, put_types[object->kind]);
@@ -349,6 +352,7 @@ lsn_t log_object(struct broker *b, const struct object *object)
     case OBJ_BINDING: put_binding(&w, CONTAINER_OF(object, struct binding, object)); break;
     case OBJ_TXN: put_txn(&w, CONTAINER_OF(object, struct txn, object)); break;
     case OBJ_GROUP_RULES: group_rules_put(&w, CONTAINER_OF(object, struct group_rules, object)); break;
+    case OBJ_SQL: break;
     }
     return write_head(b, &w);
 }
@@ -918,6 +922,26 @@ static void print_mqtt(uint8_t type, struct reader *r, char *ret, size_t len)
     }
 }
 
+static void print_sql(uint8_t type, struct reader *r, char *ret, size_t len)
+{
+    unsigned long long id = reader_varint(r);
+    if (type == REC_SQL_OBJECT) {
+        struct slice vhost = reader_str8(r), name = reader_str8(r), owner = reader_str8(r);
+        snprintf(ret, len, " %llu '%.*s' of '%.*s' in '%.*s', %zu bytes", id, SLICE_ARG(name), SLICE_ARG(owner),
+                 SLICE_ARG(vhost), r->left);
+    } else if (type == REC_QUERY_STEP) {
+        unsigned long long number = reader_varint(r);
+        bool whole = reader_u8(r);
+        snprintf(ret, len, " %llu of query %llu: %s %zu bytes", number, id,
+                 whole ? "the trail is" : "its trail grows by", r->left);
+    } else if (type == REC_SQL_STATE) {
+        unsigned state = reader_u8(r);
+        struct slice reason = reader_rest(r);
+        snprintf(ret, len, " of %llu: %u %.*s", id, state, SLICE_ARG(reason));
+    } else
+        snprintf(ret, len, " %llu", id);
+}
+
 void record_print(struct slice record, char *ret, size_t len)
 {
     struct reader r = reader_of(record);
@@ -1011,6 +1035,10 @@ void record_print(struct slice record, char *ret, size_t len)
                  (unsigned long long)reader_varint(&r));
         break;
     }
+    case REC_SQL_OBJECT:
+    case REC_SQL_OBJECT_GONE:
+    case REC_SQL_STATE:
+    case REC_QUERY_STEP: print_sql(type, &r, ret + n, len - (size_t)n); break;
     case REC_MQTT_CLIENT:
     case REC_MQTT_SUB:
     case REC_MQTT_ID:

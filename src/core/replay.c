@@ -866,6 +866,10 @@ static bool apply(struct broker *b, struct slice record)
     case REC_TXN_ADD: return replay_txn_add(b, &r);
     case REC_TXN_OFFSETS: return replay_txn_offsets(b, &r);
     case REC_QUEUE_ARGS: return replay_queue_args(b, &r);
+    case REC_SQL_OBJECT: return replay_sql_object(b, &r);
+    case REC_SQL_OBJECT_GONE: return replay_sql_object_gone(b, &r);
+    case REC_SQL_STATE: return replay_sql_state(b, &r);
+    case REC_QUERY_STEP: return replay_query_step(b, &r);
     case REC_SECRET: return replay_secret(b, &r);
     case REC_PRODUCER_IDS:
     case REC_QUEUE_IDS: return replay_ids(b, &r, type);

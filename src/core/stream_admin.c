@@ -59,7 +59,7 @@ static uint8_t verbs_of(struct broker *b, const struct peer *peer, struct slice 
     if (peer->state != PEER_ENTERED)
         return 0;
     for (enum verb v = 0; v < VERB_COUNT; v++)
-        if (!peer->user || authorise(b, peer->user, peer->vhost, v, name))
+        if (peer_may(b, peer, v, name) && (v != VERB_CONFIGURE || !sql_is_internal(name) || sql_owns(b, peer, name)))
             verbs |= (uint8_t)(1u << v);
     return verbs;
 }
@@ -302,9 +302,9 @@ static bool args_make(struct buffer *ret, struct slice args, uint64_t partitions
     return true;
 }
 
-static bool name_is_good(struct slice name)
+static bool name_is_good(const struct broker *b, const struct peer *peer, struct slice name)
 {
-    return name.len && name.len <= NAME_MAX_BYTES && !slice_starts(name, "amq.");
+    return name.len && name.len <= NAME_MAX_BYTES && (!slice_starts(name, "amq.") || sql_owns(b, peer, name));
 }
 
 /* DONE: nothing speaks against it. */
@@ -313,7 +313,7 @@ static enum stream_result may_create(struct broker *b, struct peer *peer, const 
 {
     struct slice name = c->ask->name;
     const struct queue *q = queue_of(b, peer, name, 0);
-    if (!name_is_good(name))
+    if (!name_is_good(b, peer, name))
         return because(answer, STREAM_BAD_NAME, "a name has 1 to %d bytes and does not begin with amq.",
                        NAME_MAX_BYTES);
     if (!(verbs_of(b, peer, name) & STREAM_MAY_CONFIGURE))

@@ -35,7 +35,7 @@ static bool may_read(struct broker *b, const struct peer *peer, struct queue *q)
     struct stream *s = q->stream;
     if (peer->state != PEER_ENTERED || q->vhost != peer->vhost)
         return false;
-    if (!peer->user)
+    if (!peer->user || sql_owns(b, peer, q->name))
         return true;
     if (s->reader != peer->user || s->reader_gen != b->topology_gen) {
         s->reader_may = authorise(b, peer->user, q->vhost, VERB_READ, q->name);

@@ -50,7 +50,7 @@ struct vhost *vhost_put(struct broker *b, struct slice name, struct slice defaul
     map_init(&vhost->bindings, b->seed + 13);
     map_init(&vhost->txns, b->seed + 14);
     map_init_keyed(&vhost->mqtt_clients, b->seed + 15, client_id_of);
-    map_init(&vhost->sql_objects, b->seed + 16);
+    sql_vhost_init(b, vhost);
     list_init(&vhost->policies);
     list_init(&vhost->streams);
     object_add(b, &vhost->object, OBJ_VHOST, true);
@@ -93,6 +93,7 @@ void vhost_delete(struct broker *b, struct vhost *vhost)
     for (struct exchange *x; (x = map_any(&vhost->exchanges, &cursor));)
         exchange_delete(b, x);
     txns_free(b, vhost);
+    sql_vhost_gone(b, vhost);
     while (!list_empty(&vhost->policies))
         policy_delete(b, CONTAINER_OF(vhost->policies.next, struct policy, vhost_link));
     MAP_EACH(&b->users, struct user, user)
@@ -174,8 +175,12 @@ static struct policy *best(struct vhost *vhost, struct slice name, bool operator
     return found;
 }
 
+/* None says how long SQL's engine keeps what is its own. */
 void policy_find_queue(struct queue *q)
 {
+    q->policy = q->operator_policy = NULL;
+    if (sql_is_internal(q->name))
+        return;
     q->policy = best(q->vhost, q->name, false, q);
     q->operator_policy = best(q->vhost, q->name, true, q);
 }

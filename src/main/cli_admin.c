@@ -399,6 +399,7 @@ static const struct verb_row verbs[] = {
      "vhost queue consumer_tag peer channel ack_required prefetch_count unacked"},
     {"list", "clients", 0, 0, "", NULL, "MQTT_CLIENT_LIST",
      "vhost client_id user connected peer expiry_s subscriptions messages will"},
+    {"list", "statements", 0, 0, "", NULL, "SQL_LIST", "vhost name owner state steps reason"},
     {"list", "totals", 0, 0, "", NULL, "TOTALS", ""},
     {"status", "show", 0, 0, "", NULL, "status", ""},
     {"alarm", "raise", 1, 2, "memory|disk|memory-hard|disk-hard ...", alarm_raise, NULL, NULL},
