@@ -15,6 +15,7 @@
 #include "group_world.h"
 #include "kafka_world.h"
 #include "mqtt_world.h"
+#include "query_world.h"
 #include "scrub_world.h"
 #include "stomp_world.h"
 #include "stores.h"
@@ -69,11 +70,13 @@ enum kind {
     READERS,  /* kafka_world.h: its second script */
     STOMP,    /* stomp_world.h */
     MQTT,     /* mqtt_world.h: ops is its enum mqtt_script */
+    QUERIES,  /* query_world.h */
 };
 
 static bool has_streams(enum kind kind)
 {
-    return kind == SCRUB || kind == KEYED || kind == STREAMS || kind == GROUPS || kind == KAFKA || kind == READERS;
+    return kind == SCRUB || kind == KEYED || kind == STREAMS || kind == GROUPS || kind == KAFKA || kind == READERS ||
+           kind == QUERIES;
 }
 
 struct script {
@@ -282,6 +285,7 @@ static void play(struct world *w, const struct script *script, bool must_say)
     case READERS: kafka_play_readers(w, faultless); break;
     case STOMP: stomp_play(w, faultless); break;
     case MQTT: world_mqtt_play(w, (enum mqtt_script)script->ops, faultless); break;
+    case QUERIES: world_queries_play(w, faultless); break;
     case PAGES: stores_pages(w); break;
     case KEYS: stores_keys(w, 5); break;
     case GROUPS: play_groups(w); break;
@@ -304,10 +308,11 @@ static void begin(struct world *w, const struct script *script)
     if (script->kind == KEYS)
         w->compact_slice_bytes = 1;
     w->with_streams = has_streams(script->kind);
+    w->with_sql = script->kind == QUERIES;
     w->keyed_every_ms = 5;
     w->gaps = script->kind == KEYED;
     w->stomp_told = false;
-    w->group_tag = w->group_stream = w->group_offset = w->share_offset = 0;
+    w->query = w->query_steps = w->group_tag = w->group_stream = w->group_offset = w->share_offset = 0;
     w->share_set = w->mqtt_session = w->mqtt_retained = false;
     w->os = os_sim_os(w->disk);
     os_sim_watch_failures(w->disk, io_failed);
@@ -341,6 +346,8 @@ static uint64_t run(struct world *w, const struct before *before, const struct s
             stomp_check(w);
         if (script->kind == GROUPS && world_connect(w))
             world_groups_check(w);
+        if (script->kind == QUERIES && world_connect(w))
+            world_queries_check(w);
         if (script->kind == MQTT && world_connect(w))
             world_mqtt_check(w);
     } else
@@ -522,13 +529,13 @@ static struct tally sweep_script(const struct before furnished[2], const struct 
     return tally;
 }
 
-static const struct script scripts[] = {{11, RANDOM, 60},   {12, RANDOM, 90},   {13, RANDOM, 40},   {14, TX, 70},
-                                        {15, TX, 70},       {21, RECOVERY, 90}, {22, RECOVERY, 90}, {23, RECOVERY, 90},
-                                        {24, RECOVERY, 90}, {25, RECOVERY, 90}, {26, RECOVERY, 90}, {31, CREATION, 0},
-                                        {32, FEATURES, 0},  {33, BIG, 1},       {34, RETURNED, 40}, {35, DRAIN, 40},
-                                        {36, LARGE, 0},     {37, SCRUB, 120},   {38, STREAMS, 0},   {39, PAGES, 0},
-                                        {40, KEYS, 60},     {41, KEYED, 24},    {42, GROUPS, 0},    {43, KAFKA, 0},
-                                        {44, READERS, 0},   {45, STOMP, 0},     {46, MQTT, 0},      {47, MQTT, 1}};
+static const struct script scripts[] = {
+    {11, RANDOM, 60},   {12, RANDOM, 90},   {13, RANDOM, 40},   {14, TX, 70},       {15, TX, 70},
+    {21, RECOVERY, 90}, {22, RECOVERY, 90}, {23, RECOVERY, 90}, {24, RECOVERY, 90}, {25, RECOVERY, 90},
+    {26, RECOVERY, 90}, {31, CREATION, 0},  {32, FEATURES, 0},  {33, BIG, 1},       {34, RETURNED, 40},
+    {35, DRAIN, 40},    {36, LARGE, 0},     {37, SCRUB, 120},   {38, STREAMS, 0},   {39, PAGES, 0},
+    {40, KEYS, 60},     {41, KEYED, 24},    {42, GROUPS, 0},    {43, KAFKA, 0},     {44, READERS, 0},
+    {45, STOMP, 0},     {46, MQTT, 0},      {47, MQTT, 1},      {48, QUERIES, 0}};
 
 /* --sites FILE, --only SEED, --first N */
 static const char *option(int argc, char **argv, const char *name)

@@ -195,6 +195,7 @@ bool world_start(struct world *w)
         .paging_bytes = w->paging_bytes,
         .page_bytes = w->paging_bytes / 4,
         .streams = w->with_streams,
+        .sql = w->with_sql,
         .stream_sync_bytes = w->stream_sync_bytes,
         .keyed_every_ms = w->keyed_every_ms,
     };

@@ -46,6 +46,7 @@ struct world {
     bool reads_fail;   /* the last page that was asked for could not be read */
     bool tolerant;     /* memory is refused on purpose: the client may lose its connection */
     bool with_streams; /* the broker has streams, and the client uses them */
+    bool with_sql;     /* somebody is there for SQL */
     bool mostly_tx;    /* most operations are those of transactions */
     bool stomp_told;   /* stomp_world.c: a commit has its receipt */
     unsigned talk;
@@ -68,6 +69,7 @@ struct world {
     uint64_t share_offset;            /* where a share group was moved to */
     bool share_set;                   /* something was set of it */
     bool mqtt_session, mqtt_retained; /* mqtt_world.c: was promised */
+    uint64_t query, query_steps;      /* query_world.c: a query's id, and its last step that was accepted */
     uint64_t published[4096];         /* ids by publish sequence on CH_CONFIRM, from 1 */
     uint64_t published_at[4096];
     uint64_t published_count, confirmed;
