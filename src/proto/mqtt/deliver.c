@@ -17,6 +17,7 @@
 #define PROPS_SMALL 1024u
 #define FIRST_PUBLISH (MQTT_publish << 4)
 #define ALIAS_BYTES 3u
+#define SHARED_IDS (UINT16_MAX - MQTT_OWN_IDS)
 
 /* One PUBLISH but for its payload. */
 struct packet {
@@ -356,11 +357,13 @@ static void ack(struct mqtt *m, uint64_t tag, uint32_t flags, uint16_t id)
     mqtt_send(m, &command);
 }
 
-static bool next_shared_id(struct mqtt *m, uint16_t *ret)
+/* By the message's place in the queue of its group, so that one that comes again has the id it had: a client that holds the id without
+ * a PUBREL takes whatever comes with it for what it has already (4.3.3). Where another group's message is in the way, the next free one. */
+static bool shared_id(const struct mqtt *m, const struct mqtt_subscribed *sub, uint64_t position, uint16_t *ret)
 {
-    for (uint32_t i = 0; i <= UINT16_MAX - (MQTT_OWN_IDS + 1); i++) {
-        uint16_t id = (uint16_t)(MQTT_OWN_IDS + 1 + m->next_shared_id);
-        m->next_shared_id = (uint16_t)((m->next_shared_id + 1) % (UINT16_MAX - MQTT_OWN_IDS));
+    uint64_t first = position + sub->hash;
+    for (uint32_t i = 0; i < SHARED_IDS; i++) {
+        uint16_t id = (uint16_t)(MQTT_OWN_IDS + 1 + (first + i) % SHARED_IDS);
         if (!ids_find(&m->ids, id)) {
             *ret = id;
             return true;
@@ -392,7 +395,7 @@ static void deliver(struct mqtt *m, struct effect *e)
     bool retain =
         content.mark == MQTT_STORED_RETAINED || (content.mark == MQTT_PUBLISHED_RETAINED && match.as_published);
     struct id_entry *entry = NULL;
-    if (qos && (own || next_shared_id(m, &id))) {
+    if (qos && (own || shared_id(m, sub, e->count, &id))) {
         id = own ? own_id(e) : id;
         entry = ids_put(&m->ids, id);
     }

@@ -551,8 +551,8 @@ static void test_shared_and_retained(void **state)
     struct rig *rig = rig_ready(MQTT_5);
     subscribe(rig, "$share/g/t", 1, 9);
     rig_deliver(rig, HANDLE(0), 1, 77, 0, rig_message(rig, "t", 2, false, "s"));
-    rig_said(rig, "publish/2 \\x00\\x01t\\x80\\x00\\x02\\x0b\\x09s\n");
-    RIG_BYTES(rig, "\x40\3\x80\0\x80"); /* refused: over all the same */
+    rig_said(rig, "publish/2 \\x00\\x01t\\xbb\\xda\\x02\\x0b\\x09s\n");
+    RIG_BYTES(rig, "\x40\3\xbb\xda\x80"); /* refused: over all the same */
     rig_settle(rig);
     rig_asked(rig, "ACK number=1 flags=0 origin=0\n");
     subscribe(rig, "r/+", 0, 10);
@@ -563,6 +563,21 @@ static void test_shared_and_retained(void **state)
     ring_publish(&rig->port.effects);
     rig_said(rig, "publish/1 \\x00\\x03r/1\\x07\\x02\\x00\\x00\\x00!\\x0b\\x0akept\n");
     rig_free(rig);
+}
+
+/* What a client holds of QoS 2 without a PUBREL comes to it with the id it had, and nothing else does (4.3.3). */
+static void test_a_shared_message_keeps_its_id(void **state)
+{
+    (void)state;
+    for (unsigned connection = 0; connection < 2; connection++) {
+        struct rig *rig = rig_ready(MQTT_5);
+        subscribe(rig, "$share/g/t", 2, 0);
+        for (uint64_t position = 77 + connection; position < 79; position++)
+            rig_deliver(rig, HANDLE(0), position, position, 0, rig_message(rig, "t", 2, false, "s"));
+        rig_said(rig, connection ? "publish/4 \\x00\\x01t\\xbb\\xdb\\x00s\n"
+                                 : "publish/4 \\x00\\x01t\\xbb\\xda\\x00s\npublish/4 \\x00\\x01t\\xbb\\xdb\\x00s\n");
+        rig_free(rig);
+    }
 }
 
 static void test_what_the_client_takes(void **state)
@@ -863,6 +878,7 @@ int main(void)
         cmocka_unit_test(test_sent_again_without_subscription),
         cmocka_unit_test(test_ids_in_use),
         cmocka_unit_test(test_shared_and_retained),
+        cmocka_unit_test(test_a_shared_message_keeps_its_id),
         cmocka_unit_test(test_what_the_client_takes),
         cmocka_unit_test(test_flow_of_what_is_refused),
         cmocka_unit_test(test_fanout_of_what_is_made_anew),

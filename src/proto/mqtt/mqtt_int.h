@@ -132,7 +132,6 @@ struct mqtt {
     uint16_t inflight_max;  /* to the client */
     uint16_t alias_out_max; /* how many it takes; 0: none */
     uint16_t alias_out_count;
-    uint16_t next_shared_id;
     uint16_t handle_age;
     uint32_t packet_max; /* that it takes */
     uint32_t expiry_s;
