@@ -21,7 +21,7 @@ START_LIMIT = 120       # seconds: long enough for any machine; a start that tak
 TITLE = ""               # of its section of docs/crash.md, behind how it dies
 CONFIRMS = (80, 900)     # of a cycle
 ERRORS = (wire.WireError, OSError)
-SETTINGS = ("journal.file_bytes=1048576", "journal.compact_bytes=1048576", "disk.free_min=1048576")
+SETTINGS = ("journal.file_bytes=1048576", "journal.compact_bytes=1048576", "disk.free_min=1048576", "mqtt.inflight_max=32767")
 
 
 def report_of(chain):
