@@ -105,7 +105,7 @@ BINARY += $(if $(wildcard $(MAIN)),build/millrace)
 endif
 
 # ----------------------------------------------------------------------------------------------------------- targets
-.PHONY: bench-mqtt mqtt-suites stomp-suite activemq bench-stomp all help flow crash power power-replay soak suites kafka kafka-clients kafka-golden java history cage limits mutants unit unit-build programs test bench bench-kafka tidy format coverage install uninstall clean
+.PHONY: browser bench-mqtt mqtt-suites stomp-suite activemq bench-stomp all help flow crash power power-replay soak suites kafka kafka-clients kafka-golden java history cage limits mutants unit unit-build programs test bench bench-kafka tidy format coverage install uninstall clean
 .PHONY: fuzz-build fuzz-smoke fuzz-coverage version FORCE
 
 all: $(LIBRARY) $(BINARY)  ## build the broker (default): build/millrace, or build/FLAVOUR/millrace with FLAVOUR=...
@@ -180,6 +180,11 @@ stomp-suite: all  ## stomp.py's own tests against it (a clone of stomp.py below 
 
 mqtt-suites: all  ## the public MQTT suites of Eclipse Paho (client_test.py, client_test5.py; needs git and the network, or MILLRACE_SUITES_SRC)
 	tests/suites/mqtt
+
+browser: all  ## a page in headless Chromium publishes and receives by MQTT and STOMP over WebSocket (installs chromium); writes docs/websocket.md
+	@top=$(CURDIR) bash -c '. tools/setup.sh && millrace_need test browser'
+	tests/browser/run --report
+
 activemq: all  ## the same STOMP frames to ActiveMQ 5.17 and to its dialect here (needs Java and the package activemq)
 	tests/suites/activemq
 
