@@ -184,7 +184,7 @@ static bool find_extreme(const struct aggregate *a, struct account *account, str
 static bool count_value(const struct aggregate *a, struct account *account, struct cell *cell, struct slice key,
                         int64_t weight)
 {
-    uint64_t hash = key_hash(key);
+    uint64_t hash = key_hash(key, account->budget->seed);
     int64_t before = 0, after;
     if (!cell->values) {
         cell->values = account_take(account, sizeof *cell->values);

@@ -19,7 +19,7 @@ static uint32_t column_find(const struct scope *scope, struct slice table, struc
     int best = 0;
     *ret_ambiguous = false;
     for (uint32_t i = 0; i < scope->count; i++) {
-        int by_table = table.ptr ? name_fits(table, scope->columns[i].table) : 2;
+        int by_table = table.ptr ? name_fits(table, scope->columns[i].table) : scope->columns[i].qualified ? 0 : 2;
         int by_name = name_fits(name, scope->columns[i].name), fit = by_table && by_name ? by_table + by_name : 0;
         if (fit && fit == best)
             *ret_ambiguous = true;

@@ -11,6 +11,7 @@
 struct scope_column {
     struct slice table, name; /* table empty: it has none */
     struct sql_type type;
+    bool qualified; /* it is found with its table in front only */
 };
 
 /* What names can mean. Column i is column i of the batch. */

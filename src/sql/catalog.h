@@ -15,6 +15,7 @@
 struct catalog {
     const struct ast *relations[CATALOG_MAX]; /* CREATE_STREAM or CREATE_VIEW */
     uint32_t count;
+    uint64_t seed; /* of the hash tables of its queries: what strangers cannot guess; rows do not depend on it */
 };
 
 static inline struct catalog catalog_init(void)

@@ -30,6 +30,20 @@ void account_give(struct account *account, void *ptr, size_t len)
     mem_free(ptr);
 }
 
+uint32_t clock_origin(const struct clock *c, const struct step *step, int64_t time)
+{
+    uint32_t low = 0, high = step->rows - 1;
+    CHECK(c->at && c->at[step->rows] >= time);
+    while (low < high) {
+        uint32_t mid = low + (high - low) / 2;
+        if (c->at[mid + 1] >= time)
+            high = mid;
+        else
+            low = mid + 1;
+    }
+    return low;
+}
+
 bool op_fail(struct step *step, enum sql_fault fault)
 {
     if (step->fault == SQL_FAULT_NONE)
@@ -54,6 +68,9 @@ bool op_pass(struct op *op, struct step *step, const struct batch *batch)
 
 bool op_flush(struct op *op, struct step *step)
 {
+    if (op->input_count > 1 && ++op->inputs_flushed < op->input_count)
+        return true;
+    op->inputs_flushed = 0;
     if (op->kind->flush && !op->kind->flush(op, step))
         return false;
     for (uint32_t i = 0; i < op->output_count; i++)

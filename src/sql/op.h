@@ -6,6 +6,11 @@
  * comes out depends on the rows and their order, not on where one batch ends. Rows of a batch have ascending origins, and no
  * operator pushes a row whose origin is before one it has pushed. After its rows every step is flushed once.
  *
+ * Several inputs. One source may feed several chains, which are run one after the other; where they meet again, an operator with more than one
+ * input is pushed all of a step's rows of one input, then all of the next. So it only takes them in, and works when it is flushed, which
+ * happens once, after the flush of the last of its inputs: then it goes through the rows by origin, of the same origin first those of the
+ * left input, and so pushes rows with ascending origins itself. What it pushes is what it would push if every row was a step of its own.
+ *
  * A push or a flush that answers false has set step->fault; the query has ended, its state means nothing any more. One thread.
  */
 #ifndef MILLRACE_SQL_OP_H
@@ -63,9 +68,13 @@ static inline int64_t clock_before(const struct clock *c, uint32_t origin)
     return c->at ? c->at[origin] : c->now;
 }
 
+/* The row of the step after which the watermark was that far; it is by the end of the step. */
+uint32_t clock_origin(const struct clock *c, const struct step *step, int64_t time);
+
 /* Bytes of state, of a query and of one operator. */
 struct budget {
     size_t used, max;
+    uint64_t seed; /* of its hash tables; what comes out does not depend on it */
 };
 
 struct account {
@@ -92,7 +101,7 @@ struct op_kind {
 struct op {
     const struct op_kind *kind;
     struct op *outputs[OP_OUTPUTS_MAX];
-    uint32_t output_count;
+    uint32_t output_count, input_count, inputs_flushed;
     struct account account;
     uint64_t rows_in, rows_out, late, faults;
 };

@@ -242,25 +242,10 @@ static bool push_window(struct aggregation *g, struct step *step, uint32_t origi
     return ok;
 }
 
-/* The row of the step after which the watermark was that far. */
-static uint32_t row_of_watermark(const struct clock *c, const struct step *step, int64_t time)
-{
-    uint32_t low = 0, high = step->rows - 1;
-    while (low < high) {
-        uint32_t mid = low + (high - low) / 2;
-        if (c->at[mid + 1] >= time)
-            high = mid;
-        else
-            low = mid + 1;
-    }
-    return low;
-}
-
 static bool advance(struct aggregation *g, struct step *step, int64_t watermark)
 {
     while (g->next_close <= watermark) {
-        CHECK(g->rule.clock->at);
-        if (!emit_end(&g->m, step) || !push_window(g, step, row_of_watermark(g->rule.clock, step, g->next_close)))
+        if (!emit_end(&g->m, step) || !push_window(g, step, clock_origin(g->rule.clock, step, g->next_close)))
             return false;
         g->closed = g->next_close;
         for (uint32_t i = 0; i < g->span_count; i++)
@@ -277,7 +262,7 @@ static bool advance(struct aggregation *g, struct step *step, int64_t watermark)
 static bool update(struct aggregation *g, struct step *step, const struct batch *b, uint32_t row, struct span *s,
                    struct slice key)
 {
-    uint64_t hash = key_hash(key);
+    uint64_t hash = table_hash(&s->groups, key);
     struct entry *e = table_find(&s->groups, key, hash);
     bool there = e != NULL;
     if (!e)

@@ -134,6 +134,7 @@ static struct ast *parse_run(struct parser *p)
     struct ast_run *n = NODE_NEW(p, RUN, run);
     n->query = parse_query(p);
     accept_emit(p, &n->emit);
+    parse_options(p, &n->options);
     return node_end(p, n);
 }
 

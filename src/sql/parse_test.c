@@ -54,6 +54,8 @@ static void round_trip(const char *text, const char *expected)
 }
 
 static const char *const statements[] = {
+    "SELECT a FROM s WITH (state_ttl = 'none')",
+    "SELECT a FROM s EMIT CHANGES WITH (state_ttl = INTERVAL '1 hour')",
     "CREATE STREAM bid (auction bigint, price decimal(10, 2) NOT NULL, url text, dateTime timestamp(3))",
     "CREATE OR REPLACE STREAM IF NOT EXISTS s (a int PRIMARY KEY, b text DEFAULT 'x' NOT NULL KEY) WITH (format = "
     "'json', topic = 'a''b')",

@@ -3,12 +3,6 @@
 
 #define EXPRESSIONS_MAX 20000u /* nodes of a query, with what views put in their places */
 
-struct build {
-    struct planner *p;
-    const struct ast *place;
-    uint32_t copied;
-};
-
 static struct expr *copy(struct build *b, const struct expr *x)
 {
     struct expr *to = plan_take(b->p, b->place, sizeof *to);
@@ -20,6 +14,11 @@ static struct expr *copy(struct build *b, const struct expr *x)
         return plan_refuse(b->p, b->place, "window_start and window_end without GROUP BY cannot be run yet");
     *to = *x;
     to->memo = 0;
+    if (x->op == EXPR_COLUMN && b->joined) {
+        struct join_column *c = &b->joined->outs[x->column];
+        c->used = c->used ? c->used : ++b->joined->used_count;
+        to->column = c->used - 1;
+    }
     to->args = plan_take(b->p, b->place, (x->count + 1) * sizeof *to->args);
     for (uint32_t i = 0; to->args && i < x->count; i++) {
         to->args[i] = copy(b, x->args[i]);
@@ -29,7 +28,7 @@ static struct expr *copy(struct build *b, const struct expr *x)
     return to->args ? to : NULL;
 }
 
-static struct op *keep(struct build *b, struct op *op)
+struct op *build_keep(struct build *b, struct op *op)
 {
     struct plan *plan = b->p->plan;
     if (!op)
@@ -48,30 +47,30 @@ static bool link_ops(struct build *b, struct op *from, struct op *to)
     if (from->output_count == OP_OUTPUTS_MAX)
         return plan_refuse(b->p, b->place, "a stream that is read more than %u times", OP_OUTPUTS_MAX);
     from->outputs[from->output_count++] = to;
+    to->input_count++;
     return true;
 }
-
-static bool build_stage(struct build *b, const struct stage *s, struct expr *const *items, uint32_t count,
-                        struct op *to);
 
 static struct op *build_node(struct build *b, struct node *n)
 {
     if (n->source) {
         if (!n->source->op)
-            n->source->op = keep(b, op_scan_new(&b->p->plan->budget));
+            n->source->op = build_keep(b, op_scan_new(&b->p->plan->budget));
         return n->source->op;
     }
-    struct op *op = keep(b, op_aggregate_new(&b->p->plan->budget, &n->rule, n->changes, n->types, n->type_count,
-                                             n->keys, n->aggregates, n->aggregate_count));
+    if (n->join)
+        return build_join(b, n);
+    struct op *op = build_keep(b, op_aggregate_new(&b->p->plan->budget, &n->rule, n->changes, n->types, n->type_count,
+                                                   n->keys, n->aggregates, n->aggregate_count));
     return op && build_stage(b, n->input, n->items, n->item_count, op) ? op : NULL;
 }
 
-static bool build_stage(struct build *b, const struct stage *s, struct expr *const *items, uint32_t count,
-                        struct op *to)
+bool build_stage(struct build *b, const struct stage *s, struct expr *const *items, uint32_t count, struct op *to)
 {
     if (s->windowing && s->windowing->rule.kind != SPAN_TUMBLE)
         return plan_refuse(b->p, s->windowing->place, "HOP and CUMULATE windows without GROUP BY cannot be run yet");
     struct expr **all = plan_take(b->p, b->place, (s->filter_count + count + 1) * sizeof *all);
+    b->joined = s->node->join;
     for (uint32_t i = 0; all && i < s->filter_count + count; i++) {
         all[i] = copy(b, i < s->filter_count ? s->filters[i] : items[i - s->filter_count]);
         if (!all[i])
@@ -79,16 +78,33 @@ static bool build_stage(struct build *b, const struct stage *s, struct expr *con
     }
     if (!all)
         return false;
-    struct op *op = keep(b, op_project_new(&b->p->plan->budget, all, s->filter_count, all + s->filter_count, count));
+    struct op *op =
+        build_keep(b, op_project_new(&b->p->plan->budget, all, s->filter_count, all + s->filter_count, count));
     if (!op || !link_ops(b, op, to))
         return false;
     struct op *from = build_node(b, s->node);
     return from && link_ops(b, from, op);
 }
 
+/* Scans feed several chains, so they come behind all of them. */
+static void order_ops(struct plan *plan)
+{
+    for (uint32_t i = 0; i < plan->source_count; i++) {
+        struct op *scan = plan->sources[i].op;
+        uint32_t at = 0;
+        while (at < plan->op_count && plan->ops[at] != scan)
+            at++;
+        if (at == plan->op_count)
+            continue;
+        memmove(plan->ops + at, plan->ops + at + 1, (plan->op_count - at - 1) * sizeof *plan->ops);
+        plan->ops[plan->op_count - 1] = scan;
+    }
+}
+
 static bool build_clocks(struct build *b)
 {
     struct plan *plan = b->p->plan;
+    b->joined = NULL;
     for (uint32_t i = 0; i < plan->source_count; i++) {
         struct clock *clocks[] = {plan->sources[i].clock, plan->sources[i].arrival};
         for (size_t k = 0; k < ARRAY_LEN(clocks); k++)
@@ -114,21 +130,58 @@ static bool build_all(struct planner *p, const struct ast *query, struct stage *
     }
     plan->column_count = s->count;
     plan->retracts = s->node->retracts;
-    return build_stage(&b, s, items, s->count, sink) && build_clocks(&b);
+    bool ok = build_stage(&b, s, items, s->count, sink) && build_clocks(&b);
+    order_ops(plan);
+    return ok;
 }
 
-bool plan_query(const struct catalog *catalog, const struct ast *query, const struct ast *emit, struct op *sink,
-                struct arena *arena, struct plan *ret, struct sql_error *error)
+/* WITH (state_ttl = 'none' | interval) */
+static bool plan_options(struct planner *p, const struct ast_list *options)
 {
+    static const struct scope none = {0};
+    struct sql_type type = type_of(TYPE_INTERVAL);
+    for (size_t i = 0; i < options->count; i++) {
+        const struct ast_option *o = AST_AS(option, options->at[i]);
+        const struct ast_literal *l = AST_AS(literal, o->value);
+        if (!name_equal(o->key, slice_str("state_ttl"))) {
+            sql_error_set(p->error, SQL_FAULT_ARGUMENT, o->ast.at, o->ast.len, "a query has no setting %.*s",
+                          SLICE_ARG(o->key));
+            sql_error_hint(p->error, "there is state_ttl");
+            return false;
+        }
+        if (o->value->kind == AST_LITERAL && l->what == LITERAL_STRING && name_equal(l->text, slice_str("none"))) {
+            p->state_ttl = JOIN_TTL_NONE;
+            continue;
+        }
+        struct expr *x = sql_bind_as(o->value, &type, &none, p->arena, p->error);
+        if (!x)
+            return false;
+        if (!interval_us(x, &p->state_ttl) || p->state_ttl < 0) {
+            sql_error_set(p->error, SQL_FAULT_ARGUMENT, o->ast.at, o->ast.len,
+                          "state_ttl is 'none' or an interval of days, hours or less");
+            return false;
+        }
+    }
+    return true;
+}
+
+bool plan_query(const struct catalog *catalog, const struct ast_run *run, struct op *sink, struct arena *arena,
+                struct plan *ret, struct sql_error *error)
+{
+    const struct ast *query = run->query, *emit = run->emit;
     const struct ast_emit *e = AST_AS(emit, emit);
-    struct planner p = {
-        .plan = ret, .catalog = catalog, .arena = arena, .error = error, .emit = emit ? (int)e->kind : -1};
+    struct planner p = {.plan = ret,
+                        .catalog = catalog,
+                        .arena = arena,
+                        .error = error,
+                        .emit = emit ? (int)e->kind : -1,
+                        .state_ttl = -1};
     struct stage s;
     size_t max = ret->budget.max;
-    *ret = (struct plan){.budget = {.max = max}};
+    *ret = (struct plan){.budget = {.max = max, .seed = catalog->seed}};
     if (emit && e->interval)
         plan_refuse(&p, emit, e->kind == EMIT_EVERY ? "EMIT EVERY cannot be run yet" : "WITH DELAY cannot be run yet");
-    bool ok = !(emit && e->interval) && plan_query_stage(&p, query, &s);
+    bool ok = !(emit && e->interval) && plan_options(&p, &run->options) && plan_query_stage(&p, query, &s);
     if (ok && p.emit == EMIT_CLOSE && s.node->retracts) {
         plan_refuse(&p, emit, "EMIT ON WINDOW CLOSE cannot be: the query changes rows that it has given out");
         ok = false;

@@ -1,4 +1,4 @@
-/* plan: from a query to operators: scan, filter and projection, aggregation. What is not built is refused with its name.
+/* plan: from a query to operators: scan, filter and projection, aggregation, joins. What is not built is refused with its name.
  *
  *   plan_query ▸ (query.c: running) ▸ plan_free
  *
@@ -49,9 +49,9 @@ struct plan {
     struct budget budget;
 };
 
-/* emit may be NULL. Makes operators that push into `sink`, which the plan does not own. False: the error is set. */
-MUST_USE bool plan_query(const struct catalog *catalog, const struct ast *query, const struct ast *emit,
-                         struct op *sink, struct arena *arena, struct plan *ret, struct sql_error *error);
+/* Makes operators that push into `sink`, which the plan does not own. False: the error is set. */
+MUST_USE bool plan_query(const struct catalog *catalog, const struct ast_run *run, struct op *sink, struct arena *arena,
+                         struct plan *ret, struct sql_error *error);
 void plan_free(struct plan *plan);
 
 #endif

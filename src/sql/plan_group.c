@@ -435,7 +435,9 @@ static struct expr *group_bind(struct grouping *g, const struct ast *node, bool 
     if (!columns)
         return NULL;
     for (uint32_t i = 0; i < g->input->count; i++)
-        columns[i] = (struct scope_column){.table = g->input->names[i].table, .name = g->input->names[i].name};
+        columns[i] = (struct scope_column){.table = g->input->names[i].table,
+                                           .name = g->input->names[i].name,
+                                           .qualified = g->input->names[i].qualified};
     struct scope scope = {
         .columns = columns, .count = g->input->count, .column = group_column, .replace = group_replace, .arg = g};
     g->place = node;

@@ -9,6 +9,7 @@
 
 #include "sql/bind_int.h"
 #include "sql/op_aggregate.h"
+#include "sql/op_join.h"
 #include "sql/plan.h"
 
 #define PLAN_COLUMNS_MAX 512u
@@ -21,13 +22,17 @@ struct source;
 struct lazy {
     struct expr *x; /* NULL: not yet */
     struct source *source;
-    uint32_t element; /* of the stream's statement; behind them pseudo-columns */
+    uint32_t element;  /* of the stream's statement; behind them pseudo-columns */
+    struct node *join; /* or: what `of` means on a side of it */
+    unsigned side;
+    struct lazy *of;
 };
 
 struct named {
     struct slice table, name;
     struct lazy *lazy;
-    bool hidden; /* a star passes it over */
+    bool hidden;    /* a star passes it over */
+    bool qualified; /* it is found with its table only */
 };
 
 /* TUMBLE and its like over a stage, until GROUP BY takes it. */
@@ -48,6 +53,7 @@ struct stage {
 
 struct node {
     struct source *source; /* a scan; or: */
+    struct joining *join;  /* two stages; or: */
     struct stage *input;
     struct expr **items; /* over the input's node: keys, time, arguments */
     uint32_t item_count, keys;
@@ -59,6 +65,45 @@ struct node {
     uint32_t type_count;
 };
 
+#define JOIN_KEYS_MAX 32u
+#define JOIN_TESTS_MAX 32u
+#define JOIN_CONDITIONS_MAX 128u
+
+/* A value of a side against a clock, see op_join.h. */
+struct join_limit {
+    struct expr *x;
+    const struct clock *clock;
+    int64_t offset;
+};
+
+/* Two stages that are joined. The node's columns are outs: a column of a side becomes one when somebody asks for it, and only those that are asked
+ * for by what is built are kept (used). Conditions are over outs until plan_join_finish has said where each belongs. */
+struct joining {
+    enum ast_join_kind kind;
+    const struct ast *place;
+    struct stage sides[2];
+    struct join_column {
+        unsigned side;
+        struct expr *inner, *x;
+        uint32_t used; /* number among those that are, plus 1 */
+    } * outs;
+    uint32_t out_count, used_count;
+    bool finished;
+    struct expr *on[JOIN_CONDITIONS_MAX];
+    uint32_t on_count;
+    struct expr *guards[2]; /* without it a row has no partner, but is given out; NULL: there is none */
+    struct expr *keys[JOIN_KEYS_MAX][2];
+    uint32_t key_count;
+    struct {
+        enum join_op op;
+        struct expr *x[2];
+    } tests[JOIN_TESTS_MAX];
+    uint32_t test_count;
+    struct join_limit ends[2][JOIN_BOUNDS_MAX], promises[2][JOIN_BOUNDS_MAX];
+    uint32_t end_count[2], promise_count[2];
+    bool changes;
+};
+
 struct planner {
     struct plan *plan;
     const struct catalog *catalog;
@@ -66,6 +111,15 @@ struct planner {
     struct sql_error *error;
     int emit; /* enum ast_emit_kind; -1: nothing was said */
     uint32_t nested;
+    int64_t state_ttl; /* us, JOIN_TTL_NONE; -1: nothing was said */
+};
+
+/* Making operators. */
+struct build {
+    struct planner *p;
+    const struct ast *place;
+    uint32_t copied;
+    struct joining *joined; /* over whose columns the expressions are that are copied; NULL: it is no join */
 };
 
 void *plan_take(struct planner *p, const struct ast *place, size_t len);
@@ -86,7 +140,31 @@ bool stage_name_expr(struct planner *p, struct stage *s, struct slice table, str
 struct expr *stage_bind(struct planner *p, struct stage *s, const struct ast *node);
 struct expr *stage_bind_bool(struct planner *p, struct stage *s, const struct ast *node);
 
+/* plan.c */
+struct op *build_keep(struct build *b, struct op *op);
+bool build_stage(struct build *b, const struct stage *s, struct expr *const *items, uint32_t count, struct op *to);
+
+/* plan_join.c */
+bool plan_join(struct planner *p, const struct ast_join *ast, struct stage *ret);
+/* All conditions are there: each goes where it belongs, and it is found out how long rows are kept. Any stage. */
+bool plan_join_finish(struct planner *p, struct stage *s);
+/* The join's column that is this one of a side. */
+struct expr *join_column(struct planner *p, struct node *n, unsigned side, struct expr *inner, const struct ast *place);
+
+/* plan_bound.c */
+/* Constant microseconds. False, and no error: it is no such interval. */
+bool interval_us(const struct expr *x, int64_t *ret);
+/* The column whose value + *ret_offset x is; x itself when it is nothing of the kind. */
+struct expr *time_base(struct expr *x, int64_t *ret_offset);
+bool plan_bounds(struct planner *p, struct joining *j);
+/* What is known of the times of a column that the join makes. */
+void plan_out_clock(const struct joining *j, const struct join_column *c);
+
+/* build_join.c */
+struct op *build_join(struct build *b, struct node *n);
+
 /* plan_select.c */
+bool stage_filter(struct planner *p, struct stage *s, struct expr *x, const struct ast *place);
 bool plan_from(struct planner *p, const struct ast *from, struct stage *ret);
 bool plan_query_stage(struct planner *p, const struct ast *query, struct stage *ret);
 

@@ -57,7 +57,7 @@ bool plan_from(struct planner *p, const struct ast *from, struct stage *ret)
     case AST_WINDOWED:
         return plan_from(p, AST_AS(windowed, from)->source, ret) && plan_windowed(p, AST_AS(windowed, from), ret) &&
                rename_stage(p, ret, AST_AS(windowed, from)->alias, &AST_AS(windowed, from)->columns, from);
-    case AST_JOIN: return refuse(p, from, "a join");
+    case AST_JOIN: return plan_join(p, AST_AS(join, from), ret);
     case AST_UNNEST: return refuse(p, from, "UNNEST");
     case AST_MATCH: return refuse(p, from, "MATCH_RECOGNIZE");
     default: return refuse(p, from, "this source");
@@ -111,7 +111,7 @@ static bool plan_items(struct planner *p, const struct ast_select *select, struc
     return true;
 }
 
-static bool add_filter(struct planner *p, struct stage *s, struct expr *x, const struct ast *place)
+bool stage_filter(struct planner *p, struct stage *s, struct expr *x, const struct ast *place)
 {
     if (x && s->filter_count == ARRAY_LEN(s->filters))
         (void)plan_refuse(p, place, "conditions in more than %zu queries within one another", ARRAY_LEN(s->filters));
@@ -138,7 +138,9 @@ static bool plan_select(struct planner *p, const struct ast_select *select, stru
     bool grouped = select->group.count > 0 || (select->having && has_aggregate(select->having));
     if (!unbuilt(p, select) || !plan_from(p, select->from, &s))
         return false;
-    if (select->where && !add_filter(p, &s, stage_bind_bool(p, &s, select->where), select->where))
+    if (select->where && !stage_filter(p, &s, stage_bind_bool(p, &s, select->where), select->where))
+        return false;
+    if (!plan_join_finish(p, &s))
         return false;
     for (size_t i = 0; i < select->items.count; i++)
         grouped |= has_aggregate(select->items.at[i]);

@@ -119,6 +119,12 @@ struct expr *lazy_expr(struct planner *p, struct lazy *lazy, const struct ast *p
         return plan_refuse(p, place, "a computed column that is computed from itself, or more than %u deep",
                            PLAN_VIEWS_MAX);
     p->nested++;
+    if (lazy->join) {
+        struct expr *inner = lazy_expr(p, lazy->of, place);
+        lazy->x = inner ? join_column(p, lazy->join, lazy->side, inner, place) : NULL;
+        p->nested--;
+        return lazy->x;
+    }
     lazy->x = element_expr(p, lazy, place);
     p->nested--;
     const struct ast_watermark *w = watermark_of(lazy->source->stream);
@@ -175,11 +181,17 @@ static struct expr *staged_column(void *arg, uint32_t column)
     return lazy_expr(st->p, st->s->names[column].lazy, st->place);
 }
 
-/* A field of a ROW that the scan reads is a longer path. */
-static struct expr *staged_field(void *arg, struct expr *row, uint32_t field)
+/* A field of a ROW that the scan reads is a longer path; through a join, too. */
+static struct expr *node_field(struct planner *p, struct node *n, struct expr *row, uint32_t field,
+                               const struct ast *place)
 {
-    struct staged *st = arg;
-    struct source *s = st->s->node->source;
+    struct source *s = n->source;
+    if (n->join && row->op == EXPR_COLUMN && row->column < n->join->out_count) {
+        const struct join_column *out = &n->join->outs[row->column];
+        unsigned side = out->side;
+        struct expr *inner = node_field(p, n->join->sides[side].node, out->inner, field, place);
+        return inner ? join_column(p, n, side, inner, place) : NULL;
+    }
     if (!s || row->op != EXPR_COLUMN || row->column >= s->count || s->columns[row->column].x != row)
         return NULL;
     struct source_column c = s->columns[row->column];
@@ -188,14 +200,21 @@ static struct expr *staged_field(void *arg, struct expr *row, uint32_t field)
     c.path.path[c.path.steps++] = (struct json_step){.key = row->type.fields[field]};
     c.path.type = row->type.args[field];
     c.path.not_null = false;
-    return source_column(st->p, s, &c, st->place);
+    return source_column(p, s, &c, place);
+}
+
+static struct expr *staged_field(void *arg, struct expr *row, uint32_t field)
+{
+    struct staged *st = arg;
+    return node_field(st->p, st->s->node, row, field, st->place);
 }
 
 static struct scope scope_of(struct planner *p, struct stage *s, struct staged *st, const struct ast *node)
 {
     struct scope_column *columns = plan_take(p, node, (s->count + 1) * sizeof *columns);
     for (uint32_t i = 0; columns && i < s->count; i++)
-        columns[i] = (struct scope_column){.table = s->names[i].table, .name = s->names[i].name};
+        columns[i] = (struct scope_column){
+            .table = s->names[i].table, .name = s->names[i].name, .qualified = s->names[i].qualified};
     *st = (struct staged){.p = p, .s = s, .place = node};
     return (struct scope){
         .columns = columns, .count = s->count, .column = staged_column, .field = staged_field, .arg = st};

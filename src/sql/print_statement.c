@@ -248,6 +248,7 @@ bool print_statement(struct writer *out, const struct ast *node)
     case AST_RUN:
         put_query(out, AST_AS(run, node)->query);
         put_emitting(out, AST_AS(run, node)->emit);
+        put_options(out, &AST_AS(run, node)->options);
         break;
     case AST_PAUSE:
         put(out, AST_AS(pause, node)->resume ? "RESUME " : "PAUSE ");

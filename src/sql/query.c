@@ -45,8 +45,7 @@ struct query *query_new(const struct catalog *catalog, const struct ast *stateme
     if (statement->kind != AST_RUN)
         sql_error_set(error, SQL_FAULT_UNBOUNDED, statement->at, statement->len, "%s is no query",
                       ast_kind_text(statement->kind));
-    bool ok =
-        statement->kind == AST_RUN && plan_query(catalog, run->query, run->emit, sink, &q->arena, &q->plan, error);
+    bool ok = statement->kind == AST_RUN && plan_query(catalog, run, sink, &q->arena, &q->plan, error);
     q->regexes = ok ? regex_cache_new() : NULL;
     bool memory = q->regexes != NULL;
     for (uint32_t i = 0; ok && memory && i < q->plan.source_count; i++) {

@@ -171,7 +171,20 @@ static void test_refused(void **state)
 {
     (void)state;
     static const char *const queries[][2] = {
-        {"SELECT * FROM s JOIN plain ON s.k = plain.k", "a join"},
+        {"SELECT * FROM s JOIN plain ON s.k = plain.k", "keep all rows of s for ever"},
+        {"SELECT * FROM s JOIN s z ON s.k = z.k AND s.ts < z.ts", "keep all rows of s for ever"},
+        {"SELECT * FROM s JOIN s z ON s.k = z.k AND s.ts > z.ts", "keep all rows of z for ever"},
+        {"SELECT * FROM s JOIN s z ON s.k = z.k AND s.ts = z.ts + INTERVAL '1' MONTH", "for ever"},
+        {"SELECT * FROM s JOIN plain ON s.k = plain.k AND s.ts = plain.ts", "keep all rows of s for ever"},
+        {"SELECT * FROM s JOIN s z USING (k) WITHIN INTERVAL '1' MONTH", "WITHIN has a constant interval"},
+        {"SELECT * FROM s JOIN plain USING (k) WITHIN INTERVAL '1' DAY", "WITHIN is for sides"},
+        {"SELECT * FROM s ASOF JOIN s z ON s.k = z.k", "ASOF JOIN"},
+        {"SELECT * FROM s LEFT JOIN s z ON s.k = z.k AND s.v + z.v > 3", "an outer, SEMI or ANTI JOIN"},
+        {"SELECT v FROM s JOIN s z ON s.k = z.k WITHIN INTERVAL '1' DAY", "several columns are called v"},
+        {"SELECT k FROM s JOIN s z USING (nothing) WITHIN INTERVAL '1' DAY", "USING nothing"},
+        {"SELECT z.k FROM s SEMI JOIN s z ON s.k = z.k WITHIN INTERVAL '1' DAY", "no column z.k"},
+        {"SELECT k FROM s WITH (state_tll = 'none')", "no setting state_tll"},
+        {"SELECT k FROM s WITH (state_ttl = '1 month')", "state_ttl is 'none' or an interval"},
         {"SELECT k, row_number() OVER (ORDER BY v) FROM s", "a window function"},
         {"SELECT DISTINCT ON (k) k FROM s", "DISTINCT ON"},
         {"SELECT k FROM s ORDER BY k", "ORDER BY"},

@@ -16,21 +16,29 @@ static size_t entry_len(const struct entry *e)
     return sizeof *e + e->payload + e->key_len;
 }
 
+static void entry_free(struct table *t, struct entry *e)
+{
+    if (t->pieces)
+        pieces_give(t->pieces, e, entry_len(e));
+    else
+        account_give(t->account, e, entry_len(e));
+}
+
 void table_fini(struct table *t)
 {
     for (struct entry *e = t->first; e;) {
         struct entry *next = e->newer;
-        account_give(t->account, e, entry_len(e));
+        entry_free(t, e);
         e = next;
     }
     if (t->slots)
         account_give(t->account, t->slots, ((size_t)t->mask + 1) * sizeof *t->slots);
-    table_init(t, t->account, t->payload);
+    *t = (struct table){.account = t->account, .pieces = t->pieces, .payload = t->payload};
 }
 
-uint64_t key_hash(struct slice key)
+uint64_t key_hash(struct slice key, uint64_t seed)
 {
-    return XXH3_64bits(key.ptr, key.len);
+    return XXH3_64bits_withSeed(key.ptr, key.len, seed);
 }
 
 struct entry *table_find(const struct table *t, struct slice key, uint64_t hash)
@@ -71,7 +79,8 @@ static bool grow(struct table *t)
 
 struct entry *table_add(struct table *t, struct slice key, uint64_t hash)
 {
-    struct entry *e = grow(t) ? account_take(t->account, sizeof *e + t->payload + key.len) : NULL;
+    size_t len = sizeof(struct entry) + t->payload + key.len;
+    struct entry *e = !grow(t) ? NULL : t->pieces ? pieces_take(t->pieces, len) : account_take(t->account, len);
     if (!e)
         return NULL;
     *e = (struct entry){.older = t->last, .hash = hash, .key_len = (uint32_t)key.len, .payload = t->payload};
@@ -101,7 +110,7 @@ void table_remove(struct table *t, struct entry *e)
     *(e->older ? &e->older->newer : &t->first) = e->newer;
     *(e->newer ? &e->newer->older : &t->last) = e->older;
     t->count--;
-    account_give(t->account, e, entry_len(e));
+    entry_free(t, e);
 }
 
 /* ------------------------------------------------------------------------------------------------------------- keys */

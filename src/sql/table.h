@@ -8,7 +8,7 @@
 #ifndef MILLRACE_SQL_TABLE_H
 #define MILLRACE_SQL_TABLE_H
 
-#include "sql/op.h"
+#include "sql/pieces.h"
 
 struct entry {
     struct entry *newer, *older;
@@ -19,6 +19,7 @@ struct entry {
 
 struct table {
     struct account *account;
+    struct pieces *pieces; /* what entries are made of; NULL: each is asked for by itself */
     struct entry **slots, *first, *last;
     uint32_t mask, count, payload;
 };
@@ -34,7 +35,12 @@ struct entry *table_find(const struct table *t, struct slice key, uint64_t hash)
 MUST_USE struct entry *table_add(struct table *t, struct slice key, uint64_t hash);
 void table_remove(struct table *t, struct entry *e);
 
-uint64_t key_hash(struct slice key);
+/* With the query's seed, so that nobody who does not know it can make keys that meet in one place. */
+uint64_t key_hash(struct slice key, uint64_t seed);
+static inline uint64_t table_hash(const struct table *t, struct slice key)
+{
+    return key_hash(key, t->account->budget->seed);
+}
 /* Bytes of these columns' values in a row; at most KEY_MAX. */
 #define KEY_MAX (1u << 20)
 /* Grows with what is put in; arena memory. False: no memory, or the key is longer than KEY_MAX (*ret_fault). */

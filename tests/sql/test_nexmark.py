@@ -101,7 +101,8 @@ def load(events, delay_ms):
     db.create_function("t", 1, shown)
     db.execute("PRAGMA case_sensitive_like = ON")
     db.execute("CREATE TABLE bid (auction INTEGER, bidder INTEGER, price INTEGER, channel TEXT, url TEXT, extra TEXT, ts INTEGER, wm INTEGER, arrived INTEGER, seq INTEGER)")
-    db.execute("CREATE TABLE auction (id INTEGER, seller INTEGER, category INTEGER, expires INTEGER, ts INTEGER, wm INTEGER)")
+    db.execute("CREATE TABLE auction (id INTEGER, seller INTEGER, category INTEGER, expires INTEGER, ts INTEGER, wm INTEGER, seq INTEGER)")
+    db.execute("CREATE TABLE person (id INTEGER, name TEXT, city TEXT, state TEXT, ts INTEGER, wm INTEGER, seq INTEGER)")
     watermark = -1 << 60
     for place, line in enumerate(events):
         event = json.loads(line)
@@ -111,7 +112,9 @@ def load(events, delay_ms):
             arrived = BASE_MS + place // 10 + 7
             db.execute("INSERT INTO bid VALUES (?,?,?,?,?,?,?,?,?,?)", (row["auction"], row["bidder"], row["price"], row["channel"], row["url"], row["extra"], ts, watermark, arrived, place))
         elif event["auction"]:
-            db.execute("INSERT INTO auction VALUES (?,?,?,?,?,?)", (row["id"], row["seller"], row["category"], milliseconds(row["expires"]), ts, watermark))
+            db.execute("INSERT INTO auction VALUES (?,?,?,?,?,?,?)", (row["id"], row["seller"], row["category"], milliseconds(row["expires"]), ts, watermark, place))
+        else:
+            db.execute("INSERT INTO person VALUES (?,?,?,?,?,?,?)", (row["id"], row["name"], row["city"], row["state"], ts, watermark, place))
         watermark = max(watermark, ts - delay_ms)
     return db
 
