@@ -62,6 +62,11 @@ bool aggregate_type(struct aggregate *a, bool retracts, const char **ret_why)
     }
 }
 
+static bool keeps_text(const struct aggregate *a)
+{
+    return (a->kind == AGG_MIN || a->kind == AGG_MAX) && type_form(a->type.kind) == FORM_TEXT;
+}
+
 static const void *extreme_of(const struct aggregate *a, const struct cell *cell, void *room)
 {
     if (type_form(a->type.kind) != FORM_TEXT)
@@ -266,8 +271,7 @@ bool aggregate_merge(const struct aggregate *a, struct account *account, struct 
 
 void aggregate_fini(const struct aggregate *a, struct account *account, struct cell *cell)
 {
-    bool text = (a->kind == AGG_MIN || a->kind == AGG_MAX) && type_form(a->type.kind) == FORM_TEXT;
-    if (text && cell->v.text.ptr)
+    if (keeps_text(a) && cell->v.text.ptr)
         account_give(account, cell->v.text.ptr, cell->v.text.len + 1);
     if (cell->values) {
         table_fini(cell->values);
@@ -275,6 +279,85 @@ void aggregate_fini(const struct aggregate *a, struct account *account, struct c
     }
     *cell = (struct cell){.count = 0};
 }
+
+/* -------------------------------------------------------------------------------------------------------- snapshots */
+
+void aggregate_save(const struct aggregate *a, const struct cell *cell, struct state_writer *w)
+{
+    state_put_signed(w, cell->count);
+    if (keeps_text(a)) {
+        state_put_varint(w, cell->v.text.ptr != NULL);
+        state_put_slice(w, slice_of(cell->v.text.ptr, cell->v.text.ptr ? cell->v.text.len : 0));
+    } else if (a->kind > AGG_COUNT) {
+        state_put(w, cell->v.bytes, sizeof cell->v.bytes);
+        state_put_signed(w, cell->carry);
+    }
+    if (!a->counted)
+        return;
+    state_put_varint(w, cell->values ? cell->values->count : 0);
+    for (const struct entry *e = cell->values ? cell->values->first : NULL; e; e = e->newer) {
+        int64_t weight;
+        memcpy(&weight, e->bytes, sizeof weight);
+        state_put_slice(w, entry_key(e));
+        state_put_signed(w, weight);
+    }
+}
+
+static bool load_text(struct account *account, struct cell *cell, struct state_reader *r)
+{
+    bool there = state_get_varint(r);
+    size_t len = state_get_len(r, account->budget->max);
+    if (!there || r->failed)
+        return !r->failed && !len;
+    uint8_t *copy = account_take(account, len + 1);
+    if (!copy)
+        return false;
+    state_get(r, copy, len);
+    cell->v.text.ptr = copy;
+    cell->v.text.len = len;
+    return !r->failed;
+}
+
+static bool load_value(const struct aggregate *a, struct cell *cell, struct state_reader *r)
+{
+    struct arena arena;
+    struct slice key;
+    arena_init(&arena, 2 * KEY_MAX);
+    bool ok = key_load(&arena, &a->arg, 1, r, &key);
+    int64_t weight = state_get_signed(r);
+    uint64_t hash = ok ? key_hash(key) : 0;
+    ok = ok && !r->failed && !table_find(cell->values, key, hash);
+    struct entry *e = ok ? table_add(cell->values, key, hash) : NULL;
+    if (e)
+        memcpy(e->bytes, &weight, sizeof weight);
+    arena_fini(&arena);
+    return e != NULL;
+}
+
+bool aggregate_load(const struct aggregate *a, struct account *account, struct cell *cell, struct state_reader *r)
+{
+    cell->count = state_get_signed(r);
+    if (keeps_text(a)) {
+        if (!load_text(account, cell, r))
+            return false;
+    } else if (a->kind > AGG_COUNT) {
+        state_get(r, cell->v.bytes, sizeof cell->v.bytes);
+        cell->carry = state_get_signed(r);
+    }
+    uint64_t values = a->counted ? state_get_varint(r) : 0;
+    if (values) {
+        cell->values = account_take(account, sizeof *cell->values);
+        if (!cell->values)
+            return false;
+        table_init(cell->values, account, sizeof(int64_t));
+    }
+    for (uint64_t i = 0; i < values; i++)
+        if (!load_value(a, cell, r))
+            return false;
+    return !r->failed;
+}
+
+/* ----------------------------------------------------------------------------------------------------------- values */
 
 static const void *sum_value(const struct aggregate *a, const struct cell *cell, void *room, enum sql_fault *ret_fault)
 {

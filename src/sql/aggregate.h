@@ -56,6 +56,10 @@ MUST_USE bool aggregate_add(const struct aggregate *a, struct account *account, 
 MUST_USE bool aggregate_merge(const struct aggregate *a, struct account *account, struct cell *cell,
                               const struct cell *from);
 void aggregate_fini(const struct aggregate *a, struct account *account, struct cell *cell);
+/* A cell in a snapshot; load makes it of zeroes, and what it made has to be given back even when it answers false: no memory, or the reader has failed. */
+void aggregate_save(const struct aggregate *a, const struct cell *cell, struct state_writer *w);
+MUST_USE bool aggregate_load(const struct aggregate *a, struct account *account, struct cell *cell,
+                             struct state_reader *r);
 /* The value into `room` (16 bytes, a text is a view of the cell); NULL with *ret_fault NONE: it is NULL. */
 const void *aggregate_value(const struct aggregate *a, const struct cell *cell, void *room, enum sql_fault *ret_fault);
 

@@ -137,6 +137,53 @@ bool ast_equal(const struct ast *a, const struct ast *b)
     return same;
 }
 
+/* FNV-1a: these are kept in snapshots, so it stays what it is. */
+static uint64_t hash_bytes(uint64_t h, const void *bytes, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        h = (h ^ ((const uint8_t *)bytes)[i]) * 0x100000001b3u;
+    return h;
+}
+
+static uint64_t hash_number(uint64_t h, uint64_t v)
+{
+    return hash_bytes(h, &v, sizeof v);
+}
+
+static uint64_t hash_text(uint64_t h, const struct slice *text)
+{
+    return hash_bytes(hash_number(h, text->ptr ? text->len : UINT64_MAX), text->ptr, text->ptr ? text->len : 0);
+}
+
+/* As ast_equal compares. */
+uint64_t ast_hash(const struct ast *node, uint64_t seed)
+{
+    if (!node)
+        return hash_number(seed, UINT64_MAX);
+    uint64_t h = hash_text(
+        seed, &(struct slice){.ptr = (const uint8_t *)kinds[node->kind].text, .len = strlen(kinds[node->kind].text)});
+    for (struct fields f = fields_of(node); *f.kind; fields_next(&f)) {
+        const struct ast_names *names = (const void *)f.at;
+        const struct ast_list *list = (const void *)f.at;
+        switch (*f.kind) {
+        case 't': h = hash_text(h, (const void *)f.at); break;
+        case 'c': h = ast_hash(*(struct ast *const *)(const void *)f.at, h); break;
+        case 'n':
+            h = hash_number(h, names->count);
+            for (size_t i = 0; i < names->count; i++)
+                h = hash_text(h, &names->at[i]);
+            break;
+        case 'l':
+            h = hash_number(h, list->count);
+            for (size_t i = 0; i < list->count; i++)
+                h = ast_hash(list->at[i], h);
+            break;
+        default: h = hash_number(h, (uint64_t) * (const int64_t *)(const void *)f.at); break;
+        }
+    }
+    return h;
+}
+
 bool ast_each_child(const struct ast *node, bool (*visit)(const struct ast *child, void *arg), void *arg)
 {
     struct fields f = fields_of(node);

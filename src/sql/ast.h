@@ -147,6 +147,8 @@ size_t ast_size(unsigned kind);
 
 /* Whether two trees say the same; where they stood in their texts does not matter. */
 bool ast_equal(const struct ast *a, const struct ast *b);
+/* The same for trees that say the same, whatever made them; `seed` goes on from another one. */
+uint64_t ast_hash(const struct ast *node, uint64_t seed);
 /* Sets node->depth from its children; false: deeper than most. */
 bool ast_measure(struct ast *node, unsigned most);
 /* Calls visit for each child that is there, until it answers false. */

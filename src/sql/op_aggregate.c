@@ -174,14 +174,9 @@ static void span_free(struct aggregation *g, uint32_t i)
     g->span_count--;
 }
 
-/* NULL: no memory. */
-static struct span *span_at(struct aggregation *g, int64_t t)
+/* A span more, at that place. NULL: no memory. */
+static struct span *span_add(struct aggregation *g, uint32_t at, int64_t begin, int64_t end)
 {
-    uint32_t i = g->span_count;
-    while (i > 0 && g->spans[i - 1]->begin > t)
-        i--;
-    if (i > 0 && t < g->spans[i - 1]->end)
-        return g->spans[i - 1];
     if (g->span_count == g->span_room) {
         uint32_t room = g->span_room ? 2 * g->span_room : 8;
         struct span **more = account_take(&g->op.account, room * sizeof *more);
@@ -196,14 +191,28 @@ static struct span *span_at(struct aggregation *g, int64_t t)
     struct span *s = account_take(&g->op.account, sizeof *s);
     if (!s)
         return NULL;
-    s->begin =
-        g->rule.kind == SPAN_NONE ? INT64_MIN : floor_to(t, g->width, g->rule.kind == SPAN_VALUE ? 0 : g->rule.offset);
-    s->end = g->rule.kind == SPAN_NONE ? INT64_MAX : s->begin + g->width;
+    s->begin = begin;
+    s->end = end;
     table_init(&s->groups, &g->op.account, (uint32_t)(sizeof(struct group) + g->count * sizeof(struct cell)));
-    memmove(g->spans + i + 1, g->spans + i, (g->span_count - i) * sizeof *g->spans);
-    g->spans[i] = s;
+    memmove(g->spans + at + 1, g->spans + at, (g->span_count - at) * sizeof *g->spans);
+    g->spans[at] = s;
     g->span_count++;
-    if (g->rule.kind != SPAN_NONE) {
+    return s;
+}
+
+/* NULL: no memory. */
+static struct span *span_at(struct aggregation *g, int64_t t)
+{
+    uint32_t i = g->span_count;
+    while (i > 0 && g->spans[i - 1]->begin > t)
+        i--;
+    if (i > 0 && t < g->spans[i - 1]->end)
+        return g->spans[i - 1];
+    if (g->rule.kind == SPAN_NONE)
+        return span_add(g, i, INT64_MIN, INT64_MAX);
+    int64_t begin = floor_to(t, g->width, g->rule.kind == SPAN_VALUE ? 0 : g->rule.offset);
+    struct span *s = span_add(g, i, begin, begin + g->width);
+    if (s) {
         int64_t end = next_end(g, s);
         g->next_close = end < g->next_close ? end : g->next_close;
     }
@@ -365,6 +374,72 @@ static void aggregation_fini(struct op *op)
     mem_free(g->types);
 }
 
+/* -------------------------------------------------------------------------------------------------------- snapshots */
+
+#define AGGREGATION_VERSION 1u
+
+static void aggregation_save(const struct op *op, struct state_writer *w)
+{
+    const struct aggregation *g = CONTAINER_OF(op, const struct aggregation, op);
+    state_put_varint(w, AGGREGATION_VERSION);
+    state_put_signed(w, g->closed);
+    state_put_varint(w, g->span_count);
+    for (uint32_t i = 0; i < g->span_count; i++) {
+        const struct span *s = g->spans[i];
+        state_put_signed(w, s->begin);
+        state_put_signed(w, s->end);
+        state_put_varint(w, s->groups.count);
+        for (struct entry *e = s->groups.first; e;
+             e = e->newer) { /* in their order, which is that of the rows to come */
+            state_put_slice(w, entry_key(e));
+            state_put_signed(w, group_of(e)->rows);
+            for (uint32_t k = 0; k < g->count; k++)
+                aggregate_save(&g->aggregates[k], &group_of(e)->cells[k], w);
+        }
+    }
+}
+
+static bool load_group(struct aggregation *g, struct table *t, struct state_reader *r)
+{
+    struct slice key;
+    bool ok = key_load(&g->scratch, g->types, g->keys, r, &key);
+    uint64_t hash = ok ? key_hash(key) : 0;
+    struct entry *e = ok && !table_find(t, key, hash) ? table_add(t, key, hash) : NULL;
+    arena_recycle(&g->scratch);
+    if (!e)
+        return false;
+    group_of(e)->rows = state_get_signed(r);
+    for (uint32_t i = 0; i < g->count; i++)
+        if (!aggregate_load(&g->aggregates[i], &g->op.account, &group_of(e)->cells[i], r))
+            return false;
+    return true;
+}
+
+static bool aggregation_load(struct op *op, struct state_reader *r)
+{
+    struct aggregation *g = CONTAINER_OF(op, struct aggregation, op);
+    if (state_get_varint(r) != AGGREGATION_VERSION)
+        return false;
+    g->closed = state_get_signed(r);
+    uint64_t spans = state_get_varint(r);
+    int64_t before = INT64_MIN;
+    for (uint64_t i = 0; i < spans && !r->failed; i++) {
+        int64_t begin = state_get_signed(r), end = state_get_signed(r);
+        uint64_t groups = state_get_varint(r);
+        if (r->failed || begin < before || end <= begin)
+            return false;
+        struct span *s = span_add(g, g->span_count, begin, end);
+        if (!s)
+            return false;
+        before = end;
+        for (uint64_t k = 0; k < groups; k++)
+            if (!load_group(g, &s->groups, r))
+                return false;
+    }
+    find_next(g);
+    return !r->failed;
+}
+
 static int64_t common_divisor(int64_t a, int64_t b)
 {
     while (b) {
@@ -379,8 +454,12 @@ struct op *op_aggregate_new(struct budget *budget, const struct span_rule *rule,
                             const struct sql_type *types, uint32_t type_count, uint32_t keys,
                             const struct aggregate *aggregates, uint32_t count)
 {
-    static const struct op_kind kind = {
-        .name = "aggregate", .push = aggregation_push, .flush = aggregation_flush, .fini = aggregation_fini};
+    static const struct op_kind kind = {.name = "aggregate",
+                                        .push = aggregation_push,
+                                        .flush = aggregation_flush,
+                                        .fini = aggregation_fini,
+                                        .save = aggregation_save,
+                                        .load = aggregation_load};
     CHECK(changes || rule->kind != SPAN_NONE);
     struct aggregation *g = mem_zalloc(sizeof *g);
     if (!g)

@@ -181,6 +181,9 @@ bool plan_query(const struct catalog *catalog, const struct ast_run *run, struct
     *ret = (struct plan){.budget = {.max = max, .seed = catalog->seed}};
     if (emit && e->interval)
         plan_refuse(&p, emit, e->kind == EMIT_EVERY ? "EMIT EVERY cannot be run yet" : "WITH DELAY cannot be run yet");
+    ret->hash = ast_hash(emit, ast_hash(query, 0));
+    for (size_t i = 0; i < run->options.count; i++)
+        ret->hash = ast_hash(run->options.at[i], ret->hash);
     bool ok = !(emit && e->interval) && plan_options(&p, &run->options) && plan_query_stage(&p, query, &s);
     if (ok && p.emit == EMIT_CLOSE && s.node->retracts) {
         plan_refuse(&p, emit, "EMIT ON WINDOW CLOSE cannot be: the query changes rows that it has given out");

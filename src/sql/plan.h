@@ -46,6 +46,7 @@ struct plan {
     struct plan_column *columns;
     uint32_t column_count;
     bool retracts;
+    uint64_t hash; /* of the query and the views in it, as written */
     struct budget budget;
 };
 
@@ -53,5 +54,7 @@ struct plan {
 MUST_USE bool plan_query(const struct catalog *catalog, const struct ast_run *run, struct op *sink, struct arena *arena,
                          struct plan *ret, struct sql_error *error);
 void plan_free(struct plan *plan);
+/* Of what the query takes from that source: columns, how they are computed, the watermark. */
+uint64_t plan_source_hash(const struct source *source);
 
 #endif

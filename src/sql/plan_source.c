@@ -304,3 +304,31 @@ bool plan_open(struct planner *p, const struct ast_create_stream *stream, struct
     }
     return true;
 }
+
+static uint64_t type_hash(const struct sql_type *type, uint64_t h)
+{
+    h = (h ^ ((uint64_t)type->kind << 16 | (uint64_t)type->digits << 8 | type->scale)) * 31 + type->count;
+    for (uint16_t i = 0; i < type->count; i++) {
+        h = type_hash(&type->args[i], h);
+        if (type->fields)
+            h = (h ^ key_hash(type->fields[i])) * 31;
+    }
+    return h;
+}
+
+uint64_t plan_source_hash(const struct source *source)
+{
+    uint64_t h = source->count;
+    for (uint32_t i = 0; i < source->count; i++) {
+        const struct source_column *c = &source->columns[i];
+        h = type_hash(&c->path.type, h * 31 + (uint64_t)(c->pseudo + 1)) * 2 + c->path.not_null;
+        for (uint32_t k = 0; k < c->path.steps; k++)
+            h = (h ^ key_hash(c->path.path[k].key)) * 31;
+    }
+    for (size_t i = 0; i < source->stream->elements.count; i++) {
+        const struct ast *e = source->stream->elements.at[i];
+        if (e->kind != AST_COLUMN || AST_AS(column, e)->computed)
+            h = ast_hash(e, h);
+    }
+    return h;
+}

@@ -13,6 +13,7 @@ struct query {
     struct arena arena, batch;
     struct scan *scans[PLAN_SOURCES_MAX];
     struct regex_cache *regexes; /* of the clocks */
+    struct op *sink;
     struct step step;
 };
 
@@ -42,6 +43,7 @@ struct query *query_new(const struct catalog *catalog, const struct ast *stateme
     arena_init(&q->arena, PLAN_MEMORY_MAX);
     arena_init(&q->batch, STEP_MEMORY_MAX);
     q->plan.budget.max = state_max;
+    q->sink = sink;
     if (statement->kind != AST_RUN)
         sql_error_set(error, SQL_FAULT_UNBOUNDED, statement->at, statement->len, "%s is no query",
                       ast_kind_text(statement->kind));
@@ -214,7 +216,7 @@ static struct column pseudo_column(struct query *q, enum pseudo which, const str
 {
     int64_t *values = arena_take(&q->batch, (in->rows + 1) * sizeof *values);
     for (uint32_t i = 0; values && i < in->rows; i++)
-        values[i] = which == PSEUDO_OFFSET      ? (int64_t)(in->offset + i)
+        values[i] = which == PSEUDO_OFFSET      ? (int64_t)(in->offsets ? in->offsets[i] : in->offset + i)
                     : which == PSEUDO_PARTITION ? (int64_t)in->partition
                     : in->ts_us                 ? in->ts_us[i]
                                                 : 0;
@@ -286,4 +288,162 @@ uint64_t query_faults(const struct query *query)
     for (uint32_t i = 0; i < query->plan.op_count; i++)
         sum += query->plan.ops[i]->faults;
     return sum;
+}
+
+/* -------------------------------------------------------------------------------------------------------- snapshots */
+
+/* Version, hash of the plan; of each source its name, its hash and its clocks; of each operator its kind, the plan's hash, counters, and what it
+ * saves; the same of the sink. Numbers of more than a byte that are no varints stand as the machine has them: the first one says so. */
+#define SNAPSHOT_VERSION 1u
+#define SNAPSHOT_ORDER 0x0102030405060708u
+
+static void put_u64(struct state_writer *w, uint64_t v)
+{
+    state_put(w, &v, sizeof v);
+}
+
+static uint64_t get_u64(struct state_reader *r)
+{
+    uint64_t v;
+    state_get(r, &v, sizeof v);
+    return v;
+}
+
+static void clock_save(const struct clock *c, struct state_writer *w)
+{
+    state_put_varint(w, c != NULL);
+    if (!c)
+        return;
+    state_put_signed(w, c->now);
+    state_put_varint(w, c->partition_count);
+    for (uint32_t i = 0; i < c->partition_count; i++) {
+        state_put_signed(w, c->partitions[i]);
+        state_put_varint(w, c->idle[i]);
+    }
+}
+
+static bool clock_load(struct clock *c, struct state_reader *r)
+{
+    bool there = state_get_varint(r);
+    if (r->failed || there != (c != NULL))
+        return false;
+    if (!c)
+        return true;
+    c->now = state_get_signed(r);
+    uint32_t count = (uint32_t)state_get_len(r, PARTITIONS_MAX);
+    if (count && !clock_room(c, count - 1))
+        return false;
+    for (uint32_t i = 0; i < count; i++) {
+        c->partitions[i] = state_get_signed(r);
+        c->idle[i] = state_get_varint(r) != 0;
+    }
+    return !r->failed;
+}
+
+static void op_save(const struct query *q, const struct op *op, struct state_writer *w)
+{
+    state_put_slice(w, slice_str(op->kind->name));
+    put_u64(w, q->plan.hash);
+    state_put_varint(w, op->late);
+    state_put_varint(w, op->faults);
+    if (op->kind->save)
+        op->kind->save(op, w);
+}
+
+void query_save(const struct query *query, struct state_writer *w)
+{
+    const struct plan *plan = &query->plan;
+    state_put_varint(w, SNAPSHOT_VERSION);
+    put_u64(w, SNAPSHOT_ORDER);
+    put_u64(w, plan->hash);
+    state_put_varint(w, plan->source_count);
+    for (uint32_t i = 0; i < plan->source_count; i++) {
+        state_put_slice(w, query_source(query, i));
+        put_u64(w, plan_source_hash(&plan->sources[i]));
+        clock_save(plan->sources[i].clock, w);
+        clock_save(plan->sources[i].arrival, w);
+    }
+    state_put_varint(w, plan->op_count);
+    for (uint32_t i = 0; i < plan->op_count; i++)
+        op_save(query, plan->ops[i], w);
+    state_put_varint(w, query->sink->kind->save != NULL);
+    if (query->sink->kind->save)
+        op_save(query, query->sink, w);
+}
+
+static bool load_fail(struct sql_error *error, struct state_reader *r, const char *what, struct slice name)
+{
+    sql_error_set(error, r->failed ? SQL_FAULT_VALUE : SQL_FAULT_MEMORY, 0, 0, "%s %.*s%s", what, SLICE_ARG(name),
+                  r->failed ? ": its snapshot is damaged" : ": no memory for its snapshot");
+    return false;
+}
+
+static bool load_changed(struct sql_error *error, const char *what, struct slice name)
+{
+    sql_error_set(error, SQL_FAULT_VALUE, 0, 0, "%s%.*s is not as it was when the snapshot was made", what,
+                  SLICE_ARG(name));
+    return false;
+}
+
+static bool name_next(struct state_reader *r, struct slice expected)
+{
+    uint8_t name[256];
+    size_t len = state_get_len(r, sizeof name);
+    state_get(r, name, len);
+    return slice_equal(slice_of(name, len), expected);
+}
+
+static bool source_load(struct query *q, uint32_t i, struct state_reader *r, struct sql_error *error)
+{
+    struct source *s = &q->plan.sources[i];
+    struct slice name = query_source(q, i);
+    bool same = name_next(r, name) && get_u64(r) == plan_source_hash(s);
+    if (!same && !r->failed)
+        return load_changed(error, "stream ", name);
+    return (clock_load(s->clock, r) && clock_load(s->arrival, r)) || load_fail(error, r, "stream", name);
+}
+
+static bool op_load(struct query *q, struct op *op, struct state_reader *r, struct sql_error *error)
+{
+    struct slice name = slice_str(op->kind->name);
+    bool same = name_next(r, name) && get_u64(r) == q->plan.hash;
+    if (!same && !r->failed)
+        return load_changed(error, "operator ", name);
+    op->late = state_get_varint(r);
+    op->faults = state_get_varint(r);
+    bool ok = !op->kind->load || op->kind->load(op, r);
+    return (ok && !r->failed) || load_fail(error, r, "operator", name);
+}
+
+bool query_load(struct query *query, struct state_reader *r, struct sql_error *error)
+{
+    struct plan *plan = &query->plan;
+    struct slice all = slice_str("the query");
+    bool same = state_get_varint(r) == SNAPSHOT_VERSION && get_u64(r) == SNAPSHOT_ORDER;
+    if (!same && !r->failed)
+        return load_changed(error, "", slice_str("the format"));
+    same = get_u64(r) == plan->hash && state_get_varint(r) == plan->source_count;
+    if (!same && !r->failed)
+        return load_changed(error, "", slice_str("the query, or a view in it,"));
+    for (uint32_t i = 0; i < plan->source_count; i++)
+        if (!source_load(query, i, r, error))
+            return false;
+    same = state_get_varint(r) == plan->op_count;
+    for (uint32_t i = 0; same && i < plan->op_count; i++)
+        if (!op_load(query, plan->ops[i], r, error))
+            return false;
+    bool sink = same && state_get_varint(r);
+    if ((!same || sink != (query->sink->kind->save != NULL)) && !r->failed)
+        return load_changed(error, "", slice_str("what the query is made of"));
+    if (sink && !op_load(query, query->sink, r, error))
+        return false;
+    return !r->failed || load_fail(error, r, "", all);
+}
+
+bool query_stateless(const struct query *query)
+{
+    for (uint32_t i = 0; i < query->plan.op_count; i++)
+        if (query->plan.ops[i]->kind->save)
+            return false;
+    return true;
 }

@@ -62,13 +62,52 @@ static void diverted(void *arg, uint32_t origin, enum sql_fault fault)
     ((struct shown *)arg)->faults++;
 }
 
+/* A snapshot. */
+struct bytes {
+    uint8_t *at;
+    size_t len, given, piece;
+};
+
+static bool bytes_take(void *arg, struct slice piece)
+{
+    struct bytes *b = arg;
+    uint8_t *more = mem_realloc(b->at, b->len + piece.len);
+    if (!more)
+        return false;
+    b->at = more;
+    memcpy(b->at + b->len, piece.ptr, piece.len);
+    b->len += piece.len;
+    return true;
+}
+
+static bool bytes_give(void *arg, struct slice *ret)
+{
+    struct bytes *b = arg;
+    size_t some = b->piece < b->len - b->given ? b->piece : b->len - b->given;
+    *ret = slice_of(b->at + b->given, some);
+    b->given += some;
+    return some > 0;
+}
+
 struct rig {
     struct arena arena;
     struct catalog catalog;
     struct shown shown;
+    const struct ast *statement;
+    size_t state_max;
     struct query *q;
     struct sql_error error;
+    struct bytes saved;
+    bool restarts; /* before each step */
 };
+
+static bool rig_query(struct rig *r)
+{
+    r->q = query_new(&r->catalog, r->statement, r->state_max, &r->shown.op, &r->error);
+    if (r->q)
+        query_divert(r->q, diverted, &r->shown);
+    return r->q;
+}
 
 static bool rig_init(struct rig *r, const char *query, size_t state_max)
 {
@@ -84,15 +123,36 @@ static bool rig_init(struct rig *r, const char *query, size_t state_max)
     for (size_t i = 0; i + 1 < list.count; i++)
         if (!catalog_add(&r->catalog, list.at[i], &r->error))
             return false;
-    r->q = query_new(&r->catalog, list.at[list.count - 1], state_max, &r->shown.op, &r->error);
-    if (r->q)
-        query_divert(r->q, diverted, &r->shown);
-    return r->q;
+    r->statement = list.at[list.count - 1];
+    r->state_max = state_max;
+    return rig_query(r);
+}
+
+static bool rig_save(struct rig *r)
+{
+    struct state_writer w;
+    mem_free(r->saved.at);
+    r->saved = (struct bytes){.piece = 5};
+    if (!state_writer_init(&w, bytes_take, &r->saved))
+        return false;
+    query_save(r->q, &w);
+    return state_writer_end(&w);
+}
+
+/* Another query goes on with what was saved. */
+static bool rig_load(struct rig *r)
+{
+    struct state_reader reader;
+    query_free(&r->q);
+    r->saved.given = 0;
+    state_reader_init(&reader, bytes_give, &r->saved);
+    return rig_query(r) && query_load(r->q, &reader, &r->error) && state_reader_end(&reader);
 }
 
 static void rig_fini(struct rig *r)
 {
     query_free(&r->q);
+    mem_free(r->saved.at);
     arena_fini(&r->arena);
 }
 
@@ -105,6 +165,10 @@ static bool feed(struct rig *r, const char *const *records, uint32_t count, uint
     for (uint32_t from = 0; from < count; from += batch) {
         struct query_input in = {
             .records = at + from, .offset = from, .rows = count - from < batch ? count - from : batch};
+        if (r->restarts && !(rig_save(r) && rig_load(r))) {
+            *ret = r->error.fault == SQL_FAULT_NONE ? SQL_FAULT_MEMORY : r->error.fault;
+            return false;
+        }
         if (!query_step(r->q, &in, ret))
             return false;
     }
@@ -121,18 +185,22 @@ static const char *const rows[] = {
     "no json",
 };
 
-/* The same whatever the size of the batches. */
+/* The same whatever the size of the batches, and when every step is another query's that goes on with what the one before saved. */
 static void check(const char *query, uint64_t late, uint32_t faults, const char *expected)
 {
     static const uint32_t sizes[] = {1, 2, 64};
-    for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+    for (size_t i = 0; i < 2 * ARRAY_LEN(sizes); i++) {
         struct rig r;
         enum sql_fault fault;
+        uint32_t size = sizes[i / 2];
         if (!rig_init(&r, query, STATE_MAX))
             fail_msg("%s: %s", query, r.error.message);
-        assert_true(feed(&r, rows, ARRAY_LEN(rows), sizes[i], &fault));
+        r.restarts = i % 2;
+        if (!feed(&r, rows, ARRAY_LEN(rows), size, &fault))
+            fail_msg("%s: %s, %s", query, sql_fault_text(fault), r.error.message);
         if (strcmp(r.shown.text, expected) != 0)
-            fail_msg("%s\nrows a batch: %u\ngot:\n%s\nexpected:\n%s", query, sizes[i], r.shown.text, expected);
+            fail_msg("%s\nrows a batch: %u%s\ngot:\n%s\nexpected:\n%s", query, size,
+                     r.restarts ? ", with restarts" : "", r.shown.text, expected);
         assert_int_equal(query_late(r.q), late);
         assert_int_equal(r.shown.faults, faults);
         assert_int_equal(query_faults(r.q), faults);
@@ -264,6 +332,78 @@ static void test_state_has_a_limit(void **state)
     assert_int_equal(mem_in_use(), before);
 }
 
+/* Another query, another view, another stream: each is refused, and says what it is. */
+static void test_snapshot_of_another(void **state)
+{
+    (void)state;
+    static const char *const queries[][3] = {
+        {"SELECT k, count(*) FROM s GROUP BY k", "SELECT k, count(v) FROM s GROUP BY k", "the query"},
+        {"SELECT k, count(*) FROM s GROUP BY k", "SELECT k, count(*) FROM plain GROUP BY k", "the query"},
+        {"CREATE VIEW x AS SELECT k FROM s WHERE v > 1; SELECT k, count(*) FROM x GROUP BY k",
+         "CREATE VIEW x AS SELECT k FROM s WHERE v > 2; SELECT k, count(*) FROM x GROUP BY k", "a view in it"},
+        {"CREATE VIEW x (a, b) AS SELECT k, n FROM s; SELECT count(a) FROM x",
+         "CREATE VIEW x (b, a) AS SELECT k, n FROM s; SELECT count(a) FROM x", "a view in it"},
+        {"CREATE STREAM x (a INT, b INT); SELECT count(a) FROM x",
+         "CREATE STREAM x (a BIGINT, b INT); SELECT count(a) FROM x", "stream x"},
+        {"CREATE STREAM x (a INT, b AS (a + 1)); SELECT count(b) FROM x",
+         "CREATE STREAM x (a INT, b AS (a + 2)); SELECT count(b) FROM x", "stream x"},
+        {"CREATE STREAM x (a INT, b INT); SELECT count(a) FROM x",
+         "CREATE STREAM x (a INT, b INT, c INT); SELECT count(a) FROM x", NULL}, /* a column that it does not read */
+    };
+    for (size_t i = 0; i < ARRAY_LEN(queries); i++) {
+        struct rig a, b;
+        if (!rig_init(&a, queries[i][0], STATE_MAX) || !rig_init(&b, queries[i][1], STATE_MAX))
+            fail_msg("%s: %s %s", queries[i][1], a.error.message, b.error.message);
+        assert_true(rig_save(&a));
+        mem_free(b.saved.at);
+        b.saved = a.saved;
+        a.saved = (struct bytes){0};
+        bool ok = rig_load(&b);
+        if (ok != !queries[i][2] || (!ok && !strstr(b.error.message, queries[i][2])))
+            fail_msg("%s\ngot: %s", queries[i][1], ok ? "it goes on" : b.error.message);
+        rig_fini(&a);
+        rig_fini(&b);
+    }
+}
+
+/* Snapshots that are cut, or have another byte somewhere, are refused or give a query that can be run: nothing is read or written where it should not be. */
+static void test_damaged_snapshot(void **state)
+{
+    (void)state;
+    static const char *const queries[] = {
+        "SELECT k, n, max(k), min(k), count(DISTINCT k), avg(d) FROM HOP(s, ts, INTERVAL '5' SECOND, INTERVAL '10' "
+        "SECOND) "
+        "GROUP BY k, n, window_end",
+        "SELECT m, count(*), max(k), sum(m) FROM (SELECT k, max(v) AS m FROM s GROUP BY k) x GROUP BY m",
+    };
+    size_t before = mem_in_use();
+    for (size_t i = 0; i < ARRAY_LEN(queries); i++) {
+        struct rig r;
+        enum sql_fault fault;
+        assert_true(rig_init(&r, queries[i], STATE_MAX) && feed(&r, rows, 3, 1, &fault) && rig_save(&r));
+        struct bytes good = r.saved;
+        size_t len = good.len;
+        for (size_t at = 0; at < len; at++) {
+            r.saved.len = at;
+            r.error = (struct sql_error){0};
+            assert_false(rig_load(&r));
+            assert_true(r.error.fault != SQL_FAULT_NONE);
+        }
+        r.saved.len = len;
+        for (size_t at = 0; at < len; at++)
+            for (unsigned bit = 0; bit < 8; bit++) {
+                good.at[at] ^= (uint8_t)(1u << bit);
+                r.shown.w.len = 0;
+                r.error = (struct sql_error){0};
+                if (rig_load(&r))
+                    (void)feed(&r, rows, ARRAY_LEN(rows), 2, &fault);
+                good.at[at] ^= (uint8_t)(1u << bit);
+            }
+        rig_fini(&r);
+    }
+    assert_int_equal(mem_in_use(), before);
+}
+
 static void test_no_memory(void **state)
 {
     (void)state;
@@ -278,7 +418,9 @@ static void test_no_memory(void **state)
             struct rig r;
             enum sql_fault fault = SQL_FAULT_MEMORY;
             mem_fail_at(n, false);
-            bool ok = rig_init(&r, queries[i], STATE_MAX) && feed(&r, rows, ARRAY_LEN(rows), 3, &fault);
+            bool ok = rig_init(&r, queries[i], STATE_MAX);
+            r.restarts = true;
+            ok = ok && feed(&r, rows, ARRAY_LEN(rows), 3, &fault);
             uint64_t hit = mem_failures_hit();
             mem_fail_at(0, false);
             if (!ok)
@@ -297,6 +439,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rows_and_groups),     cmocka_unit_test(test_refused),
         cmocka_unit_test(test_partitions_and_idle), cmocka_unit_test(test_state_has_a_limit),
+        cmocka_unit_test(test_snapshot_of_another), cmocka_unit_test(test_damaged_snapshot),
         cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -186,3 +186,39 @@ const void *key_value(enum sql_form form, const uint8_t **at, void *room)
     *at += form_size(form);
     return room;
 }
+
+static bool value_ok(enum sql_form form, struct slice *left)
+{
+    uint64_t size = form_size(form);
+    if (!left->len)
+        return false;
+    bool there = left->ptr[0];
+    *left = slice_of(left->ptr + 1, left->len - 1);
+    if (there && form == FORM_TEXT) {
+        if (left->len < sizeof size)
+            return false;
+        memcpy(&size, left->ptr, sizeof size);
+        *left = slice_of(left->ptr + sizeof size, left->len - sizeof size);
+    }
+    if (there && size > left->len)
+        return false;
+    if (there)
+        *left = slice_of(left->ptr + size, left->len - size);
+    return true;
+}
+
+bool key_load(struct arena *arena, const struct sql_type *types, uint32_t count, struct state_reader *r,
+              struct slice *ret)
+{
+    size_t len = state_get_len(r, KEY_MAX);
+    uint8_t *at = r->failed ? NULL : arena_take(arena, len);
+    if (!at)
+        return false;
+    state_get(r, at, len);
+    struct slice left = slice_of(at, len);
+    for (uint32_t i = 0; i < count && !r->failed; i++)
+        r->failed = !value_ok(type_form(types[i].kind), &left);
+    r->failed |= left.len > 0;
+    *ret = slice_of(at, len);
+    return !r->failed;
+}

@@ -49,5 +49,8 @@ MUST_USE bool key_of_row(struct arena *arena, const struct column *columns, uint
 /* Reads the value at *at and steps behind it: NULL: it is NULL. Texts are views of the key. `room` is for values that are not aligned. */
 const void *key_value(enum sql_form form, const uint8_t **at, void *room);
 #define KEY_ROOM 16u
+/* A key in a snapshot. What is loaded is checked to be values of these types; it is in the arena. False: no memory, or the reader has failed. */
+MUST_USE bool key_load(struct arena *arena, const struct sql_type *types, uint32_t count, struct state_reader *r,
+                       struct slice *ret);
 
 #endif

@@ -1,6 +1,8 @@
 /* Runs a query over Nexmark's events, for tests that compare with another engine.
  *
- *     query FILE BATCH EVENTS GROUP     statements, the last of which is the query; rows a batch; events; out of order within GROUP
+ *     query FILE BATCH EVENTS GROUP [SEED]
+ *                                       statements, the last of which is the query; rows a batch; events; out of order within GROUP. With a SEED
+ *                                       the query is saved and another one made of that at some 25 places, and batches are 1 to BATCH rows
  *     query --events EVENTS GROUP       prints the events, a line each
  *
  * Prints a JSON array a row: its weight, then the values. At the end the watermark passes everything. The last line is an object: late rows, rows
@@ -86,15 +88,88 @@ static void fail(const struct sql_error *error, struct slice text)
     exit(1);
 }
 
-static void feed(struct query *q, const struct nexmark *nexmark, uint64_t events, uint32_t batch)
+/* What a run needs to make its query, and all that a snapshot is. */
+struct run {
+    struct catalog catalog;
+    const struct ast *statement;
+    struct printer printer;
+    struct query *q;
+    struct slice text;
+    uint64_t chance;
+    uint8_t *saved;
+    size_t len, given;
+};
+
+static uint64_t chance_next(struct run *r)
+{
+    r->chance ^= r->chance << 13;
+    r->chance ^= r->chance >> 7;
+    r->chance ^= r->chance << 17;
+    return r->chance;
+}
+
+static void query_make(struct run *r)
+{
+    struct sql_error error = {0};
+    r->q = query_new(&r->catalog, r->statement, STATE_MAX, &r->printer.op, &error);
+    if (!r->q)
+        fail(&error, r->text);
+    r->printer.plan = query_plan(r->q);
+}
+
+static bool take(void *arg, struct slice piece)
+{
+    struct run *r = arg;
+    r->saved = realloc(r->saved, r->len + piece.len);
+    if (!r->saved)
+        die("no memory");
+    memcpy(r->saved + r->len, piece.ptr, piece.len);
+    r->len += piece.len;
+    return true;
+}
+
+static bool give(void *arg, struct slice *ret)
+{
+    struct run *r = arg;
+    size_t some = r->len - r->given < STATE_PIECE ? r->len - r->given : STATE_PIECE;
+    *ret = slice_of(r->saved + r->given, some);
+    r->given += some;
+    return some > 0;
+}
+
+static void restart(struct run *r)
+{
+    struct state_writer w;
+    struct state_reader reader;
+    struct sql_error error = {0};
+    r->len = r->given = 0;
+    if (!state_writer_init(&w, take, r))
+        die("no memory");
+    query_save(r->q, &w);
+    if (!state_writer_end(&w))
+        die("the query cannot be saved");
+    query_free(&r->q);
+    query_make(r);
+    state_reader_init(&reader, give, r);
+    if (!query_load(r->q, &reader, &error))
+        fail(&error, r->text);
+    if (!state_reader_end(&reader))
+        die("an operator reads less than it has saved");
+}
+
+static void feed(struct run *r, const struct nexmark *nexmark, uint64_t events, uint32_t batch)
 {
     uint8_t *room = malloc((size_t)batch * NEXMARK_EVENT_MAX);
     struct slice *records = malloc(batch * sizeof *records);
     int64_t *ts = malloc(batch * sizeof *ts);
     enum sql_fault fault;
-    for (uint64_t from = 0; from < events; from += batch) {
+    uint32_t rows = 0;
+    for (uint64_t from = 0; from < events; from += rows) {
         struct writer w = writer_of(room, (size_t)batch * NEXMARK_EVENT_MAX);
-        uint32_t rows = events - from < batch ? (uint32_t)(events - from) : batch;
+        rows = r->chance ? (uint32_t)(1 + chance_next(r) % batch) : batch;
+        rows = events - from < rows ? (uint32_t)(events - from) : rows;
+        if (r->chance && chance_next(r) % (events / rows + 1) < 25)
+            restart(r);
         for (uint32_t i = 0; i < rows; i++) {
             size_t at = w.len;
             nexmark_write(nexmark, nexmark_number(nexmark, from + i), &w);
@@ -102,10 +177,10 @@ static void feed(struct query *q, const struct nexmark *nexmark, uint64_t events
             ts[i] = nexmark_time(nexmark, from + i) * 1000 + 7000;
         }
         struct query_input in = {.records = records, .ts_us = ts, .offset = from, .rows = rows};
-        if (!query_step(q, &in, &fault))
+        if (!query_step(r->q, &in, &fault))
             die(sql_fault_text(fault));
     }
-    if (!query_advance(q, 0, END_US, &fault))
+    if (!query_advance(r->q, 0, END_US, &fault))
         die(sql_fault_text(fault));
     free(room);
     free(records);
@@ -125,34 +200,33 @@ int main(int argc, char **argv)
         }
         return 0;
     }
-    if (argc != 5)
+    if (argc != 5 && argc != 6)
         die("see the top of tests/sql/query.c");
     static const struct op_kind kind = {.name = "print", .push = print_rows};
-    struct printer printer = {.op = {.kind = &kind}};
-    struct slice text = read_file(argv[1]);
+    struct run r = {.printer = {.op = {.kind = &kind}}, .catalog = catalog_init()};
     struct sql_error error = {0};
-    struct catalog catalog = catalog_init();
     struct arena arena;
     struct ast_list list;
     uint32_t batch = (uint32_t)strtoul(argv[2], NULL, 10);
+    r.text = read_file(argv[1]);
+    r.chance = argc == 6 ? strtoull(argv[5], NULL, 10) * 0x9e3779b97f4a7c15u : 0;
     arena_init(&arena, SQL_PARSE_MEMORY_MAX);
     if (batch < 1 || batch > BATCH_ROWS_MAX)
         die("a batch has 1 to 4096 rows");
-    if (!sql_parse(text, &arena, &list, &error) || !list.count)
-        fail(&error, text);
+    if (!sql_parse(r.text, &arena, &list, &error) || !list.count)
+        fail(&error, r.text);
     for (size_t i = 0; i + 1 < list.count; i++)
-        if (!catalog_add(&catalog, list.at[i], &error))
-            fail(&error, text);
-    struct query *q = query_new(&catalog, list.at[list.count - 1], STATE_MAX, &printer.op, &error);
-    if (!q)
-        fail(&error, text);
-    printer.plan = query_plan(q);
+        if (!catalog_add(&r.catalog, list.at[i], &error))
+            fail(&error, r.text);
+    r.statement = list.at[list.count - 1];
+    query_make(&r);
     nexmark.group = (uint32_t)strtoul(argv[4], NULL, 10);
-    feed(q, &nexmark, strtoull(argv[3], NULL, 10), batch);
-    printf("{\"late\": %llu, \"faults\": %llu, \"state\": %zu}\n", (unsigned long long)query_late(q),
-           (unsigned long long)query_faults(q), query_state_bytes(q));
-    query_free(&q);
+    feed(&r, &nexmark, strtoull(argv[3], NULL, 10), batch);
+    printf("{\"late\": %llu, \"faults\": %llu, \"state\": %zu}\n", (unsigned long long)query_late(r.q),
+           (unsigned long long)query_faults(r.q), query_state_bytes(r.q));
+    query_free(&r.q);
     arena_fini(&arena);
-    free((void *)text.ptr);
+    free((void *)r.text.ptr);
+    free(r.saved);
     return 0;
 }

@@ -1,11 +1,13 @@
 """Nexmark's queries, as far as the planner has them, give what SQLite gives for the same events: in order, out of order, with late rows.
 
 SQLite sees all events at once, and for each the watermark that was before it. A changelog is compared after its retractions are folded.
-MILLRACE_NEXMARK_EVENTS chooses how many events there are.
+And each gives the same rows in the same order when it is saved now and then and another query goes on with what was saved (decision 0012).
+MILLRACE_NEXMARK_EVENTS chooses how many events there are, MILLRACE_SQL_SEED where the snapshots are.
 """
 import collections
 import json
 import os
+import random
 import sqlite3
 import subprocess
 
@@ -15,6 +17,7 @@ TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))
 BUILD = os.environ.get("MILLRACE_BUILD", os.path.join(TOP, "build/release"))
 PROGRAM = os.path.join(BUILD, "tests/sql/query")
 EVENTS = int(os.environ.get("MILLRACE_NEXMARK_EVENTS", "20000"))
+SEED = int(os.environ.get("MILLRACE_SQL_SEED", "0")) or random.randrange(1, 1 << 32)
 
 SCHEMA = """
 CREATE STREAM nexmark (event_type INT,
@@ -128,10 +131,10 @@ def world(request):
     return group, delay, load(events, delay)
 
 
-def run(tmp_path, query, group, delay, batch):
+def run(tmp_path, query, group, delay, batch, *seed):
     path = tmp_path / "query.sql"
     path.write_text(SCHEMA.format(delay=delay / 1000) + query + ";\n", encoding="utf-8")
-    done = subprocess.run([PROGRAM, str(path), str(batch), str(EVENTS), str(group)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=300)
+    done = subprocess.run([PROGRAM, str(path), str(batch), str(EVENTS), str(group), *map(str, seed)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     return lines[:-1], json.loads(lines[-1])
@@ -163,3 +166,8 @@ def test_a_query_gives_what_sqlite_gives(world, tmp_path, name, ours, theirs, ti
     assert end["late"] or name != "q7 highest" or not 0 < delay < 1000, "late rows were meant to be among them"
     for batch in (7, 1):
         assert run(tmp_path, ours, group, delay, batch) == (lines, end), f"{batch} rows a batch change something"
+    print(f"MILLRACE_SQL_SEED={SEED}")
+    for batch in (1, 7, 1024):
+        saved, saved_end = run(tmp_path, ours, group, delay, batch, SEED)
+        assert saved == lines, f"snapshots change something, with up to {batch} rows a batch"
+        assert (saved_end["late"], saved_end["faults"]) == (end["late"], end["faults"])
