@@ -16,6 +16,8 @@
 #include "fmt/compress.h"
 #include "sql/query.h"
 
+#define INPUT_UNPACKED_MAX (128u << 20) /* what a batch that the broker has accepted may be */
+
 enum input_verdict {
     INPUT_ROWS,
     INPUT_END,       /* of what is whole in the piece, or `until` is reached */

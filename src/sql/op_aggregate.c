@@ -389,8 +389,7 @@ static void aggregation_save(const struct op *op, struct state_writer *w)
         state_put_signed(w, s->begin);
         state_put_signed(w, s->end);
         state_put_varint(w, s->groups.count);
-        for (struct entry *e = s->groups.first; e;
-             e = e->newer) { /* in their order, which is that of the rows to come */
+        for (struct entry *e = s->groups.first; e; e = e->newer) { /* the order of the rows to come */
             state_put_slice(w, entry_key(e));
             state_put_signed(w, group_of(e)->rows);
             for (uint32_t k = 0; k < g->count; k++)

@@ -48,8 +48,9 @@ void trail_fini(struct trail *t);
 MUST_USE bool trail_add(struct trail *t, const struct trail_entry *entry);
 /* All entries of another one. False: as above, or the bytes are no trail (*ret_damaged); then some of them may be there. */
 MUST_USE bool trail_append(struct trail *t, struct slice bytes, bool *ret_damaged);
-/* For a query without state: only how far each partition has been read, and the place, instead of all that is there. */
-void trail_flatten(struct trail *t);
+/* For a query without state: only how far each partition has been read, and the place, instead of all that is there.
+ * False: no memory, nothing has changed. */
+MUST_USE bool trail_flatten(struct trail *t);
 void trail_clear(struct trail *t);
 /* Empty when nothing was added. */
 static inline struct slice trail_bytes(const struct trail *t)
