@@ -65,6 +65,8 @@ int text_compare(struct slice a, struct slice b);
 bool text_to_bool(struct slice text, bool *ret);
 bool text_to_int(struct slice text, int64_t *ret, bool *ret_syntax);
 bool text_to_double(struct slice text, double *ret, bool *ret_syntax);
+/* The fewest digits that read back as the same number; answers how many bytes. */
+size_t double_print(double value, bool real, char *out, size_t room);
 /* A value as text into the arena; *ret is a loan of the value when that is a text. */
 bool value_text(struct eval *e, const struct sql_type *type, const void *value, struct slice *ret);
 

@@ -194,8 +194,7 @@ static bool text_put(struct eval *e, const char *text, size_t len, struct slice 
     return out;
 }
 
-/* The fewest digits that read back as the same number. */
-static size_t double_print(double value, bool real, char *out, size_t room)
+size_t double_print(double value, bool real, char *out, size_t room)
 {
     for (int digits = real ? 6 : 15; digits <= 17; digits++) {
         int len = snprintf(out, room, "%.*g", digits, value);
