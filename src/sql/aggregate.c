@@ -325,7 +325,7 @@ static bool load_value(const struct aggregate *a, struct cell *cell, struct stat
     arena_init(&arena, 2 * KEY_MAX);
     bool ok = key_load(&arena, &a->arg, 1, r, &key);
     int64_t weight = state_get_signed(r);
-    uint64_t hash = ok ? key_hash(key) : 0;
+    uint64_t hash = ok ? table_hash(cell->values, key) : 0;
     ok = ok && !r->failed && !table_find(cell->values, key, hash);
     struct entry *e = ok ? table_add(cell->values, key, hash) : NULL;
     if (e)

@@ -21,16 +21,16 @@
 #define ROWS 5u
 
 static const struct scope_column columns[] = {
-    {{0}, {(const uint8_t *)"i", 1}, {.kind = TYPE_INT}},
-    {{0}, {(const uint8_t *)"l", 1}, {.kind = TYPE_BIGINT}},
-    {{0}, {(const uint8_t *)"d", 1}, {.kind = TYPE_DOUBLE}},
-    {{0}, {(const uint8_t *)"n", 1}, {.kind = TYPE_DECIMAL, .digits = 10, .scale = 2}},
-    {{0}, {(const uint8_t *)"t", 1}, {.kind = TYPE_TEXT}},
-    {{0}, {(const uint8_t *)"b", 1}, {.kind = TYPE_BOOL}},
-    {{0}, {(const uint8_t *)"ts", 2}, {.kind = TYPE_TIMESTAMP}},
-    {{0}, {(const uint8_t *)"j", 1}, {.kind = TYPE_JSON}},
-    {{(const uint8_t *)"x", 1}, {(const uint8_t *)"same", 4}, {.kind = TYPE_INT}},
-    {{(const uint8_t *)"y", 1}, {(const uint8_t *)"same", 4}, {.kind = TYPE_INT}},
+    {.name = {(const uint8_t *)"i", 1}, .type = {.kind = TYPE_INT}},
+    {.name = {(const uint8_t *)"l", 1}, .type = {.kind = TYPE_BIGINT}},
+    {.name = {(const uint8_t *)"d", 1}, .type = {.kind = TYPE_DOUBLE}},
+    {.name = {(const uint8_t *)"n", 1}, .type = {.kind = TYPE_DECIMAL, .digits = 10, .scale = 2}},
+    {.name = {(const uint8_t *)"t", 1}, .type = {.kind = TYPE_TEXT}},
+    {.name = {(const uint8_t *)"b", 1}, .type = {.kind = TYPE_BOOL}},
+    {.name = {(const uint8_t *)"ts", 2}, .type = {.kind = TYPE_TIMESTAMP}},
+    {.name = {(const uint8_t *)"j", 1}, .type = {.kind = TYPE_JSON}},
+    {.table = {(const uint8_t *)"x", 1}, .name = {(const uint8_t *)"same", 4}, .type = {.kind = TYPE_INT}},
+    {.table = {(const uint8_t *)"y", 1}, .name = {(const uint8_t *)"same", 4}, .type = {.kind = TYPE_INT}},
 };
 static const struct scope scope = {.columns = columns, .count = ARRAY_LEN(columns)};
 

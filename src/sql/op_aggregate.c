@@ -402,7 +402,7 @@ static bool load_group(struct aggregation *g, struct table *t, struct state_read
 {
     struct slice key;
     bool ok = key_load(&g->scratch, g->types, g->keys, r, &key);
-    uint64_t hash = ok ? key_hash(key) : 0;
+    uint64_t hash = ok ? table_hash(t, key) : 0;
     struct entry *e = ok && !table_find(t, key, hash) ? table_add(t, key, hash) : NULL;
     arena_recycle(&g->scratch);
     if (!e)

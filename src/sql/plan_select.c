@@ -43,7 +43,7 @@ static bool plan_relation(struct planner *p, const struct ast_relation *r, struc
     const struct ast_create_view *view = AST_AS(create_view, found);
     p->plan->hash = ast_hash(view->query, p->plan->hash);
     for (size_t i = 0; i < view->columns.count; i++)
-        p->plan->hash = key_hash(view->columns.at[i]) ^ p->plan->hash * 31;
+        p->plan->hash = key_hash(view->columns.at[i], 0) ^ p->plan->hash * 31;
     return plan_query_stage(p, view->query, ret) && rename_stage(p, ret, alias, &view->columns, found) &&
            rename_stage(p, ret, alias, &r->columns, &r->ast);
 }

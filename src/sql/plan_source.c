@@ -311,7 +311,7 @@ static uint64_t type_hash(const struct sql_type *type, uint64_t h)
     for (uint16_t i = 0; i < type->count; i++) {
         h = type_hash(&type->args[i], h);
         if (type->fields)
-            h = (h ^ key_hash(type->fields[i])) * 31;
+            h = (h ^ key_hash(type->fields[i], 0)) * 31;
     }
     return h;
 }
@@ -323,7 +323,7 @@ uint64_t plan_source_hash(const struct source *source)
         const struct source_column *c = &source->columns[i];
         h = type_hash(&c->path.type, h * 31 + (uint64_t)(c->pseudo + 1)) * 2 + c->path.not_null;
         for (uint32_t k = 0; k < c->path.steps; k++)
-            h = (h ^ key_hash(c->path.path[k].key)) * 31;
+            h = (h ^ key_hash(c->path.path[k].key, 0)) * 31;
     }
     for (size_t i = 0; i < source->stream->elements.count; i++) {
         const struct ast *e = source->stream->elements.at[i];
