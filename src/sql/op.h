@@ -38,6 +38,7 @@ struct clock {
 
 struct step {
     uint32_t rows;
+    const int64_t *ts_us; /* when each was appended; NULL: it is not known, or no row came */
     enum sql_fault fault;
     /* A row that cannot be computed, with the origin it came from. */
     void (*divert)(void *arg, uint32_t origin, enum sql_fault fault);

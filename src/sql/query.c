@@ -179,6 +179,7 @@ static bool tick(struct query *q, uint32_t source, uint32_t partition, int64_t u
     struct clock *clocks[] = {s->clock, s->arrival};
     int64_t at[ARRAY_LEN(clocks)][2];
     q->step.rows = 1;
+    q->step.ts_us = NULL;
     for (size_t i = 0; i < ARRAY_LEN(clocks); i++) {
         struct clock *c = clocks[i];
         if (!c || !c->expr)
@@ -253,6 +254,7 @@ bool query_step(struct query *query, const struct query_input *in, enum sql_faul
     if (!in->rows)
         return true;
     query->step.rows = in->rows;
+    query->step.ts_us = in->ts_us;
     bool ok = read_batch(query, in, &e);
     struct batch batch = {.arena = &query->batch, .rows = in->rows, .sel = {.count = in->rows}};
     if (ok && e.fault_count)
@@ -284,7 +286,7 @@ uint64_t query_late(const struct query *query)
 
 uint64_t query_faults(const struct query *query)
 {
-    uint64_t sum = 0;
+    uint64_t sum = query->sink->faults;
     for (uint32_t i = 0; i < query->plan.op_count; i++)
         sum += query->plan.ops[i]->faults;
     return sum;

@@ -48,7 +48,7 @@ MUST_USE bool query_load(struct query *query, struct state_reader *r, struct sql
 bool query_stateless(const struct query *query);
 
 size_t query_state_bytes(const struct query *query);
-/* Late rows, and rows with faults, of all operators. */
+/* Late rows, and rows with faults, of all operators; faults of the sink, too. */
 uint64_t query_late(const struct query *query);
 uint64_t query_faults(const struct query *query);
 
