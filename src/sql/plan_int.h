@@ -146,10 +146,18 @@ bool build_stage(struct build *b, const struct stage *s, struct expr *const *ite
 
 /* plan_join.c */
 bool plan_join(struct planner *p, const struct ast_join *ast, struct stage *ret);
+/* Its parts: a stage of two sides to be filled in, the names of a side, a condition over the names (NULL: false). */
+bool join_begin(struct planner *p, enum ast_join_kind kind, const struct ast *place, struct stage *ret);
+bool join_names(struct planner *p, struct stage *ret, unsigned side, const struct ast *place);
+bool join_on(struct planner *p, struct joining *j, struct expr *x);
 /* All conditions are there: each goes where it belongs, and it is found out how long rows are kept. Any stage. */
 bool plan_join_finish(struct planner *p, struct stage *s);
 /* The join's column that is this one of a side. */
 struct expr *join_column(struct planner *p, struct node *n, unsigned side, struct expr *inner, const struct ast *place);
+
+/* plan_exists.c */
+/* WHERE, of which EXISTS and IN with queries become SEMI and ANTI joins; joins are finished. */
+bool plan_where(struct planner *p, struct stage *s, const struct ast *where);
 
 /* plan_bound.c */
 /* Constant microseconds. False, and no error: it is no such interval. */

@@ -244,7 +244,7 @@ bool plan_join_finish(struct planner *p, struct stage *s)
 
 /* -------------------------------------------------------------------------------------------------------------- names */
 
-static bool add_names(struct planner *p, struct stage *ret, unsigned side, const struct ast *place)
+bool join_names(struct planner *p, struct stage *ret, unsigned side, const struct ast *place)
 {
     const struct stage *s = &ret->node->join->sides[side];
     for (uint32_t i = 0; i < s->count; i++) {
@@ -260,7 +260,7 @@ static bool add_names(struct planner *p, struct stage *ret, unsigned side, const
     return true;
 }
 
-static bool add_on(struct planner *p, struct joining *j, struct expr *x)
+bool join_on(struct planner *p, struct joining *j, struct expr *x)
 {
     if (x && j->on_count == JOIN_CONDITIONS_MAX)
         return plan_refuse(p, j->place, "a join with more than %u conditions", JOIN_CONDITIONS_MAX);
@@ -295,7 +295,7 @@ static bool add_using(struct planner *p, struct stage *ret, uint32_t left_count,
     struct named *left = using_name(p, ret, 0, left_count, name, place),
                  *right = left ? using_name(p, ret, left_count, ret->count, name, place) : NULL;
     struct expr *x = right ? lazy_expr(p, left->lazy, place) : NULL, *y = x ? lazy_expr(p, right->lazy, place) : NULL;
-    if (!y || !add_on(p, j, comparison(&b, place, AST_OP_EQ, x, y)))
+    if (!y || !join_on(p, j, comparison(&b, place, AST_OP_EQ, x, y)))
         return false;
     struct named *second = j->kind == JOIN_RIGHT ? left : right;
     second->qualified = second->hidden = true;
@@ -366,7 +366,7 @@ static bool add_reach(struct planner *p, struct joining *j, struct expr *from, s
         return false;
     }
     struct expr *args[2] = {from, x}, *edge = call(&b, reach, slice_str(sign), args, 2);
-    return add_on(p, j, edge ? comparison(&b, reach, *sign == '+' ? AST_OP_LE : AST_OP_GE, to, edge) : NULL);
+    return join_on(p, j, edge ? comparison(&b, reach, *sign == '+' ? AST_OP_LE : AST_OP_GE, to, edge) : NULL);
 }
 
 /* WITHIN (before, after): the right row is at most so much before, or after, the left one. */
@@ -383,7 +383,7 @@ static bool add_within(struct planner *p, struct stage *ret, uint32_t left_count
 
 /* --------------------------------------------------------------------------------------------------------------- FROM */
 
-static bool begin_join(struct planner *p, enum ast_join_kind kind, const struct ast *place, struct stage *ret)
+bool join_begin(struct planner *p, enum ast_join_kind kind, const struct ast *place, struct stage *ret)
 {
     struct node *n = plan_take(p, place, sizeof *n);
     struct joining *j = n ? plan_take(p, place, sizeof *j) : NULL;
@@ -403,19 +403,19 @@ bool plan_join(struct planner *p, const struct ast_join *ast, struct stage *ret)
     enum ast_join_kind kind = (enum ast_join_kind)ast->kind;
     if (kind == JOIN_ASOF || kind == JOIN_LEFT_ASOF)
         return refuse(p, place, "ASOF JOIN");
-    if (!begin_join(p, kind, place, ret))
+    if (!join_begin(p, kind, place, ret))
         return false;
     struct joining *j = ret->node->join;
     if (!plan_from(p, ast->left, &j->sides[0]) || !plan_from(p, ast->right, &j->sides[1]) ||
-        !add_names(p, ret, 0, place))
+        !join_names(p, ret, 0, place))
         return false;
     uint32_t left_count = ret->count;
-    if (!add_names(p, ret, 1, place))
+    if (!join_names(p, ret, 1, place))
         return false;
     for (size_t i = 0; i < ast->using.count; i++)
         if (!add_using(p, ret, left_count, ast->using.at[i], place))
             return false;
-    if (ast->on && !add_on(p, j, stage_bind_bool(p, ret, ast->on)))
+    if (ast->on && !join_on(p, j, stage_bind_bool(p, ret, ast->on)))
         return false;
     if (!add_within(p, ret, left_count, ast))
         return false;

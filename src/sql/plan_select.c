@@ -141,9 +141,7 @@ static bool plan_select(struct planner *p, const struct ast_select *select, stru
     bool grouped = select->group.count > 0 || (select->having && has_aggregate(select->having));
     if (!unbuilt(p, select) || !plan_from(p, select->from, &s))
         return false;
-    if (select->where && !stage_filter(p, &s, stage_bind_bool(p, &s, select->where), select->where))
-        return false;
-    if (!plan_join_finish(p, &s))
+    if (!plan_where(p, &s, select->where))
         return false;
     for (size_t i = 0; i < select->items.count; i++)
         grouped |= has_aggregate(select->items.at[i]);

@@ -106,6 +106,7 @@ def load(events, delay_ms):
     db.execute("CREATE TABLE bid (auction INTEGER, bidder INTEGER, price INTEGER, channel TEXT, url TEXT, extra TEXT, ts INTEGER, wm INTEGER, arrived INTEGER, seq INTEGER)")
     db.execute("CREATE TABLE auction (id INTEGER, seller INTEGER, category INTEGER, expires INTEGER, ts INTEGER, wm INTEGER, seq INTEGER)")
     db.execute("CREATE TABLE person (id INTEGER, name TEXT, city TEXT, state TEXT, ts INTEGER, wm INTEGER, seq INTEGER)")
+    db.execute("CREATE INDEX bids ON bid (auction)")
     watermark = -1 << 60
     for place, line in enumerate(events):
         event = json.loads(line)
