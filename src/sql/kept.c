@@ -163,3 +163,48 @@ bool kept_gather(const struct kept_layout *l, uint32_t i, struct kept *const *ro
     *ret = (struct column){.form = form, .values = values, .nulls = any ? nulls : NULL};
     return true;
 }
+
+/* How long all texts are, which values are NULL, the others: a text with its length in front. */
+void kept_save(const struct kept_layout *l, const struct kept *row, struct state_writer *w)
+{
+    state_put_varint(w, row->len - sizeof *row - l->fixed);
+    state_put(w, row->bytes, (l->count + 7) / 8);
+    for (uint32_t i = 0; i < l->count; i++) {
+        if (kept_null(row, i))
+            continue;
+        if (l->forms[i] == FORM_TEXT)
+            state_put_slice(w, *(const struct slice *)kept_value(l, row, i));
+        else
+            state_put(w, kept_value(l, row, i), form_size(l->forms[i]));
+    }
+}
+
+bool kept_load(const struct kept_layout *l, struct pieces *pieces, struct state_reader *r, struct kept **ret)
+{
+    size_t texts = state_get_len(r, UINT32_MAX - sizeof(struct kept) - l->fixed);
+    struct kept *row = NULL;
+    if (r->failed || !take_rows(l, pieces, &texts, 1, &row))
+        return false;
+    uint8_t *end = row->bytes + l->fixed;
+    state_get(r, row->bytes, (l->count + 7) / 8);
+    for (uint32_t i = 0; i < l->count && !r->failed; i++) {
+        uint8_t *value = row->bytes + l->offsets[i];
+        if (kept_null(row, i))
+            continue;
+        if (l->forms[i] != FORM_TEXT) {
+            state_get(r, value, form_size(l->forms[i]));
+            continue;
+        }
+        size_t len = state_get_len(r, texts);
+        struct slice text = slice_of(end, len);
+        state_get(r, end, len);
+        memcpy(value, &text, sizeof text);
+        end += len;
+        texts -= len;
+    }
+    *ret = row;
+    r->failed |= texts != 0;
+    if (r->failed)
+        kept_give(pieces, row);
+    return !r->failed;
+}

@@ -53,4 +53,8 @@ bool kept_same(const struct kept_layout *l, const struct kept *a, const struct k
 MUST_USE bool kept_gather(const struct kept_layout *l, uint32_t i, struct kept *const *rows, uint32_t count,
                           struct arena *arena, struct column *ret);
 
+/* Its values as bytes and back, see state.h; what stands in front of them is the caller's. False: the reader has failed, or there is no memory. */
+void kept_save(const struct kept_layout *l, const struct kept *row, struct state_writer *w);
+MUST_USE bool kept_load(const struct kept_layout *l, struct pieces *pieces, struct state_reader *r, struct kept **ret);
+
 #endif
