@@ -448,7 +448,8 @@ bool buffer_reserve(struct buffer *buffer, size_t more)
 void buffer_put(struct buffer *buffer, const void *bytes, size_t len)
 {
     CHECK(len <= buffer->max - buffer->len);
-    memcpy(buffer->bytes + buffer->len, bytes, len);
+    if (len)
+        memcpy(buffer->bytes + buffer->len, bytes, len);
     buffer->len += len;
 }
 

@@ -298,6 +298,9 @@ struct stream_files {
 };
 MUST_USE int broker_streams(struct broker *broker, int (*each)(void *arg, const struct stream_files *files), void *arg);
 
+/* After broker_replayed, before the first step: statements that the SQL engine will find. */
+uint64_t broker_statements(const struct broker *broker);
+
 /* While replaying: what is known of a queue; the slices are loans. False: there is none of that id. */
 bool broker_queue_known(struct broker *broker, uint64_t id, struct slice *ret_vhost, struct slice *ret_name,
                         uint64_t *ret_next_position);

@@ -73,6 +73,10 @@ struct rig {
     struct effect effects[RIG_EFFECTS_MAX];
     unsigned effect_count;
     uint64_t seq[8][8]; /* publish sequence per session and channel */
+    bool (*engine)(
+        struct rig
+            *rig); /* has the SQL port's effects, in each step; true: there is more to do. NULL: they are kept, too */
+    void *engine_arg;
 };
 
 /* ---- the store ---- */
@@ -438,7 +442,10 @@ RIG_FN void rig_step(struct rig *rig)
         unsigned effects = rig->effect_count;
         bool more = broker_step(rig->b, rig->now, rig->wall, rig->durable);
         rig_take(rig, 0);
-        rig_take(rig, 4);
+        if (rig->engine)
+            more = rig->engine(rig) || more;
+        else
+            rig_take(rig, 4);
         rig_worker(rig);
         rig_store_serve(rig->b, rig->log, rig->slow_store ? rig->chance >> 60 : 64);
         rig_streams_serve(rig->b, rig->log->streams, 3, rig->slow_store ? rig->chance >> 60 : 64);
@@ -447,7 +454,7 @@ RIG_FN void rig_step(struct rig *rig)
         if (!more && before == rig->log->count && effects == rig->effect_count &&
             ring_empty(&broker_port(rig->b, 0)->commands) && ring_empty(&broker_port(rig->b, 1)->commands) &&
             ring_empty(&broker_port(rig->b, 2)->commands) && ring_empty(&broker_port(rig->b, 3)->commands) &&
-            ring_empty(&broker_port(rig->b, 4)->commands) &&
+            ring_empty(&broker_port(rig->b, 4)->commands) && ring_empty(&broker_port(rig->b, 4)->effects) &&
             (rig->slow_store ||
              (ring_empty(&broker_port(rig->b, 2)->effects) && ring_empty(&broker_port(rig->b, 3)->effects))) &&
             (rig->hold || rig->durable == rig->log->count))

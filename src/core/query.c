@@ -71,6 +71,11 @@ bool sql_object_row_next(struct reader *r, struct sql_object_row *ret)
     return reader_ok(r);
 }
 
+uint64_t broker_statements(const struct broker *broker)
+{
+    return broker->sql.objects.count;
+}
+
 /* ---- objects ---- */
 
 static struct slice id_of(const void *value)

@@ -40,6 +40,7 @@ struct rig_streams {
     bool dead;          /* the first record of what a share group is given is nothing for its members */
     uint64_t keys_room; /* keys of so many offsets have room; 0: all */
     bool nothing_won;
+    bool batches; /* pieces are record batches, as in files, and not texts */
 };
 
 RIG_STREAM_FN struct rig_stream_part *rig_stream_part(struct rig_streams *all, uint64_t stream, uint32_t partition)
@@ -67,6 +68,7 @@ RIG_STREAM_FN void rig_stream_put(struct rig_streams *all, struct rig_stream_rec
 RIG_STREAM_FN struct rig_streams *rig_streams_copy(const struct rig_streams *from)
 {
     struct rig_streams *all = calloc(1, sizeof *all);
+    all->batches = from && from->batches;
     for (size_t i = 0; from && i < from->count; i++)
         rig_stream_put(all, from->records[i]);
     return all;
@@ -276,7 +278,38 @@ RIG_STREAM_FN void rig_stream_fetch_row(const struct rig_streams *all, struct fe
     row->piece = (struct file_piece){.file = &file->handle, .len = len};
 }
 
-RIG_STREAM_FN void rig_stream_find(struct rig_streams *all, struct stream_job *job);
+/* The same as one record batch. */
+RIG_STREAM_FN void rig_stream_fetch_batch(const struct rig_streams *all, struct fetch_row *row)
+{
+    size_t room = 256 * 1024, at = 0;
+    struct rig_file *file = calloc(1, sizeof *file + room);
+    struct writer w = writer_of(file->bytes, room);
+    struct record_batch_writer b;
+    for (size_t i = 0; i < all->count; i++) {
+        const struct rig_stream_record *r = &all->records[i];
+        if (r->stream != row->stream || r->partition != row->partition || r->offset < row->offset || r->control ||
+            r->offset >= row->until)
+            continue;
+        struct record_batch head = record_batch_head((int64_t)r->offset, r->timestamp);
+        if (!at++)
+            record_batch_begin(&b, &w, &head);
+        struct record record = {.offset = (int64_t)r->offset,
+                                .timestamp = r->timestamp,
+                                .has_value = true,
+                                .has_key = r->msg->key_len > 0,
+                                .key = msg_key(r->msg),
+                                .value = msg_body(r->msg)};
+        if (!record_batch_add(&b, &record))
+            break;
+    }
+    if (!at) {
+        free(file);
+        return;
+    }
+    size_t len = record_batch_finish(&b, -1).len;
+    file->handle = (struct counted_file){.refs = 1, .fd = -1, .read = rig_file_read, .close = rig_file_close};
+    row->piece = (struct file_piece){.file = &file->handle, .len = len};
+}
 
 RIG_STREAM_FN void rig_stream_fetch(struct rig_streams *all, struct fetch *fetch)
 {
@@ -308,7 +341,10 @@ RIG_STREAM_FN void rig_stream_fetch(struct rig_streams *all, struct fetch *fetch
             row->time = job.found_at;
             continue;
         }
-        rig_stream_fetch_row(all, row, room, one);
+        if (all->batches)
+            rig_stream_fetch_batch(all, row);
+        else
+            rig_stream_fetch_row(all, row, room, one);
         room -= row->piece.len < room ? row->piece.len : room;
         one = one && !row->piece.len;
     }
