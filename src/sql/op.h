@@ -97,6 +97,8 @@ struct op_kind {
     /* Snapshots, see sql/state.h. Both NULL: it remembers nothing. load, of a fresh operator: false is a fault, of memory or damage. */
     void (*save)(const struct op *op, struct state_writer *w);
     bool (*load)(struct op *op, struct state_reader *r);
+    /* The watermark at which it pushes rows though nothing comes; INT64_MAX: none. NULL: it never does. */
+    int64_t (*due)(const struct op *op);
 };
 
 struct op {

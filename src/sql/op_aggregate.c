@@ -362,6 +362,12 @@ static bool aggregation_flush(struct op *op, struct step *step)
     return advance(g, step, c->at[step->rows]) && emit_end(&g->m, step);
 }
 
+static int64_t aggregation_due(const struct op *op)
+{
+    const struct aggregation *g = CONTAINER_OF(op, struct aggregation, op);
+    return g->changes ? INT64_MAX : g->next_close;
+}
+
 static void aggregation_fini(struct op *op)
 {
     struct aggregation *g = CONTAINER_OF(op, struct aggregation, op);
@@ -457,6 +463,7 @@ struct op *op_aggregate_new(struct budget *budget, const struct span_rule *rule,
                                         .push = aggregation_push,
                                         .flush = aggregation_flush,
                                         .fini = aggregation_fini,
+                                        .due = aggregation_due,
                                         .save = aggregation_save,
                                         .load = aggregation_load};
     CHECK(changes || rule->kind != SPAN_NONE);

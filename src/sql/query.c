@@ -201,6 +201,30 @@ static bool tick(struct query *q, uint32_t source, uint32_t partition, int64_t u
     return flush(q, s, ret_fault);
 }
 
+bool query_partitions(struct query *query, uint32_t source, uint32_t count)
+{
+    CHECK(source < query->plan.source_count);
+    struct source *s = &query->plan.sources[source];
+    return !count || ((!s->clock || clock_room(s->clock, count - 1)) && clock_room(s->arrival, count - 1));
+}
+
+int64_t query_watermark(const struct query *query, uint32_t source)
+{
+    const struct source *s = &query->plan.sources[source];
+    return s->clock && s->clock->expr ? s->clock->now : s->arrival->expr ? s->arrival->now : TIME_NEVER;
+}
+
+int64_t query_due(const struct query *query)
+{
+    int64_t due = INT64_MAX;
+    for (uint32_t i = 0; i < query->plan.op_count; i++) {
+        const struct op *op = query->plan.ops[i];
+        int64_t own = op->kind->due ? op->kind->due(op) : INT64_MAX;
+        due = own < due ? own : due;
+    }
+    return due;
+}
+
 bool query_idle(struct query *query, uint32_t source, uint32_t partition, enum sql_fault *ret_fault)
 {
     return tick(query, source, partition, TIME_NEVER, ret_fault);

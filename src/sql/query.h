@@ -39,6 +39,13 @@ MUST_USE bool query_idle(struct query *query, uint32_t source, uint32_t partitio
 /* Nothing that is older will come: the source's clocks are at least at that time. */
 MUST_USE bool query_advance(struct query *query, uint32_t source, int64_t us, enum sql_fault *ret_fault);
 
+/* The source has so many partitions: each holds back its watermark until it has had a row, or is idle. False: too many, or no memory. */
+MUST_USE bool query_partitions(struct query *query, uint32_t source, uint32_t count);
+/* Of the source, where it is used; TIME_NEVER: none yet. */
+int64_t query_watermark(const struct query *query, uint32_t source);
+/* The watermark at which something comes out, though nothing comes in; INT64_MAX: none waits for time. */
+int64_t query_due(const struct query *query);
+
 /* Snapshots (docs/decisions/0012): clocks, operators and, when it can be saved, the sink. Between steps. What failed the writer says. */
 void query_save(const struct query *query, struct state_writer *w);
 /* Of a fresh query of the same plan, on the same kind of sink: goes on as the saved one would. False: *error says why: another plan, by the name of
