@@ -1,0 +1,198 @@
+/* From statements to queries, see server_int.h: what a query may read, where its rows go, and whether they fit there. */
+#include "sql/server_int.h"
+
+#include "base/mem.h"
+#include "sql/parse.h"
+
+#include <stdio.h>
+
+void server_put_name(struct lines *l, struct slice name)
+{
+    lines_put(l, "\"", 1);
+    for (size_t i = 0; i < name.len; i++) {
+        if (name.ptr[i] == '"')
+            lines_put(l, "\"", 1);
+        lines_put(l, name.ptr + i, 1);
+    }
+    lines_put(l, "\"", 1);
+}
+
+void server_put_type(struct lines *l, const struct sql_type *type)
+{
+    char text[400];
+    struct writer w = writer_of(text, sizeof text);
+    type_print(type, &w);
+    for (size_t i = 0; i < w.len && !type->count; i++) /* fields of a row have their own case */
+        text[i] = (char)(text[i] >= 'a' && text[i] <= 'z' ? text[i] - 'a' + 'A' : text[i]);
+    lines_string(l, slice_of(text, w.len));
+}
+
+static void no_memory(struct sql_error *error)
+{
+    sql_error_set(error, SQL_FAULT_MEMORY, 0, 0, "no memory for the statement");
+}
+
+static bool nothing(struct op *op, struct step *step, const struct batch *batch)
+{
+    (void)op, (void)step, (void)batch;
+    return true;
+}
+
+struct query *server_plan(struct sql_server *server, const char *vhost, const struct server_object *but,
+                          const struct ast *query, const struct ast *emit, size_t state_max, struct arena *arena,
+                          struct op *sink, struct sql_error *error)
+{
+    static const struct op_kind kind = {.name = "nowhere", .push = nothing};
+    struct ast_run *run = arena_take(arena, sizeof *run);
+    struct catalog catalog;
+    if (!run) {
+        no_memory(error);
+        return NULL;
+    }
+    *run = (struct ast_run){.ast = *query, .query = (struct ast *)query, .emit = (struct ast *)emit};
+    run->ast.kind = AST_RUN;
+    server->nowhere.kind = &kind;
+    server_catalog(server, vhost, but, &catalog);
+    return query_new(&catalog, &run->ast, state_max ? state_max : server->options.state_memory,
+                     sink ? sink : &server->nowhere, error);
+}
+
+/* SELECT * FROM name. NULL: the error is set. */
+static struct ast *select_all(struct slice name, struct arena *arena, struct sql_error *error)
+{
+    struct lines text;
+    struct ast_list list;
+    struct ast *query = NULL;
+    lines_init(&text, 4096);
+    lines_text(&text, "SELECT * FROM ");
+    server_put_name(&text, name);
+    if (text.failed)
+        no_memory(error);
+    else if (sql_parse(slice_of(text.bytes, text.len), arena, &list, error))
+        query = AST_AS(run, list.at[0])->query;
+    lines_fini(&text);
+    return query;
+}
+
+struct query *server_plan_all(struct sql_server *server, const char *vhost, struct slice name, struct arena *arena,
+                              struct sql_error *error)
+{
+    struct ast *query = select_all(name, arena, error);
+    return query ? server_plan(server, vhost, NULL, query, NULL, 0, arena, NULL, error) : NULL;
+}
+
+struct query *server_object_plan(struct server_object *o, struct op *sink, struct sql_error *error)
+{
+    const struct ast *s = o->statement;
+    const struct ast *query = s->kind == AST_CREATE_STREAM ? AST_AS(create_stream, s)->query
+                              : s->kind == AST_CREATE_SINK ? AST_AS(create_sink, s)->query
+                                                           : AST_AS(insert, s)->query;
+    const struct ast *emit = s->kind == AST_CREATE_STREAM ? AST_AS(create_stream, s)->emit
+                             : s->kind == AST_CREATE_SINK ? AST_AS(create_sink, s)->emit
+                                                          : AST_AS(insert, s)->emit;
+    if (!query) {
+        struct ast_names from = AST_AS(create_sink, s)->from;
+        query = select_all(from.at[from.count - 1], &o->arena, error);
+    }
+    return query
+               ? server_plan(o->server, o->vhost, o, query, emit, (size_t)o->with.state_memory, &o->arena, sink, error)
+               : NULL;
+}
+
+/* ---- INSERT INTO ---- */
+
+static const struct ast_column *column_of(const struct ast_create_stream *stream, struct slice name)
+{
+    const struct ast_column *found = NULL;
+    for (size_t i = 0; i < stream->elements.count; i++) {
+        const struct ast_column *c = AST_AS(column, stream->elements.at[i]);
+        if (c->ast.kind == AST_COLUMN && !c->computed && name_equal(c->name, name))
+            found = !found || slice_equal(c->name, name) ? c : found;
+    }
+    return found;
+}
+
+bool server_insert_names(struct server_object *o, const struct server_object *target, struct slice **ret_names,
+                         uint32_t *ret_count, struct sql_error *error)
+{
+    const struct ast_insert *insert = AST_AS(insert, o->statement);
+    const struct ast_create_stream *stream = AST_AS(create_stream, target->relation);
+    size_t most = insert->columns.count ? insert->columns.count : stream->elements.count;
+    struct slice *names = arena_take(&o->arena, (most + 1) * sizeof *names);
+    uint32_t count = 0;
+    if (!names) {
+        no_memory(error);
+        return false;
+    }
+    for (size_t i = 0; i < most; i++) {
+        const struct ast_column *c = AST_AS(column, insert->columns.count ? NULL : stream->elements.at[i]);
+        if (insert->columns.count)
+            c = column_of(stream, insert->columns.at[i]);
+        else if (c->ast.kind != AST_COLUMN || c->computed)
+            continue;
+        if (!c) {
+            sql_error_set(error, SQL_FAULT_NO_NAME, insert->ast.at, insert->ast.len,
+                          "%s has no column %.*s that could be written", target->name,
+                          SLICE_ARG(insert->columns.at[i]));
+            return false;
+        }
+        names[count++] = c->name;
+    }
+    *ret_names = names;
+    *ret_count = count;
+    return true;
+}
+
+bool server_insert_fits(const struct server_object *target, const struct slice *names, uint32_t count,
+                        const struct plan *plan, struct arena *arena, struct sql_error *error)
+{
+    const struct ast_create_stream *stream = AST_AS(create_stream, target->relation);
+    for (uint32_t i = 0; i < count; i++) {
+        const struct ast_column *c = column_of(stream, names[i]);
+        struct sql_type type;
+        char from[100], to[100];
+        struct writer w = writer_of(from, sizeof from - 1), v = writer_of(to, sizeof to - 1);
+        if (!c->type || !type_of_ast(c->type, arena, &type, error))
+            return !c->type;
+        if (type_distance(plan->columns[i].type.kind, type.kind) >= 0)
+            continue;
+        type_print(&plan->columns[i].type, &w);
+        type_print(&type, &v);
+        sql_error_set(error, SQL_FAULT_TYPE, 0, 0, "column %.*s is %.*s, and its value would be %.*s",
+                      SLICE_ARG(names[i]), (int)v.len, to, (int)w.len, from);
+        sql_error_hint(error, "a CAST says how it is to be turned");
+        return false;
+    }
+    return true;
+}
+
+/* ---- targets ---- */
+
+bool server_object_target(struct server_object *o, struct slice *ret_topic, struct output_target *ret,
+                          struct sql_error *error)
+{
+    struct server_object *declared = o;
+    *ret_topic = o->with.topic.len ? o->with.topic : slice_str(o->name);
+    if (o->kind == KIND_INSERT) {
+        const struct ast_insert *insert = AST_AS(insert, o->statement);
+        struct slice *names;
+        declared = server_object_find(o->server, o->vhost, insert->name.at[insert->name.count - 1]);
+        if (!declared || !declared->relation) {
+            sql_error_set(error, SQL_FAULT_NO_NAME, insert->ast.at, insert->ast.len, "its target is gone");
+            return false;
+        }
+        if (!server_insert_names(o, declared, &names, &ret->name_count, error))
+            return false;
+        ret->names = names;
+        *ret_topic = declared->with.topic.len ? declared->with.topic : slice_str(declared->name);
+    }
+    if (!output_target_of(declared->statement, ret, error))
+        return false;
+    if (o->with.queue.len) { /* the default exchange has every queue by its name */
+        ret->exchange = (struct slice){.ptr = (const uint8_t *)""};
+        ret->routing_key = o->with.queue;
+    }
+    if (o->with.queue.len || o->with.exchange.len)
+        *ret_topic = (struct slice){0};
+    return true;
+}

@@ -1,0 +1,109 @@
+/* Recovery of queries: whatever the journal has when the process dies, what a query has written in the end is what it would have written. */
+#include "sql/server_rig_test.h"
+
+/* Times go up by a second; values are not the same twice in a window. */
+static void feed(struct world *w, unsigned from, unsigned upto)
+{
+    for (unsigned i = from; i < upto; i++) {
+        char body[200];
+        if (i % 9 == 8)
+            snprintf(body, sizeof body, "no json %u", i);
+        else
+            snprintf(body, sizeof body, "{\"k\":\"%c\",\"v\":%u,\"ts\":\"2026-01-01 00:%02u:%02u\"}", 'a' + i % 3, i,
+                     i / 60, i % 60);
+        put(w->rig, "in", body);
+    }
+}
+
+static void declare_all(struct world *w, const char *query)
+{
+    char text[2000];
+    snprintf(text, sizeof text,
+             "CREATE STREAM s (k TEXT, v BIGINT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '2' SECOND) WITH "
+             "(topic = 'in');"
+             "CREATE STREAM out WITH (partitions = 1) AS %s",
+             query);
+    say(w, text);
+    if (strstr(w->said, "error"))
+        rig_fail("%s", w->said);
+}
+
+#define RECORDS 40u
+
+/* The journal is cut at every record; the rest of the input comes then. */
+static void check_cuts(const char *query)
+{
+    struct world *w = world_new();
+    declare_all(w, query);
+    size_t begun = w->rig->log->count;
+    for (unsigned i = 0; i < RECORDS; i += 5)
+        feed(w, i, i + 5);
+    rest(w);
+    char *expected = strdup(records_of(w, "out")), *letters = strdup(records_of(w, "out.dlq"));
+    size_t count = w->rig->log->count;
+    assert_true(lines_of(expected) > 2 && lines_of(letters) == RECORDS / 9);
+    for (size_t cut = begun; cut <= count; cut++) {
+        struct world *other = world_cut(w, cut);
+        rest(other);
+        unsigned there = lines_of(records_of(other, "in"));
+        feed(other, there, RECORDS);
+        rest(other);
+        if (strcmp(records_of(other, "out"), expected) != 0)
+            rig_fail("%s\ncut at %zu of %zu, with %u records, wrote\n%s\nand not\n%s", query, cut, count, there,
+                     records_of(other, "out"), expected);
+        if (strcmp(records_of(other, "out.dlq"), letters) != 0)
+            rig_fail("%s\ncut at %zu of %zu: dead letters\n%s\nand not\n%s", query, cut, count,
+                     records_of(other, "out.dlq"), letters);
+        world_free(other);
+    }
+    free(expected);
+    free(letters);
+    world_free(w);
+}
+
+static void test_any_cut(void **state)
+{
+    (void)state;
+    check_cuts("SELECT k, v FROM s WHERE v <> 3");
+    check_cuts("SELECT k, window_end, COUNT(*) AS n, SUM(v) AS sum FROM TUMBLE(s, ts, INTERVAL '5' SECOND) "
+               "GROUP BY k, window_start, window_end EMIT ON WINDOW CLOSE");
+}
+
+/* Windows end though nothing comes, and a restart repeats it. */
+static void test_time_goes_on(void **state)
+{
+    struct world *w = world_new();
+    (void)state;
+    declare_all(w,
+                "SELECT k, COUNT(*) AS n FROM TUMBLE(s, ts, INTERVAL '5' SECOND) GROUP BY k, window_start, window_end");
+    feed(w, 0, 3);
+    rest(w);
+    rig_pass(w->rig, 900);
+    assert_string_equal(records_of(w, "out"), "");
+    rig_pass(w->rig, 4000); /* the watermark was 00:00:00 */
+    assert_string_equal(records_of(w, "out"), "");
+    rig_pass(w->rig, 200);
+    const char *expected = "{\"k\":\"a\",\"n\":1}\n{\"k\":\"b\",\"n\":1}\n{\"k\":\"c\",\"n\":1}\n";
+    assert_string_equal(records_of(w, "out"), expected);
+    size_t count = w->rig->log->count;
+    rig_pass(w->rig, 60000);
+    rest(w);
+    assert_int_equal(w->rig->log->count, count); /* nothing waits for time any more, so nothing is written */
+    struct world *other = world_cut(w, w->rig->log->count);
+    rest(other);
+    feed(other, 4, 5); /* late, since time went on */
+    rest(other);
+    rig_pass(other->rig, 60000);
+    assert_string_equal(records_of(other, "out"), expected);
+    world_free(other);
+    world_free(w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_any_cut),
+        cmocka_unit_test(test_time_goes_on),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

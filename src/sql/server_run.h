@@ -1,0 +1,126 @@
+/* server_run: a query that runs: where it reads, how far it is, what it owes the core.
+ *
+ *   AIMING (its target by name) ▸ LOOKING (its sources) ▸ PLACING (where to begin) | REPLAYING (its trail, docs/decisions/0012) ▸ GOING … a failure ends it
+ *
+ * Each partition has one fetch under way or bytes that wait. What is taken from them goes through the query in runs of records and into `taken`, a
+ * trail; when the core owes no answer, that trail and the outputs become steps (struct steps): one, or several when there are
+ * too many outputs. The server's thread.
+ */
+#ifndef MILLRACE_SQL_SERVER_RUN_H
+#define MILLRACE_SQL_SERVER_RUN_H
+
+#include "sql/dead_letter.h"
+#include "sql/server_int.h"
+#include "sql/trail.h"
+
+enum run_state { RUN_AIMING, RUN_LOOKING, RUN_PLACING, RUN_REPLAYING, RUN_GOING };
+
+struct run_source;
+
+struct run_partition {
+    struct run_source *source;
+    uint32_t number;
+    bool idle;
+    struct server_call call; /* its fetch */
+    mono_t asked_at;         /* then; at NOW a fetch that is still parked has found nothing since */
+    mono_t again_at;         /* not before; after trouble */
+    uint64_t place;          /* below it everything is taken */
+    uint64_t end;            /* of the partition, as far as is known */
+    uint64_t until;          /* of a bounded SELECT; UINT64_MAX: none */
+    uint8_t *bytes;          /* fetched, and not all of it taken; NULL: nothing */
+    size_t len;
+    uint64_t stable; /* of what was fetched: nothing behind it is read */
+    struct aborted *aborted;
+    uint32_t aborted_count;
+};
+
+struct run_source {
+    struct server_run *run;
+    uint32_t number;
+    struct slice topic; /* the object's */
+    uint64_t stream;
+    uint32_t count;
+    struct run_partition *partitions;
+    const struct sql_with *with;
+    int64_t idle_ns;
+    bool timed;         /* some operator asks its clock */
+    mono_t row_at;      /* when the last row came */
+    mono_t advanced_at; /* when time was last moved without one */
+};
+
+struct server_run {
+    struct list link; /* server->runs */
+    struct sql_server *server;
+    struct server_object *object; /* NULL: of a SELECT */
+    struct request *request;
+    struct server_session *session;
+    struct server_object **uses; /* what its plan points into, each with a reference */
+    uint32_t use_count;
+    uint8_t state; /* enum run_state */
+    bool failed, pausing, bounded, over;
+    char why[SERVER_REASON_MAX];
+    struct query *query;
+    struct output *output; /* NULL: of a SELECT */
+    struct slice topic;    /* of a stream that it writes; empty: none */
+    struct output_target target;
+    struct run_source *sources;
+    uint32_t source_count, turn; /* turn: whose partition was read last */
+    struct server_call call;     /* LOOKING, PLACING */
+    /* replaying */
+    struct trail_reader replay;
+    struct trail_entry entry;
+    bool entry_there;
+    uint64_t replay_open; /* rows from there on were not given out */
+    /* steps */
+    struct trail taken; /* since the last step was made */
+    uint64_t given;     /* place of the sink up to which steps have been made */
+    struct dead_letters dead;
+    uint64_t dead_stream; /* 0: not known yet */
+    struct server_call dead_call;
+    bool dead_made;
+    struct {
+        struct trail trail; /* of all of them together */
+        struct output_group *groups;
+        struct msg *dead; /* before them */
+        uint64_t place;   /* of the sink, before them */
+        bool several;
+    } steps;
+    struct query_step *step; /* to be sent again at again_at; NULL: none, or it is with the core */
+    struct server_call step_call;
+    mono_t again_at, quiet_until;
+    uint64_t rows_in, skipped, dead_count;
+    const struct query_input *input; /* while it is stepped */
+    struct server_select *select;    /* where the rows of a SELECT go */
+};
+
+/* server_run.c */
+void run_fail(struct server_run *run, const char *format, ...) __attribute__((format(printf, 2, 3)));
+struct server_run *run_new(struct sql_server *server, const char *user, const char *vhost);
+/* The plan's sources, and what they stand on. False: no memory. */
+MUST_USE bool run_sources(struct server_run *run);
+/* References to all that a plan of that vhost may point into, before it is made. False: no memory. */
+MUST_USE bool run_uses(struct server_run *run, const char *vhost);
+/* Whether the dead-letter stream is known; else it is looked for, and made. */
+bool run_dead_stream(struct server_run *run);
+void run_divert(void *arg, uint32_t origin, enum sql_fault fault);
+/* server_place.c */
+void run_place(struct server_run *run);
+/* Takes the next of the trail; at its end the run is GOING. False: it waits. */
+bool run_replay(struct server_run *run);
+/* Partitions that have nothing, and time that goes on without rows. */
+void run_idle(struct server_run *run);
+mono_t run_due(const struct server_run *run);
+/* server_select.c */
+bool run_select_full(const struct server_run *run);
+void server_select_free(struct server_select **select);
+/* server_fetch.c */
+void run_fetch(struct server_run *run);
+void run_partition_clear(struct run_partition *p);
+/* Takes what is there of the partition, to before `until`. False: nothing moved. */
+bool run_take(struct server_run *run, struct run_partition *p, uint64_t until);
+/* server_step.c */
+void run_steps(struct server_run *run);
+bool run_steps_idle(const struct server_run *run);
+void run_steps_fini(struct server_run *run);
+
+#endif

@@ -1,0 +1,232 @@
+/* The SQL server on a real core: statements and what they are answered with, where rows go, what a query does when it cannot go on. */
+#include "sql/server_rig_test.h"
+
+static void test_insert_select(void **state)
+{
+    struct world *w = world_new();
+    (void)state;
+    SAYS("CREATE STREAM orders (id BIGINT, amount BIGINT) WITH (topic = 'in'); CREATE STREAM big (id BIGINT, double "
+         "BIGINT)",
+         "{\"done\":\"CREATE STREAM\",\"name\":\"orders\"}\n{\"done\":\"CREATE STREAM\",\"name\":\"big\"}\n");
+    SAYS("INSERT INTO big SELECT id, amount * 2 FROM orders WHERE amount > 10",
+         "{\"done\":\"INSERT\",\"name\":\"insert_big\"}\n");
+    put(w->rig, "in", "{\"id\":1,\"amount\":5}");
+    put(w->rig, "in", "{\"id\":2,\"amount\":50}");
+    put(w->rig, "in", "{\"id\":3,\"amount\":11}");
+    rest(w);
+    assert_string_equal(records_of(w, "big"), "{\"id\":2,\"double\":100}\n{\"id\":3,\"double\":22}\n");
+    struct world *old = w;
+    w = world_cut(old, old->rig->log->count);
+    put(w->rig, "in", "{\"id\":4,\"amount\":100}");
+    rest(w);
+    assert_string_equal(records_of(w, "big"),
+                        "{\"id\":2,\"double\":100}\n{\"id\":3,\"double\":22}\n{\"id\":4,\"double\":200}\n");
+    SAYS("SELECT id FROM big", "{\"statement\":0,\"columns\":[{\"name\":\"id\",\"type\":\"BIGINT\"}]}\n{\"row\":[2]}\n{"
+                               "\"row\":[3]}\n{\"row\":[4]}\n{\"done\":\"SELECT\",\"rows\":3}\n");
+    world_free(w);
+    world_free(old);
+}
+
+#define HEAD(name, type) "{\"statement\":0,\"columns\":[{\"name\":\"" name "\",\"type\":\"" type "\"}]}\n"
+#define STREAM "CREATE STREAM s (id BIGINT, name TEXT) WITH (topic = 'in')"
+
+static void says_error(struct world *w, const char *text, const char *code, const char *message)
+{
+    char expected[500];
+    say(w, text);
+    snprintf(expected, sizeof expected, "{\"error\":{\"code\":\"%s\",\"message\":\"%s\"", code, message);
+    char *error = strstr(w->said, "{\"error\"");
+    if (!error || strncmp(error, expected, strlen(expected)) != 0 || strchr(error, '\n') != error + strlen(error) - 1)
+        rig_fail("%s\nsaid:\n%s\nexpected:\n%s", text, w->said, expected);
+    assert_true(w->ended);
+}
+
+static void test_refused(void **state)
+{
+    struct world *w = world_new();
+    (void)state;
+    SAYS("", "");
+    SAYS(STREAM, "{\"done\":\"CREATE STREAM\",\"name\":\"s\"}\n");
+    says_error(w, "SELECT 1 FROM", "42601",
+               "expected a stream, table or view, LATERAL, TABLE, UNNEST, \\\"(\\\" or VALUES, but the text ends here");
+    says_error(w, STREAM, "42P07", "there is a s already");
+    SAYS("CREATE STREAM IF NOT EXISTS s (id BIGINT)", "{\"done\":\"CREATE STREAM\",\"name\":\"s\"}\n");
+    says_error(w, "CREATE STREAM t (id BIGINT) WITH (topik = 'in')", "42703", "there is no option topik here");
+    says_error(w, "CREATE STREAM t (id BIGINT) WITH (late = 'update')", "22000",
+               "late is drop, nothing else is there yet");
+    says_error(w, "CREATE STREAM t (id BIGINT) WITH (partitions = 2, partitions = 2)", "42702",
+               "partitions is said twice");
+    says_error(w, "CREATE STREAM t (id BIGINT) WITH (topic = 'in', partitions = 7)", "42P16",
+               "the stream in has 1 partitions");
+    says_error(w, "CREATE VIEW v AS SELECT nobody FROM s", "42703", "there is no column nobody");
+    says_error(w, "CREATE STREAM t AS SELECT id FROM s; INSERT INTO t SELECT name FROM s", "42804",
+               "column id is bigint, and its value would be text");
+    says_error(w, "INSERT INTO t (id, what) SELECT id, id FROM s", "42703",
+               "t has no column what that could be written");
+    says_error(w, "INSERT INTO nothing SELECT id FROM s", "42703", "there is no stream nothing");
+    says_error(w, "DROP STREAM s", "2BP01", "s is needed by t");
+    says_error(w, "DROP VIEW s", "42809", "s is no VIEW");
+    says_error(w, "DROP VIEW tt", "42P01", "there is no statement tt");
+    says_error(w, "CREATE MATERIALIZED VIEW m AS SELECT id FROM s", "0A000",
+               "CREATE MATERIALIZED VIEW cannot be run yet");
+    says_error(w, "ASSERT VALUES s VALUES (1)", "0A000", "ASSERT cannot be run yet");
+    says_error(w, "PAUSE s", "42809", "s is no query");
+    SAYS("DROP VIEW IF EXISTS x; DROP QUERY t; DROP STREAM s",
+         "{\"done\":\"DROP VIEW\",\"name\":\"x\"}\n{\"done\":\"DROP QUERY\",\"name\":\"t\"}\n{\"done\":\"DROP "
+         "STREAM\",\"name\":\"s\"}\n");
+    world_free(w);
+}
+
+static unsigned waiting(struct world *w, const char *queue)
+{
+    rest(w);
+    return (unsigned)rig_ready(w->rig, queue);
+}
+
+static void test_sinks(void **state)
+{
+    struct world *w = world_new();
+    (void)state;
+    SAYS(STREAM "; CREATE SINK q WITH (queue = 'alarms') AS SELECT id FROM s WHERE id > 1; "
+                "CREATE SINK x WITH (exchange = 'amq.fanout') FROM s",
+         "{\"done\":\"CREATE STREAM\",\"name\":\"s\"}\n{\"done\":\"CREATE SINK\",\"name\":\"q\"}\n{\"done\":\"CREATE "
+         "SINK\",\"name\":\"x\"}\n");
+    says_error(w, "CREATE SINK y WITH (exchange = 'nobody') FROM s", "42501", "no exchange 'nobody' in vhost '/'");
+    declare(w->rig, "all", (struct slice){0});
+    assert_true(rig_ask(w->rig, CMD_QUEUE_BIND, 1, 1, "all", "amq.fanout", NULL, (struct slice){0}, 0));
+    for (unsigned i = 0; i < 4; i++) {
+        char body[40];
+        snprintf(body, sizeof body, "{\"id\":%u}", i);
+        put(w->rig, "in", body);
+    }
+    assert_int_equal(waiting(w, "alarms"), 2);
+    assert_int_equal(waiting(w, "all"), 4);
+    world_free(w);
+}
+
+/* What is published to an exchange is there to be replayed. */
+static void test_from_exchange(void **state)
+{
+    struct world *w = world_new();
+    (void)state;
+    SAYS("CREATE STREAM sensors (t DOUBLE) FROM EXCHANGE 'amq.topic' KEY 'home.#', 'lab.*'",
+         "{\"done\":\"CREATE STREAM\",\"name\":\"sensors\"}\n");
+    assert_true(rig_publish(w->rig, 1, 1, "amq.topic", "home.kitchen", "{\"t\":21.5}", true));
+    assert_true(rig_publish(w->rig, 1, 1, "amq.topic", "lab.1", "{\"t\":4}", true));
+    assert_true(rig_publish(w->rig, 1, 1, "amq.topic", "street", "{\"t\":0}", true));
+    rest(w);
+    SAYS("SELECT t FROM sensors",
+         HEAD("t", "DOUBLE PRECISION") "{\"row\":[21.5]}\n{\"row\":[4]}\n{\"done\":\"SELECT\",\"rows\":2}\n");
+    says_error(w, "CREATE STREAM y (t DOUBLE) FROM EXCHANGE 'nobody'", "42501", "no exchange 'nobody' in vhost '/'");
+    world_free(w);
+}
+
+static void test_select(void **state)
+{
+    struct world *w = world_new();
+    (void)state;
+    say(w, "CREATE STREAM s (k TEXT, v BIGINT, j JSON) WITH (topic = 'in')");
+    put(w->rig, "in", "{\"k\":\"a\",\"v\":1,\"j\":{\"x\":\n1}}");
+    put(w->rig, "in", "{\"k\":\"a\",\"v\":2}");
+    put(w->rig, "in", "{\"k\":\"b\\n\\\"\",\"v\":3}");
+    rest(w);
+    SAYS("SELECT j FROM s WHERE v = 1", HEAD("j", "JSON") "{\"row\":[{\"x\": 1}]}\n{\"done\":\"SELECT\",\"rows\":1}\n");
+    SAYS("SELECT k FROM s LIMIT 0", HEAD("k", "TEXT") "{\"done\":\"SELECT\",\"rows\":0}\n");
+    SAYS("SELECT k FROM s WHERE v > 1 LIMIT 2; SHOW VIEWS",
+         HEAD("k", "TEXT") "{\"row\":[\"a\"]}\n{\"row\":[\"b\\n\\\"\"]}\n{\"done\":\"SELECT\",\"rows\":2}\n"
+                           "{\"statement\":1,\"columns\":[{\"name\":\"name\",\"type\":\"TEXT\"},{\"name\":\"owner\","
+                           "\"type\":\"TEXT\"}]}\n{\"done\":\"SHOW VIEWS\",\"rows\":0}\n");
+    SAYS("SELECT SUM(v) AS n FROM s GROUP BY k",
+         HEAD("n", "NUMERIC(38,0)") "{\"row\":[3]}\n{\"row\":[3]}\n{\"done\":\"SELECT\",\"rows\":2}\n");
+    SAYS("SELECT SUM(v) AS n FROM s GROUP BY k LIMIT 4 EMIT CHANGES",
+         HEAD("n", "NUMERIC(38,0)") "{\"row\":[1]}\n{\"row\":[1],\"change\":\"-\"}\n{\"row\":[3]}\n{\"row\":[3]}\n{"
+                                    "\"done\":\"SELECT\",\"rows\":4}\n");
+    say(w, "SELECT v FROM s WHERE v > 2 EMIT CHANGES"); /* until it is stopped */
+    assert_string_equal(w->said, HEAD("v", "BIGINT") "{\"row\":[3]}\n");
+    assert_false(w->ended);
+    put(w->rig, "in", "{\"v\":4}");
+    rest_and_hear(w);
+    assert_string_equal(w->said, HEAD("v", "BIGINT") "{\"row\":[3]}\n{\"row\":[4]}\n");
+    rig_plain(w->rig, CMD_SQL_STOP, 1, 0, 0, 0);
+    rest_and_hear(w);
+    assert_true(w->ended);
+    world_free(w);
+}
+
+static void test_pause(void **state)
+{
+    struct world *w = world_new();
+    (void)state;
+    say(w, STREAM "; CREATE STREAM t AS SELECT COUNT(*) AS n FROM s EMIT CHANGES");
+    put(w->rig, "in", "{\"id\":1}");
+    rest(w);
+    SAYS("PAUSE t", "{\"done\":\"PAUSE\",\"name\":\"t\"}\n");
+    put(w->rig, "in", "{\"id\":2}");
+    rest(w);
+    unsigned before = lines_of(records_of(w, "t"));
+    struct world *other = world_cut(w, w->rig->log->count); /* it stays so */
+    rest(other);
+    assert_int_equal(lines_of(records_of(other, "t")), before);
+    say(other, "RESUME t");
+    assert_string_equal(other->said, "{\"done\":\"RESUME\",\"name\":\"t\"}\n");
+    rest(other);
+    assert_true(lines_of(records_of(other, "t")) > before);
+    assert_non_null(strstr(records_of(other, "t"), "\"n\":2"));
+    world_free(other);
+    world_free(w);
+}
+
+static const char *state_of(struct world *w)
+{
+    say(w, "SHOW QUERIES");
+    char *row = strstr(w->said, "{\"row\"");
+    assert_non_null(row);
+    *strchr(row, '\n') = '\0';
+    return row;
+}
+
+/* What cannot be used, by the options of the stream and of the query. */
+static void test_on_error(void **state)
+{
+    struct world *w = world_new();
+    (void)state;
+    say(w, "CREATE STREAM s (id BIGINT) WITH (topic = 'in', on_error = fail); CREATE STREAM a WITH (on_error = skip) "
+           "AS SELECT id FROM s; "
+           "CREATE STREAM b AS SELECT id FROM s");
+    put(w->rig, "in", "{\"id\":1}");
+    put(w->rig, "in", "no json");
+    put(w->rig, "in", "{\"id\":2}");
+    rest(w);
+    assert_string_equal(records_of(w, "a"), "{\"id\":1}\n{\"id\":2}\n");
+    say(w, "SHOW QUERIES LIKE 'B'");
+    if (!strstr(w->said, "[\"b\",\"FAILED\"") || !strstr(w->said, "in/0, offset 1: a text that is no JSON"))
+        rig_fail("%s", w->said);
+    assert_int_equal(queue_id(w->rig, "a.dlq"), 999999);
+    world_free(w);
+}
+
+/* A query whose stream has gone, or whose records have, ends with the reason; the others go on. */
+static void test_gone(void **state)
+{
+    struct world *w = world_new();
+    (void)state;
+    say(w, STREAM "; CREATE STREAM t AS SELECT id FROM s");
+    for (unsigned i = 0; i < 5; i++)
+        put(w->rig, "in", "{\"id\":1}");
+    rest(w);
+    assert_true(rig_ask(w->rig, CMD_STREAM_DELETE, 1, 0, "in", NULL, NULL, (struct slice){0}, 0));
+    rest(w);
+    assert_non_null(strstr(state_of(w), "[\"t\",\"FAILED\""));
+    assert_non_null(strstr(w->said, "in/0: there is no such stream any more"));
+    world_free(w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_insert_select), cmocka_unit_test(test_refused), cmocka_unit_test(test_sinks),
+        cmocka_unit_test(test_from_exchange), cmocka_unit_test(test_select),  cmocka_unit_test(test_pause),
+        cmocka_unit_test(test_on_error),      cmocka_unit_test(test_gone),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
