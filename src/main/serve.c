@@ -23,6 +23,7 @@
 #include "main/pager.h"
 #include "main/protocols.h"
 #include "main/scrubber.h"
+#include "main/sql_engine.h"
 #include "main/status.h"
 #include "main/stream_pager.h"
 #include "main/worker.h"
@@ -69,9 +70,11 @@ struct serve {
     struct journal *journal;
     struct broker *broker;
     struct worker *worker;
-    struct port *worker_port, *store_port, *streams_port;
+    struct port *worker_port, *store_port, *streams_port, *sql_port;
     struct pager *pager;
     struct stream_pager *stream_pager;
+    struct sql_engine *sql; /* NULL: there is no continuous SQL */
+    bool statements;        /* in the catalogue, when the journal had been read */
     struct scrubber *scrubber;
     struct control *control;
     struct caller drain;
@@ -131,6 +134,8 @@ static void on_journal_progress(void *arg)
         loop_wake(s->loops[i].loop);
     if (atomic_load_explicit(&s->core_running, memory_order_acquire))
         os_event_set(&s->core_event);
+    if (s->sql)
+        sql_engine_durable(s->sql);
 }
 
 static void on_first_signal(void *arg)
@@ -158,6 +163,8 @@ static bool core_step(struct serve *s)
         pager_wake(s->pager);
     if (has_effects(s->streams_port))
         stream_pager_wake(s->stream_pager);
+    if (s->sql && has_effects(s->sql_port))
+        sql_engine_wake(s->sql);
     return more;
 }
 
@@ -222,6 +229,8 @@ static void start_closing(struct serve *s, mono_t now)
 static void start_draining(struct serve *s, mono_t now)
 {
     phase_enter(s, SERVE_DRAINING, now + DRAINING_NS);
+    if (s->sql)
+        sql_engine_stop(s->sql); /* what its queries have done is a step, or never happened */
     s->drained = !caller_init(&s->drain, control_hub(s->control));
     s->drain.on_done = on_drained;
     if (!s->drained && !caller_call(&s->drain, CMD_DRAIN, 0, NULL, false))
@@ -522,6 +531,7 @@ static int make_broker(struct serve *s)
         .default_vhost = slice_str(c->default_vhost),
         .guest_loopback_only = c->guest_loopback_only,
         .streams = true,
+        .sql = c->sql,
     };
     s->broker = broker_new(&options);
     if (!s->broker)
@@ -529,6 +539,7 @@ static int make_broker(struct serve *s)
     s->worker_port = broker_port(s->broker, s->loop_count + 1);
     s->store_port = broker_port(s->broker, s->loop_count + 2);
     s->streams_port = broker_port(s->broker, s->loop_count + 3);
+    s->sql_port = broker_port(s->broker, s->loop_count + 4);
     return 0;
 }
 
@@ -557,6 +568,15 @@ static int open_store(struct serve *s)
     return err < 0 ? fail(s, err == -ENOMEM ? END_SYSTEM : END_DATA_FOLDER, "%s", why) : 0;
 }
 
+static int open_sql(struct serve *s)
+{
+    struct sql_engine_options options = {
+        .os = s->os, .log = &s->log, .port = s->sql_port, .journal = s->journal, .wake_core = wake_core, .arg = s};
+    if (s->config->sql && !(s->sql = sql_engine_open(&options)))
+        return fail(s, END_SYSTEM, "no memory for continuous SQL");
+    return 0;
+}
+
 static int recover(struct serve *s)
 {
     mono_t began = s->os->now_mono(s->os);
@@ -571,6 +591,7 @@ static int recover(struct serve *s)
     if (err != 0)
         return fail(s, err == -ENOMEM ? END_SYSTEM : END_DATA_DAMAGED, "%s",
                     replay.why[0] ? replay.why : strerror(-err));
+    s->statements = s->sql && broker_statements(s->broker);
     log_event(&s->log, LOG_recovered, log_num("records", (int64_t)replay.records),
               log_num("ms", (s->os->now_mono(s->os) - began) / NS_PER_MS));
     return 0;
@@ -716,6 +737,8 @@ static int start_threads(struct serve *s)
         snprintf(name, sizeof name, "loop-%u", i);
         err = os_thread_start(&s->loops[i].thread, name, loop_thread, &s->loops[i]);
     }
+    if (err == 0 && s->statements)
+        sql_engine_wake(s->sql); /* their queries go on */
     return err < 0 ? fail(s, END_SYSTEM, "a thread cannot be started: %s", strerror(-err)) : 0;
 }
 
@@ -804,7 +827,7 @@ static int boot(struct serve *s)
     s->on_terminal = os_is_terminal(2);
     s->loop_count = loops_wanted(c);
     if (open_folder(s) < 0 || open_journal(s) < 0 || open_certificates(s) < 0 || make_broker(s) < 0 ||
-        open_store(s) < 0 || recover(s) < 0 || make_loops(s) < 0)
+        open_store(s) < 0 || open_sql(s) < 0 || recover(s) < 0 || make_loops(s) < 0)
         return -1;
     os_signals_catch(on_first_signal, s);
     if (start_threads(s) < 0 || listen_control(s) < 0 || import_definitions(s) < 0)
@@ -832,6 +855,8 @@ static void join_threads(struct serve *s)
     }
     if (s->scrubber)
         scrubber_stop(s->scrubber);
+    if (s->sql)
+        sql_engine_stop(s->sql);
     worker_stop(&s->worker);
     if (s->pager)
         pager_stop(s->pager, broker_heap(s->broker));
@@ -899,6 +924,7 @@ static void tear_down(struct serve *s)
         broker_free(&s->broker);
         pager_close(&s->pager);
         stream_pager_close(&s->stream_pager);
+        sql_engine_close(&s->sql);
         for (unsigned i = 0; !is_alone(s) && i < s->loop_count; i++)
             if (s->loops[i].serve) {
                 slab_heap_drain(&s->loops[i].heap);

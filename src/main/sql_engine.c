@@ -1,0 +1,99 @@
+/* The thread of continuous SQL, see sql_engine.h.
+ *
+ * It sleeps on its event until the core has sent something, an answer that is held has become durable, or a query wants to be called. A broker
+ * that is asked nothing has neither the thread nor the server. */
+#include "main/sql_engine.h"
+
+#include "base/mem.h"
+#include "os/thread.h"
+#include "sql/server.h"
+
+#include <stdatomic.h>
+#include <string.h>
+
+struct sql_engine {
+    struct sql_engine_options options;
+    struct slab_heap heap; /* the thread's */
+    struct os_thread thread;
+    struct os_event event;
+    _Atomic bool started; /* by the core's thread */
+    _Atomic bool stop;
+    _Atomic bool holds;
+    bool joined;
+};
+
+static void engine_run(void *arg)
+{
+    struct sql_engine *engine = arg;
+    struct os *os = engine->options.os;
+    struct sql_server_options options = {.port = engine->options.port, .heap = &engine->heap};
+    struct sql_server *server = NULL;
+    while (!atomic_load(&engine->stop)) {
+        if (!server)
+            server = sql_server_new(&options);
+        if (!server) { /* no memory: what is asked waits */
+            os_event_wait(&engine->event, NS_PER_S);
+            continue;
+        }
+        lsn_t durable = journal_durable(engine->options.journal);
+        bool more = sql_server_turn(server, durable, os->now_mono(os), os->now_wall(os));
+        atomic_store(&engine->holds, sql_server_holds(server));
+        more = more || (sql_server_holds(server) && journal_durable(engine->options.journal) != durable);
+        if (sql_server_publish(server))
+            engine->options.wake_core(engine->options.arg);
+        mono_t due = sql_server_next_due(server), now = os->now_mono(os);
+        if (!more && due > now)
+            os_event_wait(&engine->event, due == MONO_NEVER ? -1 : due - now);
+    }
+    sql_server_free(&server);
+}
+
+struct sql_engine *sql_engine_open(const struct sql_engine_options *options)
+{
+    struct sql_engine *engine = mem_zalloc(sizeof *engine);
+    if (!engine)
+        return NULL;
+    engine->options = *options;
+    slab_heap_init(&engine->heap);
+    return engine;
+}
+
+void sql_engine_wake(struct sql_engine *engine)
+{
+    if (atomic_load(&engine->stop))
+        return;
+    os_event_set(&engine->event);
+    if (atomic_load(&engine->started))
+        return;
+    int err = os_thread_start(&engine->thread, "sql", engine_run, engine);
+    if (err == 0)
+        atomic_store(&engine->started, true);
+    else
+        log_event(engine->options.log, LOG_sql_not_started, log_str("error", strerror(-err)));
+}
+
+void sql_engine_durable(struct sql_engine *engine)
+{
+    if (atomic_load(&engine->holds))
+        os_event_set(&engine->event);
+}
+
+void sql_engine_stop(struct sql_engine *engine)
+{
+    atomic_store(&engine->stop, true);
+    os_event_set(&engine->event);
+    if (atomic_load(&engine->started) && !engine->joined)
+        os_thread_join(&engine->thread);
+    engine->joined = true;
+}
+
+void sql_engine_close(struct sql_engine **engine)
+{
+    struct sql_engine *e = *engine;
+    *engine = NULL;
+    if (!e)
+        return;
+    slab_heap_drain(&e->heap);
+    slab_heap_fini(&e->heap);
+    mem_free(e);
+}
