@@ -4,6 +4,7 @@
  * when it has been written to standard output. */
 #include "base/mem.h"
 #include "main/cli_int.h"
+#include "main/cli_where.h"
 #include "main/talk_text.h"
 #include "os/os.h"
 #include "os/thread.h"
@@ -118,16 +119,6 @@ static const struct argp_option tail_options[] = {
     {"lines", 'n', "N", 0, "begin so many records before the end (default 10)", 0},
     {0}};
 
-static uint64_t number_of(const char *text, uint64_t max, struct argp_state *state)
-{
-    char *end;
-    errno = 0;
-    unsigned long long number = strtoull(text, &end, 10);
-    if (errno || end == text || *end || *text == '-' || number > max)
-        argp_error(state, "%s is not a whole number up to %llu", text, (unsigned long long)max);
-    return number;
-}
-
 static double decimal_of(const char *text, struct argp_state *state)
 {
     char *end;
@@ -135,23 +126,6 @@ static double decimal_of(const char *text, struct argp_state *state)
     if (end == text || *end || !(number >= 0 && number <= 1e9))
         argp_error(state, "%s is not a number from 0 on", text);
     return number;
-}
-
-static void set_host(struct talk_line *line, const char *text, struct argp_state *state)
-{
-    const char *colon = strrchr(text, ':'), *bracket = strchr(text, ']');
-    size_t len = strlen(text);
-    if (colon && (*text != '[' ? strchr(text, ':') == colon : bracket && colon > bracket)) {
-        line->talk.port = (unsigned)number_of(colon + 1, 65535, state);
-        len = (size_t)(colon - text);
-    }
-    if (*text == '[' && bracket) {
-        len = (size_t)(bracket - text) - 1;
-        text++;
-    }
-    if (len == 0 || len >= sizeof line->talk.host)
-        argp_error(state, "%s is no HOST or HOST:PORT", text);
-    snprintf(line->talk.host, sizeof line->talk.host, "%.*s", (int)len, text);
 }
 
 static void set_protocol(struct talk_line *line, const char *name, struct argp_state *state)
@@ -214,13 +188,13 @@ static error_t parse_where(int key, char *arg, struct talk_line *line, struct ar
 {
     switch (key) {
     case OPT_PROTOCOL: set_protocol(line, arg, state); return 0;
-    case OPT_HOST: set_host(line, arg, state); return 0;
-    case OPT_OFFSET: line->offset = (unsigned)number_of(arg, 60000, state); return 0;
+    case OPT_HOST: cli_host_parse(arg, line->talk.host, sizeof line->talk.host, &line->talk.port, state); return 0;
+    case OPT_OFFSET: line->offset = (unsigned)cli_number_of(arg, 60000, state); return 0;
     case OPT_USER: line->talk.user = arg; return 0;
     case OPT_PASSWORD: line->talk.password = arg; return 0;
     case OPT_VHOST: line->talk.vhost = arg; return 0;
     case OPT_CREATE: line->talk.create = true; return 0;
-    case OPT_PARTITION: line->talk.partition = (int64_t)number_of(arg, INT32_MAX, state); return 0;
+    case OPT_PARTITION: line->talk.partition = (int64_t)cli_number_of(arg, INT32_MAX, state); return 0;
     case 'x': line->talk.exchange = arg; return 0;
     case 'k': line->talk.key = arg; return 0;
     case 't': set_topic(line, arg, state); return 0;
@@ -251,8 +225,8 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
             argp_error(state, "too many files");
         line->files[line->file_count++] = arg;
         return 0;
-    case 'c': line->talk.count = number_of(arg, UINT64_MAX / 2, state); return 0;
-    case 'n': line->talk.last = (unsigned)number_of(arg, 1000000000, state); return 0;
+    case 'c': line->talk.count = cli_number_of(arg, UINT64_MAX / 2, state); return 0;
+    case 'n': line->talk.last = (unsigned)cli_number_of(arg, 1000000000, state); return 0;
     case 'q': line->quiet = true; return 0;
     case ARGP_KEY_ARG: set_word(line, arg, state); return 0;
     case ARGP_KEY_END: settle_words(line, state); return 0;

@@ -10,6 +10,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
@@ -223,6 +224,13 @@ int os_unix_connect(const char *path, int *ret_fd)
     }
     *ret_fd = fd;
     return 0;
+}
+
+int os_wait_readable(int fd, int ms)
+{
+    struct pollfd wanted = {.fd = fd, .events = POLLIN};
+    int n = poll(&wanted, 1, ms);
+    return n < 0 ? -errno : n;
 }
 
 int os_send_all(int fd, const void *bytes, size_t len)

@@ -42,6 +42,8 @@ void os_shutdown_write(int fd);
 void os_socket_close(int fd);
 
 /* Blocking, for the command line. */
+/* 1: there is something to be read, or the end; 0: not within ms; -EINTR. */
+MUST_USE int os_wait_readable(int fd, int ms);
 MUST_USE int os_unix_connect(const char *path, int *ret_fd);
 MUST_USE int os_send_all(int fd, const void *bytes, size_t len);
 MUST_USE int os_recv_all(int fd, void *ret, size_t len); /* -EPIPE: the peer closed before len bytes came */

@@ -1,6 +1,6 @@
 /* The process and its limits, see os_process.h.
  *
- * The five words at the top are the second exception to "no globals" (the first is the heap's account): a signal handler
+ * The words at the top are the second exception to "no globals" (the first is the heap's account): a signal handler
  * is given nothing but a number. */
 #include "os/os_process.h"
 
@@ -12,6 +12,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <time.h>
@@ -21,7 +22,7 @@
 
 static _Atomic int caught;
 static _Atomic int64_t caught_at = INT64_MAX;
-static _Atomic bool hung_up;
+static _Atomic bool hung_up, interrupted;
 static void (*on_first)(void *arg);
 static void *on_first_arg;
 
@@ -40,6 +41,12 @@ uint64_t os_descriptors_raise(void)
 bool os_is_terminal(int fd)
 {
     return isatty(fd) == 1;
+}
+
+unsigned os_terminal_columns(int fd)
+{
+    struct winsize size;
+    return ioctl(fd, TIOCGWINSZ, &size) == 0 ? size.ws_col : 0;
 }
 
 /* The first line of a small file; an empty text when there is none. */
@@ -218,6 +225,24 @@ void os_signals_catch(void (*first)(void *arg), void *arg)
 bool os_signal_hung_up(void)
 {
     return atomic_load_explicit(&hung_up, memory_order_relaxed) && atomic_exchange(&hung_up, false);
+}
+
+static void on_interrupt(int number)
+{
+    (void)number;
+    atomic_store(&interrupted, true);
+}
+
+void os_interrupts_keep(void)
+{
+    struct sigaction action = {.sa_handler = on_interrupt}; /* no SA_RESTART: who waits is to hear of it */
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+}
+
+bool os_interrupt_taken(void)
+{
+    return atomic_exchange(&interrupted, false);
 }
 
 int os_signal_caught(void)

@@ -31,6 +31,14 @@ void os_allocator_trim(void);
 /* Whether somebody looks at this descriptor (a terminal). */
 bool os_is_terminal(int fd);
 
+/* Its columns; 0: nobody knows. */
+unsigned os_terminal_columns(int fd);
+
+/* For who talks to people: SIGINT ends waiting (EINTR), not the process. Main thread, once, in place of os_signals_catch. */
+void os_interrupts_keep(void);
+/* SIGINT has come since this was last asked. */
+bool os_interrupt_taken(void);
+
 /* SIGTERM and SIGINT call first(arg) once, in signal context (it may only do what signal handlers may); a second one ends
  * the process at once. SIGHUP calls it each time. SIGPIPE is ignored. Main thread, once. */
 void os_signals_catch(void (*first)(void *arg), void *arg);
