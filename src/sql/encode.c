@@ -15,7 +15,6 @@
 #endif
 
 #define VALUE_MAX (DATETIME_TEXT_MAX + 4) /* of what is no text, with quotes */
-#define SPARE 32u                         /* bytes that a writer may write beyond what it answers */
 #define SECOND_LEN 19u                    /* 2026-01-31T12:00:00 */
 
 struct encoder_column {
@@ -175,7 +174,7 @@ static uint8_t *put_escape(uint8_t *out, uint8_t c)
     return out;
 }
 
-static uint8_t *put_text(uint8_t *out, struct slice t)
+uint8_t *encode_escaped(uint8_t *out, struct slice t)
 {
     const uint8_t *at = t.ptr, *end = t.len ? at + t.len : at;
 #ifdef __SSE2__
@@ -257,7 +256,7 @@ static uint8_t *put_value(struct encoder *e, const struct encoder_column *own, c
         return out;
     default:
         *out++ = '"';
-        out = put_text(out, *text);
+        out = encode_escaped(out, *text);
         *out++ = '"';
         return out;
     }
@@ -322,9 +321,9 @@ struct encoder *encoder_new(const struct plan_column *columns, uint32_t count)
     struct encoder *e = mem_zalloc(sizeof *e + count * sizeof e->columns[0]);
     size_t names = 0;
     for (uint32_t i = 0; i < count; i++)
-        names += 6 * columns[i].name.len + SPARE;
+        names += 6 * columns[i].name.len + ENCODE_SPARE;
     if (e)
-        e->names = mem_alloc(names + SPARE);
+        e->names = mem_alloc(names + ENCODE_SPARE);
     if (!e || !e->names) {
         encoder_free(&e);
         return NULL;
@@ -332,17 +331,17 @@ struct encoder *encoder_new(const struct plan_column *columns, uint32_t count)
     CHECK(count > 0);
     e->count = count;
     e->second = INT64_MIN;
-    e->fixed = SPARE;
+    e->fixed = ENCODE_SPARE;
     uint8_t *at = e->names;
     for (uint32_t i = 0; i < count; i++) {
         struct encoder_column *own = &e->columns[i];
         *own = (struct encoder_column){
             .kind = columns[i].type.kind, .scale = columns[i].type.scale, .at = (uint32_t)(at - e->names)};
         *at++ = '"';
-        at = put_text(at, columns[i].name);
+        at = encode_escaped(at, columns[i].name);
         at = put(at, "\":", 2);
         own->len = (uint32_t)(at - e->names) - own->at;
-        e->fixed += own->len + VALUE_MAX + SPARE;
+        e->fixed += own->len + VALUE_MAX + ENCODE_SPARE;
     }
     return e;
 }

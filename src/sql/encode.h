@@ -4,7 +4,7 @@
  *
  * Numbers and decimals are digits, "NaN", "Infinity" and "-Infinity" strings; dates and times ISO 8601, timestamps in UTC with a Z and with three or six
  * digits of a second if it has any; bytes base64; JSON, arrays, maps and rows as they stand; intervals, texts and all else strings. So our own scan
- * reads each as the value that it was, but for bytes.
+ * reads each as the value that it was.
  *
  * Nothing is allocated once it is there, and what is written has been made room for by the caller. One thread.
  */
@@ -12,6 +12,11 @@
 #define MILLRACE_SQL_ENCODE_H
 
 #include "sql/plan.h"
+
+#define ENCODE_SPARE 32u /* bytes that may be written beyond what is answered */
+
+/* The inside of a JSON string, at most six times as long; answers its end. */
+uint8_t *encode_escaped(uint8_t *out, struct slice text);
 
 struct encoder;
 

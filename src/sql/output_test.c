@@ -227,6 +227,8 @@ static void test_changes(void **state)
           "0 a={\"k\":\"a\",\"m\":13}@4\n0 b={\"k\":\"b\",\"m\":3}@5\n");
     check("SELECT k, max(v) AS m FROM s WHERE k IS NOT NULL GROUP BY k HAVING max(v) < 3", &keyed, 0,
           "0 a={\"k\":\"a\",\"m\":1}@0\n0 b={\"k\":\"b\",\"m\":2}@1\n0 a=@2\n");
+    check("SELECT k, sum(v) AS m FROM s WHERE k = 'a' GROUP BY k HAVING sum(v) <> 4", &keyed, 0,
+          "0 a={\"k\":\"a\",\"m\":1}@0\n0 a=@2\n0 a={\"k\":\"a\",\"m\":13}@4\n"); /* it comes back with another row */
     check("SELECT m, count(*) AS n FROM (SELECT k, max(v) AS m FROM s WHERE v < 4 GROUP BY k) x GROUP BY m", &by_m, 0,
           "0 1={\"m\":1,\"n\":1}@0\n0 2={\"m\":2,\"n\":1}@1\n0 3={\"m\":3,\"n\":1}@2\n0 1=@2\n");
     check("SELECT max(v) AS m FROM s WHERE v < 4", &plain, 0,

@@ -15,7 +15,15 @@
 #define PLAN_OPS_MAX 128u
 #define SCAN_COLUMNS_MAX 512u
 
-enum pseudo { PSEUDO_OFFSET, PSEUDO_PARTITION, PSEUDO_TS, PSEUDOS };
+enum pseudo {
+    PSEUDO_OFFSET,
+    PSEUDO_PARTITION,
+    PSEUDO_TS,
+    PSEUDO_KEY,
+    PSEUDO_HEADERS, /* a JSON object: of two of one name the last; what is no UTF-8 as base64 */
+    PSEUDO_EVENT,   /* from here on: attributes of a CloudEvent, which are paths */
+    PSEUDOS = PSEUDO_EVENT + 6
+};
 
 /* A column of the scan's batches: a path, or what the log knows of the record. */
 struct source_column {
@@ -26,6 +34,8 @@ struct source_column {
 
 struct source {
     const struct ast_create_stream *stream;
+    struct scan_rule rule;
+    bool events; /* CloudEvents, structured, as JSON: columns are members of `data` */
     struct source_column *columns;
     uint32_t count;
     struct node *node;

@@ -41,7 +41,8 @@ static struct expr *source_column(struct planner *p, struct source *s, const str
         bool same = c->pseudo == wanted->pseudo && c->path.steps == wanted->path.steps &&
                     type_equal(&c->path.type, &wanted->path.type) && c->path.not_null == wanted->path.not_null;
         for (uint32_t k = 0; same && k < c->path.steps; k++)
-            same = slice_equal(c->path.path[k].key, wanted->path.path[k].key);
+            same = slice_equal(c->path.path[k].key, wanted->path.path[k].key) &&
+                   c->path.path[k].index == wanted->path.path[k].index;
         if (same)
             return c->x;
     }
@@ -63,9 +64,18 @@ static struct expr *source_column(struct planner *p, struct source *s, const str
 static const struct {
     const char *name;
     enum sql_type_kind type;
-} pseudos[PSEUDOS] = {[PSEUDO_OFFSET] = {"_offset", TYPE_BIGINT},
-                      [PSEUDO_PARTITION] = {"_partition", TYPE_INT},
-                      [PSEUDO_TS] = {"_ts", TYPE_TIMESTAMP}};
+    const char *attribute; /* of a CloudEvent; NULL: the log knows it */
+} pseudos[PSEUDOS] = {[PSEUDO_OFFSET] = {"_offset", TYPE_BIGINT, NULL},
+                      [PSEUDO_PARTITION] = {"_partition", TYPE_INT, NULL},
+                      [PSEUDO_TS] = {"_ts", TYPE_TIMESTAMP, NULL},
+                      [PSEUDO_KEY] = {"_key", TYPE_TEXT, NULL},
+                      [PSEUDO_HEADERS] = {"_headers", TYPE_JSON, NULL},
+                      [PSEUDO_EVENT] = {"_id", TYPE_TEXT, "id"},
+                      {"_source", TYPE_TEXT, "source"},
+                      {"_type", TYPE_TEXT, "type"},
+                      {"_subject", TYPE_TEXT, "subject"},
+                      {"_time", TYPE_TIMESTAMP, "time"},
+                      {"_data", TYPE_JSON, "data"}};
 
 static const struct ast_watermark *watermark_of(const struct ast_create_stream *stream)
 {
@@ -78,12 +88,34 @@ static const struct ast_watermark *watermark_of(const struct ast_create_stream *
 static struct expr *pseudo_expr(struct planner *p, struct source *s, enum pseudo which, const struct ast *place)
 {
     struct source_column c = {.pseudo = (int)which, .path = {.type = type_of(pseudos[which].type)}};
+    if (which >= PSEUDO_EVENT) {
+        c.pseudo = -1;
+        c.path.path[0].key = slice_str(pseudos[which].attribute);
+        c.path.steps = 1;
+    }
     struct expr *x = source_column(p, s, &c, place);
     if (x && which == PSEUDO_TS) {
         x->clock = s->arrival;
         s->arrival->expr = x;
     }
     return x;
+}
+
+/* Where a column of the statement stands in a record. */
+static void column_path(const struct source *s, const struct ast_column *column, struct scan_column *ret)
+{
+    if (s->events)
+        ret->path[ret->steps++].key = slice_str("data");
+    if (s->rule.format == SCAN_JSON) {
+        ret->path[ret->steps++].key = column->name;
+        return;
+    }
+    uint32_t position = 0; /* among those that are not computed */
+    for (size_t i = 0; s->stream->elements.at[i] != &column->ast; i++) {
+        const struct ast *e = s->stream->elements.at[i];
+        position += e->kind == AST_COLUMN && !AST_AS(column, e)->computed;
+    }
+    ret->path[ret->steps++].index = position;
 }
 
 static struct expr *element_expr(struct planner *p, struct lazy *lazy, const struct ast *place)
@@ -97,9 +129,8 @@ static struct expr *element_expr(struct planner *p, struct lazy *lazy, const str
     if (c->type && !type_of_ast(c->type, p->arena, &type, p->error))
         return NULL;
     if (!c->computed) {
-        struct source_column wanted = {
-            .pseudo = -1,
-            .path = {.path = {{.key = c->name}}, .steps = 1, .type = type, .not_null = c->not_null || c->primary}};
+        struct source_column wanted = {.pseudo = -1, .path = {.type = type, .not_null = c->not_null || c->primary}};
+        column_path(s, c, &wanted.path);
         return source_column(p, s, &wanted, place);
     }
     struct stage own;
@@ -195,7 +226,7 @@ static struct expr *node_field(struct planner *p, struct node *n, struct expr *r
     if (!s || row->op != EXPR_COLUMN || row->column >= s->count || s->columns[row->column].x != row)
         return NULL;
     struct source_column c = s->columns[row->column];
-    if (c.pseudo >= 0 || c.path.steps == JSON_SCAN_STEPS_MAX)
+    if (c.pseudo >= 0 || c.path.steps == JSON_SCAN_STEPS_MAX || s->rule.format != SCAN_JSON)
         return NULL;
     c.path.path[c.path.steps++] = (struct json_step){.key = row->type.fields[field]};
     c.path.type = row->type.args[field];
@@ -237,6 +268,55 @@ struct expr *stage_bind_bool(struct planner *p, struct stage *s, const struct as
 
 /* ---------------------------------------------------------------------------------------------------------- streams */
 
+static bool set_format(struct planner *p, struct source *s, struct slice name, const struct ast *place)
+{
+    static const struct {
+        const char *name;
+        enum scan_format format;
+        bool events;
+    } formats[] = {{"json", SCAN_JSON, false},
+                   {"raw", SCAN_RAW, false},
+                   {"csv", SCAN_CSV, false},
+                   {"cloudevents", SCAN_JSON, true}};
+    size_t i = 0;
+    while (i < ARRAY_LEN(formats) && !name_equal(name, slice_str(formats[i].name)))
+        i++;
+    if (i == ARRAY_LEN(formats))
+        return plan_refuse(p, place, "the format %.*s cannot be read yet: json, raw, csv and cloudevents can",
+                           SLICE_ARG(name));
+    s->rule.format = formats[i].format;
+    s->events = formats[i].events;
+    return true;
+}
+
+/* WITH (format = 'csv', delimiter = ';') */
+static bool read_options(struct planner *p, struct source *s)
+{
+    uint32_t columns = 0;
+    s->rule = (struct scan_rule){.format = SCAN_JSON, .delimiter = ','};
+    for (size_t i = 0; i < s->stream->options.count; i++) {
+        const struct ast_option *o = AST_AS(option, s->stream->options.at[i]);
+        const struct ast_literal *text = AST_AS(literal, o->value);
+        bool format = slice_is(o->key, "format"), delimiter = slice_is(o->key, "delimiter");
+        if (!format && !delimiter)
+            continue;
+        if (o->value->kind != AST_LITERAL || text->what != LITERAL_STRING)
+            return plan_refuse(p, &o->ast, "%.*s is a text in quotes", SLICE_ARG(o->key));
+        if (delimiter && (text->text.len != 1 || strchr("\"\r\n", text->text.ptr[0])))
+            return plan_refuse(p, &o->ast, "a delimiter is one character, and no quote");
+        if (delimiter)
+            s->rule.delimiter = (char)text->text.ptr[0];
+        else if (!set_format(p, s, text->text, &o->ast))
+            return false;
+    }
+    for (size_t i = 0; i < s->stream->elements.count; i++) {
+        const struct ast *e = s->stream->elements.at[i];
+        columns += e->kind == AST_COLUMN && !AST_AS(column, e)->computed;
+    }
+    return s->rule.format != SCAN_RAW || columns == 1 ||
+           plan_refuse(p, &s->stream->ast, "a stream of the format raw has one column, and any that are computed");
+}
+
 static struct source *source_of(struct planner *p, const struct ast_create_stream *stream)
 {
     struct plan *plan = p->plan;
@@ -251,7 +331,7 @@ static struct source *source_of(struct planner *p, const struct ast_create_strea
     s->node = plan_take(p, &stream->ast, sizeof *s->node);
     s->clock = plan_take(p, &stream->ast, sizeof *s->clock);
     s->arrival = plan_take(p, &stream->ast, sizeof *s->arrival);
-    if (!s->columns || !s->node || !s->clock || !s->arrival)
+    if (!s->columns || !s->node || !s->clock || !s->arrival || !read_options(p, s))
         return NULL;
     s->node->source = s;
     s->clock->source = s->arrival->source = plan->source_count++;
@@ -289,7 +369,8 @@ bool plan_open(struct planner *p, const struct ast_create_stream *stream, struct
     *ret = (struct stage){.node = s->node};
     for (uint32_t i = 0; i < stream->elements.count + PSEUDOS; i++) {
         bool pseudo = i >= stream->elements.count;
-        if (!pseudo && stream->elements.at[i]->kind != AST_COLUMN)
+        if (pseudo ? i - stream->elements.count >= PSEUDO_EVENT && !s->events
+                   : stream->elements.at[i]->kind != AST_COLUMN)
             continue;
         struct slice name =
             pseudo ? slice_str(pseudos[i - stream->elements.count].name) : AST_AS(column, stream->elements.at[i])->name;
@@ -318,12 +399,13 @@ static uint64_t type_hash(const struct sql_type *type, uint64_t h)
 
 uint64_t plan_source_hash(const struct source *source)
 {
-    uint64_t h = source->count;
+    uint64_t h = source->count + ((uint64_t)source->rule.format << 16 | (uint64_t)source->events << 24 |
+                                  (uint64_t)(uint8_t)source->rule.delimiter << 32);
     for (uint32_t i = 0; i < source->count; i++) {
         const struct source_column *c = &source->columns[i];
         h = type_hash(&c->path.type, h * 31 + (uint64_t)(c->pseudo + 1)) * 2 + c->path.not_null;
         for (uint32_t k = 0; k < c->path.steps; k++)
-            h = (h ^ key_hash(c->path.path[k].key, 0)) * 31;
+            h = (h ^ key_hash(c->path.path[k].key, 0)) * 31 + c->path.path[k].index;
     }
     for (size_t i = 0; i < source->stream->elements.count; i++) {
         const struct ast *e = source->stream->elements.at[i];

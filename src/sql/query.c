@@ -3,6 +3,7 @@
 
 #include "base/check.h"
 #include "base/mem.h"
+#include "sql/record_column.h"
 
 #define PLAN_MEMORY_MAX (64u << 20)
 #define STEP_MEMORY_MAX (64u << 20)
@@ -26,7 +27,7 @@ static struct scan *scan_of(const struct source *s)
     for (uint32_t i = 0; i < s->count; i++)
         if (s->columns[i].pseudo < 0)
             columns[count++] = s->columns[i].path;
-    struct scan *scan = scan_new(columns, count);
+    struct scan *scan = scan_new_of(&s->rule, columns, count);
     mem_free(columns);
     return scan;
 }
@@ -258,10 +259,15 @@ static bool read_batch(struct query *q, const struct query_input *in, struct eva
         return op_fail(&q->step, SQL_FAULT_MEMORY);
     for (uint32_t i = 0; i < s->count; i++) {
         int pseudo = s->columns[i].pseudo;
-        columns[i] = pseudo < 0 ? e->columns[scanned++] : pseudo_column(q, (enum pseudo)pseudo, in);
+        columns[i] = pseudo < 0                 ? e->columns[scanned++]
+                     : pseudo == PSEUDO_KEY     ? record_keys(e, in)
+                     : pseudo == PSEUDO_HEADERS ? record_headers(e, in)
+                                                : pseudo_column(q, (enum pseudo)pseudo, in);
         if (!columns[i].values)
             return op_fail(&q->step, SQL_FAULT_MEMORY);
     }
+    if (e->no_memory)
+        return op_fail(&q->step, SQL_FAULT_MEMORY);
     e->columns = columns;
     e->column_count = s->count;
     e->regexes = q->regexes;

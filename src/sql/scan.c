@@ -1,9 +1,11 @@
-/* JSON to columns, see scan.h. What JSON has no form for comes as text: '2026-01-01', "12.50"; a timestamp may be a number, milliseconds
- * since 1970. A number in quotes is a number, as many producers write large ones so. */
+/* Records to columns, see scan.h. What JSON has no form for comes as text: '2026-01-01', "12.50", bytes as base64; a timestamp may be a number,
+ * milliseconds since 1970. A number in quotes is a number, as many producers write large ones so; a field of CSV is such a text. */
 #include "sql/scan.h"
 
 #include "base/check.h"
 #include "base/mem.h"
+#include "base/utf8.h"
+#include "fmt/base64.h"
 #include "sql/datetime.h"
 #include "sql/decimal.h"
 #include "sql/kernel.h"
@@ -17,32 +19,46 @@ struct slot {
 };
 
 struct scan {
-    struct json_scan *json;
-    struct json_view *views; /* of one record */
+    struct scan_rule rule;
+    struct json_scan *json;  /* of JSON */
+    struct json_view *views; /* of one record; of CSV: by position */
+    uint32_t view_count;
     struct slot *slots;
     uint32_t count;
 };
 
-struct scan *scan_new(const struct scan_column *columns, uint32_t count)
+static bool want(struct scan *scan, const struct scan_column *column, struct slot *slot)
+{
+    int view = scan->json ? json_scan_want(scan->json, column->path, column->steps) : (int)column->path[0].index;
+    if (view < 0)
+        return false;
+    *slot = (struct slot){.type = column->type, .view = (uint32_t)view, .not_null = column->not_null};
+    scan->view_count = slot->view + 1 > scan->view_count ? slot->view + 1 : scan->view_count;
+    return true;
+}
+
+struct scan *scan_new_of(const struct scan_rule *rule, const struct scan_column *columns, uint32_t count)
 {
     struct scan *scan = mem_zalloc(sizeof *scan);
     if (!scan)
         return NULL;
-    scan->json = json_scan_new();
+    scan->rule = *rule;
+    scan->json = rule->format == SCAN_JSON ? json_scan_new() : NULL;
     scan->slots = mem_zalloc((count ? count : 1) * sizeof *scan->slots);
-    bool ok = scan->json && scan->slots;
-    for (uint32_t i = 0; ok && i < count; i++) {
-        int view = json_scan_want(scan->json, columns[i].path, columns[i].steps);
-        ok = view >= 0;
-        scan->slots[i] =
-            (struct slot){.type = columns[i].type, .view = (uint32_t)view, .not_null = columns[i].not_null};
-    }
+    bool ok = (scan->json || rule->format != SCAN_JSON) && scan->slots;
+    for (uint32_t i = 0; ok && i < count; i++)
+        ok = want(scan, &columns[i], &scan->slots[i]);
     scan->count = count;
     if (ok)
-        scan->views = mem_zalloc((json_scan_slots(scan->json) + 1) * sizeof *scan->views);
+        scan->views = mem_zalloc((scan->view_count + 1) * sizeof *scan->views);
     if (!scan->views)
         scan_free(&scan);
     return scan;
+}
+
+struct scan *scan_new(const struct scan_column *columns, uint32_t count)
+{
+    return scan_new_of(&(struct scan_rule){.format = SCAN_JSON}, columns, count);
 }
 
 void scan_free(struct scan **scan)
@@ -128,6 +144,15 @@ static enum sql_fault set_bool(struct eval *e, const struct json_view *v, uint8_
     return ok ? SQL_FAULT_NONE : SQL_FAULT_TEXT;
 }
 
+static enum sql_fault set_bytes(struct eval *e, const struct json_view *v, struct slice *ret)
+{
+    struct slice text = plain(e, v);
+    uint8_t *out = eval_take(e, text.len / 4 * 3 + 3);
+    int64_t len = out ? base64_decode(text, out, text.len / 4 * 3 + 3) : 0;
+    *ret = slice_of(out, len > 0 ? (size_t)len : 0);
+    return len >= 0 && v->kind == JSON_VIEW_STRING ? SQL_FAULT_NONE : SQL_FAULT_TEXT;
+}
+
 /* The value of one column of one row, which is not NULL. */
 static enum sql_fault set_value(struct eval *e, const struct sql_type *type, const struct json_view *v,
                                 struct column *c, uint32_t row)
@@ -157,9 +182,94 @@ static enum sql_fault set_value(struct eval *e, const struct sql_type *type, con
         ((struct slice *)c->values)[row] =
             v->kind == JSON_VIEW_STRING ? slice_of(v->at - 1, v->len + 2u) : slice_of(v->at, v->len);
         return SQL_FAULT_NONE;
+    case TYPE_BYTES: return set_bytes(e, v, (struct slice *)c->values + row);
     default: ((struct slice *)c->values)[row] = plain(e, v); return SQL_FAULT_NONE;
     }
 }
+
+/* The same of a text that is not in JSON. */
+static enum sql_fault set_text(struct eval *e, const struct sql_type *type, const struct json_view *v, struct column *c,
+                               uint32_t row)
+{
+    struct slice text = slice_of(v->at, v->len);
+    struct json_view view = *v;
+    struct json_fault fault;
+    bool syntax;
+    if (type->kind == TYPE_BYTES) {
+        ((struct slice *)c->values)[row] = text;
+        return SQL_FAULT_NONE;
+    }
+    if (!utf8_valid(text))
+        return SQL_FAULT_TEXT;
+    if (type_is_json(type->kind)) {
+        ((struct slice *)c->values)[row] = text;
+        return json_view_of(text, &view, &fault) ? SQL_FAULT_NONE : SQL_FAULT_JSON;
+    }
+    bool stamp = type->kind == TYPE_TIMESTAMP || type->kind == TYPE_TIMESTAMPTZ;
+    if (stamp && text_to_int(text, &view.number, &syntax))
+        view.kind = JSON_VIEW_INT;
+    return set_value(e, type, &view, c, row);
+}
+
+/* ------------------------------------------------------------------------------------------------------------- CSV */
+
+/* A field in quotes, behind the first of them; steps behind the last. Two quotes are one. */
+static bool quoted_field(struct eval *e, const uint8_t **at, const uint8_t *end, struct json_view *ret)
+{
+    const uint8_t *begin = *at, *p = begin;
+    size_t doubled = 0;
+    for (; p < end && (*p != '"' || (end - p > 1 && p[1] == '"')); p++)
+        if (*p == '"') {
+            p++;
+            doubled++;
+        }
+    *ret = (struct json_view){.at = begin, .len = (uint32_t)(p - begin), .kind = JSON_VIEW_STRING};
+    if (p == end)
+        return false;
+    *at = p + 1;
+    uint8_t *out = doubled ? eval_take(e, ret->len) : NULL;
+    if (!out)
+        return true;
+    ret->at = out;
+    for (const uint8_t *from = begin; from < p; from++) {
+        *out++ = *from;
+        from += *from == '"';
+    }
+    ret->len -= (uint32_t)doubled;
+    return true;
+}
+
+/* Fields up to the last one that is wanted. */
+static bool csv_read(struct scan *scan, struct eval *e, struct slice record)
+{
+    const uint8_t *at = record.ptr, *end = record.len ? at + record.len : at;
+    end -= end > at && end[-1] == '\n';
+    end -= end > at && end[-1] == '\r';
+    bool more = true;
+    for (uint32_t i = 0; i < scan->view_count; i++) {
+        struct json_view *v = &scan->views[i];
+        *v = (struct json_view){.kind = JSON_VIEW_ABSENT};
+        if (!more)
+            continue;
+        if (at < end && *at == '"') {
+            at++;
+            if (!quoted_field(e, &at, end, v))
+                return false;
+        } else {
+            const uint8_t *stop = at < end ? memchr(at, scan->rule.delimiter, (size_t)(end - at)) : NULL;
+            stop = stop ? stop : end;
+            *v = (struct json_view){
+                .at = at, .len = (uint32_t)(stop - at), .kind = stop > at ? JSON_VIEW_STRING : JSON_VIEW_NULL};
+            at = stop;
+        }
+        more = at < end;
+        if (more && *at++ != (uint8_t)scan->rule.delimiter)
+            return false;
+    }
+    return true;
+}
+
+/* ---------------------------------------------------------------------------------------------------------- batches */
 
 static void set_row(struct scan *scan, struct eval *e, struct column *columns, uint32_t row)
 {
@@ -171,12 +281,25 @@ static void set_row(struct scan *scan, struct eval *e, struct column *columns, u
         if (null)
             fault = slot->not_null ? SQL_FAULT_NOT_NULL : SQL_FAULT_NONE;
         else
-            fault = set_value(e, &slot->type, v, &columns[i], row);
+            fault = (scan->json ? set_value : set_text)(e, &slot->type, v, &columns[i], row);
         if (null || fault != SQL_FAULT_NONE)
             eval_null(e, &columns[i], row);
         if (fault != SQL_FAULT_NONE)
             eval_fault(e, row, fault);
     }
+}
+
+static enum sql_fault read_record(struct scan *scan, struct eval *e, struct slice record)
+{
+    struct json_fault fault;
+    if (scan->json)
+        return json_scan_read(scan->json, record, scan->views, &fault) ? SQL_FAULT_NONE : SQL_FAULT_JSON;
+    if (record.len > UINT32_MAX)
+        return SQL_FAULT_LIMIT;
+    if (scan->rule.format == SCAN_CSV)
+        return csv_read(scan, e, record) ? SQL_FAULT_NONE : SQL_FAULT_TEXT;
+    scan->views[0] = (struct json_view){.at = record.ptr, .len = (uint32_t)record.len, .kind = JSON_VIEW_STRING};
+    return SQL_FAULT_NONE;
 }
 
 bool scan_batch(struct scan *scan, const struct slice *records, uint32_t rows, struct arena *arena, struct eval *ret)
@@ -190,12 +313,12 @@ bool scan_batch(struct scan *scan, const struct slice *records, uint32_t rows, s
     }
     ret->columns = columns;
     for (uint32_t row = 0; row < rows && !ret->no_memory; row++) {
-        struct json_fault fault;
-        if (json_scan_read(scan->json, records[row], scan->views, &fault)) {
+        enum sql_fault fault = read_record(scan, ret, records[row]);
+        if (fault == SQL_FAULT_NONE) {
             set_row(scan, ret, columns, row);
             continue;
         }
-        eval_fault(ret, row, SQL_FAULT_JSON);
+        eval_fault(ret, row, fault);
         for (uint32_t i = 0; i < scan->count; i++)
             eval_null(ret, &columns[i], row);
     }

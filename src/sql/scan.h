@@ -1,4 +1,4 @@
-/* scan: records of JSON to the columns of a batch: each column is a path and a type, and only the paths are decoded.
+/* scan: records to the columns of a batch: each column is a path and a type, and only the paths are decoded.
  *
  *   scan_new ▸ { scan_batch ▸ use eval.columns … ▸ reset of the batch's arena }* ▸ scan_free
  *
@@ -19,10 +19,22 @@ struct scan_column {
     bool not_null;
 };
 
+enum scan_format {
+    SCAN_JSON,
+    SCAN_RAW, /* the record is the value of each column */
+    SCAN_CSV, /* RFC 4180, a record a line; a path is one step, the field's position. Nothing between two delimiters is NULL, "" an empty text */
+};
+
+struct scan_rule {
+    enum scan_format format;
+    char delimiter; /* of CSV */
+};
+
 struct scan;
 
 /* The columns are copied, their names and types are lent. NULL: no memory, or more paths than there may be. */
 MUST_USE struct scan *scan_new(const struct scan_column *columns, uint32_t count);
+MUST_USE struct scan *scan_new_of(const struct scan_rule *rule, const struct scan_column *columns, uint32_t count);
 /* Takes *scan and NULLs it; *scan may be NULL. */
 void scan_free(struct scan **scan);
 /* Begins ret with the columns of the records, rows of them (at most BATCH_ROWS_MAX). False: no memory. */
