@@ -60,9 +60,9 @@ struct chunk {
 struct partition {
     struct stream *stream;
     uint32_t number;
-    bool known;   /* replay: STREAM was seen */
-    bool gap;     /* replay: an offset was missing */
-    bool dirtied; /* appended to since sync_upto was taken */
+    bool known;      /* replay: STREAM was seen */
+    uint64_t gap_at; /* replay: before the record with that offset one was missing; 0: none */
+    bool dirtied;    /* appended to since sync_upto was taken */
     bool sync_asked;
     uint64_t start, written, end;
     uint64_t sync_upto;

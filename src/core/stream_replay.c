@@ -84,7 +84,7 @@ bool stream_hold(struct broker *b, struct queue *q, const struct target *t, stru
     if (!first && t->position < p->end)
         return true; /* known from a file */
     if (!first && t->position > p->end)
-        p->gap = true;
+        p->gap_at = t->position;
     if (!pool_reserve(&b->entries))
         return false;
     p->end = t->position + msg_offsets(msg);
@@ -225,7 +225,7 @@ static bool partition_settle(struct broker *b, struct partition *p, char *why, s
     const struct queue *q = p->stream->queue;
     const struct entry *first = LIST_FIRST(&p->gathered, struct entry, link);
     uint64_t begins = first ? first->position : p->synced.end;
-    if (p->gap || begins != p->synced.end) {
+    if (p->gap_at > p->synced.end || begins != p->synced.end) { /* what files hold may be missing in the journal */
         snprintf(
             why, why_len,
             "stream '%.*s' in vhost '%.*s', partition %u: the files hold records below offset %llu, but the journal "
