@@ -202,7 +202,8 @@ void object_stepped(struct broker *b, struct sql_object *o, uint64_t number, boo
     b->sql.bytes -= o->trail.len;
     if (restart)
         o->trail.len = 0;
-    buffer_put(&o->trail, trail.ptr, trail.len);
+    if (trail.len)
+        buffer_put(&o->trail, trail.ptr, trail.len);
     b->sql.bytes += o->trail.len;
     o->step = number;
 }
