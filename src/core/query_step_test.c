@@ -545,17 +545,16 @@ static void damaged_records(void **state)
     struct rig *rig = begin_sql();
     uint64_t id = (uint64_t)put_statement(rig, "q", "x");
     assert_true(id < 100);
-    const uint8_t gap[] = {REC_QUERY_STEP, (uint8_t)id, 2, 0, 't'}, odd[] = {REC_QUERY_STEP, (uint8_t)id, 1, 2},
-                  bad_state[] = {REC_SQL_STATE, (uint8_t)id, 9}, cut[] = {REC_SQL_OBJECT, 3, 1},
-                  unknown[] = {REC_QUERY_STEP, 99, 7, 0, 't'}, gone[] = {REC_SQL_OBJECT_GONE, 99};
+    const uint8_t again[] = {REC_QUERY_STEP, (uint8_t)id, 0, 0, 't'}, gap[] = {REC_QUERY_STEP, (uint8_t)id, 2, 0, 't'},
+                  odd[] = {REC_QUERY_STEP, (uint8_t)id, 1, 2}, bad_state[] = {REC_SQL_STATE, (uint8_t)id, 9},
+                  cut[] = {REC_SQL_OBJECT, 3, 1}, unknown[] = {REC_QUERY_STEP, 99, 7, 0, 't'},
+                  gone[] = {REC_SQL_OBJECT_GONE, 99};
     const struct {
         struct slice record;
         bool ok;
-    } rows[] = {{slice_of(gap, sizeof gap), false},
-                {slice_of(odd, sizeof odd), false},
-                {slice_of(bad_state, sizeof bad_state), false},
-                {slice_of(cut, sizeof cut), false},
-                {slice_of(unknown, sizeof unknown), true},
+    } rows[] = {{slice_of(again, sizeof again), true}, {slice_of(gap, sizeof gap), false},
+                {slice_of(odd, sizeof odd), false},    {slice_of(bad_state, sizeof bad_state), false},
+                {slice_of(cut, sizeof cut), false},    {slice_of(unknown, sizeof unknown), true},
                 {slice_of(gone, sizeof gone), true}};
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         const char *why;

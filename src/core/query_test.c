@@ -82,6 +82,7 @@ static void new_texts_keep_trail_and_step(void **state)
     struct rig *rig = begin_sql();
     uint64_t id = (uint64_t)put_statement(rig, "q", "one");
     assert_int_equal(step_one(rig, id, 1, "abc", "amq.fanout", "", "x"), QUERY_DONE);
+    assert_int_equal(state_as(rig, id, SQL_PAUSED, "by hand"), QUERY_DONE);
     rig_clear(rig);
     assert_true(engine_ask(rig, CMD_SQL_PUT, ENGINE, NULL, "two", "{1}", id, 7, 0));
     assert_int_equal(answered(rig)->number, QUERY_DONE);
@@ -91,6 +92,7 @@ static void new_texts_keep_trail_and_step(void **state)
         struct sql_object_row row = listed(rig, 0);
         assert_true(slice_is(row.text, "two") && slice_is(row.settings, "{1}") && slice_is(row.trail, "abc"));
         assert_true(row.kind == 7 && row.step == 1 && slice_is(row.name, "q"));
+        assert_true(row.state == SQL_PAUSED && slice_is(row.reason, "by hand"));
         restart_sql(&rig);
     }
     rig_clear(rig);
@@ -152,14 +154,18 @@ static void long_ones(void **state)
 static void in_order_after_a_snapshot(void **state)
 {
     (void)state;
-    struct rig *rig = begin_sql();
+    struct broker_options options = {.compact_slice_bytes = 1}; /* one object a tick */
+    struct rig *rig = begin_options(&options);
     char name[8];
+    assert_true(engine_enter(rig, ENGINE, "guest", "/"));
     for (int i = 0; i < 4; i++) {
         snprintf(name, sizeof name, "q%d", i);
         assert_true(put_statement(rig, name, "x") > 0);
     }
     uint64_t before = rig->b->totals.compactions;
     compact_start(rig->b);
+    for (int i = 0; i < 3; i++) /* its vhost is there, of the statements none */
+        (void)broker_step(rig->b, rig->now, rig->wall, rig->durable);
     assert_int_equal(rig->b->compact.phase, COMPACT_CATALOGUE);
     assert_true(engine_ask(rig, CMD_SQL_PUT, ENGINE, "q4", "x", NULL, 0, 0, 0));
     while (rig->b->totals.compactions == before)
@@ -458,11 +464,15 @@ static void a_slow_engine(void **state)
         c->origin = i < 3 ? 5 : 6;
         c->number = 10;
     }
-    struct ask *ask = ask_new(slice_str("SELECT 1"), (struct slice){0}, (struct slice){0}, (struct slice){0});
     struct command *c = rig_command(rig, 0, CMD_SQL_ASK, 1, 0);
-    c->ask = ask;
+    c->ask = ask_new(slice_str("SELECT 1"), (struct slice){0}, (struct slice){0}, (struct slice){0});
     c->origin = 7;
     ring_publish(&broker_port(rig->b, 0)->commands);
+    (void)broker_step(rig->b, rig->now, rig->wall, rig->durable);
+    c = rig_command(rig, SQL_PORT, CMD_SQL_SAY, ENGINE, 0); /* it does not know yet that nobody listens */
+    c->ask = ask_new(slice_str("late"), (struct slice){0}, (struct slice){0}, (struct slice){0});
+    c->number = first + 1;
+    ring_publish(&broker_port(rig->b, SQL_PORT)->commands);
     (void)broker_step(rig->b, rig->now, rig->wall, rig->durable);
     broker_check(rig->b);
     assert_true(broker_next_due(rig->b) <= rig->now + NS_PER_MS);
@@ -481,6 +491,32 @@ static void a_slow_engine(void **state)
     assert_int_equal(rig_nth(rig, EFF_SQL_MORE, 0)->number, first);
     assert_int_equal(rig_count(rig, EFF_SQL_STOP), 1);
     assert_int_equal(rig_nth(rig, EFF_SQL_STOP, 0)->number, first + 1);
+    end_sql(rig);
+}
+
+/* What is said finds no memory: that is the last word, and the engine need not go on. */
+static void a_piece_is_missing(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_sql();
+    assert_true(ask_with(rig, 5, "SELECT 1", 0));
+    uint64_t ticket = ticket_of(rig);
+    rig_clear(rig);
+    for (int i = 0; i < 2; i++) {
+        struct command *c = rig_command(rig, SQL_PORT, CMD_SQL_SAY, ENGINE, 0);
+        c->ask = ask_new(slice_str("one"), (struct slice){0}, (struct slice){0}, (struct slice){0});
+        c->ask->flags = i ? ASK_LAST : 0;
+        c->number = ticket;
+        ring_publish(&broker_port(rig->b, SQL_PORT)->commands);
+        mem_fail_at(!i, false);
+        (void)broker_step(rig->b, rig->now, rig->wall, rig->durable);
+        mem_fail_at(0, false);
+    }
+    rig_step(rig);
+    assert_int_equal(rig_count(rig, EFF_SQL_SAID), 1);
+    struct effect *e = rig_nth(rig, EFF_SQL_SAID, 0);
+    assert_true(e->flags == EFFECT_SQL_LAST && e->origin == 5 && !e->answer);
+    assert_int_equal(rig_count(rig, EFF_SQL_STOP), 1);
     end_sql(rig);
 }
 
@@ -550,6 +586,7 @@ int main(void)
         cmocka_unit_test(ends),
         cmocka_unit_test(refused),
         cmocka_unit_test(a_slow_engine),
+        cmocka_unit_test(a_piece_is_missing),
         cmocka_unit_test(internal_streams),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
