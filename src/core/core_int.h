@@ -458,6 +458,7 @@ void settle(struct broker *b, struct channel *ch, struct unacked item, bool ack,
 void tx_publish(struct broker *b, struct channel *ch, struct msg *msg, const struct route *route, int64_t delay_ms,
                 uint32_t origin);
 MUST_USE bool tx_ack(struct channel *ch, struct unacked item, bool ack, enum back back);
+#define REMOVAL_BYTES 92u /* of one position in a capture, even when it is a record of its own */
 void tx_need(struct tx_needs *needs, const struct msg *msg, uint32_t targets, size_t *ret_need);
 void tx_drop(struct broker *b, struct channel *ch, bool restore);
 

@@ -35,11 +35,26 @@ struct query_step *query_step_new(uint64_t query, uint64_t number, struct slice 
     return step;
 }
 
+bool query_step_acks(struct query_step *step, uint16_t channel, const uint64_t *tags, uint32_t count)
+{
+    uint64_t *acks = count && count <= QUERY_ACKS_MAX ? mem_alloc(count * sizeof *acks) : NULL;
+    if (!acks)
+        return false;
+    memcpy(acks, tags, count * sizeof *acks);
+    mem_free(step->acks);
+    step->acks = acks;
+    step->ack_count = count;
+    step->channel = channel;
+    return true;
+}
+
 void query_step_free(struct slab_heap *mine, struct query_step **step)
 {
     for (uint32_t i = 0; *step && i < (*step)->count; i++)
         if ((*step)->outputs[i].msg)
             msg_unref(mine, (*step)->outputs[i].msg);
+    if (*step)
+        mem_free((*step)->acks);
     mem_free(*step);
     *step = NULL;
 }

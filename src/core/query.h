@@ -14,7 +14,8 @@
  * trail and the number of its last step (0: none). When its vhost is deleted it goes without a word; its owner is a name only.
  *
  * A step with FULL or NO_ROOM may be told again as it is. It changes nothing unless it is DONE, and then the block comes back without its
- * messages. STALE has an lsn too: when that is durable, so is the step that was accepted before.
+ * messages. STALE has an lsn too: when that is durable, so is the step that was accepted before. A session that was kicked, or has
+ * ended, gets no block back: what it had sent is freed.
  * The functions are for any thread; the rest is the core's.
  */
 #ifndef MILLRACE_CORE_QUERY_H
@@ -36,6 +37,7 @@
 #define SQL_OBJECTS_MAX 100000u
 #define SQL_TRAIL_MAX (256u * 1024)     /* of one query: the engine makes a snapshot long before */
 #define SQL_GRANTED_BYTES (256u * 1024) /* what may be said before the first SQL_MORE */
+#define QUERY_ACKS_MAX 16384u           /* of one step */
 #define QUERY_OUTPUTS_MAX 4096u         /* of one step */
 #define QUERY_STEP_BYTES_MAX (4u << 20) /* of its messages together, or one message */
 
@@ -53,6 +55,7 @@ enum query_result {
     QUERY_FULL,      /* a queue rejects what is beyond its limit: again later */
     QUERY_NO_ROOM,   /* memory, journal, an alarm: again later */
     QUERY_TOO_MANY,  /* objects, or bytes of a text, of the trail, of a step */
+    QUERY_NO_ACK,    /* acknowledgement `failed` is of no delivery that waits for one */
 };
 
 /* Where a row goes: straight to a queue or a stream's partition, or by an exchange and the message's key. */
@@ -68,14 +71,19 @@ struct query_step {
     uint64_t number; /* of the step: that of the last one + 1 */
     bool restart;    /* `trail` is the whole trail from now on (after a snapshot); else it is added */
     struct slice trail;
-    uint8_t result;  /* answered: enum query_result; the effect's lsn is to be waited for */
-    uint32_t failed; /* answered: index of the output that is the reason */
+    uint8_t result;   /* answered: enum query_result; the effect's lsn is to be waited for */
+    uint32_t failed;  /* answered: index of the output, or of the acknowledgement, that is the reason */
+    uint16_t channel; /* of the session: … */
+    uint32_t ack_count;
+    uint64_t *acks; /* … deliveries that are acknowledged with the step, by their tags, ascending; the block's */
     uint32_t count;
     struct query_output outputs[];
 };
 
 /* Room for count outputs, and the trail copied behind them. NULL: no memory. Any thread. */
 MUST_USE struct query_step *query_step_new(uint64_t query, uint64_t number, struct slice trail, uint32_t count);
+/* The step acknowledges these deliveries of the channel, which ascend. False: no memory, or too many. */
+MUST_USE bool query_step_acks(struct query_step *step, uint16_t channel, const uint64_t *tags, uint32_t count);
 /* With the messages that are left. mine: the calling thread's slab heap. NULL is nothing. */
 void query_step_free(struct slab_heap *mine, struct query_step **step);
 

@@ -2,7 +2,7 @@
  *
  * As a transaction's commit (tx.c) a step has two halves. The first looks at each output, finds where it goes, asks for the right to it and for
  * memory, and adds up what the journal needs; when anything is refused nothing has changed. The second cannot fail. It writes one TX
- *   { ENQUEUE | KEYED | BATCH …, QUERY_STEP }
+ *   { REMOVE …, ENQUEUE | KEYED | BATCH …, QUERY_STEP }
  * so recovery finds the outputs and the trail that says what they came from, or neither; what goes into the queues waits for that record to be
  * durable, as any message does.
  *
@@ -11,8 +11,8 @@
  * step, for which outputs to one queue are counted together (planned_count). A duplicate in a queue that deduplicates is counted there, too,
  * though it will not come in: at the worst the step waits for a message more to leave.
  *
- * Acknowledgements of what a query took from queues can join the first half and the TX as those of tx.c do: they would be a list of delivery
- * tags of one of the session's channels behind the outputs.
+ * What a query takes from queues it cannot read again: so it consumes as any client does, on a channel of its session, and the step acknowledges
+ * what it has used. A crash before the step leaves these messages in their queues, one behind it finds them gone and the outputs there.
  */
 #include "core/query_int.h"
 #include "core/stream_int.h"
@@ -38,6 +38,7 @@ struct look {
     struct sql_object *object;
     struct tx_needs needs;
     uint32_t planned;          /* outputs in b->sql.plan */
+    struct channel *channel;   /* of the acknowledgements; NULL: there are none */
     struct exchange *exchange; /* that the output before went to, whose name … */
     struct slice name;         /* … is this */
 };
@@ -232,6 +233,21 @@ static enum query_result plan_outputs(struct look *l)
     return result;
 }
 
+/* Each of them is a delivery that waits for one. */
+static enum query_result plan_acks(struct look *l)
+{
+    struct query_step *step = l->step;
+    l->channel = step->ack_count ? channel_of(l->peer, step->channel) : NULL;
+    for (uint32_t i = 0; i < step->ack_count; i++) {
+        bool ascends = i == 0 || step->acks[i] > step->acks[i - 1];
+        step->failed = i;
+        if (!l->channel || l->channel->failed || !ascends || !unacked_find(&l->channel->unacked, step->acks[i]))
+            return QUERY_NO_ACK;
+    }
+    l->needs.bytes += (size_t)step->ack_count * REMOVAL_BYTES;
+    return QUERY_DONE;
+}
+
 static enum query_result prepare(struct look *l)
 {
     struct broker *b = l->b;
@@ -241,7 +257,9 @@ static enum query_result prepare(struct look *l)
         return QUERY_NO_ROOM; /* what is older must not become part of this */
     if (!plan_reserve(b, step->count))
         return QUERY_NO_ROOM;
-    enum query_result result = plan_outputs(l);
+    enum query_result result = plan_acks(l);
+    if (result == QUERY_DONE)
+        result = plan_outputs(l);
     if (result != QUERY_DONE)
         return result;
     step->failed = 0;
@@ -306,6 +324,20 @@ static void tell_taps(struct look *l)
     }
 }
 
+/* Their removals are written at once: later ones are not of the step. */
+static void commit_acks(struct look *l)
+{
+    struct broker *b = l->b;
+    for (uint32_t i = 0; i < l->step->ack_count; i++) {
+        struct unacked *u = unacked_find(&l->channel->unacked, l->step->acks[i]), item = *u;
+        b->promised -= REMOVAL_BYTES;
+        unacked_drop(&l->channel->unacked, u);
+        settle(b, l->channel, item, true, BACK_NOT);
+    }
+    backlog_flush_removals(b);
+    CHECK(list_empty(&b->removals));
+}
+
 static lsn_t commit(struct look *l)
 {
     struct broker *b = l->b;
@@ -313,6 +345,7 @@ static lsn_t commit(struct look *l)
     b->sql.committing = true;
     pool_pin(&b->entries);
     pool_pin(&b->keys);
+    commit_acks(l);
     for (uint32_t i = 0; i < step->count; i++)
         commit_output(b, &b->sql.plan[i], step->outputs[i].msg);
     b->promised -= log_captured_bytes(query_step_record_bytes(step), 1);
@@ -332,6 +365,8 @@ static lsn_t commit(struct look *l)
         step->outputs[i].msg = NULL;
     }
     forget_plan(l);
+    if (l->channel && !list_empty(&l->channel->parked))
+        consumers_unpark(b, l->channel);
     return lsn;
 }
 

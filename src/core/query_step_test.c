@@ -440,6 +440,129 @@ static void nothing_behind_a_drain(void **state)
     rig_log_free(log);
 }
 
+/* ---- what comes from a queue ---- */
+
+static void engine_consumes(struct rig *rig, const char *queue)
+{
+    rig_command(rig, SQL_PORT, CMD_CHANNEL_OPEN, ENGINE, 1);
+    rig_step(rig);
+    struct command *c = rig_command(rig, SQL_PORT, CMD_QOS, ENGINE, 1);
+    c->number = 4;
+    rig_step(rig);
+    c = rig_command(rig, SQL_PORT, CMD_CONSUME, ENGINE, 1);
+    c->ask = ask_new(slice_str(queue), slice_str("t"), (struct slice){0}, (struct slice){0});
+    rig_step(rig);
+    assert_string_equal(rig_error(rig), "");
+    rig_clear(rig);
+}
+
+/* Six messages wait in "in", of which the engine has four. */
+static struct rig *begin_with_source(uint64_t *ret_query)
+{
+    struct rig *rig = begin_sql();
+    declare(rig, "in", ARGS(0));
+    declare(rig, "out", ARGS(0));
+    *ret_query = (uint64_t)put_statement(rig, "q", "x");
+    engine_consumes(rig, "in");
+    for (char body[2] = "1"; *body <= '6'; ++*body)
+        put(rig, "in", body);
+    assert_string_equal(rig_delivered(rig), "1 2 3 4");
+    return rig;
+}
+
+static struct query_step *used(struct rig *rig, uint64_t id, uint64_t number, const uint64_t *tags, uint32_t count)
+{
+    struct query_step *step = step_of(rig, id, number, "t", 1);
+    step->outputs[0].msg = row(rig, "", "out", "sum");
+    assert_true(query_step_acks(step, 1, tags, count));
+    return step;
+}
+
+static uint64_t left_in(struct rig *rig)
+{
+    const struct queue *q = queue_find(vhost_find(rig->b, slice_str("/")), slice_str("in"));
+    return q->busy->ready_count + q->busy->unacked_count;
+}
+
+static void acknowledged_with_the_step(void **state)
+{
+    (void)state;
+    uint64_t id;
+    struct rig *rig = begin_with_source(&id);
+    size_t before = rig->log->count;
+    assert_int_equal(step_now(rig, used(rig, id, 1, (const uint64_t[]){1, 3}, 2)), QUERY_DONE);
+    assert_string_equal(rig_delivered(rig), "5 6"); /* there is room for more */
+    assert_int_equal(left_in(rig), 4);
+    for (size_t n = before; n <= rig->log->count; n++) {
+        struct rig_log *copy = rig_log_copy(rig->log, n);
+        struct rig *other = rig_new(copy, &rig->options, rig->wall);
+        assert_int_equal(left_in(other), steps_of(other, id) ? 4 : 6);
+        assert_int_equal(rig_ready(other, "out"), steps_of(other, id));
+        rig_free(other);
+        rig_log_free(copy);
+    }
+    assert_int_equal(step_now(rig, used(rig, id, 2, (const uint64_t[]){2, 4, 5, 6}, 4)), QUERY_DONE);
+    restart_sql(&rig);
+    assert_int_equal(left_in(rig), 0);
+    assert_int_equal(rig_ready(rig, "out"), 2);
+    end_sql(rig);
+}
+
+static void nothing_for_a_wrong_acknowledgement(void **state)
+{
+    (void)state;
+    uint64_t id;
+    struct rig *rig = begin_with_source(&id);
+    size_t before = rig->log->count;
+    const uint64_t unknown[] = {1, 9}, backwards[] = {2, 1}, twice[] = {1, 1}, good[] = {1, 2};
+    assert_int_equal(step_now(rig, used(rig, id, 1, unknown, 2)), QUERY_NO_ACK);
+    assert_int_equal(stepped(rig)->failed, 1);
+    assert_int_equal(step_now(rig, used(rig, id, 1, backwards, 2)), QUERY_NO_ACK);
+    assert_int_equal(step_now(rig, used(rig, id, 1, twice, 2)), QUERY_NO_ACK);
+    struct query_step *step = used(rig, id, 1, good, 2);
+    step->channel = 2; /* there is none */
+    assert_int_equal(step_now(rig, step), QUERY_NO_ACK);
+    step = used(rig, id, 1, good, 2);
+    msg_unref(broker_heap(rig->b), step->outputs[0].msg);
+    step->outputs[0].msg = row(rig, "no such", "", "x");
+    assert_int_equal(step_now(rig, step), QUERY_NO_TARGET);
+    assert_int_equal(left_in(rig), 6);
+    assert_int_equal(rig->log->count, before);
+    assert_int_equal(step_now(rig, used(rig, id, 1, good, 2)), QUERY_DONE);
+    assert_int_equal(step_now(rig, used(rig, id, 2, good, 2)), QUERY_NO_ACK); /* they are acknowledged */
+    step = step_of(rig, id, 2, "t", 0);
+    assert_false(query_step_acks(step, 1, good, QUERY_ACKS_MAX + 1));
+    query_step_free(broker_heap(rig->b), &step);
+    assert_int_equal(left_in(rig), 4);
+    end_sql(rig);
+}
+
+static uint64_t acks_starved(uint64_t n, bool for_ever)
+{
+    uint64_t id;
+    struct rig *rig = begin_with_source(&id);
+    step_send(rig, used(rig, id, 1, (const uint64_t[]){1, 3, 4}, 3), ENGINE);
+    rig->hold = true;
+    mem_fail_at(n, for_ever);
+    (void)broker_step(rig->b, rig->now, rig->wall, rig->durable);
+    uint64_t hit = mem_failures_hit();
+    mem_fail_at(0, false);
+    rig_take(rig, SQL_PORT);
+    bool done = stepped(rig)->result == QUERY_DONE;
+    assert_true(done || (stepped(rig)->result == QUERY_NO_ROOM && hit));
+    assert_int_equal(left_in(rig), done ? 3 : 6);
+    rig->hold = false;
+    rig_step(rig);
+    broker_check(rig->b);
+    restart_sql(&rig);
+    assert_int_equal(left_in(rig), done ? 3 : 6);
+    assert_int_equal(rig_ready(rig, "out"), done);
+    struct rig_log *log = rig->log;
+    rig_free(rig);
+    rig_log_free(log);
+    return hit;
+}
+
 /* ---- without memory ---- */
 
 static uint64_t step_starved(uint64_t n, bool for_ever, size_t len)
@@ -481,6 +604,9 @@ static void every_allocation_of_a_step_fails(void **state)
     (void)state;
     for (int kind = 0; kind < 4; kind++)
         for (uint64_t n = 1; step_starved(n, kind & 1, kind & 2 ? LARGE : 20); n++)
+            continue;
+    for (int for_ever = 0; for_ever < 2; for_ever++)
+        for (uint64_t n = 1; acks_starved(n, for_ever); n++)
             continue;
 }
 
@@ -581,6 +707,8 @@ int main(void)
         cmocka_unit_test(nothing_into_a_full_queue),
         cmocka_unit_test(nothing_while_an_alarm_holds),
         cmocka_unit_test(nothing_behind_a_drain),
+        cmocka_unit_test(acknowledged_with_the_step),
+        cmocka_unit_test(nothing_for_a_wrong_acknowledgement),
         cmocka_unit_test(every_allocation_of_a_step_fails),
         cmocka_unit_test(no_memory_for_statements),
         cmocka_unit_test(records_are_printed),

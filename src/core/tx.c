@@ -13,8 +13,6 @@
  */
 #include "core/core_int.h"
 
-#define REMOVAL_BYTES 92u /* of one position in a capture, even when it is a record of its own */
-
 void tx_publish(struct broker *b, struct channel *ch, struct msg *msg, const struct route *route, int64_t delay_ms,
                 uint32_t origin)
 {

@@ -312,7 +312,7 @@ static void begin(struct world *w, const struct script *script)
     w->keyed_every_ms = 5;
     w->gaps = script->kind == KEYED;
     w->stomp_told = false;
-    w->query = w->query_steps = w->group_tag = w->group_stream = w->group_offset = w->share_offset = 0;
+    w->query = w->query_steps = w->query_acked = w->group_tag = w->group_stream = w->group_offset = w->share_offset = 0;
     w->share_set = w->mqtt_session = w->mqtt_retained = false;
     w->os = os_sim_os(w->disk);
     os_sim_watch_failures(w->disk, io_failed);

@@ -11,6 +11,7 @@
 #define CLIENT_PORT 1u /* which is no loop's */
 #define SESSION 3u
 #define ROWS "rows"
+#define SOURCE "source" /* whatever is put into it is taken again */
 #define STREAM "amq.sql.q"
 #define STEPS 24u
 
@@ -23,6 +24,7 @@ struct heard {
     bool answered, stepped, last; /* an ANSWER, a QUERY_STEPPED, the last of SQL_SAID */
     uint8_t result;               /* of the step */
     uint64_t number, number2;     /* of the answer */
+    uint64_t tag;                 /* of a delivery; 0: none */
     uint64_t ticket;              /* of what is asked; 0: nothing */
     uint64_t step;                /* of the first row */
     bool listed;
@@ -44,7 +46,9 @@ static void note(struct heard *ret, const struct effect *e)
     } else if (e->type == EFF_QUERY_STEPPED) {
         ret->stepped = true;
         ret->result = e->query_step->result;
-    } else if (e->type == EFF_SQL_ASK)
+    } else if (e->type == EFF_GET_OK)
+        ret->tag = e->number;
+    else if (e->type == EFF_SQL_ASK)
         ret->ticket = e->number;
     else if (e->type == EFF_SQL_SAID)
         ret->last = e->flags & EFFECT_SQL_LAST;
@@ -62,15 +66,17 @@ static void listen(struct world *w, unsigned number, struct heard *ret)
             note(ret, e);
         if (e->type == EFF_QUERY_STEPPED)
             query_step_free(broker_heap(w->broker), &e->query_step);
-        else if (e->type != EFF_SQL_MORE)
+        else if (e->type != EFF_SQL_MORE && e->type != EFF_GET_OK)
             mem_free(e->answer);
+        if (e->msg)
+            msg_unref(broker_heap(w->broker), e->msg);
     }
 }
 
 static struct heard hear(struct world *w, unsigned turns)
 {
     struct heard heard = {0};
-    for (unsigned i = 0; i < turns && !heard.answered && !heard.stepped && !heard.last; i++) {
+    for (unsigned i = 0; i < turns && !heard.answered && !heard.stepped && !heard.last && !heard.tag; i++) {
         world_turns(w, 1);
         while (!w->dead && journal_durable(w->journal) < journal_appended(w->journal) && journal_step(w->journal) > 0)
             ;
@@ -166,25 +172,29 @@ static struct msg *batch(struct world *w)
     return msg;
 }
 
-/* One row, one batch, and one that goes nowhere. */
+/* One row, one message for the source, one batch; and what came from the source before is acknowledged with it. */
 static void step(struct world *w, uint64_t id, uint64_t number, uint64_t stream)
 {
+    uint64_t tag = ask(w, ENGINE_PORT, CMD_GET, (struct words){SOURCE, NULL, 0, 0, 1}, 4).tag;
     struct query_step *step = well(w) ? query_step_new(id, number, slice_str("trail"), stream ? 3 : 2) : NULL;
-    struct command *c = step ? command_to(w, ENGINE_PORT, CMD_QUERY_STEP) : NULL;
+    bool good = step && (!tag || query_step_acks(step, 1, &tag, 1));
+    struct command *c = good ? command_to(w, ENGINE_PORT, CMD_QUERY_STEP) : NULL;
     if (!c) {
         query_step_free(broker_heap(w->broker), &step);
         return;
     }
     step->restart = number % 5 == 0;
     step->outputs[0].msg = row(w, "", ROWS);
-    step->outputs[1].msg = row(w, "amq.direct", "nobody");
+    step->outputs[1].msg = row(w, "", SOURCE);
     if (stream)
         step->outputs[2] = (struct query_output){.queue = stream, .msg = batch(w)};
     c->query_step = step;
     ring_publish(&broker_port(w->broker, ENGINE_PORT)->commands);
     struct heard heard = hear(w, 12);
-    if (heard.stepped && heard.result == QUERY_DONE)
+    if (heard.stepped && heard.result == QUERY_DONE) {
         w->query_steps = number;
+        w->query_acked += tag != 0;
+    }
 }
 
 static void serve_a_client(struct world *w)
@@ -203,6 +213,8 @@ void world_queries_play(struct world *w, bool (*faultless)(const struct world *w
     enter(w, ENGINE_PORT);
     (void)plain(w, ENGINE_PORT, CMD_CHANNEL_OPEN, 0, 1);
     struct heard rows = ask(w, ENGINE_PORT, CMD_QUEUE_DECLARE, (struct words){ROWS, NULL, ASK_DURABLE, 0, 1}, 6);
+    w->query_source =
+        ask(w, ENGINE_PORT, CMD_QUEUE_DECLARE, (struct words){SOURCE, NULL, ASK_DURABLE, 0, 1}, 6).answered;
     struct heard stream = ask(w, ENGINE_PORT, CMD_STREAM_CREATE, (struct words){STREAM, NULL, 0, 0, 0}, 6);
     struct heard put = ask(w, ENGINE_PORT, CMD_SQL_PUT, (struct words){"q", "CREATE QUERY q", 0, 0, 0}, 6);
     struct heard other = ask(w, ENGINE_PORT, CMD_SQL_PUT, (struct words){"p", "CREATE TABLE p", 0, 0, 0}, 6);
@@ -219,8 +231,9 @@ void world_queries_play(struct world *w, bool (*faultless)(const struct world *w
     if (other.answered && other.number == QUERY_DONE)
         (void)plain(w, ENGINE_PORT, CMD_SQL_DROP, other.number2, 0);
     world_turns(w, 20);
-    if (well(w) && faultless(w) && w->query_steps != STEPS)
-        model_fault(w->model, "the script of queries makes %llu steps", (unsigned long long)w->query_steps);
+    if (well(w) && faultless(w) && (w->query_steps != STEPS || w->query_acked != STEPS - 1))
+        model_fault(w->model, "the script of queries makes %llu steps, %llu with a message",
+                    (unsigned long long)w->query_steps, (unsigned long long)w->query_acked);
 }
 
 void world_queries_check(struct world *w)
@@ -231,7 +244,12 @@ void world_queries_check(struct world *w)
     (void)plain(w, ENGINE_PORT, CMD_CHANNEL_OPEN, 0, 1);
     struct heard list = plain(w, ENGINE_PORT, CMD_SQL_LIST, w->query - 1, 0);
     struct heard rows = ask(w, ENGINE_PORT, CMD_QUEUE_DECLARE, (struct words){ROWS, NULL, ASK_PASSIVE, 0, 1}, 6);
+    struct heard source = ask(w, ENGINE_PORT, CMD_QUEUE_DECLARE, (struct words){SOURCE, NULL, ASK_PASSIVE, 0, 1}, 6);
     uint64_t steps = list.step;
+    uint64_t most = steps - w->query_acked, unsure = steps - w->query_steps; /* each puts one and takes at most one */
+    if (w->query_source && (source.number > most || source.number + unsure < most))
+        model_fault(w->model, "%llu messages in the source of %llu steps, %llu of which took one",
+                    (unsigned long long)source.number, (unsigned long long)steps, (unsigned long long)w->query_acked);
     if (!list.listed || steps < w->query_steps || rows.number != steps)
         model_fault(w->model, "%llu rows of %llu steps, %llu of which were accepted", (unsigned long long)rows.number,
                     (unsigned long long)steps, (unsigned long long)w->query_steps);

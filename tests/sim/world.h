@@ -69,8 +69,10 @@ struct world {
     uint64_t share_offset;            /* where a share group was moved to */
     bool share_set;                   /* something was set of it */
     bool mqtt_session, mqtt_retained; /* mqtt_world.c: was promised */
-    uint64_t query, query_steps;      /* query_world.c: a query's id, and its last step that was accepted */
-    uint64_t published[4096];         /* ids by publish sequence on CH_CONFIRM, from 1 */
+    uint64_t query, query_steps,
+        query_acked;   /* query_world.c: a query's id, its last step that was accepted, and how many took a message */
+    bool query_source; /* from a queue that is there */
+    uint64_t published[4096]; /* ids by publish sequence on CH_CONFIRM, from 1 */
     uint64_t published_at[4096];
     uint64_t published_count, confirmed;
     struct held held[CH_END][WORLD_HELD];
