@@ -186,7 +186,8 @@ int bench_kafka_open(struct bench_kafka_wire *w, const struct bench_kafka_server
     w->socket.fd = -1;
     arena_init(&w->arena, ARENA_MAX);
     if (bench_socket_reserve(&w->socket, IN_BYTES) != 0 ||
-        bench_socket_connect(&w->socket, server->host, server->port) != 0 || wire_agree(w) != 0)
+        bench_socket_connect(&w->socket, server->host, server->port) != 0 ||
+        (server->tls && bench_socket_tls(&w->socket, server->host, server->tls) != 0) || wire_agree(w) != 0)
         return -1;
     return server->user != NULL ? wire_login(w, server) : 0;
 }

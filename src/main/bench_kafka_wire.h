@@ -21,7 +21,8 @@ enum { BENCH_KAFKA_PRODUCE_VERSION = 7, BENCH_KAFKA_FETCH_VERSION = 11, BENCH_KA
 struct bench_kafka_server {
     char host[256];
     unsigned port;
-    const char *user, *password; /* SASL PLAIN; NULL: no login */
+    const char *user, *password;          /* SASL PLAIN; NULL: no login */
+    const struct tls_client_options *tls; /* NULL: without TLS */
 };
 
 struct bench_kafka_wire {

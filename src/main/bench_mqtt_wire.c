@@ -156,7 +156,7 @@ int bench_mqtt_open_ask(struct bench_mqtt_wire *w, const struct bench_mqtt_serve
         memcpy(bytes + len, more.ptr, more.len);
     if (bench_socket_connect(&w->socket, server->host, server->port) != 0 ||
         bench_socket_reserve(&w->socket, in_bytes) != 0 ||
-        (server->tls && bench_socket_tls(&w->socket, server->host) != 0))
+        (server->tls && bench_socket_tls(&w->socket, server->host, NULL) != 0))
         return -1;
     return bench_socket_send(&w->socket, bytes, len + more.len);
 }

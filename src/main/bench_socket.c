@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -56,6 +57,7 @@ int bench_socket_connect(struct bench_socket *s, const char *host, unsigned port
     s->blocking = true;
     int on = 1;
     setsockopt(s->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    s->patience_ms = BENCH_ANSWER_TIMEOUT_S * 1000;
     struct timeval timeout = {.tv_sec = BENCH_ANSWER_TIMEOUT_S};
     setsockopt(s->fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout));
     return 0;
@@ -66,7 +68,7 @@ int bench_socket_connect(struct bench_socket *s, const char *host, unsigned port
 static int64_t pipe_recv(void *arg, void *ret, size_t len)
 {
     struct bench_socket *s = arg;
-    ssize_t n = recv(s->fd, ret, len, 0);
+    ssize_t n = recv(s->fd, ret, len, MSG_DONTWAIT);
     return n < 0 ? -errno : n;
 }
 
@@ -77,11 +79,22 @@ static int64_t pipe_send(void *arg, const void *bytes, size_t len)
     return n < 0 ? -errno : n;
 }
 
-int bench_socket_tls(struct bench_socket *s, const char *host)
+/* TLS reads what is there, of which it cannot be told when to stop: a record comes in several reads, and behind it may be
+ * nothing. So who blocks does it here, and only with nothing in hand. False: as long as it was let, in vain. */
+static bool wait_for_bytes(const struct bench_socket *s)
 {
-    char why[200];
+    struct pollfd ready = {.fd = s->fd, .events = POLLIN};
+    int wait = s->patience_ms == 0 || s->patience_ms > INT_MAX ? -1 : (int)s->patience_ms;
+    return poll(&ready, 1, wait) != 0; /* interrupted: another look does no harm */
+}
+
+int bench_socket_tls(struct bench_socket *s, const char *host, const struct tls_client_options *options)
+{
+    char why[500];
+    struct tls_client_options client = options ? *options : (struct tls_client_options){.trust = TLS_TRUST_ANYBODY};
+    client.host = host;
     struct tls_pipe pipe = {.recv = pipe_recv, .send = pipe_send, .arg = s};
-    if (tls_client_new(host, NULL, &s->tls_side, why, sizeof why) < 0)
+    if (tls_client_new(&client, &s->tls_side, why, sizeof why) < 0)
         return bench_socket_fail(s, "%s", why);
     s->tls_buffers = tls_buffers_new();
     s->tls = s->tls_buffers ? tls_new(s->tls_side, s->tls_buffers, &pipe, (struct slice){0}) : NULL;
@@ -90,11 +103,15 @@ int bench_socket_tls(struct bench_socket *s, const char *host)
     int err;
     do
         err = tls_shake(s->tls);
-    while (err == -EINTR);
+    while (err == -EINTR || (err == -EAGAIN && wait_for_bytes(s)));
     if (err == -EAGAIN)
         return bench_socket_fail(s, "no answer within %d s: does the server speak TLS on this port?",
                                  BENCH_ANSWER_TIMEOUT_S);
-    return err == 0 ? 0 : bench_socket_fail(s, "TLS: %s", err == -EPROTO ? tls_failure(s->tls) : strerror(-err));
+    if (err == 0)
+        return 0;
+    bool by_usual = options && options->trust == TLS_TRUST_SYSTEM && err == -EPROTO;
+    return bench_socket_fail(s, "TLS: %s%s", err == -EPROTO ? tls_failure(s->tls) : strerror(-err),
+                             by_usual ? " (--ca says whom to trust, --insecure trusts anybody)" : "");
 }
 
 /* As bench_socket_write; what is encrypted and does not leave is kept, and counts as not written. */
@@ -118,8 +135,8 @@ static int write_tls(struct bench_socket *s, const uint8_t *bytes, size_t *at, s
     }
 }
 
-/* As bench_socket_fill: whole records, so that epoll tells of everything that is left. */
-static ssize_t fill_tls(struct bench_socket *s)
+/* Whole records, so that epoll tells of everything that is left: a count, 0 when there is none, -1. */
+static ssize_t read_tls(struct bench_socket *s)
 {
     ssize_t got = 0;
     bool more = true;
@@ -139,6 +156,16 @@ static ssize_t fill_tls(struct bench_socket *s)
                                                     : strerror((int)-n));
         }
     }
+    return got;
+}
+
+/* As bench_socket_fill. */
+static ssize_t fill_tls(struct bench_socket *s)
+{
+    ssize_t got;
+    do
+        got = read_tls(s);
+    while (got == 0 && s->blocking && wait_for_bytes(s));
     return got;
 }
 
@@ -166,6 +193,7 @@ void bench_socket_patience(struct bench_socket *s, uint64_t wait_ms)
 {
     struct timeval wait = {.tv_sec = (time_t)(wait_ms / 1000), .tv_usec = (suseconds_t)(wait_ms % 1000 * 1000)};
     int on = 1;
+    s->patience_ms = wait_ms;
     setsockopt(s->fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait));
     setsockopt(s->fd, SOL_SOCKET, SO_KEEPALIVE, &on,
                sizeof(on)); /* who waits for long wants to know when nobody is there */

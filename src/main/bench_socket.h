@@ -11,11 +11,14 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+struct tls_client_options; /* net/tls_server.h; host in it is not looked at */
+
 enum { BENCH_ANSWER_TIMEOUT_S = 30, BENCH_SOCKET_ERROR_BYTES = 600 };
 
 struct bench_socket {
     int fd; /* -1 when closed */
     bool blocking;
+    uint64_t patience_ms; /* of a blocking fill; 0: for ever */
     uint64_t wrote_at_ns;
     uint8_t *in;
     size_t in_at, in_end, in_cap; /* what was read and not yet taken: in[in_at..in_end) */
@@ -26,8 +29,8 @@ struct bench_socket {
 };
 
 int bench_socket_connect(struct bench_socket *s, const char *host, unsigned port);
-/* From now on in TLS; whose certificate the server has is not looked at: it is measured, and told nothing. Blocking. */
-int bench_socket_tls(struct bench_socket *s, const char *host);
+/* From now on in TLS. NULL: whose certificate the server has is not looked at: it is measured, and told nothing. Blocking. */
+int bench_socket_tls(struct bench_socket *s, const char *host, const struct tls_client_options *options);
 void bench_socket_close(struct bench_socket *s); /* also frees the buffer */
 void bench_socket_nonblocking(struct bench_socket *s, bool nonblocking);
 /* How long a blocking fill waits; 0: for ever. */

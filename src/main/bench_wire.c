@@ -362,8 +362,8 @@ static int login_start_ok(struct bench_wire *w, const struct bench_uri *uri, con
     put_field_true(&out, "authentication_failure_close");
     put_table_end(&out, capabilities);
     put_table_end(&out, properties);
-    bench_put_shortstr(&out, "PLAIN");
-    bench_put_longstr(&out, response, user_len + password_len + 2);
+    bench_put_shortstr(&out, uri->external ? "EXTERNAL" : "PLAIN");
+    bench_put_longstr(&out, response, uri->external ? 0 : user_len + password_len + 2);
     bench_put_shortstr(&out, "en_US");
     bench_put_frame_end(&out);
     return bench_socket_send(&w->socket, out.bytes, out.at);
@@ -435,7 +435,7 @@ int bench_wire_open(struct bench_wire *w, const struct bench_uri *uri, const str
     if (bench_socket_reserve(&w->socket, limits->in_bytes > frame_max ? limits->in_bytes : frame_max) != 0)
         return -1;
     if (bench_socket_connect(&w->socket, uri->host, uri->port) != 0 ||
-        (uri->tls && bench_socket_tls(&w->socket, uri->host) != 0) || login(w, uri, limits) != 0)
+        (uri->tls && bench_socket_tls(&w->socket, uri->host, uri->tls_options) != 0) || login(w, uri, limits) != 0)
         return -1;
     w->open = true;
     w->read_at_ns = bench_clock_ns();
@@ -447,6 +447,7 @@ int bench_wire_open(struct bench_wire *w, const struct bench_uri *uri, const str
 
 static void say_goodbye(struct bench_wire *w)
 {
+    w->socket.patience_ms = CLOSE_TIMEOUT_S * 1000;
     struct timeval timeout = {.tv_sec = CLOSE_TIMEOUT_S};
     uint64_t until_ns = bench_clock_ns() + CLOSE_TIMEOUT_S * BENCH_NS_PER_S;
     bench_socket_nonblocking(&w->socket, false);

@@ -127,6 +127,8 @@ struct bench_uri {
     char user[128], password[128], host[256], vhost[256];
     unsigned port;
     bool tls;
+    bool external;                                /* logs in by the certificate that it shows, and not as user */
+    const struct tls_client_options *tls_options; /* as bench_socket_tls takes them */
 };
 
 /* amqp://user:password@host:port/vhost, or amqps://, every part optional; answers -1 when malformed. No vhost means "/". */

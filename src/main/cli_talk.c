@@ -6,6 +6,7 @@
 #include "main/cli_int.h"
 #include "main/cli_where.h"
 #include "main/talk_text.h"
+#include "main/talk_tls.h"
 #include "os/os.h"
 #include "os/thread.h"
 #include "proto/mqtt/topic.h"
@@ -39,10 +40,17 @@ enum {
     OPT_PEEK,
     OPT_FROM,
     OPT_PARTITION,
+    OPT_RETAIN,
+    OPT_TLS,
+    OPT_CA,
+    OPT_CERT,
+    OPT_KEY,
+    OPT_INSECURE,
 };
 
 struct talk_line {
     struct talk_options talk;
+    struct talk_tls tls;
     const struct talk_protocol *protocol;
     bool is_pub, is_tail, json, raw, pretty, quiet;
     json_t *about; /* pub: properties and headers of every message */
@@ -68,6 +76,11 @@ struct talk_line {
         {"vhost", OPT_VHOST, "NAME", 0, "vhost (default /)", 0},                                                       \
         {"exchange", 'x', "NAME", 0, "an exchange instead of a queue or stream", 0},                                   \
         {"topic", 't', "A/B/C", 0, "a topic as MQTT writes it: amq.topic with the key a.b.c", 0},                      \
+        {"tls", OPT_TLS, 0, 0, "with TLS (usual ports 5671, 9093, 8883, 61614); also by any of the next", 0},          \
+        {"ca", OPT_CA, "FILE", 0, "who has signed the broker's certificate (default: whom this machine trusts)", 0},   \
+        {"cert", OPT_CERT, "FILE", 0, "our certificate, which is the login when there is no --user", 0},               \
+        {"key", OPT_KEY, "FILE", 0, "its key (default: in the same file)", 0},                                         \
+        {"insecure", OPT_INSECURE, 0, 0, "with TLS, whoever answers", 0},                                              \
         {"create", OPT_CREATE, 0, 0, "make the durable queue, or the topic, if it is not there", 0},                   \
     {                                                                                                                  \
         "partition", OPT_PARTITION, "N", 0, "of a stream", 0                                                           \
@@ -82,6 +95,7 @@ static const struct argp_option pub_options[] = {
      "content-type, content-encoding, correlation-id, reply-to, expiration (ms), message-id, timestamp, type, user-id, "
      "app-id, priority, delivery-mode",
      0},
+    {"retain", OPT_RETAIN, 0, 0, "MQTT: the topic keeps it for who subscribes later; an empty message ends that", 0},
     {"transient", OPT_TRANSIENT, 0, 0, "need not survive a restart", 0},
     {"file", 'f', "FILE", 0, "a message that is this file, may be given several times", 0},
     {"json", OPT_JSON, 0, 0, "standard input has messages as `millrace sub --json` prints them, one a line", 0},
@@ -180,8 +194,24 @@ static void settle_words(struct talk_line *line, struct argp_state *state)
         argp_error(state, "one queue, stream, exchange or topic at a time");
     if (line->json && (line->body_count || line->file_count) && line->is_pub)
         argp_error(state, "with --json messages come from standard input");
+    if (line->talk.retain && !line->protocol->retains)
+        argp_error(state, "only MQTT retains: --retain wants --protocol mqtt");
     if (line->json + line->raw + line->pretty > 1)
         argp_error(state, "one of --json, --raw and --pretty");
+}
+
+static error_t parse_tls(int key, char *arg, struct talk_tls *tls)
+{
+    switch (key) {
+    case OPT_TLS: break;
+    case OPT_CA: tls->ca = arg; break;
+    case OPT_CERT: tls->certificate = arg; break;
+    case OPT_KEY: tls->key = arg; break;
+    case OPT_INSECURE: tls->insecure = true; break;
+    default: return ARGP_ERR_UNKNOWN;
+    }
+    tls->wanted = true;
+    return 0;
 }
 
 static error_t parse_where(int key, char *arg, struct talk_line *line, struct argp_state *state)
@@ -198,7 +228,7 @@ static error_t parse_where(int key, char *arg, struct talk_line *line, struct ar
     case 'x': line->talk.exchange = arg; return 0;
     case 'k': line->talk.key = arg; return 0;
     case 't': set_topic(line, arg, state); return 0;
-    default: return ARGP_ERR_UNKNOWN;
+    default: return parse_tls(key, arg, &line->tls);
     }
 }
 
@@ -207,6 +237,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     struct talk_line *line = state->input;
     json_t *properties = json_object_get(line->about, "properties");
     switch (key) {
+    case OPT_RETAIN: line->talk.retain = true; return 0;
     case OPT_TRANSIENT: json_object_set_new(properties, "delivery_mode", json_integer(1)); return 0;
     case OPT_JSON: line->json = true; return 0;
     case OPT_RAW: line->raw = true; return 0;
@@ -274,7 +305,7 @@ static void line_parse(struct talk_line *ret, int argc, char **argv)
     argp_parse(&argp, argc, argv, 0, NULL, ret);
     argv[0] = name;
     if (!ret->talk.port)
-        ret->talk.port = ret->protocol->port + ret->offset;
+        ret->talk.port = (ret->tls.wanted ? ret->protocol->tls_port : ret->protocol->port) + ret->offset;
 }
 
 /* ---- connecting ---- */
@@ -510,13 +541,29 @@ static enum exit_code run_reader(const struct talk_line *line)
     return code;
 }
 
+/* END_OK, or which file is wrong has been said. */
+static enum exit_code read_tls(struct talk_line *line)
+{
+    char why[400];
+    if (!line->tls.wanted)
+        return END_OK;
+    line->talk.tls = &line->tls.options;
+    if (talk_tls_read(&line->tls, why, sizeof why) == 0)
+        return END_OK;
+    cli_complain("%s", why);
+    return END_CONFIG;
+}
+
 int cli_talk(int argc, char **argv)
 {
     struct talk_line *line = mem_alloc(sizeof *line);
     if (!line)
         return END_SYSTEM;
     line_parse(line, argc, argv);
-    enum exit_code code = line->is_pub ? run_pub(line) : run_reader(line);
+    enum exit_code code = read_tls(line);
+    if (code == END_OK)
+        code = line->is_pub ? run_pub(line) : run_reader(line);
+    talk_tls_fini(&line->tls);
     json_decref(line->about);
     mem_free(line);
     return (int)code;

@@ -1,6 +1,9 @@
 /* What all protocols of `millrace pub`, `sub` and `tail` share, see talk.h. */
 #include "main/talk.h"
 
+#include "bench_socket.h"
+#include "net/tls_server.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +18,18 @@ int talk_fail(struct talk *t, const char *format, ...)
     vsnprintf(t->error, sizeof t->error, format, args);
     va_end(args);
     return -1;
+}
+
+int talk_connect(struct bench_socket *s, const struct talk_options *o)
+{
+    if (bench_socket_connect(s, o->host, o->port) != 0)
+        return -1;
+    return o->tls ? bench_socket_tls(s, o->host, o->tls) : 0;
+}
+
+bool talk_is_certified(const struct talk_options *o)
+{
+    return o->tls && o->tls->own.certificate.name && !o->user;
 }
 
 static bool interval_parse(const char *text, wall_t now, wall_t *ret)

@@ -13,11 +13,16 @@
 
 #include <jansson.h>
 
+struct bench_socket;
+struct tls_client_options; /* net/tls_server.h */
+
 struct talk_options {
     char host[256];
     unsigned port;
-    const char *user, *password, *vhost; /* user NULL: the protocol's usual one */
-    const char *name;                    /* of a queue, a stream, a Kafka topic; NULL: an exchange is meant */
+    const struct tls_client_options *tls; /* NULL: without TLS */
+    const char *user, *password,
+        *vhost;       /* user NULL: whom a certificate of ours names, else the protocol's usual one */
+    const char *name; /* of a queue, a stream, a Kafka topic; NULL: an exchange is meant */
     const char *exchange;
     const char *topic; /* as MQTT writes it; exchange and key are then what it is elsewhere */
     const char *key;   /* routing key or binding key, key of records; NULL: none was given */
@@ -28,6 +33,7 @@ struct talk_options {
     bool create;       /* what is not there */
     bool peek;         /* give everything back */
     bool stream_only;  /* tail: not from a queue whose messages it would take */
+    bool retain;       /* pub: the topic keeps the message for who subscribes later */
 };
 
 struct talk_message {
@@ -48,7 +54,8 @@ struct talk {
 
 struct talk_protocol {
     const char *name;
-    unsigned port;
+    unsigned port, tls_port;
+    bool retains;
     /* Connects and logs in. NULL: no memory. A talk whose error is not empty is of no use but to be closed. */
     struct talk *(*open)(const struct talk_options *options);
     int (*publish)(struct talk *t, const struct talk_message *message);
@@ -61,6 +68,11 @@ struct talk_protocol {
     int (*done)(struct talk *t);
     void (*close)(struct talk *t);
 };
+
+/* The socket of a protocol that has no connection of the load generator's: with TLS, where it is wanted. As bench_socket_connect. */
+int talk_connect(struct bench_socket *s, const struct talk_options *o);
+/* The login is the certificate's that we show. */
+bool talk_is_certified(const struct talk_options *o);
 
 extern const struct talk_protocol talk_amqp, talk_kafka, talk_mqtt, talk_stomp;
 

@@ -103,7 +103,7 @@ static uint64_t body_size_of(const struct bench_frame *frame)
 static struct talk *talk_open(const struct talk_options *o)
 {
     struct talk_amqp *a = mem_zalloc(sizeof *a);
-    struct bench_uri uri = {.port = o->port};
+    struct bench_uri uri = {.port = o->port, .tls = o->tls, .external = talk_is_certified(o), .tls_options = o->tls};
     struct bench_wire_limits limits = {.channels = 1, .name = "millrace"};
     if (!a)
         return NULL;
@@ -659,6 +659,7 @@ static void talk_end(struct talk *t)
 const struct talk_protocol talk_amqp = {
     .name = "amqp",
     .port = 5672,
+    .tls_port = 5671,
     .open = talk_open,
     .publish = talk_publish,
     .flush = talk_flush,

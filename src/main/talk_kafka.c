@@ -73,7 +73,7 @@ static wall_t now_wall(void)
 static struct talk *talk_open(const struct talk_options *o)
 {
     struct talk_kafka *k = mem_zalloc(sizeof *k);
-    struct bench_kafka_server server = {.port = o->port, .user = o->user, .password = o->password};
+    struct bench_kafka_server server = {.port = o->port, .user = o->user, .password = o->password, .tls = o->tls};
     if (!k)
         return NULL;
     k->talk.protocol = &talk_kafka;
@@ -484,6 +484,7 @@ static int talk_done(struct talk *t)
 const struct talk_protocol talk_kafka = {
     .name = "kafka",
     .port = 9092,
+    .tls_port = 9093,
     .open = talk_open,
     .publish = talk_publish,
     .flush = talk_flush,

@@ -147,7 +147,8 @@ static int login(struct talk_mqtt *m)
         return -1;
     int got = packet_next(m, ANSWER_MS, &type, &f);
     if (got == 0)
-        return talk_fail(&m->talk, "no answer within %d s: is this an MQTT listener without TLS?",
+        return talk_fail(&m->talk,
+                         "no answer within %d s: is this an MQTT listener, and with TLS if and only if --tls is said?",
                          BENCH_ANSWER_TIMEOUT_S);
     if (got < 0 || type != MQTT_connack)
         return got < 0 ? -1 : ended(m, type, &f);
@@ -174,7 +175,7 @@ static struct talk *talk_open(const struct talk_options *o)
         talk_fail(&m->talk, "MQTT has topics, and neither exchanges nor queues: name one");
     else if (o->from || o->peek || o->create || o->partition >= 0)
         talk_fail(&m->talk, "topics of MQTT keep nothing: --from, --peek, --create and --partition mean nothing there");
-    else if (bench_socket_connect(&m->socket, o->host, o->port) != 0 || bench_socket_reserve(&m->socket, IN_BYTES) != 0)
+    else if (talk_connect(&m->socket, o) != 0 || bench_socket_reserve(&m->socket, IN_BYTES) != 0)
         socket_failed(m);
     else
         (void)login(m);
@@ -263,7 +264,8 @@ static int await_confirms(struct talk_mqtt *m, uint32_t unconfirmed_max)
             return got < 0 ? -1 : ended(m, type, &f);
         if (f.ack.reason >= 0x80)
             return talk_fail(&m->talk, "the server refuses: %s", reason_text(f.ack.reason));
-        m->talk.unrouted += f.ack.reason == MQTT_R_no_matching_subscribers;
+        /* What is retained has arrived, whoever subscribes. */
+        m->talk.unrouted += f.ack.reason == MQTT_R_no_matching_subscribers && !m->talk.options->retain;
         m->unconfirmed--;
     }
     m->window_bytes = 0;
@@ -275,7 +277,10 @@ static int talk_publish(struct talk *t, const struct talk_message *message)
     struct talk_mqtt *m = of_talk(t);
     uint8_t bytes[USER_MAX];
     struct writer user = writer_of(bytes, sizeof bytes);
-    union mqtt_fields f = {.publish = {.qos = 1, .topic = slice_str(topic_of(t->options)), .payload = message->body}};
+    union mqtt_fields f = {.publish = {.qos = 1,
+                                       .retain = t->options->retain,
+                                       .topic = slice_str(topic_of(t->options)),
+                                       .payload = message->body}};
     if (!mqtt_topic_valid(f.publish.topic))
         return talk_fail(t, "%s is no topic to publish to: + and # are for who subscribes", topic_of(t->options));
     if (props_of(m, json_object_get(message->about, "properties"), &user, &f.publish.props) != 0)
@@ -381,6 +386,8 @@ static int talk_done(struct talk *t)
 const struct talk_protocol talk_mqtt = {
     .name = "mqtt",
     .port = 1883,
+    .tls_port = 8883,
+    .retains = true,
     .open = talk_open,
     .publish = talk_publish,
     .flush = talk_flush,

@@ -169,18 +169,23 @@ static int login(struct talk_stomp *s)
         return -1;
     put_text(&w, "accept-version:1.2\nheart-beat:0,0\nhost:"); /* no escapes in this frame */
     put_text(&w, o->vhost);
-    put_text(&w, "\nlogin:");
-    put_text(&w, o->user ? o->user : "guest");
-    put_text(&w, "\npasscode:");
-    put_text(&w, o->password ? o->password : "guest");
+    if (!talk_is_certified(o)) {
+        put_text(&w, "\nlogin:");
+        put_text(&w, o->user ? o->user : "guest");
+        put_text(&w, "\npasscode:");
+        put_text(&w, o->password ? o->password : "guest");
+    }
     put_text(&w, "\n");
     if (send_frame(s, &w, slice_of(NULL, 0)) != 0)
         return -1;
     int got = frame_next(s, ANSWER_MS);
     if (got <= 0)
-        return got < 0 ? -1
-                       : talk_fail(&s->talk, "no answer within %d s: is this a STOMP listener without TLS?",
-                                   BENCH_ANSWER_TIMEOUT_S);
+        return got < 0
+                   ? -1
+                   : talk_fail(
+                         &s->talk,
+                         "no answer within %d s: is this a STOMP listener, and with TLS if and only if --tls is said?",
+                         BENCH_ANSWER_TIMEOUT_S);
     s->is_open = is_command(s, "CONNECTED");
     return s->is_open ? 0 : talk_fail(&s->talk, "the server did not say CONNECTED");
 }
@@ -193,7 +198,7 @@ static struct talk *talk_open(const struct talk_options *o)
     s->talk.protocol = &talk_stomp;
     s->talk.options = o;
     s->socket.fd = -1;
-    if (bench_socket_connect(&s->socket, o->host, o->port) != 0 || bench_socket_reserve(&s->socket, IN_BYTES) != 0)
+    if (talk_connect(&s->socket, o) != 0 || bench_socket_reserve(&s->socket, IN_BYTES) != 0)
         socket_failed(s);
     else
         (void)login(s);
@@ -451,6 +456,7 @@ static void talk_close(struct talk *t)
 const struct talk_protocol talk_stomp = {
     .name = "stomp",
     .port = 61613,
+    .tls_port = 61614,
     .open = talk_open,
     .publish = talk_publish,
     .flush = talk_flush,

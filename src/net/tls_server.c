@@ -40,6 +40,7 @@ struct tls_server {
 struct making {
     const struct tls_options *options;
     struct tls_keys *keys;
+    const char *certificate_said, *key_said; /* what people call them */
     char *why;
     size_t why_len;
 };
@@ -88,9 +89,8 @@ static int complain_of_certificate(struct making *m, const struct tls_file *file
     if (has_text(file, "-----BEGIN CERTIFICATE-----"))
         return refuse(m, "%s: a certificate in %s cannot be read: %s", setting, file->name, library_says());
     if (has_text(file, "PRIVATE KEY-----"))
-        return refuse(
-            m, "%s: %s holds a private key and no certificate: are tls.certificate and tls.key the wrong way round?",
-            setting, file->name);
+        return refuse(m, "%s: %s holds a private key and no certificate: are %s and %s the wrong way round?", setting,
+                      file->name, m->certificate_said, m->key_said);
     if (has_text(file, "-----BEGIN CERTIFICATE REQUEST-----"))
         return refuse(m, "%s: %s is a request for a certificate: the certificate is what the CA makes of it", setting,
                       file->name);
@@ -130,18 +130,19 @@ static EVP_PKEY *read_key(struct making *m, const struct tls_pair *pair)
     ERR_clear_error();
     EVP_PKEY *key = bio ? PEM_read_bio_PrivateKey(bio, NULL, no_passphrase, NULL) : NULL;
     BIO_free(bio);
+    bool at_home = file->name == pair->certificate.name;
     if (key)
         return key;
     if (has_text(file, "ENCRYPTED"))
         refuse(m,
-               "tls.key: the key in %s is encrypted, and nobody is there to type its password: openssl pkey -in %s "
+               "%s: the key in %s is encrypted, and nobody is there to type its password: openssl pkey -in %s "
                "-out KEY",
-               file->name, file->name);
+               m->key_said, file->name, file->name);
     else if (!has_text(file, "PRIVATE KEY-----"))
-        refuse(m, "tls.key: there is no private key in %s%s", file->name,
-               file->name == pair->certificate.name ? " (tls.key is empty, so it is looked for there)" : "");
+        refuse(m, "%s: there is no private key in %s%s%s%s", m->key_said, file->name, at_home ? " (" : "",
+               at_home ? m->key_said : "", at_home ? " is empty, so it is looked for there)" : "");
     else
-        refuse(m, "tls.key: the key in %s cannot be read: %s", file->name, library_says());
+        refuse(m, "%s: the key in %s cannot be read: %s", m->key_said, file->name, library_says());
     ERR_clear_error();
     return NULL;
 }
@@ -254,22 +255,20 @@ static void note_dates(const struct making *m, const struct tls_file *file, cons
 
 static int use_pair(struct making *m, SSL_CTX *ctx, const struct tls_pair *pair)
 {
-    STACK_OF(X509) *chain = read_certificates(m, &pair->certificate, "tls.certificate");
+    STACK_OF(X509) *chain = read_certificates(m, &pair->certificate, m->certificate_said);
     EVP_PKEY *key = chain ? read_key(m, pair) : NULL;
     int err = key ? 0 : -EINVAL;
     X509 *ours = chain ? sk_X509_value(chain, 0) : NULL;
     if (key && X509_check_private_key(ours, key) != 1)
-        err = refuse(m, "tls.key: the key in %s is not that of the first certificate in %s", pair->key.name,
+        err = refuse(m, "%s: the key in %s is not that of the first certificate in %s", m->key_said, pair->key.name,
                      pair->certificate.name);
     else if (key && (SSL_CTX_use_certificate(ctx, ours) != 1 || SSL_CTX_use_PrivateKey(ctx, key) != 1))
-        err = refuse(
-            m,
-            "tls.certificate: the certificate in %s is not good enough for TLS: %s (RSA needs 2048 bits, and SHA-256)",
-            pair->certificate.name, library_says());
+        err = refuse(m, "%s: the certificate in %s is not good enough for TLS: %s (RSA needs 2048 bits, and SHA-256)",
+                     m->certificate_said, pair->certificate.name, library_says());
     for (int i = 1; err == 0 && i < sk_X509_num(chain); i++)
         if (SSL_CTX_add1_chain_cert(ctx, sk_X509_value(chain, i)) != 1)
-            err = refuse(m, "tls.certificate: certificate %d in %s cannot be used: %s", i + 1, pair->certificate.name,
-                         library_says());
+            err = refuse(m, "%s: certificate %d in %s cannot be used: %s", m->certificate_said, i + 1,
+                         pair->certificate.name, library_says());
     if (err == 0)
         note_dates(m, &pair->certificate, ours);
     ERR_clear_error();
@@ -340,7 +339,11 @@ const BIO_METHOD *tls_wire(const struct tls_server *server)
 
 static int make_keys(const struct tls_options *options, struct tls_keys **ret, char *why, size_t why_len)
 {
-    struct making m = {.options = options, .why = why, .why_len = why_len};
+    struct making m = {.options = options,
+                       .certificate_said = "tls.certificate",
+                       .key_said = "tls.key",
+                       .why = why,
+                       .why_len = why_len};
     if (options->pair_count == 0 || options->pair_count > TLS_PAIRS_MAX)
         return refuse(&m, "tls.certificate: 1 to %u files", TLS_PAIRS_MAX);
     m.keys = mem_zalloc(sizeof *m.keys);
@@ -388,11 +391,29 @@ int tls_server_new(const struct tls_options *options, struct tls_server **ret, c
     return err;
 }
 
+/* Whom a client believes that the server is the one it wanted. */
+static int set_trust(struct making *m, SSL_CTX *ctx, const struct tls_client_options *client)
+{
+    if (client->trust == TLS_TRUST_ANYBODY)
+        return 0;
+    SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
+    if (client->trust == TLS_TRUST_SYSTEM)
+        return SSL_CTX_set_default_verify_paths(ctx) == 1 ? 0 : -ENOMEM;
+    STACK_OF(X509) *all = read_certificates(m, &client->ca, "--ca");
+    if (!all)
+        return -EINVAL;
+    bool good = true;
+    for (int i = 0; i < sk_X509_num(all) && good; i++)
+        good = X509_STORE_add_cert(SSL_CTX_get_cert_store(ctx), sk_X509_value(all, i)) == 1;
+    sk_X509_pop_free(all, X509_free);
+    return good ? 0 : -ENOMEM;
+}
+
 /* A client asks for more at a time than it can use, and is woken by its socket alone: so it reads no further than a record. */
-static int set_client(struct making *m, const char *host, const struct tls_file *ca)
+static int set_client(struct making *m, const struct tls_client_options *client)
 {
     SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
-    m->keys->host = mem_strdup(host);
+    m->keys->host = mem_strdup(client->host);
     if (!ctx || !m->keys->host) {
         SSL_CTX_free(ctx);
         return -ENOMEM;
@@ -400,28 +421,20 @@ static int set_client(struct making *m, const char *host, const struct tls_file 
     m->keys->contexts[m->keys->count++] = ctx;
     set_modes(m->options, ctx);
     SSL_CTX_set_read_ahead(ctx, 0);
-    if (!ca || !ca->bytes.len)
-        return 0;
-    STACK_OF(X509) *all = read_certificates(m, ca, "CA");
-    if (!all)
-        return -EINVAL;
-    bool good = true;
-    for (int i = 0; i < sk_X509_num(all) && good; i++)
-        good = X509_STORE_add_cert(SSL_CTX_get_cert_store(ctx), sk_X509_value(all, i)) == 1;
-    sk_X509_pop_free(all, X509_free);
-    SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
-    return good ? 0 : -ENOMEM;
+    int err = set_trust(m, ctx, client);
+    return err || !client->own.certificate.name ? err : use_pair(m, ctx, &client->own);
 }
 
-int tls_client_new(const char *host, const struct tls_file *ca, struct tls_server **ret, char *why, size_t why_len)
+int tls_client_new(const struct tls_client_options *client, struct tls_server **ret, char *why, size_t why_len)
 {
     const struct tls_options options = {.min_version = TLS_VERSION_1_2};
-    struct making m = {.options = &options, .why = why, .why_len = why_len};
+    struct making m = {
+        .options = &options, .certificate_said = "--cert", .key_said = "--key", .why = why, .why_len = why_len};
     m.keys = mem_zalloc(sizeof *m.keys);
     int err = m.keys ? 0 : -ENOMEM;
     if (m.keys) {
         m.keys->refs = 1;
-        err = set_client(&m, host, ca);
+        err = set_client(&m, client);
     }
     if (err < 0)
         tls_keys_give(&m.keys);

@@ -46,9 +46,19 @@ MUST_USE int tls_server_new(const struct tls_options *options, struct tls_server
 MUST_USE int tls_server_reload(struct tls_server *server, const struct tls_options *options, char *why, size_t why_len);
 void tls_server_free(struct tls_server **server);
 
-/* The other side, for tools and tests: what tls_new makes with it speaks first. host: whom it wants to reach; copied. Its
- * certificate is verified when ca has bytes, else nobody knows who it is. The same answers. */
-MUST_USE int tls_client_new(const char *host, const struct tls_file *ca, struct tls_server **ret, char *why,
+/* Who may have signed the certificate of the server that a client reaches. */
+enum tls_trust { TLS_TRUST_ANYBODY, TLS_TRUST_CA, TLS_TRUST_SYSTEM };
+
+struct tls_client_options {
+    const char *host; /* whom it wants to reach; copied */
+    enum tls_trust trust;
+    struct tls_file ca;  /* with TLS_TRUST_CA; loans, as the pair's */
+    struct tls_pair own; /* what it shows when it is asked; no name: nothing */
+};
+
+/* The other side, for tools and tests: what tls_new makes with it speaks first. The same answers; complaints call ca and own
+ * --ca, --cert and --key. */
+MUST_USE int tls_client_new(const struct tls_client_options *options, struct tls_server **ret, char *why,
                             size_t why_len);
 
 #endif

@@ -904,8 +904,10 @@ static void our_client_speaks_it_too(void **state)
         uint8_t part[20];
         bool more;
         world_open(&w, NULL, NULL);
-        struct tls_file file = file_of("ca.pem", rows[i].ca ? rows[i].ca : "");
-        assert_int_equal(tls_client_new(rows[i].host, rows[i].ca ? &file : NULL, &side, why, sizeof why), 0);
+        struct tls_client_options options = {.host = rows[i].host,
+                                             .trust = rows[i].ca ? TLS_TRUST_CA : TLS_TRUST_ANYBODY,
+                                             .ca = file_of("ca.pem", rows[i].ca ? rows[i].ca : "")};
+        assert_int_equal(tls_client_new(&options, &side, why, sizeof why), 0);
         struct tls_pipe pipe = {.recv = other_recv, .send = other_send, .arg = &w};
         struct tls_buffers *buffers = tls_buffers_new();
         struct tls *client = tls_new(side, buffers, &pipe, (struct slice){0});
@@ -936,9 +938,13 @@ static void our_client_speaks_it_too(void **state)
         world_close(&w);
     }
     struct tls_server *none;
-    struct tls_file bad = file_of("ca.pem", "rubbish");
-    assert_int_equal(tls_client_new("localhost", &bad, &none, why, sizeof why), -EINVAL);
-    assert_non_null(strstr(why, "CA: ca.pem is no PEM file"));
+    struct tls_client_options bad = {.host = "localhost", .trust = TLS_TRUST_CA, .ca = file_of("ca.pem", "rubbish")};
+    assert_int_equal(tls_client_new(&bad, &none, why, sizeof why), -EINVAL);
+    assert_non_null(strstr(why, "--ca: ca.pem is no PEM file"));
+    bad = (struct tls_client_options){.host = "localhost",
+                                      .own = {file_of("own.pem", ca_pem), file_of("own.pem", ca_pem)}};
+    assert_int_equal(tls_client_new(&bad, &none, why, sizeof why), -EINVAL);
+    assert_non_null(strstr(why, "--key: there is no private key in own.pem"));
 }
 
 static void goodbyes_are_said(void **state)

@@ -2,13 +2,16 @@
 Kafka.  And new certificates under load of all four drop nobody."""
 
 import json
+import os
 import queue
 import shutil
 import ssl
+import subprocess
 import threading
 
 import confluent_kafka
 import paho.mqtt.client as mqtt
+import pika
 import pytest
 import stomp
 
@@ -263,3 +266,78 @@ def test_reload_under_load_of_every_protocol(tmp_path):
             load.join(30)
         broker.remove()
     assert [(load.name, load.failure) for load in loads if load.failure] == []
+
+
+# --------------------------------------------------------------------------------------------- millrace pub, sub, tail
+PROTOCOLS = ('amqp', 'kafka', 'mqtt', 'stomp')
+
+
+def millrace(broker, *words, given=None):
+    done = subprocess.run([broker.binary, words[0], '--port-offset', str(broker.offset), *words[1:]], input=given, capture_output=True, timeout=60,
+                          env={k: v for k, v in os.environ.items() if not k.startswith('MILLRACE_')}, check=False)
+    return done.returncode, done.stdout, done.stderr.decode()
+
+
+@pytest.mark.parametrize('protocol', PROTOCOLS)
+def test_messages_by_hand(ca, broker, protocol):
+    """Each protocol on its TLS port, by a certificate, by a password, and with whoever answers; bodies of half a megabyte."""
+    name = 'by-hand-' + protocol
+    c = pika.BlockingConnection(pika.ConnectionParameters('127.0.0.1', broker.port))
+    c.channel().queue_declare(name, durable=True, arguments={'x-queue-type': 'stream'} if protocol == 'kafka' else None)
+    c.channel().queue_bind(name, 'amq.topic', name)
+    c.close()
+    with open(ca.path('body'), 'wb') as f:
+        f.write(os.urandom(500000))
+    with open(ca.path('body'), 'rb') as f:
+        body = f.read()
+    by_file, by_two = ('--cert', ca.path('alice.pem')), ('--cert', ca.path('alice.crt'), '--key', ca.path('alice.key'))
+    for words in (('--ca', ca.pem, *by_file), ('--ca', ca.pem, *by_two, '--host', 'localhost'), ('--ca', ca.pem, '--user', 'guest', '--password', 'guest'),
+                  ('--insecure', *by_file)):
+        code, _, err = millrace(broker, 'pub', '--protocol', protocol, *words, *(['-t'] if protocol == 'mqtt' else []), name, 'first', '-f', ca.path('body'))
+        assert code == 0, err
+        reader = ['tail', name, '-n', '2'] if protocol == 'kafka' else ['sub', name]
+        code, out, err = millrace(broker, *reader, '--protocol', 'amqp' if protocol == 'mqtt' else protocol, *words, '-c', '2', '--wait', '20', '--raw')
+        assert code == 0 and out.split(b'\n', 1)[0] in (b'first', body[:out.find(b'\n')]), err
+        assert sorted(out) == sorted(b'first\n' + body + b'\n')
+
+
+def test_retained_by_hand(ca, broker):
+    words = ('--protocol', 'mqtt', '--ca', ca.pem, '--cert', ca.path('alice.pem'), '-t', 'by-hand/kept')
+    assert millrace(broker, 'pub', *words, 'value')[0] == 1         # nobody subscribes now: it went nowhere
+    assert millrace(broker, 'pub', *words, '--retain', 'value')[0] == 0
+    code, out, _ = millrace(broker, 'sub', *words, '-c', '1', '--wait', '20', '--json')
+    assert code == 0 and json.loads(out)['payload'] == 'value' and json.loads(out)['retain']
+    millrace(broker, 'pub', *words, '--retain', '')
+    assert millrace(broker, 'sub', *words, '-c', '1', '--wait', '0.5')[1] == b''
+    code, _, err = millrace(broker, 'pub', 'a-queue', '--retain', 'x')
+    assert code == 64 and '--protocol mqtt' in err
+
+
+@pytest.mark.parametrize('protocol', PROTOCOLS)
+def test_by_hand_who_is_refused(ca, broker, protocol):
+    """What is wrong is said: the server is not trusted, has another name, or does not know us; the port has no TLS."""
+    to = ['-t', 'by-hand'] if protocol == 'mqtt' else ['by-hand']
+    for words, says in ((('--tls',), '--ca says whom to trust'),
+                        (('--ca', ca.path('stranger-ca.pem')), 'certificate'),
+                        (('--ca', ca.pem, '--host', 'localhost.localdomain:1'), 'cannot'),
+                        (('--ca', ca.pem, '--user', 'alice', '--password', 'wrong'), ''),
+                        (('--ca', ca.pem, '--cert', ca.path('nobody.pem')), ''),
+                        (('--ca', ca.path('gone.pem')), 'gone.pem cannot be read: No such file'),
+                        (('--cert', ca.path('alice.crt')), '--key: there is no private key'),
+                        (('--ca', ca.path('alice.key')), '--ca: '),
+                        (('--key', ca.path('alice.key')), '--cert says which')):
+        code, _, err = millrace(broker, 'pub', '--protocol', protocol, *words, *to, 'x')
+        assert code in (1, 69, 78) and says in err and err.count('\n') == 1, (words, code, err)
+
+
+def test_by_hand_with_certificates_for_trying_out(tmp_path):
+    """The lines that people paste: no host, so 127.0.0.1."""
+    started = brokers.Millrace(args=('--dev-tls',)).start()
+    try:
+        folder = started.data + '/dev-tls'
+        for protocol in ('amqp', 'stomp', 'kafka'):
+            code, _, err = millrace(started, 'pub', '--protocol', protocol, '--ca', folder + '/ca.pem', '--cert', folder + '/client.pem', '--create',
+                                    'dev-' + protocol, 'x')
+            assert code == 0, err
+    finally:
+        started.remove()
