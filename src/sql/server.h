@@ -25,9 +25,10 @@ struct sql_server;
 struct sql_server_options {
     struct port *port; /* a loan, as the heap of the calling thread */
     struct slab_heap *heap;
-    size_t state_memory;   /* of one query that says nothing else; 0: 64 MiB */
-    uint32_t queries_max;  /* running at a time, SELECTs included; 0: 1,000 */
-    uint32_t requests_max; /* 0: 64 */
+    size_t state_memory;    /* of one query that says nothing else; 0: 64 MiB */
+    uint32_t queries_max;   /* running at a time, SELECTs included; 0: 1,000 */
+    uint32_t requests_max;  /* 0: 64 */
+    uint64_t snapshot_rows; /* tests: a snapshot after so many records; 0: when it is worth while */
 };
 
 /* NULL: no memory. Asks for the catalogue in its first turn. */

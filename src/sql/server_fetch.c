@@ -81,8 +81,10 @@ static void on_fetched(struct server_call *call, struct effect *e)
         server_effect_drop(run->server, e);
 }
 
-static void fetch_one(struct server_run *run, struct run_partition *p)
+void run_fetch_one(struct server_run *run, struct run_partition *p, uint32_t bytes)
 {
+    if (p->bytes || p->call.number || p->place >= p->until || run->server->now < p->again_at)
+        return;
     struct fetch *f = fetch_new(FETCH_RECORDS, 1);
     struct command *c = f ? server_command(run->session, &p->call, CMD_FETCH, false) : NULL;
     if (!c) {
@@ -92,12 +94,12 @@ static void fetch_one(struct server_run *run, struct run_partition *p)
     }
     f->wait_ms = FETCH_WAIT_MS;
     f->bytes_min = 1;
-    f->bytes_max = FETCH_BYTES;
+    f->bytes_max = bytes;
     f->committed = true;
     f->rows[0].stream = p->source->stream;
     f->rows[0].partition = p->number;
     f->rows[0].offset = p->place;
-    f->rows[0].bytes_max = FETCH_BYTES;
+    f->rows[0].bytes_max = bytes;
     c->fetch = f;
     p->call.on_done = on_fetched;
     p->asked_at = run->server->now;
@@ -106,16 +108,13 @@ static void fetch_one(struct server_run *run, struct run_partition *p)
 void run_fetch(struct server_run *run)
 {
     for (uint32_t i = 0; i < run->source_count && !run->failed; i++)
-        for (uint32_t k = 0; k < run->sources[i].count; k++) {
-            struct run_partition *p = &run->sources[i].partitions[k];
-            if (!p->bytes && !p->call.number && p->place < p->until && run->server->now >= p->again_at)
-                fetch_one(run, p);
-        }
+        for (uint32_t k = 0; k < run->sources[i].count; k++)
+            run_fetch_one(run, &run->sources[i].partitions[k], FETCH_BYTES);
 }
 
 /* ---- taking ---- */
 
-static bool have_input(struct sql_server *server)
+bool run_input(struct sql_server *server)
 {
     if (!server->codecs)
         server->codecs = compress_new();
@@ -165,7 +164,7 @@ bool run_take(struct server_run *run, struct run_partition *p, uint64_t until)
 {
     uint64_t before = p->place;
     enum input_verdict v = INPUT_NO_MEMORY;
-    if (!have_input(run->server)) {
+    if (!run_input(run->server)) {
         p->again_at = run->server->now + TROUBLE_NS;
         return false;
     }

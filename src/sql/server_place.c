@@ -102,6 +102,11 @@ static bool read_places(struct server_run *run)
             output_seek(run->output, e.offset);
             return true;
         }
+        if (e.kind == TRAIL_SNAPSHOT) {
+            run->snapshot.first = e.offset;
+            run->snapshot.until = e.until;
+            continue;
+        }
         if (e.kind != TRAIL_RECORDS)
             break;
         if (!p) {
@@ -141,7 +146,7 @@ void run_place(struct server_run *run)
         return;
     run->replay_open = given_until(trail);
     output_open(run->output, run->replay_open);
-    run->state = RUN_REPLAYING;
+    run->state = run->snapshot.until ? RUN_LOADING : RUN_REPLAYING;
 }
 
 static bool tick(struct server_run *run, const struct trail_entry *entry)

@@ -31,9 +31,9 @@ static void declare_all(struct world *w, const char *query)
 #define RECORDS 40u
 
 /* The journal is cut at every record; the rest of the input comes then. */
-static void check_cuts(const char *query)
+static void check_cuts(const char *query, uint64_t snapshot_rows)
 {
-    struct world *w = world_new();
+    struct world *w = world_with(snapshot_rows);
     declare_all(w, query);
     size_t begun = w->rig->log->count;
     for (unsigned i = 0; i < RECORDS; i += 5)
@@ -41,6 +41,7 @@ static void check_cuts(const char *query)
     rest(w);
     char *expected = strdup(records_of(w, "out")), *letters = strdup(records_of(w, "out.dlq"));
     size_t count = w->rig->log->count;
+    assert_int_equal(queue_id(w->rig, "amq.sql.out") != 999999, snapshot_rows != 0);
     assert_true(lines_of(expected) > 2 && lines_of(letters) == RECORDS / 9);
     for (size_t cut = begun; cut <= count; cut++) {
         struct world *other = world_cut(w, cut);
@@ -61,12 +62,23 @@ static void check_cuts(const char *query)
     world_free(w);
 }
 
+#define WINDOWS                                                                                                        \
+    "SELECT k, window_end, COUNT(*) AS n, SUM(v) AS sum FROM TUMBLE(s, ts, INTERVAL '5' SECOND) "                      \
+    "GROUP BY k, window_start, window_end EMIT ON WINDOW CLOSE"
+
 static void test_any_cut(void **state)
 {
     (void)state;
-    check_cuts("SELECT k, v FROM s WHERE v <> 3");
-    check_cuts("SELECT k, window_end, COUNT(*) AS n, SUM(v) AS sum FROM TUMBLE(s, ts, INTERVAL '5' SECOND) "
-               "GROUP BY k, window_start, window_end EMIT ON WINDOW CLOSE");
+    check_cuts("SELECT k, v FROM s WHERE v <> 3", 0);
+    check_cuts(WINDOWS, 0);
+    check_cuts("SELECT k, COUNT(*) AS n FROM s GROUP BY k EMIT CHANGES", 0);
+}
+
+static void test_snapshots(void **state)
+{
+    (void)state;
+    check_cuts(WINDOWS, 7);
+    check_cuts("SELECT k, COUNT(*) AS n, MAX(v) AS most FROM s GROUP BY k EMIT CHANGES", 3);
 }
 
 /* Windows end though nothing comes, and a restart repeats it. */
@@ -103,6 +115,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_any_cut),
+        cmocka_unit_test(test_snapshots),
         cmocka_unit_test(test_time_goes_on),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

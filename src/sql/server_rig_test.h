@@ -14,6 +14,7 @@ struct world {
     char said[65536];
     size_t said_len;
     bool ended;
+    uint64_t snapshot_rows;
 };
 
 RIG_FN bool engine(struct rig *rig)
@@ -25,7 +26,8 @@ RIG_FN bool engine(struct rig *rig)
 
 RIG_FN void serve(struct world *w)
 {
-    struct sql_server_options options = {.port = broker_port(w->rig->b, SQL_PORT), .heap = &w->heap};
+    struct sql_server_options options = {
+        .port = broker_port(w->rig->b, SQL_PORT), .heap = &w->heap, .snapshot_rows = w->snapshot_rows};
     slab_heap_init(&w->heap);
     w->server = sql_server_new(&options);
     assert_non_null(w->server);
@@ -35,12 +37,18 @@ RIG_FN void serve(struct world *w)
     rig_step(w->rig);
 }
 
-RIG_FN struct world *world_new(void)
+RIG_FN struct world *world_with(uint64_t snapshot_rows)
 {
     struct world *w = calloc(1, sizeof *w);
+    w->snapshot_rows = snapshot_rows;
     w->rig = begin();
     serve(w);
     return w;
+}
+
+RIG_FN struct world *world_new(void)
+{
+    return world_with(0);
 }
 
 /* Files of streams that the journal does not name are swept away. */
@@ -60,6 +68,7 @@ RIG_FN void sweep(struct rig *rig)
 RIG_FN struct world *world_cut(const struct world *from, size_t count)
 {
     struct world *w = calloc(1, sizeof *w);
+    w->snapshot_rows = from->snapshot_rows;
     w->rig = rig_new(rig_log_copy(from->rig->log, count), &from->rig->options, from->rig->wall);
     sweep(w->rig);
     assert_true(begin_with(w->rig));

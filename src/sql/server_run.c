@@ -36,6 +36,7 @@ struct server_run *run_new(struct sql_server *server, const char *user, const ch
     trail_init(&run->taken, TAKEN_MAX);
     trail_init(&run->steps.trail, SQL_TRAIL_MAX);
     dead_letters_init(&run->dead);
+    run->snapshot.made_at = server->now;
     list_insert(&server->runs, &run->link);
     server->run_count++;
     server->news = true;
@@ -51,11 +52,11 @@ void server_run_stop(struct server_run **ret)
     *ret = NULL;
     if (!run)
         return;
-    if (run->object)
-        run->object->run = NULL;
     server_call_forget(run->server, &run->call);
     server_call_forget(run->server, &run->dead_call);
     run_steps_fini(run);
+    if (run->object)
+        snapshot_fini(run);
     for (uint32_t i = 0; i < run->source_count; i++) {
         for (uint32_t k = 0; k < run->sources[i].count; k++) {
             server_call_forget(run->server, &run->sources[i].partitions[k].call);
@@ -70,6 +71,8 @@ void server_run_stop(struct server_run **ret)
     for (uint32_t i = 0; i < run->use_count; i++)
         server_object_unref(&run->uses[i]);
     mem_free(run->uses);
+    if (run->object)
+        run->object->run = NULL;
     server_session_put(&run->session);
     list_remove(&run->link);
     run->server->run_count--;
@@ -394,6 +397,10 @@ static bool run_turn(struct server_run *run)
         if (!more)
             run_idle(run);
     }
+    if (run->state == RUN_LOADING && snapshot_load(run))
+        run->state = RUN_REPLAYING;
+    if (run->object && run->state == RUN_GOING && !run->failed)
+        snapshot_turn(run);
     if (run->object && !run->failed)
         run_steps(run);
     if (run->state >= RUN_REPLAYING && !run->pausing)

@@ -1,6 +1,6 @@
 /* server_run: a query that runs: where it reads, how far it is, what it owes the core.
  *
- *   AIMING (its target by name) ▸ LOOKING (its sources) ▸ PLACING (where to begin) | REPLAYING (its trail, docs/decisions/0012) ▸ GOING … a failure ends it
+ *   AIMING (its target by name) ▸ LOOKING (its sources) ▸ PLACING (where to begin) | LOADING (its snapshot) ▸ REPLAYING (its trail, docs/decisions/0012) ▸ GOING … a failure ends it
  *
  * Each partition has one fetch under way or bytes that wait. What is taken from them goes through the query in runs of records and into `taken`, a
  * trail; when the core owes no answer, that trail and the outputs become steps (struct steps): one, or several when there are
@@ -13,7 +13,7 @@
 #include "sql/server_int.h"
 #include "sql/trail.h"
 
-enum run_state { RUN_AIMING, RUN_LOOKING, RUN_PLACING, RUN_REPLAYING, RUN_GOING };
+enum run_state { RUN_AIMING, RUN_LOOKING, RUN_PLACING, RUN_LOADING, RUN_REPLAYING, RUN_GOING };
 
 struct run_source;
 
@@ -46,6 +46,35 @@ struct run_source {
     bool timed;         /* some operator asks its clock */
     mono_t row_at;      /* when the last row came */
     mono_t advanced_at; /* when time was last moved without one */
+};
+
+enum snapshot_state {
+    SNAPSHOT_NONE,
+    SNAPSHOT_FINDING, /* its stream */
+    SNAPSHOT_MAKING,
+    SNAPSHOT_SAVING, /* when no step is under way */
+    SNAPSHOT_WRITING,
+    SNAPSHOT_WRITTEN, /* the next step names it */
+    SNAPSHOT_READING,
+};
+
+struct run_piece {
+    uint8_t *bytes;
+    size_t len;
+};
+
+struct run_snapshot {
+    uint8_t state;   /* enum snapshot_state */
+    uint64_t stream; /* id; 0: not known */
+    struct server_call call;
+    struct run_piece *pieces;
+    uint32_t count, room, at; /* at: that are written, or loaded */
+    size_t bytes;
+    uint64_t first, until; /* offsets */
+    mono_t made_at;
+    uint64_t rows; /* run->rows_in then */
+    struct run_source source;
+    struct run_partition partition; /* while it is read */
 };
 
 struct server_run {
@@ -89,6 +118,7 @@ struct server_run {
     struct server_call step_call;
     mono_t again_at, quiet_until;
     uint64_t rows_in, skipped, dead_count;
+    struct run_snapshot snapshot;
     const struct query_input *input; /* while it is stepped */
     struct server_select *select;    /* where the rows of a SELECT go */
 };
@@ -118,6 +148,15 @@ void run_fetch(struct server_run *run);
 void run_partition_clear(struct run_partition *p);
 /* Takes what is there of the partition, to before `until`. False: nothing moved. */
 bool run_take(struct server_run *run, struct run_partition *p, uint64_t until);
+void run_fetch_one(struct server_run *run, struct run_partition *p, uint32_t bytes); /* if it may be */
+bool run_input(struct sql_server *server); /* server->input is there. False: no memory */
+/* server_snapshot.c */
+bool snapshot_busy(const struct server_run *run); /* nothing is taken meanwhile */
+void snapshot_turn(struct server_run *run);
+void snapshot_fini(struct server_run *run);
+MUST_USE bool snapshot_trail(struct server_run *run, struct trail *ret);
+void snapshot_named(struct server_run *run); /* the step that names it is accepted */
+bool snapshot_load(struct server_run *run);
 /* server_step.c */
 void run_steps(struct server_run *run);
 bool run_steps_idle(const struct server_run *run);

@@ -50,6 +50,8 @@ static void step_done(struct server_run *run, struct query_step *step)
     o->core_trail = step->restart ? step->trail.len : o->core_trail + step->trail.len;
     if (!trail_append(&o->trail, step->trail, &damaged))
         run_fail(run, "no memory for its trail");
+    if (run->snapshot.state == SNAPSHOT_WRITTEN)
+        snapshot_named(run);
     if (query_stateless(run->query) && !have_steps(run) && !trail_flatten(&o->trail))
         run_fail(run, "no memory for its trail");
 }
@@ -91,6 +93,10 @@ static void send_step(struct server_run *run)
 /* What the next step says of the input: all of the trail with the first, the place with each of several. */
 static bool step_trail(struct server_run *run, uint64_t place, bool last, bool *ret_restart, struct trail *ret)
 {
+    if (run->snapshot.state == SNAPSHOT_WRITTEN) { /* nothing was taken since it was saved */
+        *ret_restart = true;
+        return snapshot_trail(run, ret);
+    }
     struct server_object *o = run->object;
     bool damaged, stateless = query_stateless(run->query);
     struct trail_entry mark = {.kind = TRAIL_PLACE, .offset = place};
@@ -164,11 +170,11 @@ static bool cut(struct server_run *run)
 /* Something is to be said now: outputs, or what was taken a while ago. */
 static bool is_due(struct server_run *run)
 {
-    if (output_bytes(run->output) || run->dead.count)
+    if (output_bytes(run->output) || run->dead.count || run->snapshot.state == SNAPSHOT_WRITTEN)
         return true;
     if (!run->taken.len)
         return false;
-    if (run->pausing || !run->object->step || run->taken.len > 1024)
+    if (run->pausing || snapshot_busy(run) || !run->object->step || run->taken.len > 1024)
         return true;
     if (!run->quiet_until)
         run->quiet_until = run->server->now + QUIET_NS;
