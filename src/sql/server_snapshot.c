@@ -15,6 +15,7 @@
 
 #define SNAPSHOT_NS (30 * NS_PER_S)
 #define SNAPSHOT_TRAIL (64u * 1024)
+#define SNAPSHOT_ROWS 50000u /* fewer are read again in no time */
 #define SNAPSHOT_BYTES_MAX (1u << 30) /* what is larger stays without */
 #define PIECE_FETCH (4 * STATE_PIECE)
 
@@ -228,7 +229,8 @@ static bool is_due(const struct server_run *run)
         return rows >= every;
     if (run->object->core_trail > SNAPSHOT_TRAIL)
         return true;
-    return run->server->now - s->made_at >= SNAPSHOT_NS && rows * 64 > query_state_bytes(run->query);
+    return rows >= SNAPSHOT_ROWS && run->server->now - s->made_at >= SNAPSHOT_NS &&
+           rows * 64 > query_state_bytes(run->query);
 }
 
 void snapshot_turn(struct server_run *run)

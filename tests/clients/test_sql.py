@@ -1,0 +1,121 @@
+"""Continuous SQL in a running broker: queries over what clients publish, statements by POST /sql, and kill -9 while they run."""
+
+import http.client
+import json
+import os
+import random
+
+import pytest
+
+import brokers
+from brokers import wait_until
+from test_durability import everything, open_channel, publish
+from test_sql_http import ask
+
+
+@pytest.fixture
+def broker():
+    b = brokers.Millrace()
+    try:
+        b.start()
+        yield b
+    finally:
+        b.remove()
+
+
+def run(broker, text):
+    """The lines of statements that have to succeed."""
+    status, _, lines = ask(broker, text)
+    assert status == 200 and 'error' not in lines[-1], lines
+    return lines
+
+
+def rows(broker, text):
+    return [line['row'] for line in run(broker, text) if 'row' in line]
+
+
+def queries(broker):
+    lines = run(broker, 'SHOW QUERIES')
+    names = [c['name'] for c in lines[0]['columns']]
+    return {row[0]: dict(zip(names, row)) for row in (line['row'] for line in lines if 'row' in line)}
+
+
+STREAM = '''CREATE STREAM s (id BIGINT, k TEXT, ts TIMESTAMP, WATERMARK FOR ts) WITH (topic = 'in', partitions = 1);'''
+WINDOWS = '''SELECT k, window_end, COUNT(*) AS n, MIN(id) AS first FROM TUMBLE(s, ts, INTERVAL '1' SECOND)
+             GROUP BY k, window_start, window_end'''
+
+
+def event(i):
+    return json.dumps({'id': i, 'k': 'k%d' % (i % 5), 'ts': '2026-01-01 00:%02d:%02d.%03d' % (i // 60000, i // 1000 % 60, i % 1000)}).encode()
+
+
+def test_streams_queues_and_views(broker):
+    run(broker, STREAM + "CREATE SINK alarms WITH (queue = 'alarms') AS SELECT id FROM s WHERE id >= 8;"
+                         "CREATE VIEW few AS SELECT id, k FROM s WHERE id < 3; CREATE STREAM all_ AS SELECT id FROM s")
+    w = open_channel(broker)
+    publish(w, '', 'in', *[event(i) for i in range(10)], b'no json')
+    assert rows(broker, 'SELECT id FROM few') == [[0], [1], [2]]
+    wait_until(lambda: queries(broker)['all_']['rows_in'] == 11, 10, 'the query has read all')
+    wait_until(lambda: rows(broker, 'SELECT id FROM all_') == [[i] for i in range(10)], 10, 'its rows are there')
+    got = []
+    wait_until(lambda: got.extend(json.loads(m.body) for m in everything(w, 'alarms')) or len(got) == 2, 10, 'two alarms')
+    assert got == [{'id': 8}, {'id': 9}]
+    run(broker, 'DROP SINK alarms; DROP VIEW few; DROP STREAM all_; DROP STREAM s')
+    assert queries(broker) == {}
+
+
+def test_a_query_is_followed_while_events_come(broker):
+    run(broker, STREAM)
+    c = http.client.HTTPConnection('127.0.0.1', broker.http_port, timeout=30)
+    c.request('POST', '/sql', 'SELECT k, COUNT(*) AS n FROM s GROUP BY k EMIT CHANGES', {'Content-Type': 'application/sql'})
+    answer = c.getresponse()
+    assert json.loads(answer.readline())['columns'][1] == {'name': 'n', 'type': 'BIGINT'}
+    w = open_channel(broker)
+    publish(w, '', 'in', event(0))
+    assert json.loads(answer.readline()) == {'row': ['k0', 1]}
+    publish(w, '', 'in', event(5))
+    assert json.loads(answer.readline()) == {'row': ['k0', 1], 'change': '-'}
+    assert json.loads(answer.readline()) == {'row': ['k0', 2]}
+    c.close()
+
+
+def test_kill_9_loses_and_repeats_nothing(broker):
+    """Windows into a stream, a filter into a queue; what they have written in the end is what one look at the input gives."""
+    run(broker, STREAM + 'CREATE STREAM windows AS ' + WINDOWS + ";CREATE SINK sevens WITH (queue = 'sevens') AS SELECT id FROM s WHERE id % 7 = 0")
+    chance, i = random.Random(17), 0
+    for _ in range(6):
+        w = open_channel(broker)
+        for _ in range(chance.randrange(1, 8)):
+            publish(w, '', 'in', *[event(n) for n in range(i, i + 400)])
+            i += 400
+        for n in range(i, i + 50):
+            w.publish(1, '', 'in', event(n), delivery_mode=2)    # these are or are not there
+        i += 50
+        broker.kill9()
+        broker.start()
+    expected = sorted(rows(broker, WINDOWS))
+    assert sum(row[2] for row in expected) >= i - 6 * 50
+    wait_until(lambda: len(rows(broker, 'SELECT * FROM windows')) >= len(expected), 30, 'every window is complete')
+    assert sorted(rows(broker, 'SELECT k, window_end, n, first FROM windows')) == expected
+    sevens = sorted(json.loads(m.body)['id'] for m in everything(open_channel(broker), 'sevens'))
+    assert sevens == sorted(row[0] for row in rows(broker, 'SELECT id FROM s WHERE id % 7 = 0'))
+
+
+def test_sql_switched_off():
+    b = brokers.Millrace(args=('--set', 'sql=false'))
+    try:
+        b.start()
+        assert ask(b, 'SHOW QUERIES')[0] == 503
+    finally:
+        b.remove()
+
+
+def test_an_idle_broker_has_no_thread_for_it(broker):
+    def threads():
+        return [open('/proc/%d/task/%s/comm' % (broker.process.pid, t)).read().strip()
+                for t in os.listdir('/proc/%d/task' % broker.process.pid)]
+    assert 'sql' not in threads()
+    run(broker, STREAM)
+    assert 'sql' in threads()
+    broker.restart()
+    wait_until(lambda: 'sql' in threads(), 10, 'statements have it started')
