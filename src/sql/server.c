@@ -20,7 +20,7 @@ struct sql_server *sql_server_new(const struct sql_server_options *options)
     server->port = options->port;
     server->heap = options->heap;
     server->call_free = UINT32_MAX;
-    struct list *lists[] = {&server->held, &server->objects, &server->requests, &server->runs};
+    struct list *lists[] = {&server->objects, &server->requests, &server->runs};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         list_init(lists[i]);
     server->home = server_session_get(server, NULL, NULL);
@@ -80,5 +80,5 @@ mono_t sql_server_next_due(const struct sql_server *server)
 
 bool sql_server_holds(const struct sql_server *server)
 {
-    return !list_empty(&server->held);
+    return server->held_first != 0;
 }

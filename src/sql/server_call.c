@@ -15,12 +15,6 @@
 #define CHANNELS_MAX 1000u /* below what a session may have; a request has one, for a moment */
 #define NONE UINT32_MAX
 
-struct held {
-    struct list link;
-    uint32_t number;
-    struct effect effect;
-};
-
 /* ---- numbers ---- */
 
 static bool calls_grow(struct sql_server *server)
@@ -31,7 +25,7 @@ static bool calls_grow(struct sql_server *server)
         return false;
     server->calls = more;
     for (uint32_t i = server->call_room; i < room; i++)
-        more[i] = (struct call_slot){.next_free = i + 1 < room ? i + 1 : NONE};
+        more[i] = (struct call_slot){.next = i + 1 < room ? i + 1 : NONE};
     server->call_free = server->call_room;
     server->call_room = room;
     return true;
@@ -51,7 +45,7 @@ struct command *server_command(struct server_session *session, struct server_cal
         CHECK(call->number == 0);
         number = server->call_free + 1;
         struct call_slot *slot = &server->calls[number - 1];
-        server->call_free = slot->next_free;
+        server->call_free = slot->next;
         *slot = (struct call_slot){.call = call, .session = session, .used = true, .durable = durable};
         call->number = number;
     }
@@ -85,7 +79,7 @@ static struct server_call *call_end(struct sql_server *server, uint32_t number)
 {
     struct call_slot *slot = &server->calls[number - 1];
     struct server_call *call = slot->call;
-    *slot = (struct call_slot){.next_free = server->call_free};
+    *slot = (struct call_slot){.next = server->call_free};
     server->call_free = number - 1;
     if (call)
         call->number = 0;
@@ -241,9 +235,8 @@ static void session_closed(struct sql_server *server, struct server_session *ses
     session->opened = false;
     for (uint32_t i = 0; i < server->call_room; i++) {
         struct call_slot *slot = &server->calls[i];
-        struct server_call *call = slot->used && slot->session == session ? slot->call : NULL;
-        if (slot->used && slot->session == session)
-            (void)call_end(server, i + 1);
+        bool waits = slot->used && slot->session == session && !slot->held.type; /* its answer has come else */
+        struct server_call *call = waits ? call_end(server, i + 1) : NULL;
         if (call)
             call->on_done(call, NULL);
     }
@@ -262,17 +255,25 @@ static void session_turn(struct sql_server *server, struct server_session *sessi
 
 /* ---- effects ---- */
 
+/* Where the call is known anyway, so that what was done is not forgotten for want of memory. */
 static void hold(struct sql_server *server, struct effect *e)
 {
-    struct held *held = mem_alloc(sizeof *held);
-    if (!held) { /* it is told late or never: as if the connection had gone */
-        struct effect none = {.type = EFF_ANSWER};
-        server_effect_drop(server, e);
-        call_tell(server, e->origin, &none);
-        return;
-    }
-    *held = (struct held){.number = e->origin, .effect = *e};
-    list_insert(&server->held, &held->link);
+    struct call_slot *slot = &server->calls[e->origin - 1];
+    slot->held = *e;
+    slot->next = 0;
+    if (server->held_first)
+        server->calls[server->held_last - 1].next = e->origin;
+    else
+        server->held_first = e->origin;
+    server->held_last = e->origin;
+}
+
+static void release(struct sql_server *server)
+{
+    uint32_t number = server->held_first;
+    struct effect e = server->calls[number - 1].held;
+    server->held_first = server->calls[number - 1].next;
+    call_tell(server, number, &e);
 }
 
 static void take_answer(struct sql_server *server, struct effect *e)
@@ -334,15 +335,8 @@ void server_effects(struct sql_server *server)
 
 void server_calls_turn(struct sql_server *server)
 {
-    while (!list_empty(&server->held)) {
-        struct held *held = CONTAINER_OF(server->held.next, struct held, link);
-        if (held->effect.lsn > server->durable)
-            break;
-        struct effect e = held->effect;
-        list_remove(&held->link);
-        mem_free(held);
-        call_tell(server, e.origin, &e);
-    }
+    while (server->held_first && server->calls[server->held_first - 1].held.lsn <= server->durable)
+        release(server);
     for (uint32_t i = 0; i < server->session_room; i++)
         if (server->sessions[i])
             session_turn(server, server->sessions[i]);
@@ -350,11 +344,9 @@ void server_calls_turn(struct sql_server *server)
 
 void server_calls_fini(struct sql_server *server)
 {
-    while (!list_empty(&server->held)) {
-        struct held *held = CONTAINER_OF(server->held.next, struct held, link);
-        list_remove(&held->link);
-        server_effect_drop(server, &held->effect);
-        mem_free(held);
+    while (server->held_first) {
+        server->calls[server->held_first - 1].call = NULL;
+        release(server);
     }
     for (uint32_t i = 0; i < server->session_room; i++)
         if (server->sessions[i])

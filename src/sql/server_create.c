@@ -254,16 +254,11 @@ static enum verdict put(struct request *r)
         return request_command(r, CMD_SQL_DROP, old->id);
     }
     r->step = CREATE_ENTERED;
-    struct command *c = server_command(r->session, &r->call, CMD_SQL_PUT, true);
-    struct ask *ask = c ? ask_new(slice_str(o->name), slice_str(o->text), none, none) : NULL;
-    request_answered(r);
-    if (!c)
-        return request_refuse(r, "53000", "the broker has too much to do");
-    c->number = old ? old->id : 0;
-    c->ask = ask;
-    if (ask)
+    struct ask *ask = ask_new(slice_str(o->name), slice_str(o->text), none, none);
+    enum verdict v = request_ask(r, CMD_SQL_PUT, ask, old ? old->id : 0, 0);
+    if (v == VERDICT_WAIT) /* not published yet */
         ask->number = o->kind;
-    return VERDICT_WAIT;
+    return v;
 }
 
 static enum verdict request_state(struct request *r, const struct server_object *o, enum sql_object_state state)

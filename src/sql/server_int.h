@@ -31,8 +31,9 @@ struct server_call {
 struct call_slot {
     struct server_call *call; /* NULL: nobody wants to know any more */
     struct server_session *session;
-    uint32_t next_free;
+    uint32_t next;      /* free one, or one that is held */
     bool used, durable; /* durable: told only when that is so */
+    struct effect held;
 };
 
 /* ---- sessions ---- */
@@ -89,7 +90,7 @@ struct sql_server {
     struct server_session *home; /* for what needs no rights */
     struct call_slot *calls;     /* by number - 1 */
     uint32_t call_room, call_free;
-    struct list held;                 /* struct held: answers that are not durable yet */
+    uint32_t held_first, held_last;   /* calls whose answers are not durable yet, by number; 0: none */
     struct server_session **sessions; /* by number - 1 */
     uint32_t session_room;
     uint8_t listed;   /* enum list_state */

@@ -111,12 +111,62 @@ static void test_time_goes_on(void **state)
     world_free(w);
 }
 
+/* Each allocation of each turn fails once: a query goes on as if nothing had happened, or it has failed and says so; resumed after a start it
+ * has written what it would have. Statements are answered in any case. */
+static void test_no_memory(void **state)
+{
+    struct world *whole = world_with(7);
+    (void)state;
+    declare_all(whole, WINDOWS);
+    feed(whole, 0, RECORDS);
+    rest(whole);
+    say(whole, "SELECT k FROM s WHERE v < 2");
+    char *expected = strdup(records_of(whole, "out"));
+    unsigned turns = whole->turn, hits = 0;
+    for (unsigned turn = 2; turn <= turns; turn++)
+        for (uint64_t n = 1, more = 1; more; n++) {
+            struct world *w = world_with(7);
+            w->fail_turn = turn;
+            w->fail_at = n;
+            say(w, "CREATE STREAM s (k TEXT, v BIGINT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '2' SECOND) "
+                   "WITH (topic = 'in')");
+            rig_pass(w->rig, 500);
+            say(w, "CREATE STREAM IF NOT EXISTS s (k TEXT, v BIGINT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL "
+                   "'2' SECOND) "
+                   "WITH (topic = 'in'); CREATE STREAM out WITH (partitions = 1) AS " WINDOWS);
+            rig_pass(w->rig, 500);
+            if (!strstr(w->said, "\"out\"}"))
+                say(w, "CREATE STREAM IF NOT EXISTS out WITH (partitions = 1) AS " WINDOWS);
+            feed(w, 0, RECORDS);
+            rest(w);
+            rig_pass(w->rig, 500);
+            say(w, "SELECT k FROM s WHERE v < 2");
+            rig_pass(w->rig, 500);
+            hear(w);
+            more = w->hit;
+            hits += w->hit;
+            struct world *other = world_cut(w, w->rig->log->count);
+            rig_pass(other->rig, 100);
+            say(other, "RESUME out");
+            rig_pass(other->rig, 100);
+            if (strcmp(records_of(other, "out"), expected) != 0)
+                rig_fail("allocation %llu of turn %u: wrote\n%s\nand not\n%s", (unsigned long long)n, turn,
+                         records_of(other, "out"), expected);
+            world_free(other);
+            world_free(w);
+        }
+    assert_true(hits > 80);
+    free(expected);
+    world_free(whole);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_any_cut),
         cmocka_unit_test(test_snapshots),
         cmocka_unit_test(test_time_goes_on),
+        cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

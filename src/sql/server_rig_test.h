@@ -15,12 +15,20 @@ struct world {
     size_t said_len;
     bool ended;
     uint64_t snapshot_rows;
+    unsigned turn, fail_turn; /* in that turn … */
+    uint64_t fail_at;         /* … that allocation fails; 0: none */
+    bool hit;
 };
 
 RIG_FN bool engine(struct rig *rig)
 {
     struct world *w = rig->engine_arg;
+    bool fails = ++w->turn == w->fail_turn;
+    if (fails)
+        mem_fail_at(w->fail_at, false);
     bool more = sql_server_turn(w->server, rig->durable, rig->now, rig->wall);
+    w->hit = w->hit || (fails && mem_failures_hit());
+    mem_fail_at(0, false);
     return sql_server_publish(w->server) || more;
 }
 

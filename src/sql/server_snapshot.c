@@ -15,7 +15,7 @@
 
 #define SNAPSHOT_NS (30 * NS_PER_S)
 #define SNAPSHOT_TRAIL (64u * 1024)
-#define SNAPSHOT_ROWS 50000u /* fewer are read again in no time */
+#define SNAPSHOT_ROWS 50000u          /* fewer are read again in no time */
 #define SNAPSHOT_BYTES_MAX (1u << 30) /* what is larger stays without */
 #define PIECE_FETCH (4 * STATE_PIECE)
 
