@@ -297,7 +297,7 @@ static bool read_options(struct planner *p, struct source *s)
     for (size_t i = 0; i < s->stream->options.count; i++) {
         const struct ast_option *o = AST_AS(option, s->stream->options.at[i]);
         const struct ast_literal *text = AST_AS(literal, o->value);
-        bool format = slice_is(o->key, "format"), delimiter = slice_is(o->key, "delimiter");
+        bool format = name_equal(o->key, slice_str("format")), delimiter = name_equal(o->key, slice_str("delimiter"));
         if (!format && !delimiter)
             continue;
         if (o->value->kind != AST_LITERAL || text->what != LITERAL_STRING)

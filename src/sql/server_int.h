@@ -162,6 +162,8 @@ struct query *server_plan(struct sql_server *server, const char *vhost, const st
 /* SELECT * FROM name. */
 struct query *server_plan_all(struct sql_server *server, const char *vhost, struct slice name, struct arena *arena,
                               struct sql_error *error);
+struct query *server_plan_in(struct sql_server *server, const struct catalog *catalog, struct slice name,
+                             struct arena *arena, struct sql_error *error);
 struct query *server_object_plan(struct server_object *o, struct op *sink, struct sql_error *error);
 MUST_USE bool server_insert_names(struct server_object *o, const struct server_object *target, struct slice **ret_names,
                                   uint32_t *ret_count, struct sql_error *error);

@@ -238,12 +238,14 @@ static bool bind_stream(struct server_object *o, struct sql_error *error)
     copy->keys = (struct ast_names){0};
     if (!catalog_add(&catalog, &copy->ast, error))
         return false;
-    if (o->with.format == FORMAT_JSON && copy->elements.count == 0) {
+    if (copy->elements.count == 0) {
         refuse(error, o->statement, "a stream without columns");
         return false;
     }
-    o->relation = &copy->ast;
-    return true;
+    struct query *q = server_plan_in(o->server, &catalog, slice_str(o->name), &o->arena, error);
+    o->relation = q ? &copy->ast : NULL; /* every column, and what WITH says of records, has been looked at */
+    query_free(&q);
+    return o->relation;
 }
 
 static bool bind_view(struct server_object *o, struct sql_error *error)

@@ -38,13 +38,12 @@ static bool nothing(struct op *op, struct step *step, const struct batch *batch)
     return true;
 }
 
-struct query *server_plan(struct sql_server *server, const char *vhost, const struct server_object *but,
-                          const struct ast *query, const struct ast *emit, size_t state_max, struct arena *arena,
-                          struct op *sink, struct sql_error *error)
+static struct query *plan_in(struct sql_server *server, const struct catalog *catalog, const struct ast *query,
+                             const struct ast *emit, size_t state_max, struct arena *arena, struct op *sink,
+                             struct sql_error *error)
 {
     static const struct op_kind kind = {.name = "nowhere", .push = nothing};
     struct ast_run *run = arena_take(arena, sizeof *run);
-    struct catalog catalog;
     if (!run) {
         no_memory(error);
         return NULL;
@@ -52,9 +51,17 @@ struct query *server_plan(struct sql_server *server, const char *vhost, const st
     *run = (struct ast_run){.ast = *query, .query = (struct ast *)query, .emit = (struct ast *)emit};
     run->ast.kind = AST_RUN;
     server->nowhere.kind = &kind;
-    server_catalog(server, vhost, but, &catalog);
-    return query_new(&catalog, &run->ast, state_max ? state_max : server->options.state_memory,
+    return query_new(catalog, &run->ast, state_max ? state_max : server->options.state_memory,
                      sink ? sink : &server->nowhere, error);
+}
+
+struct query *server_plan(struct sql_server *server, const char *vhost, const struct server_object *but,
+                          const struct ast *query, const struct ast *emit, size_t state_max, struct arena *arena,
+                          struct op *sink, struct sql_error *error)
+{
+    struct catalog catalog;
+    server_catalog(server, vhost, but, &catalog);
+    return plan_in(server, &catalog, query, emit, state_max, arena, sink, error);
 }
 
 /* SELECT * FROM name. NULL: the error is set. */
@@ -74,11 +81,19 @@ static struct ast *select_all(struct slice name, struct arena *arena, struct sql
     return query;
 }
 
+struct query *server_plan_in(struct sql_server *server, const struct catalog *catalog, struct slice name,
+                             struct arena *arena, struct sql_error *error)
+{
+    struct ast *query = select_all(name, arena, error);
+    return query ? plan_in(server, catalog, query, NULL, 0, arena, NULL, error) : NULL;
+}
+
 struct query *server_plan_all(struct sql_server *server, const char *vhost, struct slice name, struct arena *arena,
                               struct sql_error *error)
 {
-    struct ast *query = select_all(name, arena, error);
-    return query ? server_plan(server, vhost, NULL, query, NULL, 0, arena, NULL, error) : NULL;
+    struct catalog catalog;
+    server_catalog(server, vhost, NULL, &catalog);
+    return server_plan_in(server, &catalog, name, arena, error);
 }
 
 struct query *server_object_plan(struct server_object *o, struct op *sink, struct sql_error *error)

@@ -58,6 +58,10 @@ static void test_refused(void **state)
                "partitions is said twice");
     says_error(w, "CREATE STREAM t (id BIGINT) WITH (topic = 'in', partitions = 7)", "42P16",
                "the stream in has 1 partitions");
+    says_error(w, "CREATE STREAM t (id BIGINT, b TEXT) WITH (FORMAT = 'raw')", "0A000",
+               "a stream of the format raw has one column, and any that are computed");
+    says_error(w, "CREATE STREAM t (id BIGINT) WITH (topic = 'in', format = csv)", "0A000",
+               "format is a text in quotes");
     says_error(w, "CREATE VIEW v AS SELECT nobody FROM s", "42703", "there is no column nobody");
     says_error(w, "CREATE STREAM t AS SELECT id FROM s; INSERT INTO t SELECT name FROM s", "42804",
                "column id is bigint, and its value would be text");

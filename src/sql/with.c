@@ -33,6 +33,7 @@ static const struct option {
     {"state_memory", KIND_BYTES, WITH_STREAM_QUERY | WITH_SINK, offsetof(struct sql_with, state_memory), NULL, 0},
     {"queue", KIND_NAME, WITH_SINK, offsetof(struct sql_with, queue), NULL, 0},
     {"exchange", KIND_NAME, WITH_SINK, offsetof(struct sql_with, exchange), NULL, 0},
+    {"delimiter", KIND_NAME, WITH_STREAM, SIZE_MAX, NULL, 0}, /* obeyed by the planner */
     /* what is obeyed by sql/output.h */
     {"key", KIND_NAME, WITH_STREAM | WITH_STREAM_QUERY | WITH_SINK, SIZE_MAX, NULL, 0},
     {"routing_key", KIND_NAME, WITH_SINK, SIZE_MAX, NULL, 0},
