@@ -293,6 +293,17 @@ static uint64_t result_of(const struct request *r)
     return r->answer.answer && r->answer.type == EFF_ANSWER ? r->answer.answer->number : QUERY_NO_ROOM;
 }
 
+/* What it remembered goes with a query; there may be none, and nobody waits for it. */
+static void forget_snapshots(struct request *r, const struct server_object *o)
+{
+    char name[SQL_NAME_MAX + sizeof SQL_INTERNAL];
+    struct slice none = {0};
+    int len = snprintf(name, sizeof name, SQL_INTERNAL "%s", o->name);
+    if (server_object_runs(o))
+        (void)server_ask(r->session, NULL, CMD_STREAM_DELETE, ask_new(slice_of(name, (size_t)len), none, none, none), 0,
+                         0, false);
+}
+
 /* What the old one was is gone by now; the new one begins anew. */
 static enum verdict dropped(struct request *r)
 {
@@ -300,8 +311,10 @@ static enum verdict dropped(struct request *r)
     if (result_of(r) != QUERY_DONE && result_of(r) != QUERY_UNKNOWN)
         return request_refuse(r, "53000", "%s cannot be replaced: %s", r->object->name,
                               query_result_text(result_of(r)));
-    if (old)
+    if (old) {
+        forget_snapshots(r, old);
         server_object_remove(old);
+    }
     request_answered(r);
     return put(r);
 }
@@ -385,6 +398,7 @@ enum verdict statement_drop(struct request *r, const struct ast *s)
     if (r->step && result_of(r) != QUERY_DONE && result_of(r) != QUERY_UNKNOWN)
         return request_refuse(r, "53000", "%s cannot be dropped: %s", o->name, query_result_text(result_of(r)));
     if (r->step) {
+        forget_snapshots(r, o);
         server_object_remove(o);
         request_done(r, done, name);
         return VERDICT_DONE;

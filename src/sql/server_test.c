@@ -189,6 +189,64 @@ static const char *state_of(struct world *w)
     return row;
 }
 
+/* A new version begins anew; what the old one remembered is not there any more, nor when it is dropped. */
+static void test_replace(void **state)
+{
+    struct world *w = world_with(1);
+    (void)state;
+    say(w, STREAM "; CREATE STREAM t AS SELECT COUNT(*) AS n FROM s EMIT CHANGES");
+    for (unsigned i = 0; i < 3; i++) {
+        put(w->rig, "in", "{\"id\":1}");
+        rest(w);
+    }
+    uint64_t first = queue_id(w->rig, "amq.sql.t");
+    assert_true(first != 999999);
+    SAYS("CREATE OR REPLACE STREAM t AS SELECT COUNT(*) * 100 AS n FROM s EMIT CHANGES",
+         "{\"done\":\"CREATE STREAM\",\"name\":\"t\"}\n");
+    put(w->rig, "in", "{\"id\":1}");
+    rest(w);
+    assert_non_null(strstr(records_of(w, "t"), "\"n\":400"));
+    assert_true(queue_id(w->rig, "amq.sql.t") != first);
+    say(w, "DROP STREAM t");
+    assert_int_equal(queue_id(w->rig, "amq.sql.t"), 999999);
+    assert_true(queue_id(w->rig, "t") != 999999); /* its records stay */
+    world_free(w);
+}
+
+static void declare_short(struct world *w, const char *queue)
+{
+    struct table t;
+    amqp_put_long(&table(&t)->w, "x-max-length", 2);
+    amqp_put_str(&t.w, "x-overflow", slice_str("reject-publish"));
+    declare(w->rig, queue, writer_slice(&t.w));
+}
+
+/* What a full queue refuses comes when there is room, in order; meanwhile the query waits and nobody else. */
+static void test_full_queue(void **state)
+{
+    struct world *w = world_new();
+    (void)state;
+    declare_short(w, "short");
+    say(w, STREAM "; CREATE SINK q WITH (queue = 'short') AS SELECT id FROM s; CREATE STREAM t AS SELECT id FROM s");
+    for (unsigned i = 0; i < 5; i++) {
+        char body[40];
+        snprintf(body, sizeof body, "{\"id\":%u}", i);
+        put(w->rig, "in", body);
+        rest(w);
+    }
+    assert_int_equal(lines_of(records_of(w, "t")), 5);
+    assert_int_equal(rig_ready(w->rig, "short"), 2);
+    char got[200] = "";
+    for (unsigned i = 0; i < 8; i++) {
+        rig_clear(w->rig);
+        assert_true(rig_ask(w->rig, CMD_GET, 1, 1, "short", NULL, NULL, (struct slice){0}, ASK_NO_ACK));
+        strcat(got, rig_delivered(w->rig));
+        rig_pass(w->rig, 100);
+    }
+    assert_string_equal(got, "{\"id\":0}{\"id\":1}{\"id\":2}{\"id\":3}{\"id\":4}");
+    world_free(w);
+}
+
 /* What cannot be used, by the options of the stream and of the query. */
 static void test_on_error(void **state)
 {
@@ -230,7 +288,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_insert_select), cmocka_unit_test(test_refused), cmocka_unit_test(test_sinks),
         cmocka_unit_test(test_from_exchange), cmocka_unit_test(test_select),  cmocka_unit_test(test_pause),
-        cmocka_unit_test(test_on_error),      cmocka_unit_test(test_gone),
+        cmocka_unit_test(test_on_error),      cmocka_unit_test(test_gone),    cmocka_unit_test(test_replace),
+        cmocka_unit_test(test_full_queue),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
