@@ -7,6 +7,7 @@
 #define STATE_MEMORY (64u << 20)
 #define QUERIES_MAX 1000u
 #define REQUESTS_MAX 64u
+#define AGAIN_NS (5 * NS_PER_MS)
 
 struct sql_server *sql_server_new(const struct sql_server_options *options)
 {
@@ -57,13 +58,13 @@ bool sql_server_turn(struct sql_server *server, lsn_t durable, mono_t now, wall_
     server_calls_turn(server);
     server_effects(server);
     server_objects_turn(server);
-    server->news = false;
-    bool more = server_requests_turn(server);
-    more = server_runs_turn(server) || more;
-    more = server_requests_turn(server) || server->news || more; /* what the queries have given */
+    server->news = server->again = false;
+    server_requests_turn(server);
+    bool more = server_runs_turn(server);
+    server_requests_turn(server); /* what the queries have given */
     server_calls_turn(server);
     slab_heap_drain(server->heap);
-    return more || !ring_empty(&server->port->effects);
+    return more || server->news || !ring_empty(&server->port->effects);
 }
 
 bool sql_server_publish(struct sql_server *server)
@@ -75,7 +76,9 @@ bool sql_server_publish(struct sql_server *server)
 
 mono_t sql_server_next_due(const struct sql_server *server)
 {
-    return server_runs_due(server);
+    mono_t due = server_runs_due(server);
+    mono_t soon = server->listed != LIST_READ || server->again ? server->now + AGAIN_NS : MONO_NEVER;
+    return due < soon ? due : soon;
 }
 
 bool sql_server_holds(const struct sql_server *server)

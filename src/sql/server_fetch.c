@@ -65,6 +65,8 @@ static void on_fetched(struct server_call *call, struct effect *e)
         run_fail(run, "%s", run->session->why);
     } else if (row->result == FETCH_OK) {
         p->end = row->end;
+        if (row->piece.file)
+            p->asked_at = 0;
         if (row->piece.file && !read_piece(p, row))
             p->again_at = run->server->now + TROUBLE_NS;
     } else if (row->result == FETCH_OUT_OF_RANGE) {
@@ -102,7 +104,7 @@ void run_fetch_one(struct server_run *run, struct run_partition *p, uint32_t byt
     f->rows[0].bytes_max = bytes;
     c->fetch = f;
     p->call.on_done = on_fetched;
-    p->asked_at = run->server->now;
+    p->asked_at = p->asked_at ? p->asked_at : run->server->now; /* one that found nothing goes on */
 }
 
 void run_fetch(struct server_run *run)

@@ -98,7 +98,8 @@ struct sql_server {
     uint64_t list_from;
     struct server_call list_call;
     struct list objects, requests, runs;
-    bool news; /* a query was begun in this turn */
+    bool news;  /* a query was begun in this turn */
+    bool again; /* something could not be said for want of room */
     uint32_t request_count, run_count;
     struct compress *codecs; /* made with the first records */
     struct input *input;
@@ -202,9 +203,8 @@ struct request {
 
 /* server_request.c */
 void server_request_effect(struct sql_server *server, struct effect *e);
-bool server_requests_turn(struct sql_server *server);
+void server_requests_turn(struct sql_server *server);
 void server_requests_fini(struct sql_server *server);
-void request_go(struct request *r); /* it has something to do in the next turn */
 enum verdict request_refuse(struct request *r, const char *state, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 /* base: where in the request's text the text begins that the error is about. */

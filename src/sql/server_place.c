@@ -6,6 +6,8 @@
 
 #include "base/mem.h"
 
+#define AGAIN_NS (20 * NS_PER_MS)
+
 static struct run_partition *partition_of(struct server_run *run, uint32_t source, uint32_t partition)
 {
     return source < run->source_count && partition < run->sources[source].count
@@ -243,6 +245,18 @@ void run_idle(struct server_run *run)
     }
 }
 
+/* From when on nothing has come for long enough, if nothing comes; MONO_NEVER: something is there, or nobody asks. */
+static mono_t silent_from(const struct run_source *s)
+{
+    mono_t from = 0;
+    for (uint32_t k = 0; k < s->count; k++) {
+        const struct run_partition *p = &s->partitions[k];
+        mono_t own = p->bytes || !p->call.number ? MONO_NEVER : p->asked_at + s->idle_ns;
+        from = own > from ? own : from;
+    }
+    return from;
+}
+
 /* When time, going on, brings something out. */
 static mono_t advance_due(const struct server_run *run, const struct run_source *s)
 {
@@ -250,8 +264,8 @@ static mono_t advance_due(const struct server_run *run, const struct run_source 
     mono_t since = s->advanced_at ? s->advanced_at : s->row_at;
     if (!s->timed || !since || at == TIME_NEVER || due == INT64_MAX)
         return MONO_NEVER;
-    mono_t then = due > at ? since + (due - at) * 1000 + 1000 : since;
-    return then > s->row_at + s->idle_ns ? then : s->row_at + s->idle_ns;
+    mono_t then = due > at ? since + (due - at) * 1000 + 1000 : since, silent = silent_from(s);
+    return then > silent ? then : silent;
 }
 
 static mono_t idle_due(const struct server_run *run)
@@ -274,7 +288,12 @@ static mono_t idle_due(const struct server_run *run)
 
 mono_t run_due(const struct server_run *run)
 {
-    mono_t due = run->state >= RUN_GOING && !run->failed ? idle_due(run) : MONO_NEVER;
+    mono_t due = run->state == RUN_GOING && run_has_room(run) ? idle_due(run) : MONO_NEVER, now = run->server->now;
+    if (run->failed)
+        return now + AGAIN_NS;
+    if (run->state < RUN_GOING ||
+        snapshot_busy(run)) /* what could not be asked for want of memory or room is asked again */
+        due = now + AGAIN_NS;
     if (run->quiet_until && run->quiet_until < due)
         due = run->quiet_until;
     if ((run->step || run->steps.groups || run->steps.dead || run->steps.trail.len) && !run->step_call.number)

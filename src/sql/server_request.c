@@ -258,19 +258,17 @@ static void request_advance(struct request *r)
         request_end(r);
 }
 
-bool server_requests_turn(struct sql_server *server)
+void server_requests_turn(struct sql_server *server)
 {
-    bool again = false;
     LIST_EACH(&server->requests, node, after)
     {
         struct request *r = CONTAINER_OF(node, struct request, link);
         if (server->listed == LIST_READ && !r->stopped)
             request_advance(r);
-        again = (!r->stopped && !say(r)) || again;
+        server->again = (!r->stopped && !say(r)) || server->again;
         if (r->stopped || r->last_said)
             request_free(r);
     }
-    return again;
 }
 
 /* ---- from the core ---- */

@@ -374,7 +374,7 @@ static bool take_next(struct server_run *run)
     return false;
 }
 
-static bool has_room(const struct server_run *run)
+bool run_has_room(const struct server_run *run)
 {
     return !run->failed && !run->over && !run->pausing && (!run->request || !run_select_full(run)) &&
            (!run->output || (output_bytes(run->output) < OUTPUT_WAITS_MAX && run->dead.w.len < OUTPUT_WAITS_MAX &&
@@ -392,7 +392,7 @@ static bool run_turn(struct server_run *run)
         look(run);
     if (run->state == RUN_REPLAYING)
         more = run_replay(run);
-    if (run->state == RUN_GOING && has_room(run)) {
+    if (run->state == RUN_GOING && run_has_room(run)) {
         more = take_next(run);
         if (!more)
             run_idle(run);

@@ -140,6 +140,7 @@ bool run_replay(struct server_run *run);
 /* Partitions that have nothing, and time that goes on without rows. */
 void run_idle(struct server_run *run);
 mono_t run_due(const struct server_run *run);
+bool run_has_room(const struct server_run *run); /* it may take more */
 /* server_select.c */
 bool run_select_full(const struct server_run *run);
 void server_select_free(struct server_select **select);

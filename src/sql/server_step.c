@@ -81,6 +81,7 @@ static void on_stepped(struct server_call *call, struct effect *e)
 static void send_step(struct server_run *run)
 {
     struct command *c = server_command(run->session, &run->step_call, CMD_QUERY_STEP, false);
+    run->again_at = c ? 0 : run->server->now + NS_PER_MS;
     if (!c)
         return;
     run->step_call.on_done = on_stepped;
@@ -186,7 +187,10 @@ void run_steps(struct server_run *run)
     if (run->step_call.number || run->state < RUN_REPLAYING)
         return;
     if (!run->step && !have_steps(run)) {
-        if (run->state == RUN_REPLAYING || !is_due(run) || (run->dead.count && !run_dead_stream(run)) || !cut(run))
+        if (run->state == RUN_REPLAYING || !is_due(run))
+            return;
+        run->quiet_until = run->server->now + AGAIN_NS; /* for what cannot be had now */
+        if ((run->dead.count && !run_dead_stream(run)) || !cut(run))
             return;
         run->quiet_until = 0;
     }
