@@ -90,6 +90,7 @@ static bool set_rule(struct build *b, const struct node *n, struct inputs *in, s
                                .semi = j->kind == JOIN_SEMI,
                                .anti = j->kind == JOIN_ANTI,
                                .changes = j->changes,
+                               .lookup = j->lookup,
                                .weighted = n->retracts};
     for (unsigned side = 0; side < 2; side++)
         set_side(b, j, side, &in[side], &rule->sides[side]);
@@ -100,6 +101,8 @@ struct op *build_join(struct build *b, struct node *n)
 {
     const struct joining *j = n->join;
     struct inputs in[2] = {0};
+    if (j->latest)
+        return build_latest(b, n);
     struct join_rule *rule = plan_take(b->p, b->place, sizeof *rule);
     if (!rule || !inputs_init(b, &in[0], j, 0) || !inputs_init(b, &in[1], j, 1) || !set_rule(b, n, in, rule))
         return NULL;

@@ -35,14 +35,22 @@ static bool check_column(const struct ast_column *c, struct sql_error *error)
     return !c->otherwise || refuse(&c->ast, error, "a DEFAULT");
 }
 
+static bool has_primary_key(const struct ast_create_stream *s)
+{
+    for (size_t i = 0; i < s->elements.count; i++) {
+        const struct ast *e = s->elements.at[i];
+        if (e->kind == AST_PRIMARY_KEY || (e->kind == AST_COLUMN && AST_AS(column, e)->primary))
+            return true;
+    }
+    return false;
+}
+
 static bool check_stream(const struct ast_create_stream *s, struct sql_error *error)
 {
-    if (s->table || s->exchange.ptr || s->infer || s->query)
-        return refuse(&s->ast, error,
-                      s->table   ? "CREATE TABLE"
-                      : s->infer ? "INFER"
-                      : s->query ? "a stream AS a query"
-                                 : "FROM EXCHANGE");
+    if (s->table && !has_primary_key(s))
+        return refuse(&s->ast, error, "CREATE TABLE without a PRIMARY KEY");
+    if (s->exchange.ptr || s->infer || s->query)
+        return refuse(&s->ast, error, s->infer ? "INFER" : s->query ? "a stream AS a query" : "FROM EXCHANGE");
     for (size_t i = 0; i < s->elements.count; i++)
         if (s->elements.at[i]->kind == AST_COLUMN && !check_column(AST_AS(column, s->elements.at[i]), error))
             return false;

@@ -265,7 +265,7 @@ struct op *op_join_new(struct budget *budget, const struct join_rule *rule)
     for (unsigned i = 0; i < 2; i++) {
         const struct join_side *s = &rule->sides[i];
         j->sides[i].rule = s;
-        j->sides[i].waits = s->outer && !rule->semi && !rule->changes && s->clock;
+        j->sides[i].waits = s->outer && !rule->semi && !rule->changes && s->clock && !rule->lookup;
         due_init(&j->sides[i].due, &j->op.account);
         ok &= kept_layout_init(&j->sides[i].layout, s->kept, s->types, s->kept_count);
         j->inputs[i] = (struct join_input){.join = j, .side = i};

@@ -62,6 +62,7 @@ struct join_rule {
     uint32_t test_count;
     const struct join_out *outs;
     uint32_t out_count;
+    bool lookup; /* left rows are not kept, and right rows, which are, say nothing when they come */
     bool semi, anti, changes, weighted; /* weighted: what comes out may have weight -1 */
 };
 

@@ -242,7 +242,11 @@ bool join_handle(struct join *j, struct step *step, unsigned side, const struct 
     struct kept *old = c.weight < 0 ? find_same(s, e, side, c.row) : NULL;
     bool stays = c.weight < 0 ? old != NULL : keyed && c.row->end >= clock_of(s, c.origin);
     uint32_t matches = 0;
-    if (!match_all(j, step, &c, e, &matches) || !tell_own(j, step, &c, matches, stays))
+    bool asks = !j->rule->lookup || side == 0;
+    stays &= !j->rule->lookup || side == 1;
+    if (asks && !match_all(j, step, &c, e, &matches))
+        return false;
+    if (!tell_own(j, step, &c, matches, stays))
         return false;
     if (c.weight > 0 && stays && !(j->settles && side == 0 && matches)) {
         if (!e && !(e = table_add(&j->table, t->keys[i], t->hashes[i])))

@@ -84,6 +84,8 @@ static bool refuse_unbounded(struct planner *p, const struct joining *j, unsigne
 static bool keep_for(struct planner *p, struct joining *j, unsigned side)
 {
     const struct node *n = j->sides[side].node;
+    if (n->join && n->join->latest) /* there is one for each key */
+        return true;
     if (p->state_ttl < 0)
         return refuse_unbounded(p, j, side);
     if (p->state_ttl == JOIN_TTL_NONE)
@@ -122,6 +124,10 @@ void plan_out_clock(const struct joining *j, const struct join_column *c)
     bool nullable =
         c->side ? j->kind == JOIN_LEFT || j->kind == JOIN_FULL : j->kind == JOIN_RIGHT || j->kind == JOIN_FULL;
     c->x->clock = NULL;
+    if (j->lookup && !c->side) { /* it goes on at once */
+        c->x->clock = in->clock;
+        c->x->clock_offset = in->clock_offset;
+    }
     for (uint32_t i = 0; in->clock && !nullable && i < j->end_count[c->side]; i++) {
         const struct join_limit *end = &j->ends[c->side][i];
         int64_t behind;

@@ -10,6 +10,7 @@
 #include "sql/bind_int.h"
 #include "sql/op_aggregate.h"
 #include "sql/op_join.h"
+#include "sql/op_latest.h"
 #include "sql/plan.h"
 
 #define PLAN_COLUMNS_MAX 512u
@@ -89,6 +90,8 @@ struct joining {
     } * outs;
     uint32_t out_count, used_count;
     bool finished;
+    bool latest; /* it has a left side only, whose last row of each key it is */
+    bool lookup; /* the right side is looked into when a left row comes */
     struct expr *on[JOIN_CONDITIONS_MAX];
     uint32_t on_count;
     struct expr *guards[2]; /* without it a row has no partner, but is given out; NULL: there is none */
@@ -168,12 +171,20 @@ bool plan_bounds(struct planner *p, struct joining *j);
 /* What is known of the times of a column that the join makes. */
 void plan_out_clock(const struct joining *j, const struct join_column *c);
 
+/* plan_latest.c */
+bool plan_latest(struct planner *p, const struct ast_create_stream *stream, struct slice alias, struct stage *ret);
+/* FOR SYSTEM_TIME AS OF: the right side; the left one is there. */
+bool plan_lookup(struct planner *p, const struct ast_relation *table, struct joining *j);
+struct op *build_latest(struct build *b, struct node *n);
+
 /* build_join.c */
 struct op *build_join(struct build *b, struct node *n);
 
 /* plan_select.c */
 bool stage_filter(struct planner *p, struct stage *s, struct expr *x, const struct ast *place);
 bool plan_from(struct planner *p, const struct ast *from, struct stage *ret);
+/* A stream, table or view by name; FOR SYSTEM_TIME is not looked at. */
+bool plan_named(struct planner *p, const struct ast_relation *r, struct stage *ret);
 bool plan_query_stage(struct planner *p, const struct ast *query, struct stage *ret);
 
 /* plan_group.c */

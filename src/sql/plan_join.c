@@ -230,12 +230,13 @@ bool plan_join_finish(struct planner *p, struct stage *s)
     for (unsigned side = 0; side < 2; side++)
         if (!plan_join_finish(p, &j->sides[side]))
             return false;
-    if (!plan_bounds(p, j) || !guard_keys(p, j))
+    if ((!j->lookup && !plan_bounds(p, j)) || !guard_keys(p, j))
         return false;
-    bool outer = keeps_all(j, 0) || keeps_all(j, 1);
+    if (j->lookup && j->sides[0].node->retracts)
+        return plan_refuse(p, j->place, "looking into a table for rows that may be taken back cannot be run yet");
     for (unsigned side = 0; side < 2; side++)
-        j->changes |= outer && keeps_all(j, side) && (p->emit == EMIT_CHANGES || !j->end_count[side]);
-    s->node->retracts = j->sides[0].node->retracts || j->sides[1].node->retracts || j->changes;
+        j->changes |= !j->lookup && keeps_all(j, side) && (p->emit == EMIT_CHANGES || !j->end_count[side]);
+    s->node->retracts = j->sides[0].node->retracts || (j->sides[1].node->retracts && !j->lookup) || j->changes;
     j->finished = true;
     for (uint32_t i = 0; i < j->out_count; i++)
         plan_out_clock(j, &j->outs[i]);
@@ -406,8 +407,10 @@ bool plan_join(struct planner *p, const struct ast_join *ast, struct stage *ret)
     if (!join_begin(p, kind, place, ret))
         return false;
     struct joining *j = ret->node->join;
-    if (!plan_from(p, ast->left, &j->sides[0]) || !plan_from(p, ast->right, &j->sides[1]) ||
-        !join_names(p, ret, 0, place))
+    const struct ast_relation *table = AST_AS(relation, ast->right);
+    bool lookup = ast->right->kind == AST_RELATION && table->as_of;
+    if (!plan_from(p, ast->left, &j->sides[0]) ||
+        !(lookup ? plan_lookup(p, table, j) : plan_from(p, ast->right, &j->sides[1])) || !join_names(p, ret, 0, place))
         return false;
     uint32_t left_count = ret->count;
     if (!join_names(p, ret, 1, place))

@@ -23,13 +23,11 @@ static bool rename_stage(struct planner *p, struct stage *s, struct slice table,
     return named == columns->count;
 }
 
-static bool plan_relation(struct planner *p, const struct ast_relation *r, struct stage *ret)
+bool plan_named(struct planner *p, const struct ast_relation *r, struct stage *ret)
 {
     struct slice name = r->name.at[r->name.count - 1], alias = r->alias.ptr ? r->alias : name;
     struct nearest nearest = nearest_of(name);
     const struct ast *found = catalog_find(p->catalog, name, &nearest);
-    if (r->as_of)
-        return refuse(p, &r->ast, "FOR SYSTEM_TIME");
     if (!found) {
         sql_error_set(p->error, SQL_FAULT_NO_NAME, r->ast.at, r->ast.len, "there is no stream or view %.*s",
                       SLICE_ARG(name));
@@ -37,8 +35,9 @@ static bool plan_relation(struct planner *p, const struct ast_relation *r, struc
             sql_error_hint(p->error, "did you mean %.*s?", SLICE_ARG(nearest.best));
         return false;
     }
+    const struct ast_create_stream *stream = AST_AS(create_stream, found);
     if (found->kind == AST_CREATE_STREAM)
-        return plan_open(p, AST_AS(create_stream, found), alias, ret) &&
+        return (stream->table ? plan_latest : plan_open)(p, stream, alias, ret) &&
                rename_stage(p, ret, alias, &r->columns, &r->ast);
     const struct ast_create_view *view = AST_AS(create_view, found);
     p->plan->hash = ast_hash(view->query, p->plan->hash);
@@ -46,6 +45,13 @@ static bool plan_relation(struct planner *p, const struct ast_relation *r, struc
         p->plan->hash = key_hash(view->columns.at[i], 0) ^ p->plan->hash * 31;
     return plan_query_stage(p, view->query, ret) && rename_stage(p, ret, alias, &view->columns, found) &&
            rename_stage(p, ret, alias, &r->columns, &r->ast);
+}
+
+static bool plan_relation(struct planner *p, const struct ast_relation *r, struct stage *ret)
+{
+    if (r->as_of)
+        return plan_refuse(p, &r->ast, "FOR SYSTEM_TIME is for the right side of a JOIN or LEFT JOIN");
+    return plan_named(p, r, ret);
 }
 
 bool plan_from(struct planner *p, const struct ast *from, struct stage *ret)

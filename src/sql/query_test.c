@@ -234,6 +234,70 @@ static void test_rows_and_groups(void **state)
           1, 2, "a,1,5000000\n-a,1,5000000\na,2,6000000\na,1,20000000\n");
 }
 
+static void test_joins(void **state)
+{
+    (void)state;
+    check("SELECT x.v, y.v FROM s x JOIN s y ON x.k = y.k AND y.ts BETWEEN x.ts AND x.ts + INTERVAL '5' SECOND", 2, 1,
+          "5,5\n50,50\n5,7\n7,7\n20,20\n");
+    check("SELECT x.v, y.v FROM s x LEFT JOIN s y ON x.k = y.k AND y.ts > x.ts AND y.ts <= x.ts + INTERVAL '5' SECOND",
+          2, 1, "5,7\n7,NULL\n50,NULL\n1,NULL\n"); /* the last one has no time */
+    check("SELECT x.v, y.v FROM s x LEFT JOIN s y ON x.k = y.k AND y.ts > x.ts AND y.ts <= x.ts + INTERVAL '5' SECOND "
+          "EMIT "
+          "CHANGES",
+          2, 1, "5,NULL\n50,NULL\n7,NULL\n-5,NULL\n5,7\n20,NULL\n1,NULL\n");
+    check("SELECT k, x.v, y.v FROM s x JOIN s y USING (k) WHERE x.v < y.v AND x.v > 1 WITH (state_ttl = 'none')", 0, 1,
+          "a,5,7\na,5,20\na,7,20\n");
+    check("SELECT k, v FROM s WHERE v < 10 AND EXISTS (SELECT * FROM s o WHERE o.k = s.k AND o.v > 10 AND o.ts BETWEEN "
+          "s.ts "
+          "- INTERVAL '1' SECOND AND s.ts + INTERVAL '1' MINUTE)",
+          0, 1, "a,5\na,7\n"); /* of b's rows the first has ended when the next comes */
+    check("SELECT k, v FROM s WHERE k IN (SELECT k FROM s WHERE v = 20) WITH (state_ttl = '1 hour')", 0, 1,
+          "a,5\na,7\na,20\n");
+}
+
+static void give_record(struct rig *r, uint32_t source, const char *record)
+{
+    struct slice at = slice_str(record);
+    struct query_input in = {.source = source, .records = &at, .rows = 1};
+    enum sql_fault fault;
+    assert_true(query_step(r->q, &in, &fault));
+}
+
+/* A table is what its rows say last, and a stream's row is met by what it is then. */
+static void test_tables(void **state)
+{
+    (void)state;
+    struct rig r;
+    assert_true(rig_init(&r,
+                         "CREATE TABLE t (k TEXT PRIMARY KEY, name TEXT); SELECT v, name FROM s LEFT JOIN t FOR "
+                         "SYSTEM_TIME AS OF s._ts USING (k)",
+                         STATE_MAX));
+    give_record(&r, 0, rows[0]);
+    give_record(&r, 1, "{\"k\":\"a\",\"name\":\"A\"}");
+    give_record(&r, 0, rows[0]);
+    give_record(&r, 1, "{\"k\":\"a\",\"name\":\"B\"}");
+    give_record(&r, 1, "{\"k\":\"b\",\"name\":\"C\"}");
+    assert_true(rig_save(&r) && rig_load(&r));
+    give_record(&r, 0, rows[0]);
+    give_record(&r, 0, rows[1]);
+    assert_string_equal(r.shown.text, "5,NULL\n5,A\n5,B\n50,C\n");
+    rig_fini(&r);
+    assert_true(rig_init(&r, "CREATE TABLE t (k TEXT, n INT, PRIMARY KEY (k, n)); SELECT * FROM t", STATE_MAX));
+    give_record(&r, 0, "{\"k\":\"a\",\"n\":1}");
+    give_record(&r, 0, "{\"k\":\"a\",\"n\":1}");
+    give_record(&r, 0, "{\"k\":\"a\"}");
+    assert_string_equal(r.shown.text, "a,1\n");
+    assert_int_equal(r.shown.faults, 1);
+    rig_fini(&r);
+    assert_true(
+        rig_init(&r, "CREATE TABLE t (k TEXT PRIMARY KEY, n INT); SELECT n, count(*) FROM t GROUP BY n", STATE_MAX));
+    give_record(&r, 0, "{\"k\":\"a\",\"n\":1}");
+    assert_true(rig_save(&r) && rig_load(&r));
+    give_record(&r, 0, "{\"k\":\"a\",\"n\":2}");
+    assert_string_equal(r.shown.text, "1,1\n-1,1\n2,1\n");
+    rig_fini(&r);
+}
+
 /* What is not there is refused, and the message says what it is. */
 static void test_refused(void **state)
 {
@@ -290,6 +354,18 @@ static void test_refused(void **state)
         {"SELECT k FROM s WHERE EXISTS (SELECT count(*) FROM plain)", "EXISTS with an aggregate"},
         {"SELECT k FROM s WHERE EXISTS (SELECT k FROM plain LIMIT 1)", "EXISTS with more"},
         {"CREATE TABLE t (a INT); SELECT a FROM t", "CREATE TABLE"},
+        {"CREATE TABLE t (a JSON PRIMARY KEY); SELECT a FROM t", "a PRIMARY KEY of type json"},
+        {"CREATE TABLE t (k TEXT PRIMARY KEY); SELECT s.k FROM s JOIN t USING (k)", "keep all rows of s for ever"},
+        {"CREATE TABLE t (k TEXT PRIMARY KEY); SELECT s.k FROM s JOIN t FOR SYSTEM_TIME AS OF s.ts USING (k)",
+         "as it is when the row comes"},
+        {"CREATE TABLE t (k TEXT PRIMARY KEY); SELECT s.k FROM s FULL JOIN t FOR SYSTEM_TIME AS OF s._ts USING (k)",
+         "the right side of a JOIN"},
+        {"CREATE TABLE t (k TEXT PRIMARY KEY); SELECT k FROM t FOR SYSTEM_TIME AS OF PROCTIME()",
+         "the right side of a JOIN"},
+        {"CREATE TABLE t (k TEXT PRIMARY KEY); SELECT x.k FROM (SELECT k, max(v) AS m FROM s GROUP BY k) x JOIN t FOR "
+         "SYSTEM_TIME AS OF PROCTIME() USING (k)",
+         "may be taken back"},
+        {"SELECT s.k FROM s JOIN plain FOR SYSTEM_TIME AS OF s._ts USING (k)", "a TABLE with a PRIMARY KEY"},
         {"CREATE STREAM s (a INT); SELECT a FROM s", "already"},
         {"CREATE STREAM c (a AS (b), b AS (a)); SELECT a FROM c", "computed from itself"},
     };
@@ -416,6 +492,11 @@ static void test_no_memory(void **state)
         "SELECT k, max(k), count(DISTINCT v), avg(v) FROM HOP(s, ts, INTERVAL '5' SECOND, INTERVAL '10' SECOND) WHERE "
         "k ~ '[ab]' GROUP BY k, window_end",
         "SELECT m, count(*) FROM (SELECT k, max(k) AS m FROM s GROUP BY k) x GROUP BY m",
+        "SELECT x.k, y.k, y.v FROM s x FULL JOIN s y ON x.k = y.k AND x.v > 5 AND y.ts BETWEEN x.ts AND x.ts + "
+        "INTERVAL '5' "
+        "SECOND WHERE x.k IS NOT NULL",
+        "CREATE TABLE t (k TEXT PRIMARY KEY, v INT); SELECT t.k, s.k FROM t LEFT JOIN s ON t.k = s.k WITH (state_ttl = "
+        "'1 hour')",
     };
     size_t before = mem_in_use();
     for (size_t i = 0; i < ARRAY_LEN(queries); i++)
@@ -442,9 +523,14 @@ static void test_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rows_and_groups),     cmocka_unit_test(test_refused),
-        cmocka_unit_test(test_partitions_and_idle), cmocka_unit_test(test_state_has_a_limit),
-        cmocka_unit_test(test_snapshot_of_another), cmocka_unit_test(test_damaged_snapshot),
+        cmocka_unit_test(test_rows_and_groups),
+        cmocka_unit_test(test_joins),
+        cmocka_unit_test(test_tables),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_partitions_and_idle),
+        cmocka_unit_test(test_state_has_a_limit),
+        cmocka_unit_test(test_snapshot_of_another),
+        cmocka_unit_test(test_damaged_snapshot),
         cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,6 +5,7 @@
  *                                       the query is saved and another one made of that at some 25 places, and batches are 1 to BATCH rows
  *     query --events EVENTS GROUP       prints the events, a line each
  *
+ * Streams that are called person…, auction… or bid… have events of that kind only; of several streams the last is read first.
  * Prints a JSON array a row: its weight, then the values. At the end the watermark passes everything. The last line is an object: late rows, rows
  * with faults, bytes of state at the end.
  */
@@ -157,34 +158,58 @@ static void restart(struct run *r)
         die("an operator reads less than it has saved");
 }
 
-static void feed(struct run *r, const struct nexmark *nexmark, uint64_t events, uint32_t batch)
+/* A stream whose name begins so has events of that kind only, in the same envelope. */
+static bool wanted(struct slice stream, enum nexmark_kind kind)
+{
+    static const char *const names[] = {
+        [NEXMARK_PERSON] = "person", [NEXMARK_AUCTION] = "auction", [NEXMARK_BID] = "bid"};
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        if (slice_starts(stream, names[i]))
+            return i == kind;
+    return true;
+}
+
+static void feed(struct run *r, uint32_t source, const struct nexmark *nexmark, uint64_t events, uint32_t batch)
 {
     uint8_t *room = malloc((size_t)batch * NEXMARK_EVENT_MAX);
     struct slice *records = malloc(batch * sizeof *records);
     int64_t *ts = malloc(batch * sizeof *ts);
+    uint64_t offset = 0, at = 0;
     enum sql_fault fault;
-    uint32_t rows = 0;
-    for (uint64_t from = 0; from < events; from += rows) {
+    while (at < events) {
         struct writer w = writer_of(room, (size_t)batch * NEXMARK_EVENT_MAX);
-        rows = r->chance ? (uint32_t)(1 + chance_next(r) % batch) : batch;
-        rows = events - from < rows ? (uint32_t)(events - from) : rows;
-        if (r->chance && chance_next(r) % (events / rows + 1) < 25)
+        uint32_t rows = 0, most = r->chance ? (uint32_t)(1 + chance_next(r) % batch) : batch;
+        if (r->chance && chance_next(r) % (events / most + 1) < 25)
             restart(r);
-        for (uint32_t i = 0; i < rows; i++) {
-            size_t at = w.len;
-            nexmark_write(nexmark, nexmark_number(nexmark, from + i), &w);
-            records[i] = slice_of(room + at, w.len - at);
-            ts[i] = nexmark_time(nexmark, from + i) * 1000 + 7000;
+        for (; rows < most && at < events; at++) {
+            uint64_t number = nexmark_number(nexmark, at);
+            size_t from = w.len;
+            if (!wanted(query_source(r->q, source), nexmark_kind_of(number)))
+                continue;
+            nexmark_write(nexmark, number, &w);
+            records[rows] = slice_of(room + from, w.len - from);
+            ts[rows++] = nexmark_time(nexmark, at) * 1000 + 7000;
         }
-        struct query_input in = {.records = records, .ts_us = ts, .offset = from, .rows = rows};
+        struct query_input in = {.source = source, .records = records, .ts_us = ts, .offset = offset, .rows = rows};
         if (!query_step(r->q, &in, &fault))
             die(sql_fault_text(fault));
+        offset += rows;
     }
-    if (!query_advance(r->q, 0, END_US, &fault))
-        die(sql_fault_text(fault));
     free(room);
     free(records);
     free(ts);
+}
+
+/* One stream after the other, the last first: then the others' rows find all of its rows. */
+static void feed_all(struct run *r, const struct nexmark *nexmark, uint64_t events, uint32_t batch)
+{
+    uint32_t count = query_plan(r->q)->source_count;
+    enum sql_fault fault;
+    for (uint32_t i = count; i-- > 0;)
+        feed(r, i, nexmark, events, batch);
+    for (uint32_t i = 0; i < count; i++)
+        if (!query_advance(r->q, i, END_US, &fault))
+            die(sql_fault_text(fault));
 }
 
 int main(int argc, char **argv)
@@ -221,7 +246,7 @@ int main(int argc, char **argv)
     r.statement = list.at[list.count - 1];
     query_make(&r);
     nexmark.group = (uint32_t)strtoul(argv[4], NULL, 10);
-    feed(&r, &nexmark, strtoull(argv[3], NULL, 10), batch);
+    feed_all(&r, &nexmark, strtoull(argv[3], NULL, 10), batch);
     printf("{\"late\": %llu, \"faults\": %llu, \"state\": %zu}\n", (unsigned long long)query_late(r.q),
            (unsigned long long)query_faults(r.q), query_state_bytes(r.q));
     query_free(&r.q);

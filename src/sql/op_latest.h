@@ -1,0 +1,20 @@
+/* op_latest: a TABLE: of the rows with the same key the last one, as a changelog: a row that comes takes back the one before, unless it is the same.
+ *
+ * Input columns: the key, then the rest; output: some of them. A row without a key (NULL) is diverted.
+ */
+#ifndef MILLRACE_SQL_OP_LATEST_H
+#define MILLRACE_SQL_OP_LATEST_H
+
+#include "sql/op.h"
+
+struct latest_rule {
+    uint32_t key_count;
+    const uint32_t *kept; /* columns of the input that are kept, and are the output, in this order */
+    const struct sql_type *types;
+    uint32_t kept_count;
+};
+
+/* The rule and all it points at must outlive it. NULL: no memory. */
+MUST_USE struct op *op_latest_new(struct budget *budget, const struct latest_rule *rule);
+
+#endif
