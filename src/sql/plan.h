@@ -14,6 +14,7 @@
 #define PLAN_SOURCES_MAX 16u
 #define PLAN_OPS_MAX 128u
 #define SCAN_COLUMNS_MAX 512u
+#define PLAN_JOINT_MAX 64u
 
 enum pseudo {
     PSEUDO_OFFSET,
@@ -53,6 +54,8 @@ struct plan {
     uint32_t source_count;
     struct op *ops[PLAN_OPS_MAX]; /* all of them; an operator's number is above that of what it pushes into */
     uint32_t op_count;
+    struct clock *joint[PLAN_JOINT_MAX]; /* those that are of two others, which come before it */
+    uint32_t joint_count;
     struct plan_column *columns;
     uint32_t column_count;
     bool retracts;

@@ -118,7 +118,7 @@ bool plan_bounds(struct planner *p, struct joining *j)
 
 /* A row to come is of a row to come of that side, or of one that was kept: then the other side's row is one to come, and a condition that says
  * how far this time may be behind it says how old it can be. */
-void plan_out_clock(const struct joining *j, const struct join_column *c)
+bool plan_out_clock(struct planner *p, const struct joining *j, const struct join_column *c)
 {
     const struct expr *in = c->inner;
     bool nullable =
@@ -131,11 +131,14 @@ void plan_out_clock(const struct joining *j, const struct join_column *c)
     for (uint32_t i = 0; in->clock && !nullable && i < j->end_count[c->side]; i++) {
         const struct join_limit *end = &j->ends[c->side][i];
         int64_t behind;
-        if (time_base(end->x, &behind) != in || end->clock != in->clock)
+        if (time_base(end->x, &behind) != in)
             continue;
         int64_t kept = -end->offset - behind, offset = kept < in->clock_offset ? kept : in->clock_offset;
         if (!c->x->clock || offset > c->x->clock_offset)
             c->x->clock_offset = offset;
-        c->x->clock = in->clock;
+        c->x->clock = plan_joint_clock(p, in->clock, end->clock, 0, j->place);
+        if (!c->x->clock)
+            return false;
     }
+    return true;
 }

@@ -75,7 +75,7 @@ static bool begin_windowing(struct planner *p, struct stage *s, struct expr *tim
         return false;
     if (s->windowing)
         return plan_refuse(p, place, "a window over rows that are in windows already cannot be run yet");
-    if (!time->clock || time->clock_offset != 0 || time->type.kind != TYPE_TIMESTAMP) {
+    if (!time->clock || time->type.kind != TYPE_TIMESTAMP) {
         sql_error_set(p->error, SQL_FAULT_UNBOUNDED, place->at, place->len, "the column has no watermark");
         sql_error_hint(p->error, "WATERMARK FOR in CREATE STREAM makes one; _ts has one always");
         return false;
@@ -84,6 +84,9 @@ static bool begin_windowing(struct planner *p, struct stage *s, struct expr *tim
     w->start = edge(p, place, 0);
     w->end = edge(p, place, 1);
     if (!w->start || !w->end || !set_rule(p, what, args, from, w) || !plan_use_clock(p, time->clock, place))
+        return false;
+    w->rule.clock = plan_joint_clock(p, time->clock, time->clock, time->clock_offset, place);
+    if (!w->rule.clock)
         return false;
     s->windowing = w;
     return true;

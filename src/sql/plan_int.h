@@ -134,6 +134,9 @@ struct binder plan_binder(struct planner *p, const struct scope *scope);
 bool plan_open(struct planner *p, const struct ast_create_stream *stream, struct slice alias, struct stage *ret);
 /* The clock will be asked: what it needs is scanned. */
 bool plan_use_clock(struct planner *p, const struct clock *clock, const struct ast *place);
+/* The earlier of both + shift. NULL: the error is set. */
+const struct clock *plan_joint_clock(struct planner *p, const struct clock *a, const struct clock *b, int64_t shift,
+                                     const struct ast *place);
 struct expr *lazy_expr(struct planner *p, struct lazy *lazy, const struct ast *place);
 bool stage_name(struct planner *p, struct stage *s, struct slice table, struct slice name, struct lazy *lazy,
                 const struct ast *place);
@@ -169,7 +172,7 @@ bool interval_us(const struct expr *x, int64_t *ret);
 struct expr *time_base(struct expr *x, int64_t *ret_offset);
 bool plan_bounds(struct planner *p, struct joining *j);
 /* What is known of the times of a column that the join makes. */
-void plan_out_clock(const struct joining *j, const struct join_column *c);
+bool plan_out_clock(struct planner *p, const struct joining *j, const struct join_column *c);
 
 /* plan_latest.c */
 bool plan_latest(struct planner *p, const struct ast_create_stream *stream, struct slice alias, struct stage *ret);

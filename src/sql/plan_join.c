@@ -39,10 +39,8 @@ struct expr *join_column(struct planner *p, struct node *n, unsigned side, struc
     x->column = j->out_count;
     x->type = inner->type;
     j->outs[j->out_count] = (struct join_column){.side = side, .inner = inner, .x = x};
-    if (j->finished)
-        plan_out_clock(j, &j->outs[j->out_count]);
     j->out_count++;
-    return x;
+    return !j->finished || plan_out_clock(p, j, &j->outs[j->out_count - 1]) ? x : NULL;
 }
 
 /* The sides whose columns are in x: bit 0 the left, bit 1 the right. */
@@ -239,7 +237,8 @@ bool plan_join_finish(struct planner *p, struct stage *s)
     s->node->retracts = j->sides[0].node->retracts || (j->sides[1].node->retracts && !j->lookup) || j->changes;
     j->finished = true;
     for (uint32_t i = 0; i < j->out_count; i++)
-        plan_out_clock(j, &j->outs[i]);
+        if (!plan_out_clock(p, j, &j->outs[i]))
+            return false;
     return true;
 }
 

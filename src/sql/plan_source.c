@@ -348,6 +348,8 @@ bool plan_use_clock(struct planner *p, const struct clock *clock, const struct a
     struct ast_names parts = {.at = w ? (struct slice *)&w->column : NULL, .count = 1};
     struct ast_name name = {.ast = {.kind = AST_NAME, .at = place->at, .len = place->len}, .parts = parts};
     struct stage own;
+    if (clock->of[0])
+        return plan_use_clock(p, clock->of[0], place) && plan_use_clock(p, clock->of[1], place);
     if (clock == s->arrival || s->clock->expr)
         return true;
     if (!plan_open(p, s->stream, (struct slice){0}, &own))
@@ -359,6 +361,28 @@ bool plan_use_clock(struct planner *p, const struct clock *clock, const struct a
         return false;
     s->clock->expr = x;
     return true;
+}
+
+const struct clock *plan_joint_clock(struct planner *p, const struct clock *a, const struct clock *b, int64_t shift,
+                                     const struct ast *place)
+{
+    struct plan *plan = p->plan;
+    if (a == b && !shift)
+        return a;
+    for (uint32_t i = 0; i < plan->joint_count; i++) {
+        struct clock *c = plan->joint[i];
+        bool same = (c->of[0] == a && c->of[1] == b) || (c->of[0] == b && c->of[1] == a);
+        if (same && c->shift == shift)
+            return c;
+    }
+    if (plan->joint_count == PLAN_JOINT_MAX)
+        return plan_refuse(p, place, "more than %u pairs of watermarks", PLAN_JOINT_MAX);
+    struct clock *c = plan_take(p, place, sizeof *c);
+    if (!c)
+        return NULL;
+    *c = (struct clock){.source = a->source, .now = TIME_NEVER, .of = {a, b}, .shift = shift};
+    plan->joint[plan->joint_count++] = c;
+    return c;
 }
 
 bool plan_open(struct planner *p, const struct ast_create_stream *stream, struct slice alias, struct stage *ret)

@@ -159,6 +159,31 @@ static bool clock_run(struct query *q, struct clock *c, struct eval *e, struct s
     return true;
 }
 
+static int64_t joint_time(const struct clock *c, int64_t x, int64_t y)
+{
+    int64_t least = x < y ? x : y, sum;
+    if (least == TIME_NEVER || __builtin_add_overflow(least, c->shift, &sum))
+        return least;
+    return sum;
+}
+
+/* Clocks that are made of others, when those have moved. */
+static bool joint_run(struct query *q)
+{
+    for (uint32_t k = 0; k < q->plan.joint_count; k++) {
+        struct clock *c = q->plan.joint[k];
+        const struct clock *a = c->of[0], *b = c->of[1];
+        int64_t *at = a->at || b->at ? arena_take(&q->batch, (q->step.rows + 1) * sizeof *at) : NULL;
+        if (!at && (a->at || b->at))
+            return op_fail(&q->step, SQL_FAULT_MEMORY);
+        for (uint32_t i = 0; at && i <= q->step.rows; i++)
+            at[i] = joint_time(c, clock_before(a, i), clock_before(b, i));
+        c->at = at;
+        c->now = joint_time(c, a->now, b->now);
+    }
+    return true;
+}
+
 static bool flush(struct query *q, struct source *s, enum sql_fault *ret_fault)
 {
     bool ok = true;
@@ -167,6 +192,8 @@ static bool flush(struct query *q, struct source *s, enum sql_fault *ret_fault)
     if (s->clock)
         s->clock->at = NULL;
     s->arrival->at = NULL;
+    for (uint32_t i = 0; i < q->plan.joint_count; i++)
+        q->plan.joint[i]->at = NULL;
     arena_recycle(&q->batch);
     *ret_fault = q->step.fault;
     return ok;
@@ -199,7 +226,8 @@ static bool tick(struct query *q, uint32_t source, uint32_t partition, int64_t u
         at[i][1] = c->now;
         c->at = at[i];
     }
-    return flush(q, s, ret_fault);
+    *ret_fault = SQL_FAULT_MEMORY;
+    return joint_run(q) && flush(q, s, ret_fault);
 }
 
 bool query_partitions(struct query *query, uint32_t source, uint32_t count)
@@ -292,6 +320,7 @@ bool query_step(struct query *query, const struct query_input *in, enum sql_faul
     for (size_t i = 0; ok && i < ARRAY_LEN(clocks); i++)
         if (clocks[i] && clocks[i]->expr)
             ok = clock_run(query, clocks[i], &e, batch.sel, in);
+    ok = ok && joint_run(query);
     batch.columns = e.columns;
     batch.column_count = e.column_count;
     ok = ok && op_push(s->op, &query->step, &batch);

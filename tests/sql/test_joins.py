@@ -113,6 +113,8 @@ QUERIES = [
      "SELECT a.id, b.price FROM auction a JOIN bid b ON b.auction = a.id AND b.ts BETWEEN a.ts AND a.expires", False),
     ("two streams, left", "SELECT A.id, B.bid.price FROM auction A LEFT JOIN bids B ON A.id = B.bid.auction AND B.at BETWEEN A.dateTime AND A.expires AND B.bid.price > 1000000",
      "SELECT a.id, b.price FROM auction a LEFT JOIN bid b ON b.auction = a.id AND b.ts BETWEEN a.ts AND a.expires AND b.price > 1000000", False),
+    ("two streams, windows", "SELECT count(*), window_end FROM TUMBLE((SELECT A.dateTime FROM auction A JOIN bids B ON A.id = B.bid.auction AND B.at BETWEEN A.dateTime AND A.dateTime + INTERVAL '0.1' SECOND), dateTime, INTERVAL '0.5' SECOND) x GROUP BY window_end",
+     "SELECT count(*), t(a.ts/500*500+500) FROM auction a JOIN bid b ON b.auction = a.id AND b.ts BETWEEN a.ts AND a.ts + 100 GROUP BY a.ts/500", False),
     ("q13", "SELECT B.auction, B.price, S.auction.seller, S.auction.category FROM bid B JOIN auctions FOR SYSTEM_TIME AS OF B._ts AS S ON B.auction = S.id",
      "SELECT b.auction, b.price, a.seller, a.category FROM bid b JOIN auction a ON b.auction = a.id", False),
     ("q13, left", "SELECT B.auction, B.price, S.auction.seller FROM bid B LEFT JOIN auctions FOR SYSTEM_TIME AS OF PROCTIME() AS S ON B.auction = S.id AND S.auction.category = 12",
