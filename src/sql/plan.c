@@ -51,6 +51,27 @@ static bool link_ops(struct build *b, struct op *from, struct op *to)
     return true;
 }
 
+/* What an operator of plan_over.c is made for: the types of its items. */
+static struct sql_type *item_types(struct build *b, const struct node *n)
+{
+    struct sql_type *types = plan_take(b->p, b->place, (n->item_count + 1) * sizeof *types);
+    for (uint32_t i = 0; types && i < n->item_count; i++)
+        types[i] = n->items[i]->type;
+    return types;
+}
+
+static struct op *build_rank(struct build *b, struct node *n)
+{
+    const struct ranking *r = n->rank;
+    if (!r->rule.limit)
+        return plan_refuse(b->p, r->place, "ROW_NUMBER without a condition such as rn <= 10 in the query around it");
+    const struct sql_type *types = item_types(b, n);
+    struct op *op = types ? build_keep(b, op_topn_new(&b->p->plan->budget, &r->rule, types, n->item_count, n->keys, r->order,
+                                                r->order_count))
+                          : NULL;
+    return op && build_stage(b, n->input, n->items, n->item_count, op) ? op : NULL;
+}
+
 static struct op *build_node(struct build *b, struct node *n)
 {
     if (n->source) {
@@ -60,6 +81,8 @@ static struct op *build_node(struct build *b, struct node *n)
     }
     if (n->join)
         return build_join(b, n);
+    if (n->rank)
+        return build_rank(b, n);
     struct op *op = build_keep(b, op_aggregate_new(&b->p->plan->budget, &n->rule, n->changes, n->types, n->type_count,
                                                    n->keys, n->aggregates, n->aggregate_count));
     return op && build_stage(b, n->input, n->items, n->item_count, op) ? op : NULL;
@@ -82,6 +105,8 @@ bool build_stage(struct build *b, const struct stage *s, struct expr *const *ite
         build_keep(b, op_project_new(&b->p->plan->budget, all, s->filter_count, all + s->filter_count, count));
     if (!op || !link_ops(b, op, to))
         return false;
+    plan_rank_used(s->node, s->filters, s->filter_count);
+    plan_rank_used(s->node, items, count);
     struct op *from = build_node(b, s->node);
     return from && link_ops(b, from, op);
 }

@@ -5,7 +5,7 @@
 
 /* ---------------------------------------------------------------------------------------------------------- windows */
 
-static bool duration(struct planner *p, const struct ast *node, int64_t *ret)
+bool plan_duration(struct planner *p, const struct ast *node, int64_t *ret)
 {
     static const struct scope none = {0};
     struct sql_type type = type_of(TYPE_INTERVAL);
@@ -53,7 +53,7 @@ static bool set_rule(struct planner *p, enum ast_windowed_kind what, const struc
         return false;
     }
     for (size_t i = 0; i < count; i++)
-        if (!duration(p, args->at[from + i], &v[i]))
+        if (!plan_duration(p, args->at[from + i], &v[i]))
             return false;
     bool ok = v[0] > 0 && (sizes == 1 || v[1] > 0) && (what != WINDOWED_CUMULATE || v[1] % v[0] == 0);
     if (!ok)
@@ -67,8 +67,8 @@ static bool set_rule(struct planner *p, enum ast_windowed_kind what, const struc
     return ok;
 }
 
-static bool begin_windowing(struct planner *p, struct stage *s, struct expr *time, enum ast_windowed_kind what,
-                            const struct ast_list *args, size_t from, const struct ast *place)
+static bool plan_windowing(struct planner *p, struct stage *s, struct expr *time, enum ast_windowed_kind what,
+                           const struct ast_list *args, size_t from, const struct ast *place)
 {
     struct windowing *w = plan_take(p, place, sizeof *w);
     if (!w || !time)
@@ -98,7 +98,7 @@ bool plan_windowed(struct planner *p, const struct ast_windowed *w, struct stage
     struct ast_name name = {.ast = {.kind = AST_NAME, .at = w->ast.at, .len = w->ast.len}, .parts = parts};
     if (w->partition.count && w->what != WINDOWED_SESSION)
         return plan_refuse(p, w->partition.at[0], "PARTITION BY is for SESSION windows");
-    return begin_windowing(p, s, stage_bind(p, s, &name.ast), (enum ast_windowed_kind)w->what, &w->args, 0, &w->ast) &&
+    return plan_windowing(p, s, stage_bind(p, s, &name.ast), (enum ast_windowed_kind)w->what, &w->args, 0, &w->ast) &&
            stage_name_expr(p, s, (struct slice){0}, slice_str("window_start"), s->windowing->start, &w->ast) &&
            stage_name_expr(p, s, (struct slice){0}, slice_str("window_end"), s->windowing->end, &w->ast);
 }
@@ -138,7 +138,7 @@ struct grouping {
 };
 
 /* A column that the node makes. */
-static struct expr *out_column(struct planner *p, struct node *n, struct sql_type type, const struct ast *place)
+struct expr *plan_out(struct planner *p, struct node *n, struct sql_type type, const struct ast *place)
 {
     static const struct scope none = {0};
     struct binder b = plan_binder(p, &none);
@@ -153,7 +153,7 @@ static struct expr *out_column(struct planner *p, struct node *n, struct sql_typ
     return x;
 }
 
-static struct node *node_new(struct planner *p, const struct stage *input, const struct ast *place)
+struct node *plan_node(struct planner *p, const struct stage *input, const struct ast *place)
 {
     struct node *n = plan_take(p, place, sizeof *n);
     if (!n)
@@ -162,7 +162,8 @@ static struct node *node_new(struct planner *p, const struct stage *input, const
     n->items = plan_take(p, place, PLAN_COLUMNS_MAX * sizeof(struct expr *));
     n->types = plan_take(p, place, PLAN_COLUMNS_MAX * sizeof *n->types);
     n->aggregates = plan_take(p, place, AGGREGATES_MAX * sizeof *n->aggregates);
-    if (!n->input || !n->items || !n->types || !n->aggregates)
+    n->passed = plan_take(p, place, PLAN_COLUMNS_MAX * sizeof(struct expr *));
+    if (!n->passed || !n->input || !n->items || !n->types || !n->aggregates)
         return NULL;
     *n->input = *input;
     n->input->windowing = NULL;
@@ -170,7 +171,7 @@ static struct node *node_new(struct planner *p, const struct stage *input, const
 }
 
 /* Without a window, a key that is a time with a watermark ends its group. */
-static bool choose_rule(struct planner *p, struct node *n, uint32_t keys, const struct ast *place)
+bool plan_rule(struct planner *p, struct node *n, uint32_t keys, const struct ast *place)
 {
     const struct expr *best = NULL;
     for (uint32_t i = 0; i < keys; i++)
@@ -189,14 +190,14 @@ static bool choose_rule(struct planner *p, struct node *n, uint32_t keys, const 
     return true;
 }
 
-static bool check_key(struct planner *p, const struct expr *x, const struct ast *place)
+bool plan_check_key(struct planner *p, const struct expr *x, const struct ast *place)
 {
     if (!type_is_json(x->type.kind) && x->type.kind != TYPE_INTERVAL)
         return true;
     return plan_refuse(p, place, "rows cannot be grouped by a value of type %s", type_text(x->type.kind));
 }
 
-static void pass_bound(struct expr *out, const struct node *n, const struct expr *key)
+void plan_bound(struct expr *out, const struct node *n, const struct expr *key)
 {
     if (n->rule.kind == SPAN_VALUE && n->items[n->keys] == key) {
         out->clock = key->clock;
@@ -254,8 +255,8 @@ static bool add_element(struct grouping *g, const struct ast *node, bool *ret_wi
     if (legacy != WINDOWED_KINDS && AST_AS(call, node)->args.count) {
         g->legacy = node;
         *ret_windowed = true;
-        return begin_windowing(p, g->input, stage_bind(p, g->input, AST_AS(call, node)->args.at[0]), legacy,
-                               &AST_AS(call, node)->args, 1, node);
+        return plan_windowing(p, g->input, stage_bind(p, g->input, AST_AS(call, node)->args.at[0]), legacy,
+                              &AST_AS(call, node)->args, 1, node);
     }
     struct expr *x = stage_bind(p, g->input, node);
     const struct windowing *w = g->input->windowing;
@@ -267,7 +268,7 @@ static bool add_element(struct grouping *g, const struct ast *node, bool *ret_wi
     }
     g->elements[g->key_count] = node;
     g->keys[g->key_count++] = x;
-    return check_key(p, x, node);
+    return plan_check_key(p, x, node);
 }
 
 static bool window_outs(struct grouping *g, const struct windowing *w, const struct ast *place)
@@ -292,19 +293,19 @@ static bool make_outs(struct grouping *g, bool windowed, const struct ast *place
     if (g->key_count >= PLAN_COLUMNS_MAX / 2)
         return plan_refuse(g->p, place, "GROUP BY more than %u values", PLAN_COLUMNS_MAX / 2);
     memcpy(n->items, g->keys, g->key_count * sizeof *n->items);
-    if (windowed ? !window_outs(g, w, place) : !choose_rule(g->p, n, g->key_count, place))
+    if (windowed ? !window_outs(g, w, place) : !plan_rule(g->p, n, g->key_count, place))
         return false;
     n->item_count = g->key_count + (n->rule.kind != SPAN_NONE);
     for (uint32_t i = 0; i < g->key_count; i++) {
-        g->outs[i] = out_column(g->p, n, g->keys[i]->type, place);
+        g->outs[i] = plan_out(g->p, n, g->keys[i]->type, place);
         if (!g->outs[i])
             return false;
-        pass_bound(g->outs[i], n, g->keys[i]);
+        plan_bound(g->outs[i], n, g->keys[i]);
     }
     if (!windowed)
         return true;
-    g->start_out = out_column(g->p, n, type_of(TYPE_TIMESTAMP), place);
-    g->end_out = out_column(g->p, n, type_of(TYPE_TIMESTAMP), place);
+    g->start_out = plan_out(g->p, n, type_of(TYPE_TIMESTAMP), place);
+    g->end_out = plan_out(g->p, n, type_of(TYPE_TIMESTAMP), place);
     if (!g->start_out || !g->end_out)
         return false;
     g->start_out->clock = g->end_out->clock = w->rule.clock;
@@ -369,7 +370,7 @@ static struct expr *aggregate_out(struct grouping *g, const struct ast_call *cal
         a.column = n->item_count;
         n->items[n->item_count++] = arg;
     }
-    struct expr *out = out_column(p, n, a.type, &call->ast);
+    struct expr *out = plan_out(p, n, a.type, &call->ast);
     if (!out)
         return NULL;
     g->calls[n->aggregate_count] = &call->ast;
@@ -476,7 +477,7 @@ bool plan_grouped(struct planner *p, const struct ast_select *select, struct sta
     if (input->windowing && !windowed && input->windowing->rule.kind != SPAN_TUMBLE)
         return plan_refuse(p, input->windowing->place,
                            "HOP and CUMULATE windows have to be grouped by window_start or window_end");
-    g->node = node_new(p, input, &select->ast);
+    g->node = plan_node(p, input, &select->ast);
     if (!g->node || !make_outs(g, windowed, &select->ast))
         return false;
     *ret = (struct stage){.node = g->node};
@@ -502,23 +503,23 @@ bool plan_distinct(struct planner *p, const struct ast *place, struct stage *s)
 {
     if (s->windowing)
         return plan_refuse(p, s->windowing->place, "DISTINCT over windows without GROUP BY cannot be run yet");
-    struct node *n = node_new(p, s, place);
+    struct node *n = plan_node(p, s, place);
     struct stage out = {.node = n};
     if (!n)
         return false;
     for (uint32_t i = 0; i < s->count; i++) {
         n->items[i] = lazy_expr(p, s->names[i].lazy, place);
-        if (!n->items[i] || !check_key(p, n->items[i], place))
+        if (!n->items[i] || !plan_check_key(p, n->items[i], place))
             return false;
     }
-    if (!choose_rule(p, n, s->count, place))
+    if (!plan_rule(p, n, s->count, place))
         return false;
     n->item_count = s->count + (n->rule.kind != SPAN_NONE);
     for (uint32_t i = 0; i < s->count; i++) {
-        struct expr *x = out_column(p, n, n->items[i]->type, place);
+        struct expr *x = plan_out(p, n, n->items[i]->type, place);
         if (!x || !stage_name_expr(p, &out, s->names[i].table, s->names[i].name, x, place))
             return false;
-        pass_bound(x, n, n->items[i]);
+        plan_bound(x, n, n->items[i]);
     }
     n->retracts = n->changes && s->node->retracts;
     *s = out;

@@ -11,6 +11,7 @@
 #include "sql/op_aggregate.h"
 #include "sql/op_join.h"
 #include "sql/op_latest.h"
+#include "sql/op_topn.h"
 #include "sql/plan.h"
 
 #define PLAN_COLUMNS_MAX 512u
@@ -26,6 +27,7 @@ struct lazy {
     uint32_t element;  /* of the stream's statement; behind them pseudo-columns */
     struct node *join; /* or: what `of` means on a side of it */
     unsigned side;
+    struct node *pass; /* or: what `of` means, passed on by an operator */
     struct lazy *of;
 };
 
@@ -43,6 +45,14 @@ struct windowing {
     const struct ast *place;
 };
 
+/* What f(…) OVER (…) means in a SELECT. */
+struct window_call {
+    const struct ast *ast;
+    struct lazy *lazy;
+};
+
+#define WINDOW_CALLS_MAX 64u
+
 struct stage {
     struct node *node;
     struct expr *filters[64];
@@ -50,6 +60,19 @@ struct stage {
     struct named *names;
     uint32_t count, room;
     struct windowing *windowing;
+    struct window_call *calls;
+    uint32_t call_count;
+};
+
+#define ORDER_ITEMS_MAX 32u
+
+/* Of a node that numbers the rows of partitions; its first column is the number. */
+struct ranking {
+    const struct ast *place;
+    struct topn_rule rule; /* limit 0: nobody has said how many rows are wanted */
+    struct sort_item order[ORDER_ITEMS_MAX];
+    uint32_t order_count;
+    struct expr *number;
 };
 
 struct node {
@@ -64,6 +87,9 @@ struct node {
     uint32_t aggregate_count;
     struct sql_type *types; /* of its columns */
     uint32_t type_count;
+    struct ranking *rank;
+    struct expr **passed; /* its columns that are the items from pass_from on */
+    uint32_t pass_from;
 };
 
 #define JOIN_KEYS_MAX 32u
@@ -195,5 +221,36 @@ bool plan_windowed(struct planner *p, const struct ast_windowed *w, struct stage
 bool plan_grouped(struct planner *p, const struct ast_select *select, struct stage *input, struct stage *ret);
 bool plan_distinct(struct planner *p, const struct ast *place, struct stage *s);
 bool has_aggregate(const struct ast *node);
+/* An operator over a stage; a column that it makes. */
+struct node *plan_node(struct planner *p, const struct stage *input, const struct ast *place);
+struct expr *plan_out(struct planner *p, struct node *n, struct sql_type type, const struct ast *place);
+/* How long what is grouped by the node's first items is kept, and when it is given out. */
+bool plan_rule(struct planner *p, struct node *n, uint32_t keys, const struct ast *place);
+bool plan_check_key(struct planner *p, const struct expr *x, const struct ast *place);
+void plan_bound(struct expr *out, const struct node *n, const struct expr *key);
+/* A constant length of time. */
+bool plan_duration(struct planner *p, const struct ast *node, int64_t *ret);
+
+/* plan_over.c */
+bool has_window_call(const struct ast *node);
+/* Puts operators on the stage for what the SELECT computes OVER windows. */
+bool plan_window_calls(struct planner *p, const struct ast_select *select, struct stage *s);
+bool plan_distinct_on(struct planner *p, const struct ast_select *select, const struct ast_list *order,
+                      struct stage *s);
+/* The node's column that is this one of its input. */
+struct expr *plan_passed(struct planner *p, struct node *n, struct expr *inner, const struct ast *place);
+
+/* plan_rank.c */
+bool plan_rank(struct planner *p, const struct ast *place, const struct ast_list *partition,
+               const struct ast *const *order, uint32_t order_count, struct stage *s);
+/* Takes out of a condition how many rows of a partition are wanted. *x NULL: nothing is left of it. */
+bool plan_rank_limit(struct planner *p, struct node *n, struct expr **x, const struct ast *place);
+/* Before the node is built: whether any of these asks for the number. */
+void plan_rank_used(struct node *n, struct expr *const *items, uint32_t count);
+/* Items that rows are ordered by, from n->items[*at] on. */
+bool plan_order(struct planner *p, struct node *n, const struct ast *const *order, uint32_t count, struct stage *s,
+                struct sort_item *ret, uint32_t *at);
+/* The stage is the node's from now on; all that has a name in it is passed on. */
+bool stage_through(struct planner *p, struct stage *s, struct node *n, const struct ast *place);
 
 #endif

@@ -122,6 +122,12 @@ static bool plan_items(struct planner *p, const struct ast_select *select, struc
 
 bool stage_filter(struct planner *p, struct stage *s, struct expr *x, const struct ast *place)
 {
+    if (x && s->node->rank) {
+        if (!plan_rank_limit(p, s->node, &x, place))
+            return false;
+        if (!x)
+            return true;
+    }
     if (x && s->filter_count == ARRAY_LEN(s->filters))
         (void)plan_refuse(p, place, "conditions in more than %zu queries within one another", ARRAY_LEN(s->filters));
     if (!x || s->filter_count == ARRAY_LEN(s->filters))
@@ -134,14 +140,42 @@ static bool unbuilt(struct planner *p, const struct ast_select *s)
 {
     if (!s->from)
         return refuse(p, &s->ast, "a SELECT without FROM");
-    if (s->distinct_on.count)
-        return refuse(p, &s->ast, "DISTINCT ON");
-    if (s->windows.count)
-        return refuse(p, s->windows.at[0], "WINDOW");
-    return !s->qualify || refuse(p, s->qualify, "QUALIFY");
+    return true;
 }
 
-static bool plan_select(struct planner *p, const struct ast_select *select, struct stage *ret)
+/* What a SELECT without GROUP BY computes. */
+static bool plan_rows(struct planner *p, const struct ast_select *select, const struct ast_list *order, struct stage *s,
+                      struct stage *ret)
+{
+    if (select->having)
+        return refuse(p, select->having, "HAVING without an aggregate");
+    if (!plan_window_calls(p, select, s))
+        return false;
+    if (select->qualify && !stage_filter(p, s, stage_bind_bool(p, s, select->qualify), select->qualify))
+        return false;
+    if (select->distinct_on.count && !plan_distinct_on(p, select, order, s))
+        return false;
+    *ret = *s;
+    ret->names = NULL;
+    ret->calls = NULL;
+    ret->count = ret->room = ret->call_count = 0;
+    return plan_items(p, select, s, ret);
+}
+
+/* Rows in groups have no windows and no DISTINCT ON: these belong around the query. */
+static bool unbuilt_grouped(struct planner *p, const struct ast_select *s)
+{
+    for (size_t i = 0; i < s->items.count; i++)
+        if (has_window_call(s->items.at[i]))
+            return refuse(p, s->items.at[i], "a window function beside GROUP BY (put the GROUP BY in a query of FROM)");
+    if (s->qualify)
+        return refuse(p, s->qualify, "QUALIFY beside GROUP BY");
+    return !s->distinct_on.count || refuse(p, &s->ast, "DISTINCT ON beside GROUP BY");
+}
+
+/* order: of DISTINCT ON. */
+static bool plan_select(struct planner *p, const struct ast_select *select, const struct ast_list *order,
+                        struct stage *ret)
 {
     struct stage s;
     bool grouped = select->group.count > 0 || (select->having && has_aggregate(select->having));
@@ -152,18 +186,17 @@ static bool plan_select(struct planner *p, const struct ast_select *select, stru
     for (size_t i = 0; i < select->items.count; i++)
         grouped |= has_aggregate(select->items.at[i]);
     if (grouped) {
-        if (!plan_grouped(p, select, &s, ret))
+        if (!unbuilt_grouped(p, select) || !plan_grouped(p, select, &s, ret))
             return false;
-    } else {
-        if (select->having)
-            return refuse(p, select->having, "HAVING without an aggregate");
-        *ret = s;
-        ret->names = NULL;
-        ret->count = ret->room = 0;
-        if (!plan_items(p, select, &s, ret))
-            return false;
+    } else if (!plan_rows(p, select, order, &s, ret)) {
+        return false;
     }
     return !select->distinct || plan_distinct(p, &select->ast, ret);
+}
+
+static bool distinct_on(const struct ast *body)
+{
+    return body->kind == AST_SELECT && AST_AS(select, body)->distinct_on.count;
 }
 
 bool plan_query_stage(struct planner *p, const struct ast *query, struct stage *ret)
@@ -173,7 +206,7 @@ bool plan_query_stage(struct planner *p, const struct ast *query, struct stage *
     if (query->kind == AST_QUERY) {
         if (q->ctes.count)
             return refuse(p, q->ctes.at[0], "WITH");
-        if (q->order.count)
+        if (q->order.count && !distinct_on(body))
             return refuse(p, q->order.at[0], "ORDER BY over a stream");
         if (q->limit || q->offset)
             return refuse(p, q->limit ? q->limit : q->offset, "LIMIT over a stream");
@@ -183,7 +216,8 @@ bool plan_query_stage(struct planner *p, const struct ast *query, struct stage *
                       PLAN_VIEWS_MAX);
         return false;
     }
-    bool ok = body->kind == AST_SELECT  ? plan_select(p, AST_AS(select, body), ret)
+    bool ok = body->kind == AST_SELECT
+                  ? plan_select(p, AST_AS(select, body), query->kind == AST_QUERY ? &q->order : NULL, ret)
               : body->kind == AST_QUERY ? plan_query_stage(p, body, ret)
                                         : refuse(p, body, body->kind == AST_SETOP ? "UNION and its like" : "VALUES");
     p->nested--;

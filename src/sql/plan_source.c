@@ -156,6 +156,11 @@ struct expr *lazy_expr(struct planner *p, struct lazy *lazy, const struct ast *p
         p->nested--;
         return lazy->x;
     }
+    if (lazy->pass) {
+        lazy->x = plan_passed(p, lazy->pass, lazy_expr(p, lazy->of, place), place);
+        p->nested--;
+        return lazy->x;
+    }
     lazy->x = element_expr(p, lazy, place);
     p->nested--;
     const struct ast_watermark *w = watermark_of(lazy->source->stream);
@@ -212,7 +217,7 @@ static struct expr *staged_column(void *arg, uint32_t column)
     return lazy_expr(st->p, st->s->names[column].lazy, st->place);
 }
 
-/* A field of a ROW that the scan reads is a longer path; through a join, too. */
+/* A field of a ROW that the scan reads is a longer path; through a join and what passes it on, too. */
 static struct expr *node_field(struct planner *p, struct node *n, struct expr *row, uint32_t field,
                                const struct ast *place)
 {
@@ -223,6 +228,11 @@ static struct expr *node_field(struct planner *p, struct node *n, struct expr *r
         struct expr *inner = node_field(p, n->join->sides[side].node, out->inner, field, place);
         return inner ? join_column(p, n, side, inner, place) : NULL;
     }
+    for (uint32_t i = n->pass_from; n->passed && i < n->item_count; i++)
+        if (n->passed[i - n->pass_from] == row) {
+            struct expr *inner = node_field(p, n->input->node, n->items[i], field, place);
+            return inner ? plan_passed(p, n, inner, place) : NULL;
+        }
     if (!s || row->op != EXPR_COLUMN || row->column >= s->count || s->columns[row->column].x != row)
         return NULL;
     struct source_column c = s->columns[row->column];
@@ -240,6 +250,29 @@ static struct expr *staged_field(void *arg, struct expr *row, uint32_t field)
     return node_field(st->p, st->s->node, row, field, st->place);
 }
 
+/* PROCTIME() is when the row was appended. */
+static bool staged_proctime(struct staged *st, const struct ast *node, struct expr **ret)
+{
+    const struct ast_call *c = AST_AS(call, node);
+    struct source *s = st->s->node->source;
+    if (node->kind != AST_CALL || c->over || c->args.count || !s ||
+        !name_equal(c->name.at[c->name.count - 1], slice_str("proctime")))
+        return false;
+    *ret = pseudo_expr(st->p, s, PSEUDO_TS, node);
+    return true;
+}
+
+static bool staged_replace(void *arg, const struct ast *node, struct expr **ret)
+{
+    struct staged *st = arg;
+    for (uint32_t i = 0; i < st->s->call_count; i++)
+        if (ast_equal(st->s->calls[i].ast, node)) {
+            *ret = lazy_expr(st->p, st->s->calls[i].lazy, node);
+            return true;
+        }
+    return staged_proctime(st, node, ret);
+}
+
 static struct scope scope_of(struct planner *p, struct stage *s, struct staged *st, const struct ast *node)
 {
     struct scope_column *columns = plan_take(p, node, (s->count + 1) * sizeof *columns);
@@ -247,8 +280,12 @@ static struct scope scope_of(struct planner *p, struct stage *s, struct staged *
         columns[i] = (struct scope_column){
             .table = s->names[i].table, .name = s->names[i].name, .qualified = s->names[i].qualified};
     *st = (struct staged){.p = p, .s = s, .place = node};
-    return (struct scope){
-        .columns = columns, .count = s->count, .column = staged_column, .field = staged_field, .arg = st};
+    return (struct scope){.columns = columns,
+                          .count = s->count,
+                          .column = staged_column,
+                          .field = staged_field,
+                          .replace = staged_replace,
+                          .arg = st};
 }
 
 struct expr *stage_bind(struct planner *p, struct stage *s, const struct ast *node)

@@ -298,6 +298,44 @@ static void test_tables(void **state)
     rig_fini(&r);
 }
 
+static void test_first_rows(void **state)
+{
+    (void)state;
+    check(
+        "SELECT k, v FROM (SELECT k, v, row_number() OVER (PARTITION BY k ORDER BY v DESC) AS n FROM s) x WHERE n <= 1",
+        0, 1, "a,5\nb,50\n-a,5\na,7\n-a,7\na,20\n");
+    check("SELECT k, v, n FROM (SELECT k, v, row_number() OVER (ORDER BY v DESC) AS n FROM s) x WHERE n <= 2", 0, 1,
+          "a,5,1\n-a,5,1\nb,50,1\na,5,2\n-a,5,2\na,7,2\n-a,7,2\na,20,2\n");
+    check("SELECT k, v FROM (SELECT k, v, row_number() OVER (ORDER BY v DESC) AS n FROM s) x WHERE n <= 2", 0, 1,
+          "a,5\nb,50\n-a,5\na,7\n-a,7\na,20\n");
+    check(
+        "SELECT k, v FROM (SELECT k, v, row_number() OVER (PARTITION BY k ORDER BY ts DESC) AS n FROM s) x WHERE n = 1",
+        0, 1, "a,5\nb,50\n-a,5\na,7\n-a,7\na,20\n-b,50\nb,1\n-b,1\nb,1\n"); /* no time: NULLS FIRST */
+    check("SELECT k, v, n FROM s WINDOW w AS (PARTITION BY k ORDER BY ts NULLS LAST) QUALIFY row_number() OVER w <= 1",
+          0, 1, "a,5,1\nb,50,0\n");
+    check("SELECT DISTINCT ON (k) k, v, _offset FROM s", 0, 1, "a,5,0\nb,50,1\n");
+    check("SELECT k, v, nr FROM (SELECT *, row_number() OVER (PARTITION BY k) AS nr FROM s) x WHERE 1 = nr AND v > 5",
+          0, 1, "b,50,1\n");
+    check("SELECT DISTINCT ON (k) k, v FROM s ORDER BY k, v DESC NULLS LAST", 0, 1,
+          "a,5\nb,50\n-a,5\na,7\n-a,7\na,20\n");
+    /* over rows that are taken back */
+    check(
+        "SELECT k, m, n FROM (SELECT k, m, row_number() OVER (ORDER BY m DESC) AS n FROM (SELECT k, max(v) AS m FROM s "
+        "GROUP BY k) g) x WHERE n <= 2",
+        0, 1, "a,5,1\n-a,5,1\nb,50,1\na,5,2\n-a,5,2\na,7,2\n-a,7,2\na,20,2\n");
+    check("SELECT k, m FROM (SELECT k, m, row_number() OVER (ORDER BY m) AS n FROM (SELECT k, max(v) AS m FROM s "
+          "GROUP BY k) g) x WHERE n <= 1",
+          0, 1, "a,5\n-a,5\nb,50\n-b,50\na,7\n-a,7\nb,50\n-b,50\na,20\n");
+    /* of windows, given out when they are complete */
+    check(
+        "SELECT k, c, n FROM (SELECT k, c, row_number() OVER (PARTITION BY e ORDER BY c DESC) AS n FROM (SELECT k, "
+        "count(*) AS c, window_end AS e FROM TUMBLE(s, ts, INTERVAL '10' SECOND) GROUP BY k, window_end) g) x WHERE n "
+        "<= 2",
+        1, 2, "a,2,1\nb,1,2\n");
+    check("SELECT k, v FROM (SELECT k, v, row_number() OVER (PARTITION BY ts ORDER BY v) AS n FROM s) x WHERE n <= 1",
+          1, 2, "a,5\na,7\nb,50\n");
+}
+
 /* What is not there is refused, and the message says what it is. */
 static void test_refused(void **state)
 {
@@ -317,8 +355,20 @@ static void test_refused(void **state)
         {"SELECT z.k FROM s SEMI JOIN s z ON s.k = z.k WITHIN INTERVAL '1' DAY", "no column z.k"},
         {"SELECT k FROM s WITH (state_tll = 'none')", "no setting state_tll"},
         {"SELECT k FROM s WITH (state_ttl = '1 month')", "state_ttl is 'none' or an interval"},
-        {"SELECT k, row_number() OVER (ORDER BY v) FROM s", "a window function"},
-        {"SELECT DISTINCT ON (k) k FROM s", "DISTINCT ON"},
+        {"SELECT k, row_number() OVER (ORDER BY v) FROM s", "ROW_NUMBER without a condition"},
+        {"SELECT k FROM (SELECT k, row_number() OVER (ORDER BY v) AS n FROM s) x WHERE n >= 3",
+         "ROW_NUMBER without a condition"},
+        {"SELECT k FROM (SELECT k, row_number() OVER (ORDER BY v) AS n FROM s) x WHERE n <= 10001", "first 10000 rows"},
+        {"SELECT k FROM (SELECT k, row_number() OVER (ORDER BY j) AS n FROM s) x WHERE n <= 1", "ordered by a value"},
+        {"SELECT k FROM (SELECT k, row_number() OVER (PARTITION BY j) AS n FROM s) x WHERE n <= 1", "type json"},
+        {"SELECT k FROM (SELECT k, row_number() OVER w AS n FROM s WINDOW v AS ()) x WHERE n <= 1", "no window w"},
+        {"SELECT k, ntile(4) OVER (ORDER BY v) FROM s", "the window function ntile"},
+        {"SELECT k, row_number() OVER (ORDER BY count(*)) FROM s GROUP BY k", "beside GROUP BY"},
+        {"SELECT k FROM (SELECT k, row_number() OVER (ORDER BY v) AS n FROM s) x WHERE n <= 1 EMIT ON WINDOW CLOSE",
+         "EMIT ON WINDOW CLOSE"},
+        {"SELECT DISTINCT ON (k) k, count(*) FROM s GROUP BY k", "DISTINCT ON beside GROUP BY"},
+        {"SELECT DISTINCT ON (k) k FROM s ORDER BY v", "ORDER BY begins with"},
+        {"SELECT DISTINCT ON (k) k FROM HOP(s, ts, INTERVAL '1' SECOND, INTERVAL '2' SECOND)", "DISTINCT ON over"},
         {"SELECT k FROM s ORDER BY k", "ORDER BY"},
         {"SELECT k FROM s LIMIT 1", "LIMIT"},
         {"SELECT k FROM s UNION ALL SELECT k FROM s", "UNION"},
@@ -456,6 +506,13 @@ static void test_damaged_snapshot(void **state)
         "SECOND) "
         "GROUP BY k, n, window_end",
         "SELECT m, count(*), max(k), sum(m) FROM (SELECT k, max(v) AS m FROM s GROUP BY k) x GROUP BY m",
+        "SELECT * FROM (SELECT k, ts, v, row_number() OVER (PARTITION BY ts ORDER BY k, d DESC) AS n FROM s) x WHERE n "
+        "<= 2",
+        "SELECT k FROM (SELECT k, row_number() OVER (PARTITION BY v ORDER BY k DESC) AS n FROM s) x WHERE n <= 1",
+        "SELECT * FROM (SELECT k, m, row_number() OVER (ORDER BY m) AS n FROM (SELECT k, max(v) AS m FROM s GROUP BY "
+        "k) g) "
+        "x WHERE n <= 1",
+        "SELECT DISTINCT ON (k) k, v FROM s",
     };
     size_t before = mem_in_use();
     for (size_t i = 0; i < ARRAY_LEN(queries); i++) {
@@ -497,6 +554,13 @@ static void test_no_memory(void **state)
         "SECOND WHERE x.k IS NOT NULL",
         "CREATE TABLE t (k TEXT PRIMARY KEY, v INT); SELECT t.k, s.k FROM t LEFT JOIN s ON t.k = s.k WITH (state_ttl = "
         "'1 hour')",
+        "SELECT * FROM (SELECT k, ts, v, row_number() OVER (PARTITION BY ts ORDER BY k, d DESC) AS n FROM s) x WHERE n "
+        "<= 2",
+        "SELECT k FROM (SELECT k, row_number() OVER (PARTITION BY v ORDER BY k DESC) AS n FROM s) x WHERE n <= 1",
+        "SELECT * FROM (SELECT k, m, row_number() OVER (ORDER BY m) AS n FROM (SELECT k, max(v) AS m FROM s GROUP BY "
+        "k) g) "
+        "x WHERE n <= 1",
+        "SELECT DISTINCT ON (k) k, v FROM s",
     };
     size_t before = mem_in_use();
     for (size_t i = 0; i < ARRAY_LEN(queries); i++)
@@ -524,6 +588,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rows_and_groups),
+        cmocka_unit_test(test_first_rows),
         cmocka_unit_test(test_joins),
         cmocka_unit_test(test_tables),
         cmocka_unit_test(test_refused),

@@ -36,6 +36,9 @@ CUM = "CUMULATE(bid, dateTime, INTERVAL '0.1' SECOND, INTERVAL '0.5' SECOND)"
 STEPS = ("WITH RECURSIVE k(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM k WHERE i<5), "
          "h AS (SELECT *, ts/500*500 ws, ts/500*500+100*i we FROM bid, k WHERE ts/500*500+100*i > ts AND ts/500*500+100*i > wm) ")
 
+BID = "auction, bidder, price, channel, url, dateTime, extra"
+SBID = "auction, bidder, price, channel, url, t(ts), extra"
+
 # name, ours, SQLite's, whether late rows are not used
 QUERIES = [
     ("q0", "SELECT auction, bidder, price, dateTime, extra FROM bid", "SELECT auction, bidder, price, t(ts), extra FROM bid", False),
@@ -76,6 +79,31 @@ QUERIES = [
     ("nested", "SELECT n, count(*), max(auction), sum(top), min(top) FROM (SELECT auction, count(*) AS n, max(price) AS top FROM bid GROUP BY auction) c GROUP BY n",
      "SELECT n, count(*), max(auction), sum(top), min(top) FROM (SELECT auction, count(*) n, max(price) top FROM bid GROUP BY auction) GROUP BY n", False),
     ("distinct", "SELECT DISTINCT bidder, channel FROM bid WHERE price > 1000000", "SELECT DISTINCT bidder, channel FROM bid WHERE price > 1000000", False),
+    ("q18", f"SELECT {BID} FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY bidder, auction ORDER BY dateTime DESC) AS rank_number FROM bid) WHERE rank_number <= 1",
+     f"SELECT {SBID} FROM (SELECT *, row_number() OVER (PARTITION BY bidder, auction ORDER BY ts DESC, seq DESC) r FROM bid) WHERE r = 1", False),
+    ("q18 by offset", f"SELECT {BID}, rn FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY bidder, auction ORDER BY dateTime DESC, _offset DESC) AS rn FROM bid) WHERE rn = 1",
+     f"SELECT {SBID}, r FROM (SELECT *, row_number() OVER (PARTITION BY bidder, auction ORDER BY ts DESC, seq DESC) r FROM bid) WHERE r = 1", False),
+    ("q19", f"SELECT {BID}, rank_number FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY auction ORDER BY price DESC) AS rank_number FROM bid) WHERE rank_number <= 10",
+     f"SELECT {SBID}, r FROM (SELECT *, row_number() OVER (PARTITION BY auction ORDER BY price DESC, seq) r FROM bid) WHERE r <= 10", False),
+    ("q19 without numbers", f"SELECT {BID} FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY auction ORDER BY price DESC) AS rank_number FROM bid) WHERE 3 >= rank_number AND bidder > 1010",
+     f"SELECT {SBID} FROM (SELECT *, row_number() OVER (PARTITION BY auction ORDER BY price DESC, seq) r FROM bid) WHERE r <= 3 AND bidder > 1010", False),
+    ("second best", "SELECT auction, price FROM bid WINDOW w AS (PARTITION BY auction ORDER BY price DESC, extra) QUALIFY row_number() OVER w = 2",
+     "SELECT auction, price FROM (SELECT *, row_number() OVER (PARTITION BY auction ORDER BY price DESC, extra, seq) r FROM bid) WHERE r = 2", False),
+    ("first rows", "SELECT DISTINCT ON (bidder, channel) bidder, channel, price, _offset FROM bid",
+     "SELECT bidder, channel, price, seq FROM (SELECT *, row_number() OVER (PARTITION BY bidder, channel ORDER BY seq) r FROM bid) WHERE r = 1", False),
+    ("lowest of each", "SELECT DISTINCT ON (channel) channel, price, url FROM bid ORDER BY channel, price, url DESC",
+     "SELECT channel, price, url FROM (SELECT *, row_number() OVER (PARTITION BY channel ORDER BY price, url DESC, seq) r FROM bid) WHERE r = 1", False),
+    ("top of changes", "SELECT * FROM (SELECT channel, auction, n, row_number() OVER (PARTITION BY channel ORDER BY n DESC, auction) AS rn "
+                       "FROM (SELECT channel, auction, count(*) AS n FROM bid GROUP BY channel, auction) c) x WHERE rn <= 3",
+     "SELECT * FROM (SELECT channel, auction, n, row_number() OVER (PARTITION BY channel ORDER BY n DESC, auction) rn "
+     "FROM (SELECT channel, auction, count(*) n FROM bid GROUP BY 1, 2)) WHERE rn <= 3", False),
+    ("best of changes", "SELECT channel, top FROM (SELECT channel, top, row_number() OVER (PARTITION BY channel ORDER BY top) AS rn "
+                        "FROM (SELECT channel, auction, max(price) AS top FROM bid GROUP BY channel, auction) c) x WHERE rn < 2",
+     "SELECT channel, min(top) FROM (SELECT channel, auction, max(price) top FROM bid GROUP BY 1, 2) GROUP BY 1", False),
+    ("q5 top", f"SELECT auction, n, e, rn FROM (SELECT auction, n, e, row_number() OVER (PARTITION BY e ORDER BY n DESC, auction) AS rn "
+               f"FROM (SELECT auction, count(*) AS n, window_end AS e FROM TABLE({HOP5}) GROUP BY auction, window_start, window_end) c) d WHERE rn <= 2",
+     STARTS + ", c AS (SELECT ws, auction, count(*) n FROM h GROUP BY 1, 2) SELECT auction, n, t(ws + 1000), r FROM "
+     "(SELECT *, row_number() OVER (PARTITION BY ws ORDER BY n DESC, auction) r FROM c) WHERE r <= 2", True),
     ("all", "SELECT count(*), sum(price), max(dateTime), bool_or(price > 99000000), count(extra) FROM bid HAVING count(*) > 10",
      "SELECT count(*), sum(price), t(max(ts)), 'bool', count(extra) FROM bid", False),
 ]
