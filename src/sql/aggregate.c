@@ -1,4 +1,5 @@
-/* Aggregates, see aggregate.h. What is counted is kept as the bytes of a key, from which the value can be had again. */
+/* Aggregates, see aggregate.h. Those that count different values of a column share one set of them; a value that comes for the first time for
+ * some of them changes these only. */
 #include "sql/aggregate.h"
 
 #include "base/check.h"
@@ -45,6 +46,7 @@ bool aggregate_type(struct aggregate *a, bool retracts, const char **ret_why)
         return false;
     a->distinct &= !extreme && a->kind < AGG_BOOL_AND;
     a->counted = a->distinct || (extreme && retracts);
+    a->retracts = retracts;
     switch (a->kind) {
     case AGG_COUNT_ALL:
     case AGG_COUNT: a->type = type_of(TYPE_BIGINT); return true;
@@ -173,79 +175,140 @@ static bool apply(const struct aggregate *a, struct account *account, struct cel
     return true;
 }
 
-/* The extreme has gone: all that is left is looked at. */
-static bool find_extreme(const struct aggregate *a, struct account *account, struct cell *cell)
+/* -------------------------------------------------------------------------------------------------------------- sets */
+
+void aggregates_share(struct aggregate *all, uint32_t count)
 {
-    cell->count = 0;
-    for (const struct entry *e = cell->values->first; e; e = e->newer) {
-        const uint8_t *at = entry_key(e).ptr;
-        uint8_t room[KEY_ROOM];
-        if (!apply(a, account, cell, key_value(type_form(a->arg.kind), &at, room), 1))
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t leader = 0;
+        if (!all[i].counted)
+            continue;
+        while (leader < i && !(all[leader].counted && all[leader].leader == leader &&
+                               all[leader].column == all[i].column && all[leader].members < VALUE_MEMBERS_MAX))
+            leader++;
+        all[i].leader = leader;
+        if (leader == i)
+            all[i].members = 0;
+        all[i].bit = all[leader].members++;
+    }
+}
+
+static bool lets_through(const struct aggregate *a, const struct column *columns, uint32_t row)
+{
+    if (a->filter == NO_FILTER)
+        return true;
+    const struct column *c = &columns[a->filter];
+    return !column_null(c, row) && ((const uint8_t *)c->values)[row & column_mask(c)];
+}
+
+/* Those that share a set, and their cells. */
+struct sharers {
+    const struct aggregate *all;
+    uint32_t leader, count;
+    struct account *account;
+    struct cell *cells;
+    uint32_t which; /* of find_extreme */
+};
+
+static bool offer_left(void *arg, const void *value, uint64_t members, const int64_t *weights)
+{
+    const struct sharers *s = arg;
+    const struct aggregate *a = &s->all[s->which];
+    (void)weights;
+    return !(members >> a->bit & 1) || apply(a, s->account, &s->cells[s->which], value, 1);
+}
+
+/* The extreme may have gone: all that is left is looked at. */
+static bool find_extreme(struct sharers *s, uint32_t which)
+{
+    s->cells[which].count = 0;
+    s->which = which;
+    return value_set_each(s->cells[s->leader].values, offer_left, s);
+}
+
+static bool apply_changed(struct sharers *s, const void *value, uint64_t changed, bool comes)
+{
+    for (uint32_t i = s->leader; changed && i < s->count; i++) {
+        const struct aggregate *a = &s->all[i];
+        if (!a->counted || a->leader != s->leader || !(changed >> a->bit & 1))
+            continue;
+        changed &= ~((uint64_t)1 << a->bit);
+        bool extreme = a->kind == AGG_MIN || a->kind == AGG_MAX;
+        if (!(extreme && !comes ? find_extreme(s, i) : apply(a, s->account, &s->cells[i], value, comes ? 1 : -1)))
             return false;
     }
     return true;
 }
 
-static bool count_value(const struct aggregate *a, struct account *account, struct cell *cell, struct slice key,
-                        int64_t weight)
+static bool change_value(struct sharers *s, const void *value, uint64_t members, int64_t weight,
+                         enum sql_fault *ret_fault)
 {
-    uint64_t hash = key_hash(key, account->budget->seed);
-    int64_t before = 0, after;
-    if (!cell->values) {
-        cell->values = account_take(account, sizeof *cell->values);
-        if (!cell->values)
-            return false;
-        table_init(cell->values, account, sizeof before);
-    }
-    struct entry *e = table_find(cell->values, key, hash);
-    if (!e && !(e = table_add(cell->values, key, hash)))
-        return false;
-    memcpy(&before, e->bytes, sizeof before);
-    after = before + weight;
-    memcpy(e->bytes, &after, sizeof after);
-    uint8_t room[KEY_ROOM];
-    const uint8_t *at = key.ptr;
-    bool comes = before <= 0 && after > 0, goes = before > 0 && after <= 0;
-    if (after == 0)
-        table_remove(cell->values, e);
-    if (goes && (a->kind == AGG_MIN || a->kind == AGG_MAX))
-        return find_extreme(a, account, cell);
-    return (!comes && !goes) || apply(a, account, cell, key_value(type_form(a->arg.kind), &at, room), comes ? 1 : -1);
+    const struct aggregate *a = &s->all[s->leader];
+    struct cell *cell = &s->cells[s->leader];
+    uint64_t changed;
+    *ret_fault = SQL_FAULT_MEMORY;
+    if (!cell->values)
+        cell->values = value_set_new(s->account, type_form(a->arg.kind), a->members, a->retracts);
+    return cell->values && value_set_change(cell->values, value, members, weight, &changed, ret_fault) &&
+           apply_changed(s, value, changed, weight > 0);
 }
 
-bool aggregate_add(const struct aggregate *a, struct account *account, struct cell *cell, const struct column *c,
-                   uint32_t row, int weight)
+static bool add_counted(struct sharers *s, const struct column *columns, uint32_t row, int weight,
+                        enum sql_fault *ret_fault)
 {
-    if (a->kind == AGG_COUNT_ALL) {
-        cell->count += weight;
-        return true;
-    }
+    const struct column *c = &columns[s->all[s->leader].column];
+    uint64_t members = 0;
     if (column_null(c, row))
         return true;
-    if (!a->counted)
-        return apply(a, account, cell, (const uint8_t *)c->values + (row & column_mask(c)) * form_size(c->form),
-                     weight);
-    struct arena arena;
-    struct slice key;
-    enum sql_fault fault;
-    arena_init(&arena, 2 * KEY_MAX);
-    bool ok = key_of_row(&arena, c, 1, row, &key, &fault) && count_value(a, account, cell, key, weight);
-    arena_fini(&arena);
-    return ok;
+    for (uint32_t i = s->leader; i < s->count; i++)
+        if (s->all[i].counted && s->all[i].leader == s->leader && lets_through(&s->all[i], columns, row))
+            members |= (uint64_t)1 << s->all[i].bit;
+    const void *value = (const uint8_t *)c->values + (row & column_mask(c)) * form_size(c->form);
+    return !members || change_value(s, value, members, weight, ret_fault);
 }
 
-bool aggregate_merge(const struct aggregate *a, struct account *account, struct cell *cell, const struct cell *from)
+static bool merge_value(void *arg, const void *value, uint64_t members, const int64_t *weights)
+{
+    struct sharers *s = arg;
+    enum sql_fault fault;
+    if (!weights)
+        return change_value(s, value, members, 1, &fault);
+    for (uint32_t i = 0; i < s->all[s->leader].members; i++)
+        if (weights[i] && !change_value(s, value, (uint64_t)1 << i, weights[i], &fault))
+            return false;
+    return true;
+}
+
+/* ------------------------------------------------------------------------------------------------------------- cells */
+
+bool aggregates_add(const struct aggregate *all, uint32_t count, struct account *account, struct cell *cells,
+                    const struct column *columns, uint32_t row, int weight, enum sql_fault *ret_fault)
+{
+    *ret_fault = SQL_FAULT_MEMORY;
+    for (uint32_t i = 0; i < count; i++) {
+        const struct aggregate *a = &all[i];
+        if (a->counted) {
+            struct sharers s = {.all = all, .leader = i, .count = count, .account = account, .cells = cells};
+            if (a->leader == i && !add_counted(&s, columns, row, weight, ret_fault))
+                return false;
+            continue;
+        }
+        if (!lets_through(a, columns, row))
+            continue;
+        const struct column *c = &columns[a->column];
+        if (a->kind == AGG_COUNT_ALL)
+            cells[i].count += weight;
+        else if (!column_null(c, row) &&
+                 !apply(a, account, &cells[i], (const uint8_t *)c->values + (row & column_mask(c)) * form_size(c->form),
+                        weight))
+            return false;
+    }
+    return true;
+}
+
+static bool merge_cell(const struct aggregate *a, struct account *account, struct cell *cell, const struct cell *from)
 {
     uint8_t room[KEY_ROOM];
-    if (a->counted) {
-        for (const struct entry *e = from->values ? from->values->first : NULL; e; e = e->newer) {
-            int64_t weight;
-            memcpy(&weight, e->bytes, sizeof weight);
-            if (!count_value(a, account, cell, entry_key(e), weight))
-                return false;
-        }
-        return true;
-    }
     bool real = type_form(a->arg.kind) == FORM_F64;
     switch (a->kind) {
     case AGG_SUM:
@@ -269,20 +332,31 @@ bool aggregate_merge(const struct aggregate *a, struct account *account, struct 
     return true;
 }
 
-void aggregate_fini(const struct aggregate *a, struct account *account, struct cell *cell)
+bool aggregates_merge(const struct aggregate *all, uint32_t count, struct account *account, struct cell *cells,
+                      const struct cell *from)
 {
-    if (keeps_text(a) && cell->v.text.ptr)
-        account_give(account, cell->v.text.ptr, cell->v.text.len + 1);
-    if (cell->values) {
-        table_fini(cell->values);
-        account_give(account, cell->values, sizeof *cell->values);
+    for (uint32_t i = 0; i < count; i++) {
+        struct sharers s = {.all = all, .leader = i, .count = count, .account = account, .cells = cells};
+        if (!all[i].counted ? !merge_cell(&all[i], account, &cells[i], &from[i])
+                            : all[i].leader == i && from[i].values && !value_set_each(from[i].values, merge_value, &s))
+            return false;
     }
-    *cell = (struct cell){.count = 0};
+    return true;
+}
+
+void aggregates_fini(const struct aggregate *all, uint32_t count, struct account *account, struct cell *cells)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        if (keeps_text(&all[i]) && cells[i].v.text.ptr)
+            account_give(account, cells[i].v.text.ptr, cells[i].v.text.len + 1);
+        value_set_free(&cells[i].values);
+        cells[i] = (struct cell){.count = 0};
+    }
 }
 
 /* -------------------------------------------------------------------------------------------------------- snapshots */
 
-void aggregate_save(const struct aggregate *a, const struct cell *cell, struct state_writer *w)
+static void cell_save(const struct aggregate *a, const struct cell *cell, bool leads, struct state_writer *w)
 {
     state_put_signed(w, cell->count);
     if (keeps_text(a)) {
@@ -292,23 +366,26 @@ void aggregate_save(const struct aggregate *a, const struct cell *cell, struct s
         state_put(w, cell->v.bytes, sizeof cell->v.bytes);
         state_put_signed(w, cell->carry);
     }
-    if (!a->counted)
-        return;
-    state_put_varint(w, cell->values ? cell->values->count : 0);
-    for (const struct entry *e = cell->values ? cell->values->first : NULL; e; e = e->newer) {
-        int64_t weight;
-        memcpy(&weight, e->bytes, sizeof weight);
-        state_put_slice(w, entry_key(e));
-        state_put_signed(w, weight);
-    }
+    if (leads)
+        state_put_varint(w, cell->values != NULL);
+    if (leads && cell->values)
+        value_set_save(cell->values, w);
+}
+
+void aggregates_save(const struct aggregate *all, uint32_t count, const struct cell *cells, struct state_writer *w)
+{
+    for (uint32_t i = 0; i < count; i++)
+        cell_save(&all[i], &cells[i], all[i].counted && all[i].leader == i, w);
 }
 
 static bool load_text(struct account *account, struct cell *cell, struct state_reader *r)
 {
     bool there = state_get_varint(r);
     size_t len = state_get_len(r, account->budget->max);
-    if (!there || r->failed)
-        return !r->failed && !len;
+    if (!there || r->failed) {
+        r->failed |= len > 0;
+        return !r->failed;
+    }
     uint8_t *copy = account_take(account, len + 1);
     if (!copy)
         return false;
@@ -318,43 +395,31 @@ static bool load_text(struct account *account, struct cell *cell, struct state_r
     return !r->failed;
 }
 
-static bool load_value(const struct aggregate *a, struct cell *cell, struct state_reader *r)
-{
-    struct arena arena;
-    struct slice key;
-    arena_init(&arena, 2 * KEY_MAX);
-    bool ok = key_load(&arena, &a->arg, 1, r, &key);
-    int64_t weight = state_get_signed(r);
-    uint64_t hash = ok ? table_hash(cell->values, key) : 0;
-    ok = ok && !r->failed && !table_find(cell->values, key, hash);
-    struct entry *e = ok ? table_add(cell->values, key, hash) : NULL;
-    if (e)
-        memcpy(e->bytes, &weight, sizeof weight);
-    arena_fini(&arena);
-    return e != NULL;
-}
-
-bool aggregate_load(const struct aggregate *a, struct account *account, struct cell *cell, struct state_reader *r)
+static bool cell_load(const struct aggregate *a, struct account *account, struct cell *cell, bool leads,
+                      struct state_reader *r)
 {
     cell->count = state_get_signed(r);
     if (keeps_text(a)) {
         if (!load_text(account, cell, r))
             return false;
+        r->failed |= cell->count > 0 && !cell->v.text.ptr;
     } else if (a->kind > AGG_COUNT) {
         state_get(r, cell->v.bytes, sizeof cell->v.bytes);
         cell->carry = state_get_signed(r);
     }
-    uint64_t values = a->counted ? state_get_varint(r) : 0;
-    if (values) {
-        cell->values = account_take(account, sizeof *cell->values);
-        if (!cell->values)
+    if (r->failed || !leads || !state_get_varint(r))
+        return !r->failed;
+    cell->values = value_set_new(account, type_form(a->arg.kind), a->members, a->retracts);
+    return cell->values && value_set_load(cell->values, r);
+}
+
+bool aggregates_load(const struct aggregate *all, uint32_t count, struct account *account, struct cell *cells,
+                     struct state_reader *r)
+{
+    for (uint32_t i = 0; i < count; i++)
+        if (!cell_load(&all[i], account, &cells[i], all[i].counted && all[i].leader == i, r))
             return false;
-        table_init(cell->values, account, sizeof(int64_t));
-    }
-    for (uint64_t i = 0; i < values; i++)
-        if (!load_value(a, cell, r))
-            return false;
-    return !r->failed;
+    return true;
 }
 
 /* ----------------------------------------------------------------------------------------------------------- values */

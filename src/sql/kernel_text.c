@@ -230,6 +230,23 @@ static int64_t position(text_t a, text_t b)
 }
 
 KERNEL_2(text_position, text_t, text_t, int64_t, position(a, b))
+
+static int64_t occurrences(text_t text, text_t part)
+{
+    int64_t count = 0;
+    if (!part.len)
+        return 0;
+    for (const uint8_t *at; text.len >= part.len; text = slice_of(at + part.len, text.len)) {
+        at = memmem(text.ptr, text.len, part.ptr, part.len);
+        if (!at)
+            break;
+        count++;
+        text.len -= (size_t)(at - text.ptr) + part.len;
+    }
+    return count;
+}
+
+KERNEL_2(text_count, text_t, text_t, int64_t, occurrences(a, b))
 KERNEL_2(text_starts, text_t, text_t, uint8_t, a.len >= b.len && (!b.len || memcmp(a.ptr, b.ptr, b.len) == 0))
 KERNEL_2(text_ends, text_t, text_t, uint8_t,
          a.len >= b.len && (!b.len || memcmp(a.ptr + a.len - b.len, b.ptr, b.len) == 0))

@@ -93,8 +93,7 @@ static struct group *group_of(struct entry *e)
 
 static void group_fini(struct aggregation *g, struct entry *e)
 {
-    for (uint32_t i = 0; i < g->count; i++)
-        aggregate_fini(&g->aggregates[i], &g->op.account, &group_of(e)->cells[i]);
+    aggregates_fini(g->aggregates, g->count, &g->op.account, group_of(e)->cells);
 }
 
 static void table_empty(struct aggregation *g, struct table *t)
@@ -113,9 +112,8 @@ static bool merge_into(struct aggregation *g, struct table *to, const struct tab
         if (!into)
             return false;
         group_of(into)->rows += group_of(e)->rows;
-        for (uint32_t i = 0; i < g->count; i++)
-            if (!aggregate_merge(&g->aggregates[i], &g->op.account, &group_of(into)->cells[i], &group_of(e)->cells[i]))
-                return false;
+        if (!aggregates_merge(g->aggregates, g->count, &g->op.account, group_of(into)->cells, group_of(e)->cells))
+            return false;
     }
     return true;
 }
@@ -254,7 +252,8 @@ static bool push_window(struct aggregation *g, struct step *step, uint32_t origi
 static bool advance(struct aggregation *g, struct step *step, int64_t watermark)
 {
     while (g->next_close <= watermark) {
-        if (!emit_end(&g->m, step) || !push_window(g, step, clock_origin(g->rule.clock, step, g->next_close)))
+        if (!emit_end(&g->m, step) ||
+            !push_window(g, step, clock_origin(g->rule.clock, step, g->next_close - g->rule.shift)))
             return false;
         g->closed = g->next_close;
         for (uint32_t i = 0; i < g->span_count; i++)
@@ -289,10 +288,9 @@ static bool update(struct aggregation *g, struct step *step, const struct batch 
         before = g->m.rows - before;
     }
     group_of(e)->rows += weight;
-    for (uint32_t i = 0; i < g->count; i++)
-        if (!aggregate_add(&g->aggregates[i], &g->op.account, &group_of(e)->cells[i],
-                           &b->columns[g->aggregates[i].column], row, weight))
-            return op_fail(step, SQL_FAULT_MEMORY);
+    enum sql_fault fault;
+    if (!aggregates_add(g->aggregates, g->count, &g->op.account, group_of(e)->cells, b->columns, row, weight, &fault))
+        return op_fail(step, fault);
     if (!g->changes)
         return true;
     if (group_of(e)->rows > 0 || !g->keys) {
@@ -318,7 +316,7 @@ static bool aggregation_push(struct op *op, struct step *step, const struct batc
     bool timed = g->rule.kind != SPAN_NONE;
     for (uint32_t k = 0; k < b->sel.count; k++) {
         uint32_t row = sel_row(b->sel, k), origin = batch_origin(b, row);
-        int64_t watermark = timed ? clock_before(g->rule.clock, origin) : 0, t = 0;
+        int64_t watermark = timed ? span_watermark(&g->rule, clock_before(g->rule.clock, origin)) : 0, t = 0;
         struct slice key;
         enum sql_fault fault;
         if (timed) {
@@ -359,7 +357,7 @@ static bool aggregation_flush(struct op *op, struct step *step)
     const struct clock *c = g->rule.clock;
     if (g->rule.kind == SPAN_NONE || !c->at || !step->rows)
         return true;
-    return advance(g, step, c->at[step->rows]) && emit_end(&g->m, step);
+    return advance(g, step, span_watermark(&g->rule, c->at[step->rows])) && emit_end(&g->m, step);
 }
 
 static int64_t aggregation_due(const struct op *op)
@@ -398,8 +396,7 @@ static void aggregation_save(const struct op *op, struct state_writer *w)
         for (struct entry *e = s->groups.first; e; e = e->newer) { /* the order of the rows to come */
             state_put_slice(w, entry_key(e));
             state_put_signed(w, group_of(e)->rows);
-            for (uint32_t k = 0; k < g->count; k++)
-                aggregate_save(&g->aggregates[k], &group_of(e)->cells[k], w);
+            aggregates_save(g->aggregates, g->count, group_of(e)->cells, w);
         }
     }
 }
@@ -414,10 +411,7 @@ static bool load_group(struct aggregation *g, struct table *t, struct state_read
     if (!e)
         return false;
     group_of(e)->rows = state_get_signed(r);
-    for (uint32_t i = 0; i < g->count; i++)
-        if (!aggregate_load(&g->aggregates[i], &g->op.account, &group_of(e)->cells[i], r))
-            return false;
-    return true;
+    return aggregates_load(g->aggregates, g->count, &g->op.account, group_of(e)->cells, r);
 }
 
 static bool aggregation_load(struct op *op, struct state_reader *r)
@@ -493,6 +487,7 @@ struct op *op_aggregate_new(struct budget *budget, const struct span_rule *rule,
     }
     if (count)
         memcpy(g->aggregates, aggregates, count * sizeof *aggregates);
+    aggregates_share(g->aggregates, count);
     if (type_count)
         memcpy(g->types, types, type_count * sizeof *types);
     return op;

@@ -17,13 +17,21 @@ enum span_kind {
     SPAN_TUMBLE,
     SPAN_HOP,
     SPAN_CUMULATE,
+    SPAN_SESSION, /* op_session.h */
 };
 
 struct span_rule {
     enum span_kind kind;
     int64_t size, slide, offset; /* us; slide: also CUMULATE's step, which divides size */
+    int64_t shift;               /* of windows: rows to come have no less than the watermark + shift */
     const struct clock *clock;
 };
+
+/* What no row to come is below. */
+static inline int64_t span_watermark(const struct span_rule *rule, int64_t watermark)
+{
+    return watermark == TIME_NEVER ? TIME_NEVER : watermark + rule->shift;
+}
 
 /* Types: of the output's columns. All is copied. NULL: no memory. */
 MUST_USE struct op *op_aggregate_new(struct budget *budget, const struct span_rule *rule, bool changes,

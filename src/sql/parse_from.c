@@ -74,7 +74,7 @@ static struct ast *parse_windowed(struct parser *p)
     expect_symbol(p, SYMBOL_LPAREN);
     bool table = accept_keyword(p, KEYWORD_TABLE);
     n->source = parse_windowed_source(p);
-    if (table && accept_keywords(p, KEYWORD_PARTITION, KEYWORD_BY)) {
+    if ((table || n->what == WINDOWED_SESSION) && accept_keywords(p, KEYWORD_PARTITION, KEYWORD_BY)) {
         bool round = accept_symbol(p, SYMBOL_LPAREN);
         do /* columns: a comma behind one is that of the window's arguments unless there are parentheses */
             list_add(p, &n->partition, parse_expr(p));

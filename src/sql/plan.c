@@ -1,4 +1,5 @@
 /* From stages to operators, see plan.h. Each operator gets its own copy of its expressions, since sharing parts changes them. */
+#include "sql/op_session.h"
 #include "sql/plan_int.h"
 
 #define EXPRESSIONS_MAX 20000u /* nodes of a query, with what views put in their places */
@@ -83,15 +84,19 @@ static struct op *build_node(struct build *b, struct node *n)
         return build_join(b, n);
     if (n->rank)
         return build_rank(b, n);
-    struct op *op = build_keep(b, op_aggregate_new(&b->p->plan->budget, &n->rule, n->changes, n->types, n->type_count,
-                                                   n->keys, n->aggregates, n->aggregate_count));
+    struct op *(*make)(struct budget * budget, const struct span_rule *rule, bool changes, const struct sql_type *types,
+                       uint32_t type_count, uint32_t keys, const struct aggregate *aggregates, uint32_t count) =
+        n->rule.kind == SPAN_SESSION ? op_session_new : op_aggregate_new;
+    struct op *op = build_keep(b, make(&b->p->plan->budget, &n->rule, n->changes, n->types, n->type_count, n->keys,
+                                 n->aggregates, n->aggregate_count));
     return op && build_stage(b, n->input, n->items, n->item_count, op) ? op : NULL;
 }
 
 bool build_stage(struct build *b, const struct stage *s, struct expr *const *items, uint32_t count, struct op *to)
 {
     if (s->windowing && s->windowing->rule.kind != SPAN_TUMBLE)
-        return plan_refuse(b->p, s->windowing->place, "HOP and CUMULATE windows without GROUP BY cannot be run yet");
+        return plan_refuse(b->p, s->windowing->place,
+                           "HOP, CUMULATE and SESSION windows without GROUP BY cannot be run yet");
     struct expr **all = plan_take(b->p, b->place, (s->filter_count + count + 1) * sizeof *all);
     b->joined = s->node->join;
     for (uint32_t i = 0; all && i < s->filter_count + count; i++) {

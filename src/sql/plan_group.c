@@ -25,6 +25,9 @@ bool plan_duration(struct planner *p, const struct ast *node, int64_t *ret)
     return ok;
 }
 
+#define WINDOW_TIME_US 1000 /* from window_time to window_end */
+
+/* What stands for an edge until GROUP BY makes a column of it. */
 static struct expr *edge(struct planner *p, const struct ast *place, int number)
 {
     static const struct scope none = {0};
@@ -38,18 +41,64 @@ static struct expr *edge(struct planner *p, const struct ast *place, int number)
     return x;
 }
 
+/* x + us; what is known of its times is that the watermark + known is the least. */
+static struct expr *moved(struct planner *p, struct expr *x, int64_t us, const struct clock *clock, int64_t known,
+                          const struct ast *place)
+{
+    static const struct scope none = {0};
+    struct binder b = plan_binder(p, &none);
+    struct interval by = {.us = us};
+    struct expr *args[2] = {x, expr_const(&b, place, type_of(TYPE_INTERVAL), &by)};
+    struct expr *sum = x && args[1] ? call(&b, place, slice_str("+"), args, 2) : NULL;
+    if (sum) {
+        sum->clock = clock;
+        sum->clock_offset = known;
+    }
+    return sum;
+}
+
+/* A row is in one TUMBLE window, whose edges can be computed. */
+static bool tumble_edges(struct planner *p, struct windowing *w)
+{
+    static const struct scope none = {0};
+    struct binder b = plan_binder(p, &none);
+    const struct span_rule *r = &w->rule;
+    struct interval size = {.us = r->size};
+    struct expr *args[3] = {expr_const(&b, w->place, type_of(TYPE_INTERVAL), &size), w->time,
+                            expr_const(&b, w->place, type_of(TYPE_TIMESTAMP), &r->offset)};
+    w->start = args[0] && args[2] ? call(&b, w->place, slice_str("date_bin"), args, 3) : NULL;
+    if (!w->start)
+        return false;
+    w->start->clock = r->clock;
+    w->start->clock_offset = r->shift + 1 - r->size;
+    w->end = moved(p, w->start, r->size, r->clock, r->shift + 1, w->place);
+    w->middle = moved(p, w->end, -WINDOW_TIME_US, r->clock, r->shift + 1 - WINDOW_TIME_US, w->place);
+    return w->middle;
+}
+
+static bool set_edges(struct planner *p, struct windowing *w)
+{
+    if (w->rule.kind == SPAN_TUMBLE)
+        return tumble_edges(p, w);
+    w->start = edge(p, w->place, 0);
+    w->end = edge(p, w->place, 1);
+    w->middle = edge(p, w->place, 2);
+    return w->start && w->end && w->middle;
+}
+
 static bool set_rule(struct planner *p, enum ast_windowed_kind what, const struct ast_list *args, size_t from,
                      struct windowing *w)
 {
-    static const enum span_kind kinds[] = {
-        [WINDOWED_TUMBLE] = SPAN_TUMBLE, [WINDOWED_HOP] = SPAN_HOP, [WINDOWED_CUMULATE] = SPAN_CUMULATE};
+    static const enum span_kind kinds[] = {[WINDOWED_TUMBLE] = SPAN_TUMBLE,
+                                           [WINDOWED_HOP] = SPAN_HOP,
+                                           [WINDOWED_CUMULATE] = SPAN_CUMULATE,
+                                           [WINDOWED_SESSION] = SPAN_SESSION};
     int64_t v[3] = {0};
-    size_t count = args->count - from, sizes = what == WINDOWED_TUMBLE ? 1 : 2;
-    if (what == WINDOWED_SESSION)
-        return plan_refuse(p, w->place, "SESSION windows cannot be run yet");
-    if (count < sizes || count > sizes + 1) {
-        sql_error_set(p->error, SQL_FAULT_ARGUMENT, w->place->at, w->place->len,
-                      "%s has %zu lengths, and may have an offset", ast_windowed_text(what), sizes);
+    size_t count = args->count - from, sizes = what == WINDOWED_TUMBLE || what == WINDOWED_SESSION ? 1 : 2;
+    bool offset = what != WINDOWED_SESSION;
+    if (count < sizes || count > sizes + offset) {
+        sql_error_set(p->error, SQL_FAULT_ARGUMENT, w->place->at, w->place->len, "%s has %zu length%s%s",
+                      ast_windowed_text(what), sizes, sizes > 1 ? "s" : "", offset ? ", and may have an offset" : "");
         return false;
     }
     for (size_t i = 0; i < count; i++)
@@ -63,6 +112,7 @@ static bool set_rule(struct planner *p, enum ast_windowed_kind what, const struc
                                  .size = sizes == 1 ? v[0] : v[1],
                                  .slide = v[0],
                                  .offset = v[sizes],
+                                 .shift = w->time->clock_offset,
                                  .clock = w->time->clock};
     return ok;
 }
@@ -81,15 +131,28 @@ static bool plan_windowing(struct planner *p, struct stage *s, struct expr *time
         return false;
     }
     *w = (struct windowing){.time = time, .place = place};
-    w->start = edge(p, place, 0);
-    w->end = edge(p, place, 1);
-    if (!w->start || !w->end || !set_rule(p, what, args, from, w) || !plan_use_clock(p, time->clock, place))
+    if (!set_rule(p, what, args, from, w) || !set_edges(p, w) || !plan_use_clock(p, time->clock, place))
         return false;
     w->rule.clock = plan_joint_clock(p, time->clock, time->clock, time->clock_offset, place);
     if (!w->rule.clock)
         return false;
     s->windowing = w;
     return true;
+}
+
+/* SESSION(TABLE t PARTITION BY a, …) */
+static bool session_keys(struct planner *p, const struct ast_windowed *w, struct stage *s)
+{
+    struct windowing *windowing = s->windowing;
+    windowing->keyed = true;
+    windowing->partition_count = (uint32_t)w->partition.count;
+    windowing->partition = plan_take(p, &w->ast, (w->partition.count + 1) * sizeof(struct expr *));
+    for (size_t i = 0; windowing->partition && i < w->partition.count; i++) {
+        windowing->partition[i] = stage_bind(p, s, w->partition.at[i]);
+        if (!windowing->partition[i])
+            return false;
+    }
+    return windowing->partition;
 }
 
 bool plan_windowed(struct planner *p, const struct ast_windowed *w, struct stage *s)
@@ -99,8 +162,10 @@ bool plan_windowed(struct planner *p, const struct ast_windowed *w, struct stage
     if (w->partition.count && w->what != WINDOWED_SESSION)
         return plan_refuse(p, w->partition.at[0], "PARTITION BY is for SESSION windows");
     return plan_windowing(p, s, stage_bind(p, s, &name.ast), (enum ast_windowed_kind)w->what, &w->args, 0, &w->ast) &&
+           (w->what != WINDOWED_SESSION || session_keys(p, w, s)) &&
            stage_name_expr(p, s, (struct slice){0}, slice_str("window_start"), s->windowing->start, &w->ast) &&
-           stage_name_expr(p, s, (struct slice){0}, slice_str("window_end"), s->windowing->end, &w->ast);
+           stage_name_expr(p, s, (struct slice){0}, slice_str("window_end"), s->windowing->end, &w->ast) &&
+           stage_name_expr(p, s, (struct slice){0}, slice_str("window_time"), s->windowing->middle, &w->ast);
 }
 
 /* ------------------------------------------------------------------------------------------------------------ groups */
@@ -131,8 +196,10 @@ struct grouping {
     const struct ast **elements; /* of GROUP BY; for each: */
     struct expr **keys, **outs;
     uint32_t key_count, element_count;
-    struct expr *start_out, *end_out;
-    const struct ast *legacy; /* TUMBLE(…) as an element */
+    struct expr *start_out, *end_out, *middle_out;
+    const struct ast *legacy;                        /* TUMBLE(…) as an element */
+    const struct ast *item_asts[2 * AGGREGATES_MAX]; /* of the node's items from first_item on */
+    uint32_t first_item;
     const struct ast *calls[AGGREGATES_MAX];
     struct expr *call_outs[AGGREGATES_MAX];
 };
@@ -262,13 +329,32 @@ static bool add_element(struct grouping *g, const struct ast *node, bool *ret_wi
     const struct windowing *w = g->input->windowing;
     if (!x)
         return false;
-    if (w && (x == w->start || x == w->end)) {
+    if (w && (x == w->start || x == w->end || x == w->middle)) {
         *ret_windowed = true;
         return true;
     }
     g->elements[g->key_count] = node;
     g->keys[g->key_count++] = x;
     return plan_check_key(p, x, node);
+}
+
+/* Sessions are of the keys they were said to be of. */
+static bool check_session(struct grouping *g, const struct windowing *w)
+{
+    uint32_t found = 0;
+    if (g->input->node->retracts)
+        return plan_refuse(g->p, w->place, "SESSION windows over rows that are taken back cannot be run yet");
+    for (uint32_t i = 0; w->keyed && i < w->partition_count; i++)
+        for (uint32_t k = 0; k < g->key_count; k++)
+            if (g->keys[k] == w->partition[i]) {
+                found++;
+                break;
+            }
+    if (!w->keyed || (found == w->partition_count && found == g->key_count))
+        return true;
+    (void)plan_refuse(g->p, w->place, "GROUP BY has to name what the SESSION is PARTITION BY, and nothing else");
+    sql_error_hint(g->p->error, "SESSION(TABLE t PARTITION BY k, DESCRIPTOR(time), gap) is per k");
+    return false;
 }
 
 static bool window_outs(struct grouping *g, const struct windowing *w, const struct ast *place)
@@ -279,6 +365,8 @@ static bool window_outs(struct grouping *g, const struct windowing *w, const str
     n->keys = g->key_count;
     n->items[g->key_count] = w->time;
     n->changes = p->emit == EMIT_CHANGES;
+    if (w->rule.kind == SPAN_SESSION)
+        return check_session(g, w);
     if (n->changes && w->rule.kind != SPAN_TUMBLE)
         return plan_refuse(p, w->place, "EMIT CHANGES of %s windows cannot be run yet",
                            w->rule.kind == SPAN_HOP ? "HOP" : "CUMULATE");
@@ -295,7 +383,7 @@ static bool make_outs(struct grouping *g, bool windowed, const struct ast *place
     memcpy(n->items, g->keys, g->key_count * sizeof *n->items);
     if (windowed ? !window_outs(g, w, place) : !plan_rule(g->p, n, g->key_count, place))
         return false;
-    n->item_count = g->key_count + (n->rule.kind != SPAN_NONE);
+    n->item_count = g->first_item = g->key_count + (n->rule.kind != SPAN_NONE);
     for (uint32_t i = 0; i < g->key_count; i++) {
         g->outs[i] = plan_out(g->p, n, g->keys[i]->type, place);
         if (!g->outs[i])
@@ -308,39 +396,45 @@ static bool make_outs(struct grouping *g, bool windowed, const struct ast *place
     g->end_out = plan_out(g->p, n, type_of(TYPE_TIMESTAMP), place);
     if (!g->start_out || !g->end_out)
         return false;
-    g->start_out->clock = g->end_out->clock = w->rule.clock;
-    g->start_out->clock_offset = 1 - w->rule.size;
-    g->end_out->clock_offset = 1; /* what ends when the watermark gets there has been pushed */
-    return true;
+    if (w->rule.kind != SPAN_SESSION) { /* a session may have begun at any time */
+        g->start_out->clock = w->rule.clock;
+        g->start_out->clock_offset = w->rule.shift + 1 - w->rule.size;
+    }
+    g->end_out->clock = w->rule.clock;
+    g->end_out->clock_offset = w->rule.shift + 1; /* what ends when the watermark gets there has been pushed */
+    g->middle_out = moved(g->p, g->end_out, -WINDOW_TIME_US, w->rule.clock, w->rule.shift + 1 - WINDOW_TIME_US, place);
+    return g->middle_out;
 }
 
 /* ------------------------------------------------------------------------------------------------------- aggregates */
 
-/* A FILTER makes NULLs, which no aggregate counts. */
-static struct expr *filtered(struct grouping *g, const struct ast_call *call, struct expr *arg)
+/* The item that is this argument or condition; the same text is one item. UINT32_MAX: the error is set. */
+static uint32_t item_of(struct grouping *g, const struct ast *node, bool condition)
 {
-    static const struct scope none = {0};
-    struct binder b = plan_binder(g->p, &none);
-    uint8_t yes = 1;
-    struct expr *condition = stage_bind_bool(g->p, g->input, call->filter),
-                *x = condition ? expr_new(&b, EXPR_CASE, &call->ast, 3) : NULL;
+    struct node *n = g->node;
+    for (uint32_t i = g->first_item; i < n->item_count; i++)
+        if (ast_equal(g->item_asts[i - g->first_item], node) && (!condition || n->items[i]->type.kind == TYPE_BOOL))
+            return i;
+    if (n->item_count >= PLAN_COLUMNS_MAX - 1 || n->item_count - g->first_item == ARRAY_LEN(g->item_asts)) {
+        (void)plan_refuse(g->p, node, "more than %u aggregates", AGGREGATES_MAX);
+        return UINT32_MAX;
+    }
+    struct expr *x = condition ? stage_bind_bool(g->p, g->input, node) : stage_bind(g->p, g->input, node);
     if (!x)
-        return NULL;
-    x->args[0] = condition;
-    x->args[1] = arg ? arg : expr_const(&b, &call->ast, type_of(TYPE_BOOL), &yes);
-    x->args[2] = x->args[1] ? expr_null(&b, &call->ast, x->args[1]->type) : NULL;
-    if (!x->args[2])
-        return NULL;
-    x->type = x->args[1]->type;
-    return x;
+        return UINT32_MAX;
+    g->item_asts[n->item_count - g->first_item] = node;
+    n->items[n->item_count] = x;
+    return n->item_count++;
 }
 
 static struct expr *aggregate_out(struct grouping *g, const struct ast_call *call, enum aggregate_kind kind)
 {
     struct node *n = g->node;
     struct planner *p = g->p;
-    struct aggregate a = {.kind = kind, .distinct = call->distinct};
-    struct expr *arg = NULL;
+    struct aggregate a = {.kind = call->star ? AGG_COUNT_ALL : kind,
+                          .distinct = call->distinct,
+                          .arg = type_of(TYPE_BOOL),
+                          .filter = NO_FILTER};
     const char *why;
     for (uint32_t i = 0; i < n->aggregate_count; i++)
         if (ast_equal(g->calls[i], &call->ast))
@@ -348,27 +442,20 @@ static struct expr *aggregate_out(struct grouping *g, const struct ast_call *cal
     if (call->order.count || call->nulls || call->args.count != !call->star ||
         (call->star && (kind != AGG_COUNT || call->distinct)))
         return plan_refuse(p, &call->ast, "an aggregate takes one argument, without an order; only COUNT takes a star");
-    if (n->aggregate_count == AGGREGATES_MAX || n->item_count >= PLAN_COLUMNS_MAX - 1)
+    if (n->aggregate_count == AGGREGATES_MAX)
         return plan_refuse(p, &call->ast, "more than %u aggregates", AGGREGATES_MAX);
-    if (call->star)
-        a.kind = AGG_COUNT_ALL;
-    else if (!(arg = stage_bind(p, g->input, call->args.at[0])))
-        return NULL;
-    if (call->filter) {
-        a.kind = call->star ? AGG_COUNT : kind;
-        arg = filtered(g, call, arg);
-        if (!arg)
+    if (!call->star) {
+        a.column = item_of(g, call->args.at[0], false);
+        if (a.column == UINT32_MAX)
             return NULL;
+        a.arg = n->items[a.column]->type;
     }
-    a.arg = arg ? arg->type : type_of(TYPE_BOOL);
+    if (call->filter && (a.filter = item_of(g, call->filter, true)) == UINT32_MAX)
+        return NULL;
     if (!aggregate_type(&a, g->input->node->retracts, &why)) {
         sql_error_set(p->error, SQL_FAULT_TYPE, call->ast.at, call->ast.len, "%.*s %s",
                       SLICE_ARG(call->name.at[call->name.count - 1]), why);
         return NULL;
-    }
-    if (arg) {
-        a.column = n->item_count;
-        n->items[n->item_count++] = arg;
     }
     struct expr *out = plan_out(p, n, a.type, &call->ast);
     if (!out)
@@ -425,8 +512,8 @@ static struct expr *group_column(void *arg, uint32_t column)
     for (uint32_t i = 0; i < g->key_count; i++)
         if (g->keys[i] == x)
             return g->outs[i];
-    if (w && g->start_out && (x == w->start || x == w->end))
-        return x == w->start ? g->start_out : g->end_out;
+    if (w && g->start_out && (x == w->start || x == w->end || x == w->middle))
+        return x == w->start ? g->start_out : x == w->end ? g->end_out : g->middle_out;
     sql_error_set(g->p->error, SQL_FAULT_GROUPING, g->place->at, g->place->len,
                   "%.*s has to be in GROUP BY, or in an aggregate", SLICE_ARG(n->name));
     return NULL;
@@ -476,7 +563,7 @@ bool plan_grouped(struct planner *p, const struct ast_select *select, struct sta
             return false;
     if (input->windowing && !windowed && input->windowing->rule.kind != SPAN_TUMBLE)
         return plan_refuse(p, input->windowing->place,
-                           "HOP and CUMULATE windows have to be grouped by window_start or window_end");
+                           "HOP, CUMULATE and SESSION windows have to be grouped by window_start or window_end");
     g->node = plan_node(p, input, &select->ast);
     if (!g->node || !make_outs(g, windowed, &select->ast))
         return false;

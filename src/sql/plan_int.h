@@ -41,8 +41,11 @@ struct named {
 /* TUMBLE and its like over a stage, until GROUP BY takes it. */
 struct windowing {
     struct span_rule rule;
-    struct expr *time, *start, *end;
+    struct expr *time, *start, *end, *middle; /* middle: window_time, the last millisecond of the window */
     const struct ast *place;
+    bool keyed; /* of SESSION(TABLE …): by these values, which GROUP BY has to name */
+    struct expr **partition;
+    uint32_t partition_count;
 };
 
 /* What f(…) OVER (…) means in a SELECT. */

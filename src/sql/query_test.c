@@ -336,6 +336,57 @@ static void test_first_rows(void **state)
           1, 2, "a,5\na,7\nb,50\n");
 }
 
+static void test_sessions(void **state)
+{
+    (void)state;
+    /* a: 1 s, 2 s, then 12 s; b: 3 s, then 4 s, which joins its session as long as that is open */
+    check("SELECT k, sum(v), window_start, window_end FROM SESSION(s PARTITION BY k, ts, INTERVAL '5' SECOND) GROUP BY "
+          "k, "
+          "window_start, window_end",
+          1, 2, "a,12,1767225601000000,1767225607000000\nb,50,1767225603000000,1767225608000000\n");
+    check("SELECT k, count(*), max(k) FROM s GROUP BY k, SESSION(ts, INTERVAL '11' SECOND)", 0, 2, "");
+    check("SELECT k, count(*), max(k) FROM s GROUP BY k, SESSION(ts, INTERVAL '7' SECOND)", 0, 2, "a,2,a\nb,1,b\n");
+    check("SELECT k, sum(v), SESSION_START(ts, INTERVAL '10' SECOND) FROM s GROUP BY SESSION(ts, INTERVAL '10' "
+          "SECOND), k "
+          "EMIT CHANGES",
+          0, 2,
+          "a,5,1767225601000000\nb,50,1767225603000000\n-a,5,1767225601000000\na,12,1767225601000000\n"
+          "a,20,1767225612000000\n-b,50,1767225603000000\nb,51,1767225603000000\n");
+    check("SELECT count(*) FROM SESSION(s, ts, INTERVAL '4' SECOND) GROUP BY window_end", 1, 2, "3\n");
+    static const char *const joined[] = {"{\"k\":\"a\",\"v\":1,\"ts\":\"2026-01-01 00:00:10\"}",
+                                         "{\"k\":\"a\",\"v\":2,\"ts\":\"2026-01-01 00:00:11.5\"}",
+                                         "{\"k\":\"a\",\"v\":4,\"ts\":\"2026-01-01 00:00:09\"}",
+                                         "{\"k\":\"a\",\"v\":8,\"ts\":\"2026-01-01 00:00:10.6\"}",
+                                         "{\"k\":\"a\",\"v\":16,\"ts\":\"2026-01-01 00:00:09.9\"}",
+                                         "{\"k\":\"a\",\"v\":32,\"ts\":\"2026-01-01 00:01:00\"}"};
+    struct rig r;
+    enum sql_fault fault;
+    assert_true(
+        rig_init(&r, "SELECT sum(v) FROM s GROUP BY k, SESSION(ts, INTERVAL '1' SECOND) EMIT CHANGES", STATE_MAX));
+    assert_true(feed(&r, joined, ARRAY_LEN(joined), 4, &fault));
+    assert_string_equal(r.shown.text, "1\n2\n4\n-1\n-2\n11\n-4\n-11\n31\n32\n");
+    rig_fini(&r);
+}
+
+static void test_windows_of_windows(void **state)
+{
+    (void)state;
+    check("SELECT k, v, window_start, window_end, window_time FROM TUMBLE(s, ts, INTERVAL '5' SECOND, INTERVAL '1' "
+          "SECOND) "
+          "WHERE v = 50",
+          0, 1, "b,50,1767225601000000,1767225606000000,1767225605999000\n");
+    check("SELECT sum(c), window_end FROM TUMBLE((SELECT count(*) AS c, window_time FROM TUMBLE(s, ts, INTERVAL '2' "
+          "SECOND) "
+          "GROUP BY k, window_time), window_time, INTERVAL '5' SECOND) GROUP BY window_end",
+          1, 2, "3,1767225605000000\n");
+    check("SELECT v, count(*) FROM (SELECT v, window_end AS e FROM TUMBLE(s, ts, INTERVAL '5' SECOND)) x GROUP BY e, v",
+          1, 2, "5,1\n50,1\n7,1\n");
+    check("SELECT count(*) FILTER (WHERE v > 6), count(DISTINCT k) FILTER (WHERE v > 6), count(DISTINCT k), "
+          "sum(DISTINCT n) "
+          "FILTER (WHERE v < 50) FROM TUMBLE(s, ts, INTERVAL '10' SECOND) GROUP BY window_end",
+          1, 2, "2,2,2,1\n");
+}
+
 /* What is not there is refused, and the message says what it is. */
 static void test_refused(void **state)
 {
@@ -375,7 +426,17 @@ static void test_refused(void **state)
         {"WITH x AS (SELECT k FROM s) SELECT k FROM x", "WITH"},
         {"SELECT 1", "without FROM"},
         {"SELECT k, count(*) FROM s GROUP BY ROLLUP (k)", "ROLLUP"},
-        {"SELECT k, count(*) FROM SESSION(s, ts, INTERVAL '1' SECOND) GROUP BY k, window_end", "SESSION"},
+        {"SELECT k, count(*) FROM SESSION(s, ts, INTERVAL '1' SECOND) GROUP BY k, window_end",
+         "SESSION is PARTITION BY"},
+        {"SELECT k, count(*) FROM SESSION(s PARTITION BY k, n, ts, INTERVAL '1' SECOND) GROUP BY k, window_end",
+         "SESSION has a gap"},
+        {"SELECT k, count(*) FROM SESSION(TABLE s PARTITION BY (k, n), DESCRIPTOR(ts), INTERVAL '1' SECOND) GROUP BY "
+         "k, "
+         "window_end",
+         "SESSION is PARTITION BY"},
+        {"SELECT k FROM SESSION(s PARTITION BY k, ts, INTERVAL '1' SECOND)", "without GROUP BY"},
+        {"SELECT count(*) FROM s GROUP BY SESSION(ts, INTERVAL '1' SECOND, INTERVAL '1' SECOND)",
+         "SESSION has 1 length"},
         {"SELECT k, window_end FROM HOP(s, ts, INTERVAL '1' SECOND, INTERVAL '2' SECOND)", "without GROUP BY"},
         {"SELECT k FROM HOP(s, ts, INTERVAL '1' SECOND, INTERVAL '2' SECOND)", "without GROUP BY"},
         {"SELECT DISTINCT k FROM HOP(s, ts, INTERVAL '1' SECOND, INTERVAL '2' SECOND)", "DISTINCT over windows"},
@@ -512,6 +573,12 @@ static void test_damaged_snapshot(void **state)
         "SELECT * FROM (SELECT k, m, row_number() OVER (ORDER BY m) AS n FROM (SELECT k, max(v) AS m FROM s GROUP BY "
         "k) g) "
         "x WHERE n <= 1",
+        "SELECT k, max(k), min(d), count(DISTINCT k) FILTER (WHERE v > 6), count(DISTINCT k) FROM s GROUP BY k, "
+        "SESSION(ts, "
+        "INTERVAL '5' SECOND)",
+        "SELECT m, count(DISTINCT k) FILTER (WHERE m > 6), min(k), count(DISTINCT m) FROM (SELECT k, max(v) AS m FROM "
+        "s GROUP "
+        "BY k) x GROUP BY m",
         "SELECT DISTINCT ON (k) k, v FROM s",
     };
     size_t before = mem_in_use();
@@ -560,6 +627,12 @@ static void test_no_memory(void **state)
         "SELECT * FROM (SELECT k, m, row_number() OVER (ORDER BY m) AS n FROM (SELECT k, max(v) AS m FROM s GROUP BY "
         "k) g) "
         "x WHERE n <= 1",
+        "SELECT k, max(k), min(d), count(DISTINCT k) FILTER (WHERE v > 6), count(DISTINCT k) FROM s GROUP BY k, "
+        "SESSION(ts, "
+        "INTERVAL '5' SECOND)",
+        "SELECT m, count(DISTINCT k) FILTER (WHERE m > 6), min(k), count(DISTINCT m) FROM (SELECT k, max(v) AS m FROM "
+        "s GROUP "
+        "BY k) x GROUP BY m",
         "SELECT DISTINCT ON (k) k, v FROM s",
     };
     size_t before = mem_in_use();
@@ -589,6 +662,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rows_and_groups),
         cmocka_unit_test(test_first_rows),
+        cmocka_unit_test(test_sessions),
+        cmocka_unit_test(test_windows_of_windows),
         cmocka_unit_test(test_joins),
         cmocka_unit_test(test_tables),
         cmocka_unit_test(test_refused),

@@ -29,6 +29,7 @@ CREATE STREAM nexmark (event_type INT,
 CREATE VIEW person AS SELECT person.id, person.name, person.city, person.state, dateTime FROM nexmark WHERE event_type = 0;
 CREATE VIEW auction AS SELECT auction.id, auction.seller, auction.category, dateTime, auction.expires FROM nexmark WHERE event_type = 1;
 CREATE VIEW bid AS SELECT bid.auction, bid.bidder, bid.price, bid.channel, bid.url, dateTime, bid.extra, _offset, _ts FROM nexmark WHERE event_type = 2;
+CREATE VIEW timed AS SELECT *, PROCTIME() AS p_time FROM bid;
 """
 HOP5 = "HOP(TABLE bid, DESCRIPTOR(dateTime), INTERVAL '0.2' SECOND, INTERVAL '1' SECOND)"
 STARTS = "WITH RECURSIVE k(i) AS (SELECT 0 UNION ALL SELECT i+1 FROM k WHERE i<4), h AS (SELECT *, ts/200*200-200*i ws FROM bid, k WHERE ts/200*200-200*i+1000 > wm) "
@@ -104,6 +105,40 @@ QUERIES = [
                f"FROM (SELECT auction, count(*) AS n, window_end AS e FROM TABLE({HOP5}) GROUP BY auction, window_start, window_end) c) d WHERE rn <= 2",
      STARTS + ", c AS (SELECT ws, auction, count(*) n FROM h GROUP BY 1, 2) SELECT auction, n, t(ws + 1000), r FROM "
      "(SELECT *, row_number() OVER (PARTITION BY ws ORDER BY n DESC, auction) r FROM c) WHERE r <= 2", True),
+    ("q11", "SELECT bidder, count(*), window_start, window_end FROM TABLE(SESSION(TABLE bid PARTITION BY bidder, DESCRIPTOR(dateTime), INTERVAL '0.02' SECOND)) GROUP BY bidder, window_start, window_end",
+     "SELECT bidder, n, t(first), t(last + 20) FROM session", True),
+    ("q11 legacy", "SELECT bidder, sum(price), max(channel), SESSION_START(dateTime, INTERVAL '0.02' SECOND), SESSION_END(dateTime, INTERVAL '0.02' SECOND) FROM bid GROUP BY bidder, SESSION(dateTime, INTERVAL '0.02' SECOND)",
+     "SELECT bidder, total, channel, t(first), t(last + 20) FROM session", True),
+    ("q11 changes", "SELECT bidder, count(*), max(price), window_start FROM SESSION(bid PARTITION BY bidder, dateTime, INTERVAL '0.02' SECOND) GROUP BY bidder, window_start EMIT CHANGES",
+     "SELECT bidder, n, top, t(first) FROM session", True),
+    ("sessions of sessions", "SELECT window_end, count(*), sum(n) FROM TUMBLE((SELECT count(*) AS n, window_time AS at FROM SESSION(bid PARTITION BY bidder, dateTime, INTERVAL '0.02' SECOND) GROUP BY bidder, window_time), at, INTERVAL '0.1' SECOND) GROUP BY window_end",
+     "SELECT t((last + 19) / 100 * 100 + 100), count(*), sum(n) FROM session GROUP BY (last + 19) / 100", True),
+    ("window edges", "SELECT auction, price, window_start, window_end, window_time FROM TUMBLE(bid, dateTime, INTERVAL '0.25' SECOND, INTERVAL '0.1' SECOND) WHERE price > 1000000",
+     "SELECT auction, price, t((ts - 100) / 250 * 250 + 100), t((ts - 100) / 250 * 250 + 350), t((ts - 100) / 250 * 250 + 349) FROM bid WHERE price > 1000000", False),
+    ("q7 by rows of windows", "SELECT auction, price, bidder, window_end FROM (SELECT auction, price, bidder, window_end, row_number() OVER (PARTITION BY window_start, window_end ORDER BY price DESC) AS rn "
+                              "FROM TUMBLE(bid, dateTime, INTERVAL '0.25' SECOND)) x WHERE rn <= 3",
+     "SELECT auction, price, bidder, t(ts/250*250+250) FROM (SELECT *, row_number() OVER (PARTITION BY ts/250 ORDER BY price DESC, seq) r FROM bid WHERE ts/250*250+250 > wm) WHERE r <= 3", True),
+    ("windows of windows", "SELECT count(*), sum(n), window_end FROM TUMBLE((SELECT bidder, count(*) AS n, window_time FROM TUMBLE(bid, dateTime, INTERVAL '0.1' SECOND) GROUP BY bidder, window_time), window_time, INTERVAL '0.5' SECOND) GROUP BY window_end",
+     "SELECT count(*), sum(n), t(w/5*500+500) FROM (SELECT bidder, ts/100 w, count(*) n FROM bid WHERE ts/100*100+100 > wm GROUP BY 1, 2) GROUP BY w/5", True),
+    ("q12 by proctime", "SELECT bidder, count(*), window_start, window_end FROM TABLE(TUMBLE(TABLE timed, DESCRIPTOR(p_time), INTERVAL '0.5' SECOND)) GROUP BY bidder, window_start, window_end",
+     "SELECT bidder, count(*), t(arrived/500*500), t(arrived/500*500+500) FROM bid GROUP BY bidder, arrived/500", False),
+    ("distinct by filters", "SELECT channel, count(DISTINCT bidder), count(DISTINCT bidder) FILTER (WHERE price > 10000), sum(DISTINCT bidder) FILTER (WHERE price > 1000000), count(DISTINCT extra), "
+                            "count(DISTINCT extra) FILTER (WHERE bidder > 1010), max(price) FILTER (WHERE bidder > 1010), count(*) FILTER (WHERE price > 1000000) FROM bid GROUP BY channel",
+     "SELECT channel, count(DISTINCT bidder), count(DISTINCT bidder) FILTER (WHERE price > 10000), sum(DISTINCT bidder) FILTER (WHERE price > 1000000), count(DISTINCT extra), "
+     "count(DISTINCT extra) FILTER (WHERE bidder > 1010), max(price) FILTER (WHERE bidder > 1010), count(*) FILTER (WHERE price > 1000000) FROM bid GROUP BY channel", False),
+    ("distinct of changes", "SELECT n, count(DISTINCT channel), count(DISTINCT channel) FILTER (WHERE top > 1000000), max(top), min(top) FILTER (WHERE auction > 1020), count(DISTINCT top) FROM "
+                            "(SELECT auction, channel, count(*) AS n, max(price) AS top FROM bid GROUP BY auction, channel) c GROUP BY n",
+     "SELECT n, count(DISTINCT channel), count(DISTINCT channel) FILTER (WHERE top > 1000000), max(top), min(top) FILTER (WHERE auction > 1020), count(DISTINCT top) FROM "
+     "(SELECT auction, channel, count(*) n, max(price) top FROM bid GROUP BY auction, channel) GROUP BY n", False),
+    ("distinct hop", f"SELECT channel, count(DISTINCT auction), count(DISTINCT auction) FILTER (WHERE price > 10000), window_start FROM {HOP5} WHERE channel LIKE 'G%' GROUP BY channel, window_start",
+     STARTS + "SELECT channel, count(DISTINCT auction), count(DISTINCT auction) FILTER (WHERE price > 10000), t(ws) FROM h WHERE channel LIKE 'G%' GROUP BY channel, ws", True),
+    ("q14", "SELECT auction, bidder, 0.908 * price, CASE WHEN HOUR(dateTime) >= 8 AND HOUR(dateTime) <= 18 THEN 'dayTime' WHEN HOUR(dateTime) <= 6 OR HOUR(dateTime) >= 20 THEN 'nightTime' ELSE 'otherTime' END AS bidTimeType, "
+            "dateTime, extra, count_char(extra, 'c') AS c_counts FROM bid WHERE 0.908 * price > 1000000 AND 0.908 * price < 50000000",
+     "SELECT auction, bidder, price * 908, 'nightTime', t(ts), extra, length(extra) - length(replace(extra, 'c', '')) FROM bid WHERE price * 908 > 1000000000 AND price * 908 < 50000000000", False),
+    ("q10", "SELECT auction, bidder, price, dateTime, extra, DATE_FORMAT(dateTime, 'yyyy-MM-dd'), DATE_FORMAT(dateTime, 'HH:mm') FROM bid",
+     "SELECT auction, bidder, price, t(ts), extra, substr(t(ts), 1, 10), substr(t(ts), 12, 5) FROM bid", False),
+    ("q22", "SELECT auction, bidder, price, channel, SPLIT_INDEX(url, '/', 3) AS dir1, SPLIT_INDEX(url, '/', 4) AS dir2, SPLIT_INDEX(url, '/', 5) AS dir3 FROM bid",
+     "SELECT auction, bidder, price, channel, part(url, 3), part(url, 4), part(url, 5) FROM bid", False),
     ("all", "SELECT count(*), sum(price), max(dateTime), bool_or(price > 99000000), count(extra) FROM bid HAVING count(*) > 10",
      "SELECT count(*), sum(price), t(max(ts)), 'bool', count(extra) FROM bid", False),
 ]
@@ -130,6 +165,7 @@ def shown(ms):
 def load(events, delay_ms):
     db = sqlite3.connect(":memory:")
     db.create_function("t", 1, shown)
+    db.create_function("part", 2, lambda text, n: (text.split("/") + [None] * 9)[n])
     db.execute("PRAGMA case_sensitive_like = ON")
     db.execute("CREATE TABLE bid (auction INTEGER, bidder INTEGER, price INTEGER, channel TEXT, url TEXT, extra TEXT, ts INTEGER, wm INTEGER, arrived INTEGER, seq INTEGER)")
     db.execute("CREATE TABLE auction (id INTEGER, seller INTEGER, category INTEGER, expires INTEGER, ts INTEGER, wm INTEGER, seq INTEGER)")
@@ -148,7 +184,33 @@ def load(events, delay_ms):
         else:
             db.execute("INSERT INTO person VALUES (?,?,?,?,?,?,?)", (row["id"], row["name"], row["city"], row["state"], ts, watermark, place))
         watermark = max(watermark, ts - delay_ms)
+    load_sessions(db)
     return db
+
+
+GAP_MS = 20
+
+
+def load_sessions(db):
+    """Sessions of bidders as they come: a session that the watermark has passed takes no row more. Without late rows they are gaps and islands."""
+    db.execute("CREATE TABLE session (bidder INTEGER, n INTEGER, first INTEGER, last INTEGER, total INTEGER, top INTEGER, channel TEXT)")
+    sessions, late = collections.defaultdict(list), 0
+    for bidder, price, channel, ts, wm in db.execute("SELECT bidder, price, channel, ts, wm FROM bid ORDER BY seq"):
+        mine = sessions[bidder]
+        joined = [s for s in mine if s[2] + GAP_MS > wm and s[1] < ts + GAP_MS and s[2] + GAP_MS > ts]
+        if not joined and ts + GAP_MS <= wm:
+            late += 1
+            continue
+        one = [1, ts, ts, price, price, channel]
+        for s in joined:
+            mine.remove(s)
+            one = [one[0] + s[0], min(one[1], s[1]), max(one[2], s[2]), one[3] + s[3], max(one[4], s[4]), max(one[5], s[5])]
+        mine.append(one)
+    db.executemany("INSERT INTO session VALUES (?,?,?,?,?,?,?)", [(bidder, *s) for bidder, mine in sessions.items() for s in mine])
+    islands = db.execute("SELECT bidder, count(*), min(ts), max(ts) FROM (SELECT *, sum(nw) OVER (PARTITION BY bidder ORDER BY ts, seq) s FROM "
+                         "(SELECT *, CASE WHEN ts - lag(ts) OVER (PARTITION BY bidder ORDER BY ts, seq) < 20 THEN 0 ELSE 1 END nw FROM bid)) GROUP BY bidder, s")
+    on_time = db.execute("SELECT count(*) FROM bid WHERE ts < wm").fetchone()[0] == 0
+    assert not on_time or (not late and sorted(islands) == sorted(db.execute("SELECT bidder, n, first, last FROM session")))
 
 
 # Groups of 130 and 770 events are no parts of a window: some of their rows come when it has been closed.
