@@ -45,15 +45,52 @@ static bool has_primary_key(const struct ast_create_stream *s)
     return false;
 }
 
+static const struct ast_column *column_of(const struct ast_create_stream *s, struct slice name, struct nearest *nearest)
+{
+    for (size_t i = 0; i < s->elements.count; i++) {
+        const struct ast_column *c = AST_AS(column, s->elements.at[i]);
+        if (c->ast.kind != AST_COLUMN)
+            continue;
+        if (name_equal(c->name, name))
+            return c;
+        nearest_try(nearest, c->name);
+    }
+    return NULL;
+}
+
+/* PRIMARY KEY and WATERMARK are of columns that there are. */
+static bool check_names(const struct ast_create_stream *s, const struct ast *element, struct sql_error *error)
+{
+    const struct ast_names *key = &AST_AS(primary_key, element)->columns,
+                           one = {.at = (struct slice *)&AST_AS(watermark, element)->column, .count = 1};
+    if (element->kind != AST_PRIMARY_KEY && element->kind != AST_WATERMARK)
+        return true;
+    const struct ast_names *names = element->kind == AST_PRIMARY_KEY ? key : &one;
+    for (size_t i = 0; i < names->count; i++) {
+        struct nearest nearest = nearest_of(names->at[i]);
+        if (column_of(s, names->at[i], &nearest))
+            continue;
+        sql_error_set(error, SQL_FAULT_NO_NAME, element->at, element->len, "there is no column %.*s",
+                      SLICE_ARG(names->at[i]));
+        if (nearest_found(&nearest))
+            sql_error_hint(error, "did you mean %.*s?", SLICE_ARG(nearest.best));
+        return false;
+    }
+    return true;
+}
+
 static bool check_stream(const struct ast_create_stream *s, struct sql_error *error)
 {
     if (s->table && !has_primary_key(s))
         return refuse(&s->ast, error, "CREATE TABLE without a PRIMARY KEY");
     if (s->exchange.ptr || s->infer || s->query)
         return refuse(&s->ast, error, s->infer ? "INFER" : s->query ? "a stream AS a query" : "FROM EXCHANGE");
-    for (size_t i = 0; i < s->elements.count; i++)
+    for (size_t i = 0; i < s->elements.count; i++) {
         if (s->elements.at[i]->kind == AST_COLUMN && !check_column(AST_AS(column, s->elements.at[i]), error))
             return false;
+        if (!check_names(s, s->elements.at[i], error))
+            return false;
+    }
     return true;
 }
 

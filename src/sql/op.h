@@ -29,6 +29,7 @@ struct clock {
     uint32_t source;
     struct expr *expr; /* of a scanned row: the watermark it brings */
     bool used;
+    int64_t delay;       /* us that are taken off: EMIT … WITH DELAY */
     int64_t now;         /* watermark after the last step; TIME_NEVER: none yet */
     const int64_t *at;   /* in a step of its source: at[i] is before row i, at[rows] after the last one; else NULL */
     int64_t *partitions; /* the newest of each partition */

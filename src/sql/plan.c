@@ -67,8 +67,8 @@ static struct op *build_rank(struct build *b, struct node *n)
     if (!r->rule.limit)
         return plan_refuse(b->p, r->place, "ROW_NUMBER without a condition such as rn <= 10 in the query around it");
     const struct sql_type *types = item_types(b, n);
-    struct op *op = types ? build_keep(b, op_topn_new(&b->p->plan->budget, &r->rule, types, n->item_count, n->keys, r->order,
-                                                r->order_count))
+    struct op *op = types ? build_keep(b, op_topn_new(&b->p->plan->budget, &r->rule, types, n->item_count, n->keys,
+                                                      r->order, r->order_count))
                           : NULL;
     return op && build_stage(b, n->input, n->items, n->item_count, op) ? op : NULL;
 }
@@ -88,7 +88,7 @@ static struct op *build_node(struct build *b, struct node *n)
                        uint32_t type_count, uint32_t keys, const struct aggregate *aggregates, uint32_t count) =
         n->rule.kind == SPAN_SESSION ? op_session_new : op_aggregate_new;
     struct op *op = build_keep(b, make(&b->p->plan->budget, &n->rule, n->changes, n->types, n->type_count, n->keys,
-                                 n->aggregates, n->aggregate_count));
+                                       n->aggregates, n->aggregate_count));
     return op && build_stage(b, n->input, n->items, n->item_count, op) ? op : NULL;
 }
 
@@ -165,6 +165,20 @@ static bool build_all(struct planner *p, const struct ast *query, struct stage *
     return ok;
 }
 
+/* EMIT ON WINDOW CLOSE WITH DELAY: all watermarks are so much less, so rows that are no later than that are still used. */
+static bool plan_delay(struct planner *p, const struct ast_emit *e, int64_t *ret)
+{
+    if (!e || !e->interval)
+        return true;
+    if (e->kind == EMIT_EVERY)
+        return plan_refuse(p, &e->ast, "EMIT EVERY cannot be run yet");
+    if (!plan_duration(p, e->interval, ret))
+        return false;
+    if (*ret < 0)
+        sql_error_set(p->error, SQL_FAULT_ARGUMENT, e->interval->at, e->interval->len, "a delay is not below zero");
+    return *ret >= 0;
+}
+
 /* WITH (state_ttl = 'none' | interval) */
 static bool plan_options(struct planner *p, const struct ast_list *options)
 {
@@ -207,19 +221,23 @@ bool plan_query(const struct catalog *catalog, const struct ast_run *run, struct
                         .emit = emit ? (int)e->kind : -1,
                         .state_ttl = -1};
     struct stage s;
+    int64_t delay = 0;
     size_t max = ret->budget.max;
     *ret = (struct plan){.budget = {.max = max, .seed = catalog->seed}};
-    if (emit && e->interval)
-        plan_refuse(&p, emit, e->kind == EMIT_EVERY ? "EMIT EVERY cannot be run yet" : "WITH DELAY cannot be run yet");
     ret->hash = ast_hash(emit, ast_hash(query, 0));
     for (size_t i = 0; i < run->options.count; i++)
         ret->hash = ast_hash(run->options.at[i], ret->hash);
-    bool ok = !(emit && e->interval) && plan_options(&p, &run->options) && plan_query_stage(&p, query, &s);
+    bool ok = plan_delay(&p, e, &delay) && plan_options(&p, &run->options) && plan_query_stage(&p, query, &s);
     if (ok && p.emit == EMIT_CLOSE && s.node->retracts) {
         plan_refuse(&p, emit, "EMIT ON WINDOW CLOSE cannot be: the query changes rows that it has given out");
         ok = false;
     }
     ok = ok && build_all(&p, query, &s, sink);
+    for (uint32_t i = 0; i < ret->source_count; i++) {
+        ret->sources[i].arrival->delay = delay;
+        if (ret->sources[i].clock)
+            ret->sources[i].clock->delay = delay;
+    }
     if (!ok)
         plan_free(ret);
     return ok;

@@ -15,6 +15,7 @@
 #define PLAN_OPS_MAX 128u
 #define SCAN_COLUMNS_MAX 512u
 #define PLAN_JOINT_MAX 64u
+#define IDLE_DEFAULT_US US_PER_S
 
 enum pseudo {
     PSEUDO_OFFSET,
@@ -41,6 +42,7 @@ struct source {
     uint32_t count;
     struct node *node;
     struct clock *clock, *arrival; /* by WATERMARK, by _ts */
+    int64_t idle_us; /* a partition without rows for so long is to be said idle (query_idle): IDLE AFTER */
     struct op *op;
 };
 

@@ -21,7 +21,7 @@ bool plan_duration(struct planner *p, const struct ast *node, int64_t *ret)
               !__builtin_add_overflow(*ret, v.us, ret) && *ret <= 10000 * 366 * US_PER_DAY;
     if (!ok)
         sql_error_set(p->error, SQL_FAULT_ARGUMENT, node->at, node->len,
-                      "a window's length is a constant interval of days, hours or less");
+                      "this is a constant interval of days, hours or less");
     return ok;
 }
 

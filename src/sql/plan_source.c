@@ -101,6 +101,18 @@ static struct expr *pseudo_expr(struct planner *p, struct source *s, enum pseudo
     return x;
 }
 
+/* PRIMARY KEY beside the column, or of the stream. */
+static bool in_primary_key(const struct ast_create_stream *stream, const struct ast_column *c)
+{
+    for (size_t i = 0; i < stream->elements.count; i++) {
+        const struct ast_primary_key *key = AST_AS(primary_key, stream->elements.at[i]);
+        for (size_t k = 0; key->ast.kind == AST_PRIMARY_KEY && k < key->columns.count; k++)
+            if (name_equal(key->columns.at[k], c->name))
+                return true;
+    }
+    return c->primary;
+}
+
 /* Where a column of the statement stands in a record. */
 static void column_path(const struct source *s, const struct ast_column *column, struct scan_column *ret)
 {
@@ -129,7 +141,8 @@ static struct expr *element_expr(struct planner *p, struct lazy *lazy, const str
     if (c->type && !type_of_ast(c->type, p->arena, &type, p->error))
         return NULL;
     if (!c->computed) {
-        struct source_column wanted = {.pseudo = -1, .path = {.type = type, .not_null = c->not_null || c->primary}};
+        struct source_column wanted = {.pseudo = -1,
+                                       .path = {.type = type, .not_null = c->not_null || in_primary_key(stream, c)}};
         column_path(s, c, &wanted.path);
         return source_column(p, s, &wanted, place);
     }
@@ -371,9 +384,15 @@ static struct source *source_of(struct planner *p, const struct ast_create_strea
     if (!s->columns || !s->node || !s->clock || !s->arrival || !read_options(p, s))
         return NULL;
     s->node->source = s;
+    const struct ast_watermark *w = watermark_of(stream);
+    s->idle_us = IDLE_DEFAULT_US;
+    if (w && w->idle && !plan_duration(p, w->idle, &s->idle_us))
+        return NULL;
+    if (s->idle_us <= 0)
+        return bind_fail(&(struct binder){.error = p->error}, w->idle, SQL_FAULT_ARGUMENT, "IDLE AFTER is above zero");
     s->clock->source = s->arrival->source = plan->source_count++;
     s->clock->now = s->arrival->now = TIME_NEVER;
-    if (!watermark_of(stream))
+    if (!w)
         s->clock = NULL;
     return s;
 }

@@ -147,7 +147,7 @@ static bool clock_run(struct query *q, struct clock *c, struct eval *e, struct s
             at[row++] = c->now;
         if (column_null(values, next))
             continue;
-        int64_t v = ((const int64_t *)values->values)[next & column_mask(values)];
+        int64_t v = ((const int64_t *)values->values)[next & column_mask(values)] - c->delay;
         if (v <= c->partitions[in->partition])
             continue;
         c->partitions[in->partition] = v;
@@ -220,8 +220,8 @@ static bool tick(struct query *q, uint32_t source, uint32_t partition, int64_t u
         if (us == TIME_NEVER) {
             c->idle[partition] = true;
             c->now = clock_now(c);
-        } else if (us > c->now) {
-            c->now = us;
+        } else if (us - c->delay > c->now) {
+            c->now = us - c->delay;
         }
         at[i][1] = c->now;
         c->at = at[i];

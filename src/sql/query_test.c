@@ -387,6 +387,35 @@ static void test_windows_of_windows(void **state)
           1, 2, "2,2,2,1\n");
 }
 
+static void test_delay_idle_and_keys(void **state)
+{
+    (void)state;
+    /* the watermark is at 00:00:10 with the row of 12 s, and two seconds less with the delay */
+    check("SELECT k, sum(v) FROM TUMBLE(s, ts, INTERVAL '8' SECOND) GROUP BY k, window_end EMIT ON WINDOW CLOSE WITH "
+          "DELAY "
+          "INTERVAL '2' SECOND",
+          1, 2, "a,12\nb,50\n");
+    check("SELECT k, sum(v) FROM TUMBLE(s, ts, INTERVAL '8' SECOND) GROUP BY k, window_end EMIT ON WINDOW CLOSE WITH "
+          "DELAY "
+          "INTERVAL '2.000001' SECOND",
+          0, 2, "");
+    struct rig r;
+    enum sql_fault fault;
+    static const char *const keyed[] = {"{\"a\":1,\"b\":null}", "{\"a\":1,\"b\":2}", "{\"b\":2}"};
+    assert_true(rig_init(&r,
+                         "CREATE STREAM c (a INT, b INT, PRIMARY KEY (a, b), ts TIMESTAMP, WATERMARK FOR ts IDLE AFTER "
+                         "INTERVAL '3' MINUTE); SELECT a, b FROM c",
+                         STATE_MAX));
+    assert_true(query_plan(r.q)->sources[0].idle_us == 180 * US_PER_S);
+    assert_true(feed(&r, keyed, ARRAY_LEN(keyed), 2, &fault));
+    assert_string_equal(r.shown.text, "1,2\n");
+    assert_int_equal(r.shown.faults, 2);
+    rig_fini(&r);
+    assert_true(rig_init(&r, "SELECT k FROM s", STATE_MAX));
+    assert_true(query_plan(r.q)->sources[0].idle_us == US_PER_S);
+    rig_fini(&r);
+}
+
 /* What is not there is refused, and the message says what it is. */
 static void test_refused(void **state)
 {
@@ -450,6 +479,14 @@ static void test_refused(void **state)
         {"SELECT count(*) FROM TUMBLE(s, ts, INTERVAL '0' SECOND) GROUP BY window_end", "above zero"},
         {"SELECT k, count(*) FROM s GROUP BY k EMIT ON WINDOW CLOSE", "EMIT ON WINDOW CLOSE"},
         {"SELECT k FROM s EMIT EVERY INTERVAL '1' SECOND", "EMIT EVERY"},
+        {"SELECT count(*) FROM TUMBLE(s, ts, INTERVAL '1' SECOND) GROUP BY window_end EMIT ON WINDOW CLOSE WITH DELAY "
+         "INTERVAL "
+         "'-1' SECOND",
+         "not below zero"},
+        {"CREATE STREAM c (a INT, ts TIMESTAMP, WATERMARK FOR ts IDLE AFTER INTERVAL '0' SECOND); SELECT a FROM c",
+         "IDLE AFTER is above zero"},
+        {"CREATE STREAM c (a INT, WATERMARK FOR tss); SELECT a FROM c", "no column tss"},
+        {"CREATE STREAM c (a INT, PRIMARY KEY (b)); SELECT a FROM c", "no column b"},
         {"SELECT v, count(*) FROM s GROUP BY k", "has to be in GROUP BY"},
         {"SELECT j, count(*) FROM s GROUP BY j", "type json"},
         {"SELECT k, array_agg(v) FROM s GROUP BY k", "array_agg"},
@@ -663,6 +700,7 @@ int main(void)
         cmocka_unit_test(test_rows_and_groups),
         cmocka_unit_test(test_first_rows),
         cmocka_unit_test(test_sessions),
+        cmocka_unit_test(test_delay_idle_and_keys),
         cmocka_unit_test(test_windows_of_windows),
         cmocka_unit_test(test_joins),
         cmocka_unit_test(test_tables),
