@@ -27,10 +27,17 @@ struct span_rule {
     const struct clock *clock;
 };
 
+/* t + us, or the last time there is in that direction. */
+static inline int64_t time_plus(int64_t t, int64_t us)
+{
+    int64_t sum;
+    return __builtin_add_overflow(t, us, &sum) ? (us < 0 ? INT64_MIN : INT64_MAX) : sum;
+}
+
 /* What no row to come is below. */
 static inline int64_t span_watermark(const struct span_rule *rule, int64_t watermark)
 {
-    return watermark == TIME_NEVER ? TIME_NEVER : watermark + rule->shift;
+    return watermark == TIME_NEVER ? TIME_NEVER : time_plus(watermark, rule->shift);
 }
 
 /* Types: of the output's columns. All is copied. NULL: no memory. */

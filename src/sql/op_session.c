@@ -48,7 +48,7 @@ static struct session *session_of(struct ordered_row *node)
 
 static int64_t end_of(const struct sessions *s, const struct session *w)
 {
-    return w->last + s->rule.size;
+    return time_plus(w->last, s->rule.size);
 }
 
 static size_t session_len(const struct sessions *s)
@@ -145,7 +145,8 @@ static bool advance(struct sessions *s, struct step *step, int64_t watermark)
                 return op_fail(step, SQL_FAULT_MEMORY);
             continue;
         }
-        if (!s->changes && !emit(s, step, clock_origin(s->rule.clock, step, item.time - s->rule.shift), 1, w))
+        if (!s->changes &&
+            !emit(s, step, clock_origin(s->rule.clock, step, time_plus(item.time, -s->rule.shift)), 1, w))
             return false;
         close_session(s, w);
     }
@@ -163,7 +164,7 @@ static struct session *find(const struct sessions *s, const struct ordered *list
     if (w && end_of(s, w) > time)
         return w;
     w = session_of(w ? w->node.after : list->first);
-    return w && w->first < time + s->rule.size ? w : NULL;
+    return w && w->first < time_plus(time, s->rule.size) ? w : NULL;
 }
 
 /* All sessions from w on that the row joins become w. */
@@ -173,7 +174,7 @@ static bool join_sessions(struct sessions *s, struct session *w, int64_t time)
     if (time < w->first)
         set_first(w, time); /* it stays behind the one before it, which ends before */
     w->last = time > w->last ? time : w->last;
-    for (; next && next->first < time + s->rule.size; next = session_of(w->node.after)) {
+    for (; next && next->first < time_plus(time, s->rule.size); next = session_of(w->node.after)) {
         if (!aggregates_merge(s->aggregates, s->count, &s->op.account, w->cells, next->cells))
             return false;
         w->last = next->last > w->last ? next->last : w->last;
@@ -186,7 +187,7 @@ static bool join_sessions(struct sessions *s, struct session *w, int64_t time)
 
 static bool emit_old(struct sessions *s, struct step *step, uint32_t origin, struct session *w, int64_t time)
 {
-    for (; w && w->first < time + s->rule.size; w = session_of(w->node.after))
+    for (; w && w->first < time_plus(time, s->rule.size); w = session_of(w->node.after))
         if (!emit(s, step, origin, -1, w))
             return false;
     return true;
@@ -239,7 +240,7 @@ static bool push_row(struct sessions *s, struct step *step, const struct batch *
         return fault == SQL_FAULT_LIMIT ? divert(s, step, origin, fault) : op_fail(step, fault);
     uint64_t hash = table_hash(&s->table, key);
     struct entry *e = table_find(&s->table, key, hash);
-    if (time + s->rule.size <= watermark && !(e && find(s, list_of(e), time))) {
+    if (time_plus(time, s->rule.size) <= watermark && !(e && find(s, list_of(e), time))) {
         s->op.late++;
         return true;
     }

@@ -351,7 +351,7 @@ static bool emit_frame(struct topn *t, struct step *step, uint32_t origin, struc
 /* When the frame is complete. */
 static int64_t end_of(const struct topn *t, int64_t time)
 {
-    return time - t->rule.span.offset + 1;
+    return time_plus(time, 1 - t->rule.span.offset);
 }
 
 static bool advance(struct topn *t, struct step *step, int64_t watermark)

@@ -73,6 +73,23 @@ static struct op *build_rank(struct build *b, struct node *n)
     return op && build_stage(b, n->input, n->items, n->item_count, op) ? op : NULL;
 }
 
+static struct op *build_frame(struct build *b, struct node *n)
+{
+    const struct framing *f = n->frame;
+    struct over_columns columns = {.keys = n->keys,
+                                   .order_count = f->order_count,
+                                   .arg_count = f->arg_count,
+                                   .order = f->order,
+                                   .aggregates = f->aggregates,
+                                   .aggregate_count = f->aggregate_count,
+                                   .lags = f->lags};
+    const struct sql_type *types = item_types(b, n);
+    struct op *op =
+        types ? build_keep(b, op_over_new(&b->p->plan->budget, &f->rule, &columns, types, n->item_count, n->types))
+              : NULL;
+    return op && build_stage(b, n->input, n->items, n->item_count, op) ? op : NULL;
+}
+
 static struct op *build_node(struct build *b, struct node *n)
 {
     if (n->source) {
@@ -84,6 +101,8 @@ static struct op *build_node(struct build *b, struct node *n)
         return build_join(b, n);
     if (n->rank)
         return build_rank(b, n);
+    if (n->frame)
+        return build_frame(b, n);
     struct op *(*make)(struct budget * budget, const struct span_rule *rule, bool changes, const struct sql_type *types,
                        uint32_t type_count, uint32_t keys, const struct aggregate *aggregates, uint32_t count) =
         n->rule.kind == SPAN_SESSION ? op_session_new : op_aggregate_new;

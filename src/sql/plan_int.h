@@ -11,6 +11,7 @@
 #include "sql/op_aggregate.h"
 #include "sql/op_join.h"
 #include "sql/op_latest.h"
+#include "sql/op_over.h"
 #include "sql/op_topn.h"
 #include "sql/plan.h"
 
@@ -78,6 +79,16 @@ struct ranking {
     struct expr *number;
 };
 
+/* Of a node that computes over frames; its first columns are the results. */
+struct framing {
+    struct over_rule rule;
+    struct sort_item order[ORDER_ITEMS_MAX];
+    uint32_t order_count, arg_count;
+    struct aggregate aggregates[WINDOW_CALLS_MAX];
+    uint32_t aggregate_count; /* 0: LAGs */
+    uint32_t lags[WINDOW_CALLS_MAX];
+};
+
 struct node {
     struct source *source; /* a scan; or: */
     struct joining *join;  /* two stages; or: */
@@ -91,6 +102,7 @@ struct node {
     struct sql_type *types; /* of its columns */
     uint32_t type_count;
     struct ranking *rank;
+    struct framing *frame;
     struct expr **passed; /* its columns that are the items from pass_from on */
     uint32_t pass_from;
 };
@@ -238,10 +250,15 @@ bool plan_duration(struct planner *p, const struct ast *node, int64_t *ret);
 bool has_window_call(const struct ast *node);
 /* Puts operators on the stage for what the SELECT computes OVER windows. */
 bool plan_window_calls(struct planner *p, const struct ast_select *select, struct stage *s);
+/* plan_frame.c: what these calls over the same window compute, all of them LAG or none. */
+bool plan_frame(struct planner *p, const struct ast_window *w, const struct ast_call *const *calls, uint32_t count,
+                struct stage *s);
 bool plan_distinct_on(struct planner *p, const struct ast_select *select, const struct ast_list *order,
                       struct stage *s);
 /* The node's column that is this one of its input. */
 struct expr *plan_passed(struct planner *p, struct node *n, struct expr *inner, const struct ast *place);
+
+bool plan_add_call(struct planner *p, struct stage *s, const struct ast *ast, struct expr *x);
 
 /* plan_rank.c */
 bool plan_rank(struct planner *p, const struct ast *place, const struct ast_list *partition,

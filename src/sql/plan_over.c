@@ -72,7 +72,7 @@ static bool is_row_number(const struct ast_call *c)
     return name_equal(c->name.at[c->name.count - 1], slice_str("row_number"));
 }
 
-static bool add_call(struct planner *p, struct stage *s, const struct ast *ast, struct expr *x)
+bool plan_add_call(struct planner *p, struct stage *s, const struct ast *ast, struct expr *x)
 {
     struct window_call *more = plan_take(p, ast, (s->call_count + 1) * sizeof *more);
     struct lazy *lazy = more ? plan_take(p, ast, sizeof *lazy) : NULL;
@@ -92,7 +92,27 @@ static bool plan_row_number(struct planner *p, const struct ast_call *call, cons
         return plan_refuse(p, &call->ast, "ROW_NUMBER has no arguments, no FILTER and no frame");
     return plan_rank(p, &call->ast, &w->partition, (const struct ast *const *)w->order.at, (uint32_t)w->order.count,
                      s) &&
-           add_call(p, s, &call->ast, s->node->rank->number);
+           plan_add_call(p, s, &call->ast, s->node->rank->number);
+}
+
+static bool is_lag(const struct ast_call *c)
+{
+    return name_equal(c->name.at[c->name.count - 1], slice_str("lag"));
+}
+
+/* That call, and all others that one operator can compute with it. */
+static bool plan_together(struct planner *p, struct calls *c, uint32_t first, struct stage *s)
+{
+    const struct ast_call *calls[WINDOW_CALLS_MAX];
+    uint32_t count = 0;
+    for (uint32_t i = first; i < c->count; i++) {
+        bool with = !c->done[i] && !is_row_number(c->at[i]) && is_lag(c->at[i]) == is_lag(c->at[first]) &&
+                    ast_equal(&c->windows[i]->ast, &c->windows[first]->ast);
+        if (with)
+            calls[count++] = c->at[i];
+        c->done[i] |= with;
+    }
+    return plan_frame(p, c->windows[first], calls, count, s);
 }
 
 bool plan_window_calls(struct planner *p, const struct ast_select *select, struct stage *s)
@@ -115,9 +135,8 @@ bool plan_window_calls(struct planner *p, const struct ast_select *select, struc
         if (!(c->windows[i] = window_of(p, select, c->at[i])))
             return false;
     for (uint32_t i = 0; i < c->count; i++)
-        if (!is_row_number(c->at[i]))
-            return plan_refuse(p, &c->at[i]->ast, "the window function %.*s cannot be run yet",
-                               SLICE_ARG(c->at[i]->name.at[c->at[i]->name.count - 1]));
+        if (!is_row_number(c->at[i]) && !c->done[i] && !plan_together(p, c, i, s))
+            return false;
     for (uint32_t i = 0; i < c->count; i++)
         if (is_row_number(c->at[i]) && !plan_row_number(p, c->at[i], c->windows[i], s))
             return false;

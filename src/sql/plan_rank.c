@@ -38,7 +38,8 @@ struct expr *plan_passed(struct planner *p, struct node *n, struct expr *inner, 
     n->items[n->item_count++] = inner;
     const struct ranking *r = n->rank;
     bool as_it_comes = r && r->rule.limit == 1 && !r->order_count && !n->retracts;
-    if (as_it_comes) {
+    const struct framing *f = n->frame;
+    if (as_it_comes || (f && f->rule.clock && inner == n->items[n->keys])) {
         out->clock = inner->clock;
         out->clock_offset = inner->clock_offset;
     } else if (r) {

@@ -387,6 +387,30 @@ static void test_windows_of_windows(void **state)
           1, 2, "2,2,2,1\n");
 }
 
+static void test_frames(void **state)
+{
+    (void)state;
+    /* by time: a row is used when the watermark has passed it */
+    check(
+        "SELECT k, v, sum(v) OVER w, count(*) OVER w, max(k) OVER w FROM s WINDOW w AS (ORDER BY ts ROWS 1 PRECEDING)",
+        1, 2, "a,5,5,1,a\na,7,12,2,a\nb,50,57,2,b\n");
+    check("SELECT k, v, sum(v) OVER (PARTITION BY k ORDER BY ts RANGE BETWEEN INTERVAL '1' SECOND PRECEDING AND "
+          "CURRENT ROW), "
+          "lag(v) OVER (ORDER BY ts), min(v) OVER (ORDER BY ts) FROM s",
+          1, 2, "a,5,5,NULL,5\na,7,12,5,5\nb,50,50,7,5\n");
+    check("SELECT e, c + lag(c) OVER (ORDER BY e) FROM (SELECT count(*) AS c, window_end AS e FROM TUMBLE(s, ts, "
+          "INTERVAL '1' "
+          "SECOND) GROUP BY window_end) x",
+          1, 2, "1767225602000000,NULL\n1767225603000000,2\n1767225604000000,2\n");
+    /* as they come: what a row changes is taken back */
+    check("SELECT v, sum(v) OVER (PARTITION BY k ORDER BY v ROWS 1 PRECEDING) FROM s", 0, 1,
+          "5,5\n50,50\n7,12\n20,27\n1,1\n-50,50\n50,51\n1,2\n");
+    check("SELECT v, count(*) OVER (ORDER BY v RANGE 3 PRECEDING) FROM s WHERE v < 9", 0, 1,
+          "5,1\n7,2\n1,1\n-1,1\n1,2\n1,2\n");
+    check("SELECT m, lag(m) OVER (ORDER BY m DESC) FROM (SELECT k, max(v) AS m FROM s GROUP BY k) g", 0, 1,
+          "5,NULL\n50,NULL\n-5,NULL\n5,50\n-5,50\n7,50\n-7,50\n20,50\n");
+}
+
 static void test_delay_idle_and_keys(void **state)
 {
     (void)state;
@@ -442,7 +466,21 @@ static void test_refused(void **state)
         {"SELECT k FROM (SELECT k, row_number() OVER (ORDER BY j) AS n FROM s) x WHERE n <= 1", "ordered by a value"},
         {"SELECT k FROM (SELECT k, row_number() OVER (PARTITION BY j) AS n FROM s) x WHERE n <= 1", "type json"},
         {"SELECT k FROM (SELECT k, row_number() OVER w AS n FROM s WINDOW v AS ()) x WHERE n <= 1", "no window w"},
-        {"SELECT k, ntile(4) OVER (ORDER BY v) FROM s", "the window function ntile"},
+        {"SELECT k, ntile(4) OVER (ORDER BY v ROWS 1 PRECEDING) FROM s", "the window function ntile"},
+        {"SELECT k, lead(v) OVER (ORDER BY ts) FROM s", "the window function lead"},
+        {"SELECT sum(v) OVER (PARTITION BY k) FROM s", "OVER without ORDER BY"},
+        {"SELECT sum(v) OVER (ORDER BY v) FROM s", "ORDER BY a time with a watermark"},
+        {"SELECT sum(v) OVER (ORDER BY ts) FROM s EMIT CHANGES", "ORDER BY a time with a watermark"},
+        {"SELECT sum(v) OVER (ORDER BY v ROWS 2 PRECEDING) FROM s EMIT ON WINDOW CLOSE", "EMIT ON WINDOW CLOSE"},
+        {"SELECT sum(v) OVER (ORDER BY ts GROUPS 2 PRECEDING) FROM s", "GROUPS"},
+        {"SELECT sum(v) OVER (ORDER BY ts ROWS BETWEEN 2 PRECEDING AND 1 FOLLOWING) FROM s", "ends elsewhere"},
+        {"SELECT sum(v) OVER (ORDER BY ts ROWS BETWEEN 1 FOLLOWING AND CURRENT ROW) FROM s", "begins behind"},
+        {"SELECT sum(v) OVER (ORDER BY k RANGE 1 PRECEDING) FROM s", "RANGE is over one"},
+        {"SELECT sum(v) OVER (ORDER BY ts, v RANGE INTERVAL '1' SECOND PRECEDING) FROM s", "RANGE is over one"},
+        {"SELECT sum(v) OVER (ORDER BY v ROWS 1001 PRECEDING) FROM s", "0 to 1000"},
+        {"SELECT sum(v) OVER (ORDER BY ts ROWS 100001 PRECEDING) FROM s", "0 to 100000"},
+        {"SELECT count(DISTINCT v) OVER (ORDER BY ts) FROM s", "DISTINCT over a frame"},
+        {"SELECT lag(v, 1, 0) OVER (ORDER BY ts) FROM s", "LAG has a value"},
         {"SELECT k, row_number() OVER (ORDER BY count(*)) FROM s GROUP BY k", "beside GROUP BY"},
         {"SELECT k FROM (SELECT k, row_number() OVER (ORDER BY v) AS n FROM s) x WHERE n <= 1 EMIT ON WINDOW CLOSE",
          "EMIT ON WINDOW CLOSE"},
@@ -616,6 +654,10 @@ static void test_damaged_snapshot(void **state)
         "SELECT m, count(DISTINCT k) FILTER (WHERE m > 6), min(k), count(DISTINCT m) FROM (SELECT k, max(v) AS m FROM "
         "s GROUP "
         "BY k) x GROUP BY m",
+        "SELECT k, max(k) OVER w, avg(v) OVER w, sum(d) OVER w FROM s WINDOW w AS (PARTITION BY n ORDER BY ts ROWS 1 "
+        "PRECEDING)",
+        "SELECT k, min(k) OVER w, count(v) OVER w FROM s WINDOW w AS (PARTITION BY n ORDER BY ts)",
+        "SELECT k, max(k) OVER (ORDER BY v ROWS 1 PRECEDING), lag(k) OVER (PARTITION BY n ORDER BY ts) FROM s",
         "SELECT DISTINCT ON (k) k, v FROM s",
     };
     size_t before = mem_in_use();
@@ -670,6 +712,10 @@ static void test_no_memory(void **state)
         "SELECT m, count(DISTINCT k) FILTER (WHERE m > 6), min(k), count(DISTINCT m) FROM (SELECT k, max(v) AS m FROM "
         "s GROUP "
         "BY k) x GROUP BY m",
+        "SELECT k, max(k) OVER w, avg(v) OVER w, sum(d) OVER w FROM s WINDOW w AS (PARTITION BY n ORDER BY ts ROWS 1 "
+        "PRECEDING)",
+        "SELECT k, min(k) OVER w, count(v) OVER w FROM s WINDOW w AS (PARTITION BY n ORDER BY ts)",
+        "SELECT k, max(k) OVER (ORDER BY v ROWS 1 PRECEDING), lag(k) OVER (PARTITION BY n ORDER BY ts) FROM s",
         "SELECT DISTINCT ON (k) k, v FROM s",
     };
     size_t before = mem_in_use();
@@ -701,6 +747,7 @@ int main(void)
         cmocka_unit_test(test_first_rows),
         cmocka_unit_test(test_sessions),
         cmocka_unit_test(test_delay_idle_and_keys),
+        cmocka_unit_test(test_frames),
         cmocka_unit_test(test_windows_of_windows),
         cmocka_unit_test(test_joins),
         cmocka_unit_test(test_tables),

@@ -139,6 +139,32 @@ QUERIES = [
      "SELECT auction, bidder, price, t(ts), extra, substr(t(ts), 1, 10), substr(t(ts), 12, 5) FROM bid", False),
     ("q22", "SELECT auction, bidder, price, channel, SPLIT_INDEX(url, '/', 3) AS dir1, SPLIT_INDEX(url, '/', 4) AS dir2, SPLIT_INDEX(url, '/', 5) AS dir3 FROM bid",
      "SELECT auction, bidder, price, channel, part(url, 3), part(url, 4), part(url, 5) FROM bid", False),
+    ("q6", "SELECT bidder, avg(price) OVER (PARTITION BY bidder ORDER BY dateTime, auction ROWS BETWEEN 10 PRECEDING AND CURRENT ROW) FROM (SELECT auction, bidder, price, dateTime FROM "
+           "(SELECT *, row_number() OVER (PARTITION BY auction ORDER BY price DESC, dateTime, _offset) AS rn FROM bid) x WHERE rn <= 1) w",
+     "SELECT bidder, (sum(price) OVER f * 10000000 / count(*) OVER f + 5) / 10 FROM (SELECT * FROM (SELECT *, row_number() OVER (PARTITION BY auction ORDER BY price DESC, ts, seq) r FROM bid) WHERE r = 1) "
+     "WINDOW f AS (PARTITION BY bidder ORDER BY ts, auction ROWS BETWEEN 10 PRECEDING AND CURRENT ROW)", False),
+    ("over rows", "SELECT bidder, price, dateTime, sum(price) OVER w, max(price) OVER w, min(channel) OVER w, count(*) FILTER (WHERE price > 10000) OVER w, sum(CAST(price AS DOUBLE)) OVER w::bigint FROM bid "
+                  "WINDOW w AS (PARTITION BY bidder ORDER BY dateTime ROWS BETWEEN 5 PRECEDING AND CURRENT ROW)",
+     "SELECT bidder, price, t(ts), sum(price) OVER w, max(price) OVER w, min(channel) OVER w, count(*) FILTER (WHERE price > 10000) OVER w, sum(price) OVER w FROM bid WHERE ts >= wm "
+     "WINDOW w AS (PARTITION BY bidder ORDER BY ts, seq ROWS BETWEEN 5 PRECEDING AND CURRENT ROW)", True),
+    ("over range", "SELECT channel, price, dateTime, sum(price) OVER w AS s, max(price) OVER w, min(url) OVER w, count(*) OVER w FROM bid WINDOW w AS (PARTITION BY channel ORDER BY dateTime RANGE BETWEEN INTERVAL '0.05' SECOND PRECEDING AND CURRENT ROW)",
+     "SELECT channel, price, t(ts), sum(price) OVER w, max(price) OVER w, min(url) OVER w, count(*) OVER w FROM bid WHERE ts >= wm WINDOW w AS (PARTITION BY channel ORDER BY ts RANGE BETWEEN 50 PRECEDING AND CURRENT ROW)", True),
+    ("over all before", "SELECT bidder, price, sum(price) OVER (PARTITION BY bidder ORDER BY dateTime), count(*) OVER (PARTITION BY bidder ORDER BY dateTime ROWS UNBOUNDED PRECEDING), "
+                        "sum(bidder) OVER (ORDER BY dateTime RANGE CURRENT ROW), max(url) OVER (PARTITION BY bidder ORDER BY dateTime) FROM bid",
+     "SELECT bidder, price, sum(price) OVER (PARTITION BY bidder ORDER BY ts), count(*) OVER (PARTITION BY bidder ORDER BY ts, seq ROWS UNBOUNDED PRECEDING), "
+     "sum(bidder) OVER (ORDER BY ts RANGE CURRENT ROW), max(url) OVER (PARTITION BY bidder ORDER BY ts) FROM bid WHERE ts >= wm", True),
+    ("lag", "SELECT auction, dateTime, price - lag(price) OVER w, lag(channel, 3) OVER w FROM bid WINDOW w AS (PARTITION BY auction ORDER BY dateTime)",
+     "SELECT auction, t(ts), price - lag(price) OVER w, lag(channel, 3) OVER w FROM bid WHERE ts >= wm WINDOW w AS (PARTITION BY auction ORDER BY ts, seq)", True),
+    ("over rows as they come", "SELECT auction, price, sum(price) OVER w, min(extra) OVER w, avg(bidder) OVER w FROM bid WHERE price > 100000 WINDOW w AS (PARTITION BY auction ORDER BY price DESC ROWS BETWEEN 3 PRECEDING AND CURRENT ROW)",
+     "SELECT auction, price, sum(price) OVER w, min(extra) OVER w, (sum(bidder) OVER w * 10000000 / count(*) OVER w + 5) / 10 FROM bid WHERE price > 100000 WINDOW w AS (PARTITION BY auction ORDER BY price DESC, seq ROWS BETWEEN 3 PRECEDING AND CURRENT ROW)", False),
+    ("over range as they come", "SELECT bidder, auction, count(*) OVER w, max(price) OVER w FROM bid WHERE price > 3000000 WINDOW w AS (PARTITION BY bidder ORDER BY auction RANGE BETWEEN 20 PRECEDING AND CURRENT ROW)",
+     "SELECT bidder, auction, count(*) OVER w, max(price) OVER w FROM bid WHERE price > 3000000 WINDOW w AS (PARTITION BY bidder ORDER BY auction RANGE BETWEEN 20 PRECEDING AND CURRENT ROW)", False),
+    ("lag as they come", "SELECT auction, price, lag(price, 2) OVER w, lag(channel) OVER w FROM bid WHERE price > 100000 WINDOW w AS (PARTITION BY auction ORDER BY price)",
+     "SELECT auction, price, lag(price, 2) OVER w, lag(channel) OVER w FROM bid WHERE price > 100000 WINDOW w AS (PARTITION BY auction ORDER BY price, seq)", False),
+    ("over changes", "SELECT channel, auction, n, sum(n) OVER w FROM (SELECT channel, auction, count(*) AS n FROM bid WHERE channel LIKE 'G%' GROUP BY channel, auction) c WINDOW w AS (PARTITION BY channel ORDER BY auction ROWS 2 PRECEDING)",
+     "SELECT channel, auction, n, sum(n) OVER w FROM (SELECT channel, auction, count(*) n FROM bid WHERE channel LIKE 'G%' GROUP BY 1, 2) c WINDOW w AS (PARTITION BY channel ORDER BY auction ROWS 2 PRECEDING)", False),
+    ("running count of windows", "SELECT e, n, sum(n) OVER (ORDER BY e), n - lag(n) OVER (ORDER BY e) FROM (SELECT count(*) AS n, window_end AS e FROM TUMBLE(bid, dateTime, INTERVAL '0.1' SECOND) GROUP BY window_end) c",
+     "SELECT t(e*100+100), n, sum(n) OVER (ORDER BY e), n - lag(n) OVER (ORDER BY e) FROM (SELECT count(*) n, ts/100 e FROM bid WHERE ts/100*100+100 > wm GROUP BY 2)", True),
     ("all", "SELECT count(*), sum(price), max(dateTime), bool_or(price > 99000000), count(extra) FROM bid HAVING count(*) > 10",
      "SELECT count(*), sum(price), t(max(ts)), 'bool', count(extra) FROM bid", False),
 ]
