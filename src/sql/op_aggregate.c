@@ -363,7 +363,7 @@ static bool aggregation_flush(struct op *op, struct step *step)
 static int64_t aggregation_due(const struct op *op)
 {
     const struct aggregation *g = CONTAINER_OF(op, struct aggregation, op);
-    return g->changes ? INT64_MAX : g->next_close;
+    return g->changes || g->next_close == INT64_MAX ? INT64_MAX : time_plus(g->next_close, -g->rule.shift);
 }
 
 static void aggregation_fini(struct op *op)

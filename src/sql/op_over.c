@@ -351,6 +351,13 @@ static void over_fini(struct op *op)
         mem_free(taken[i]);
 }
 
+static int64_t over_due(const struct op *op)
+{
+    const struct over *o = CONTAINER_OF(op, const struct over, op);
+    const struct over_row *first = over_row_of(o->pending.first);
+    return first ? time_plus(first->at, 1 - o->rule.offset) : INT64_MAX;
+}
+
 /* NULL: no memory. Of no elements, too. */
 static void *copy(const void *from, uint32_t count, size_t size)
 {
@@ -395,6 +402,7 @@ struct op *op_over_new(struct budget *budget, const struct over_rule *rule, cons
                                         .push = over_push,
                                         .flush = over_flush,
                                         .fini = over_fini,
+                                        .due = over_due,
                                         .save = over_save,
                                         .load = over_load};
     struct over *o = mem_zalloc(sizeof *o);

@@ -346,6 +346,14 @@ static void session_fini(struct op *op)
     mem_free(s->types);
 }
 
+/* At the latest; a session that has grown since is looked at then, and waits on. */
+static int64_t session_due(const struct op *op)
+{
+    const struct sessions *s = CONTAINER_OF(op, const struct sessions, op);
+    const struct due_item *first = s->changes ? NULL : due_first(&s->due);
+    return first ? time_plus(first->time, -s->rule.shift) : INT64_MAX;
+}
+
 struct op *op_session_new(struct budget *budget, const struct span_rule *rule, bool changes,
                           const struct sql_type *types, uint32_t type_count, uint32_t keys,
                           const struct aggregate *aggregates, uint32_t count)
@@ -354,6 +362,7 @@ struct op *op_session_new(struct budget *budget, const struct span_rule *rule, b
                                         .push = session_push,
                                         .flush = session_flush,
                                         .fini = session_fini,
+                                        .due = session_due,
                                         .save = session_save,
                                         .load = session_load};
     struct sessions *s = mem_zalloc(sizeof *s);

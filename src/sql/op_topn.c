@@ -621,11 +621,22 @@ static bool copy_types(struct topn *t, const struct sql_type *types, const struc
     return true;
 }
 
+static int64_t topn_due(const struct op *op)
+{
+    const struct topn *t = CONTAINER_OF(op, const struct topn, op);
+    return t->rule.changes || !t->frame_count ? INT64_MAX : end_of(t, t->frames[0]->time);
+}
+
 struct op *op_topn_new(struct budget *budget, const struct topn_rule *rule, const struct sql_type *types,
                        uint32_t type_count, uint32_t keys, const struct sort_item *order, uint32_t order_count)
 {
-    static const struct op_kind kind = {
-        .name = "top", .push = topn_push, .flush = topn_flush, .fini = topn_fini, .save = topn_save, .load = topn_load};
+    static const struct op_kind kind = {.name = "top",
+                                        .push = topn_push,
+                                        .flush = topn_flush,
+                                        .fini = topn_fini,
+                                        .due = topn_due,
+                                        .save = topn_save,
+                                        .load = topn_load};
     struct topn *t = mem_zalloc(sizeof *t);
     uint32_t from = keys + (rule->span.kind != SPAN_NONE) + order_count;
     CHECK(rule->limit > 0 && rule->limit <= TOPN_MAX && from <= type_count);

@@ -240,7 +240,8 @@ bool query_partitions(struct query *query, uint32_t source, uint32_t count)
 int64_t query_watermark(const struct query *query, uint32_t source)
 {
     const struct source *s = &query->plan.sources[source];
-    return s->clock && s->clock->expr ? s->clock->now : s->arrival->expr ? s->arrival->now : TIME_NEVER;
+    const struct clock *c = s->clock && s->clock->expr ? s->clock : s->arrival->expr ? s->arrival : NULL;
+    return c && c->now != TIME_NEVER ? c->now + c->delay : TIME_NEVER; /* as query_advance takes it */
 }
 
 int64_t query_due(const struct query *query)
@@ -251,7 +252,8 @@ int64_t query_due(const struct query *query)
         int64_t own = op->kind->due ? op->kind->due(op) : INT64_MAX;
         due = own < due ? own : due;
     }
-    return due;
+    bool waits = due != INT64_MAX && query->plan.source_count;
+    return waits ? due + query->plan.sources[0].arrival->delay : due; /* all have the same delay */
 }
 
 bool query_idle(struct query *query, uint32_t source, uint32_t partition, enum sql_fault *ret_fault)

@@ -564,6 +564,50 @@ static void test_refused(void **state)
     }
 }
 
+/* When time brings something out, whatever operator waits for it; and then it does. */
+static void test_due(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *query;
+        int64_t due_s; /* after the midnight of the rows; -1: never */
+        const char *text;
+    } rows_due[] = {
+        {"SELECT k, count(*) FROM TUMBLE(s, ts, INTERVAL '10' SECOND) GROUP BY k, window_end", 10, "a,1\n"},
+        {"SELECT k, count(*) FROM TUMBLE(s, ts, INTERVAL '10' SECOND) GROUP BY k, window_end EMIT ON WINDOW CLOSE WITH "
+         "DELAY "
+         "INTERVAL '5' SECOND",
+         15, "a,1\n"},
+        {"SELECT k, count(*) FROM TUMBLE(s, ts, INTERVAL '10' SECOND) GROUP BY k, window_end EMIT CHANGES", -1, NULL},
+        {"SELECT k, count(*) FROM s GROUP BY k, SESSION(ts, INTERVAL '7' SECOND)", 8, "a,1\n"},
+        {"SELECT k FROM (SELECT k, row_number() OVER (PARTITION BY window_end ORDER BY v) AS r FROM TUMBLE(s, ts, "
+         "INTERVAL "
+         "'4' SECOND)) x WHERE r <= 1",
+         4, "a\n"},
+        {"SELECT lag(k) OVER (ORDER BY ts), k FROM s", 2, "NULL,a\n"},
+        {"SELECT k FROM s", -1, NULL},
+    };
+    const int64_t midnight = 1767225600LL * US_PER_S;
+    for (size_t i = 0; i < ARRAY_LEN(rows_due); i++) {
+        struct rig r;
+        enum sql_fault fault;
+        assert_true(rig_init(&r, rows_due[i].query, STATE_MAX) && feed(&r, rows, 1, 1, &fault));
+        int64_t due = query_due(r.q);
+        if (rows_due[i].due_s < 0) {
+            assert_true(due == INT64_MAX);
+        } else {
+            assert_in_range((uint64_t)(due - midnight), (uint64_t)((rows_due[i].due_s - 1) * US_PER_S),
+                            (uint64_t)(rows_due[i].due_s * US_PER_S));
+            assert_true(query_advance(r.q, 0, due - 1, &fault));
+            assert_string_equal(r.shown.text, "");
+            assert_true(query_advance(r.q, 0, due, &fault));
+            assert_string_equal(r.shown.text, rows_due[i].text);
+            assert_true(query_watermark(r.q, 0) == due);
+        }
+        rig_fini(&r);
+    }
+}
+
 /* A partition without rows holds the watermark back, until it is said to be idle; then the clock of the broker may go on. */
 static void test_partitions_and_idle(void **state)
 {
@@ -748,6 +792,7 @@ int main(void)
         cmocka_unit_test(test_sessions),
         cmocka_unit_test(test_delay_idle_and_keys),
         cmocka_unit_test(test_frames),
+        cmocka_unit_test(test_due),
         cmocka_unit_test(test_windows_of_windows),
         cmocka_unit_test(test_joins),
         cmocka_unit_test(test_tables),

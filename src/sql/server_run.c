@@ -9,8 +9,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#define OUTPUT_BYTES_MAX (64u << 20) /* of what one run of records may cause */
-#define IDLE_DEFAULT_NS NS_PER_S
+#define OUTPUT_BYTES_MAX (64u << 20)   /* of what one run of records may cause */
 #define TAKEN_MAX (128u * 1024)        /* bytes of the trail between two steps */
 #define OUTPUT_WAITS_MAX (256u * 1024) /* for the core: then nothing more is taken */
 
@@ -112,20 +111,6 @@ static const struct server_object *object_of_relation(const struct server_run *r
     return NULL;
 }
 
-static int64_t idle_of(const struct ast_create_stream *stream)
-{
-    for (size_t i = 0; i < stream->elements.count; i++) {
-        const struct ast_watermark *w = AST_AS(watermark, stream->elements.at[i]);
-        struct interval v;
-        if (w->ast.kind == AST_WATERMARK && w->idle && w->idle->kind == AST_INTERVAL &&
-            interval_parse(AST_AS(interval, w->idle)->text, (enum ast_unit)AST_AS(interval, w->idle)->from,
-                           (enum ast_unit)AST_AS(interval, w->idle)->to, &v) &&
-            !v.months)
-            return (v.days * US_PER_DAY + v.us) * 1000;
-    }
-    return IDLE_DEFAULT_NS;
-}
-
 bool run_sources(struct server_run *run)
 {
     const struct plan *plan = query_plan(run->query);
@@ -141,7 +126,7 @@ bool run_sources(struct server_run *run)
             .number = i,
             .topic = o->with.topic.len ? o->with.topic : slice_str(o->name),
             .with = &o->with,
-            .idle_ns = idle_of(plan->sources[i].stream),
+            .idle_ns = plan->sources[i].idle_us * 1000,
             .timed = (clock && clock->expr) || plan->sources[i].arrival->expr,
         };
     }
