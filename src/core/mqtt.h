@@ -68,7 +68,7 @@
  *   The engine sets the properties: delivery mode 2 for QoS 1 and 2, the header MQTT_HEADER_QOS for 2, MQTT_HEADER_RETAIN (boolean) when RETAIN was set.
  * ACK takes ASK_RELEASING, with the packet id in `origin`, for a PUBREC: the message is done with, its id is in the client's `releasing` set. It has an
  *   ANSWER (origin: the packet id) whose lsn PUBREL waits for. NACK with REQUEUE gives a delivery back, as ever.
- * EFF_DELIVER: count: position in the queue; what comes from the own queue has the packet id 1 + count % MQTT_OWN_IDS. origin: seconds until it expires (0:
+ * EFF_DELIVER: count: position in the queue, from which the packet id follows, 1 + count % MQTT_OWN_IDS from the own queue: what comes again has its id. origin: seconds until it expires (0:
  *   it does not). EFFECT_REDELIVERED is DUP.
  * EFF_FANOUT goes to a loop, not to a session: the hub gives it to each member. msg, audience, consumer: how many members there were, number: 1 + the session
  *   of this loop that published it, else 0.
@@ -78,7 +78,8 @@
 #define MQTT_NEVER UINT32_MAX
 #define MQTT_OWN_QUEUE 1u
 #define MQTT_HANDLE_FIRST 2u
-#define MQTT_OWN_IDS 32767u /* packet ids of deliveries from the client's queue; those of shared queues lie above */
+#define MQTT_OWN_IDS                                                                                                   \
+    32767u /* packet ids of deliveries from the client's queue; those of shared queues lie above, by place too */
 #define MQTT_RECEIVE_MAX 32767u
 
 #define MQTT_QOS_MASK 3u

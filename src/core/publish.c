@@ -9,6 +9,7 @@
 #include <stdio.h>
 
 #define MARK_STRIDE 4096u
+#define MARK_STRIDE_MQTT 512u /* a crash moves positions on by that, and packet ids with them: there are 32,767 */
 #define TARGETS_MAX (1u << 20)
 
 struct slice msg_headers(const struct msg *msg)
@@ -47,7 +48,7 @@ void mark_cover(struct broker *b, struct queue *q, uint64_t position)
 {
     if (position < q->mark)
         return;
-    q->mark = position + MARK_STRIDE;
+    q->mark = position + (q->mqtt ? MARK_STRIDE_MQTT : MARK_STRIDE);
     q->busy->mark_lsn = log_mark(b, q, q->mark);
 }
 

@@ -3,7 +3,7 @@
  *   QoS 0, live      EFF_FANOUT: one effect for the loop. Each form of the packet (version, RETAIN, identifier) is encoded once for all
  *                    sessions and copied from there; a long payload is lent. A full out-queue loses the message.
  *   from a queue     EFF_DELIVER: QoS 1 and 2, and what a shared subscription gets. The entry's place in the queue is its packet id; while that
- *                    is in use, which takes 32767 messages behind one that is never acknowledged, deliveries wait here.
+ *                    is in use, which takes as many messages as there are ids, or those of two groups, deliveries wait here.
  *   retained, QoS 0  EFF_RETAINED
  *
  * From the client's own queue a message comes once, whichever of its subscriptions it matches: here it is seen which, for QoS, RETAIN and
@@ -357,24 +357,14 @@ static void ack(struct mqtt *m, uint64_t tag, uint32_t flags, uint16_t id)
     mqtt_send(m, &command);
 }
 
-/* By the message's place in the queue of its group, so that one that comes again has the id it had: a client that holds the id without
- * a PUBREL takes whatever comes with it for what it has already (4.3.3). Where another group's message is in the way, the next free one. */
-static bool shared_id(const struct mqtt *m, const struct mqtt_subscribed *sub, uint64_t position, uint16_t *ret)
+/* By the message's place in its queue, so that one that comes again has the id it had: a client that holds an id without a PUBREL takes
+ * whatever comes with it for what it has already (4.3.3). 0: of a shared subscription that has gone meanwhile. */
+static uint16_t id_of(const struct mqtt *m, const struct effect *e)
 {
-    uint64_t first = position + sub->hash;
-    for (uint32_t i = 0; i < SHARED_IDS; i++) {
-        uint16_t id = (uint16_t)(MQTT_OWN_IDS + 1 + (first + i) % SHARED_IDS);
-        if (!ids_find(&m->ids, id)) {
-            *ret = id;
-            return true;
-        }
-    }
-    return false; /* more than the receive maximum ever allows */
-}
-
-static uint16_t own_id(const struct effect *e)
-{
-    return (uint16_t)(1 + e->count % MQTT_OWN_IDS);
+    if (e->consumer == MQTT_OWN_QUEUE)
+        return (uint16_t)(1 + e->count % MQTT_OWN_IDS);
+    const struct mqtt_subscribed *sub = mqtt_sub_of(m, e->consumer);
+    return sub ? (uint16_t)(MQTT_OWN_IDS + 1 + (e->count + sub->hash) % SHARED_IDS) : 0;
 }
 
 /* The message goes out now. Takes it. */
@@ -385,7 +375,6 @@ static void deliver(struct mqtt *m, struct effect *e)
     bool own = e->consumer == MQTT_OWN_QUEUE;
     const struct mqtt_subscribed *sub = own ? NULL : mqtt_sub_of(m, e->consumer);
     struct msg *msg = e->msg;
-    uint16_t id = 0;
     mqtt_content_read(msg, &content);
     if (own)
         match_own(m, msg_key(msg), &match);
@@ -394,11 +383,8 @@ static void deliver(struct mqtt *m, struct effect *e)
     uint8_t qos = match.qos < content.qos ? match.qos : content.qos;
     bool retain =
         content.mark == MQTT_STORED_RETAINED || (content.mark == MQTT_PUBLISHED_RETAINED && match.as_published);
-    struct id_entry *entry = NULL;
-    if (qos && (own || shared_id(m, sub, e->count, &id))) {
-        id = own ? own_id(e) : id;
-        entry = ids_put(&m->ids, id);
-    }
+    uint16_t id = qos ? id_of(m, e) : 0;
+    struct id_entry *entry = qos ? ids_put(&m->ids, id) : NULL;
     if (qos && !entry) {
         msg_unref(mqtt_heap(m), msg);
         mqtt_fail_memory(m);
@@ -462,8 +448,7 @@ void mqtt_deliver_effect(struct mqtt *m, struct effect *e)
         deliver_retained(m, e);
         return;
     }
-    bool own = e->consumer == MQTT_OWN_QUEUE;
-    if (!own || (!m->waiting.count && !ids_find(&m->ids, own_id(e)))) {
+    if (e->flags & EFFECT_NO_ACK || (!m->waiting.count && !ids_find(&m->ids, id_of(m, e)))) {
         deliver(m, e);
         return;
     }
@@ -508,7 +493,7 @@ static void id_gone(struct mqtt *m, uint16_t id)
     ids_remove(&m->ids, id);
     while (m->waiting.count && mqtt_live(m)) {
         struct effect e = *(struct effect *)fifo_first(&m->waiting);
-        if (ids_find(&m->ids, own_id(&e)))
+        if (ids_find(&m->ids, id_of(m, &e)))
             return;
         fifo_pop(&m->waiting);
         deliver(m, &e);

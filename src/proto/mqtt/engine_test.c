@@ -576,6 +576,10 @@ static void test_a_shared_message_keeps_its_id(void **state)
             rig_deliver(rig, HANDLE(0), position, position, 0, rig_message(rig, "t", 2, false, "s"));
         rig_said(rig, connection ? "publish/4 \\x00\\x01t\\xbb\\xdb\\x00s\n"
                                  : "publish/4 \\x00\\x01t\\xbb\\xda\\x00s\npublish/4 \\x00\\x01t\\xbb\\xdb\\x00s\n");
+        rig_deliver(rig, HANDLE(0), 80, 78 + 32768, 0, rig_message(rig, "t", 2, false, "w"));
+        rig_said(rig, ""); /* while the id is in use it waits */
+        RIG_BYTES(rig, "\x50\3\xbb\xdb\x80");
+        rig_said(rig, "publish/4 \\x00\\x01t\\xbb\\xdb\\x00w\n");
         rig_free(rig);
     }
 }
