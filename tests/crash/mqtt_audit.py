@@ -46,7 +46,7 @@ class Audit:
         self.port, self.model, self.patience = port, facts, patience
         self.links = {}
         self.found = {place: [] for place in mqtt_model.PLACES}
-        self.released = {}
+        self.released, self.answered = {}, {}
         self.count = 0
 
     def queues(self):
@@ -98,7 +98,9 @@ class Audit:
                 client, *key, got.id, *has))
         elif has and not got.flags & DUP:
             self.model.verdict("unflagged", "%s got %s #%d again as packet id %d without DUP" % (client, *key, got.id))
-        elif not has:
+        if has:
+            self.model.held(client, *key)
+        else:
             self.model.got(client, *key, bool(got.flags & DUP))
         self.found[place_of(client)].append((client, *key, got.id))
         self.count += 1
@@ -113,13 +115,22 @@ class Audit:
                 return False
             got = self.links[client].next(1)
             if got is None and not came:
-                self.complete(client)
+                self.settle(client)
             came |= got is not None and self.see(client, got) == last
             if stop_after is not None and self.count >= stop_after:
                 return True
 
-    def complete(self, client):
-        """What is released and not completed holds its packet id, which the next message may be waiting for."""
+    def settle(self, client):
+        """Acknowledges all that it has. Packet ids follow from places in queues, which a restart moves on by thousands: after some restarts
+        the next message may be waiting for the end of an old one."""
+        mine = [row for row in self.found[place_of(client)] if row[0] == client]
+        for _, stream, number, id_ in mine[self.answered.get(client, 0):]:
+            once = mqtt_model.places_of(stream)[place_of(client)] == 2
+            if once and id_ not in self.model.received[client]:
+                self.model.rec(client, id_, stream, number)
+            self.model.acking(client, stream, number)
+            self.links[client].say(mqtt_wire.answer(PUBREC if once else PUBACK, id_))
+        self.answered[client] = len(mine)
         for id_ in self.released[client]:
             if id_ in self.model.received[client]:
                 self.model.rel(client, id_)
@@ -184,18 +195,9 @@ class Audit:
         """All of it is acknowledged; a publish seals PUBACK, PUBREL seals PUBREC."""
         for client, link in self.links.items():
             mine = [row for row in self.found[place_of(client)] if row[0] == client]
-            waiting = set()
-            for _, stream, number, id_ in mine:
-                qos = mqtt_model.places_of(stream)[place_of(client)]
-                if qos == 2 and id_ not in self.model.received[client]:
-                    self.model.rec(client, id_, stream, number)
-                self.model.acking(client, stream, number)
-                link.say(mqtt_wire.answer(PUBACK if qos == 1 else PUBREC, id_))
-                waiting |= {id_} if qos == 2 else set()
-            self.complete(client)
-            while waiting:
+            self.settle(client)
+            while self.model.received[client].keys() & {row[3] for row in mine}:
                 id_ = link.wait_for(PUBREL).id
-                waiting.discard(id_)
                 self.model.rel(client, id_)
                 link.say(mqtt_wire.answer(PUBCOMP, id_))
             self.seal(client, link, mine)

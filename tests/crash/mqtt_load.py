@@ -44,7 +44,7 @@ class Client:
         self.load, self.model, self.random, self.name = load, load.model, load.random, name
         self.memory = load.model.memory.setdefault(name, {})
         if "out" not in self.memory:
-            self.memory.update(out={}, number={}, id=0, session=None)
+            self.memory.update(out={}, number={}, session=None)
         self.open()
 
     # ---- connections
@@ -52,6 +52,7 @@ class Client:
     def open(self):
         self.link = mqtt_wire.Link(self.load.port, self.version)
         self.phase, self.late = "connecting", []
+        self.haste = self.random.choice((1.0, 1.0, 0.02))
         self.load.changed = True
         self.begin()
 
@@ -118,11 +119,8 @@ class Client:
     # ---- what it publishes
 
     def next_id(self):
-        m = self.memory
-        while True:
-            m["id"] = m["id"] % 65535 + 1
-            if m["id"] not in m["out"]:
-                return m["id"]
+        """The lowest that is free: what was said of it before may not be held against the next message."""
+        return next(id_ for id_ in range(1, 65535) if id_ not in self.memory["out"])
 
     def publish(self, stream, size, retain=False, gone=False):
         m = self.memory
@@ -189,7 +187,7 @@ class Client:
         pass
 
     def turn(self):
-        if self.phase == "running" and self.late:
+        if self.phase == "running" and self.late and self.random.random() < self.haste:
             self.release()
 
     def closed(self):
@@ -273,7 +271,9 @@ class Subscriber(Client):
             return
         if has and not dup:
             self.model.verdict("unflagged", "%s got %s #%d again as packet id %d without DUP" % (self.name, *key, got.id))
-        if not has:
+        if has:
+            self.model.held(self.name, *key)
+        else:
             self.model.got(self.name, *key, bool(dup))
         if qos == 2 and not has:
             self.model.rec(self.name, got.id, *key)

@@ -13,7 +13,7 @@ import functools
 
 from model import VERDICTS, body_of, key_of  # noqa: F401: of whoever uses this module
 
-TOLD = ("ready", "sent", "resent", "acked", "given_up", "got", "acking", "sealed", "rec", "rel", "keeping", "kept", "will_sent", "will_armed",
+TOLD = ("ready", "sent", "resent", "acked", "given_up", "got", "held", "acking", "sealed", "rec", "rel", "keeping", "kept", "will_sent", "will_armed",
         "will_parting", "will_cut",
         "will_over", "crash", "audit", "audit_retained")
 
@@ -24,6 +24,7 @@ SESSIONS = {
     "sub-b": (4, (("m/+/a", 1), ("m/pub-1/#", 2))),
     "share-0": (5, SHARED), "share-1": (5, SHARED), "share-2": (4, SHARED),
 }
+WILLS = ("w/will-0:1", "w/will-1:1", "w/will-2:1")
 GROUP = "g"
 PLACES = ("sub-a", "sub-b", GROUP)
 
@@ -179,6 +180,12 @@ class Model:
         entry.acking = False
         entry.sure = not entry.again
 
+    def held(self, client, stream, number):
+        """A PUBLISH of what this client has under that packet id: what it answered was not heard."""
+        entry = self.open[place_of(client)].get((stream, number))
+        if entry:
+            entry.acking = False
+
     def got_flagged(self, client, key, entry, dup):
         if dup:
             return
@@ -288,7 +295,7 @@ class Model:
     def due(self, place, found):
         """Wills that must come and have not: they come by themselves, behind whatever was there."""
         return [key for key, entry in self.open[place].items()
-                if key[0].startswith("w/") and entry.sure and not entry.acking and not entry.once and key not in found]
+                if key[0] in WILLS and entry.sure and not entry.acking and not entry.once and key not in found]
 
     def audit(self, found, released):
         """found: {place: [(client, stream, number, packet id)]}, each of which was told by `got`, in order; released: {client: [packet ids]}
@@ -323,12 +330,14 @@ class Model:
         if count > entry.copies:
             self.verdict("duplicate", "%s #%d is %d times in %s; it was sent %d times" % (*key, count, place, entry.sends))
         if count:
-            entry.copies, entry.acking = count, False
+            entry.copies = count
         elif entry.sure and not entry.acking and not entry.once:
             self.verdict("lost", "%s #%d is not in %s; it was %s" % (*key, place, "delivered" if entry.seen else "acknowledged"))
             self.over(place, key)
         elif entry.acking or entry.once:
             self.over(place, key)
+        elif key[0] in WILLS:
+            pass                    # it comes by itself, now or later, or never
         elif entry.final:
             del self.open[place][key]
         else:

@@ -146,6 +146,11 @@ static void on_packet(struct mqtt_guest *g, const struct mqtt_frame *frame)
         model_fault(g->all->w->model, "packet %u of the broker is wrong: %x", frame->type, fault);
         return;
     }
+    if (g->heard) {
+        g->seen[frame->type]++;
+        g->heard(g, (enum mqtt_type)frame->type, &f);
+        return;
+    }
     switch ((enum mqtt_type)frame->type) {
     case MQTT_connack:
         g->present = f.connack.session_present;

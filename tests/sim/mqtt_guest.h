@@ -1,10 +1,10 @@
-/* mqtt_guest: two MQTT clients of a world, beside its AMQP client: they answer what the protocol wants answered, and count what comes.
+/* mqtt_guest: MQTT clients of a world, beside its AMQP client: they answer what the protocol wants answered, and count what comes.
  * One thread.
  *
  * Life cycle: mqtt_guests_begin → { mqtt_guest_open, mqtt_guest_send, mqtt_guest_await, mqtt_guest_lose }* → mqtt_guests_end.
  *
  * A message is a letter; whatever has failed, one that comes must have been published, with the topic that it has, and not twice
- * with QoS 2.
+ * with QoS 2. Who sets `heard` takes the packets instead, and answers them.
  */
 #ifndef MILLRACE_TESTS_SIM_MQTT_GUEST_H
 #define MILLRACE_TESTS_SIM_MQTT_GUEST_H
@@ -14,6 +14,7 @@
 #include "world.h"
 
 #define MQTT_LETTERS 128u
+#define MQTT_GUESTS 6u
 #define MQTT_GUEST_ALIASES 5u
 
 struct mqtt_guests;
@@ -31,6 +32,8 @@ struct mqtt_guest {
     unsigned got[MQTT_LETTERS], sys;    /* messages; those of $SYS */
     uint16_t received[8];               /* ids of QoS 2 between PUBREC and PUBREL; 0: free */
     char aliases[MQTT_GUEST_ALIASES][64];
+    void (*heard)(struct mqtt_guest *g, enum mqtt_type type, const union mqtt_fields *f);
+    void *heard_arg;
     uint8_t token[600]; /* the last authentication data */
     size_t token_len;
 };
@@ -40,7 +43,7 @@ struct mqtt_guests {
     struct mqtt_totals totals;
     struct mqtt_options options;
     struct mqtt_sys *sys; /* NULL: there is none */
-    struct mqtt_guest guests[2];
+    struct mqtt_guest guests[MQTT_GUESTS];
     struct {
         char topic[64];
         uint8_t qos; /* of whoever publishes it */

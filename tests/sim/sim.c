@@ -6,6 +6,8 @@
  * Kafka's clients take part (kafka_chain.c): batches of an idempotent producer and of two transactional ones, with offsets of groups,
  * and a queue that is fed from their topic; after a death a producer goes on as it was.
  *
+ * MQTT's clients take part (mqtt_chain.c): QoS 0, 1 and 2 both ways, a share group, retained values, a will; they go on with their sessions.
+ *
  * A chain is a disk that lives through several lives of the broker. A life: recovery, complete comparison with the model,
  * an AMQP client's random work, then an end: the power goes after the k-th disk operation (unsynced writes are lost,
  * torn, reordered as the seed says), during recovery too; or the process dies; or the disk gives EIO or ENOSPC; or an
@@ -16,6 +18,7 @@
  * number of operations. The last line is "N passed, N failed": one passed per thousand crash points.
  */
 #include "kafka_chain.h"
+#include "mqtt_chain.h"
 #include "peek.h"
 #include "world.h"
 
@@ -35,6 +38,7 @@ struct totals {
     uint64_t chains, lives, ends[END_COUNT], ops, confirms, deliveries, compactions, flips, flips_refused, waits,
         pages_written, pages_read;
     uint64_t compared, sure, gone, pairs, transactions, disk_ops, duplicates;
+    uint64_t letters, letters_again, letters_got, letters_compared, values, wills;
     uint64_t batches, batches_again, commits, aborts, batches_compared;
     uint64_t records_found, records_trimmed, feeds, records_written, records_read, stream_syncs, stream_deliveries;
 };
@@ -47,6 +51,8 @@ struct limits {
 static struct os_sim *furnished; /* every chain begins with a copy of this disk */
 static struct model *furnished_model;
 static struct kafka_chain *furnished_kafka, *kafka; /* of the chain that runs */
+static struct mqtt_chain *furnished_mqtt, *mqtt;
+static struct mqtt_life mqtt_life;
 
 /* ---- one life ---- */
 
@@ -109,12 +115,17 @@ static bool live(struct world *w, struct totals *t, const struct limits *limits)
         bool connected = !w->model->wrong[0] && world_connect(w);
         if (connected && !w->dead)
             kafka_chain_begin(kafka, &guest, w);
+        if (connected && !w->dead && !w->model->wrong[0])
+            mqtt_chain_begin(mqtt, &mqtt_life, w);
         arm_started(w, ending);
         if (connected) {
             unsigned ops = 1 + world_pick(w, world_pick(w, 3) ? 30 : 90);
             for (unsigned i = 0; more && i < ops && !w->dead && !w->model->wrong[0]; i++) {
                 more = w->ops < limits->ops;
-                if (more && world_pick(w, 4) == 0 && !kafka->stopped) {
+                if (more && mqtt_life.chain && world_pick(w, 3) == 0 && !mqtt->stopped) {
+                    w->ops++;
+                    mqtt_chain_op(&mqtt_life);
+                } else if (more && world_pick(w, 4) == 0 && !kafka->stopped) {
                     w->ops++;
                     kafka_chain_op(kafka, &guest);
                 } else if (more)
@@ -122,6 +133,7 @@ static bool live(struct world *w, struct totals *t, const struct limits *limits)
             }
         }
         guest_end(&guest);
+        mqtt_chain_end(&mqtt_life);
         broker_check(w->broker);
         struct broker_totals totals;
         broker_totals(w->broker, &totals);
@@ -203,8 +215,11 @@ static void last_life(struct world *w)
             kafka_chain_begin(kafka, &guest, w);
             if (!kafka->stopped && !w->model->wrong[0])
                 kafka_chain_drained(kafka, &guest);
+            if (!w->model->wrong[0])
+                mqtt_chain_begin(mqtt, &mqtt_life, w);
         }
         guest_end(&guest);
+        mqtt_chain_end(&mqtt_life);
     } else
         model_fault(w->model, "the broker does not start: %s", w->why);
     world_end(w, true);
@@ -227,6 +242,7 @@ static bool run_chain(uint64_t seed, const struct limits *limits, struct totals 
         abort();
     memcpy(w.model, furnished_model, sizeof *w.model);
     memcpy(kafka, furnished_kafka, sizeof *kafka);
+    memcpy(mqtt, furnished_mqtt, sizeof *mqtt);
     w.disk = os_sim_clone(furnished);
     w.os = os_sim_os(w.disk);
     uint64_t before = os_sim_ops(w.disk);
@@ -259,6 +275,12 @@ static bool run_chain(uint64_t seed, const struct limits *limits, struct totals 
     t->records_read += w.records_read;
     t->stream_syncs += w.stream_syncs;
     t->stream_deliveries += w.stream_deliveries;
+    t->letters += mqtt->published;
+    t->letters_again += mqtt->resent;
+    t->letters_got += mqtt->got;
+    t->letters_compared += mqtt->compared;
+    t->values += mqtt->values;
+    t->wills += mqtt->wills;
     t->batches += kafka->produced;
     t->batches_again += kafka->resent;
     t->commits += kafka->commits;
@@ -287,12 +309,16 @@ static bool furnish(void)
     bool good = world_start(&w) && world_connect(&w);
     kafka = malloc(sizeof *kafka);
     furnished_kafka = malloc(sizeof *furnished_kafka);
-    if (!kafka || !furnished_kafka)
+    mqtt = malloc(sizeof *mqtt);
+    furnished_mqtt = malloc(sizeof *furnished_mqtt);
+    if (!kafka || !furnished_kafka || !mqtt || !furnished_mqtt)
         abort();
     if (good)
         world_furnish(&w);
     if (good && !w.model->wrong[0])
         kafka_chain_furnish(furnished_kafka, &w);
+    if (good && !w.model->wrong[0])
+        mqtt_chain_furnish(furnished_mqtt, &w);
     if (!good || w.model->wrong[0])
         printf("the empty broker could not be furnished: %s %s\n", w.why, w.model->wrong);
     good = good && !w.model->wrong[0];
@@ -364,6 +390,10 @@ static void report(const struct totals *t, double seconds)
            "batches\n",
            (unsigned long long)t->batches, (unsigned long long)t->batches_again, (unsigned long long)t->commits,
            (unsigned long long)t->aborts, (unsigned long long)t->batches_compared);
+    printf("mqtt: %llu messages published, %llu sent again, %llu delivered, %llu wills; compared: %llu messages, %llu "
+           "retained values\n",
+           (unsigned long long)t->letters, (unsigned long long)t->letters_again, (unsigned long long)t->letters_got,
+           (unsigned long long)t->wills, (unsigned long long)t->letters_compared, (unsigned long long)t->values);
 }
 
 static double seconds_now(void)
@@ -412,6 +442,8 @@ int main(int argc, char **argv)
     free(furnished_model);
     free(furnished_kafka);
     free(kafka);
+    free(furnished_mqtt);
+    free(mqtt);
     printf("%llu passed, %llu failed\n", (unsigned long long)(t.lives / 1000), (unsigned long long)failed);
     return failed != 0;
 }

@@ -212,7 +212,7 @@ bool world_start(struct world *w)
     if (os_sim_is_cut(w->disk))
         return false;
     broker_check(w->broker);
-    w->hub = hub_new(broker_port(w->broker, 0), broker_heap(w->broker), 8);
+    w->hub = hub_new(broker_port(w->broker, 0), broker_heap(w->broker), 24);
     return w->hub != NULL;
 }
 
