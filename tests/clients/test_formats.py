@@ -197,7 +197,52 @@ def tx(c):
     return {'records': inner}
 
 
+def mqtt_client(c):
+    r = {'client': c.v(), 'vhost': c.take(c.u(1)), 'id': c.take(c.u(1)), 'expiry': c.v()}
+    if r['expiry']:
+        r.update(left=c.v(), user=c.take(c.u(1)), exchange=c.take(c.u(1)), durable=c.u(1), will=c.take(c.u(4)))
+    if r.get('will'):
+        w = Cursor(r['will'])
+        r['will'] = {'flags': w.u(1), 'delay': w.u(4), 'key': w.take(w.u(1)), 'properties': w.take(w.u(4)), 'body': w.rest()}
+    return r
+
+
+def mqtt_id(c):
+    r = {'client': c.v(), 'what': c.u(1), 'id': c.v()}
+    if r['what'] == 2:
+        r['from'] = (c.v(), c.v())
+    return r
+
+
+def retained(c):
+    r = {'vhost': c.take(c.u(1)), 'exchange': c.take(c.u(1)), 'key': c.take(c.u(1)), 'expires': c.v(), 'flags': c.u(1)}
+    if r['flags']:
+        r.update(properties=c.take(c.u(4)), body=c.rest())
+    return r
+
+
+def share(c):
+    r = {'vhost': c.take(c.u(1)), 'group': c.take(c.u(1)), 'stream': c.v(), 'partition': c.v(), 'what': c.u(1), 'start': c.v(), 'rows': []}
+    while c.left():
+        r['rows'].append((c.v(), c.v(), c.u(1), c.v()))
+    return r
+
+
+def group_config(c):
+    r = {'vhost': c.take(c.u(1)), 'group': c.take(c.u(1)), 'settings': {}}
+    while c.left():
+        which = c.u(1)
+        r['settings'][which] = (c.u(8), c.take(c.u(1)))
+    return r
+
+
 SPECIAL = {
+    'MQTT_CLIENT': mqtt_client,
+    'MQTT_ID': mqtt_id,
+    'MQTT_ONCE': lambda c: {'client': c.v(), 'id': c.v(), 'inner': record(c.rest())},
+    'RETAINED': retained,
+    'SHARE': share,
+    'GROUP_CONFIG': group_config,
     'PIECE': lambda c: {'number': c.v(), 'bytes': c.rest()},
     'COMMIT': lambda c: {'number': c.v(), 'bytes': c.rest()},
     'TX': tx,
@@ -420,3 +465,67 @@ def test_what_this_broker_writes_by_the_documents():
         assert {'ENQUEUE', 'PAGE', 'TX', 'PIECE', 'COMMIT', 'RETURN', 'MARK', 'REMOVE', 'QUEUE_PUT', 'USER_DELETE'} <= kinds
     finally:
         broker.remove()
+
+
+# ---- what clients leave
+
+CLIENTS = {'MQTT_CLIENT', 'MQTT_SUB', 'MQTT_ID', 'MQTT_ONCE', 'RETAINED', 'SHARE', 'GROUP_CONFIG'}
+
+
+def clients_of(data):
+    """{kind: records} of MQTT's clients and share groups, in order."""
+    found = {kind: [] for kind in CLIENTS}
+    for _, content in sorted(read_journal(data)[1].items()):
+        name = RECORDS[content[0]][0]
+        if name in CLIENTS:
+            found[name].append(record(content))
+    return found
+
+
+def sets_of(found, client):
+    """Packet ids of a client: received, releasing."""
+    sets = {0: set(), 2: set()}
+    rows = [(r, 0) for r in found['MQTT_ONCE']] + [(r, r['what']) for r in found['MQTT_ID']]
+    for r, what in rows:
+        if r['client'] == client:
+            (sets[what & 2].discard if what & 1 else sets[what & 2].add)(r['id'])
+    return sets[0], sets[2]
+
+
+def offsets_of(shares):
+    """Of the one partition of the one share group: {offset: (state, deliveries)}; what lies below its start is done with."""
+    offsets, start = {}, 0
+    for r in shares:
+        assert (r['vhost'], r['group'], r['partition']) == (b'/', b'gs', 0) and r['what'] < 2
+        offsets, start = ({} if r['what'] else offsets), max(start, r['start'])
+        for first, count, state, deliveries in r['rows']:
+            assert state in (0, 2)
+            offsets.update((offset, (state, deliveries)) for offset in range(first, first + count))
+    return {**offsets, **{offset: (2, 0) for offset in range(start)}}
+
+
+@pytest.mark.parametrize('name', ['v1-clean', 'v1-killed'])
+def test_a_golden_store_of_clients_by_the_documents(name, tmp_path):
+    with tarfile.open(os.path.join(GOLDEN, 'clients', name + '.tar.xz')) as archive:
+        archive.extractall(tmp_path)
+    found = clients_of(str(tmp_path / 'data'))
+    assert CLIENTS - {'MQTT_ONCE'} <= {kind for kind, rows in found.items() if rows}
+    clients = {r['id']: r for r in found['MQTT_CLIENT']}
+    golden, publisher = clients[b'golden'], clients[b'publisher']
+    assert golden['expiry'] == 2 ** 32 and golden['durable'] == 1 and golden['will'] == b''
+    assert (golden['user'], golden['exchange'], golden['vhost']) == (b'guest', b'amq.topic', b'/')
+    assert clients[b'mourned']['will']['body'] == b'gone' and clients[b'mourned']['durable'] == 0
+    assert clients[b'patient']['will']['delay'] == 2 ** 32 - 1 and clients[b'patient']['will']['key'] == b'w.late'
+    subs = {(r['pattern'], r['group'], r['options + 1 (0: gone)'] - 1 & 3) for r in found['MQTT_SUB'] if r['client'] == golden['client']}
+    assert subs == {(b't.#', b'', 2), (b'zero.*', b'', 0), (b'j', b'g', 1)}
+    assert sets_of(found, publisher['client'])[0] == {7}
+    assert sets_of(found, golden['client'])[1] == {3}
+    values = {r['key']: r for r in found['RETAINED']}
+    bodies = {key: r.get('body') for key, r in values.items() if r['flags']}
+    assert bodies == {b'r.a': b'kept', b'r.b': b'again', b'lasting': b'for long'}
+    assert 2 * 10 ** 12 < values[b'lasting']['expires'] < 7 * 10 ** 12 and not values[b'r.a']['expires']
+    assert {which: text for which, (_, text) in found['GROUP_CONFIG'][-1]['settings'].items()} == {1: b'earliest', 4: b'7'}
+    offsets = offsets_of(found['SHARE'])
+    assert offsets[2] == (0, 1) and {offset for offset, (state, _) in offsets.items() if state == 2} == {0, 1, 3}
+    if name.endswith('-killed'):
+        assert [r['inner']['record'] for r in found['MQTT_ONCE']] == ['ENQUEUE', 'ENQUEUE'] and b'r.c' in values
