@@ -406,11 +406,12 @@ bool record_reader_ok(const struct record_reader *r)
 
 bool record_header_next(struct slice *headers, struct record_header *ret)
 {
-    const uint8_t *at = headers->ptr, *end = at + headers->len;
+    const uint8_t *at = headers->ptr, *end;
     struct record_header header;
     bool has_key = false;
     if (headers->len == 0)
-        return false;
+        return false; /* before anything is added to a pointer that may be NULL */
+    end = at + headers->len;
     at = take_nullable(at, end, &has_key, &header.key);
     at = take_nullable(at, end, &header.has_value, &header.value);
     if (!at || !has_key)
