@@ -186,11 +186,13 @@ static void describe(struct shell *s, const char *name)
         (void)sql_run_statement(s->run, slice_str(text));
         return;
     }
+    s->run->show.hushed = "0A000"; /* a broker may not know all of them */
     for (size_t i = 0; i < ARRAY_LEN(all); i++) {
-        printf("%s\n", all[i] + 5);
+        s->run->show.title = all[i] + strlen("SHOW ");
         if (sql_run_statement(s->run, slice_str(all[i])) == END_NO_BROKER)
-            return;
+            break;
     }
+    s->run->show.title = s->run->show.hushed = NULL;
 }
 
 static void command(struct shell *s, char *text)

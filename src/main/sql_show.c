@@ -217,6 +217,8 @@ static unsigned fit(const struct sql_show *s, unsigned widths[])
 
 static void put_head(struct sql_show *s, const unsigned widths[], unsigned count)
 {
+    if (s->title)
+        fprintf(s->out, "%s\n", s->title);
     for (unsigned i = 0; i < count; i++) {
         fputs(i ? " | " : " ", s->out);
         if (s->colours)
@@ -373,8 +375,12 @@ void sql_show_error(struct sql_show *s, const char *format, ...)
 /* As the broker has laid it out, with the line and the caret. */
 static void show_error(struct sql_show *s, const struct json_view *error)
 {
+    static const char said[] = "ERROR: ";
     struct json_view code, text = {0}, place;
     unsigned began = s->line;
+    s->failed = true;
+    if (s->hushed && json_view_member(error, slice_str("code"), &code) && json_view_is(&code, slice_str(s->hushed)))
+        return;
     if (s->file && json_view_member(error, slice_str("line"), &place) && place.kind == JSON_VIEW_INT)
         s->line += (unsigned)place.number - 1;
     begin_error(s);
@@ -382,11 +388,14 @@ static void show_error(struct sql_show *s, const struct json_view *error)
     if (json_view_member(error, slice_str("code"), &code))
         fprintf(s->err, " %.*s", (int)code.len, (const char *)code.at);
     fputs(": ", s->err);
-    if (json_view_member(error, slice_str("text"), &text) || json_view_member(error, slice_str("message"), &text))
+    if (json_view_member(error, slice_str("text"), &text) || json_view_member(error, slice_str("message"), &text)) {
+        size_t twice = slice_starts(slice_of(text.at, text.len), said) ? sizeof said - 1 : 0;
+        text.at += twice;
+        text.len -= (uint32_t)twice;
         put_text(s->err, &text);
+    }
     if (text.len < 2 || text.at[text.len - 1] != 'n' || text.at[text.len - 2] != '\\')
         fputc('\n', s->err);
-    s->failed = true;
 }
 
 static void show_done(struct sql_show *s, const struct json_view *whole, const struct json_view *done)

@@ -30,8 +30,10 @@ struct sql_show {
     FILE *out, *err;
     unsigned columns_max; /* of the terminal; 0: nothing is cut */
     bool colours, err_colours, quiet;
-    const char *file; /* what the statement stands in; NULL: it was typed */
-    unsigned line;    /* of it where the statement begins, from 1 */
+    const char *title;  /* above a table's head; NULL: none */
+    const char *hushed; /* SQLSTATE of errors that are not worth a word; NULL: there are none such */
+    const char *file;   /* what the statement stands in; NULL: it was typed */
+    unsigned line;      /* of it where the statement begins, from 1 */
     /* the table that is shown */
     struct sql_column columns[SQL_SHOW_COLUMNS_MAX];
     unsigned column_count;

@@ -257,7 +257,9 @@ static struct ask *ask_of_json(struct slice body, const char **ret_why)
         return NULL;
     }
     *ret_why = NULL;
-    struct ask *ask = ask_new(slice_of(sql.at, sql.len), none, none, slice_of(options.at, options.len));
+    struct json_items members = json_items_of(&options);
+    bool any = json_items_next(&members, &name, &value);
+    struct ask *ask = ask_new(slice_of(sql.at, sql.len), none, none, any ? slice_of(options.at, options.len) : none);
     if (ask) /* escapes make a text only shorter */
         ask->name.len = json_view_text(&sql, (uint8_t *)(uintptr_t)ask->name.ptr);
     return ask;
