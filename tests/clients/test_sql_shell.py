@@ -276,3 +276,55 @@ def test_colours_are_for_terminals(fake):
     assert '\x1b[2mNULL' in shown() and '\x1b[31mERROR' in shown()
     assert '\x1b[' not in shown(NO_COLOR='1')
     assert '\x1b[' not in ''.join(run(fake, '-c', 'SELECT 1;BAD')[1:])
+
+
+# ---- on a real broker ------------------------------------------------------------------------------
+
+def of(broker, *args):
+    return [sql_shell.binary(), 'sql', '--port-offset', str(broker.offset), *args]
+
+
+def test_a_broker(millrace, tmp_path):
+    """From the first statement to the last, through a file, arguments and a terminal."""
+    def sql(*args, given=None):
+        done = subprocess.run(of(millrace, *args), input=given, capture_output=True, timeout=60, env=sql_shell.environment())
+        return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+    def publish(row):
+        subprocess.run([millrace.binary, 'pub', '--port-offset', str(millrace.offset), 'shell_orders', row], check=True, capture_output=True)
+    path = tmp_path / 'made.sql'
+    path.write_text('CREATE STREAM shell_orders (\n  id TEXT,\n  total NUMERIC(20,2)\n);\n\n-- what is dear\n'
+                    'CREATE VIEW shell_dear AS\n  SELECT id, total FROM shell_orders WHERE total > 100;\n')
+    assert sql('-f', str(path)) == (0, '', 'CREATE STREAM shell_orders\nCREATE VIEW shell_dear\n')
+    code, _, err = sql('-f', str(path))
+    assert code == 1 and err.startswith('%s:1: ERROR 42P07: ' % path)
+    code, _, err = sql('-c', 'SELECT id, totl FROM shell_orders')
+    assert code == 1 and 'LINE 1: SELECT id, totl FROM' in err and '\n                   ^~~~\n' in err and 'total' in err
+    publish('{"id": "a", "total": 99.5}')
+    publish('{"id": "b", "total": 1234567890123456.78}')
+    table = ' id | %19s\n----+---------------------\n b  | 1234567890123456.78\n' % 'total'
+    assert sql('-q', '-c', 'SELECT * FROM shell_dear') == (0, table, '')
+    assert sql('--csv', given=b'SELECT id FROM shell_orders') == (0, '"id"\r\n"a"\r\n"b"\r\n', '')
+    t = Terminal(*of(millrace))
+    t.see('millrace> ')
+    t.type('SELECT id FROM shell_orders\n')
+    t.see('-> ')
+    t.type('EMIT CHANGES;\n')
+    t.see('\n b')
+    publish('{"id": "live", "total": 1}')
+    t.see('\n live')
+    t.type('\x03')
+    t.see('(stopped after 3 rows)')
+    t.see('millrace> ')
+    t.type('\\d\n')
+    t.see('shell_orders')
+    t.see('millrace> ')
+    t.type('DROP VIEW shell_d\t;\n')
+    t.see('DROP VIEW shell_dear\n')
+    t.see('millrace> ')
+    t.type('DROP STREAM shell_orders; SELECT id FROM shell_orders;\n')
+    t.see('DROP STREAM shell_orders\n')
+    t.see('ERROR 42')
+    t.type('\x04')
+    assert t.end() == 0
+    t.close()
