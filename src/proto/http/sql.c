@@ -239,7 +239,7 @@ static struct ask *ask_of_json(struct slice body, const char **ret_why)
     struct json_fault fault;
     struct slice none = {0};
     *ret_why = "the body is no JSON object with the texts of the statements as \"sql\"";
-    if (!json_view_of(body, &whole, &fault) || whole.kind != JSON_VIEW_OBJECT)
+    if (!body.len || !json_view_of(body, &whole, &fault) || whole.kind != JSON_VIEW_OBJECT)
         return NULL;
     struct json_items items = json_items_of(&whole);
     while (json_items_next(&items, &name, &value)) {
@@ -257,8 +257,11 @@ static struct ask *ask_of_json(struct slice body, const char **ret_why)
         return NULL;
     }
     *ret_why = NULL;
-    struct json_items members = json_items_of(&options);
-    bool any = json_items_next(&members, &name, &value);
+    bool any = false;
+    if (options.kind == JSON_VIEW_OBJECT) {
+        struct json_items members = json_items_of(&options);
+        any = json_items_next(&members, &name, &value);
+    }
     struct ask *ask = ask_new(slice_of(sql.at, sql.len), none, none, any ? slice_of(options.at, options.len) : none);
     if (ask) /* escapes make a text only shorter */
         ask->name.len = json_view_text(&sql, (uint8_t *)(uintptr_t)ask->name.ptr);

@@ -344,6 +344,7 @@ static const struct {
      "", "", "", ""},
     {POST JSON "17\r\n{\"sql\":\"\", \"option\":{}}\r\n0\r\n\r\n", "HTTP/1.1 400 Bad Request\r\n", "", NULL, "", "", "",
      ""},
+    {POST JSON "0\r\n\r\n", "HTTP/1.1 400 Bad Request\r\n", "no JSON object", NULL, "", "", "", ""},
     {POST JSON "21\r\n{\"sql\":\"SELECT 3\", \"options\":{ }}\r\n0\r\n\r\n", "HTTP/1.1 200 OK\r\n", "", "guest", "",
      "/", "SELECT 3", ""},
     {POST JSON "18\r\n{\"sql\":\"\", \"options\":[]}\r\n0\r\n\r\n", "HTTP/1.1 400 Bad Request\r\n", "options", NULL, "",
