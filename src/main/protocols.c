@@ -338,6 +338,15 @@ static enum exit_code set_web_mqtt(struct protocols *p, struct engine_factory *r
     return set_http_around(p, &p->web_mqtt, "mqtt", ret);
 }
 
+static void lines_http(const struct protocols *p, FILE *to)
+{
+    unsigned number = p->port[PROTOCOL_HTTP];
+    if (number == 15672)
+        fputs("  millrace sql\n", to);
+    else
+        fprintf(to, "  millrace sql --host localhost:%u\n", number);
+}
+
 /* Once it is known what is spoken at all. */
 static void set_web(struct protocols *p)
 {
@@ -414,7 +423,7 @@ static const struct protocol {
                        {"listen.http_tls", ADDRESSES(listen_http_tls)},
                        sniff_is_http,
                        set_http,
-                       NULL},
+                       lines_http},
     [PROTOCOL_WEB_STOMP] = {"web-stomp",
                             "STOMP over WebSocket",
                             {"listen.web_stomp", ADDRESSES(listen_web_stomp)},

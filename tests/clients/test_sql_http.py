@@ -6,7 +6,6 @@ import http.client
 import io
 import json
 import socket
-import time
 
 import pika
 import pytest
@@ -239,8 +238,7 @@ def test_a_reader_that_sleeps(millrace, stream):
     live = Live(millrace, 'SELECT id, word FROM %s EMIT CHANGES' % stream.name)
     before = millrace.rss_bytes()
     others = [Live(millrace, 'SELECT id, word FROM %s EMIT CHANGES' % stream.name) for _ in range(8)]
-    deadline = time.monotonic() + 2
-    while time.monotonic() < deadline:
+    for _ in range(30):                                     # the broker has had every chance
         assert ask(millrace, 'SELECT count(*) FROM ' + stream.name)[2][1] == {'row': [count]}
         assert millrace.rss_bytes() - before < 60 << 20
     for i in range(count):
