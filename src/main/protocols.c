@@ -328,14 +328,24 @@ static enum exit_code set_http(struct protocols *p, struct engine_factory *ret)
     return set_http_around(p, &p->http, "amqp", ret);
 }
 
+/* Whose own protocol is within WebSockets: who sends SQL there has come to the wrong door, and logs in. */
+static enum exit_code set_web_only(struct protocols *p, struct http_options *options, const char *otherwise,
+                                   struct engine_factory *ret)
+{
+    enum exit_code code = set_http_around(p, options, otherwise, ret);
+    if (!options->trusts_visitors)
+        options->anonymous = "";
+    return code;
+}
+
 static enum exit_code set_web_stomp(struct protocols *p, struct engine_factory *ret)
 {
-    return set_http_around(p, &p->web_stomp, "v12.stomp", ret);
+    return set_web_only(p, &p->web_stomp, "v12.stomp", ret);
 }
 
 static enum exit_code set_web_mqtt(struct protocols *p, struct engine_factory *ret)
 {
-    return set_http_around(p, &p->web_mqtt, "mqtt", ret);
+    return set_web_only(p, &p->web_mqtt, "mqtt", ret);
 }
 
 static void lines_http(const struct protocols *p, FILE *to)

@@ -1,6 +1,8 @@
 """TLS with real clients: pika, kcat, librdkafka and openssl; who is refused; logins by certificate; reload under load; one port
 that takes everything."""
 
+import base64
+import http.client
 import os
 import queue
 import re
@@ -384,6 +386,14 @@ def without_a_login(broker, protocol, port, user=None):
             return bool(confluent_kafka.Producer(settings).list_topics(timeout=20 if user or port == broker.kafka_port else 1).brokers)
         except confluent_kafka.KafkaException:
             return False
+    if protocol == 'sql':
+        login = {'Authorization': 'Basic ' + base64.b64encode(('%s:changed' % user).encode()).decode()} if user else {}
+        client = http.client.HTTPConnection('localhost', port, timeout=20)
+        client.request('POST', '/sql', 'SHOW STREAMS;', {'Content-Type': 'application/sql', **login})
+        try:
+            return client.getresponse().status != 401
+        finally:
+            client.close()
     if protocol == 'stomp':
         client = Stomp(port)
         try:
@@ -413,7 +423,7 @@ def test_who_visits_has_to_log_in():
         broker.start()
         web_mqtt = 15675 + broker.offset
         ports = (broker.port, broker.kafka_port, broker.mqtt_port, broker.stomp_port, broker.http_port, web_mqtt)
-        own = {'kafka': broker.kafka_port, 'mqtt': broker.mqtt_port, 'stomp': broker.stomp_port, 'web': web_mqtt}
+        own = {'kafka': broker.kafka_port, 'mqtt': broker.mqtt_port, 'stomp': broker.stomp_port, 'web': web_mqtt, 'sql': broker.http_port}
         for protocol, usual in own.items():
             for port in ports:
                 assert without_a_login(broker, protocol, port) == (port == usual), (protocol, port)
@@ -425,7 +435,7 @@ def test_who_visits_has_to_log_in():
 def test_visitors_may_be_trusted():
     broker = brokers.Millrace(args=('--set=listen.visitors_anonymous=true',)).start()
     try:
-        for protocol in ('mqtt', 'stomp', 'web'):
+        for protocol in ('mqtt', 'stomp', 'web', 'sql'):
             assert without_a_login(broker, protocol, broker.port) and without_a_login(broker, protocol, broker.http_port)
         assert confluent_kafka.Producer({'bootstrap.servers': 'localhost:%d' % broker.port}).list_topics(timeout=20).brokers
     finally:

@@ -21,13 +21,13 @@ struct http_protocol {
 struct http_options {
     const struct http_protocol *protocols;
     unsigned protocol_count;
-    const char *protocol;      /* the listener's own, of who offers no subprotocol; NULL: such a client is refused */
-    bool trusts_visitors;      /* who speaks another one within a WebSocket is not marked as visiting */
-    const char *origins;       /* see websocket_origin_allowed */
-    bool sql;                  /* POST /sql is answered: loop_owner is the loop's hub */
-    const char *anonymous;     /* who a client on the loopback is that names nobody, with SQL; NULL or empty: nobody */
-    uint32_t handshake_ms;     /* for a head, from its first byte on, and for a body */
-    uint32_t idle_ms;          /* between requests */
+    const char *protocol;  /* the listener's own, of who offers no subprotocol; NULL: such a client is refused */
+    bool trusts_visitors;  /* who speaks another one within a WebSocket is not marked as visiting */
+    const char *origins;   /* see websocket_origin_allowed */
+    bool sql;              /* POST /sql is answered: loop_owner is the loop's hub */
+    const char *anonymous; /* who a client is that names nobody and may be anonymous, with SQL; NULL or empty: nobody */
+    uint32_t handshake_ms; /* for a head, from its first byte on, and for a body */
+    uint32_t idle_ms;      /* between requests */
     wall_t (*wall)(void *arg); /* for the Date of answers; NULL: they have none */
     void *wall_arg;
     struct websocket_options websocket;

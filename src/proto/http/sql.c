@@ -27,7 +27,7 @@ static bool has_text(const char *text)
     return text && *text;
 }
 
-/* Basic (RFC 7617), or nobody, who is somebody on the loopback or by a certificate. */
+/* Basic (RFC 7617), or nobody, who is somebody by a certificate, or where engine_may_be_anonymous. */
 static bool client_of(const struct http *h, const struct http_request *request, struct client *ret)
 {
     struct slice field = http_field(request, "authorization");
@@ -46,7 +46,7 @@ static bool client_of(const struct http *h, const struct http_request *request, 
         return true;
     }
     const char *certified = h->engine.certified;
-    if (!certified && !(h->peer.loopback && has_text(h->options->anonymous)))
+    if (!certified && !(engine_may_be_anonymous(&h->engine) && has_text(h->options->anonymous)))
         return false;
     ret->user = slice_str(certified ? certified : h->options->anonymous);
     ret->flags = certified ? ASK_CERTIFIED : ASK_TRUSTED;

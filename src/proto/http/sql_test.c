@@ -460,10 +460,15 @@ static void who(void **state)
     rig_free(rig);
 
     rig = rig_new(); /* from elsewhere, or where the settings name nobody */
-    CONTAINER_OF(rig->engine, struct http, engine)->peer.loopback = false;
+    struct http *http = CONTAINER_OF(rig->engine, struct http, engine);
+    http->peer.loopback = rig->engine->peer_loopback = false;
     say(rig, POST BODY, 1000);
     assert_true(begins(rig, "HTTP/1.1 401 "));
-    CONTAINER_OF(rig->engine, struct http, engine)->peer.loopback = true;
+    http->peer.loopback = rig->engine->peer_loopback = true;
+    rig->engine->visiting = true; /* on the port of another protocol */
+    say(rig, POST BODY, 1000);
+    assert_true(begins(rig, "HTTP/1.1 401 "));
+    rig->engine->visiting = false;
     rig->options.anonymous = "";
     say(rig, POST BODY, 1000);
     assert_true(begins(rig, "HTTP/1.1 401 ") && rig->opened == 0);
