@@ -9,7 +9,7 @@
  *
  *   {"statement":0,"columns":[{"name":"a","type":"BIGINT"},…]}  rows follow; statements are numbered from 0
  *   {"row":[1,"x",null]}  {"row":[…],"change":"-"}              the second takes a row back that was given before
- *   {"done":"CREATE STREAM","name":"orders"}  {"done":"SELECT","rows":3}
+ *   {"done":"CREATE STREAM","name":"orders"}  {"done":"SELECT","rows":3}  {"done":"INSERT","name":"orders","rows":2}
  *   {"error":{"code":"42P01","message":"…","line":1,"column":15,"hint":"…","text":"…"}}   the last line, if there is one; text: message, line and caret
  *
  * Numbers that are exact in JSON are numbers: integers, reals, decimals; all that is no number, TRUE, FALSE or JSON is a text as PostgreSQL shows it.

@@ -91,8 +91,6 @@ static enum verdict create_begin(struct request *r, const struct ast *s)
     struct server_object *old = server_object_find(r->server, r->vhost, name);
     if (s->kind == AST_CREATE_VIEW && AST_AS(create_view, s)->materialized)
         return request_refuse(r, "0A000", "CREATE MATERIALIZED VIEW cannot be run yet");
-    if (s->kind == AST_INSERT && AST_AS(query, AST_AS(insert, s)->query)->body->kind == AST_VALUES)
-        return request_refuse(r, "0A000", "INSERT … VALUES cannot be run yet");
     if (old && flag_of(s, false)) {
         request_done(r, word_of(s), name);
         return VERDICT_DONE;
@@ -336,6 +334,8 @@ static enum verdict entered(struct request *r, const struct ast *s)
 
 enum verdict statement_create(struct request *r, const struct ast *s)
 {
+    if (s->kind == AST_INSERT && AST_AS(query, AST_AS(insert, s)->query)->body->kind == AST_VALUES)
+        return statement_insert_values(r, s);
     switch ((enum create_step)r->step) {
     case CREATE_BEGIN: return create_begin(r, s);
     case CREATE_LOOK: return look(r);

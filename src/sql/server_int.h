@@ -166,8 +166,11 @@ struct query *server_plan_all(struct sql_server *server, const char *vhost, stru
 struct query *server_plan_in(struct sql_server *server, const struct catalog *catalog, struct slice name,
                              struct arena *arena, struct sql_error *error);
 struct query *server_object_plan(struct server_object *o, struct op *sink, struct sql_error *error);
-MUST_USE bool server_insert_names(struct server_object *o, const struct server_object *target, struct slice **ret_names,
-                                  uint32_t *ret_count, struct sql_error *error);
+/* The columns that an INSERT writes, which are named or all of those that can be. False: the error is set. */
+MUST_USE bool server_insert_columns(const struct server_object *target, const struct ast_insert *insert,
+                                    struct arena *arena, struct slice **ret_names, uint32_t *ret_count,
+                                    struct sql_error *error);
+const struct ast_column *server_column_of(const struct ast_create_stream *stream, struct slice name);
 MUST_USE bool server_insert_fits(const struct server_object *target, const struct slice *names, uint32_t count,
                                  const struct plan *plan, struct arena *arena, struct sql_error *error);
 /* Where a query's rows go. *ret_topic: the stream's name, whose id and partitions are to be found out; empty: to no stream. */
@@ -199,6 +202,7 @@ struct request {
     uint16_t channel;
     struct server_object *object; /* that is being made */
     struct server_run *run;       /* of SELECT */
+    struct server_insert *insert; /* of INSERT … VALUES */
 };
 
 /* server_request.c */
@@ -214,6 +218,7 @@ void request_done(struct request *r, const char *what, struct slice name);
 enum verdict request_session(struct request *r);
 /* Asks the core; the answer is in r->answer when the statement is called again. WAIT. */
 enum verdict request_ask(struct request *r, enum command_type type, struct ask *ask, uint64_t number, uint32_t flags);
+struct command *request_slot(struct request *r, enum command_type type); /* NULL: it was refused */
 enum verdict request_command(struct request *r, enum command_type type, uint64_t number);
 void request_answered(struct request *r); /* the answer has been looked at */
 
@@ -221,6 +226,9 @@ void request_answered(struct request *r); /* the answer has been looked at */
 enum verdict statement_create(struct request *r, const struct ast *s);
 enum verdict statement_drop(struct request *r, const struct ast *s);
 enum verdict statement_pause(struct request *r, const struct ast *s);
+/* server_insert.c */
+enum verdict statement_insert_values(struct request *r, const struct ast *s);
+void server_insert_free(struct sql_server *server, struct server_insert **insert);
 /* server_show.c */
 enum verdict statement_show(struct request *r, const struct ast *s);
 enum verdict statement_describe(struct request *r, const struct ast *s);

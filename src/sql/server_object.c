@@ -279,7 +279,7 @@ static bool check_insert(struct server_object *o, const struct plan *plan, struc
     }
     struct slice *names;
     uint32_t count;
-    if (!server_insert_names(o, target, &names, &count, error))
+    if (!server_insert_columns(target, insert, &o->arena, &names, &count, error))
         return false;
     if (count != plan->column_count) {
         sql_error_set(error, SQL_FAULT_VALUE, insert->ast.at, insert->ast.len, "%u columns get the values of %u", count,

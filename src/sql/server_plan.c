@@ -116,7 +116,7 @@ struct query *server_object_plan(struct server_object *o, struct op *sink, struc
 
 /* ---- INSERT INTO ---- */
 
-static const struct ast_column *column_of(const struct ast_create_stream *stream, struct slice name)
+const struct ast_column *server_column_of(const struct ast_create_stream *stream, struct slice name)
 {
     const struct ast_column *found = NULL;
     for (size_t i = 0; i < stream->elements.count; i++) {
@@ -127,13 +127,12 @@ static const struct ast_column *column_of(const struct ast_create_stream *stream
     return found;
 }
 
-bool server_insert_names(struct server_object *o, const struct server_object *target, struct slice **ret_names,
-                         uint32_t *ret_count, struct sql_error *error)
+bool server_insert_columns(const struct server_object *target, const struct ast_insert *insert, struct arena *arena,
+                           struct slice **ret_names, uint32_t *ret_count, struct sql_error *error)
 {
-    const struct ast_insert *insert = AST_AS(insert, o->statement);
     const struct ast_create_stream *stream = AST_AS(create_stream, target->relation);
     size_t most = insert->columns.count ? insert->columns.count : stream->elements.count;
-    struct slice *names = arena_take(&o->arena, (most + 1) * sizeof *names);
+    struct slice *names = arena_take(arena, (most + 1) * sizeof *names);
     uint32_t count = 0;
     if (!names) {
         no_memory(error);
@@ -142,7 +141,7 @@ bool server_insert_names(struct server_object *o, const struct server_object *ta
     for (size_t i = 0; i < most; i++) {
         const struct ast_column *c = AST_AS(column, insert->columns.count ? NULL : stream->elements.at[i]);
         if (insert->columns.count)
-            c = column_of(stream, insert->columns.at[i]);
+            c = server_column_of(stream, insert->columns.at[i]);
         else if (c->ast.kind != AST_COLUMN || c->computed)
             continue;
         if (!c) {
@@ -163,7 +162,7 @@ bool server_insert_fits(const struct server_object *target, const struct slice *
 {
     const struct ast_create_stream *stream = AST_AS(create_stream, target->relation);
     for (uint32_t i = 0; i < count; i++) {
-        const struct ast_column *c = column_of(stream, names[i]);
+        const struct ast_column *c = server_column_of(stream, names[i]);
         struct sql_type type;
         char from[100], to[100];
         struct writer w = writer_of(from, sizeof from - 1), v = writer_of(to, sizeof to - 1);
@@ -196,7 +195,7 @@ bool server_object_target(struct server_object *o, struct slice *ret_topic, stru
             sql_error_set(error, SQL_FAULT_NO_NAME, insert->ast.at, insert->ast.len, "its target is gone");
             return false;
         }
-        if (!server_insert_names(o, declared, &names, &ret->name_count, error))
+        if (!server_insert_columns(declared, insert, &o->arena, &names, &ret->name_count, error))
             return false;
         ret->names = names;
         *ret_topic = declared->with.topic.len ? declared->with.topic : slice_str(declared->name);

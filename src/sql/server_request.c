@@ -146,12 +146,20 @@ enum verdict request_ask(struct request *r, enum command_type type, struct ask *
     return VERDICT_WAIT;
 }
 
-enum verdict request_command(struct request *r, enum command_type type, uint64_t number)
+struct command *request_slot(struct request *r, enum command_type type)
 {
     request_answered(r);
     struct command *c = server_command(r->session, &r->call, type, true);
     if (!c)
-        return request_refuse(r, "53000", "the broker has too much to do");
+        (void)request_refuse(r, "53000", "the broker has too much to do");
+    return c;
+}
+
+enum verdict request_command(struct request *r, enum command_type type, uint64_t number)
+{
+    struct command *c = request_slot(r, type);
+    if (!c)
+        return VERDICT_FAILED;
     c->number = number;
     c->channel = r->channel;
     return VERDICT_WAIT;
@@ -204,6 +212,7 @@ static void statement_end(struct request *r)
     request_answered(r);
     server_object_unref(&r->object);
     server_run_stop(&r->run);
+    server_insert_free(r->server, &r->insert);
     r->step = r->part = 0;
     r->channel = 0;
     r->rows = 0;

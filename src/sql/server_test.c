@@ -157,6 +157,28 @@ static void test_select(void **state)
     world_free(w);
 }
 
+static void test_insert_values(void **state)
+{
+    struct world *w = world_new();
+    (void)state;
+    say(w,
+        "CREATE STREAM v (id BIGINT, name TEXT, at TIMESTAMP, twice AS (id + id)) WITH (partitions = 3, key = 'id')");
+    SAYS("INSERT INTO v VALUES (1, 'a', TIMESTAMP '2026-01-01 00:00:00'), (1 + 1, NULL, '2026-01-02 00:00:00')",
+         "{\"done\":\"INSERT\",\"name\":\"v\",\"rows\":2}\n");
+    SAYS("INSERT INTO v (name, id) VALUES ('c', 3)", "{\"done\":\"INSERT\",\"name\":\"v\",\"rows\":1}\n");
+    SAYS("SELECT SUM(twice) AS t, COUNT(name) AS n FROM v",
+         "{\"statement\":0,\"columns\":[{\"name\":\"t\",\"type\":\"NUMERIC(38,0)\"},{\"name\":\"n\",\"type\":"
+         "\"BIGINT\"}]}\n"
+         "{\"row\":[12,2]}\n{\"done\":\"SELECT\",\"rows\":1}\n");
+    assert_non_null(strstr(records_of(w, "v"), "{\"name\":\"c\",\"id\":3}\n"));
+    says_error(w, "INSERT INTO v VALUES (1)", "22000", "3 columns get the values of 1");
+    says_error(w, "INSERT INTO v (id) VALUES (1 / 0)", "22012", "division by zero");
+    says_error(w, "INSERT INTO v (id) VALUES (name)", "42703", "there is no column name");
+    says_error(w, "INSERT INTO v (twice) VALUES (1)", "42703", "v has no column twice that could be written");
+    says_error(w, "INSERT INTO nobody VALUES (1)", "42P01", "there is no stream nobody");
+    world_free(w);
+}
+
 static void test_pause(void **state)
 {
     struct world *w = world_new();
@@ -286,10 +308,10 @@ static void test_gone(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_insert_select), cmocka_unit_test(test_refused), cmocka_unit_test(test_sinks),
-        cmocka_unit_test(test_from_exchange), cmocka_unit_test(test_select),  cmocka_unit_test(test_pause),
-        cmocka_unit_test(test_on_error),      cmocka_unit_test(test_gone),    cmocka_unit_test(test_replace),
-        cmocka_unit_test(test_full_queue),
+        cmocka_unit_test(test_insert_select), cmocka_unit_test(test_refused),    cmocka_unit_test(test_sinks),
+        cmocka_unit_test(test_from_exchange), cmocka_unit_test(test_select),     cmocka_unit_test(test_pause),
+        cmocka_unit_test(test_on_error),      cmocka_unit_test(test_gone),       cmocka_unit_test(test_replace),
+        cmocka_unit_test(test_insert_values), cmocka_unit_test(test_full_queue),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
