@@ -289,12 +289,37 @@ static bool check_insert(struct server_object *o, const struct plan *plan, struc
     return server_insert_fits(target, names, count, plan, &o->arena, error);
 }
 
+static struct slice topic_of(const struct server_object *o)
+{
+    return o->with.topic.len ? o->with.topic : slice_str(o->name);
+}
+
+/* A query that reads the stream it writes to would never come to an end. */
+static bool check_circle(struct server_object *o, const struct plan *plan, struct sql_error *error)
+{
+    struct output_target target = {0};
+    struct slice topic;
+    if (!server_object_target(o, &topic, &target, error))
+        return false;
+    for (uint32_t i = 0; i < plan->source_count; i++)
+        LIST_EACH(&o->server->objects, node, after)
+        {
+            const struct server_object *source = CONTAINER_OF(node, struct server_object, link);
+            if (source->relation == &plan->sources[i].stream->ast && slice_equal(topic_of(source), topic)) {
+                refuse(error, o->statement, "a query that reads the stream it writes to");
+                return false;
+            }
+        }
+    return true;
+}
+
 static bool bind_query(struct server_object *o, struct sql_error *error)
 {
     struct query *q = server_object_plan(o, NULL, error);
     bool ok = q != NULL;
     if (ok && o->kind == KIND_INSERT)
         ok = check_insert(o, query_plan(q), error);
+    ok = ok && check_circle(o, query_plan(q), error);
     if (ok && o->kind == KIND_STREAM_QUERY && AST_AS(create_stream, o->statement)->elements.count) {
         refuse(error, o->statement, "columns beside AS: they are those of the query");
         ok = false;

@@ -67,6 +67,9 @@ static void test_refused(void **state)
                "column id is bigint, and its value would be text");
     says_error(w, "INSERT INTO t (id, what) SELECT id, id FROM s", "42703",
                "t has no column what that could be written");
+    says_error(w, "INSERT INTO s SELECT * FROM s", "0A000", "a query that reads the stream it writes to");
+    says_error(w, "CREATE STREAM x WITH (topic = 'in') AS SELECT id FROM s", "0A000",
+               "a query that reads the stream it writes to");
     says_error(w, "INSERT INTO nothing SELECT id FROM s", "42703", "there is no stream nothing");
     says_error(w, "DROP STREAM s", "2BP01", "s is needed by t");
     says_error(w, "DROP VIEW s", "42809", "s is no VIEW");
