@@ -50,12 +50,13 @@ static char *written(struct world *w, const char *stream, unsigned partitions)
     }
     rest(w);
     text = strdup(records_of(w, stream));
-    at = sorted = calloc(1, strlen(text) + 2);
+    size_t room = strlen(text) + 2;
+    at = sorted = calloc(1, room);
     for (char *line = strtok_r(text, "\n", &save); line && count < ARRAY_LEN(lines); line = strtok_r(NULL, "\n", &save))
         lines[count++] = line;
     qsort(lines, count, sizeof *lines, by_text);
     for (size_t i = 0; i < count; i++)
-        at = stpcpy(stpcpy(at, lines[i]), "\n");
+        at += snprintf(at, (size_t)(sorted + room - at), "%s\n", lines[i]);
     free(text);
     return sorted;
 }
