@@ -218,6 +218,36 @@ static void test_sizes_of_steps(void **state)
         }
 }
 
+/* When the later row of a pair comes, the earlier one has not ended; and each was of use when it came. */
+static void test_which_pairs(void **state)
+{
+    (void)state;
+    int64_t clock[ROWS + 1] = {TIME_NEVER};
+    make_rows(false);
+    size_t len = 0;
+    uint32_t late = 0;
+    bool used[ROWS];
+    assert_true(rig_init(&one, INNER, 1u << 24) && run_to(&one, ROWS, 7));
+    for (uint32_t i = 0; i < ROWS; i++) {
+        const struct input_row *r = &rows[i];
+        int64_t end = r->time + (r->side ? 0 : 10);
+        used[i] = r->null_key || r->time >= clock[i] || end >= clock[i];
+        late += !used[i];
+        for (uint32_t k = 0; k < i; k++) {
+            const struct input_row *left = r->side ? &rows[k] : r, *right = r->side ? r : &rows[k];
+            bool met = rows[k].side != r->side && used[i] && used[k] && !r->null_key && !rows[k].null_key &&
+                       r->key == rows[k].key && left->time <= right->time &&
+                       rows[k].time + (rows[k].side ? 0 : 10) >= clock[i];
+            if (met)
+                len += (size_t)snprintf(two.text + len, sizeof two.text - len, "1 %s %s\n", left->text, right->text);
+        }
+        clock[i + 1] = r->time - DELAY > clock[i] ? r->time - DELAY : clock[i];
+    }
+    assert_string_equal(one.text, two.text);
+    assert_int_equal(one.join->late, late);
+    rig_fini(&one);
+}
+
 struct bytes {
     uint8_t at[1 << 20];
     size_t len, given;
@@ -329,7 +359,8 @@ static void test_no_memory(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_sizes_of_steps), cmocka_unit_test(test_saved_and_loaded),
-                                       cmocka_unit_test(test_damaged), cmocka_unit_test(test_no_memory)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_sizes_of_steps), cmocka_unit_test(test_which_pairs),
+                                       cmocka_unit_test(test_saved_and_loaded), cmocka_unit_test(test_damaged),
+                                       cmocka_unit_test(test_no_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

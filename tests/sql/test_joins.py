@@ -100,6 +100,9 @@ QUERIES = [
      "SELECT p.n, a.n, t(p.w*500) FROM (SELECT ts/500 w, count(*) n FROM person WHERE ts/500*500+500 > wm GROUP BY 1) p FULL JOIN (SELECT ts/500 w, count(*) n FROM auction WHERE ts/500*500+500 > wm AND category = 13 GROUP BY 1) a ON p.w = a.w AND a.n <> 20", True),
     ("window of pairs", f"SELECT count(*), sum(B.price), window_end FROM TUMBLE((SELECT B.price, B.dateTime FROM auction A JOIN bid B ON {OURS}), dateTime, INTERVAL '0.25' SECOND) B GROUP BY window_end",
      f"SELECT count(*), sum(b.price), t(b.ts/250*250+250) FROM auction a JOIN bid b ON {MET} GROUP BY b.ts/250", True),
+    ("window of the older", "SELECT count(*), window_end FROM TUMBLE((SELECT A.dateTime FROM auction A JOIN bid B ON A.id = B.auction AND B.dateTime BETWEEN A.dateTime AND A.dateTime + INTERVAL '0.1' SECOND), dateTime, INTERVAL '0.25' SECOND) B GROUP BY window_end",
+     "SELECT count(*), t(a.ts/250*250+250) FROM auction a JOIN bid b ON b.auction = a.id AND b.ts BETWEEN a.ts AND a.ts + 100 AND NOT (a.ts < a.wm AND a.ts + 100 < a.wm) AND b.ts >= b.wm AND (a.seq < b.seq OR b.ts >= a.wm) "
+     "AND a.ts/250*250+250 > max(a.wm, b.wm) - 100 GROUP BY a.ts/250", True),
     *((f"changelogs, {kind}", f"SELECT s.seller, s.n, b.bidder, b.n FROM {SELLERS} s {kind} JOIN {BIDDERS} b ON s.seller = b.bidder" + FOREVER,
        "SELECT s.seller, s.n, b.bidder, b.n FROM " + CHANGELOGS.format(kind), False) for kind in ("INNER", "LEFT", "RIGHT", "FULL")),
     ("changelogs, SEMI", f"SELECT s.seller, s.n FROM {SELLERS} s SEMI JOIN {BIDDERS} b ON s.seller = b.bidder AND s.n > b.n" + FOREVER,
