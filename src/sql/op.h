@@ -35,9 +35,8 @@ struct clock {
     int64_t *partitions; /* the newest of each partition */
     uint8_t *idle;
     uint32_t partition_count;
-    /* Or it is the earlier of two others + shift, of rows that come about by both. NULL: it is a source's own. */
+    /* Or it is the earlier of two others, of rows that come about by both. NULL: it is a source's own. */
     const struct clock *of[2];
-    int64_t shift;
 };
 
 struct step {

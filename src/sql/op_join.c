@@ -221,6 +221,17 @@ static bool join_push(struct op *op, struct step *step, const struct batch *b)
     return false;
 }
 
+static int64_t join_due(const struct op *op)
+{
+    const struct join *j = CONTAINER_OF(op, const struct join, op);
+    int64_t due = INT64_MAX;
+    for (unsigned s = 0; s < 2; s++) {
+        const struct due_item *first = j->sides[s].waits ? due_first(&j->sides[s].due) : NULL;
+        due = first && first->time < due ? first->time + 1 : due;
+    }
+    return due;
+}
+
 static void join_fini(struct op *op)
 {
     struct join *j = CONTAINER_OF(op, struct join, op);
@@ -246,7 +257,8 @@ struct op *op_join_new(struct budget *budget, const struct join_rule *rule)
                                         .flush = join_flush,
                                         .fini = join_fini,
                                         .save = join_save,
-                                        .load = join_load};
+                                        .load = join_load,
+                                        .due = join_due};
     static const struct op_kind input_kind = {.name = "join's input", .push = input_push};
     struct join *j = mem_zalloc(sizeof *j);
     if (!j)

@@ -136,7 +136,7 @@ bool plan_out_clock(struct planner *p, const struct joining *j, const struct joi
         int64_t kept = -end->offset - behind, offset = kept < in->clock_offset ? kept : in->clock_offset;
         if (!c->x->clock || offset > c->x->clock_offset)
             c->x->clock_offset = offset;
-        c->x->clock = plan_joint_clock(p, in->clock, end->clock, 0, j->place);
+        c->x->clock = plan_joint_clock(p, in->clock, end->clock, j->place);
         if (!c->x->clock)
             return false;
     }

@@ -133,9 +133,6 @@ static bool plan_windowing(struct planner *p, struct stage *s, struct expr *time
     *w = (struct windowing){.time = time, .place = place};
     if (!set_rule(p, what, args, from, w) || !set_edges(p, w) || !plan_use_clock(p, time->clock, place))
         return false;
-    w->rule.clock = plan_joint_clock(p, time->clock, time->clock, time->clock_offset, place);
-    if (!w->rule.clock)
-        return false;
     s->windowing = w;
     return true;
 }

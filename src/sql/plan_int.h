@@ -175,8 +175,8 @@ struct binder plan_binder(struct planner *p, const struct scope *scope);
 bool plan_open(struct planner *p, const struct ast_create_stream *stream, struct slice alias, struct stage *ret);
 /* The clock will be asked: what it needs is scanned. */
 bool plan_use_clock(struct planner *p, const struct clock *clock, const struct ast *place);
-/* The earlier of both + shift. NULL: the error is set. */
-const struct clock *plan_joint_clock(struct planner *p, const struct clock *a, const struct clock *b, int64_t shift,
+/* The earlier of both. NULL: the error is set. */
+const struct clock *plan_joint_clock(struct planner *p, const struct clock *a, const struct clock *b,
                                      const struct ast *place);
 struct expr *lazy_expr(struct planner *p, struct lazy *lazy, const struct ast *place);
 bool stage_name(struct planner *p, struct stage *s, struct slice table, struct slice name, struct lazy *lazy,

@@ -419,16 +419,15 @@ bool plan_use_clock(struct planner *p, const struct clock *clock, const struct a
     return true;
 }
 
-const struct clock *plan_joint_clock(struct planner *p, const struct clock *a, const struct clock *b, int64_t shift,
+const struct clock *plan_joint_clock(struct planner *p, const struct clock *a, const struct clock *b,
                                      const struct ast *place)
 {
     struct plan *plan = p->plan;
-    if (a == b && !shift)
+    if (a == b)
         return a;
     for (uint32_t i = 0; i < plan->joint_count; i++) {
         struct clock *c = plan->joint[i];
-        bool same = (c->of[0] == a && c->of[1] == b) || (c->of[0] == b && c->of[1] == a);
-        if (same && c->shift == shift)
+        if ((c->of[0] == a && c->of[1] == b) || (c->of[0] == b && c->of[1] == a))
             return c;
     }
     if (plan->joint_count == PLAN_JOINT_MAX)
@@ -436,7 +435,7 @@ const struct clock *plan_joint_clock(struct planner *p, const struct clock *a, c
     struct clock *c = plan_take(p, place, sizeof *c);
     if (!c)
         return NULL;
-    *c = (struct clock){.source = a->source, .now = TIME_NEVER, .of = {a, b}, .shift = shift};
+    *c = (struct clock){.source = a->source, .now = TIME_NEVER, .of = {a, b}};
     plan->joint[plan->joint_count++] = c;
     return c;
 }

@@ -159,15 +159,7 @@ static bool clock_run(struct query *q, struct clock *c, struct eval *e, struct s
     return true;
 }
 
-static int64_t joint_time(const struct clock *c, int64_t x, int64_t y)
-{
-    int64_t least = x < y ? x : y, sum;
-    if (least == TIME_NEVER || __builtin_add_overflow(least, c->shift, &sum))
-        return least;
-    return sum;
-}
-
-/* Clocks that are made of others, when those have moved. */
+/* Clocks that are the earlier of two, when those have moved. */
 static bool joint_run(struct query *q)
 {
     for (uint32_t k = 0; k < q->plan.joint_count; k++) {
@@ -177,9 +169,9 @@ static bool joint_run(struct query *q)
         if (!at && (a->at || b->at))
             return op_fail(&q->step, SQL_FAULT_MEMORY);
         for (uint32_t i = 0; at && i <= q->step.rows; i++)
-            at[i] = joint_time(c, clock_before(a, i), clock_before(b, i));
+            at[i] = clock_before(a, i) < clock_before(b, i) ? clock_before(a, i) : clock_before(b, i);
         c->at = at;
-        c->now = joint_time(c, a->now, b->now);
+        c->now = a->now < b->now ? a->now : b->now;
     }
     return true;
 }

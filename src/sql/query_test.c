@@ -585,6 +585,9 @@ static void test_due(void **state)
          "'4' SECOND)) x WHERE r <= 1",
          4, "a\n"},
         {"SELECT lag(k) OVER (ORDER BY ts), k FROM s", 2, "NULL,a\n"},
+        {"SELECT x.k, y.k FROM s x LEFT JOIN s y ON x.k = y.k AND y.ts > x.ts AND y.ts <= x.ts + INTERVAL '6' SECOND",
+         8, "a,NULL\n"},
+        {"SELECT x.k FROM s x JOIN s y ON x.k = y.k AND y.ts > x.ts AND y.ts <= x.ts + INTERVAL '6' SECOND", -1, NULL},
         {"SELECT k FROM s", -1, NULL},
     };
     const int64_t midnight = 1767225600LL * US_PER_S;
