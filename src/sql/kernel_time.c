@@ -198,8 +198,45 @@ static text_t formatted(struct eval *e, uint32_t i, int64_t us, text_t pattern, 
     return writer_slice(&w);
 }
 
-KERNEL_2(to_char, int64_t, text_t, text_t, formatted(e, i, a, b, false))
-KERNEL_2(date_format, int64_t, text_t, text_t, formatted(e, i, a, b, true))
+/* Whether a pattern may show less than a second: a letter of such a mask is in it, quoted or not. */
+static bool below_seconds(text_t pattern, bool java)
+{
+    for (size_t i = 0; i < pattern.len; i++)
+        if (memchr(java ? "SAnN" : "SsFf", pattern.ptr[i], 4))
+            return true;
+    return false;
+}
+
+/* Times of a stream are mostly near one another: what the last row of the same second was is a view for this one, too. */
+static void format_rows(struct eval *e, const struct column *const *args, struct column *ret, struct sel sel, bool java)
+{
+    ARG(0, int64_t);
+    ARG(1, text_t);
+    text_t *r = ret->values, last = {0};
+    bool reuse = !m1 && sel.count && !below_seconds(v1[0], java);
+    int64_t begin = INT64_MAX; /* of the last one's second */
+    EACH_ROW(i)
+    {
+        int64_t us = v0[i & m0];
+        if (!reuse || us < begin || us - begin >= US_PER_S) {
+            last = formatted(e, i, us, v1[i & m1], java);
+            begin = last.ptr ? us - (us % US_PER_S + US_PER_S) % US_PER_S : INT64_MAX;
+        }
+        r[i] = last;
+    }
+}
+
+KERNEL(to_char)
+{
+    (void)x;
+    format_rows(e, args, ret, sel, false);
+}
+
+KERNEL(date_format)
+{
+    (void)x;
+    format_rows(e, args, ret, sel, true);
+}
 
 static int64_t epoch_us(struct eval *e, uint32_t i, double seconds)
 {
