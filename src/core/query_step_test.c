@@ -647,20 +647,29 @@ static void no_memory_for_statements(void **state)
     each_allocation_fails(storm, NULL, NULL);
 }
 
+/* The last record of that type. */
+static const char *printed(struct rig *rig, uint8_t type)
+{
+    static char text[400];
+    size_t n = rig->log->count;
+    while (n && rig->log->records[n - 1].bytes[0] != type)
+        n--;
+    assert_true(n > 0);
+    record_print(slice_of(rig->log->records[n - 1].bytes, rig->log->records[n - 1].len), text, sizeof text);
+    return text;
+}
+
 static void records_are_printed(void **state)
 {
     (void)state;
     struct rig *rig = begin_sql();
-    char text[400];
     uint64_t id = (uint64_t)put_statement(rig, "q", "x");
-    record_print(slice_of(rig->log->records[rig->log->count - 1].bytes, rig->log->records[rig->log->count - 1].len),
-                 text, sizeof text);
-    assert_non_null(strstr(text, "'q' of 'guest' in '/'"));
+    assert_non_null(strstr(printed(rig, REC_SQL_OBJECT), "'q' of 'guest' in '/'"));
     rig_clear(rig);
     assert_true(engine_ask(rig, CMD_SQL_STATE, ENGINE, "why", NULL, NULL, id, SQL_PAUSED, 0));
-    record_print(slice_of(rig->log->records[rig->log->count - 1].bytes, rig->log->records[rig->log->count - 1].len),
-                 text, sizeof text);
-    assert_non_null(strstr(text, ": 1 why"));
+    assert_non_null(strstr(printed(rig, REC_SQL_STATE), ": 1 why"));
+    assert_string_equal(printed(rig, REC_USER_PUT), "USER_PUT 'guest'");
+    assert_string_equal(printed(rig, REC_VHOST_PUT), "VHOST_PUT '/'");
     end_sql(rig);
 }
 

@@ -967,7 +967,11 @@ void record_print(struct slice record, char *ret, size_t len)
     case REC_VHOST_PUT:
     case REC_VHOST_DELETE:
     case REC_USER_PUT:
-    case REC_USER_DELETE: snprintf(ret + n, len - (size_t)n, " '%.*s'", SLICE_ARG(reader_str8(&r))); break;
+    case REC_USER_DELETE: {
+        struct slice one = reader_str8(&r); /* SLICE_ARG says what it is given twice */
+        snprintf(ret + n, len - (size_t)n, " '%.*s'", SLICE_ARG(one));
+        break;
+    }
     case REC_EXCHANGE_PUT:
     case REC_EXCHANGE_DELETE:
     case REC_POLICY_PUT:
