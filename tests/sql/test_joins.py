@@ -16,6 +16,10 @@ A_USED = "NOT (a.ts < a.wm AND a.expires < a.wm)"
 B_USED = "b.ts >= b.wm"
 MET = f"{LIFE} AND {A_USED} AND {B_USED} AND (a.seq < b.seq OR b.ts >= a.wm)"
 OURS = "A.id = B.auction AND B.dateTime BETWEEN A.dateTime AND A.expires"
+# The best bid of each auction, which changes as bids come.
+WON = ("SELECT A.id, A.seller, B.price, B.bidder, B.dateTime AS bts, B._offset AS off, ROW_NUMBER() OVER (PARTITION BY A.id ORDER BY B.price DESC, B.dateTime ASC, B._offset) AS rownum "
+       f"FROM auction A, bid B WHERE {OURS}")
+THEY_WON = f"SELECT a.id, a.seller, b.price, b.bidder, b.ts bts, b.seq, row_number() OVER (PARTITION BY a.id ORDER BY b.price DESC, b.ts, b.seq) r FROM auction a JOIN bid b ON {MET}"
 HOP = "HOP(TABLE bid, DESCRIPTOR(dateTime), INTERVAL '0.2' SECOND, INTERVAL '1' SECOND)"
 COUNTED = f"SELECT auction, count(*) AS num, window_start AS starttime, window_end AS endtime FROM TABLE({HOP}) GROUP BY auction, window_start, window_end"
 COUNTS = ("WITH RECURSIVE k(i) AS (SELECT 0 UNION ALL SELECT i+1 FROM k WHERE i<4), h AS (SELECT *, ts/200*200-200*i ws FROM bid, k WHERE ts/200*200-200*i+1000 > wm), "
@@ -41,6 +45,11 @@ QUERIES = [
      f"SELECT a.id, b.price, b.bidder, t(a.ts), b.extra FROM auction a JOIN bid b ON {MET}", True),
     ("q4", f"SELECT Q.category, AVG(Q.final) FROM (SELECT MAX(B.price) AS final, A.category FROM auction A, bid B WHERE {OURS} GROUP BY A.id, A.category) Q GROUP BY Q.category",
      f"SELECT category, (sum(final) * 10000000 / count(*) + 5) / 10 FROM (SELECT max(b.price) final, a.category FROM auction a JOIN bid b ON {MET} GROUP BY a.id, a.category) GROUP BY category", True),
+    ("q9", f"SELECT id, seller, price, bidder, bts FROM ({WON}) x WHERE rownum <= 1",
+     f"SELECT id, seller, price, bidder, t(bts) FROM ({THEY_WON}) WHERE r = 1", True),
+    ("q6", f"SELECT seller, AVG(price) OVER (PARTITION BY seller ORDER BY bts, off ROWS BETWEEN 10 PRECEDING AND CURRENT ROW) FROM (SELECT seller, price, bts, off FROM ({WON}) x WHERE rownum = 1) Q",
+     f"SELECT seller, (sum(price) OVER w * 10000000 / count(*) OVER w + 5) / 10 FROM (SELECT * FROM ({THEY_WON}) WHERE r = 1) "
+     "WINDOW w AS (PARTITION BY seller ORDER BY bts, seq ROWS BETWEEN 10 PRECEDING AND CURRENT ROW)", True),
     ("q5", f"SELECT AuctionBids.auction, AuctionBids.num FROM ({COUNTED}) AS AuctionBids JOIN (SELECT max(CountBids.num) AS maxn, CountBids.starttime, CountBids.endtime FROM ({COUNTED}) AS CountBids "
            "GROUP BY CountBids.starttime, CountBids.endtime) AS MaxBids ON AuctionBids.starttime = MaxBids.starttime AND AuctionBids.endtime = MaxBids.endtime AND AuctionBids.num >= MaxBids.maxn",
      COUNTS + "SELECT auction, n FROM (SELECT *, rank() OVER (PARTITION BY ws ORDER BY n DESC) r FROM c) WHERE r = 1", True),
