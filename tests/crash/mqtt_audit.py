@@ -111,7 +111,11 @@ class Audit:
         deadline, place, came = time.monotonic() + self.patience, place_of(client), False
         while True:
             due = came and self.model.due(place, {row[1:3] for row in self.found[place]})
-            if (came and not due) or time.monotonic() > deadline:
+            late = time.monotonic() > deadline
+            if late and not came:
+                self.model.verdict("stuck", "%s does not get %s #%d within %d s; it got %d messages" % (
+                    client, *last, self.patience, len(self.found[place])))
+            if (came and not due) or late:
                 return False
             got = self.links[client].next(1)
             if got is None and not came:
@@ -150,7 +154,7 @@ class Audit:
                 self.links[client].wait_for(PINGRESP)
                 for got in self.links[client].taken:
                     self.see(client, got)
-        self.model.audit(self.found, self.released)
+        self.model.audit(self.found, {client: list(ids) for client, ids in self.released.items()})     # a tape keeps it, and a drain goes on
         self.model.audit_retained(self.values())
         if drain:
             self.drain()
