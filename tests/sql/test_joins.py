@@ -61,6 +61,8 @@ QUERIES = [
            f"JOIN (SELECT seller, window_start AS starttime, window_end AS endtime FROM {TUMBLED.format('auction')} GROUP BY seller, window_start, window_end) A "
            "ON P.id = A.seller AND P.starttime = A.starttime AND P.endtime = A.endtime",
      "SELECT p.id, p.name, t(p.w*500) FROM (SELECT DISTINCT id, name, ts/500 w FROM person WHERE ts/500*500+500 > wm) p JOIN (SELECT DISTINCT seller, ts/500 w FROM auction WHERE ts/500*500+500 > wm) a ON p.id = a.seller AND p.w = a.w", True),
+    ("q9", f"SELECT id, seller, category, price, bidder FROM (SELECT A.id, A.seller, A.category, B.price, B.bidder, row_number() OVER (PARTITION BY A.id ORDER BY B.price DESC, B.dateTime, B._offset) AS n FROM auction A, bid B WHERE {OURS}) x WHERE n <= 1",
+     f"SELECT id, seller, category, price, bidder FROM (SELECT a.id, a.seller, a.category, b.price, b.bidder, row_number() OVER (PARTITION BY a.id ORDER BY b.price DESC, b.ts, b.seq) n FROM auction a JOIN bid b ON {MET}) WHERE n = 1", True),
     ("q20", "SELECT auction, bidder, price, channel, url, B.dateTime, B.extra, A.dateTime, expires, seller, category FROM bid AS B INNER JOIN auction AS A ON B.auction = A.id WHERE A.category = 10" + FOREVER,
      "SELECT auction, bidder, price, channel, url, t(b.ts), b.extra, t(a.ts), t(expires), seller, category FROM bid b JOIN auction a ON b.auction = a.id WHERE a.category = 10", False),
     ("q23", "SELECT B.price, P.name, A.id FROM bid B JOIN person P ON B.bidder = P.id JOIN auction A ON A.seller = B.bidder WHERE B.price > 10000000 AND A.category = 12" + FOREVER,
