@@ -127,17 +127,32 @@ static void will_of(struct mqtt_life *l, struct mqtt_connect_fields *c, uint8_t 
     c->will_payload = slice_of(body, chain_body(k->will, body));
 }
 
-/* With its session, or afresh; of what a new one gives up nothing is sent again. False: there is no connection. */
+/* It forgets its session as it says so, whether the broker hears of it or not (3.1.2.4). */
+static void start_afresh(struct mqtt_chain *k, unsigned client)
+{
+    struct mqtt_mind *mind = &k->minds[client];
+    for (uint32_t i = 0; i < mind->out_count; i++)
+        k->letters[mind->out[i].letter].final = true;
+    mind->out_count = 0;
+    mind->session = false;
+    mind->afresh = true;
+}
+
+/* With its session, or afresh; of what a new one gives up nothing is sent again. Who wanted that and was not answered wants it again: a
+ * session that is there may be the old one or the new one, and is neither that the client could go on with (3.2.2.1.1). False: there is no
+ * connection. */
 static bool connect(struct mqtt_life *l, unsigned client, bool clean, uint16_t receive)
 {
     uint8_t body[512];
     struct mqtt_guest *g = guest_of(l, client);
     struct mqtt_connect_fields c = {.version = client == CHAIN_B ? MQTT_3_1_1 : MQTT_5,
                                     .protocol = slice_str("MQTT"),
-                                    .clean = clean,
                                     .client_id = slice_str(names[client])};
     bool lasts = client <= CHAIN_B;
     lose(l, client);
+    if (clean)
+        start_afresh(l->chain, client);
+    c.clean = l->chain->minds[client].afresh;
     if (c.version == MQTT_5 && lasts)
         MQTT_SET(&c.props, session_expiry, EXPIRY_S);
     if (c.version == MQTT_5 && receive)
@@ -150,7 +165,6 @@ static bool connect(struct mqtt_life *l, unsigned client, bool clean, uint16_t r
     g->heard_arg = l;
     memset(&l->links[client], 0, sizeof l->links[client]);
     l->links[client].state = LINK_CONNECTING;
-    l->chain->minds[client].session &= !clean;
     mqtt_guest_send(g, MQTT_connect, &(union mqtt_fields){.connect = c});
     return true;
 }
@@ -182,6 +196,9 @@ static void on_connack(struct mqtt_life *l, unsigned client, const struct mqtt_c
         stop(l, "it is refused", client);
     if (mind->session && !f->session_present)
         model_fault(l->w->model, "the session of MQTT client %s is gone", names[client]);
+    if (mind->afresh && f->session_present)
+        model_fault(l->w->model, "MQTT client %s starts afresh and has a session", names[client]);
+    mind->afresh = false;
     mind->session = client <= CHAIN_B;
     l->links[client].state = LINK_UP;
     if (client == CHAIN_WILL) {

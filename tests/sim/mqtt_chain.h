@@ -34,6 +34,7 @@ struct mqtt_letter {
 
 struct mqtt_mind { /* what a client keeps */
     bool session;
+    bool afresh; /* it gave its session up, and has not heard yet that the broker did */
     uint32_t out_count, rec_count;
     struct {
         uint32_t letter;
