@@ -165,6 +165,7 @@ static bool connect(struct mqtt_life *l, unsigned client, bool clean, uint16_t r
     g->heard_arg = l;
     memset(&l->links[client], 0, sizeof l->links[client]);
     l->links[client].state = LINK_CONNECTING;
+    l->links[client].since = ++l->chain->clock;
     mqtt_guest_send(g, MQTT_connect, &(union mqtt_fields){.connect = c});
     return true;
 }
@@ -294,7 +295,7 @@ static void on_answer(struct mqtt_life *l, unsigned client, enum mqtt_type type,
     if (type == MQTT_pubrec)
         return;
     if (letter == l->links[client].beat)
-        chain_sealed_before(l->chain, client, l->links[client].beat_at);
+        chain_sealed_between(l->chain, client, l->links[client].since, l->links[client].beat_at);
     out_over(mind, i);
 }
 

@@ -78,7 +78,8 @@ struct mqtt_life {
             uint8_t qos;
         } held[MQTT_CHAIN_RECS];
         uint16_t comps[MQTT_CHAIN_RECS];
-        uint32_t beat, beat_at; /* a publish whose answer seals the PUBACKs before it */
+        uint32_t since;         /* clock of its CONNECT */
+        uint32_t beat, beat_at; /* a publish whose answer seals the PUBACKs before it, of this connection */
     } links[CHAIN_CLIENTS];
 };
 

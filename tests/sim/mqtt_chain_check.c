@@ -133,13 +133,13 @@ void chain_sealed(struct mqtt_chain *k, uint32_t letter)
         over(k, letter);
 }
 
-void chain_sealed_before(struct mqtt_chain *k, unsigned client, uint32_t clock)
+void chain_sealed_between(struct mqtt_chain *k, unsigned client, uint32_t since, uint32_t until)
 {
     unsigned place = client == CHAIN_SUB ? PLACE_SESSION : PLACE_GROUP;
     for (uint32_t letter = 1; letter <= k->count; letter++) {
         const struct mqtt_letter *one = &k->letters[letter];
-        if (one->acking && one->acked_at < clock && chain_streams[one->stream].place == place &&
-            chain_streams[one->stream].qos == 1)
+        if (one->acking && one->acked_at > since && one->acked_at < until &&
+            chain_streams[one->stream].place == place && chain_streams[one->stream].qos == 1)
             chain_sealed(k, letter);
     }
 }

@@ -49,7 +49,8 @@ void chain_taken(struct mqtt_chain *k, uint32_t letter); /* PUBACK, PUBREC */
 void chain_got(struct mqtt_life *l, unsigned client, uint32_t letter, bool dup);
 void chain_acking(struct mqtt_chain *k, uint32_t letter);
 void chain_sealed(struct mqtt_chain *k, uint32_t letter);
-void chain_sealed_before(struct mqtt_chain *k, unsigned client, uint32_t clock); /* PUBACKs of that client */
+/* PUBACKs that client sent after one time and before another. */
+void chain_sealed_between(struct mqtt_chain *k, unsigned client, uint32_t since, uint32_t until);
 /* Whether that packet id is held; *ret_letter for which. */
 bool chain_holds(const struct mqtt_chain *k, unsigned client, uint16_t id, uint32_t *ret_letter);
 void chain_hold(struct mqtt_chain *k, unsigned client, uint16_t id, uint32_t letter);
