@@ -534,7 +534,7 @@ static const struct script scripts[] = {
     {21, RECOVERY, 90}, {22, RECOVERY, 90}, {23, RECOVERY, 90}, {24, RECOVERY, 90}, {25, RECOVERY, 90},
     {26, RECOVERY, 90}, {31, CREATION, 0},  {32, FEATURES, 0},  {33, BIG, 1},       {34, RETURNED, 40},
     {35, DRAIN, 40},    {36, LARGE, 0},     {37, SCRUB, 120},   {38, STREAMS, 0},   {39, PAGES, 0},
-    {40, KEYS, 60},     {41, KEYED, 24},    {42, GROUPS, 0},    {43, KAFKA, 0},     {44, READERS, 0},
+    {40, KEYS, 80},     {41, KEYED, 24},    {42, GROUPS, 0},    {43, KAFKA, 0},     {44, READERS, 0},
     {45, STOMP, 0},     {46, MQTT, 0},      {47, MQTT, 1},      {48, QUERIES, 0}};
 
 /* --sites FILE, --only SEED, --first N */

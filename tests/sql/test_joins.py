@@ -140,18 +140,22 @@ QUERIES = [
 ]
 
 
+def expected_of(db, name, theirs, delay):
+    """None: there is no right answer, as which rows are late is a matter of when each of two streams is read."""
+    return None if "stream" in name and 0 < delay < 1000 else collections.Counter(db.execute(theirs).fetchall())
+
+
 @pytest.mark.parametrize("name,ours,theirs,timed", QUERIES, ids=[row[0] for row in QUERIES])
 def test_a_join_gives_what_sqlite_gives(world, tmp_path, name, ours, theirs, timed):  # noqa: F811
     group, delay, db = world
-    if "stream" in name and 0 < delay < 1000:
-        pytest.skip("which rows are late is a matter of when each stream is read")
     ours = MORE.format(delay=delay / 1000) + ours
     lines, end = run(tmp_path, ours, group, delay, 1024)
-    expected = collections.Counter(db.execute(theirs).fetchall())
-    assert expected, "a query that gives nothing shows nothing"
-    assert folded(lines) == expected
+    expected = expected_of(db, name, theirs, delay)
+    if expected is not None:
+        assert expected, "a query that gives nothing shows nothing"
+        assert folded(lines) == expected
     assert end["faults"] == 0
-    assert not end["late"] or (timed and 0 < delay < 1000)
+    assert not end["late"] or expected is None or (timed and 0 < delay < 1000)
     for batch in (7, 1):
         again, other = run(tmp_path, ours, group, delay, batch)
         assert again == lines, f"{batch} rows a batch change something"
