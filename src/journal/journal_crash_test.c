@@ -254,8 +254,8 @@ static void every_operation(void **state)
 }
 
 /* A process is killed while it gives files back, at its n-th disk operation, and the power goes in the start after that, at
- * its m-th: what the start read of the superblock was in the page cache only, and the files it no longer names are still
- * named by the one on the disk. */
+ * its m-th: what the start read of the superblock was in the page cache only, and is lost when it is not synced before the other copy is
+ * overwritten; and the files it no longer names are still named by the one on the disk. */
 static void killed_and_cut(unsigned n, unsigned m, uint64_t outcome)
 {
     struct os_sim *sim = os_sim_new(outcome);
@@ -302,7 +302,7 @@ static void killed_while_trimming(void **state)
     (void)state;
     for (unsigned n = 0; n < 8; n++)
         for (unsigned m = 0; m < 16; m++)
-            for (uint64_t outcome = 1; outcome <= 8; outcome++)
+            for (uint64_t outcome = 1; outcome <= 64; outcome++)
                 killed_and_cut(n, m, outcome);
 }
 

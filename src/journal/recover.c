@@ -447,7 +447,25 @@ static int sweep(struct recovery *r)
     return err ? disk_error(r, err, "tidy", wal->folder) : 0;
 }
 
-/* Rule 7. */
+/* Rule 7, first half: what was read of the superblock may be in the page cache only, and its name too. It has to hold before the other copy
+ * is overwritten (J11). */
+static int settle_super(struct recovery *r, char letter)
+{
+    struct wal *wal = r->wal;
+    char path[WAL_PATH_MAX];
+    int n = snprintf(path, sizeof path, "%s/superblock.%c", wal->dir, letter), fd;
+    CHECK(n > 0 && (size_t)n < sizeof path);
+    int err = wal->os->open(wal->os, path, OS_WRITE, &fd);
+    if (!err) {
+        err = wal->os->fdatasync(wal->os, fd);
+        wal->os->close(wal->os, fd);
+    }
+    if (!err)
+        err = wal->os->sync_dir(wal->os, wal->dir);
+    return err ? disk_error(r, err, "settle", path) : 0;
+}
+
+/* Rule 7, second half. */
 static int claim_epoch(struct recovery *r, uint32_t epoch_seen, lsn_t durable)
 {
     struct wal *wal = r->wal;
@@ -476,6 +494,8 @@ static int recover(struct recovery *r, struct recovered *ret)
     ret->next_lsn = walk.lsn;
     uint32_t epoch_seen = walk.epoch;
     walk_close(&walk);
+    if (!err)
+        err = settle_super(r, "ab"[newer]);
     if (!err)
         err = claim_epoch(r, epoch_seen, ret->next_lsn - 1);
     return err ? err : sweep(r);
