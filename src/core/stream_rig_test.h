@@ -281,7 +281,7 @@ RIG_STREAM_FN void rig_stream_fetch_row(const struct rig_streams *all, struct fe
 /* The same as one record batch. */
 RIG_STREAM_FN void rig_stream_fetch_batch(const struct rig_streams *all, struct fetch_row *row)
 {
-    size_t room = 256 * 1024, at = 0;
+    size_t room = 512 * 1024, at = 0; /* for a piece of a snapshot, too */
     struct rig_file *file = calloc(1, sizeof *file + room);
     struct writer w = writer_of(file->bytes, room);
     struct record_batch_writer b;

@@ -18,6 +18,8 @@ struct world {
     unsigned turn, fail_turn; /* in that turn … */
     uint64_t fail_at;         /* … that allocation fails; 0: none */
     bool hit;
+    void (*meanwhile)(struct world *w); /* behind each turn, before the core's next step; NULL: nothing */
+    unsigned count;                     /* its own */
 };
 
 RIG_FN bool engine(struct rig *rig)
@@ -29,6 +31,8 @@ RIG_FN bool engine(struct rig *rig)
     bool more = sql_server_turn(w->server, rig->durable, rig->now, rig->wall);
     w->hit = w->hit || (fails && mem_failures_hit());
     mem_fail_at(0, false);
+    if (w->meanwhile)
+        w->meanwhile(w);
     return sql_server_publish(w->server) || more;
 }
 

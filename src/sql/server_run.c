@@ -361,7 +361,8 @@ static bool take_next(struct server_run *run)
 
 bool run_has_room(const struct server_run *run)
 {
-    return !run->failed && !run->over && !run->pausing && (!run->request || !run_select_full(run)) &&
+    return !run->failed && !run->over && !run->pausing && !snapshot_busy(run) &&
+           (!run->request || !run_select_full(run)) &&
            (!run->output || (output_bytes(run->output) < OUTPUT_WAITS_MAX && run->dead.w.len < OUTPUT_WAITS_MAX &&
                              run->taken.len < TAKEN_MAX / 2));
 }
