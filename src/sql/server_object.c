@@ -111,6 +111,22 @@ static void no_memory(struct sql_error *error)
     sql_error_set(error, SQL_FAULT_MEMORY, 0, 0, "no memory for the statement");
 }
 
+static struct slice topic_of(const struct server_object *o)
+{
+    return o->with.topic.len ? o->with.topic : slice_str(o->name);
+}
+
+/* The server's sessions may read and write its own streams whoever their user is, so no statement may name one. Of a query's name come those
+ * of its dead letters and of its snapshots. */
+static bool check_names(const struct server_object *o, struct sql_error *error)
+{
+    if (!slice_starts(topic_of(o), SQL_INTERNAL) && !slice_starts(slice_str(o->name), SQL_INTERNAL))
+        return true;
+    sql_error_set(error, SQL_FAULT_VALUE, o->statement->at, o->statement->len,
+                  "names that begin with " SQL_INTERNAL " are the broker's own");
+    return false;
+}
+
 static bool read_options(struct server_object *o, struct sql_error *error)
 {
     static const struct ast_list none = {0};
@@ -126,7 +142,7 @@ static bool read_options(struct server_object *o, struct sql_error *error)
         options = &AST_AS(create_view, o->statement)->options;
         place = WITH_VIEW;
     }
-    return sql_with_read(options, place, &o->with, error);
+    return sql_with_read(options, place, &o->with, error) && check_names(o, error);
 }
 
 static struct server_object *object_parse(struct sql_server *server, struct slice text, struct sql_error *error)
@@ -287,11 +303,6 @@ static bool check_insert(struct server_object *o, const struct plan *plan, struc
         return false;
     }
     return server_insert_fits(target, names, count, plan, &o->arena, error);
-}
-
-static struct slice topic_of(const struct server_object *o)
-{
-    return o->with.topic.len ? o->with.topic : slice_str(o->name);
 }
 
 /* A query that reads the stream it writes to would never come to an end. */

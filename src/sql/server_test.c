@@ -78,6 +78,16 @@ static void test_refused(void **state)
                "CREATE MATERIALIZED VIEW cannot be run yet");
     says_error(w, "ASSERT VALUES s VALUES (1)", "0A000", "ASSERT cannot be run yet");
     says_error(w, "PAUSE s", "42809", "s is no query");
+    static const char *const internal[] = {
+        "CREATE STREAM x (id BIGINT) WITH (topic = 'amq.sql.t')",
+        "CREATE STREAM \"amq.sql.t\" (id BIGINT)",
+        "CREATE STREAM \"amq.sql.t\" WITH (topic = 'other') AS SELECT id FROM s",
+        "CREATE SINK x WITH (topic = 'amq.sql.t') AS SELECT id FROM s",
+        "CREATE SINK \"amq.sql.t\" AS SELECT id FROM s",
+    };
+    for (size_t i = 0; i < ARRAY_LEN(internal); i++)
+        says_error(w, internal[i], "22000", "names that begin with amq.sql. are the broker's own");
+    assert_int_equal(queue_id(w->rig, "amq.sql.t"), 999999);
     SAYS("DROP VIEW IF EXISTS x; DROP QUERY t; DROP STREAM s",
          "{\"done\":\"DROP VIEW\",\"name\":\"x\"}\n{\"done\":\"DROP QUERY\",\"name\":\"t\"}\n{\"done\":\"DROP "
          "STREAM\",\"name\":\"s\"}\n");
