@@ -59,8 +59,15 @@ static uint32_t headers_of(const struct dead_letter *letter, char numbers[2][24]
 
 bool dead_letters_add(struct dead_letters *d, const struct dead_letter *letter)
 {
+    struct dead_letter bare;
     struct record_header headers[HEADERS_KEPT + HEADERS_OWN];
     char numbers[2][24];
+    if (letter->key.len + letter->value.len + letter->headers.len > DEAD_LETTER_RECORD_MAX) {
+        struct slice none = {0};
+        bare = *letter;
+        bare.key = bare.value = bare.headers = none;
+        letter = &bare;
+    }
     uint32_t count = headers_of(letter, numbers, headers);
     size_t len =
         letter->key.len + letter->value.len + letter->headers.len + letter->query.len + letter->stream.len + 400;

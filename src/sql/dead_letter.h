@@ -1,5 +1,6 @@
 /* dead_letter: records that a query could not use, as a record batch for its dead-letter stream: key, value and headers as they were, and behind
- * these what was wrong: sql.error (SQLSTATE), sql.reason, sql.query, sql.stream, sql.partition, sql.offset.
+ * these what was wrong: sql.error (SQLSTATE), sql.reason, sql.query, sql.stream, sql.partition, sql.offset. Of a record that is larger than
+ * DEAD_LETTER_RECORD_MAX there is only what was wrong, and where it is.
  *
  *   dead_letters_init ▸ { dead_letters_add … ▸ dead_letters_take }* ▸ dead_letters_fini
  *
@@ -13,6 +14,7 @@
 #include "sql/error.h"
 
 #define DEAD_LETTER_SUFFIX ".dlq"
+#define DEAD_LETTER_RECORD_MAX (1u << 20)
 #define DEAD_LETTER_BYTES_MAX (32u << 20) /* of what waits: more than any step reads */
 
 struct dead_letter {

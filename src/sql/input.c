@@ -17,6 +17,7 @@ struct input {
     uint64_t behind; /* that batch */
     bool loan;       /* a row of the run is in z's buffer */
     uint32_t rows;
+    size_t bytes; /* of the run */
     struct slice values[BATCH_ROWS_MAX], keys[BATCH_ROWS_MAX], headers[BATCH_ROWS_MAX];
     int64_t ts_us[BATCH_ROWS_MAX];
     uint64_t offsets[BATCH_ROWS_MAX];
@@ -110,13 +111,19 @@ static void take(struct input *in, const struct record *record)
     in->ts_us[row] = ms > TIMESTAMP_MAX / 1000 ? TIMESTAMP_MAX : ms * 1000;
     in->offsets[row] = (uint64_t)record->offset;
     in->loan |= in->packed;
+    in->bytes += record->value.len + record->key.len + record->headers.len;
 }
 
-/* Records of the batch that is open, up to so many rows of the run. */
+static bool has_room(const struct input *in, uint32_t rows)
+{
+    return in->rows < rows && in->bytes < INPUT_RUN_BYTES;
+}
+
+/* Records of the batch that is open, up to so many rows of the run, or to its bytes. */
 static enum input_verdict read_batch(struct input *in, uint32_t rows)
 {
     struct record record;
-    while (in->rows < rows) {
+    while (has_room(in, rows)) {
         if (!record_next(&in->records, &record)) {
             if (!record_reader_ok(&in->records))
                 return INPUT_DAMAGED;
@@ -145,8 +152,9 @@ enum input_verdict input_next(struct input *in, uint32_t rows, struct query_inpu
     bool later = false;
     CHECK(rows > 0 && rows <= BATCH_ROWS_MAX);
     in->rows = 0;
+    in->bytes = 0;
     in->loan = false;
-    while (verdict == INPUT_ROWS && !later && in->rows < rows)
+    while (verdict == INPUT_ROWS && !later && has_room(in, rows))
         verdict = in->open ? read_batch(in, rows) : next_batch(in, &later);
     if (!in->rows)
         return verdict;

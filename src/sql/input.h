@@ -4,7 +4,8 @@
  *
  * A piece may begin below the wanted offset, and hold what no reader may see: records below `from` and from `until` on, control batches, batches of
  * aborted transactions and (unless asked for) records without a value are passed over. Offsets may have gaps; a run says each of them.
- * A run is at most `rows` records and ends with the batch when that was compressed, as its bytes are a loan.
+ * A run is at most `rows` records, ends with the one that makes it INPUT_RUN_BYTES, and with the batch when that was compressed, as its bytes are
+ * a loan. So what a run may cost does not depend on how well a batch was compressed.
  *
  * Every batch's checksum is looked at. The records' bytes are not copied: they are in the piece, or in the struct compress. One
  * input serves all partitions of all queries of a thread in turn. One thread.
@@ -16,6 +17,7 @@
 #include "fmt/compress.h"
 #include "sql/query.h"
 
+#define INPUT_RUN_BYTES (1u << 20)
 #define INPUT_UNPACKED_MAX (128u << 20) /* what a batch that the broker has accepted may be */
 
 enum input_verdict {

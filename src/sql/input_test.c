@@ -8,6 +8,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
 
@@ -153,6 +154,42 @@ static void test_compressed(void **state)
     }
 }
 
+#define LONG 300000u
+
+/* However small a batch is packed, a run of it ends with the record that makes it too many bytes. */
+static void test_bytes_of_a_run(void **state)
+{
+    uint8_t *plain = calloc(1, 10 * LONG), *value = calloc(1, LONG);
+    struct writer w = writer_of(plain, 10 * LONG);
+    struct slice text = slice_of(value, LONG);
+    struct record_batch head = record_batch_head(0, 0);
+    struct record_batch_writer b;
+    struct rig r;
+    (void)state;
+    rig_init(&r);
+    record_batch_begin(&b, &w, &head);
+    for (unsigned i = 0; i < 9; i++)
+        assert_true(record_batch_put(&b, 0, NULL, &text, NULL, 0));
+    assert_int_equal(
+        record_batch_repack(record_batch_finish(&b, -1), COMPRESS_GZIP, COMPRESS_LEVEL_DEFAULT, r.z, 10 * LONG, &r.w),
+        RECORD_OK);
+    struct input *in = input_new(r.z, 10 * LONG);
+    struct input_piece piece = all(&r);
+    struct query_input run;
+    static const unsigned rows[] = {4, 4, 1};
+    input_begin(in, &piece);
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        assert_int_equal(input_next(in, 100, &run), INPUT_ROWS);
+        assert_int_equal(run.rows, rows[i]);
+    }
+    assert_int_equal(input_next(in, 100, &run), INPUT_END);
+    assert_int_equal(input_place(in), 9);
+    input_free(&in);
+    rig_fini(&r);
+    free(plain);
+    free(value);
+}
+
 /* Of a batch that is cut nothing is seen; what is damaged is said, behind what is good. */
 static void test_cut_and_damaged(void **state)
 {
@@ -190,9 +227,8 @@ static void test_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_what_a_reader_sees),
-        cmocka_unit_test(test_compressed),
-        cmocka_unit_test(test_cut_and_damaged),
+        cmocka_unit_test(test_what_a_reader_sees), cmocka_unit_test(test_compressed),
+        cmocka_unit_test(test_bytes_of_a_run),     cmocka_unit_test(test_cut_and_damaged),
         cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
