@@ -447,9 +447,11 @@ enum verdict statement_pause(struct request *r, const struct ast *s)
     if (r->step == 1)
         return pause_end(r, o, pause->resume);
     if (!pause->resume && o->run) { /* what it has under way ends first */
-        server_run_pause(o->run);
+        server_run_pause(o->run, true);
         return VERDICT_WAIT;
     }
+    if (o->run)
+        server_run_pause(o->run, false);
     r->step = 1;
     return request_state(r, o, pause->resume ? SQL_RUNNING : SQL_PAUSED);
 }

@@ -238,7 +238,8 @@ enum verdict statement_select(struct request *r, const struct ast *s);
 /* server_run.c */
 bool server_run_start(struct server_object *o);
 void server_run_stop(struct server_run **run);
-void server_run_pause(struct server_run *run); /* it ends when what it has under way has */
+void server_run_pause(struct server_run *run,
+                      bool pause); /* it ends when what it has under way has, PAUSED; or it does not */
 bool server_runs_turn(struct sql_server *server);
 mono_t server_runs_due(const struct sql_server *server);
 

@@ -78,9 +78,9 @@ void server_run_stop(struct server_run **ret)
     mem_free(run);
 }
 
-void server_run_pause(struct server_run *run)
+void server_run_pause(struct server_run *run, bool pause)
 {
-    run->pausing = true;
+    run->pausing = pause;
 }
 
 /* Everything of the vhost: its plan may point into any of their trees. */
@@ -394,14 +394,14 @@ static bool run_turn(struct server_run *run)
     return more;
 }
 
-/* It has ended: its object says why. A request looks at its own run. */
-static void run_end(struct server_run *run)
+/* It has ended: its object says why, also when nobody waits for the PAUSE any more. A request looks at its own run. */
+static void run_end(struct server_run *run, enum sql_object_state state)
 {
     struct server_object *o = run->object;
     char why[SERVER_REASON_MAX];
     memcpy(why, run->why, sizeof why);
     server_run_stop(&run);
-    server_object_state(o, SQL_FAILED, why);
+    server_object_state(o, state, why);
 }
 
 bool server_runs_turn(struct sql_server *server)
@@ -412,9 +412,9 @@ bool server_runs_turn(struct sql_server *server)
         struct server_run *run = CONTAINER_OF(node, struct server_run, link);
         more = run_turn(run) || more;
         if (run->failed && run->object)
-            run_end(run);
+            run_end(run, SQL_FAILED);
         else if (run->pausing && run->object && (run->state < RUN_GOING || run_steps_idle(run)))
-            server_run_stop(&run);
+            run_end(run, SQL_PAUSED);
     }
     return more;
 }

@@ -319,13 +319,58 @@ static void test_gone(void **state)
     world_free(w);
 }
 
+/* Who has asked for a PAUSE may go before what is under way has ended: the query ends all the same, and says so. */
+static void test_pause_without_client(void **state)
+{
+    struct world *w = world_new();
+    (void)state;
+    declare_short(w, "short");
+    say(w, STREAM "; CREATE SINK q WITH (queue = 'short') AS SELECT id FROM s");
+    for (unsigned i = 0; i < 3; i++) {
+        char body[40];
+        snprintf(body, sizeof body, "{\"id\":%u}", i);
+        put(w->rig, "in", body);
+        rest(w);
+    }
+    assert_int_equal(rig_ready(w->rig, "short"), 2);
+    say(w, "PAUSE q");
+    assert_false(w->ended);
+    rig_plain(w->rig, CMD_SQL_STOP, 1, 0, 0, 0);
+    say(w, "SHOW QUERIES");
+    assert_non_null(strstr(w->said, "[\"q\",\"RUNNING\""));
+    for (unsigned i = 0; i < 3; i++) {
+        assert_true(rig_ask(w->rig, CMD_GET, 1, 1, "short", NULL, NULL, (struct slice){0}, ASK_NO_ACK));
+        rig_pass(w->rig, 100);
+    }
+    say(w, "SHOW QUERIES");
+    assert_non_null(strstr(w->said, "[\"q\",\"PAUSED\""));
+    struct world *other = world_cut(w, w->rig->log->count);
+    rest(other);
+    say(other, "SHOW QUERIES");
+    assert_non_null(strstr(other->said, "[\"q\",\"PAUSED\""));
+    SAYS("RESUME q", "{\"done\":\"RESUME\",\"name\":\"q\"}\n");
+    put(w->rig, "in", "{\"id\":3}");
+    rest(w);
+    assert_int_equal(rig_ready(w->rig, "short"), 1);
+    world_free(other);
+    world_free(w);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_insert_select), cmocka_unit_test(test_refused),    cmocka_unit_test(test_sinks),
-        cmocka_unit_test(test_from_exchange), cmocka_unit_test(test_select),     cmocka_unit_test(test_pause),
-        cmocka_unit_test(test_on_error),      cmocka_unit_test(test_gone),       cmocka_unit_test(test_replace),
-        cmocka_unit_test(test_insert_values), cmocka_unit_test(test_full_queue),
+        cmocka_unit_test(test_insert_select),
+        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_sinks),
+        cmocka_unit_test(test_from_exchange),
+        cmocka_unit_test(test_select),
+        cmocka_unit_test(test_pause),
+        cmocka_unit_test(test_pause_without_client),
+        cmocka_unit_test(test_on_error),
+        cmocka_unit_test(test_gone),
+        cmocka_unit_test(test_replace),
+        cmocka_unit_test(test_insert_values),
+        cmocka_unit_test(test_full_queue),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
