@@ -11,7 +11,6 @@
 #define FETCH_WAIT_MS 30000u
 #define TROUBLE_NS (100 * NS_PER_MS)
 #define RUN_ROWS 1024u
-#define UNPACKED_MAX (64u << 20) /* of one batch */
 
 /* ---- fetching ---- */
 
@@ -121,7 +120,7 @@ bool run_input(struct sql_server *server)
     if (!server->codecs)
         server->codecs = compress_new();
     if (server->codecs && !server->input)
-        server->input = input_new(server->codecs, UNPACKED_MAX);
+        server->input = input_new(server->codecs, INPUT_UNPACKED_MAX);
     return server->input != NULL;
 }
 
