@@ -28,6 +28,7 @@ static void engine_run(void *arg)
     struct os *os = engine->options.os;
     struct sql_server_options options = {.port = engine->options.port, .heap = &engine->heap};
     struct sql_server *server = NULL;
+    os->random(os, &options.seed, sizeof options.seed);
     while (!atomic_load(&engine->stop)) {
         if (!server)
             server = sql_server_new(&options);

@@ -28,6 +28,7 @@ struct sql_server_options {
     size_t state_memory;    /* of one query that says nothing else; 0: 64 MiB */
     uint32_t queries_max;   /* running at a time, SELECTs included; 0: 1,000 */
     uint32_t requests_max;  /* 0: 64 */
+    uint64_t seed;          /* of the queries' hash tables: what strangers cannot guess; answers do not depend on it */
     uint64_t snapshot_rows; /* tests: a snapshot after so many records; 0: when it is worth while */
 };
 

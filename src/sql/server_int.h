@@ -52,14 +52,14 @@ struct server_session {
 
 /* ---- objects: the statements of the catalogue ---- */
 
-enum object_kind { KIND_STREAM, KIND_STREAM_QUERY, KIND_VIEW, KIND_SINK, KIND_INSERT, OBJECT_KINDS };
+enum statement_kind { KIND_STREAM, KIND_STREAM_QUERY, KIND_VIEW, KIND_SINK, KIND_INSERT, STATEMENT_KINDS };
 
 struct server_object {
     struct list link; /* server->objects, while it is in the catalogue */
     struct sql_server *server;
     uint32_t refs;
     uint64_t id;
-    uint8_t kind;  /* enum object_kind */
+    uint8_t kind;  /* enum statement_kind */
     uint8_t state; /* enum sql_object_state */
     char *vhost, *name, *owner, *text;
     char reason[SERVER_REASON_MAX];

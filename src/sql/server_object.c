@@ -34,6 +34,7 @@ struct server_object *server_object_find(struct sql_server *server, const char *
 void server_catalog(struct sql_server *server, const char *vhost, const struct server_object *but, struct catalog *ret)
 {
     *ret = catalog_init();
+    ret->seed = server->options.seed;
     LIST_EACH(&server->objects, node, after)
     {
         struct server_object *o = CONTAINER_OF(node, struct server_object, link);
@@ -85,14 +86,14 @@ const struct server_object *server_object_user(const struct server_object *o)
 
 /* ---- from a text ---- */
 
-static enum object_kind kind_of(const struct ast *statement)
+static enum statement_kind kind_of(const struct ast *statement)
 {
     switch (statement->kind) {
     case AST_CREATE_STREAM: return AST_AS(create_stream, statement)->query ? KIND_STREAM_QUERY : KIND_STREAM;
     case AST_CREATE_VIEW: return KIND_VIEW;
     case AST_CREATE_SINK: return KIND_SINK;
     case AST_INSERT: return KIND_INSERT;
-    default: return OBJECT_KINDS;
+    default: return STATEMENT_KINDS;
     }
 }
 
@@ -162,7 +163,7 @@ static struct server_object *object_parse(struct sql_server *server, struct slic
         return o;
     if (list.count != 1)
         sql_error_set(error, SQL_FAULT_SYNTAX, 0, 0, "an object is one statement, not %u", (unsigned)list.count);
-    else if ((o->kind = (uint8_t)kind_of(list.at[0])) == OBJECT_KINDS)
+    else if ((o->kind = (uint8_t)kind_of(list.at[0])) == STATEMENT_KINDS)
         refuse(error, list.at[0], "this is nothing that is kept");
     else
         o->statement = list.at[0];
@@ -345,7 +346,7 @@ static bool bind_query(struct server_object *o, struct sql_error *error)
 
 bool server_object_bind(struct server_object *o, struct sql_error *error)
 {
-    switch ((enum object_kind)o->kind) {
+    switch ((enum statement_kind)o->kind) {
     case KIND_STREAM: return bind_stream(o, error);
     case KIND_VIEW: return bind_view(o, error);
     default: return bind_query(o, error);

@@ -14,7 +14,7 @@ struct world {
     char said[65536];
     size_t said_len;
     bool ended;
-    uint64_t snapshot_rows;
+    uint64_t snapshot_rows, seed;
     unsigned turn, fail_turn; /* in that turn … */
     uint64_t fail_at;         /* … that allocation fails; 0: none */
     bool hit;
@@ -39,7 +39,7 @@ RIG_FN bool engine(struct rig *rig)
 RIG_FN void serve(struct world *w)
 {
     struct sql_server_options options = {
-        .port = broker_port(w->rig->b, SQL_PORT), .heap = &w->heap, .snapshot_rows = w->snapshot_rows};
+        .port = broker_port(w->rig->b, SQL_PORT), .heap = &w->heap, .seed = w->seed, .snapshot_rows = w->snapshot_rows};
     slab_heap_init(&w->heap);
     w->server = sql_server_new(&options);
     assert_non_null(w->server);
@@ -49,18 +49,24 @@ RIG_FN void serve(struct world *w)
     rig_step(w->rig);
 }
 
-RIG_FN struct world *world_with(uint64_t snapshot_rows)
+RIG_FN struct world *world_of(uint64_t snapshot_rows, uint64_t seed)
 {
     struct world *w = calloc(1, sizeof *w);
     w->snapshot_rows = snapshot_rows;
+    w->seed = seed;
     w->rig = begin();
     serve(w);
     return w;
 }
 
+RIG_FN struct world *world_with(uint64_t snapshot_rows)
+{
+    return world_of(snapshot_rows, 0);
+}
+
 RIG_FN struct world *world_new(void)
 {
-    return world_with(0);
+    return world_of(0, 0);
 }
 
 /* Files of streams that the journal does not name are swept away. */

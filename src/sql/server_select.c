@@ -196,7 +196,7 @@ static enum verdict begin(struct request *r, const struct ast_run *statement)
     run->request = r;
     *s = (struct server_select){.op.kind = &kind, .r = r, .run = run, .limit = limit};
     list_init(&s->rows);
-    map_init(&s->map, (uint64_t)(uintptr_t)s);
+    map_init(&s->map, r->server->options.seed);
     lines_init(&s->line, 4u << 20);
     if (!run_uses(run, r->vhost))
         return request_refuse(r, "53200", "no memory for the query");
