@@ -295,7 +295,7 @@ RIG_STREAM_FN void rig_stream_fetch_batch(const struct rig_streams *all, struct 
             record_batch_begin(&b, &w, &head);
         struct record record = {.offset = (int64_t)r->offset,
                                 .timestamp = r->timestamp,
-                                .has_value = true,
+                                .has_value = r->msg->body_len > 0, /* what has no bytes stands for NULL here */
                                 .has_key = r->msg->key_len > 0,
                                 .key = msg_key(r->msg),
                                 .value = msg_body(r->msg)};

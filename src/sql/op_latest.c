@@ -86,6 +86,21 @@ static bool replace(struct latest *t, struct step *step, const struct batch *b, 
     return true;
 }
 
+static bool remove_row(struct latest *t, struct step *step, uint32_t origin, struct slice key)
+{
+    struct entry *e = table_find(&t->table, key, table_hash(&t->table, key));
+    if (!e)
+        return true;
+    if (t->count + 1 > ROWS && !push_rows(t, step))
+        return false;
+    struct kept *old = *row_of(e);
+    give_out(t, old, origin, -1);
+    old->next = t->garbage;
+    t->garbage = old;
+    table_remove(&t->table, e);
+    return true;
+}
+
 static bool latest_push(struct op *op, struct step *step, const struct batch *b)
 {
     struct latest *t = CONTAINER_OF(op, struct latest, op);
@@ -104,7 +119,8 @@ static bool latest_push(struct op *op, struct step *step, const struct batch *b)
         }
         if (!key_of_row(&t->scratch, b->columns, t->rule->key_count, row, &key, &fault))
             return op_fail(step, fault);
-        if (!replace(t, step, b, (uint16_t)row, key))
+        if (!(batch_weight(b, row) < 0 ? remove_row(t, step, batch_origin(b, row), key)
+                                       : replace(t, step, b, (uint16_t)row, key)))
             return false;
     }
     arena_recycle(&t->scratch);

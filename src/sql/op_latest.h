@@ -1,6 +1,7 @@
 /* op_latest: a TABLE: of the rows with the same key the last one, as a changelog: a row that comes takes back the one before, unless it is the same.
  *
  * Input columns: the key, then the rest; output: some of them. A row without a key (NULL) is diverted.
+ * A row of weight -1 has nothing but its key: the row of that key goes.
  */
 #ifndef MILLRACE_SQL_OP_LATEST_H
 #define MILLRACE_SQL_OP_LATEST_H

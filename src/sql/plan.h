@@ -41,6 +41,8 @@ struct source {
     struct source_column *columns;
     uint32_t count;
     struct node *node;
+    bool deletes;          /* of a TABLE: a record without a value says by its key which row goes */
+    struct slice key_name; /* of one column: that is the key, as a text; empty: the key is an object of several */
     struct clock *clock, *arrival; /* by WATERMARK, by _ts */
     int64_t idle_us; /* a partition without rows for so long is to be said idle (query_idle): IDLE AFTER */
     struct op *op;

@@ -20,6 +20,7 @@ bool plan_latest(struct planner *p, const struct ast_create_stream *stream, stru
     if (!join_begin(p, JOIN_INNER, &stream->ast, ret))
         return false;
     struct joining *j = ret->node->join;
+    struct slice one = {0};
     j->latest = j->finished = ret->node->retracts = true;
     if (!plan_open(p, stream, alias, &j->sides[0]) || !join_names(p, ret, 0, &stream->ast))
         return false;
@@ -31,7 +32,15 @@ bool plan_latest(struct planner *p, const struct ast_create_stream *stream, stru
         for (size_t k = 0; e->kind == AST_PRIMARY_KEY && k < key->columns.count; k++)
             if (!add_key(p, j, key->columns.at[k], e))
                 return false;
+        if (e->kind == AST_COLUMN && AST_AS(column, e)->primary)
+            one = AST_AS(column, e)->name;
+        else if (e->kind == AST_PRIMARY_KEY && key->columns.count)
+            one = key->columns.at[0];
     }
+    struct source *s = j->sides[0].node->source;
+    s->deletes =
+        s->rule.format == SCAN_JSON && !s->events; /* others have no way to write a key's columns by themselves */
+    s->key_name = j->key_count == 1 ? one : (struct slice){0};
     return true;
 }
 

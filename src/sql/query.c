@@ -4,6 +4,7 @@
 #include "base/check.h"
 #include "base/mem.h"
 #include "sql/record_column.h"
+#include "sql/table_record.h"
 
 #define PLAN_MEMORY_MAX (64u << 20)
 #define STEP_MEMORY_MAX (64u << 20)
@@ -92,6 +93,11 @@ const struct plan *query_plan(const struct query *query)
 struct slice query_source(const struct query *query, uint32_t i)
 {
     return i < query->plan.source_count ? catalog_name(&query->plan.sources[i].stream->ast) : (struct slice){0};
+}
+
+bool query_deletes(const struct query *query, uint32_t source)
+{
+    return query->plan.sources[source].deletes;
 }
 
 void query_divert(struct query *query, void (*divert)(void *arg, uint32_t origin, enum sql_fault fault), void *arg)
@@ -272,13 +278,16 @@ static struct column pseudo_column(struct query *q, enum pseudo which, const str
 }
 
 /* The scan's columns, and what the log knows, in the order in which the plan has them. */
-static bool read_batch(struct query *q, const struct query_input *in, struct eval *e)
+static bool read_batch(struct query *q, const struct query_input *in, struct eval *e, const int8_t **ret_weights)
 {
     struct source *s = &q->plan.sources[in->source];
     struct column *columns = arena_take(&q->batch, (s->count + 1) * sizeof *columns);
+    const struct slice *records;
     uint32_t scanned = 0;
-    if (!columns || !scan_batch(q->scans[in->source], in->records, in->rows, &q->batch, e))
+    if (!columns || !table_records(s, in, &q->batch, &records, ret_weights) ||
+        !scan_batch(q->scans[in->source], records, in->rows, &q->batch, e))
         return op_fail(&q->step, SQL_FAULT_MEMORY);
+    table_forgive(e, *ret_weights, in->rows);
     for (uint32_t i = 0; i < s->count; i++) {
         int pseudo = s->columns[i].pseudo;
         columns[i] = pseudo < 0                 ? e->columns[scanned++]
@@ -307,8 +316,8 @@ bool query_step(struct query *query, const struct query_input *in, enum sql_faul
         return true;
     query->step.rows = in->rows;
     query->step.ts_us = in->ts_us;
-    bool ok = read_batch(query, in, &e);
     struct batch batch = {.arena = &query->batch, .rows = in->rows, .sel = {.count = in->rows}};
+    bool ok = read_batch(query, in, &e, &batch.weights);
     if (ok && e.fault_count)
         ok = op_divert(s->op, &query->step, &e, &batch, &batch.sel);
     for (size_t i = 0; ok && i < ARRAY_LEN(clocks); i++)

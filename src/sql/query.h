@@ -13,7 +13,7 @@ struct query;
 
 struct query_input {
     uint32_t source, partition;
-    const struct slice *records; /* must outlive the call */
+    const struct slice *records; /* must outlive the call; ptr NULL: without a value, for a source that wants these */
     const int64_t *ts_us;        /* when each was appended; NULL: all at 0 */
     const uint64_t *offsets;     /* ascending; NULL: they follow one another from `offset` on */
     const struct slice *keys;    /* ptr NULL: it has none; NULL: none of them has */
@@ -30,6 +30,8 @@ void query_free(struct query **query);
 /* The columns of its rows; source i's name. */
 const struct plan *query_plan(const struct query *query);
 struct slice query_source(const struct query *query, uint32_t i); /* empty: there is none */
+/* It wants records without a value, too: rows go by them. */
+bool query_deletes(const struct query *query, uint32_t source);
 void query_divert(struct query *query, void (*divert)(void *arg, uint32_t origin, enum sql_fault fault), void *arg);
 
 /* False: *ret_fault says why the query has ended. */

@@ -6,6 +6,7 @@
 
 #include "base/mem.h"
 #include "core/stream_admin.h"
+#include "fmt/amqp_table.h"
 
 #include <stdio.h>
 
@@ -48,7 +49,7 @@ static bool flag_of(const struct ast *s, bool replace)
 
 static const char *word_of(const struct ast *s)
 {
-    return s->kind == AST_CREATE_STREAM ? "CREATE STREAM"
+    return s->kind == AST_CREATE_STREAM ? (AST_AS(create_stream, s)->table ? "CREATE TABLE" : "CREATE STREAM")
            : s->kind == AST_CREATE_VIEW ? "CREATE VIEW"
            : s->kind == AST_CREATE_SINK ? "CREATE SINK"
                                         : "INSERT";
@@ -130,11 +131,23 @@ static enum verdict look(struct request *r)
     return request_ask(r, CMD_STREAM_LIST, ask_new(writer_slice(&w), none, none, none), 0, 0);
 }
 
+/* Of a table the last record of each key is all that counts: the stream that is made for it is compacted. */
+static enum verdict make_stream(struct request *r)
+{
+    uint8_t room[64];
+    struct writer args = writer_of(room, sizeof room);
+    struct slice none = {0};
+    if (server_object_is_table(r->object))
+        amqp_put_str(&args, "x-cleanup-policy", slice_str("compact"));
+    return request_ask(r, CMD_STREAM_CREATE, ask_new(topic_of(r->object), none, none, writer_slice(&args)),
+                       r->object->with.partitions, 0);
+}
+
 static enum verdict looked(struct request *r)
 {
     struct stream_row row = {.result = STREAM_NO_ROOM};
-    struct slice none = {0}, topic = topic_of(r->object);
-    struct reader fields = reader_of(r->answer.answer ? r->answer.answer->fields : none);
+    struct slice topic = topic_of(r->object);
+    struct reader fields = reader_of(r->answer.answer ? r->answer.answer->fields : (struct slice){0});
     bool reads = r->object->kind == KIND_STREAM;
     if (!stream_row_next(&fields, &row) && row.result != STREAM_DONE)
         return request_refuse(r, "53200", "the stream %.*s cannot be looked for now", SLICE_ARG(topic));
@@ -151,7 +164,7 @@ static enum verdict looked(struct request *r)
         request_answered(r);
         return VERDICT_WAIT;
     }
-    return request_ask(r, CMD_STREAM_CREATE, ask_new(topic, none, none, none), r->object->with.partitions, 0);
+    return make_stream(r);
 }
 
 static enum verdict made(struct request *r)
@@ -371,8 +384,8 @@ static enum verdict find_own(struct request *r, struct ast_names names, const ch
 static bool is_a(const struct server_object *o, int64_t what)
 {
     switch ((enum ast_object)what) {
-    case OBJECT_STREAM:
-    case OBJECT_TABLE: return o->kind == KIND_STREAM || o->kind == KIND_STREAM_QUERY;
+    case OBJECT_STREAM: return (o->kind == KIND_STREAM && !server_object_is_table(o)) || o->kind == KIND_STREAM_QUERY;
+    case OBJECT_TABLE: return o->kind == KIND_STREAM && server_object_is_table(o);
     case OBJECT_VIEW:
     case OBJECT_MATERIALIZED_VIEW: return o->kind == KIND_VIEW;
     case OBJECT_SINK: return o->kind == KIND_SINK;

@@ -175,7 +175,8 @@ bool run_take(struct server_run *run, struct run_partition *p, uint64_t until)
                                 .from = p->place,
                                 .until = end,
                                 .aborted = p->aborted,
-                                .aborted_count = p->aborted_count};
+                                .aborted_count = p->aborted_count,
+                                .valueless = query_deletes(run->query, p->source->number)};
     struct query_input in;
     input_begin(run->server->input, &piece);
     while (!is_full(run) && (v = input_next(run->server->input, RUN_ROWS, &in)) == INPUT_ROWS)

@@ -143,7 +143,8 @@ MUST_USE bool server_object_bind(struct server_object *o, struct sql_error *erro
 void server_object_add(struct server_object *o, uint64_t id);
 void server_object_remove(struct server_object *o); /* stops it, too */
 void server_object_unref(struct server_object **object);
-bool server_object_runs(const struct server_object *o); /* it is a query */
+bool server_object_runs(const struct server_object *o);     /* it is a query */
+bool server_object_is_table(const struct server_object *o); /* CREATE TABLE: the last row of each key counts */
 /* Some object of the vhost whose statement names this one; NULL: none. */
 const struct server_object *server_object_user(const struct server_object *o);
 bool server_statement_names(const struct ast *statement, struct slice name);

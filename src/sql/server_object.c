@@ -102,6 +102,11 @@ bool server_object_runs(const struct server_object *o)
     return o->kind == KIND_STREAM_QUERY || o->kind == KIND_SINK || o->kind == KIND_INSERT;
 }
 
+bool server_object_is_table(const struct server_object *o)
+{
+    return o->statement && o->statement->kind == AST_CREATE_STREAM && AST_AS(create_stream, o->statement)->table;
+}
+
 static void refuse(struct sql_error *error, const struct ast *place, const char *what)
 {
     sql_error_set(error, SQL_FAULT_UNBOUNDED, place->at, place->len, "%s", what);
@@ -327,6 +332,10 @@ static bool check_circle(struct server_object *o, const struct plan *plan, struc
 
 static bool bind_query(struct server_object *o, struct sql_error *error)
 {
+    if (server_object_is_table(o)) {
+        refuse(error, o->statement, "CREATE TABLE AS a query cannot be run yet");
+        return false;
+    }
     struct query *q = server_object_plan(o, NULL, error);
     bool ok = q != NULL;
     if (ok && o->kind == KIND_INSERT)

@@ -153,7 +153,7 @@ static void show_plain(struct request *r, const struct server_object *o)
 
 static bool is_stream(const struct server_object *o)
 {
-    return o->kind == KIND_STREAM || o->kind == KIND_STREAM_QUERY;
+    return (o->kind == KIND_STREAM || o->kind == KIND_STREAM_QUERY) && !server_object_is_table(o);
 }
 
 static bool is_view(const struct server_object *o)
@@ -183,6 +183,7 @@ static const struct list_row {
     uint32_t count;
 } lists[] = {
     {SHOW_STREAMS, "SHOW STREAMS", is_stream, show_stream, stream_names, texts, 4},
+    {SHOW_TABLES, "SHOW TABLES", server_object_is_table, show_stream, stream_names, texts, 4},
     {SHOW_VIEWS, "SHOW VIEWS", is_view, show_plain, plain_names, texts, 2},
     {SHOW_SINKS, "SHOW SINKS", is_sink, show_plain, plain_names, texts, 2},
     {SHOW_QUERIES, "SHOW QUERIES", server_object_runs, show_query, query_names, query_types, 10},
