@@ -38,6 +38,7 @@ static struct ast *parse_insert(struct parser *p)
         n->columns = parse_names_listed(p, "a column's name");
     n->query = parse_query(p);
     accept_emit(p, &n->emit);
+    parse_options(p, &n->options);
     return node_end(p, n);
 }
 

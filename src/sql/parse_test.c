@@ -66,6 +66,7 @@ static const char *const statements[] = {
     "CREATE STREAM s (ts timestamp, WATERMARK FOR ts AS ts - INTERVAL '4' SECOND IDLE AFTER INTERVAL '1' MINUTE)",
     "CREATE STREAM s INFER FROM EXCHANGE 'amq.topic' KEY 'sensors.#', 'b.*' WITH (format = 'json')",
     "CREATE STREAM s AS SELECT a FROM b EMIT CHANGES",
+    "INSERT INTO t SELECT a FROM b JOIN c USING (d) EMIT CHANGES WITH (state_ttl = 'none')",
     "CREATE TABLE s WITH (topic = 't') AS SELECT a, count(*) FROM b GROUP BY a",
     "CREATE VIEW v (a, b) AS SELECT 1, 2",
     "CREATE OR REPLACE MATERIALIZED VIEW v WITH (state_ttl = INTERVAL '1' DAY) AS SELECT 1 EMIT ON WINDOW CLOSE WITH "

@@ -198,8 +198,7 @@ static bool plan_delay(struct planner *p, const struct ast_emit *e, int64_t *ret
     return *ret >= 0;
 }
 
-/* WITH (state_ttl = 'none' | interval) */
-static bool plan_options(struct planner *p, const struct ast_list *options)
+bool plan_options(struct planner *p, const struct ast_list *options)
 {
     static const struct scope none = {0};
     struct sql_type type = type_of(TYPE_INTERVAL);
@@ -212,6 +211,7 @@ static bool plan_options(struct planner *p, const struct ast_list *options)
             sql_error_hint(p->error, "there is state_ttl");
             return false;
         }
+        p->plan->hash = ast_hash(&o->ast, p->plan->hash);
         if (o->value->kind == AST_LITERAL && l->what == LITERAL_STRING && name_equal(l->text, slice_str("none"))) {
             p->state_ttl = JOIN_TTL_NONE;
             continue;
@@ -244,8 +244,6 @@ bool plan_query(const struct catalog *catalog, const struct ast_run *run, struct
     size_t max = ret->budget.max;
     *ret = (struct plan){.budget = {.max = max, .seed = catalog->seed}};
     ret->hash = ast_hash(emit, ast_hash(query, 0));
-    for (size_t i = 0; i < run->options.count; i++)
-        ret->hash = ast_hash(run->options.at[i], ret->hash);
     bool ok = plan_delay(&p, e, &delay) && plan_options(&p, &run->options) && plan_query_stage(&p, query, &s);
     if (ok && p.emit == EMIT_CLOSE && s.node->retracts) {
         plan_refuse(&p, emit, "EMIT ON WINDOW CLOSE cannot be: the query changes rows that it has given out");

@@ -188,6 +188,8 @@ struct expr *stage_bind(struct planner *p, struct stage *s, const struct ast *no
 struct expr *stage_bind_bool(struct planner *p, struct stage *s, const struct ast *node);
 
 /* plan.c */
+/* WITH (state_ttl = 'none' | interval) */
+bool plan_options(struct planner *p, const struct ast_list *options);
 struct op *build_keep(struct build *b, struct op *op);
 bool build_stage(struct build *b, const struct stage *s, struct expr *const *items, uint32_t count, struct op *to);
 

@@ -23,6 +23,15 @@ static bool rename_stage(struct planner *p, struct stage *s, struct slice table,
     return named == columns->count;
 }
 
+/* What it says of its joins is about no others. */
+static bool plan_view(struct planner *p, const struct ast_create_view *view, struct stage *ret)
+{
+    int64_t outside = p->state_ttl;
+    bool ok = plan_options(p, &view->options) && plan_query_stage(p, view->query, ret);
+    p->state_ttl = outside;
+    return ok;
+}
+
 bool plan_named(struct planner *p, const struct ast_relation *r, struct stage *ret)
 {
     struct slice name = r->name.at[r->name.count - 1], alias = r->alias.ptr ? r->alias : name;
@@ -43,7 +52,7 @@ bool plan_named(struct planner *p, const struct ast_relation *r, struct stage *r
     p->plan->hash = ast_hash(view->query, p->plan->hash);
     for (size_t i = 0; i < view->columns.count; i++)
         p->plan->hash = key_hash(view->columns.at[i], 0) ^ p->plan->hash * 31;
-    return plan_query_stage(p, view->query, ret) && rename_stage(p, ret, alias, &view->columns, found) &&
+    return plan_view(p, view, ret) && rename_stage(p, ret, alias, &view->columns, found) &&
            rename_stage(p, ret, alias, &r->columns, &r->ast);
 }
 

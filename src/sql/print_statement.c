@@ -164,6 +164,7 @@ static void put_insert(struct writer *out, const struct ast_insert *n)
     put(out, " ");
     put_query(out, n->query);
     put_emitting(out, n->emit);
+    put_options(out, &n->options);
 }
 
 static void put_alter_view(struct writer *out, const struct ast_alter_view *n)

@@ -47,6 +47,8 @@ static enum verdict begin(struct request *r, const struct ast_insert *s)
     struct writer w = writer_of(room, sizeof room);
     struct slice none = {0}, name = s->name.at[s->name.count - 1];
     const struct server_object *o = target_of(r, s);
+    if (s->options.count)
+        return request_refuse(r, "0A000", "INSERT of VALUES has no options");
     if (!o)
         return request_refuse(r, "42P01", "there is no stream %.*s", SLICE_ARG(name));
     writer_str8(&w, topic_of(o));

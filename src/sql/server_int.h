@@ -159,8 +159,11 @@ void server_put_type(struct lines *l, const struct sql_type *type); /* as a stri
 void server_put_name(struct lines *l, struct slice name);           /* in double quotes, as SQL has it */
 /* state_max 0: the server's; sink NULL: the rows go nowhere. NULL: the error is set. */
 struct query *server_plan(struct sql_server *server, const char *vhost, const struct server_object *but,
-                          const struct ast *query, const struct ast *emit, size_t state_max, struct arena *arena,
-                          struct op *sink, struct sql_error *error);
+                          const struct ast_run *run, size_t state_max, struct arena *arena, struct op *sink,
+                          struct sql_error *error);
+/* The query of a statement, with what it says to the planner. False: the error is set. */
+MUST_USE bool server_statement_run(const struct ast *statement, struct arena *arena, struct ast_run *ret,
+                                   struct sql_error *error);
 /* SELECT * FROM name. */
 struct query *server_plan_all(struct sql_server *server, const char *vhost, struct slice name, struct arena *arena,
                               struct sql_error *error);

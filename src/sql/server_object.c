@@ -144,6 +144,9 @@ static bool read_options(struct server_object *o, struct sql_error *error)
     } else if (o->kind == KIND_SINK) {
         options = &AST_AS(create_sink, o->statement)->options;
         place = WITH_SINK;
+    } else if (o->kind == KIND_INSERT) {
+        options = &AST_AS(insert, o->statement)->options;
+        place = WITH_INSERT;
     } else if (o->kind == KIND_VIEW) {
         options = &AST_AS(create_view, o->statement)->options;
         place = WITH_VIEW;
@@ -276,7 +279,7 @@ static bool bind_view(struct server_object *o, struct sql_error *error)
     if (!catalog_add(&catalog, o->statement, error))
         return false;
     const struct ast_create_view *view = AST_AS(create_view, o->statement);
-    struct query *q = server_plan(o->server, o->vhost, o, view->query, NULL, 0, &o->arena, NULL, error);
+    struct query *q = server_object_plan(o, NULL, error);
     bool ok = q != NULL;
     if (ok && view->columns.count && view->columns.count != query_plan(q)->column_count) {
         sql_error_set(error, SQL_FAULT_VALUE, view->ast.at, view->ast.len, "the view has %u names for %u columns",

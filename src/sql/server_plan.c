@@ -38,9 +38,8 @@ static bool nothing(struct op *op, struct step *step, const struct batch *batch)
     return true;
 }
 
-static struct query *plan_in(struct sql_server *server, const struct catalog *catalog, const struct ast *query,
-                             const struct ast *emit, size_t state_max, struct arena *arena, struct op *sink,
-                             struct sql_error *error)
+static struct query *plan_in(struct sql_server *server, const struct catalog *catalog, const struct ast_run *what,
+                             size_t state_max, struct arena *arena, struct op *sink, struct sql_error *error)
 {
     static const struct op_kind kind = {.name = "nowhere", .push = nothing};
     struct ast_run *run = arena_take(arena, sizeof *run);
@@ -48,7 +47,8 @@ static struct query *plan_in(struct sql_server *server, const struct catalog *ca
         no_memory(error);
         return NULL;
     }
-    *run = (struct ast_run){.ast = *query, .query = (struct ast *)query, .emit = (struct ast *)emit};
+    *run = *what;
+    run->ast = *what->query;
     run->ast.kind = AST_RUN;
     server->nowhere.kind = &kind;
     return query_new(catalog, &run->ast, state_max ? state_max : server->options.state_memory,
@@ -56,12 +56,17 @@ static struct query *plan_in(struct sql_server *server, const struct catalog *ca
 }
 
 struct query *server_plan(struct sql_server *server, const char *vhost, const struct server_object *but,
-                          const struct ast *query, const struct ast *emit, size_t state_max, struct arena *arena,
-                          struct op *sink, struct sql_error *error)
+                          const struct ast_run *run, size_t state_max, struct arena *arena, struct op *sink,
+                          struct sql_error *error)
 {
     struct catalog catalog;
     server_catalog(server, vhost, but, &catalog);
-    return plan_in(server, &catalog, query, emit, state_max, arena, sink, error);
+    return plan_in(server, &catalog, run, state_max, arena, sink, error);
+}
+
+static struct slice last_of(struct ast_names names)
+{
+    return names.at[names.count - 1];
 }
 
 /* SELECT * FROM name. NULL: the error is set. */
@@ -85,7 +90,8 @@ struct query *server_plan_in(struct sql_server *server, const struct catalog *ca
                              struct arena *arena, struct sql_error *error)
 {
     struct ast *query = select_all(name, arena, error);
-    return query ? plan_in(server, catalog, query, NULL, 0, arena, NULL, error) : NULL;
+    struct ast_run run = {.query = query};
+    return query ? plan_in(server, catalog, &run, 0, arena, NULL, error) : NULL;
 }
 
 struct query *server_plan_all(struct sql_server *server, const char *vhost, struct slice name, struct arena *arena,
@@ -96,21 +102,49 @@ struct query *server_plan_all(struct sql_server *server, const char *vhost, stru
     return server_plan_in(server, &catalog, name, arena, error);
 }
 
+bool server_statement_run(const struct ast *s, struct arena *arena, struct ast_run *ret, struct sql_error *error)
+{
+    static const struct ast_list none = {0};
+    const struct ast_list *options = &none;
+    *ret = (struct ast_run){0};
+    switch (s->kind) {
+    case AST_RUN: *ret = *AST_AS(run, s); return true;
+    case AST_CREATE_STREAM:
+        ret->query = AST_AS(create_stream, s)->query;
+        ret->emit = AST_AS(create_stream, s)->emit;
+        options = &AST_AS(create_stream, s)->options;
+        break;
+    case AST_CREATE_VIEW:
+        ret->query = AST_AS(create_view, s)->query;
+        ret->emit = AST_AS(create_view, s)->emit;
+        options = &AST_AS(create_view, s)->options;
+        break;
+    case AST_CREATE_SINK:
+        ret->query = AST_AS(create_sink, s)->query;
+        ret->emit = AST_AS(create_sink, s)->emit;
+        options = &AST_AS(create_sink, s)->options;
+        if (!ret->query && !(ret->query = select_all(last_of(AST_AS(create_sink, s)->from), arena, error)))
+            return false;
+        break;
+    case AST_INSERT:
+        ret->query = AST_AS(insert, s)->query;
+        ret->emit = AST_AS(insert, s)->emit;
+        options = &AST_AS(insert, s)->options;
+        break;
+    default: break;
+    }
+    if (!ret->query)
+        sql_error_set(error, SQL_FAULT_UNBOUNDED, s->at, s->len, "%s is no query", ast_kind_text(s->kind));
+    else if (!sql_with_planned(options, arena, &ret->options))
+        no_memory(error);
+    return ret->query && ret->options.at;
+}
+
 struct query *server_object_plan(struct server_object *o, struct op *sink, struct sql_error *error)
 {
-    const struct ast *s = o->statement;
-    const struct ast *query = s->kind == AST_CREATE_STREAM ? AST_AS(create_stream, s)->query
-                              : s->kind == AST_CREATE_SINK ? AST_AS(create_sink, s)->query
-                                                           : AST_AS(insert, s)->query;
-    const struct ast *emit = s->kind == AST_CREATE_STREAM ? AST_AS(create_stream, s)->emit
-                             : s->kind == AST_CREATE_SINK ? AST_AS(create_sink, s)->emit
-                                                          : AST_AS(insert, s)->emit;
-    if (!query) {
-        struct ast_names from = AST_AS(create_sink, s)->from;
-        query = select_all(from.at[from.count - 1], &o->arena, error);
-    }
-    return query
-               ? server_plan(o->server, o->vhost, o, query, emit, (size_t)o->with.state_memory, &o->arena, sink, error)
+    struct ast_run run;
+    return server_statement_run(o->statement, &o->arena, &run, error)
+               ? server_plan(o->server, o->vhost, o, &run, (size_t)o->with.state_memory, &o->arena, sink, error)
                : NULL;
 }
 

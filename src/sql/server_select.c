@@ -157,9 +157,8 @@ static void say_columns(struct request *r, const struct plan *plan)
 }
 
 /* LIMIT n of a query that goes on is the server's: it ends it. *ret: the query without. */
-static bool take_limit(struct request *r, const struct ast_query *query, const struct ast **ret, uint64_t *ret_limit)
+static bool take_limit(struct request *r, const struct ast_query *query, struct ast **ret, uint64_t *ret_limit)
 {
-    *ret = &query->ast;
     *ret_limit = UINT64_MAX;
     if (!query->limit)
         return true;
@@ -184,9 +183,9 @@ static enum verdict begin(struct request *r, const struct ast_run *statement)
 {
     static const struct op_kind kind = {.name = "select", .push = select_push};
     struct sql_error error = {0};
-    const struct ast *query;
+    struct ast_run what = *statement;
     uint64_t limit;
-    if (!take_limit(r, AST_AS(query, statement->query), &query, &limit))
+    if (!take_limit(r, AST_AS(query, statement->query), &what.query, &limit))
         return request_refuse(r, "22023", "LIMIT is a number here");
     struct server_run *run = r->run = run_new(r->server, r->user, r->vhost);
     struct server_select *s = run ? mem_zalloc(sizeof *s) : NULL;
@@ -200,7 +199,7 @@ static enum verdict begin(struct request *r, const struct ast_run *statement)
     lines_init(&s->line, 4u << 20);
     if (!run_uses(run, r->vhost))
         return request_refuse(r, "53200", "no memory for the query");
-    run->query = server_plan(r->server, r->vhost, NULL, query, statement->emit, 0, &r->arena, &s->op, &error);
+    run->query = server_plan(r->server, r->vhost, NULL, &what, 0, &r->arena, &s->op, &error);
     if (!run->query)
         return request_error(r, &error, r->text, 0);
     if (!run_sources(run))

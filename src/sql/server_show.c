@@ -307,22 +307,12 @@ enum verdict statement_explain(struct request *r, const struct ast *s)
 {
     const struct ast_explain *x = AST_AS(explain, s);
     struct sql_error error = {0};
-    const struct ast *query = NULL, *emit = NULL;
+    struct ast_run run;
     if (x->analyze)
         return request_refuse(r, "0A000", "EXPLAIN ANALYZE cannot be run yet");
-    if (x->statement->kind == AST_RUN) {
-        query = AST_AS(run, x->statement)->query;
-        emit = AST_AS(run, x->statement)->emit;
-    } else if (x->statement->kind == AST_INSERT) {
-        query = AST_AS(insert, x->statement)->query;
-        emit = AST_AS(insert, x->statement)->emit;
-    } else if (x->statement->kind == AST_CREATE_STREAM) {
-        query = AST_AS(create_stream, x->statement)->query;
-        emit = AST_AS(create_stream, x->statement)->emit;
-    }
-    if (!query)
+    if (!server_statement_run(x->statement, &r->arena, &run, &error))
         return request_refuse(r, "0A000", "only queries can be explained");
-    struct query *q = server_plan(r->server, r->vhost, NULL, query, emit, 0, &r->arena, NULL, &error);
+    struct query *q = server_plan(r->server, r->vhost, NULL, &run, 0, &r->arena, NULL, &error);
     if (!q)
         return request_error(r, &error, r->text, 0);
     enum verdict v = explain(r, query_plan(q));

@@ -99,6 +99,41 @@ static void test_rows_of_two_go(void **state)
     world_free(w);
 }
 
+/* What a statement says of its joins, at the end of an INSERT, else behind its name; what a view says is about its own. */
+static void test_state_ttl(void **state)
+{
+    static const char *const rows[][2] = {
+        {"CREATE STREAM j WITH (%s) AS SELECT s.v FROM s JOIN t USING (k)", DONE("CREATE STREAM", "j")},
+        {"CREATE SINK j WITH (queue = 'q', %s) AS SELECT s.v FROM s JOIN t USING (k)", DONE("CREATE SINK", "j")},
+        {"INSERT INTO o SELECT s.v FROM s JOIN t USING (k) WITH (%s)", DONE("INSERT", "insert_o")},
+        {"CREATE VIEW j WITH (%s) AS SELECT s.v FROM s JOIN t USING (k)", DONE("CREATE VIEW", "j")},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        struct world *w = world_of_tables();
+        char text[300];
+        say(w, "CREATE STREAM o (v BIGINT)");
+        snprintf(text, sizeof text, rows[i][0], "state_ttl = 'nothing'");
+        say(w, text);
+        assert_non_null(strstr(w->said, "\"error\""));
+        snprintf(text, sizeof text, rows[i][0], "state_ttl = 'none'");
+        SAYS(text, rows[i][1]);
+        world_free(w);
+    }
+    struct world *w = world_of_tables();
+    say(w, "CREATE STREAM j AS SELECT s.v FROM s JOIN t USING (k)");
+    assert_non_null(strstr(w->said, "would keep all rows of s for ever"));
+    say(w, "CREATE VIEW j WITH (state_ttl = INTERVAL '1' HOUR) AS SELECT s.v, s.k FROM s JOIN t USING (k)");
+    say(w, "CREATE STREAM i AS SELECT j.v FROM j JOIN t USING (k)");
+    assert_non_null(strstr(w->said, "for ever"));
+    SAYS("CREATE STREAM i AS SELECT v FROM j", DONE("CREATE STREAM", "i"));
+    say(w, "INSERT INTO t VALUES ('a', 'x') WITH (state_ttl = 'none')");
+    assert_non_null(strstr(w->said, "INSERT of VALUES has no options"));
+    say(w, "SELECT s.v FROM s JOIN t USING (k) WITH (state_ttl = 'none')");
+    assert_non_null(strstr(w->said, "\"done\":\"SELECT\""));
+    world_free(w);
+}
+
 static void test_words(void **state)
 {
     struct world *w = world_of_tables();
@@ -124,8 +159,12 @@ static void test_words(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_last_row_of_each_key), cmocka_unit_test(test_looked_into), cmocka_unit_test(test_rows_go),
-        cmocka_unit_test(test_rows_of_two_go),       cmocka_unit_test(test_words),
+        cmocka_unit_test(test_last_row_of_each_key),
+        cmocka_unit_test(test_looked_into),
+        cmocka_unit_test(test_rows_go),
+        cmocka_unit_test(test_rows_of_two_go),
+        cmocka_unit_test(test_words),
+        cmocka_unit_test(test_state_ttl),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -11,7 +11,16 @@
 #define NAME_BYTES_MAX 255u
 #define BYTES_TEXT_MAX 24u
 
-enum kind { KIND_NAME, KIND_COUNT, KIND_BYTES, KIND_CHOICE, KIND_START };
+enum kind {
+    KIND_NAME,
+    KIND_COUNT,
+    KIND_BYTES,
+    KIND_CHOICE,
+    KIND_START,
+    KIND_PLANNED, /* the planner's: of a query */
+};
+
+#define WITH_QUERIES (WITH_STREAM_QUERY | WITH_SINK | WITH_INSERT)
 
 static const struct option {
     const char *key;
@@ -26,11 +35,12 @@ static const struct option {
      0},
     {"format", KIND_CHOICE, WITH_STREAM, offsetof(struct sql_with, format), "json|raw|csv|cloudevents", FORMAT_JSON},
     {"format", KIND_CHOICE, WITH_STREAM_QUERY | WITH_SINK, offsetof(struct sql_with, format), "json", FORMAT_JSON},
-    {"start", KIND_START, WITH_STREAM | WITH_STREAM_QUERY | WITH_SINK, offsetof(struct sql_with, start), NULL, 0},
-    {"on_error", KIND_CHOICE, WITH_STREAM | WITH_STREAM_QUERY | WITH_SINK, offsetof(struct sql_with, on_error),
-     "dlq|skip|fail", ON_ERROR_DLQ},
-    {"late", KIND_CHOICE, WITH_STREAM | WITH_STREAM_QUERY | WITH_SINK, SIZE_MAX, "drop", 0},
-    {"state_memory", KIND_BYTES, WITH_STREAM_QUERY | WITH_SINK, offsetof(struct sql_with, state_memory), NULL, 0},
+    {"start", KIND_START, WITH_STREAM | WITH_QUERIES, offsetof(struct sql_with, start), NULL, 0},
+    {"on_error", KIND_CHOICE, WITH_STREAM | WITH_QUERIES, offsetof(struct sql_with, on_error), "dlq|skip|fail",
+     ON_ERROR_DLQ},
+    {"late", KIND_CHOICE, WITH_STREAM | WITH_QUERIES, SIZE_MAX, "drop", 0},
+    {"state_ttl", KIND_PLANNED, WITH_QUERIES | WITH_VIEW, SIZE_MAX, NULL, 0},
+    {"state_memory", KIND_BYTES, WITH_QUERIES, offsetof(struct sql_with, state_memory), NULL, 0},
     {"queue", KIND_NAME, WITH_SINK, offsetof(struct sql_with, queue), NULL, 0},
     {"exchange", KIND_NAME, WITH_SINK, offsetof(struct sql_with, exchange), NULL, 0},
     {"delimiter", KIND_NAME, WITH_STREAM, SIZE_MAX, NULL, 0}, /* obeyed by the planner */
@@ -152,6 +162,7 @@ static bool set(const struct option *row, const struct ast *value, struct sql_wi
     case KIND_BYTES: return set_number(row, value, at, error);
     case KIND_CHOICE: return set_choice(row, value, at, error);
     case KIND_START: return set_start(value, with, error);
+    case KIND_PLANNED: return true;
     }
     return false;
 }
@@ -195,4 +206,14 @@ bool sql_with_read(const struct ast_list *options, enum with_place place, struct
         return false;
     }
     return true;
+}
+
+bool sql_with_planned(const struct ast_list *options, struct arena *arena, struct ast_list *ret)
+{
+    *ret = (struct ast_list){.at = arena_take(arena, (options->count + 1) * sizeof *ret->at)};
+    for (size_t i = 0; ret->at && i < options->count; i++)
+        for (size_t k = 0; k < ARRAY_LEN(rows); k++)
+            if (rows[k].kind == KIND_PLANNED && name_equal(slice_str(rows[k].key), AST_AS(option, options->at[i])->key))
+                ret->at[ret->count++] = options->at[i];
+    return ret->at != NULL;
 }

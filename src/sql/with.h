@@ -5,6 +5,7 @@
 #ifndef MILLRACE_SQL_WITH_H
 #define MILLRACE_SQL_WITH_H
 
+#include "base/arena.h"
 #include "sql/ast.h"
 #include "sql/error.h"
 
@@ -13,7 +14,8 @@ enum with_place {
     WITH_STREAM = 1,       /* CREATE STREAM over records that others write */
     WITH_STREAM_QUERY = 2, /* CREATE STREAM … AS a query */
     WITH_SINK = 4,
-    WITH_VIEW = 8, /* none yet */
+    WITH_VIEW = 8,
+    WITH_INSERT = 16,
 };
 
 enum with_start { START_UNSAID, START_EARLIEST, START_LATEST, START_TIME };
@@ -34,5 +36,7 @@ struct sql_with {
 /* False: the error is set. */
 MUST_USE bool sql_with_read(const struct ast_list *options, enum with_place place, struct sql_with *ret,
                             struct sql_error *error);
+/* Those of a query that the planner obeys. False: no memory. */
+MUST_USE bool sql_with_planned(const struct ast_list *options, struct arena *arena, struct ast_list *ret);
 
 #endif
