@@ -100,7 +100,8 @@ MUST_USE bool sql_object_row_next(struct reader *fields, struct sql_object_row *
 /* The fields of EFF_SQL_ASK; slices point into them. False: they are no such thing. */
 struct sql_asked {
     struct slice vhost, text, options;
-    bool loopback; /* the client's address is one */
+    bool loopback;    /* the client's address is one */
+    bool administers; /* the user has the tag "administrator" */
 };
 MUST_USE bool sql_asked_read(struct slice fields, struct sql_asked *ret);
 

@@ -155,6 +155,7 @@ bool sql_asked_read(struct slice fields, struct sql_asked *ret)
     asked.text = reader_str32(&r);
     asked.options = reader_str32(&r);
     asked.loopback = reader_u8(&r);
+    asked.administers = reader_u8(&r);
     if (!reader_done(&r))
         return false;
     *ret = asked;
@@ -164,7 +165,7 @@ bool sql_asked_read(struct slice fields, struct sql_asked *ret)
 /* What the engine is told. NULL: no memory. */
 static struct answer *asked_new(const struct peer *peer, const struct ask *ask)
 {
-    size_t len = 256 + 4 + ask->name.len + 4 + ask->args.len + 1;
+    size_t len = 256 + 4 + ask->name.len + 4 + ask->args.len + 2;
     uint8_t *raw = mem_alloc(len);
     if (!raw)
         return NULL;
@@ -173,6 +174,7 @@ static struct answer *asked_new(const struct peer *peer, const struct ask *ask)
     writer_str32(&w, ask->name);
     writer_str32(&w, ask->args);
     writer_u8(&w, (peer->flags & ASK_LOOPBACK) != 0);
+    writer_u8(&w, user_administers(peer->user));
     CHECK(writer_ok(&w));
     struct answer *answer = answer_new(peer->address, peer->user->name, writer_slice(&w));
     mem_free(raw);

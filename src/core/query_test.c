@@ -365,6 +365,7 @@ static void asked_and_answered(void **state)
     assert_true(sql_asked_read(e->answer->fields, &asked));
     assert_true(slice_is(asked.vhost, "/") && slice_is(asked.text, "SELECT 1") && slice_is(asked.options, "{\"o\":1}"));
     assert_true(asked.loopback);
+    assert_true(asked.administers); /* guest */
     assert_false(sql_asked_read(slice_of(e->answer->fields.ptr, e->answer->fields.len - 1), &asked));
     uint64_t ticket = e->number;
     says(rig, ticket, "{\"a\":1}\n", false);

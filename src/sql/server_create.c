@@ -375,7 +375,7 @@ static enum verdict find_own(struct request *r, struct ast_names names, const ch
     struct server_object *o = server_object_find(r->server, r->vhost, name);
     if (!o)
         return no_such(r, name, what);
-    if (strcmp(o->owner, r->user) != 0)
+    if (strcmp(o->owner, r->user) != 0 && !r->administers)
         return request_refuse(r, "42501", "%s belongs to %s", o->name, o->owner);
     *ret = o;
     return VERDICT_DONE;

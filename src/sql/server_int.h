@@ -191,6 +191,7 @@ struct request {
     uint64_t ticket, granted;
     char *user, *vhost;
     struct server_session *session;
+    bool administers; /* the user may end what is others' */
     struct arena arena;
     struct slice text;
     struct ast_list statements;

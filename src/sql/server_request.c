@@ -300,6 +300,7 @@ static struct request *request_new(struct sql_server *server, const struct answe
     r->server = server;
     r->ticket = ticket;
     r->granted = asked->number;
+    r->administers = what->administers;
     r->call.on_done = on_answer;
     arena_init(&r->arena, PARSE_MEMORY_MAX);
     lines_init(&r->out, OUT_MAX);

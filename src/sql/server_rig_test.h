@@ -123,17 +123,22 @@ RIG_FN void hear(struct world *w)
     rig_clear(w->rig);
 }
 
-RIG_FN const char *say(struct world *w, const char *text)
+RIG_FN const char *say_as(struct world *w, uint32_t session, const char *text)
 {
     rig_clear(w->rig);
     w->said_len = 0;
     w->said[0] = '\0';
     w->ended = false;
-    assert_true(rig_ask(w->rig, CMD_SQL_ASK, 1, 0, text, NULL, NULL, (struct slice){0}, 0));
+    assert_true(rig_ask(w->rig, CMD_SQL_ASK, session, 0, text, NULL, NULL, (struct slice){0}, 0));
     for (unsigned i = 0; i < 10; i++)
         rig_step(w->rig);
     hear(w);
     return w->said;
+}
+
+RIG_FN const char *say(struct world *w, const char *text)
+{
+    return say_as(w, 1, text);
 }
 
 #define SAYS(text, expected)                                                                                           \

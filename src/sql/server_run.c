@@ -253,10 +253,9 @@ bool run_dead_stream(struct server_run *run)
 static bool take_source(struct server_run *run, struct run_source *s, const struct stream_row *row)
 {
     if (row->result != STREAM_DONE || !(row->verbs & STREAM_MAY_READ)) {
-        run_fail(run,
-                 row->result == STREAM_DONE || row->result == STREAM_REFUSED ? "the user may not read the stream %.*s"
-                                                                             : "there is no stream %.*s",
-                 SLICE_ARG(s->topic));
+        bool there = row->result == STREAM_DONE || row->result == STREAM_REFUSED;
+        run->code = there ? "42501" : "42P01";
+        run_fail(run, there ? "the user may not read the stream %.*s" : "there is no stream %.*s", SLICE_ARG(s->topic));
         return false;
     }
     s->stream = row->id;

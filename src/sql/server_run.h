@@ -87,6 +87,7 @@ struct server_run {
     uint32_t use_count;
     uint8_t state; /* enum run_state */
     bool failed, pausing, bounded, over;
+    const char *code; /* SQLSTATE of the failure; NULL: 58000 */
     char why[SERVER_REASON_MAX];
     struct query *query;
     struct output *output; /* NULL: of a SELECT */

@@ -24,6 +24,7 @@ struct server_select {
     struct request *r;
     struct server_run *run;
     const struct plan *plan;
+    bool begun; /* the columns are said */
     bool folds; /* rows are kept until the end */
     uint64_t limit;
     struct map map; /* struct kept, by text */
@@ -34,7 +35,7 @@ struct server_select {
 
 bool run_select_full(const struct server_run *run)
 {
-    return run->request->out.len > OUT_WAITS_MAX;
+    return !run->select->begun || run->request->out.len > OUT_WAITS_MAX;
 }
 
 /* ---- rows ---- */
@@ -209,8 +210,23 @@ static enum verdict begin(struct request *r, const struct ast_run *statement)
     run->state = RUN_LOOKING;
     s->folds = run->bounded && s->plan->retracts;
     run->over = limit == 0;
-    say_columns(r, s->plan);
     r->step = 1;
+    return VERDICT_WAIT;
+}
+
+static enum verdict run_ends(struct request *r)
+{
+    return request_refuse(r, r->run->code ? r->run->code : "58000", "%s", r->run->why);
+}
+
+/* What it reads is there, and the user may read it: only then there is a table. */
+static enum verdict open_table(struct request *r)
+{
+    if (r->run->state <= RUN_LOOKING)
+        return VERDICT_WAIT;
+    say_columns(r, r->run->select->plan);
+    r->run->select->begun = true;
+    r->step = 2;
     return VERDICT_WAIT;
 }
 
@@ -247,9 +263,11 @@ enum verdict statement_select(struct request *r, const struct ast *s)
     if (r->step == 0)
         return begin(r, AST_AS(run, s));
     if (r->run->failed)
-        return request_refuse(r, "58000", "%s", r->run->why);
+        return run_ends(r);
+    if (r->step == 1)
+        return open_table(r);
     if (!r->run->over && !finish(r->run))
-        return r->run->failed ? request_refuse(r, "58000", "%s", r->run->why) : VERDICT_WAIT;
+        return r->run->failed ? run_ends(r) : VERDICT_WAIT;
     lines_text(&r->out, "{\"done\":\"SELECT\",\"rows\":");
     lines_number(&r->out, (int64_t)r->rows);
     lines_text(&r->out, "}\n");

@@ -1,0 +1,86 @@
+/* Who may do what in the SQL server, and what becomes of queries whose vhost or owner goes. */
+#include "sql/server_rig_test.h"
+
+#define STREAM "CREATE STREAM s (id BIGINT) WITH (topic = 'in')"
+#define EVE 2u
+
+/* Somebody who may read what begins with r, and write all; her session is open. */
+static void let_in(struct world *w, const char *vhost, const char *reads)
+{
+    struct broker *b = w->rig->b;
+    struct slice name = slice_str("eve"), every = slice_str(".*");
+    char text[300];
+    struct user *eve = user_find(b, name);
+    if (!eve) {
+        assert_true(user_put(b, name, slice_str(""), slice_str(""), true));
+        eve = user_find(b, name);
+        assert_true(log_object(b, &eve->object));
+    }
+    struct vhost *v = vhost_find(b, slice_str(vhost));
+    assert_true(permission_put(b, eve, v, every, every, slice_str(reads), text, sizeof text) &&
+                log_object(b, &permission_find(eve, v, NULL)->object));
+    assert_true(rig_ask(w->rig, CMD_SESSION_OPEN, EVE, 0, "eve", "test", NULL, (struct slice){0}, ASK_LOOPBACK));
+    assert_true(rig_ask(w->rig, CMD_LOGIN, EVE, 0, "eve", NULL, NULL, (struct slice){0}, ASK_LOOPBACK | ASK_CERTIFIED));
+    assert_true(rig_ask(w->rig, CMD_ENTER, EVE, 0, vhost, NULL, NULL, (struct slice){0}, 0));
+    assert_string_equal(rig_error(w->rig), "");
+}
+
+static void says(struct world *w, uint32_t who, const char *text, const char *expected)
+{
+    say_as(w, who, text);
+    if (strcmp(w->said, expected) != 0)
+        rig_fail("%s\nsaid:\n%s\nexpected:\n%s", text, w->said, expected);
+    assert_true(w->ended);
+}
+
+#define NO_RIGHT                                                                                                       \
+    "{\"error\":{\"code\":\"42501\",\"message\":\"the user may not read the stream in\",\"line\":1,\"column\":1}}\n"
+
+/* No table begins for who may not read it, whatever the query; nor for a stream that is gone. */
+static void test_select(void **state)
+{
+    struct world *w = world_new();
+    (void)state;
+    say(w, STREAM "; CREATE STREAM r (id BIGINT)");
+    let_in(w, "/", "^r");
+    says(w, EVE, "SELECT id FROM s", NO_RIGHT);
+    says(w, EVE, "SELECT id FROM s LIMIT 0", NO_RIGHT);
+    says(w, EVE, "SELECT id FROM s EMIT CHANGES", NO_RIGHT);
+    says(w, EVE, "SELECT id FROM r",
+         "{\"statement\":0,\"columns\":[{\"name\":\"id\",\"type\":\"BIGINT\"}]}\n{\"done\":\"SELECT\",\"rows\":0}\n");
+    assert_true(rig_ask(w->rig, CMD_STREAM_DELETE, 1, 0, "in", NULL, NULL, (struct slice){0}, 0));
+    says(w, 1, "SELECT id FROM s",
+         "{\"error\":{\"code\":\"42P01\",\"message\":\"there is no stream in\",\"line\":1,\"column\":1}}\n");
+    world_free(w);
+}
+
+static void test_owners_and_administrators(void **state)
+{
+    struct world *w = world_new();
+    (void)state;
+    say(w, STREAM "; CREATE STREAM t AS SELECT id FROM s");
+    let_in(w, "/", ".*");
+    say_as(w, EVE, "DROP STREAM t");
+    assert_non_null(strstr(w->said, "\"42501\",\"message\":\"t belongs to guest\""));
+    say_as(w, EVE, "PAUSE t");
+    assert_non_null(strstr(w->said, "\"42501\""));
+    say_as(w, EVE, "CREATE STREAM u AS SELECT id FROM s");
+    says(w, 1, "PAUSE u", "{\"done\":\"PAUSE\",\"name\":\"u\"}\n");
+    says(w, 1, "RESUME u", "{\"done\":\"RESUME\",\"name\":\"u\"}\n");
+    say(w, "SHOW QUERIES LIKE 'u'");
+    assert_non_null(strstr(w->said, "\"u\",\"RUNNING\""));
+    assert_non_null(strstr(w->said, "\"eve\"")); /* it is still hers */
+    say(w, "CREATE OR REPLACE STREAM u AS SELECT id + 1 AS id FROM s");
+    assert_non_null(strstr(w->said, "u belongs to eve"));
+    says(w, 1, "DROP STREAM u", "{\"done\":\"DROP STREAM\",\"name\":\"u\"}\n");
+    world_free(w);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_select),
+        cmocka_unit_test(test_owners_and_administrators),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
