@@ -155,6 +155,7 @@ enum effect_type {
                            user, number bytes granted, text the peer's address, fields: sql_asked_read */
     EFF_SQL_MORE, /* to the SQL port: number ticket, count: so many bytes more may be said */
     EFF_SQL_STOP, /* to the SQL port: number ticket: nobody listens any more. The last of a ticket; not after its LAST */
+    EFF_SQL_GONE, /* to the SQL port: number id of an object that went with its vhost; once for each */
     EFF_SQL_SAID, /* origin: that of the ASK; answer.fields: lines of JSON, as they were said. flags EFFECT_SQL_LAST: the
                            last one; then also answer.code and text: the core's reason why it ends, or no answer: no memory */
     EFF_QUERY_STEPPED, /* query_step: the block of the command, answered, which passes to the receiver; lsn */

@@ -616,6 +616,7 @@ struct sql_state {          /* query*.c */
     struct list by_id;      /* the same, ascending */
     uint64_t bytes;         /* of all */
     struct map relays;      /* struct relay, by ticket */
+    struct list gone;       /* objects that went with their vhost: nothing but an id, of which the engine is to hear */
     struct list untold;     /* those of which the engine is to hear something when its port has room */
     struct planned *plan;   /* scratch of a step: its outputs … */
     struct queue **targets; /* … and their queues, one after the other */

@@ -103,16 +103,25 @@ static struct slice name_of(const void *value)
     return ((const struct sql_object *)value)->name;
 }
 
+static void gone_free(struct sql_object *o)
+{
+    list_remove(&o->link);
+    mem_free(o);
+}
+
 void sql_init(struct broker *b)
 {
     map_init_keyed(&b->sql.objects, b->seed + 20, id_of);
     list_init(&b->sql.by_id);
+    list_init(&b->sql.gone);
     relays_init(b);
 }
 
 void sql_fini(struct broker *b)
 {
     relays_fini(b);
+    while (!list_empty(&b->sql.gone))
+        gone_free(CONTAINER_OF(b->sql.gone.next, struct sql_object, link));
     map_fini(&b->sql.objects);
     mem_free(b->sql.plan);
     mem_free(b->sql.targets);
@@ -146,13 +155,19 @@ static size_t kept_bytes(const struct sql_object *o)
     return bytes;
 }
 
-static void object_drop(struct sql_object *o)
+/* Nothing is left of it but its id. */
+static void object_empty(struct sql_object *o)
 {
     slice_drop(&o->name);
     slice_drop(&o->owner);
     for (size_t i = 0; i < SQL_TEXTS; i++)
         slice_drop(&o->texts[i]);
     buffer_fini(&o->trail);
+}
+
+static void object_drop(struct sql_object *o)
+{
+    object_empty(o);
     mem_free(o);
 }
 
@@ -189,21 +204,45 @@ static struct sql_object *object_make(struct broker *b, struct vhost *vhost, uin
     return o;
 }
 
-static void object_free(struct broker *b, struct sql_object *o)
+/* Nobody finds it any more. */
+static void object_take(struct broker *b, struct sql_object *o)
 {
     b->sql.bytes -= kept_bytes(o);
     (void)map_take(&b->sql.objects, id_of(o));
     (void)map_take(&o->vhost->sql_objects, o->name);
     list_remove(&o->link);
     object_remove(b, &o->object);
+}
+
+static void object_free(struct broker *b, struct sql_object *o)
+{
+    object_take(b, o);
     object_drop(o);
 }
 
+/* The engine runs them and has to hear of it: what is left of each waits for room in its port, so that needs no memory. */
 void sql_vhost_gone(struct broker *b, struct vhost *vhost)
 {
     uint32_t cursor = 0;
-    for (struct sql_object *o; (o = map_any(&vhost->sql_objects, &cursor));)
-        object_free(b, o);
+    for (struct sql_object *o; (o = map_any(&vhost->sql_objects, &cursor));) {
+        if (b->recovering || !b->options.sql) {
+            object_free(b, o);
+            continue;
+        }
+        object_take(b, o);
+        object_empty(o);
+        list_insert(&b->sql.gone, &o->link);
+    }
+}
+
+bool sql_next_gone(struct broker *b, uint64_t *ret_id)
+{
+    if (list_empty(&b->sql.gone))
+        return false;
+    struct sql_object *o = CONTAINER_OF(b->sql.gone.next, struct sql_object, link);
+    *ret_id = o->id;
+    gone_free(o);
+    return true;
 }
 
 bool trail_reserve(struct sql_object *o, const struct query_step *step)

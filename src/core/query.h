@@ -11,7 +11,7 @@
  *   client: SQL_ASK ▸ SQL_SAID* … the last has EFFECT_SQL_LAST; SQL_MORE grants bytes; SQL_STOP or its end: the engine hears SQL_STOP
  *
  * A statement in the catalogue ("object") has an id that never comes again, neither as a statement's nor as a queue's. A query among them has a
- * trail and the number of its last step (0: none). When its vhost is deleted it goes without a word; its owner is a name only.
+ * trail and the number of its last step (0: none). When its vhost is deleted it goes, and the engine hears SQL_GONE; its owner is a name only.
  *
  * A step with FULL or NO_ROOM may be told again as it is. It changes nothing unless it is DONE, and then the block comes back without its
  * messages. STALE has an lsn too: when that is durable, so is the step that was accepted before. A session that was kicked, or has

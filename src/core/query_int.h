@@ -38,6 +38,8 @@ static inline bool sql_is_engine(const struct broker *b, const struct peer *peer
     return peer->side == sql_side(b);
 }
 
+/* The next one that went with its vhost; it is forgotten then. */
+bool sql_next_gone(struct broker *b, uint64_t *ret_id);
 struct sql_object *sql_object_find(const struct broker *b, uint64_t id);
 /* The journal has room for its record, and memory for the trail is there. False: no memory. */
 MUST_USE bool trail_reserve(struct sql_object *o, const struct query_step *step);

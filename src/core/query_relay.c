@@ -77,6 +77,9 @@ static bool tell(struct broker *b, struct relay *relay)
 
 void sql_turn(struct broker *b)
 {
+    uint64_t id;
+    while (engine_has_room(b) && sql_next_gone(b, &id))
+        (void)to_engine(b, EFF_SQL_GONE, id);
     while (!list_empty(&b->sql.untold) && tell(b, CONTAINER_OF(b->sql.untold.next, struct relay, untold_link)))
         ;
 }

@@ -256,6 +256,9 @@ static void goes_with_its_vhost(void **state)
     vhost = vhost_find(rig->b, slice_str("v"));
     (void)log_object_gone(rig->b, &vhost->object);
     vhost_delete(rig->b, vhost);
+    rig_step(rig);
+    assert_int_equal(rig_count(rig, EFF_SQL_GONE), 1); /* the engine is to end it */
+    assert_int_equal(rig_nth(rig, EFF_SQL_GONE, 0)->number, id);
     for (int again = 0; again < 3; again++) {
         assert_string_equal(list_after(rig, 0), "same");
         assert_int_equal(listed(rig, 0).id, kept);

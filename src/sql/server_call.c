@@ -307,6 +307,7 @@ static void take(struct sql_server *server, struct effect *e)
     case EFF_SQL_ASK:
     case EFF_SQL_MORE:
     case EFF_SQL_STOP: server_request_effect(server, e); return;
+    case EFF_SQL_GONE: server_object_gone(server, e->number); return;
     case EFF_ERROR:
     case EFF_SESSION_KICK: take_error(server, e); return;
     case EFF_SESSION_CLOSED:

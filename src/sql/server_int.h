@@ -131,7 +131,8 @@ void server_calls_turn(struct sql_server *server);
 void server_calls_fini(struct sql_server *server);
 
 /* server_object.c */
-void server_objects_turn(struct sql_server *server); /* asks for the catalogue */
+void server_objects_turn(struct sql_server *server);             /* asks for the catalogue */
+void server_object_gone(struct sql_server *server, uint64_t id); /* it went with its vhost, and its query ends */
 void server_objects_fini(struct sql_server *server);
 void server_object_row(struct sql_server *server, struct effect *e); /* a row of it, which it takes */
 struct server_object *server_object_find(struct sql_server *server, const char *vhost, struct slice name);

@@ -381,6 +381,13 @@ void server_object_remove(struct server_object *o)
     server_object_unref(&o);
 }
 
+void server_object_gone(struct sql_server *server, uint64_t id)
+{
+    LIST_EACH(&server->objects, node, after)
+    if (CONTAINER_OF(node, struct server_object, link)->id == id)
+        server_object_remove(CONTAINER_OF(node, struct server_object, link));
+}
+
 void server_object_state(struct server_object *o, enum sql_object_state state, const char *why)
 {
     struct slice none = {0};

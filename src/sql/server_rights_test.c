@@ -1,6 +1,8 @@
 /* Who may do what in the SQL server, and what becomes of queries whose vhost or owner goes. */
 #include "sql/server_rig_test.h"
 
+#include "sql/server_int.h"
+
 #define STREAM "CREATE STREAM s (id BIGINT) WITH (topic = 'in')"
 #define EVE 2u
 
@@ -76,11 +78,97 @@ static void test_owners_and_administrators(void **state)
     world_free(w);
 }
 
+static void delete_vhost(struct world *w, const char *name)
+{
+    struct vhost *vhost = vhost_find(w->rig->b, slice_str(name));
+    (void)log_object_gone(w->rig->b, &vhost->object);
+    vhost_delete(w->rig->b, vhost);
+}
+
+static void vhost_for(struct world *w)
+{
+    struct vhost *vhost = vhost_put(w->rig->b, slice_str("v"), (struct slice){0});
+    assert_true(vhost && log_object(w->rig->b, &vhost->object));
+    let_in(w, "v", ".*");
+}
+
+/* Its statements are gone at once and their queries end; what stands in other vhosts goes on. */
+static void test_vhost_goes(void **state)
+{
+    struct world *w = world_new();
+    (void)state;
+    say(w, STREAM "; CREATE STREAM t AS SELECT id FROM s");
+    vhost_for(w);
+    say_as(w, EVE, STREAM "; CREATE VIEW v AS SELECT id FROM s; CREATE STREAM t AS SELECT id FROM v");
+    rest(w);
+    assert_int_equal(w->server->run_count, 2);
+    delete_vhost(w, "v");
+    rest(w);
+    assert_int_equal(w->server->run_count, 1);
+    rig_plain(w->rig, CMD_SESSION_CLOSE, EVE, 0, 0, 0);
+    rest(w);
+    vhost_for(w);
+    say_as(w, EVE, "SHOW QUERIES; SHOW STREAMS");
+    assert_null(strstr(w->said, "{\"row\""));
+    say_as(w, EVE, STREAM);
+    assert_string_equal(w->said, "{\"done\":\"CREATE STREAM\",\"name\":\"s\"}\n");
+    say(w, "SHOW QUERIES");
+    assert_non_null(strstr(w->said, "\"t\",\"RUNNING\""));
+    world_free(w);
+}
+
+/* While what was made in it is not durable yet. */
+static void test_vhost_goes_early(void **state)
+{
+    struct world *w = world_new();
+    (void)state;
+    vhost_for(w);
+    w->rig->hold = true;
+    say_as(w, EVE, "CREATE STREAM s (id BIGINT)");
+    assert_false(w->ended);
+    delete_vhost(w, "v");
+    w->rig->hold = false;
+    rest(w);
+    assert_true(list_empty(&w->server->objects));
+    world_free(w);
+}
+
+/* What somebody owns who is not there any more has no rights: it has failed, and says why; others may drop it. */
+static void test_owner_goes(void **state)
+{
+    struct world *w = world_new();
+    (void)state;
+    say(w, STREAM);
+    let_in(w, "/", ".*");
+    say_as(w, EVE, "CREATE STREAM t AS SELECT id FROM s");
+    rest(w);
+    struct user *eve = user_find(w->rig->b, slice_str("eve"));
+    (void)log_object_gone(w->rig->b, &eve->object);
+    user_delete(w->rig->b, eve);
+    rest(w);
+    struct world *old = w;
+    for (unsigned i = 0; i < 2; i++) {
+        say(w, "SHOW QUERIES");
+        if (!strstr(w->said, "[\"t\",\"FAILED\"") || !strstr(w->said, "\"eve\",\"user was deleted\"]"))
+            rig_fail("%s", w->said);
+        w = i == 0 ? world_cut(old, old->rig->log->count) : w;
+    }
+    say(w, "RESUME t");
+    rest(w);
+    say(w, "SHOW QUERIES");
+    if (!strstr(w->said, "[\"t\",\"FAILED\""))
+        rig_fail("%s", w->said);
+    says(w, 1, "DROP STREAM t", "{\"done\":\"DROP STREAM\",\"name\":\"t\"}\n");
+    world_free(w);
+    world_free(old);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_select),
-        cmocka_unit_test(test_owners_and_administrators),
+        cmocka_unit_test(test_select),     cmocka_unit_test(test_owners_and_administrators),
+        cmocka_unit_test(test_vhost_goes), cmocka_unit_test(test_vhost_goes_early),
+        cmocka_unit_test(test_owner_goes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
