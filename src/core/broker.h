@@ -75,6 +75,7 @@ enum ask_flag {
     ASK_CLEAN = 1 << 22,     /* MQTT_ATTACH */
     ASK_KEEP_WILL = 1 << 22, /* MQTT_DETACH */
     ASK_LAST = 1 << 22,      /* SQL_SAY: nothing follows */
+    ASK_ANEW = 1 << 22,      /* SQL_PUT: another one takes the place of that id */
 };
 
 /* Operands of a cold command: one block made by ask_new, freed by the core. Slices point into the block. */

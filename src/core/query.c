@@ -209,7 +209,8 @@ static void object_take(struct broker *b, struct sql_object *o)
 {
     b->sql.bytes -= kept_bytes(o);
     (void)map_take(&b->sql.objects, id_of(o));
-    (void)map_take(&o->vhost->sql_objects, o->name);
+    if (map_get(&o->vhost->sql_objects, o->name) == o) /* another one may have its place */
+        (void)map_take(&o->vhost->sql_objects, o->name);
     list_remove(&o->link);
     object_remove(b, &o->object);
 }
@@ -436,17 +437,12 @@ static bool texts_fit(const struct broker *b, const struct ask *ask)
            b->sql.bytes + ask->name.len + ask->other.len + ask->args.len <= SQL_BYTES_MAX;
 }
 
-static enum query_result put_new(struct broker *b, const struct peer *peer, const struct command *c,
-                                 struct sql_object **ret, lsn_t *ret_lsn)
+/* Nobody has its name. */
+static enum query_result put_named(struct broker *b, const struct peer *peer, const struct command *c,
+                                   struct sql_object **ret, lsn_t *ret_lsn)
 {
     const struct ask *ask = c->ask;
     const struct slice texts[SQL_TEXTS] = {[SQL_TEXT] = ask->other, [SQL_SETTINGS] = ask->args};
-    if (!ask->name.len || ask->name.len > SQL_NAME_MAX || !utf8_valid(ask->name))
-        return QUERY_BAD_NAME;
-    if (map_get(&peer->vhost->sql_objects, ask->name))
-        return QUERY_EXISTS;
-    if (b->sql.objects.count >= SQL_OBJECTS_MAX || !texts_fit(b, ask))
-        return QUERY_TOO_MANY;
     struct sql_object *o = object_make(b, peer->vhost, b->next_queue_id, ask->name, peer->user->name, texts);
     if (!o)
         return QUERY_NO_ROOM;
@@ -459,6 +455,39 @@ static enum query_result put_new(struct broker *b, const struct peer *peer, cons
     b->next_queue_id++;
     *ret = o;
     return QUERY_DONE;
+}
+
+static enum query_result put_new(struct broker *b, const struct peer *peer, const struct command *c,
+                                 struct sql_object **ret, lsn_t *ret_lsn)
+{
+    const struct ask *ask = c->ask;
+    if (!ask->name.len || ask->name.len > SQL_NAME_MAX || !utf8_valid(ask->name))
+        return QUERY_BAD_NAME;
+    if (map_get(&peer->vhost->sql_objects, ask->name))
+        return QUERY_EXISTS;
+    if (b->sql.objects.count >= SQL_OBJECTS_MAX || !texts_fit(b, ask))
+        return QUERY_TOO_MANY;
+    return put_named(b, peer, c, ret, ret_lsn);
+}
+
+/* The record of the new one says that the old one is gone: a replay drops who has the name. */
+static enum query_result put_anew(struct broker *b, const struct peer *peer, const struct command *c,
+                                  struct sql_object **ret, lsn_t *ret_lsn)
+{
+    struct sql_object *old = sql_object_find(b, c->number);
+    if (!old || old->vhost != peer->vhost)
+        return QUERY_UNKNOWN;
+    if (!slice_equal(old->name, c->ask->name))
+        return QUERY_BAD_NAME;
+    if (!texts_fit(b, c->ask))
+        return QUERY_TOO_MANY;
+    (void)map_take(&peer->vhost->sql_objects, old->name);
+    enum query_result result = put_named(b, peer, c, ret, ret_lsn);
+    if (result == QUERY_DONE)
+        object_free(b, old);
+    else
+        CHECK(map_put(&peer->vhost->sql_objects, old->name, old)); /* there is the room that it had */
+    return result;
 }
 
 static enum query_result put_over(struct broker *b, const struct peer *peer, const struct command *c,
@@ -499,7 +528,7 @@ void do_sql_put(struct broker *b, struct peer *peer, struct channel *ch, struct 
     if (!answer)
         return;
     if (sql_is_engine(b, peer) && peer->state == PEER_ENTERED && peer->user)
-        result = c->number ? put_over(b, peer, c, &o, &lsn) : put_new(b, peer, c, &o, &lsn);
+        result = (!c->number ? put_new : c->ask->flags & ASK_ANEW ? put_anew : put_over)(b, peer, c, &o, &lsn);
     answer_end(b, peer, c, answer, result, o ? o->id : 0, lsn);
 }
 

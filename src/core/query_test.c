@@ -101,6 +101,39 @@ static void new_texts_keep_trail_and_step(void **state)
     end_sql(rig);
 }
 
+/* One record: a journal that ends anywhere has the old one or the new one, which has no part in the old one's trail. */
+static void another_takes_its_place(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_sql();
+    uint64_t id = (uint64_t)put_statement(rig, "q", "one");
+    assert_int_equal(step_one(rig, id, 1, "abc", "amq.fanout", "", "x"), QUERY_DONE);
+    rig_clear(rig);
+    assert_true(engine_ask(rig, CMD_SQL_PUT, ENGINE, "other", "two", NULL, id, 7, ASK_ANEW));
+    assert_int_equal(answered(rig)->number, QUERY_BAD_NAME);
+    rig_clear(rig);
+    assert_true(engine_ask(rig, CMD_SQL_PUT, ENGINE, "q", "two", NULL, 4711, 7, ASK_ANEW));
+    assert_int_equal(answered(rig)->number, QUERY_UNKNOWN);
+    size_t before = rig->log->count;
+    rig_clear(rig);
+    assert_true(engine_ask(rig, CMD_SQL_PUT, ENGINE, "q", "two", NULL, id, 7, ASK_ANEW));
+    assert_int_equal(answered(rig)->number, QUERY_DONE);
+    uint64_t next = answered(rig)->number2;
+    assert_true(next > id);
+    assert_int_equal(rig->log->count, before + 1);
+    for (int again = 0; again < 3; again++) {
+        assert_string_equal(list_after(rig, 0), "q");
+        struct sql_object_row row = listed(rig, 0);
+        assert_true(row.id == next && slice_is(row.text, "two") && row.trail.len == 0 && row.step == 0);
+        if (again == 1)
+            compact(rig);
+        restart_sql(&rig);
+    }
+    assert_int_equal(step_one(rig, id, 2, "abc", "amq.fanout", "", "x"), QUERY_UNKNOWN);
+    assert_int_equal(step_one(rig, next, 1, "abc", "amq.fanout", "", "x"), QUERY_DONE);
+    end_sql(rig);
+}
+
 /* Neither after a restart nor when the journal knows nothing else of it. */
 static void no_id_comes_again(void **state)
 {
@@ -579,6 +612,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(kept_as_it_came),
         cmocka_unit_test(new_texts_keep_trail_and_step),
+        cmocka_unit_test(another_takes_its_place),
         cmocka_unit_test(no_id_comes_again),
         cmocka_unit_test(long_ones),
         cmocka_unit_test(in_order_after_a_snapshot),

@@ -22,7 +22,6 @@ enum create_step {
     CREATE_DECLARED,
     CREATE_CLOSED,
     CREATE_PUT,
-    CREATE_DROPPED, /* what it replaces */
     CREATE_ENTERED,
 };
 
@@ -255,18 +254,15 @@ static enum verdict declare(struct request *r)
     return request_ask(r, CMD_QUEUE_DECLARE, ask_new(r->object->with.queue, none, none, none), 0, ASK_DURABLE);
 }
 
+/* What replaces a query is another one, with no part in its trail: it takes its place in one step. */
 static enum verdict put(struct request *r)
 {
     struct server_object *o = r->object, *old = server_object_find(r->server, r->vhost, slice_str(o->name));
     struct slice none = {0};
     r->channel = 0;
-    if (old && server_object_runs(old)) { /* its trail is not the new one's: another id */
-        r->step = CREATE_DROPPED;
-        return request_command(r, CMD_SQL_DROP, old->id);
-    }
     r->step = CREATE_ENTERED;
     struct ask *ask = ask_new(slice_str(o->name), slice_str(o->text), none, none);
-    enum verdict v = request_ask(r, CMD_SQL_PUT, ask, old ? old->id : 0, 0);
+    enum verdict v = request_ask(r, CMD_SQL_PUT, ask, old ? old->id : 0, old && server_object_runs(old) ? ASK_ANEW : 0);
     if (v == VERDICT_WAIT) /* not published yet */
         ask->number = o->kind;
     return v;
@@ -315,29 +311,16 @@ static void forget_snapshots(struct request *r, const struct server_object *o)
                          0, false);
 }
 
-/* What the old one was is gone by now; the new one begins anew. */
-static enum verdict dropped(struct request *r)
-{
-    struct server_object *old = server_object_find(r->server, r->vhost, slice_str(r->object->name));
-    if (result_of(r) != QUERY_DONE && result_of(r) != QUERY_UNKNOWN)
-        return request_refuse(r, "53000", "%s cannot be replaced: %s", r->object->name,
-                              query_result_text(result_of(r)));
-    if (old) {
-        forget_snapshots(r, old);
-        server_object_remove(old);
-    }
-    request_answered(r);
-    return put(r);
-}
-
 static enum verdict entered(struct request *r, const struct ast *s)
 {
     struct server_object *old = server_object_find(r->server, r->vhost, slice_str(r->object->name));
     if (result_of(r) != QUERY_DONE)
         return request_refuse(r, result_of(r) == QUERY_EXISTS ? "42P07" : "53000", "%s cannot be made: %s",
                               r->object->name, query_result_text(result_of(r)));
-    if (old)
+    if (old) {
+        forget_snapshots(r, old);
         server_object_remove(old);
+    }
     server_object_add(r->object, r->answer.answer->number2);
     if (server_object_runs(r->object) && !server_run_start(r->object))
         server_object_state(r->object, SQL_FAILED, "no memory to start it");
@@ -361,7 +344,6 @@ enum verdict statement_create(struct request *r, const struct ast *s)
     case CREATE_DECLARED: return failed(r) ? core_refuses(r) : close_channel(r);
     case CREATE_CLOSED:
     case CREATE_PUT: return put(r);
-    case CREATE_DROPPED: return dropped(r);
     case CREATE_ENTERED: return entered(r, s);
     }
     return VERDICT_FAILED;
