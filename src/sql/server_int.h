@@ -67,6 +67,10 @@ struct server_object {
     struct ast *statement; /* NULL: the text is no statement any more */
     struct ast *relation;  /* what names in queries find; NULL: it is none, or not yet */
     struct sql_with with;
+    struct slice reads[PLAN_SOURCES_MAX], writes; /* of a query: streams' names in the broker, its own copies */
+    uint32_t read_count;
+    struct server_object *to_do; /* while circles are looked for */
+    bool reached;
     uint64_t step; /* number of the last one that was accepted */
     struct trail trail;
     size_t core_trail;      /* bytes of it that the core has */

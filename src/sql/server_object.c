@@ -314,23 +314,71 @@ static bool check_insert(struct server_object *o, const struct plan *plan, struc
     return server_insert_fits(target, names, count, plan, &o->arena, error);
 }
 
-/* A query that reads the stream it writes to would never come to an end. */
-static bool check_circle(struct server_object *o, const struct plan *plan, struct sql_error *error)
+static bool keep_name(struct server_object *o, struct slice name, struct slice *ret, struct sql_error *error)
+{
+    uint8_t *copy = arena_take(&o->arena, name.len + 1);
+    if (!copy) {
+        no_memory(error);
+        return false;
+    }
+    memcpy(copy, name.len ? name.ptr : (const uint8_t *)"", name.len);
+    *ret = slice_of(copy, name.len);
+    return true;
+}
+
+static bool reads(const struct server_object *o, struct slice topic)
+{
+    for (uint32_t i = 0; i < o->read_count; i++)
+        if (slice_equal(o->reads[i], topic))
+            return true;
+    return false;
+}
+
+/* The streams of a query, whatever they are called in statements. */
+static bool note_streams(struct server_object *o, const struct plan *plan, struct sql_error *error)
 {
     struct output_target target = {0};
     struct slice topic;
-    if (!server_object_target(o, &topic, &target, error))
+    o->read_count = 0;
+    if (!server_object_target(o, &topic, &target, error) || !keep_name(o, topic, &o->writes, error))
         return false;
     for (uint32_t i = 0; i < plan->source_count; i++)
         LIST_EACH(&o->server->objects, node, after)
         {
             const struct server_object *source = CONTAINER_OF(node, struct server_object, link);
-            if (source->relation == &plan->sources[i].stream->ast && slice_equal(topic_of(source), topic)) {
-                refuse(error, o->statement, "a query that reads the stream it writes to");
+            if (source->relation == &plan->sources[i].stream->ast &&
+                !keep_name(o, topic_of(source), &o->reads[o->read_count++], error))
                 return false;
-            }
         }
     return true;
+}
+
+/* A query that reads, if by way of others, what it writes would never come to an end. */
+static bool check_circle(struct server_object *o, struct sql_error *error)
+{
+    struct list *objects = &o->server->objects;
+    bool circle = o->writes.len && reads(o, o->writes);
+    struct server_object *to_do = o->writes.len ? o : NULL;
+    LIST_EACH(objects, node, after)
+    CONTAINER_OF(node, struct server_object, link)->reached = false;
+    o->to_do = NULL;
+    while (to_do && !circle) {
+        const struct server_object *at = to_do;
+        to_do = at->to_do;
+        LIST_EACH(objects, node, after)
+        {
+            struct server_object *next = CONTAINER_OF(node, struct server_object, link);
+            if (next->reached || next == o || next->hidden || !reads(next, at->writes) || strcmp(next->vhost, o->vhost))
+                continue;
+            circle = circle || (next->writes.len && reads(o, next->writes));
+            next->reached = true;
+            next->to_do = to_do;
+            to_do = next->writes.len ? next : to_do;
+        }
+    }
+    if (circle)
+        refuse(error, o->statement, "a query that reads the stream it writes to");
+    return !circle;
 }
 
 static bool bind_query(struct server_object *o, struct sql_error *error)
@@ -343,7 +391,7 @@ static bool bind_query(struct server_object *o, struct sql_error *error)
     bool ok = q != NULL;
     if (ok && o->kind == KIND_INSERT)
         ok = check_insert(o, query_plan(q), error);
-    ok = ok && check_circle(o, query_plan(q), error);
+    ok = ok && note_streams(o, query_plan(q), error) && check_circle(o, error);
     if (ok && o->kind == KIND_STREAM_QUERY && AST_AS(create_stream, o->statement)->elements.count) {
         refuse(error, o->statement, "columns beside AS: they are those of the query");
         ok = false;

@@ -72,6 +72,18 @@ static void test_refused(void **state)
     says_error(w, "INSERT INTO s SELECT * FROM s", "0A000", "a query that reads the stream it writes to");
     says_error(w, "CREATE STREAM x WITH (topic = 'in') AS SELECT id FROM s", "0A000",
                "a query that reads the stream it writes to");
+    SAYS("CREATE STREAM one (id BIGINT); CREATE VIEW ones AS SELECT id FROM one; CREATE STREAM two AS SELECT id FROM "
+         "ones; CREATE STREAM three AS SELECT id FROM two",
+         "{\"done\":\"CREATE STREAM\",\"name\":\"one\"}\n{\"done\":\"CREATE "
+         "VIEW\",\"name\":\"ones\"}\n{\"done\":\"CREATE "
+         "STREAM\",\"name\":\"two\"}\n{\"done\":\"CREATE STREAM\",\"name\":\"three\"}\n");
+    says_error(w, "INSERT INTO one SELECT id FROM three", "0A000", "a query that reads the stream it writes to");
+    says_error(w, "CREATE SINK x WITH (topic = 'one') AS SELECT id FROM two", "0A000",
+               "a query that reads the stream it writes to");
+    SAYS("INSERT INTO one SELECT id FROM s; DROP QUERY insert_one; DROP QUERY three; DROP QUERY two",
+         "{\"done\":\"INSERT\",\"name\":\"insert_one\"}\n{\"done\":\"DROP "
+         "QUERY\",\"name\":\"insert_one\"}\n{\"done\":\"DROP "
+         "QUERY\",\"name\":\"three\"}\n{\"done\":\"DROP QUERY\",\"name\":\"two\"}\n");
     says_error(w, "INSERT INTO nothing SELECT id FROM s", "42703", "there is no stream nothing");
     says_error(w, "DROP STREAM s", "2BP01", "s is needed by t");
     says_error(w, "DROP VIEW s", "42809", "s is no VIEW");
