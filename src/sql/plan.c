@@ -179,6 +179,7 @@ static bool build_all(struct planner *p, const struct ast *query, struct stage *
     }
     plan->column_count = s->count;
     plan->retracts = s->node->retracts;
+    plan_key(plan, s->node, items, s->count);
     bool ok = build_stage(&b, s, items, s->count, sink) && build_clocks(&b);
     order_ops(plan);
     return ok;

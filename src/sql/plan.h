@@ -15,6 +15,7 @@
 #define PLAN_OPS_MAX 128u
 #define SCAN_COLUMNS_MAX 512u
 #define PLAN_JOINT_MAX 64u
+#define PLAN_KEYS_MAX 16u
 #define IDLE_DEFAULT_US US_PER_S
 
 enum pseudo {
@@ -63,6 +64,9 @@ struct plan {
     struct plan_column *columns;
     uint32_t column_count;
     bool retracts;
+    uint32_t keys[PLAN_KEYS_MAX]; /* columns that tell its rows apart at any time … */
+    uint32_t key_count;
+    bool keyed;    /* … if that is known; no columns: there is one row at most */
     uint64_t hash; /* of the query and the views in it, as written */
     struct budget budget;
 };

@@ -217,6 +217,9 @@ bool plan_bounds(struct planner *p, struct joining *j);
 /* What is known of the times of a column that the join makes. */
 bool plan_out_clock(struct planner *p, const struct joining *j, const struct join_column *c);
 
+/* plan_key.c: of the node's rows, with these values. */
+void plan_key(struct plan *plan, const struct node *n, struct expr *const *items, uint32_t count);
+
 /* plan_latest.c */
 bool plan_latest(struct planner *p, const struct ast_create_stream *stream, struct slice alias, struct stage *ret);
 /* FOR SYSTEM_TIME AS OF: the right side; the left one is there. */

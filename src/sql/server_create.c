@@ -49,7 +49,8 @@ static bool flag_of(const struct ast *s, bool replace)
 static const char *word_of(const struct ast *s)
 {
     return s->kind == AST_CREATE_STREAM ? (AST_AS(create_stream, s)->table ? "CREATE TABLE" : "CREATE STREAM")
-           : s->kind == AST_CREATE_VIEW ? "CREATE VIEW"
+           : s->kind == AST_CREATE_VIEW
+               ? (AST_AS(create_view, s)->materialized ? "CREATE MATERIALIZED VIEW" : "CREATE VIEW")
            : s->kind == AST_CREATE_SINK ? "CREATE SINK"
                                         : "INSERT";
 }
@@ -89,8 +90,6 @@ static enum verdict create_begin(struct request *r, const struct ast *s)
     char room[SQL_NAME_MAX + 1];
     struct slice name = name_for(r, s, room), text = slice_of(r->text.ptr + s->at, s->len);
     struct server_object *old = server_object_find(r->server, r->vhost, name);
-    if (s->kind == AST_CREATE_VIEW && AST_AS(create_view, s)->materialized)
-        return request_refuse(r, "0A000", "CREATE MATERIALIZED VIEW cannot be run yet");
     if (old && flag_of(s, false)) {
         request_done(r, word_of(s), name);
         return VERDICT_DONE;
@@ -99,6 +98,8 @@ static enum verdict create_begin(struct request *r, const struct ast *s)
         return request_refuse(r, "42P07", "there is a %.*s already", SLICE_ARG(name));
     if (old && strcmp(old->owner, r->user) != 0)
         return request_refuse(r, "42501", "%s belongs to %s", old->name, old->owner);
+    if (old && (old->kind == KIND_MATERIALIZED || (s->kind == AST_CREATE_VIEW && AST_AS(create_view, s)->materialized)))
+        return request_refuse(r, "0A000", "a MATERIALIZED VIEW cannot be replaced yet, nor replace: drop it first");
     const struct server_object *user = old ? server_object_user(old) : NULL;
     if (user)
         return request_refuse(r, "2BP01", "%s cannot be replaced: %s is made of it", old->name, user->name);
@@ -127,7 +128,18 @@ static enum verdict look(struct request *r)
     struct slice none = {0};
     writer_str8(&w, topic_of(r->object));
     r->step = CREATE_LOOKED;
-    return request_ask(r, CMD_STREAM_LIST, ask_new(writer_slice(&w), none, none, none), 0, 0);
+    return request_ask(r, CMD_STREAM_LIST, ask_new(writer_slice(&w), none, none, none), 0, ASK_SIZES);
+}
+
+/* As one that was made for a statement which did not come to its end. */
+static bool is_empty(const struct stream_row *row)
+{
+    struct reader sizes = reader_of(row->sizes);
+    struct stream_partition_row partition;
+    while (stream_row_sizes(&sizes, &partition))
+        if (partition.end)
+            return false;
+    return reader_ok(&sizes);
 }
 
 /* Of a table the last record of each key is all that counts: the stream that is made for it is compacted. */
@@ -136,7 +148,7 @@ static enum verdict make_stream(struct request *r)
     uint8_t room[64];
     struct writer args = writer_of(room, sizeof room);
     struct slice none = {0};
-    if (server_object_is_table(r->object))
+    if (server_object_is_keyed(r->object))
         amqp_put_str(&args, "x-cleanup-policy", slice_str("compact"));
     return request_ask(r, CMD_STREAM_CREATE, ask_new(topic_of(r->object), none, none, writer_slice(&args)),
                        r->object->with.partitions, 0);
@@ -158,6 +170,10 @@ static enum verdict looked(struct request *r)
                               SLICE_ARG(topic));
     if (row.result == STREAM_DONE && r->object->with.partitions && r->object->with.partitions != row.partitions)
         return request_refuse(r, "42P16", "the stream %.*s has %u partitions", SLICE_ARG(topic), row.partitions);
+    if (row.result == STREAM_DONE && r->object->kind == KIND_MATERIALIZED &&
+        (!is_empty(&row) || row.limits.compacts != server_object_is_keyed(r->object)))
+        return request_refuse(r, "42P07", "there is a stream %.*s already, whose records would be rows of the view",
+                              SLICE_ARG(topic));
     r->step = CREATE_MADE;
     if (row.result == STREAM_DONE) {
         request_answered(r);
@@ -311,6 +327,13 @@ static void forget_snapshots(struct request *r, const struct server_object *o)
                          0, false);
 }
 
+static void forget_rows(struct request *r, const struct server_object *o)
+{
+    struct slice none = {0};
+    if (o->kind == KIND_MATERIALIZED)
+        (void)server_ask(r->session, NULL, CMD_STREAM_DELETE, ask_new(topic_of(o), none, none, none), 0, 0, false);
+}
+
 static enum verdict entered(struct request *r, const struct ast *s)
 {
     struct server_object *old = server_object_find(r->server, r->vhost, slice_str(r->object->name));
@@ -368,14 +391,14 @@ static bool is_a(const struct server_object *o, int64_t what)
     switch ((enum ast_object)what) {
     case OBJECT_STREAM: return (o->kind == KIND_STREAM && !server_object_is_table(o)) || o->kind == KIND_STREAM_QUERY;
     case OBJECT_TABLE: return o->kind == KIND_STREAM && server_object_is_table(o);
-    case OBJECT_VIEW:
-    case OBJECT_MATERIALIZED_VIEW: return o->kind == KIND_VIEW;
+    case OBJECT_VIEW: return o->kind == KIND_VIEW;
+    case OBJECT_MATERIALIZED_VIEW: return o->kind == KIND_MATERIALIZED;
     case OBJECT_SINK: return o->kind == KIND_SINK;
     default: return server_object_runs(o);
     }
 }
 
-/* The statement goes; the stream with its records stays. */
+/* The statement goes; the stream with its records stays, but for that of a materialized view, which is nothing but its rows. */
 enum verdict statement_drop(struct request *r, const struct ast *s)
 {
     static const char *const words[OBJECTS] = {"STREAM", "TABLE", "VIEW", "MATERIALIZED VIEW", "SINK", "QUERY"};
@@ -394,6 +417,7 @@ enum verdict statement_drop(struct request *r, const struct ast *s)
         return request_refuse(r, "53000", "%s cannot be dropped: %s", o->name, query_result_text(result_of(r)));
     if (r->step) {
         forget_snapshots(r, o);
+        forget_rows(r, o);
         server_object_remove(o);
         request_done(r, done, name);
         return VERDICT_DONE;

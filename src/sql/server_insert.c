@@ -33,7 +33,8 @@ void server_insert_free(struct sql_server *server, struct server_insert **insert
 static const struct server_object *target_of(struct request *r, const struct ast_insert *s)
 {
     struct server_object *o = server_object_find(r->server, r->vhost, s->name.at[s->name.count - 1]);
-    return o && o->relation && o->relation->kind == AST_CREATE_STREAM ? o : NULL;
+    bool writes = o && o->relation && o->relation->kind == AST_CREATE_STREAM && o->kind != KIND_MATERIALIZED;
+    return writes ? o : NULL;
 }
 
 static struct slice topic_of(const struct server_object *o)

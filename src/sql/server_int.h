@@ -52,7 +52,15 @@ struct server_session {
 
 /* ---- objects: the statements of the catalogue ---- */
 
-enum statement_kind { KIND_STREAM, KIND_STREAM_QUERY, KIND_VIEW, KIND_SINK, KIND_INSERT, STATEMENT_KINDS };
+enum statement_kind {
+    KIND_STREAM,
+    KIND_STREAM_QUERY,
+    KIND_VIEW,
+    KIND_SINK,
+    KIND_INSERT,
+    KIND_MATERIALIZED,
+    STATEMENT_KINDS
+};
 
 struct server_object {
     struct list link; /* server->objects, while it is in the catalogue */
@@ -149,6 +157,7 @@ void server_object_add(struct server_object *o, uint64_t id);
 void server_object_remove(struct server_object *o); /* stops it, too */
 void server_object_unref(struct server_object **object);
 bool server_object_runs(const struct server_object *o);     /* it is a query */
+bool server_object_is_keyed(const struct server_object *o); /* what stands in its stream is a table */
 bool server_object_is_table(const struct server_object *o); /* CREATE TABLE: the last row of each key counts */
 /* Some object of the vhost whose statement names this one; NULL: none. */
 const struct server_object *server_object_user(const struct server_object *o);
@@ -185,6 +194,13 @@ MUST_USE bool server_insert_fits(const struct server_object *target, const struc
 /* Where a query's rows go. *ret_topic: the stream's name, whose id and partitions are to be found out; empty: to no stream. */
 MUST_USE bool server_object_target(struct server_object *o, struct slice *ret_topic, struct output_target *ret,
                                    struct sql_error *error);
+
+/* server_view.c */
+/* CREATE STREAM of the plan's columns, by these names (NULL: their own), in the object's arena; with keys it is a TABLE. NULL: the error is set. */
+struct ast *server_relation_of(struct server_object *o, const struct plan *plan, const struct slice *names,
+                               const struct slice *keys, uint32_t key_count, struct sql_error *error);
+/* A materialized view: its rows are a table, or a stream of rows that stay. False: the error is set. */
+MUST_USE bool server_view_bind(struct server_object *o, const struct plan *plan, struct sql_error *error);
 
 /* ---- requests ---- */
 

@@ -90,7 +90,7 @@ static enum statement_kind kind_of(const struct ast *statement)
 {
     switch (statement->kind) {
     case AST_CREATE_STREAM: return AST_AS(create_stream, statement)->query ? KIND_STREAM_QUERY : KIND_STREAM;
-    case AST_CREATE_VIEW: return KIND_VIEW;
+    case AST_CREATE_VIEW: return AST_AS(create_view, statement)->materialized ? KIND_MATERIALIZED : KIND_VIEW;
     case AST_CREATE_SINK: return KIND_SINK;
     case AST_INSERT: return KIND_INSERT;
     default: return STATEMENT_KINDS;
@@ -99,12 +99,18 @@ static enum statement_kind kind_of(const struct ast *statement)
 
 bool server_object_runs(const struct server_object *o)
 {
-    return o->kind == KIND_STREAM_QUERY || o->kind == KIND_SINK || o->kind == KIND_INSERT;
+    return o->kind == KIND_STREAM_QUERY || o->kind == KIND_SINK || o->kind == KIND_INSERT ||
+           o->kind == KIND_MATERIALIZED;
 }
 
 bool server_object_is_table(const struct server_object *o)
 {
     return o->statement && o->statement->kind == AST_CREATE_STREAM && AST_AS(create_stream, o->statement)->table;
+}
+
+bool server_object_is_keyed(const struct server_object *o)
+{
+    return o->relation && o->relation->kind == AST_CREATE_STREAM && AST_AS(create_stream, o->relation)->table;
 }
 
 static void refuse(struct sql_error *error, const struct ast *place, const char *what)
@@ -147,9 +153,9 @@ static bool read_options(struct server_object *o, struct sql_error *error)
     } else if (o->kind == KIND_INSERT) {
         options = &AST_AS(insert, o->statement)->options;
         place = WITH_INSERT;
-    } else if (o->kind == KIND_VIEW) {
+    } else if (o->kind == KIND_VIEW || o->kind == KIND_MATERIALIZED) {
         options = &AST_AS(create_view, o->statement)->options;
-        place = WITH_VIEW;
+        place = o->kind == KIND_VIEW ? WITH_VIEW : WITH_MATERIALIZED;
     }
     return sql_with_read(options, place, &o->with, error) && check_names(o, error);
 }
@@ -220,35 +226,6 @@ struct server_object *server_object_new(struct sql_server *server, const char *v
 
 /* ---- binding ---- */
 
-/* A stream as its query makes it: the text of a declaration with the query's columns, parsed. */
-static struct ast *relation_of_columns(struct server_object *o, const struct plan *plan, struct sql_error *error)
-{
-    struct lines text;
-    struct ast_list list;
-    struct ast *relation = NULL;
-    lines_init(&text, SQL_TEXT_MAX);
-    lines_text(&text, "CREATE STREAM ");
-    server_put_name(&text, slice_str(o->name));
-    for (uint32_t i = 0; i < plan->column_count; i++) {
-        char type[200];
-        struct writer w = writer_of(type, sizeof type);
-        type_print(&plan->columns[i].type, &w);
-        lines_text(&text, i ? ", " : " (");
-        server_put_name(&text, plan->columns[i].name);
-        lines_text(&text, " ");
-        lines_put(&text, type, w.len);
-        if (!writer_ok(&w))
-            text.failed = true;
-    }
-    lines_text(&text, ")");
-    if (text.failed)
-        no_memory(error);
-    else if (sql_parse(slice_of(text.bytes, text.len), &o->arena, &list, error))
-        relation = list.at[0];
-    lines_fini(&text);
-    return relation;
-}
-
 /* Of a stream that others write: itself, without what is about the broker only. */
 static bool bind_stream(struct server_object *o, struct sql_error *error)
 {
@@ -297,7 +274,8 @@ static bool check_insert(struct server_object *o, const struct plan *plan, struc
     const struct ast_insert *insert = AST_AS(insert, o->statement);
     struct slice name = insert->name.at[insert->name.count - 1];
     struct server_object *target = server_object_find(o->server, o->vhost, name);
-    if (!target || !target->relation || target->relation->kind != AST_CREATE_STREAM) {
+    if (!target || !target->relation || target->relation->kind != AST_CREATE_STREAM ||
+        target->kind == KIND_MATERIALIZED) {
         sql_error_set(error, SQL_FAULT_NO_NAME, insert->ast.at, insert->ast.len, "there is no stream %.*s",
                       SLICE_ARG(name));
         return false;
@@ -389,6 +367,8 @@ static bool bind_query(struct server_object *o, struct sql_error *error)
     }
     struct query *q = server_object_plan(o, NULL, error);
     bool ok = q != NULL;
+    if (ok && o->kind == KIND_MATERIALIZED)
+        ok = server_view_bind(o, query_plan(q), error);
     if (ok && o->kind == KIND_INSERT)
         ok = check_insert(o, query_plan(q), error);
     ok = ok && note_streams(o, query_plan(q), error) && check_circle(o, error);
@@ -397,7 +377,7 @@ static bool bind_query(struct server_object *o, struct sql_error *error)
         ok = false;
     }
     if (ok && o->kind == KIND_STREAM_QUERY) {
-        o->relation = relation_of_columns(o, query_plan(q), error);
+        o->relation = server_relation_of(o, query_plan(q), NULL, NULL, 0, error);
         ok = o->relation != NULL;
     }
     query_free(&q);

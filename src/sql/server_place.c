@@ -67,7 +67,10 @@ static void ask_fetch_place(struct fetch_row *row, const struct run_partition *p
     const struct sql_with *with = own && own->start != START_UNSAID ? own : p->source->with;
     row->stream = p->source->stream;
     row->partition = p->number;
-    row->at = with->start == START_LATEST ? FETCH_AT_END : with->start == START_TIME ? FETCH_AT_TIME : FETCH_AT_START;
+    row->at = p->source->whole              ? FETCH_AT_START
+              : with->start == START_LATEST ? FETCH_AT_END
+              : with->start == START_TIME   ? FETCH_AT_TIME
+                                            : FETCH_AT_START;
     row->time = with->start_us / 1000;
 }
 

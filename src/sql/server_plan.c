@@ -216,6 +216,17 @@ bool server_insert_fits(const struct server_object *target, const struct slice *
 
 /* ---- targets ---- */
 
+/* All columns of a materialized view, by the names that it has for them. */
+static bool all_columns(struct server_object *o, struct output_target *ret, struct sql_error *error)
+{
+    static const struct ast_insert all = {0};
+    struct slice *names;
+    if (!server_insert_columns(o, &all, &o->arena, &names, &ret->name_count, error))
+        return false;
+    ret->names = names;
+    return true;
+}
+
 bool server_object_target(struct server_object *o, struct slice *ret_topic, struct output_target *ret,
                           struct sql_error *error)
 {
@@ -234,7 +245,9 @@ bool server_object_target(struct server_object *o, struct slice *ret_topic, stru
         ret->names = names;
         *ret_topic = declared->with.topic.len ? declared->with.topic : slice_str(declared->name);
     }
-    if (!output_target_of(declared->statement, ret, error))
+    if (o->kind == KIND_MATERIALIZED && o->relation && !all_columns(o, ret, error))
+        return false;
+    if (!output_target_of(o->kind == KIND_MATERIALIZED && o->relation ? o->relation : declared->statement, ret, error))
         return false;
     if (o->with.queue.len) { /* the default exchange has every queue by its name */
         ret->exchange = (struct slice){.ptr = (const uint8_t *)""};

@@ -126,6 +126,7 @@ bool run_sources(struct server_run *run)
             .number = i,
             .topic = o->with.topic.len ? o->with.topic : slice_str(o->name),
             .with = &o->with,
+            .whole = plan->sources[i].stream->table,
             .idle_ns = plan->sources[i].idle_us * 1000,
             .timed = (clock && clock->expr) || plan->sources[i].arrival->expr,
         };

@@ -42,6 +42,7 @@ struct run_source {
     uint32_t count;
     struct run_partition *partitions;
     const struct sql_with *with;
+    bool whole; /* a table: it is read from its beginning, whatever is said of streams */
     int64_t idle_ns;
     bool timed;         /* some operator asks its clock */
     mono_t row_at;      /* when the last row came */

@@ -161,6 +161,11 @@ static bool is_view(const struct server_object *o)
     return o->kind == KIND_VIEW;
 }
 
+static bool is_materialized(const struct server_object *o)
+{
+    return o->kind == KIND_MATERIALIZED;
+}
+
 static bool is_sink(const struct server_object *o)
 {
     return o->kind == KIND_SINK;
@@ -185,6 +190,7 @@ static const struct list_row {
     {SHOW_STREAMS, "SHOW STREAMS", is_stream, show_stream, stream_names, texts, 4},
     {SHOW_TABLES, "SHOW TABLES", server_object_is_table, show_stream, stream_names, texts, 4},
     {SHOW_VIEWS, "SHOW VIEWS", is_view, show_plain, plain_names, texts, 2},
+    {SHOW_MATERIALIZED_VIEWS, "SHOW MATERIALIZED VIEWS", is_materialized, show_plain, plain_names, texts, 2},
     {SHOW_SINKS, "SHOW SINKS", is_sink, show_plain, plain_names, texts, 2},
     {SHOW_QUERIES, "SHOW QUERIES", server_object_runs, show_query, query_names, query_types, 10},
 };

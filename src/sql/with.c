@@ -20,7 +20,7 @@ enum kind {
     KIND_PLANNED, /* the planner's: of a query */
 };
 
-#define WITH_QUERIES (WITH_STREAM_QUERY | WITH_SINK | WITH_INSERT)
+#define WITH_QUERIES (WITH_STREAM_QUERY | WITH_SINK | WITH_INSERT | WITH_MATERIALIZED)
 
 static const struct option {
     const char *key;
@@ -31,8 +31,8 @@ static const struct option {
     unsigned first;      /* what the first of them is; the others follow */
 } rows[] = {
     {"topic", KIND_NAME, WITH_STREAM | WITH_STREAM_QUERY | WITH_SINK, offsetof(struct sql_with, topic), NULL, 0},
-    {"partitions", KIND_COUNT, WITH_STREAM | WITH_STREAM_QUERY | WITH_SINK, offsetof(struct sql_with, partitions), NULL,
-     0},
+    {"partitions", KIND_COUNT, WITH_STREAM | WITH_STREAM_QUERY | WITH_SINK | WITH_MATERIALIZED,
+     offsetof(struct sql_with, partitions), NULL, 0},
     {"format", KIND_CHOICE, WITH_STREAM, offsetof(struct sql_with, format), "json|raw|csv|cloudevents", FORMAT_JSON},
     {"format", KIND_CHOICE, WITH_STREAM_QUERY | WITH_SINK, offsetof(struct sql_with, format), "json", FORMAT_JSON},
     {"start", KIND_START, WITH_STREAM | WITH_QUERIES, offsetof(struct sql_with, start), NULL, 0},
@@ -45,7 +45,7 @@ static const struct option {
     {"exchange", KIND_NAME, WITH_SINK, offsetof(struct sql_with, exchange), NULL, 0},
     {"delimiter", KIND_NAME, WITH_STREAM, SIZE_MAX, NULL, 0}, /* obeyed by the planner */
     /* what is obeyed by sql/output.h */
-    {"key", KIND_NAME, WITH_STREAM | WITH_STREAM_QUERY | WITH_SINK, SIZE_MAX, NULL, 0},
+    {"key", KIND_NAME, WITH_STREAM | WITH_STREAM_QUERY | WITH_SINK | WITH_MATERIALIZED, SIZE_MAX, NULL, 0},
     {"routing_key", KIND_NAME, WITH_SINK, SIZE_MAX, NULL, 0},
     {"routing_key_column", KIND_NAME, WITH_SINK, SIZE_MAX, NULL, 0},
 };

@@ -16,6 +16,7 @@ enum with_place {
     WITH_SINK = 4,
     WITH_VIEW = 8,
     WITH_INSERT = 16,
+    WITH_MATERIALIZED = 32,
 };
 
 enum with_start { START_UNSAID, START_EARLIEST, START_LATEST, START_TIME };

@@ -101,6 +101,29 @@ def test_kill_9_loses_and_repeats_nothing(broker):
     assert sevens == sorted(row[0] for row in rows(broker, 'SELECT id FROM s WHERE id % 7 = 0'))
 
 
+def test_tables_and_materialized_views_over_kill_9(broker):
+    """A view and what is made of it hold what one look at the input gives; rows that go are gone, whatever is killed when."""
+    run(broker, STREAM + 'CREATE MATERIALIZED VIEW sums AS SELECT k, COUNT(*) AS n, SUM(id) AS total FROM s GROUP BY k;'
+                         'CREATE MATERIALIZED VIEW few AS SELECT id % 50 AS m, COUNT(*) AS n FROM s GROUP BY id % 50 HAVING COUNT(*) < 21;'
+                         'CREATE MATERIALIZED VIEW counts AS SELECT n, COUNT(*) AS ks FROM sums GROUP BY n HAVING COUNT(*) > 0;'
+                         'CREATE TABLE names (k TEXT PRIMARY KEY, name TEXT);'
+                         "INSERT INTO names VALUES ('k0', 'zero'), ('k1', 'one'), ('k1', 'uno')")
+    for i in range(3):
+        publish(open_channel(broker), '', 'in', *[event(n) for n in range(i * 340, (i + 1) * 340)])
+        broker.kill9()
+        broker.start()
+    sums = sorted(rows(broker, 'SELECT k, COUNT(*) AS n, SUM(id) AS total FROM s GROUP BY k'))
+    assert sum(row[1] for row in sums) == 1020
+    wait_until(lambda: sorted(rows(broker, 'SELECT * FROM sums')) == sums, 30, 'the view has all')
+    few = sorted(rows(broker, 'SELECT id % 50 AS m, COUNT(*) AS n FROM s GROUP BY id % 50 HAVING COUNT(*) < 21'))
+    assert 0 < len(few) < 50
+    wait_until(lambda: sorted(rows(broker, 'SELECT * FROM few')) == few, 30, 'what has too many is gone')
+    wait_until(lambda: rows(broker, 'SELECT * FROM counts') == [[204, 5]], 30, 'a view of a view')
+    assert sorted(rows(broker, 'SELECT name, n FROM sums JOIN names USING (k) WITH (state_ttl = \'none\')')) == [['uno', 204], ['zero', 204]]
+    run(broker, 'DROP MATERIALIZED VIEW counts; DROP MATERIALIZED VIEW sums; CREATE MATERIALIZED VIEW sums AS SELECT DISTINCT k FROM s')
+    wait_until(lambda: len(rows(broker, 'SELECT * FROM sums')) == 5, 30, 'another of the same name begins anew')
+
+
 def test_sql_switched_off():
     b = brokers.Millrace(args=('--set', 'sql=false'))
     try:
