@@ -44,6 +44,7 @@ static const struct command_row rows[] = {
     {"sub", cli_talk, "take messages from a queue, or read a stream, exchange or topic"},
     {"tail", cli_talk, "show the end of a stream and what comes after; takes nothing away"},
     {"sql", cli_sql, "a shell for continuous SQL, or statements from a file, an argument, standard input"},
+    {"test", cli_trial, "run files of SQL with INSERTs and ASSERTs, in memory and with a clock of their own"},
     {"bench", run_bench,
      "bench amqp|kafka|mqtt: load any AMQP 0-9-1, Kafka or MQTT server, report rates and latencies"},
     {"check", cli_check, "verify a stopped data folder from end to end: says what is wrong, where, and what to do"},

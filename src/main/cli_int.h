@@ -32,6 +32,7 @@ int cli_serve(int argc, char **argv);
 int cli_admin(int argc, char **argv);
 int cli_talk(int argc, char **argv);
 int cli_sql(int argc, char **argv);
+int cli_trial(int argc, char **argv);
 int cli_inspect(int argc, char **argv);
 int cli_backup(int argc, char **argv);
 int cli_check(int argc, char **argv);

@@ -27,7 +27,7 @@ struct sql_line {
     char host[256];
     unsigned port, offset;
     const char *user, *password, *vhost;
-    enum sql_form form;
+    enum sql_show_form form;
     bool quiet;
     struct sql_text texts[TEXTS_MAX];
     unsigned count;
@@ -55,7 +55,7 @@ static void text_add(struct sql_line *line, const char *text, bool file, struct 
     line->texts[line->count++] = (struct sql_text){text, file};
 }
 
-static void form_set(struct sql_line *line, enum sql_form form, struct argp_state *state)
+static void form_set(struct sql_line *line, enum sql_show_form form, struct argp_state *state)
 {
     if (line->form != SQL_FORM_TABLE && line->form != form)
         argp_error(state, "one of --csv and --json");

@@ -2,15 +2,14 @@
 #include "main/sql_run.h"
 
 #include "base/mem.h"
+#include "main/sql_file.h"
 #include "main/sql_split.h"
 #include "os/os.h"
 #include "os/os_process.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
 
-#define TEXT_MAX (256u << 20)
 #define GATHER_MS 50              /* silence after which the rows that have come are shown */
 #define SHOW_NS (200 * NS_PER_MS) /* and how long they wait at most */
 #define WAIT_MS 1000
@@ -21,7 +20,7 @@ static bool is_plain(void)
     return variable && *variable;
 }
 
-void sql_run_init(struct sql_run *r, const char *host, unsigned port, enum sql_form form)
+void sql_run_init(struct sql_run *r, const char *host, unsigned port, enum sql_show_form form)
 {
     bool screen = os_is_terminal(STDOUT_FILENO);
     sql_client_init(&r->client, host, port);
@@ -96,24 +95,6 @@ enum exit_code sql_run_statement(struct sql_run *r, struct slice text)
 
 /* ---- texts ---- */
 
-static unsigned lines_in(struct slice text)
-{
-    unsigned count = 0;
-    for (const uint8_t *at = text.ptr, *end = at + text.len; (at = memchr(at, '\n', (size_t)(end - at))); at++)
-        count++;
-    return count;
-}
-
-/* Space in front of it is not sent: the broker's line 1 is the statement's first. */
-static struct slice without_space(struct slice text, unsigned *line)
-{
-    while (text.len && (*text.ptr == ' ' || (*text.ptr >= '\t' && *text.ptr <= '\r'))) {
-        *line += *text.ptr == '\n';
-        text = slice_of(text.ptr + 1, text.len - 1);
-    }
-    return text;
-}
-
 /* The whole statements at the beginning; *ret_used: how much that was. */
 static enum exit_code run_whole(struct sql_run *r, struct slice text, size_t *ret_used)
 {
@@ -122,10 +103,10 @@ static enum exit_code run_whole(struct sql_run *r, struct slice text, size_t *re
     bool blank;
     *ret_used = 0;
     while (code == END_OK && (len = sql_split(slice_of(text.ptr + *ret_used, text.len - *ret_used), &blank))) {
-        struct slice statement = without_space(slice_of(text.ptr + *ret_used, len), &r->show.line);
+        struct slice statement = sql_without_space(slice_of(text.ptr + *ret_used, len), &r->show.line);
         if (!blank)
             code = sql_run_statement(r, statement);
-        r->show.line += lines_in(statement);
+        r->show.line += sql_lines_in(statement);
         *ret_used += len;
     }
     return code;
@@ -137,7 +118,7 @@ static enum exit_code run_last(struct sql_run *r, struct slice text)
     bool blank;
     if (sql_split(text, &blank) == 0 && blank)
         return END_OK;
-    return sql_run_statement(r, without_space(text, &r->show.line));
+    return sql_run_statement(r, sql_without_space(text, &r->show.line));
 }
 
 enum exit_code sql_run_text(struct sql_run *r, const char *name, struct slice text)
@@ -154,20 +135,14 @@ enum exit_code sql_run_text(struct sql_run *r, const char *name, struct slice te
 
 enum exit_code sql_run_file(struct sql_run *r, const char *path)
 {
-    struct os *os = os_posix();
-    int fd = -1, err = os->open(os, path, OS_READ, &fd);
-    uint64_t size = 0;
-    if (err == 0)
-        err = os->size(os, fd, &size);
-    uint8_t *bytes = err == 0 && size <= TEXT_MAX ? mem_alloc(size + 1) : NULL;
-    int64_t len = bytes ? os->pread(os, fd, bytes, size, 0) : err < 0 ? err : -EFBIG;
-    if (fd >= 0)
-        os->close(os, fd);
+    uint8_t *bytes = NULL;
+    size_t len = 0;
+    int err = sql_file_read(path, &bytes, &len);
     enum exit_code code = END_FAILED;
-    if (len >= 0)
-        code = sql_run_text(r, path, slice_of(bytes, (size_t)len));
+    if (err == 0)
+        code = sql_run_text(r, path, slice_of(bytes, len));
     else
-        sql_show_error(&r->show, "%s cannot be read: %s", path, strerror((int)-len));
+        sql_show_error(&r->show, "%s cannot be read: %s", path, strerror(-err));
     mem_free(bytes);
     return code;
 }
@@ -180,7 +155,7 @@ static int line_add(char **text, size_t *len, size_t *room)
     while ((c = getc_unlocked(stdin)) != EOF) {
         if (*len == *room) {
             size_t more = *room ? *room * 2 : 4096;
-            char *grown = more <= TEXT_MAX ? mem_realloc(*text, more) : NULL;
+            char *grown = more <= SQL_FILE_MAX ? mem_realloc(*text, more) : NULL;
             if (!grown)
                 return -1;
             *text = grown;

@@ -14,7 +14,7 @@ struct sql_run {
     struct sql_show show;
 };
 
-void sql_run_init(struct sql_run *r, const char *host, unsigned port, enum sql_form form);
+void sql_run_init(struct sql_run *r, const char *host, unsigned port, enum sql_show_form form);
 void sql_run_fini(struct sql_run *r);
 
 /* One statement, or what is meant to be one. After SIGINT (os_interrupts_keep) it ends with END_OK, and its query is stopped. */

@@ -23,7 +23,7 @@
 #define RED "\x1b[31m"
 #define PLAIN "\x1b[0m"
 
-void sql_show_init(struct sql_show *s, enum sql_form form, FILE *out, FILE *err)
+void sql_show_init(struct sql_show *s, enum sql_show_form form, FILE *out, FILE *err)
 {
     *s = (struct sql_show){.form = form, .out = out, .err = err, .line = 1};
 }

@@ -17,7 +17,7 @@
 #define SQL_SHOW_ROWS_MAX 1000u /* that wait */
 #define SQL_SHOW_BYTES_MAX (4u << 20)
 
-enum sql_form { SQL_FORM_TABLE, SQL_FORM_CSV, SQL_FORM_JSON };
+enum sql_show_form { SQL_FORM_TABLE, SQL_FORM_CSV, SQL_FORM_JSON };
 
 struct sql_column {
     unsigned width;
@@ -26,7 +26,7 @@ struct sql_column {
 };
 
 struct sql_show {
-    enum sql_form form;
+    enum sql_show_form form;
     FILE *out, *err;
     unsigned columns_max; /* of the terminal; 0: nothing is cut */
     bool colours, err_colours, quiet;
@@ -49,7 +49,7 @@ struct sql_show {
     bool failed; /* an error was shown, of this answer */
 };
 
-void sql_show_init(struct sql_show *s, enum sql_form form, FILE *out, FILE *err);
+void sql_show_init(struct sql_show *s, enum sql_show_form form, FILE *out, FILE *err);
 void sql_show_fini(struct sql_show *s);
 /* A line of the answer. False: no memory, or `out` takes nothing more. */
 MUST_USE bool sql_show_line(struct sql_show *s, struct slice line);

@@ -16,7 +16,7 @@ struct scene {
     size_t out_len, err_len;
 };
 
-static void scene_init(struct scene *scene, enum sql_form form, unsigned columns_max)
+static void scene_init(struct scene *scene, enum sql_show_form form, unsigned columns_max)
 {
     *scene = (struct scene){.out = NULL};
     sql_show_init(&scene->show, form, open_memstream(&scene->out, &scene->out_len),

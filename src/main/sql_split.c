@@ -95,3 +95,20 @@ size_t sql_split(struct slice text, bool *ret_blank)
     }
     return 0;
 }
+
+unsigned sql_lines_in(struct slice text)
+{
+    unsigned count = 0;
+    for (size_t i = 0; i < text.len; i++)
+        count += text.ptr[i] == '\n';
+    return count;
+}
+
+struct slice sql_without_space(struct slice text, unsigned *line)
+{
+    while (text.len && (*text.ptr == ' ' || (*text.ptr >= '\t' && *text.ptr <= '\r'))) {
+        *line += *text.ptr == '\n';
+        text = slice_of(text.ptr + 1, text.len - 1);
+    }
+    return text;
+}

@@ -10,4 +10,9 @@
  * text, there is nothing but space and comments. */
 size_t sql_split(struct slice text, bool *ret_blank);
 
+/* Line ends in it. */
+unsigned sql_lines_in(struct slice text);
+/* Without the space in front of it, whose lines are added to *line. */
+struct slice sql_without_space(struct slice text, unsigned *line);
+
 #endif

@@ -52,6 +52,17 @@ void lines_text(struct lines *l, const char *json)
     lines_put(l, json, strlen(json));
 }
 
+void lines_name(struct lines *l, struct slice name)
+{
+    lines_put(l, "\"", 1);
+    for (size_t i = 0; i < name.len; i++) {
+        if (name.ptr[i] == '"')
+            lines_put(l, "\"", 1);
+        lines_put(l, name.ptr + i, 1);
+    }
+    lines_put(l, "\"", 1);
+}
+
 void lines_number(struct lines *l, int64_t v)
 {
     char text[24];

@@ -18,8 +18,9 @@ struct lines {
 void lines_init(struct lines *l, size_t max);
 void lines_fini(struct lines *l);
 void lines_put(struct lines *l, const void *bytes, size_t len);
-void lines_text(struct lines *l, const char *json); /* as it is */
-void lines_string(struct lines *l, struct slice s); /* in quotes, escaped */
+void lines_text(struct lines *l, const char *json);  /* as it is */
+void lines_string(struct lines *l, struct slice s);  /* in quotes, escaped */
+void lines_name(struct lines *l, struct slice name); /* in double quotes, as SQL has it */
 void lines_number(struct lines *l, int64_t v);
 /* Room for len bytes, to be filled. NULL: the lines have failed. */
 uint8_t *lines_room(struct lines *l, size_t len);

@@ -123,10 +123,23 @@ static struct ast *parse_assert(struct parser *p)
     n->name = parse_names_dotted(p, "a stream, table or view");
     if (is_symbol(p, SYMBOL_LPAREN))
         n->columns = parse_names_listed(p, "a column's name");
+    if (n->none && !n->columns.count && !is_keyword(p, KEYWORD_VALUES))
+        return node_end(p, n);
     expect_keyword(p, KEYWORD_VALUES);
     do
         list_add(p, &n->rows, parse_values_row(p));
     while (accept_symbol(p, SYMBOL_COMMA));
+    return node_end(p, n);
+}
+
+/* ADVANCE TIME BY INTERVAL '2' SECOND */
+static struct ast *parse_advance(struct parser *p)
+{
+    struct ast_advance *n = NODE_NEW(p, ADVANCE, advance);
+    advance(p);
+    expect_keyword(p, KEYWORD_TIME);
+    expect_keyword(p, KEYWORD_BY);
+    n->interval = parse_expr(p);
     return node_end(p, n);
 }
 
@@ -149,7 +162,7 @@ struct ast *parse_statement(struct parser *p)
         {KEYWORD_DROP, parse_drop},     {KEYWORD_SHOW, parse_show},       {KEYWORD_DESCRIBE, parse_describe},
         {KEYWORD_DESC, parse_describe}, {KEYWORD_EXPLAIN, parse_explain}, {KEYWORD_ALTER, parse_alter},
         {KEYWORD_PAUSE, parse_pause},   {KEYWORD_RESUME, parse_pause},    {KEYWORD_ASSERT, parse_assert},
-        {KEYWORD_WITH, parse_run},      {KEYWORD_VALUES, parse_run},
+        {KEYWORD_WITH, parse_run},      {KEYWORD_VALUES, parse_run},      {KEYWORD_ADVANCE, parse_advance},
     };
     for (size_t i = 0; i < ARRAY_LEN(rows); i++)
         if (is_keyword(p, rows[i].keyword))

@@ -94,6 +94,8 @@ static const char *const statements[] = {
     "RESUME q",
     "ASSERT VALUES v (a, b) VALUES (1, 2), (3, 4)",
     "ASSERT NULL VALUES v VALUES (1)",
+    "ASSERT NULL VALUES v",
+    "ADVANCE TIME BY INTERVAL '2' SECOND",
     "SELECT * FROM a EMIT CHANGES",
     "SELECT DISTINCT ON (a, b) a, t.*, b AS c FROM t WHERE a > 1 GROUP BY a, ROLLUP (b, c) HAVING count(*) > 1 QUALIFY "
     "row_number() OVER (PARTITION BY a ORDER BY b DESC NULLS LAST) <= 10",
@@ -379,6 +381,9 @@ static void test_what_is_refused(void **state)
         "SHOW s",
         "PAUSE",
         "ASSERT VALUES v",
+        "ASSERT NULL VALUES v (a)",
+        "ADVANCE TIME",
+        "ADVANCE TIME INTERVAL '2' SECOND",
         "EXPLAIN",
         "ALTER VIEW v AS SELECT 1",
         "ALTER STREAM s DROP a",

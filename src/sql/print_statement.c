@@ -204,9 +204,8 @@ static void put_assert(struct writer *out, const struct ast_assertion *n)
     put(out, n->none ? "ASSERT NULL VALUES " : "ASSERT VALUES ");
     put_names(out, &n->name, ".");
     put_columns(out, &n->columns);
-    put(out, " VALUES ");
     for (size_t i = 0; i < n->rows.count; i++) {
-        put(out, i ? ", " : "");
+        put(out, i ? ", " : " VALUES ");
         put_row(out, n->rows.at[i]);
     }
 }
@@ -256,6 +255,10 @@ bool print_statement(struct writer *out, const struct ast *node)
         put_names(out, &AST_AS(pause, node)->name, ".");
         break;
     case AST_ASSERT: put_assert(out, AST_AS(assertion, node)); break;
+    case AST_ADVANCE:
+        put(out, "ADVANCE TIME BY ");
+        sql_print(AST_AS(advance, node)->interval, out);
+        break;
     case AST_EMIT: put_emit(out, node); break;
     default: return false;
     }

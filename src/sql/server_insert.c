@@ -5,7 +5,7 @@
 
 #include "base/mem.h"
 #include "core/stream_admin.h"
-#include "sql/bind.h"
+#include "sql/constant.h"
 
 #define ROWS_MAX 10000u
 #define OUTPUT_BYTES_MAX (16u << 20)
@@ -64,40 +64,22 @@ struct values {
     const struct slice *names;
     struct plan_column *columns;
     uint32_t count;
+    struct constants constants;
     struct arena batch;
     struct op *sink;
 };
 
-/* One value, as the column's type. False: the error is set. */
-static bool value_of(struct values *v, const struct ast *node, uint32_t i, struct column *ret, struct sql_error *error)
-{
-    static const struct scope none = {0};
-    struct expr *x = sql_bind_as(node, &v->columns[i].type, &none, &v->r->arena, error);
-    struct eval e = eval_begin(&v->batch, NULL, 0, 1);
-    e.now_us = v->r->server->wall * 1000;
-    const struct column *c = x ? eval_expr(&e, x, (struct sel){.count = 1}) : NULL;
-    if (x && !c)
-        sql_error_set(error, SQL_FAULT_MEMORY, node->at, node->len, "no memory for a value");
-    if (c && e.fault_count)
-        sql_error_set(error, (enum sql_fault)e.faults[0], node->at, node->len, "%s",
-                      sql_fault_text((enum sql_fault)e.faults[0]));
-    if (!c || e.fault_count)
-        return false;
-    *ret = *c;
-    return true;
-}
-
 static bool put_row(struct values *v, const struct ast_row *row, struct sql_error *error)
 {
     struct column columns[512];
-    struct step step = {.rows = 1};
+    struct step step = {.rows = 1, .ts_us = &v->constants.now_us};
     if (row->items.count != v->count) {
         sql_error_set(error, SQL_FAULT_VALUE, row->ast.at, row->ast.len, "%u columns get the values of %u", v->count,
                       (unsigned)row->items.count);
         return false;
     }
     for (uint32_t i = 0; i < v->count; i++)
-        if (!value_of(v, row->items.at[i], i, &columns[i], error))
+        if (!constant_value(&v->constants, row->items.at[i], &v->columns[i].type, &columns[i], error))
             return false;
     struct batch batch = {
         .arena = &v->batch, .columns = columns, .column_count = v->count, .rows = 1, .sel = {.count = 1}};
@@ -153,6 +135,7 @@ static bool encode(struct request *r, const struct ast_insert *s, const struct s
         return false;
     }
     arena_init(&v.batch, BATCH_MEMORY_MAX);
+    v.constants = (struct constants){&r->arena, &v.batch, r->server->wall * 1000};
     ok = types_of(&v, AST_AS(create_stream, target->relation), error) && put_rows(&v, rows, r->insert->output, error);
     arena_fini(&v.batch);
     r->rows = rows->rows.count;

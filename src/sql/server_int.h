@@ -170,7 +170,6 @@ void server_object_fail(struct server_object *o, const char *why);
 
 /* server_plan.c */
 void server_put_type(struct lines *l, const struct sql_type *type); /* as a string of JSON */
-void server_put_name(struct lines *l, struct slice name);           /* in double quotes, as SQL has it */
 /* state_max 0: the server's; sink NULL: the rows go nowhere. NULL: the error is set. */
 struct query *server_plan(struct sql_server *server, const char *vhost, const struct server_object *but,
                           const struct ast_run *run, size_t state_max, struct arena *arena, struct op *sink,

@@ -6,17 +6,6 @@
 
 #include <stdio.h>
 
-void server_put_name(struct lines *l, struct slice name)
-{
-    lines_put(l, "\"", 1);
-    for (size_t i = 0; i < name.len; i++) {
-        if (name.ptr[i] == '"')
-            lines_put(l, "\"", 1);
-        lines_put(l, name.ptr + i, 1);
-    }
-    lines_put(l, "\"", 1);
-}
-
 void server_put_type(struct lines *l, const struct sql_type *type)
 {
     char text[400];
@@ -77,7 +66,7 @@ static struct ast *select_all(struct slice name, struct arena *arena, struct sql
     struct ast *query = NULL;
     lines_init(&text, 4096);
     lines_text(&text, "SELECT * FROM ");
-    server_put_name(&text, name);
+    lines_name(&text, name);
     if (text.failed)
         no_memory(error);
     else if (sql_parse(slice_of(text.bytes, text.len), arena, &list, error))

@@ -5,8 +5,7 @@
 #include "sql/server_run.h"
 
 #include "base/mem.h"
-
-#include <math.h>
+#include "sql/constant.h"
 
 #define TIME_END (INT64_MAX - 1)
 #define OUT_WAITS_MAX (64u * 1024)
@@ -39,32 +38,6 @@ bool run_select_full(const struct server_run *run)
 }
 
 /* ---- rows ---- */
-
-static bool put_value(struct lines *l, struct eval *e, const struct sql_type *type, const struct column *c,
-                      uint32_t row)
-{
-    struct slice text;
-    if (column_null(c, row)) {
-        lines_text(l, "null");
-        return true;
-    }
-    if (c->form == FORM_BOOL) {
-        lines_text(l, ((const uint8_t *)c->values)[row & column_mask(c)] ? "true" : "false");
-        return true;
-    }
-    if (!eval_text(e, type, c, row, &text))
-        return false;
-    bool number = type_is_number(type->kind) &&
-                  (c->form != FORM_F64 || isfinite(((const double *)c->values)[row & column_mask(c)]));
-    if (!number && !type_is_json(type->kind)) {
-        lines_string(l, text);
-        return true;
-    }
-    uint8_t *at = lines_room(l, text.len);
-    for (size_t i = 0; at && i < text.len; i++) /* JSON has line ends between its tokens only */
-        at[i] = text.ptr[i] == '\n' || text.ptr[i] == '\r' ? ' ' : text.ptr[i];
-    return true;
-}
 
 static void say_row(struct server_select *s, struct slice values, int weight)
 {
@@ -115,7 +88,7 @@ static bool select_push(struct op *op, struct step *step, const struct batch *b)
         for (uint32_t i = 0; i < b->column_count; i++) {
             if (i)
                 lines_put(&s->line, ",", 1);
-            if (!put_value(&s->line, &e, &s->plan->columns[i].type, &b->columns[i], row))
+            if (!constant_say(&s->line, &e, &s->plan->columns[i].type, &b->columns[i], row))
                 return op_fail(step, SQL_FAULT_MEMORY);
         }
         struct slice values = slice_of(s->line.bytes, s->line.len);

@@ -196,6 +196,8 @@ static void test_insert_values(void **state)
          "\"BIGINT\"}]}\n"
          "{\"row\":[12,2]}\n{\"done\":\"SELECT\",\"rows\":1}\n");
     assert_non_null(strstr(records_of(w, "v"), "{\"name\":\"c\",\"id\":3}\n"));
+    SAYS("SELECT _ts FROM v LIMIT 1",
+         HEAD("_ts", "TIMESTAMP") "{\"row\":[\"2023-11-14 22:13:20\"]}\n{\"done\":\"SELECT\",\"rows\":1}\n");
     says_error(w, "INSERT INTO v VALUES (1)", "22000", "3 columns get the values of 1");
     says_error(w, "INSERT INTO v (id) VALUES (1 / 0)", "22012", "division by zero");
     says_error(w, "INSERT INTO v (id) VALUES (name)", "42703", "there is no column name");

@@ -16,13 +16,13 @@ struct ast *server_relation_of(struct server_object *o, const struct plan *plan,
     struct ast *relation = NULL;
     lines_init(&text, SQL_TEXT_MAX);
     lines_text(&text, key_count ? "CREATE TABLE " : "CREATE STREAM ");
-    server_put_name(&text, slice_str(o->name));
+    lines_name(&text, slice_str(o->name));
     for (uint32_t i = 0; i < plan->column_count; i++) {
         char type[200];
         struct writer w = writer_of(type, sizeof type);
         type_print(&plan->columns[i].type, &w);
         lines_text(&text, i ? ", " : " (");
-        server_put_name(&text, names ? names[i] : plan->columns[i].name);
+        lines_name(&text, names ? names[i] : plan->columns[i].name);
         lines_text(&text, " ");
         lines_put(&text, type, w.len);
         if (!writer_ok(&w))
@@ -30,7 +30,7 @@ struct ast *server_relation_of(struct server_object *o, const struct plan *plan,
     }
     for (uint32_t i = 0; i < key_count; i++) {
         lines_text(&text, i ? ", " : ", PRIMARY KEY (");
-        server_put_name(&text, keys[i]);
+        lines_name(&text, keys[i]);
     }
     lines_text(&text, key_count ? "))" : ")");
     if (text.failed)
