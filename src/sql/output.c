@@ -193,8 +193,13 @@ static bool put_record(struct output *o, struct step *step, const struct batch *
         return fault(o, step, origin, weight, SQL_FAULT_NOT_NULL);
     if (o->upserts && weight < 0)
         return key.len > OUTPUT_ROW_BYTES_MAX || (make_room(o, key.len) && pending_add(o, key, origin, ms));
+    if (o->target.bare && column_null(&b->columns[0], row))
+        return fault(o, step, origin, weight, SQL_FAULT_NOT_NULL);
     char sign = o->signs ? weight < 0 ? '-' : '+' : 0;
-    value = slice_of(o->row.bytes, encoder_row(o->encoder, b->columns, row, sign, o->row.bytes));
+    if (o->target.bare)
+        value = encoder_text(o->encoder, 0, b->columns, row, o->row.bytes);
+    else
+        value = slice_of(o->row.bytes, encoder_row(o->encoder, b->columns, row, sign, o->row.bytes));
     if (value.len > OUTPUT_ROW_BYTES_MAX || key.len > OUTPUT_ROW_BYTES_MAX)
         return fault(o, step, origin, weight, SQL_FAULT_LIMIT);
     if (o->upserts)

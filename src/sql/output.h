@@ -41,6 +41,7 @@ struct output_target {
         routing_column; /* ptr NULL: none. The column whose text is the routing key; NULL and what is longer than 255 bytes: a fault */
     struct slice keys[OUTPUT_KEYS_MAX]; /* columns, of a stream */
     uint32_t key_count;
+    bool bare; /* records are the text of the one column, and no objects: what streams of the format raw hold */
     const struct slice
         *names; /* of all columns, instead of those of the select list (INSERT INTO t (a, b)); NULL: those */
     uint32_t name_count;

@@ -69,10 +69,18 @@ struct values {
     struct op *sink;
 };
 
+/* A row that the stream cannot have is no dead letter here: the statement says so. */
+static void on_refused(void *arg, uint32_t origin, enum sql_fault fault)
+{
+    (void)origin;
+    *(enum sql_fault *)arg = fault;
+}
+
 static bool put_row(struct values *v, const struct ast_row *row, struct sql_error *error)
 {
     struct column columns[512];
-    struct step step = {.rows = 1, .ts_us = &v->constants.now_us};
+    enum sql_fault refused = SQL_FAULT_NONE;
+    struct step step = {.rows = 1, .ts_us = &v->constants.now_us, .divert = on_refused, .divert_arg = &refused};
     if (row->items.count != v->count) {
         sql_error_set(error, SQL_FAULT_VALUE, row->ast.at, row->ast.len, "%u columns get the values of %u", v->count,
                       (unsigned)row->items.count);
@@ -84,10 +92,11 @@ static bool put_row(struct values *v, const struct ast_row *row, struct sql_erro
     struct batch batch = {
         .arena = &v->batch, .columns = columns, .column_count = v->count, .rows = 1, .sel = {.count = 1}};
     bool ok = op_push(v->sink, &step, &batch) && op_flush(v->sink, &step);
-    if (!ok)
-        sql_error_set(error, step.fault, row->ast.at, row->ast.len, "%s", sql_fault_text(step.fault));
+    if (!ok || refused != SQL_FAULT_NONE)
+        sql_error_set(error, ok ? refused : step.fault, row->ast.at, row->ast.len, "%s",
+                      sql_fault_text(ok ? refused : step.fault));
     arena_recycle(&v->batch);
-    return ok;
+    return ok && refused == SQL_FAULT_NONE;
 }
 
 static bool types_of(struct values *v, const struct ast_create_stream *stream, struct sql_error *error)
@@ -123,7 +132,7 @@ static bool encode(struct request *r, const struct ast_insert *s, const struct s
     struct output_target to = {.queue = row->id, .partitions = row->partitions};
     struct values v = {.r = r};
     struct slice *names;
-    bool ok = output_target_of(target->statement, &to, error) &&
+    bool ok = output_target_of(target->statement, &to, error) && server_insert_format(target, s, &to, error) &&
               server_insert_columns(target, s, &r->arena, &names, &v.count, error);
     v.names = ok ? names : NULL;
     v.columns = ok ? arena_take(&r->arena, (v.count + 1) * sizeof *v.columns) : NULL;

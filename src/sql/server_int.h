@@ -188,6 +188,9 @@ MUST_USE bool server_insert_columns(const struct server_object *target, const st
                                     struct arena *arena, struct slice **ret_names, uint32_t *ret_count,
                                     struct sql_error *error);
 const struct ast_column *server_column_of(const struct ast_create_stream *stream, struct slice name);
+/* Records of its format can be made of rows; sets how. False: the error is set. */
+MUST_USE bool server_insert_format(const struct server_object *target, const struct ast_insert *insert,
+                                   struct output_target *ret, struct sql_error *error);
 MUST_USE bool server_insert_fits(const struct server_object *target, const struct slice *names, uint32_t count,
                                  const struct plan *plan, struct arena *arena, struct sql_error *error);
 /* Where a query's rows go. *ret_topic: the stream's name, whose id and partitions are to be found out; empty: to no stream. */

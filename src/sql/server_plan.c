@@ -180,6 +180,17 @@ bool server_insert_columns(const struct server_object *target, const struct ast_
     return true;
 }
 
+bool server_insert_format(const struct server_object *target, const struct ast_insert *insert,
+                          struct output_target *ret, struct sql_error *error)
+{
+    ret->bare = target->with.format == FORMAT_RAW;
+    if (ret->bare || target->with.format == FORMAT_JSON)
+        return true;
+    sql_error_set(error, SQL_FAULT_UNBOUNDED, insert->ast.at, insert->ast.len,
+                  "INSERT writes streams of the formats json and raw, and %s has another one", target->name);
+    return false;
+}
+
 bool server_insert_fits(const struct server_object *target, const struct slice *names, uint32_t count,
                         const struct plan *plan, struct arena *arena, struct sql_error *error)
 {
@@ -229,7 +240,8 @@ bool server_object_target(struct server_object *o, struct slice *ret_topic, stru
             sql_error_set(error, SQL_FAULT_NO_NAME, insert->ast.at, insert->ast.len, "its target is gone");
             return false;
         }
-        if (!server_insert_columns(declared, insert, &o->arena, &names, &ret->name_count, error))
+        if (!server_insert_columns(declared, insert, &o->arena, &names, &ret->name_count, error) ||
+            !server_insert_format(declared, insert, ret, error))
             return false;
         ret->names = names;
         *ret_topic = declared->with.topic.len ? declared->with.topic : slice_str(declared->name);

@@ -206,6 +206,27 @@ static void test_insert_values(void **state)
     world_free(w);
 }
 
+/* What is inserted is of the format that the stream has. */
+static void test_insert_formats(void **state)
+{
+    struct world *w = world_new();
+    (void)state;
+    say(w,
+        "CREATE STREAM lines (line TEXT) WITH (topic = 'in', format = 'raw'); CREATE STREAM c (id BIGINT, name TEXT) "
+        "WITH (topic = 'in', format = 'csv')");
+    SAYS("INSERT INTO lines VALUES ('1,\"a b\"')", "{\"done\":\"INSERT\",\"name\":\"lines\",\"rows\":1}\n");
+    SAYS("SELECT name FROM c", HEAD("name", "TEXT") "{\"row\":[\"a b\"]}\n{\"done\":\"SELECT\",\"rows\":1}\n");
+    says_error(w, "INSERT INTO lines VALUES ('x'), (NULL)", "23502", "NULL where there may be none");
+    says_error(w, "INSERT INTO c VALUES (1, 'a')", "0A000",
+               "INSERT writes streams of the formats json and raw, and c has another one");
+    say(w, "CREATE STREAM s (id BIGINT); INSERT INTO lines SELECT 'n' || id FROM s");
+    says_error(w, "INSERT INTO c SELECT id, 'x' FROM s", "0A000",
+               "INSERT writes streams of the formats json and raw, and c has another one");
+    say(w, "INSERT INTO s VALUES (7)");
+    assert_string_equal(records_of(w, "in"), "1,\"a b\"\nn7\n");
+    world_free(w);
+}
+
 static void test_pause(void **state)
 {
     struct world *w = world_new();
@@ -419,6 +440,7 @@ int main(void)
         cmocka_unit_test(test_gone),
         cmocka_unit_test(test_replace),
         cmocka_unit_test(test_insert_values),
+        cmocka_unit_test(test_insert_formats),
         cmocka_unit_test(test_full_queue),
         cmocka_unit_test(test_seed),
     };
