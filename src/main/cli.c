@@ -51,7 +51,7 @@ static const struct command_row rows[] = {
     {"salvage", cli_check, "copy what is readable of a damaged data folder into a new one"},
     {"backup", cli_backup, "copy the data folder of a running broker"},
     {"inspect", cli_inspect, "print a data folder's journal record by record"},
-    {"reference", cli_reference, "print settings, errors, limits, methods and log events"},
+    {"reference", cli_reference, "print settings, errors, limits, methods, SQL functions and log events"},
     {"help", run_help, "this list"},
 };
 

@@ -7,6 +7,7 @@
 #include "proto/amqp091/engine.h"
 #include "proto/amqp091/methods.h"
 #include "proto/kafka/engine.h"
+#include "sql/function.h"
 
 #include <inttypes.h>
 
@@ -73,10 +74,53 @@ static void print_admin(void)
         printf("| `%s` | %s |\n", admin_op_name((enum admin_op)op), operands[op]);
 }
 
+/* In a table a bar ends a cell, also within code. */
+static void put_code(const char *text)
+{
+    putchar('`');
+    for (; *text; text++) {
+        if (*text == '|')
+            putchar('\\');
+        putchar(*text);
+    }
+    putchar('`');
+}
+
+static void put_function(const struct function *f)
+{
+    const char *name, *of;
+    fputs("| ", stdout);
+    put_code(f->name);
+    for (size_t i = 0; (name = function_alias_at(i, &of)); i++)
+        if (strcmp(of, f->name) == 0) {
+            fputs(", ", stdout);
+            put_code(name);
+        }
+    fputs(" | ", stdout);
+    for (const char *c = f->sentence; *c; c++)
+        printf(*c == '|' ? "\\|" : "%c", *c);
+    fputs(" | ", stdout);
+    put_code(f->example);
+    fputs(" | ", stdout);
+    put_code(f->expected);
+    puts(" |");
+}
+
+/* One row for what does the same with several types. */
+static void print_functions(void)
+{
+    const struct function *f, *before = NULL;
+    puts("\n## SQL functions and operators\n\n| name | gives | example | which is |\n|---|---|---|---|");
+    for (size_t i = 0; (f = function_at(i)); before = f, i++)
+        if (!before || strcmp(before->name, f->name) != 0 || strcmp(before->sentence, f->sentence) != 0)
+            put_function(f);
+}
+
 int cli_reference(int argc, char **argv)
 {
     struct cli_line line;
-    cli_line_parse(&line, "", "Prints settings, errors, limits, methods and log events as Markdown.", argc, argv);
+    cli_line_parse(&line, "", "Prints settings, errors, limits, methods, SQL functions and log events as Markdown.",
+                   argc, argv);
     puts("# Millrace " MILLRACE_VERSION ": reference\n\nPrinted by `millrace reference`.\n\n## Settings\n");
     puts("In a file (`--config`), by `--set key=value`, or by the environment variable `MILLRACE_KEY` with dots as "
          "underscores; the later of default, file, environment, `--set` wins.\n");
@@ -88,6 +132,7 @@ int cli_reference(int argc, char **argv)
     puts("\n## Kafka requests\n");
     fflush(stdout);
     kafka_print_requests(stdout);
+    print_functions();
     print_admin();
     print_log_events();
     print_exit_codes();

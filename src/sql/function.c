@@ -29,6 +29,14 @@ const struct function *function_at(size_t i)
     return i < ARRAY_LEN(functions) ? &functions[i] : NULL;
 }
 
+const char *function_alias_at(size_t i, const char **ret_of)
+{
+    if (i >= ARRAY_LEN(aliases))
+        return NULL;
+    *ret_of = aliases[i].of;
+    return aliases[i].name;
+}
+
 struct slice function_name(struct slice name)
 {
     for (size_t i = 0; i < ARRAY_LEN(aliases); i++)

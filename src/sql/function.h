@@ -17,6 +17,8 @@ struct function {
 
 /* A row in the order of the table; NULL: behind the last. */
 const struct function *function_at(size_t i);
+/* Another name, and in *ret_of what it means; NULL: behind the last. */
+const char *function_alias_at(size_t i, const char **ret_of);
 /* Other names are those of a function; the name itself when it is none. */
 struct slice function_name(struct slice name);
 /* The letter of argument n of `count`; 0: the row does not take so many. */
