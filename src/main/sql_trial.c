@@ -410,6 +410,44 @@ static void show_json(struct run *r, const struct assertion *a, bool passed)
     put_line(r, &l);
 }
 
+/* The values of SHOW QUERIES that are of interest, by the names of its columns. */
+static void show_failed(const struct run *r, const struct json_view *columns, const struct json_view *row)
+{
+    static const char *const names[] = {"name", "state", "reason"};
+    struct json_view values[ARRAY_LEN(names)] = {0}, none, column, name, value;
+    struct json_items of = json_items_of(columns), in = json_items_of(row);
+    char said[ARRAY_LEN(names)][512] = {{0}};
+    while (json_items_next(&of, &none, &column) && json_items_next(&in, &none, &value))
+        for (size_t i = 0; i < ARRAY_LEN(names); i++)
+            if (json_view_member(&column, slice_str("name"), &name) && json_view_is(&name, slice_str(names[i])))
+                values[i] = value;
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        if (values[i].len < sizeof said[i])
+            (void)json_view_text(&values[i], (uint8_t *)said[i]);
+    if (strcmp(said[1], "FAILED") == 0)
+        fprintf(r->trial->out, "    the query %s has failed: %s\n", said[0], said[2]);
+}
+
+/* Why nothing came: queries that cannot go on. What the assertion points to in the answer is gone then. */
+static bool show_why(struct run *r)
+{
+    struct json_view head, line, columns, row;
+    struct json_fault fault;
+    struct slice text;
+    bool ended;
+    size_t at = 0;
+    r->answer.len = 0;
+    if (!trial_broker_ask(r->broker, slice_str("SHOW QUERIES"), &r->answer, &ended))
+        return lost(r);
+    if (!next_line(r, &at, &text) || !json_view_of(text, &head, &fault) ||
+        !json_view_member(&head, slice_str("columns"), &columns))
+        return true;
+    while (next_line(r, &at, &text))
+        if (json_view_of(text, &line, &fault) && json_view_member(&line, slice_str("row"), &row))
+            show_failed(r, &columns, &row);
+    return true;
+}
+
 static bool run_assert(struct run *r, struct slice text, const struct ast_assertion *s)
 {
     struct assertion a = {
@@ -435,7 +473,7 @@ static bool run_assert(struct run *r, struct slice text, const struct ast_assert
         show_json(r, &a, passed);
     else if (!passed)
         show_diff(r, &a);
-    return true;
+    return passed || r->trial->json || show_why(r);
 }
 
 /* ---- a file ---- */

@@ -48,6 +48,11 @@ static void test_rows(void **state)
          "      [3,\"c\"]\n    and 1 more came behind\n"
          "f.sql:5: s is not what was expected (-), but what came (+):\n      [4,\"d\"]\n    - [5,\"e\"]\n"
          "    1 of 2 rows came\n");
+    says(S "CREATE STREAM t WITH (on_error = 'fail') AS SELECT 1 / id AS n FROM s; INSERT INTO s VALUES (0, 'a');\n"
+           "ASSERT VALUES t VALUES (1)",
+         false, 0, 1,
+         "f.sql:3: t is not what was expected (-), but what came (+):\n    - [1]\n    0 of 1 rows came\n"
+         "    the query t has failed: s/0, offset 0: division by zero\n");
     says(S "INSERT INTO s VALUES (1, 'a'); ASSERT NULL VALUES s; ASSERT NULL VALUES s", false, 1, 1,
          "f.sql:2: nothing more was expected of s, but this came (+):\n    + [1,\"a\"]\n");
 }
