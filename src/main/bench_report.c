@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ROWS_MAX = 64, TEXT_MAX = 200 };
+enum { ROWS_MAX = 512, TEXT_MAX = 200 };
 
 enum row_kind { ROW_TEXT, ROW_NUMBER, ROW_LIST };
 

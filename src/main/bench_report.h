@@ -1,7 +1,7 @@
 /* What a benchmark measured, printed as a table for people or as one JSON object: both from the same rows.
  *
  * Life cycle: bench_report_new → text/number/latency … → print → free. Names are lent and must outlive the report
- * (string literals); texts and lists are copied. Thread: one owner. Holds at most 64 rows, more abort.
+ * (string literals); texts and lists are copied. Thread: one owner. Holds at most 512 rows, more abort.
  */
 #ifndef MAIN_BENCH_REPORT_H
 #define MAIN_BENCH_REPORT_H

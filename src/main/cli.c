@@ -8,6 +8,7 @@
 #include "main/bench_amqp.h"
 #include "main/bench_kafka.h"
 #include "main/bench_mqtt.h"
+#include "main/bench_nexmark.h"
 #include "main/cli_int.h"
 
 #include <argp.h>
@@ -46,7 +47,8 @@ static const struct command_row rows[] = {
     {"sql", cli_sql, "a shell for continuous SQL, or statements from a file, an argument, standard input"},
     {"test", cli_trial, "run files of SQL with INSERTs and ASSERTs, in memory and with a clock of their own"},
     {"bench", run_bench,
-     "bench amqp|kafka|mqtt: load any AMQP 0-9-1, Kafka or MQTT server, report rates and latencies"},
+     "bench amqp|kafka|mqtt|nexmark: load any AMQP 0-9-1, Kafka or MQTT server, or run Nexmark's queries in a "
+     "Millrace; report rates and latencies"},
     {"check", cli_check, "verify a stopped data folder from end to end: says what is wrong, where, and what to do"},
     {"salvage", cli_check, "copy what is readable of a damaged data folder into a new one"},
     {"backup", cli_backup, "copy the data folder of a running broker"},
@@ -94,6 +96,7 @@ static int run_bench(int argc, char **argv)
         {"amqp", "millrace bench amqp", bench_amqp_main},
         {"kafka", "millrace bench kafka", bench_kafka_main},
         {"mqtt", "millrace bench mqtt", bench_mqtt_main},
+        {"nexmark", "millrace bench nexmark", bench_nexmark_main},
     };
     for (size_t i = 0; argc > 1 && i < ARRAY_LEN(protocols); i++)
         if (strcmp(argv[1], protocols[i].word) == 0) {
@@ -101,7 +104,7 @@ static int run_bench(int argc, char **argv)
             return protocols[i].run(argc - 1, argv + 1);
         }
     fputs("usage: millrace bench amqp [OPTION...]\n       millrace bench kafka [OPTION...]\n"
-          "       millrace bench mqtt [OPTION...]\n",
+          "       millrace bench mqtt [OPTION...]\n       millrace bench nexmark [OPTION...]\n",
           stderr);
     return END_USAGE;
 }
