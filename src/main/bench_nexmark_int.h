@@ -67,8 +67,11 @@ struct bench_nexmark_load {
     struct writer batch; /* that is being made */
     char topic[2 * BENCH_NEXMARK_NAME_BYTES];
     unsigned in_flight;
-    uint64_t records, bytes; /* that were sent: records, and their values */
-    uint64_t *rows;          /* by query: how many it gives; 0 where that cannot be told */
+    uint64_t *sent_ns;            /* of these, a ring of `window` */
+    uint64_t requests;            /* that were sent */
+    struct bench_histogram *acks; /* from a request to its answer; NULL: not wanted */
+    uint64_t records, bytes;      /* that were sent: records, and their values */
+    uint64_t *rows;               /* by query: how many it gives; 0 where that cannot be told */
     const struct bench_nexmark_options *options;
 };
 

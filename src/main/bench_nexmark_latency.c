@@ -43,7 +43,7 @@ struct latency {
     uint64_t sent, rate, rows, read_at_ns;
     struct window *windows; /* by the second of event time at which they end */
     uint64_t window_count;  /* of which an event moves the watermark past the end */
-    struct bench_histogram *of_rows, *of_windows;
+    struct bench_histogram *of_rows, *of_windows, *acks;
 };
 
 /* ---- results ---- */
@@ -218,6 +218,7 @@ static int judge(struct latency *l, struct bench_report *r, const struct bench_n
     }
     bench_report_latency(r, "row latency", l->of_rows);
     bench_report_latency(r, "window latency", l->of_windows);
+    bench_report_latency(r, "produce latency", l->acks);
     if (missing == 0)
         return BENCH_EXIT_OK;
     bench_fail("latency", "windows gave no rows");
@@ -230,6 +231,7 @@ static int measure(struct latency *l, struct bench_report *r)
     uint64_t from_ns = bench_clock_ns();
     if (!bench_nexmark_load_open(&l->load, l->o, l->o->name))
         return bench_fail("connecting", l->load.wire.socket.error);
+    l->load.acks = l->acks;
     if (bench_kafka_open(&l->reader, &l->o->server) != 0)
         return bench_fail("connecting", l->reader.socket.error);
     if (flow(l))
@@ -248,6 +250,7 @@ int bench_nexmark_latency(const struct bench_nexmark_options *o, struct bench_re
     l.windows = bench_zeroed(l.window_count + 1, sizeof(*l.windows));
     l.of_rows = bench_histogram_new();
     l.of_windows = bench_histogram_new();
+    l.acks = bench_histogram_new();
     snprintf(l.topic, sizeof(l.topic), "%s-latency", o->name);
     snprintf(text, sizeof(text), QUERY, o->name);
     bench_nexmark_sql_init(&sql, o);
@@ -269,6 +272,7 @@ int bench_nexmark_latency(const struct bench_nexmark_options *o, struct bench_re
     bench_nexmark_sql_fini(&sql);
     bench_histogram_free(l.of_rows);
     bench_histogram_free(l.of_windows);
+    bench_histogram_free(l.acks);
     free(l.windows);
     return code;
 }

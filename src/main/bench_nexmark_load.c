@@ -25,6 +25,7 @@ bool bench_nexmark_load_open(struct bench_nexmark_load *l, const struct bench_ne
     l->options = o;
     snprintf(l->topic, sizeof(l->topic), "%s", topic);
     l->batch = writer_of(bench_zeroed(1, BATCH_BYTES), BATCH_BYTES);
+    l->sent_ns = bench_zeroed(o->window, sizeof(*l->sent_ns));
     l->rows = bench_zeroed(bench_nexmark_query_count, sizeof(*l->rows));
     return bench_kafka_open(&l->wire, &o->server) == 0;
 }
@@ -33,6 +34,7 @@ void bench_nexmark_load_close(struct bench_nexmark_load *l)
 {
     free(l->batch.base);
     free(l->rows);
+    free(l->sent_ns);
     bench_kafka_close(&l->wire);
 }
 
@@ -49,6 +51,7 @@ static bool send_batch(struct bench_nexmark_load *l, struct record_batch_writer 
         bench_socket_fail(&l->wire.socket, "a batch has no room for its records");
         return false;
     }
+    l->sent_ns[l->requests++ % l->options->window] = bench_clock_ns();
     if (bench_kafka_send(&l->wire, KAFKA_API_produce, &ask) != 0)
         return false;
     l->in_flight++;
@@ -127,6 +130,9 @@ static bool answer_take(struct bench_nexmark_load *l, struct slice frame)
     if (failed != 0)
         return false;
     const struct kafka_produce_response *answer = found;
+    if (l->acks != NULL)
+        bench_histogram_add(l->acks, bench_clock_ns() - l->sent_ns[(l->requests - l->in_flight) % l->options->window],
+                            1);
     l->in_flight--;
     if (answer->responses.count != 1 || answer->responses.at[0].partition_responses.count != 1) {
         bench_socket_fail(&l->wire.socket, "the answer to Produce is about something else");

@@ -119,7 +119,7 @@ struct measured {
 static void report(const struct bench_nexmark_options *o, const struct measured *m, struct bench_report *r)
 {
     const char *group = m->query->name;
-    bench_report_number(r, group, "rate", (double)m->shown.rows_in / m->durable_s, "events/s");
+    bench_report_number(r, group, "rate", (double)o->events / m->durable_s, "events/s");
     bench_report_number(r, group, "seconds", m->durable_s, "s");
     bench_report_number(r, group, "rows_in", (double)m->shown.rows_in, "");
     bench_report_number(r, group, "rows_out", (double)m->shown.rows_out, "");
