@@ -1,10 +1,14 @@
 /* What a query reads, see server_run.h: one fetch for each partition, parked in the core while there is nothing.
  *
+ * While a piece is taken the next one is fetched, so that the query does not wait for the core and the disk between any two: where that begins the
+ * headers of the batches say. With a piece of which not all may be read yet (a transaction is open) there is no next one.
+ *
  * Only what is durable and in no open transaction is read, so that what was taken once is there again after a start. What is fetched is copied from
  * the file in one go and then taken run by run; the memory is given back when the last of it was. */
 #include "sql/server_run.h"
 
 #include "base/mem.h"
+#include "fmt/record_batch.h"
 #include "sql/input.h"
 
 #define FETCH_BYTES (256u * 1024)
@@ -14,13 +18,39 @@
 
 /* ---- fetching ---- */
 
+static void fetched_clear(struct run_fetched *f)
+{
+    mem_free(f->bytes);
+    mem_free(f->aborted);
+    *f = (struct run_fetched){0};
+}
+
 void run_partition_clear(struct run_partition *p)
 {
-    mem_free(p->bytes);
-    mem_free(p->aborted);
-    p->bytes = NULL;
-    p->aborted = NULL;
-    p->len = p->aborted_count = 0;
+    fetched_clear(&p->got);
+    fetched_clear(&p->next);
+}
+
+/* All of it is taken, or of no use. */
+static void next_piece(struct run_partition *p)
+{
+    bool follows = p->next.bytes && p->got.until == p->place;
+    fetched_clear(&p->got);
+    if (!follows)
+        fetched_clear(&p->next);
+    p->got = p->next;
+    p->next = (struct run_fetched){0};
+}
+
+static uint64_t end_of(struct slice bytes, uint64_t stable)
+{
+    struct reader left = reader_of(bytes);
+    struct record_batch batch;
+    struct slice whole;
+    uint64_t end = UINT64_MAX;
+    while (record_batch_take(&left, &batch, &whole) == RECORD_OK)
+        end = (uint64_t)record_batch_last_offset(&batch) + 1;
+    return end <= stable ? end : UINT64_MAX;
 }
 
 static void gone(struct run_partition *p, const struct fetch_row *row)
@@ -34,21 +64,22 @@ static void gone(struct run_partition *p, const struct fetch_row *row)
                  (unsigned long long)p->place);
 }
 
-static bool read_piece(struct run_partition *p, struct fetch_row *row)
+static bool read_piece(struct run_fetched *f, struct fetch_row *row)
 {
     struct file_piece *piece = &row->piece;
-    p->bytes = mem_alloc(piece->len);
-    if (!p->bytes)
+    f->bytes = mem_alloc(piece->len);
+    if (!f->bytes)
         return false;
-    int64_t got = piece->file->read(piece->file, p->bytes, piece->len, piece->position);
+    int64_t got = piece->file->read(piece->file, f->bytes, piece->len, piece->position);
     if (got < 0 || (size_t)got != piece->len) {
-        run_partition_clear(p);
+        fetched_clear(f);
         return false;
     }
-    p->len = piece->len;
-    p->stable = row->stable;
-    p->aborted = row->aborted;
-    p->aborted_count = row->aborted_count;
+    f->len = piece->len;
+    f->stable = row->stable;
+    f->until = end_of(slice_of(f->bytes, f->len), f->stable);
+    f->aborted = row->aborted;
+    f->aborted_count = row->aborted_count;
     row->aborted = NULL;
     row->aborted_count = 0;
     return true;
@@ -66,8 +97,11 @@ static void on_fetched(struct server_call *call, struct effect *e)
         p->end = row->end;
         if (row->piece.file)
             p->asked_at = 0;
-        if (row->piece.file && !read_piece(p, row))
+        bool follows = p->got.bytes || p->asked_from == p->place;
+        if (row->piece.file && follows && !read_piece(p->got.bytes ? &p->next : &p->got, row))
             p->again_at = run->server->now + TROUBLE_NS;
+    } else if (p->got.bytes) { /* it may be otherwise when its turn has come */
+        p->again_at = run->server->now + TROUBLE_NS;
     } else if (row->result == FETCH_OUT_OF_RANGE) {
         gone(p, row);
     } else if (row->result == FETCH_TROUBLE) {
@@ -84,7 +118,8 @@ static void on_fetched(struct server_call *call, struct effect *e)
 
 void run_fetch_one(struct server_run *run, struct run_partition *p, uint32_t bytes)
 {
-    if (p->bytes || p->call.number || p->place >= p->until || run->server->now < p->again_at)
+    uint64_t from = p->got.bytes ? p->got.until : p->place;
+    if (p->next.bytes || p->call.number || from >= p->until || run->server->now < p->again_at)
         return;
     struct fetch *f = fetch_new(FETCH_RECORDS, 1);
     struct command *c = f ? server_command(run->session, &p->call, CMD_FETCH, false) : NULL;
@@ -99,10 +134,11 @@ void run_fetch_one(struct server_run *run, struct run_partition *p, uint32_t byt
     f->committed = true;
     f->rows[0].stream = p->source->stream;
     f->rows[0].partition = p->number;
-    f->rows[0].offset = p->place;
+    f->rows[0].offset = from;
     f->rows[0].bytes_max = bytes;
     c->fetch = f;
     p->call.on_done = on_fetched;
+    p->asked_from = from;
     p->asked_at = p->asked_at ? p->asked_at : run->server->now; /* one that found nothing goes on */
 }
 
@@ -169,13 +205,13 @@ bool run_take(struct server_run *run, struct run_partition *p, uint64_t until)
         p->again_at = run->server->now + TROUBLE_NS;
         return false;
     }
-    uint64_t end = p->stable < until ? p->stable : until;
+    uint64_t end = p->got.stable < until ? p->got.stable : until;
     end = p->until < end ? p->until : end;
-    struct input_piece piece = {.bytes = slice_of(p->bytes, p->len),
+    struct input_piece piece = {.bytes = slice_of(p->got.bytes, p->got.len),
                                 .from = p->place,
                                 .until = end,
-                                .aborted = p->aborted,
-                                .aborted_count = p->aborted_count,
+                                .aborted = p->got.aborted,
+                                .aborted_count = p->got.aborted_count,
                                 .valueless = query_deletes(run->query, p->source->number)};
     struct query_input in;
     input_begin(run->server->input, &piece);
@@ -188,9 +224,9 @@ bool run_take(struct server_run *run, struct run_partition *p, uint64_t until)
                  (unsigned long long)place, v == INPUT_DAMAGED ? "are damaged" : "are too large");
     if (v == INPUT_END && place > p->place && !note(run, p, place))
         return true;
-    if (v == INPUT_END && (until == UINT64_MAX || place < until || place >= p->stable))
-        run_partition_clear(p);
-    if (p->place == before && v == INPUT_END && !p->bytes)
+    if (v == INPUT_END && (until == UINT64_MAX || place < until || place >= p->got.stable))
+        next_piece(p);
+    if (p->place == before && v == INPUT_END && !p->got.bytes)
         p->again_at = run->server->now + NS_PER_MS; /* only a part of it was there: not at once again */
     return p->place > before;
 }

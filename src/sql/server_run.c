@@ -353,7 +353,7 @@ static bool take_next(struct server_run *run)
         for (; i >= run->sources[s].count; s++)
             i -= run->sources[s].count;
         struct run_partition *p = &run->sources[s].partitions[i];
-        if (p->bytes && run_take(run, p, UINT64_MAX))
+        if (p->got.bytes && run_take(run, p, UINT64_MAX))
             return true;
     }
     return false;

@@ -2,7 +2,7 @@
  *
  *   AIMING (its target by name) ▸ LOOKING (its sources) ▸ PLACING (where to begin) | LOADING (its snapshot) ▸ REPLAYING (its trail, docs/decisions/0012) ▸ GOING … a failure ends it
  *
- * Each partition has one fetch under way or bytes that wait. What is taken from them goes through the query in runs of records and into `taken`, a
+ * Each partition has one fetch under way, also while what came before is taken, or bytes that wait. What is taken from them goes through the query in runs of records and into `taken`, a
  * trail; when the core owes no answer, that trail and the outputs become steps (struct steps): one, or several when there are
  * too many outputs. The server's thread.
  */
@@ -17,6 +17,16 @@ enum run_state { RUN_AIMING, RUN_LOOKING, RUN_PLACING, RUN_LOADING, RUN_REPLAYIN
 
 struct run_source;
 
+/* Whole record batches, and a part of one perhaps. */
+struct run_fetched {
+    uint8_t *bytes; /* NULL: nothing */
+    size_t len;
+    uint64_t until;  /* where the next fetch begins; UINT64_MAX: not known before all of it is taken */
+    uint64_t stable; /* nothing behind it is read */
+    struct aborted *aborted;
+    uint32_t aborted_count;
+};
+
 struct run_partition {
     struct run_source *source;
     uint32_t number;
@@ -27,11 +37,9 @@ struct run_partition {
     uint64_t place;          /* below it everything is taken */
     uint64_t end;            /* of the partition, as far as is known */
     uint64_t until;          /* of a bounded SELECT; UINT64_MAX: none */
-    uint8_t *bytes;          /* fetched, and not all of it taken; NULL: nothing */
-    size_t len;
-    uint64_t stable; /* of what was fetched: nothing behind it is read */
-    struct aborted *aborted;
-    uint32_t aborted_count;
+    uint64_t asked_from;     /* of its fetch */
+    struct run_fetched got;  /* not all of it is taken */
+    struct run_fetched next; /* fetched meanwhile, from got.until on */
 };
 
 struct run_source {

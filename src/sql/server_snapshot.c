@@ -274,7 +274,7 @@ static bool load(struct server_run *run)
 static bool take_pieces(struct server_run *run)
 {
     struct run_partition *p = &run->snapshot.partition;
-    struct input_piece piece = {.bytes = slice_of(p->bytes, p->len), .from = p->place, .until = p->until};
+    struct input_piece piece = {.bytes = slice_of(p->got.bytes, p->got.len), .from = p->place, .until = p->until};
     struct query_input in;
     enum input_verdict v;
     if (!run_input(run->server))
@@ -306,7 +306,7 @@ bool snapshot_load(struct server_run *run)
     s->source.stream = s->stream;
     if (s->state != SNAPSHOT_READING)
         return false;
-    if (p->bytes && !take_pieces(run))
+    if (p->got.bytes && !take_pieces(run))
         return false;
     if (p->place >= p->until)
         return load(run);
