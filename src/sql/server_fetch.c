@@ -192,8 +192,8 @@ static bool step_records(struct server_run *run, struct run_partition *p, struct
 /* Enough for now: outputs wait for the core, or for who asked. */
 static bool is_full(const struct server_run *run)
 {
-    return run->failed || run->over || (run->output && output_bytes(run->output) > FETCH_BYTES) ||
-           run->dead.w.len > FETCH_BYTES || run->taken.len > SQL_TRAIL_MAX / 8 ||
+    return run->failed || run->over || (run->output && output_bytes(run->output) > RUN_WAITS_MAX) ||
+           run->dead.w.len > RUN_WAITS_MAX || run->taken.len > SQL_TRAIL_MAX / 8 ||
            (run->request && run_select_full(run));
 }
 

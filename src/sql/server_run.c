@@ -9,9 +9,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#define OUTPUT_BYTES_MAX (64u << 20)   /* of what one run of records may cause */
-#define TAKEN_MAX (128u * 1024)        /* bytes of the trail between two steps */
-#define OUTPUT_WAITS_MAX (256u * 1024) /* for the core: then nothing more is taken */
+#define OUTPUT_BYTES_MAX (64u << 20) /* of what one run of records may cause */
+#define TAKEN_MAX (128u * 1024)      /* bytes of the trail between two steps */
 
 void run_fail(struct server_run *run, const char *format, ...)
 {
@@ -363,7 +362,7 @@ bool run_has_room(const struct server_run *run)
 {
     return !run->failed && !run->over && !run->pausing && !snapshot_busy(run) &&
            (!run->request || !run_select_full(run)) &&
-           (!run->output || (output_bytes(run->output) < OUTPUT_WAITS_MAX && run->dead.w.len < OUTPUT_WAITS_MAX &&
+           (!run->output || (output_bytes(run->output) < RUN_WAITS_MAX && run->dead.w.len < RUN_WAITS_MAX &&
                              run->taken.len < TAKEN_MAX / 2));
 }
 

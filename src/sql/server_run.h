@@ -13,6 +13,9 @@
 #include "sql/server_int.h"
 #include "sql/trail.h"
 
+#define RUN_WAITS_MAX                                                                                                  \
+    (1u << 20) /* bytes of outputs, and of dead letters, that wait for the core: then nothing more is taken */
+
 enum run_state { RUN_AIMING, RUN_LOOKING, RUN_PLACING, RUN_LOADING, RUN_REPLAYING, RUN_GOING };
 
 struct run_source;
