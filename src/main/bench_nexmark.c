@@ -237,8 +237,11 @@ static void report_options(const struct command *c, struct bench_report *r)
 
 static void texts_print(const struct bench_nexmark_options *o)
 {
-    char room[BENCH_NEXMARK_SCHEMA_BYTES];
-    printf("%s;\n", bench_nexmark_schema(o, room, sizeof(room)));
+    char text[BENCH_NEXMARK_STATEMENT_BYTES];
+    for (unsigned i = 0; i < bench_nexmark_object_count; i++) {
+        bench_nexmark_statement(o, &bench_nexmark_objects[i], text, sizeof(text));
+        printf("%s;\n", text);
+    }
     for (unsigned i = 0; i < o->query_count; i++)
         printf("-- %s\n%s;\n", o->queries[i]->name, o->queries[i]->text);
 }

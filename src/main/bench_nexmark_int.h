@@ -15,7 +15,7 @@ enum {
     BENCH_NEXMARK_QUERIES_MAX = 64,
     BENCH_NEXMARK_NAME_BYTES = 48,
     BENCH_NEXMARK_BATCH_MAX = 1500,
-    BENCH_NEXMARK_SCHEMA_BYTES = 4096
+    BENCH_NEXMARK_STATEMENT_BYTES = 8192
 };
 
 struct bench_nexmark_options {
@@ -55,10 +55,16 @@ extern const unsigned bench_nexmark_query_count;
 const struct bench_nexmark_query *bench_nexmark_query_find(struct slice name);
 /* False: it is no bid. */
 bool bench_nexmark_bid_read(struct slice event, struct bench_nexmark_bid *ret);
-/* The streams and views that queries read: statements to make them, the ones before it; what they are called, the last made first. */
-const char *bench_nexmark_schema(const struct bench_nexmark_options *o, char *room, size_t room_len);
-extern const char *const bench_nexmark_drops[];
-extern const unsigned bench_nexmark_drop_count;
+/* What queries read, in the order in which it is made. */
+struct bench_nexmark_object {
+    const char *name; /* as DROP has it */
+    const char *text;
+    const char *topic; /* behind the benchmark's name; NULL: it has none of its own */
+};
+extern const struct bench_nexmark_object bench_nexmark_objects[];
+extern const unsigned bench_nexmark_object_count;
+void bench_nexmark_statement(const struct bench_nexmark_options *o, const struct bench_nexmark_object *object,
+                             char *ret, size_t room);
 
 /* ---- bench_nexmark_load.c ---- */
 
@@ -92,7 +98,8 @@ bool bench_nexmark_topic_delete(struct bench_kafka_wire *w, const char *topic);
 struct bench_nexmark_sql {
     struct sql_client client;
     char error[800];
-    bool refused; /* by the broker, as SQL */
+    bool refused;  /* by the broker, as SQL */
+    unsigned made; /* of bench_nexmark_objects */
 };
 
 struct bench_nexmark_shown { /* of SHOW QUERIES */
@@ -121,7 +128,7 @@ struct bench_nexmark_cpu bench_nexmark_cpu(unsigned pid);
 int bench_nexmark_run(const struct bench_nexmark_options *o, struct bench_report *r);
 int bench_nexmark_latency(const struct bench_nexmark_options *o, struct bench_report *r);
 int bench_nexmark_only_load(const struct bench_nexmark_options *o, struct bench_report *r);
-/* What they share: the streams and views, and without them again. */
+/* What they share: the streams and views, and without those again that were made. */
 bool bench_nexmark_set_up(const struct bench_nexmark_options *o, struct bench_nexmark_sql *sql);
 int bench_nexmark_tear_down(const struct bench_nexmark_options *o, struct bench_nexmark_sql *sql, int code);
 

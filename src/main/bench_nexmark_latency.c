@@ -265,8 +265,8 @@ int bench_nexmark_latency(const struct bench_nexmark_options *o, struct bench_re
         if (!o->keep &&
             (bench_kafka_open(&l.reader, &o->server) != 0 || !bench_nexmark_topic_delete(&l.reader, l.topic)))
             code = bench_fail("deleting topics", l.reader.socket.error);
-        code = bench_nexmark_tear_down(o, &sql, code);
     }
+    code = bench_nexmark_tear_down(o, &sql, code);
     bench_nexmark_load_close(&l.load);
     bench_kafka_close(&l.reader);
     bench_nexmark_sql_fini(&sql);

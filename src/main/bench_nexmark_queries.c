@@ -27,32 +27,42 @@
 #define BEST "ROW_NUMBER() OVER (PARTITION BY A.id ORDER BY B.price DESC, B.dateTime ASC, B._offset) AS rownum"
 #define CHANNEL_ID "regexp_extract(url, '(&|^)channel_id=([^&]*)', 2)"
 
-static const char schema[] =
-    "CREATE STREAM nexmark (event_type INT, "
-    "person ROW<id BIGINT, name TEXT, emailAddress TEXT, creditCard TEXT, city TEXT, state TEXT, dateTime TIMESTAMP, "
-    "extra TEXT>, "
-    "auction ROW<id BIGINT, itemName TEXT, description TEXT, initialBid BIGINT, reserve BIGINT, dateTime TIMESTAMP, "
-    "expires TIMESTAMP, seller BIGINT, category BIGINT, extra TEXT>, "
-    "bid ROW<auction BIGINT, bidder BIGINT, price BIGINT, channel TEXT, url TEXT, dateTime TIMESTAMP, extra TEXT>, "
-    "dateTime AS (CASE WHEN event_type = 0 THEN person.dateTime WHEN event_type = 1 THEN auction.dateTime ELSE "
-    "bid.dateTime END), "
-    "WATERMARK FOR dateTime AS dateTime - INTERVAL '4' SECOND) WITH (topic = '%s', partitions = 1);"
-    "CREATE VIEW person AS SELECT person.id, person.name, person.emailAddress, person.creditCard, person.city, "
-    "person.state, dateTime, person.extra FROM nexmark WHERE event_type = 0;"
-    "CREATE VIEW auction AS SELECT auction.id, auction.itemName, auction.description, auction.initialBid, "
-    "auction.reserve, dateTime, auction.expires, auction.seller, auction.category, auction.extra FROM nexmark WHERE "
-    "event_type = 1;"
-    "CREATE VIEW bid AS SELECT bid.auction, bid.bidder, bid.price, bid.channel, bid.url, dateTime, bid.extra, _offset, "
-    "_ts FROM nexmark WHERE event_type = 2;"
-    "CREATE TABLE side (key BIGINT, value TEXT, PRIMARY KEY (key)) WITH (topic = '%s-side', partitions = 1)";
+const struct bench_nexmark_object bench_nexmark_objects[] = {
+    {"STREAM nexmark",
+     "CREATE STREAM nexmark (event_type INT, "
+     "person ROW<id BIGINT, name TEXT, emailAddress TEXT, creditCard TEXT, city TEXT, state TEXT, dateTime TIMESTAMP, "
+     "extra TEXT>, "
+     "auction ROW<id BIGINT, itemName TEXT, description TEXT, initialBid BIGINT, reserve BIGINT, dateTime TIMESTAMP, "
+     "expires TIMESTAMP, seller BIGINT, category BIGINT, extra TEXT>, "
+     "bid ROW<auction BIGINT, bidder BIGINT, price BIGINT, channel TEXT, url TEXT, dateTime TIMESTAMP, extra TEXT>, "
+     "dateTime AS (CASE WHEN event_type = 0 THEN person.dateTime WHEN event_type = 1 THEN auction.dateTime ELSE "
+     "bid.dateTime END), "
+     "WATERMARK FOR dateTime AS dateTime - INTERVAL '4' SECOND)",
+     ""},
+    {"VIEW person",
+     "CREATE VIEW person AS SELECT person.id, person.name, person.emailAddress, person.creditCard, person.city, "
+     "person.state, dateTime, person.extra FROM nexmark WHERE event_type = 0",
+     NULL},
+    {"VIEW auction",
+     "CREATE VIEW auction AS SELECT auction.id, auction.itemName, auction.description, auction.initialBid, "
+     "auction.reserve, dateTime, auction.expires, auction.seller, auction.category, auction.extra FROM nexmark WHERE "
+     "event_type = 1",
+     NULL},
+    {"VIEW bid",
+     "CREATE VIEW bid AS SELECT bid.auction, bid.bidder, bid.price, bid.channel, bid.url, dateTime, bid.extra, "
+     "_offset, _ts FROM nexmark WHERE event_type = 2",
+     NULL},
+    {"TABLE side", "CREATE TABLE side (key BIGINT, value TEXT, PRIMARY KEY (key))", "-side"},
+};
+const unsigned bench_nexmark_object_count = ARRAY_LEN(bench_nexmark_objects);
 
-const char *const bench_nexmark_drops[] = {"TABLE side", "VIEW bid", "VIEW auction", "VIEW person", "STREAM nexmark"};
-const unsigned bench_nexmark_drop_count = ARRAY_LEN(bench_nexmark_drops);
-
-const char *bench_nexmark_schema(const struct bench_nexmark_options *o, char *room, size_t room_len)
+void bench_nexmark_statement(const struct bench_nexmark_options *o, const struct bench_nexmark_object *object,
+                             char *ret, size_t room)
 {
-    snprintf(room, room_len, schema, o->name, o->name);
-    return room;
+    char with[2 * BENCH_NEXMARK_NAME_BYTES + 64] = "";
+    if (object->topic != NULL)
+        snprintf(with, sizeof(with), " WITH (topic = '%s%s', partitions = 1)", o->name, object->topic);
+    snprintf(ret, room, "%s%s", object->text, with);
 }
 
 /* ---- which bids are rows ---- */

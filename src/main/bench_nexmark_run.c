@@ -11,38 +11,60 @@
 #include <poll.h>
 #include <stdio.h>
 
-enum { LOOK_MS = 3, STATEMENT_BYTES = 8192, SIDE_ROWS = 10000, SIDE_BATCH = 1000, RESULT_BYTES = 160 };
+enum { LOOK_MS = 3, SIDE_ROWS = 10000, SIDE_BATCH = 1000, RESULT_BYTES = 160 };
 
 /* ---- streams and views ---- */
 
 bool bench_nexmark_set_up(const struct bench_nexmark_options *o, struct bench_nexmark_sql *sql)
 {
-    char room[BENCH_NEXMARK_SCHEMA_BYTES];
-    if (bench_nexmark_sql_run(sql, bench_nexmark_schema(o, room, sizeof(room))))
+    char text[BENCH_NEXMARK_STATEMENT_BYTES];
+    for (; sql->made < bench_nexmark_object_count; sql->made++) {
+        bench_nexmark_statement(o, &bench_nexmark_objects[sql->made], text, sizeof(text));
+        if (!bench_nexmark_sql_run(sql, text)) {
+            bench_fail("making streams and views", sql->error);
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool drop(struct bench_nexmark_sql *sql, const char *what)
+{
+    char text[64];
+    snprintf(text, sizeof(text), "DROP %s", what);
+    if (bench_nexmark_sql_run(sql, text))
         return true;
-    bench_fail("making streams and views", sql->error);
+    bench_fail(text, sql->error);
     return false;
+}
+
+static bool topics_delete(const struct bench_nexmark_options *o, unsigned made)
+{
+    struct bench_kafka_wire w;
+    char topic[2 * BENCH_NEXMARK_NAME_BYTES];
+    bool ok = bench_kafka_open(&w, &o->server) == 0;
+    for (unsigned i = 0; i < made && ok; i++) {
+        if (bench_nexmark_objects[i].topic == NULL)
+            continue;
+        snprintf(topic, sizeof(topic), "%s%s", o->name, bench_nexmark_objects[i].topic);
+        ok = bench_nexmark_topic_delete(&w, topic);
+    }
+    if (!ok)
+        bench_fail("deleting topics", w.socket.error);
+    bench_kafka_close(&w);
+    return ok;
 }
 
 int bench_nexmark_tear_down(const struct bench_nexmark_options *o, struct bench_nexmark_sql *sql, int code)
 {
-    struct bench_kafka_wire w;
-    char text[BENCH_NEXMARK_NAME_BYTES + 16];
+    unsigned made = sql->made;
     if (o->keep)
         return code;
-    bool clean = bench_nexmark_sql_run(sql, "DROP QUERY IF EXISTS result");
-    for (unsigned i = 0; i < bench_nexmark_drop_count; i++) {
-        snprintf(text, sizeof(text), "DROP %s", bench_nexmark_drops[i]);
-        if (clean && !(clean = bench_nexmark_sql_run(sql, text)))
-            bench_fail(text, sql->error);
-    }
-    snprintf(text, sizeof(text), "%s-side", o->name);
-    bool gone = bench_kafka_open(&w, &o->server) == 0 && bench_nexmark_topic_delete(&w, o->name) &&
-                bench_nexmark_topic_delete(&w, text);
-    if (!gone)
-        bench_fail("deleting topics", w.socket.error);
-    bench_kafka_close(&w);
-    return code != 0 ? code : clean && gone ? BENCH_EXIT_OK : BENCH_EXIT_FAILED;
+    bool ok = made < bench_nexmark_object_count || drop(sql, "QUERY IF EXISTS result");
+    while (sql->made > 0 && ok)
+        ok = drop(sql, bench_nexmark_objects[--sql->made].name);
+    ok = topics_delete(o, made) && ok;
+    return code != 0 ? code : ok ? BENCH_EXIT_OK : BENCH_EXIT_FAILED;
 }
 
 /* ---- events ---- */
@@ -199,7 +221,7 @@ static int run_query(const struct bench_nexmark_options *o, struct bench_nexmark
                      struct bench_report *r)
 {
     const struct bench_nexmark_query *q = m->query;
-    char text[STATEMENT_BYTES], topic[RESULT_BYTES];
+    char text[BENCH_NEXMARK_STATEMENT_BYTES], topic[RESULT_BYTES];
     snprintf(topic, sizeof(topic), "%s-%s", o->name, q->name);
     statement_of(o, q, topic, text, sizeof(text));
     struct bench_nexmark_cpu before = bench_nexmark_cpu(o->pid);
@@ -216,8 +238,9 @@ static int run_query(const struct bench_nexmark_options *o, struct bench_nexmark
     if (strcmp(m->shown.state, "FAILED") == 0) {
         bench_report_text(r, q->name, "failed", m->shown.reason);
         fail(q, m->shown.reason);
-        (void)bench_nexmark_sql_run(sql, "DROP QUERY result");
-        return BENCH_EXIT_VIOLATION;
+        bool dropped = bench_nexmark_sql_run(sql, "DROP QUERY result");
+        return dropped && result_records(o, topic, sql->error, sizeof(sql->error)) >= 0 ? BENCH_EXIT_VIOLATION
+                                                                                        : fail(q, sql->error);
     }
     if (!bench_nexmark_sql_run(sql, "PAUSE result"))
         return fail(q, sql->error);
@@ -260,8 +283,8 @@ int bench_nexmark_run(const struct bench_nexmark_options *o, struct bench_report
         if (open && (!side || load_side(o)) && load(o, &l, r))
             code = run_queries(o, &sql, l.rows, r);
         bench_nexmark_load_close(&l);
-        code = bench_nexmark_tear_down(o, &sql, code);
     }
+    code = bench_nexmark_tear_down(o, &sql, code);
     bench_nexmark_sql_fini(&sql);
     return code;
 }

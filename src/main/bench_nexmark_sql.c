@@ -10,6 +10,7 @@ void bench_nexmark_sql_init(struct bench_nexmark_sql *s, const struct bench_nexm
 {
     s->error[0] = '\0';
     s->refused = false;
+    s->made = 0;
     sql_client_init(&s->client, o->server.host, o->http_port);
     s->client.user = o->server.user;
     s->client.password = o->server.password;
