@@ -105,7 +105,7 @@ BINARY += $(if $(wildcard $(MAIN)),build/millrace)
 endif
 
 # ----------------------------------------------------------------------------------------------------------- targets
-.PHONY: browser bench-mqtt mqtt-suites stomp-suite activemq bench-stomp all help flow crash power power-replay soak suites kafka kafka-clients kafka-golden java history cage limits mutants unit unit-build programs test bench bench-kafka tidy format coverage install uninstall clean
+.PHONY: browser bench-mqtt bench-nexmark mqtt-suites stomp-suite activemq bench-stomp all help flow crash power power-replay soak suites kafka kafka-clients kafka-golden java history cage limits mutants unit unit-build programs test bench bench-kafka tidy format coverage install uninstall clean
 .PHONY: fuzz-build fuzz-smoke fuzz-coverage version FORCE
 
 all: $(LIBRARY) $(BINARY)  ## build the broker (default): build/millrace, or build/FLAVOUR/millrace with FLAVOUR=...
@@ -139,6 +139,9 @@ bench-kafka: all  ## the Kafka part of it: Millrace and a real Apache Kafka (nee
 
 bench-mqtt: all programs  ## the MQTT part of it: Millrace and Debian's Mosquitto (needs the package mosquitto); writes docs/benchmarks-mqtt.md
 	bench/mqtt
+
+bench-nexmark: all  ## continuous SQL: Nexmark's queries, latency of windows, idle queries, a restart with state; writes docs/benchmarks-sql.md
+	bench/nexmark
 
 bench-stomp: all programs  ## STOMP beside ActiveMQ (needs Java and the package activemq); writes docs/benchmarks-stomp.md
 	bench/stomp
