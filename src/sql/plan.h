@@ -40,7 +40,7 @@ struct source {
     struct scan_rule rule;
     bool events; /* CloudEvents, structured, as JSON: columns are members of `data` */
     struct source_column *columns;
-    uint32_t count;
+    uint32_t count, room; /* of columns: most queries use a few */
     struct node *node;
     bool deletes;          /* of a TABLE: a record without a value says by its key which row goes */
     struct slice key_name; /* of one column: that is the key, as a text; empty: the key is an object of several */

@@ -4,6 +4,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#define COLUMNS_FIRST 8u /* of a source; more are made room for */
+
 void *plan_take(struct planner *p, const struct ast *place, size_t len)
 {
     void *got = arena_take(p->arena, len);
@@ -28,6 +30,19 @@ void *plan_refuse(struct planner *p, const struct ast *place, const char *format
 struct binder plan_binder(struct planner *p, const struct scope *scope)
 {
     return (struct binder){.scope = scope, .arena = p->arena, .error = p->error};
+}
+
+static bool columns_grow(struct planner *p, struct source *s, const struct ast *place)
+{
+    uint32_t room = s->room ? 2 * s->room : COLUMNS_FIRST;
+    struct source_column *more = plan_take(p, place, room * sizeof *more);
+    if (!more)
+        return false;
+    if (s->count)
+        memcpy(more, s->columns, s->count * sizeof *more);
+    s->columns = more;
+    s->room = room;
+    return true;
 }
 
 /* The column of the scan with that path or pseudo-column, which is made when it is not there. */
@@ -56,6 +71,8 @@ static struct expr *source_column(struct planner *p, struct source *s, const str
         return NULL;
     x->column = s->count;
     x->type = wanted->path.type;
+    if (s->count == s->room && !columns_grow(p, s, place))
+        return NULL;
     s->columns[s->count] = *wanted;
     s->columns[s->count++].x = x;
     return x;
@@ -377,11 +394,10 @@ static struct source *source_of(struct planner *p, const struct ast_create_strea
         return plan_refuse(p, &stream->ast, "a query over more than %u streams", PLAN_SOURCES_MAX);
     struct source *s = &plan->sources[plan->source_count];
     s->stream = stream;
-    s->columns = plan_take(p, &stream->ast, SCAN_COLUMNS_MAX * sizeof *s->columns);
     s->node = plan_take(p, &stream->ast, sizeof *s->node);
     s->clock = plan_take(p, &stream->ast, sizeof *s->clock);
     s->arrival = plan_take(p, &stream->ast, sizeof *s->arrival);
-    if (!s->columns || !s->node || !s->clock || !s->arrival || !read_options(p, s))
+    if (!s->node || !s->clock || !s->arrival || !read_options(p, s))
         return NULL;
     s->node->source = s;
     const struct ast_watermark *w = watermark_of(stream);
