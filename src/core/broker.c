@@ -12,6 +12,8 @@
 #include "fmt/base64.h"
 
 #define PORT_SLOTS_DEFAULT 8192u
+#define SQL_PORT_SLOTS                                                                                                 \
+    2048u /* each of 1,000 queries may fetch and have a step under way; what is not used takes no memory */
 #define COMMANDS_PER_TURN 256u
 #define COMMANDS_PER_TICK 8192u
 #define BYTES_PER_TICK (2u * 1024 * 1024)
@@ -75,8 +77,9 @@ static bool sides_make(struct broker *b)
         return false;
     for (unsigned i = 0; i < b->side_count; i++) {
         struct port_side *side = &b->sides[i];
-        bool helper = i >= b->options.ports, store = i == b->options.ports + 1; /* worker, store, streams, SQL */
-        size_t slots = store ? PAGE_PORT_SLOTS : helper ? 256 : b->options.port_slots;
+        bool helper = i >= b->options.ports; /* worker, store, streams, SQL */
+        bool store = i == b->options.ports + 1, sql = i == b->options.ports + 3;
+        size_t slots = store ? PAGE_PORT_SLOTS : sql ? SQL_PORT_SLOTS : helper ? 256 : b->options.port_slots;
         side->broker = b;
         side->index = i;
         if (!ring_init(&side->port.commands, slots, sizeof(struct command)) ||
