@@ -243,7 +243,8 @@ static void texts_print(const struct bench_nexmark_options *o)
         printf("%s;\n", text);
     }
     for (unsigned i = 0; i < o->query_count; i++)
-        printf("-- %s\n%s;\n", o->queries[i]->name, o->queries[i]->text);
+        printf("-- %s\n%s%s;\n", o->queries[i]->name, o->queries[i]->text,
+               o->queries[i]->forever ? BENCH_NEXMARK_FOREVER : "");
 }
 
 int bench_nexmark_main(int argc, char **argv)

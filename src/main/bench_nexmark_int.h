@@ -42,10 +42,13 @@ struct bench_nexmark_bid {
     struct slice channel, url;
 };
 
+#define BENCH_NEXMARK_FOREVER " WITH (state_ttl = 'none')" /* behind such a query by itself */
+
 struct bench_nexmark_query {
     const char *name, *text;
     const char *key; /* of the result, when it is a changelog of which the last row of each key counts; NULL: none */
     bool (*gives)(const struct bench_nexmark_bid *bid); /* whether that bid is a row; NULL: not so simple */
+    bool forever;                                       /* nothing bounds what it keeps, and it says so */
     bool side;                                          /* it reads the table `side` */
 };
 

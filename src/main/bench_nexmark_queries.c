@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FOREVER " WITH (state_ttl = 'none')"
 #define MILLI_EURO 908u /* of a price, q1 and q14 */
 #define DAY "date_format(dateTime, 'yyyy-MM-dd')"
 #define BANDS(what, of)                                                                                                \
@@ -102,7 +101,8 @@ const struct bench_nexmark_query bench_nexmark_queries[] = {
     {.name = "q2", .text = "SELECT auction, price FROM bid WHERE MOD(auction, 123) = 0", .gives = some_auctions},
     {.name = "q3",
      .text = "SELECT P.name, P.city, P.state, A.id FROM auction AS A INNER JOIN person AS P ON A.seller = P.id WHERE "
-             "A.category = 10 AND (P.state = 'OR' OR P.state = 'ID' OR P.state = 'CA')" FOREVER},
+             "A.category = 10 AND (P.state = 'OR' OR P.state = 'ID' OR P.state = 'CA')",
+     .forever = true},
     {.name = "q4",
      .text = "SELECT Q.category, AVG(Q.final) AS final FROM (SELECT MAX(B.price) AS final, A.category FROM auction A, "
              "bid B WHERE " LIFE " GROUP BY A.id, A.category) Q GROUP BY Q.category",
@@ -180,7 +180,8 @@ const struct bench_nexmark_query bench_nexmark_queries[] = {
     {.name = "q20",
      .text = "SELECT auction, bidder, price, channel, url, B.dateTime AS bid_dateTime, B.extra AS bid_extra, itemName, "
              "description, initialBid, reserve, A.dateTime AS auction_dateTime, expires, seller, category, A.extra AS "
-             "auction_extra FROM bid AS B INNER JOIN auction AS A ON B.auction = A.id WHERE A.category = 10" FOREVER},
+             "auction_extra FROM bid AS B INNER JOIN auction AS A ON B.auction = A.id WHERE A.category = 10",
+     .forever = true},
     {.name = "q21",
      .text = "SELECT auction, bidder, price, channel, CASE WHEN lower(channel) = 'apple' THEN '0' WHEN lower(channel) "
              "= 'google' THEN '1' WHEN lower(channel) = 'facebook' THEN '2' WHEN lower(channel) = 'baidu' THEN '3' "

@@ -193,8 +193,8 @@ static void statement_of(const struct bench_nexmark_options *o, const struct ben
     char key[64] = "";
     if (q->key != NULL)
         snprintf(key, sizeof(key), ", key = '%s'", q->key);
-    snprintf(ret, room, "CREATE STREAM result WITH (topic = '%s', partitions = 1, state_memory = %llu%s) AS %s", topic,
-             (unsigned long long)o->state_memory, key, q->text);
+    snprintf(ret, room, "CREATE STREAM result WITH (topic = '%s', partitions = 1, state_memory = %llu%s%s) AS %s",
+             topic, (unsigned long long)o->state_memory, key, q->forever ? ", state_ttl = 'none'" : "", q->text);
 }
 
 static int fail(const struct bench_nexmark_query *q, const char *why)
