@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static bool line_read(unsigned pid, const char *thread, const char *file, char *ret, int room)
@@ -26,10 +27,10 @@ struct bench_nexmark_cpu bench_nexmark_cpu(unsigned pid)
     snprintf(path, sizeof(path), "/proc/%u/task", pid);
     DIR *threads = pid != 0 ? opendir(path) : NULL;
     while (threads != NULL && (entry = readdir(threads)) != NULL) {
-        unsigned long long ns;
         if (entry->d_name[0] == '.' || !line_read(pid, entry->d_name, "comm", name, sizeof(name)) ||
-            !line_read(pid, entry->d_name, "schedstat", ran, sizeof(ran)) || sscanf(ran, "%llu", &ns) != 1)
+            !line_read(pid, entry->d_name, "schedstat", ran, sizeof(ran)))
             continue;
+        uint64_t ns = strtoull(ran, NULL, 10);
         cpu.all_s += (double)ns / 1e9;
         if (strcmp(name, "sql\n") == 0)
             cpu.sql_s += (double)ns / 1e9;

@@ -52,16 +52,14 @@ struct latency {
 static uint64_t end_of(struct slice value)
 {
     static const char name[] = "\"window_end\":\"";
-    unsigned hours, minutes, seconds;
-    char clock[10];
     const uint8_t *at = memmem(value.ptr, value.len, name, sizeof(name) - 1);
     at = at != NULL ? memchr(at, 'T', (size_t)(value.ptr + value.len - at)) : NULL;
-    if (at == NULL || (size_t)(value.ptr + value.len - at) < sizeof(clock))
+    if (at == NULL || (size_t)(value.ptr + value.len - at) < sizeof("T00:00:00"))
         return UINT64_MAX;
-    snprintf(clock, sizeof(clock), "%.8s", (const char *)at + 1);
-    if (sscanf(clock, "%2u:%2u:%2u", &hours, &minutes, &seconds) != 3)
-        return UINT64_MAX;
-    return hours * UINT64_C(3600) + minutes * 60 + seconds;
+    uint64_t seconds = 0;
+    for (unsigned i = 0; i < 3; i++) /* digits end at a colon, or at what is behind the seconds */
+        seconds = seconds * 60 + strtoul((const char *)at + 1 + 3 * i, NULL, 10);
+    return seconds;
 }
 
 static void on_row(struct latency *l, struct slice value, uint64_t now_ns)
