@@ -570,8 +570,13 @@ static int open_store(struct serve *s)
 
 static int open_sql(struct serve *s)
 {
-    struct sql_engine_options options = {
-        .os = s->os, .log = &s->log, .port = s->sql_port, .journal = s->journal, .wake_core = wake_core, .arg = s};
+    struct sql_engine_options options = {.os = s->os,
+                                         .log = &s->log,
+                                         .port = s->sql_port,
+                                         .journal = s->journal,
+                                         .snapshot_rows = s->config->sql_snapshot_rows,
+                                         .wake_core = wake_core,
+                                         .arg = s};
     if (s->config->sql && !(s->sql = sql_engine_open(&options)))
         return fail(s, END_SYSTEM, "no memory for continuous SQL");
     return 0;

@@ -26,7 +26,8 @@ static void engine_run(void *arg)
 {
     struct sql_engine *engine = arg;
     struct os *os = engine->options.os;
-    struct sql_server_options options = {.port = engine->options.port, .heap = &engine->heap};
+    struct sql_server_options options = {
+        .port = engine->options.port, .heap = &engine->heap, .snapshot_rows = engine->options.snapshot_rows};
     struct sql_server *server = NULL;
     os->random(os, &options.seed, sizeof options.seed);
     while (!atomic_load(&engine->stop)) {

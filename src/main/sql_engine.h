@@ -16,6 +16,7 @@ struct sql_engine_options {
     const struct log *log;
     struct port *port;
     struct journal *journal;
+    uint64_t snapshot_rows; /* of struct sql_server_options */
     void (*wake_core)(void *arg);
     void *arg;
 };
