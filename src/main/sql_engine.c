@@ -16,7 +16,9 @@ struct sql_engine {
     struct slab_heap heap; /* the thread's */
     struct os_thread thread;
     struct os_event event;
-    _Atomic bool started; /* by the core's thread */
+    struct os_lock
+        lock; /* of starting: at the boot the main thread and the core's come at once; of stopping, with which the core's may meet */
+    _Atomic bool started; /* under the lock */
     _Atomic bool stop;
     _Atomic bool holds;
     bool joined;
@@ -57,6 +59,7 @@ struct sql_engine *sql_engine_open(const struct sql_engine_options *options)
         return NULL;
     engine->options = *options;
     slab_heap_init(&engine->heap);
+    os_lock_init(&engine->lock);
     return engine;
 }
 
@@ -67,10 +70,13 @@ void sql_engine_wake(struct sql_engine *engine)
     os_event_set(&engine->event);
     if (atomic_load(&engine->started))
         return;
-    int err = os_thread_start(&engine->thread, "sql", engine_run, engine);
-    if (err == 0)
+    os_lock_take(&engine->lock);
+    bool wanted = !atomic_load(&engine->started) && !atomic_load(&engine->stop);
+    int err = wanted ? os_thread_start(&engine->thread, "sql", engine_run, engine) : 0;
+    if (wanted && err == 0)
         atomic_store(&engine->started, true);
-    else
+    os_lock_give(&engine->lock);
+    if (err < 0)
         log_event(engine->options.log, LOG_sql_not_started, log_str("error", strerror(-err)));
 }
 
@@ -82,7 +88,9 @@ void sql_engine_durable(struct sql_engine *engine)
 
 void sql_engine_stop(struct sql_engine *engine)
 {
+    os_lock_take(&engine->lock);
     atomic_store(&engine->stop, true);
+    os_lock_give(&engine->lock);
     os_event_set(&engine->event);
     if (atomic_load(&engine->started) && !engine->joined)
         os_thread_join(&engine->thread);
@@ -97,5 +105,6 @@ void sql_engine_close(struct sql_engine **engine)
         return;
     slab_heap_drain(&e->heap);
     slab_heap_fini(&e->heap);
+    os_lock_fini(&e->lock);
     mem_free(e);
 }

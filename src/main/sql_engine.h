@@ -25,7 +25,7 @@ struct sql_engine;
 
 /* NULL: no memory. Boot. */
 MUST_USE struct sql_engine *sql_engine_open(const struct sql_engine_options *options);
-/* The port has effects. The core's thread, or at the boot. */
+/* The port has effects. The core's thread, and the main thread at the boot, which may come at once: it is started once. */
 void sql_engine_wake(struct sql_engine *engine);
 /* Something became durable. Any thread. */
 void sql_engine_durable(struct sql_engine *engine);
