@@ -13,7 +13,8 @@ Written by `make crash`, `make power`, `make power-replay` and `tests/crash/muta
 acknowledged, rejected, deleted or purged with an answer that implies the journal, then there again. *other*: duplicate, order,
 phantom, torn transaction, redelivered flag missing, stuck, start refused.
 """
-ORDER = ("kill -9", "Power cut", "kill -9, Kafka's clients", "Power cut, Kafka's clients", "kill -9, MQTT's clients", "Power cut, MQTT's clients", "Block-level replay", "Failed syncs", "Deliberate faults")
+ORDER = ("kill -9", "Power cut", "kill -9, Kafka's clients", "Power cut, Kafka's clients", "kill -9, MQTT's clients", "Power cut, MQTT's clients",
+         "kill -9, continuous SQL", "Power cut, continuous SQL", "Block-level replay", "Failed syncs", "Deliberate faults")
 LOSS = ("lost", "back")
 
 

@@ -112,7 +112,8 @@ def generation(data):
 def choices(r):
     """Settings under which nothing may differ but where the deaths come."""
     return ("loops=%d" % r.choice((1, 1, 3)), "journal.compact_every=%d" % r.choice((0, 25, 150, 600)),
-            "journal.group_bytes=%d" % r.choice((4096, 65536, 1 << 20)), "journal.direct_io=" + r.choice(("auto", "off")))
+            "journal.group_bytes=%d" % r.choice((4096, 65536, 1 << 20)), "journal.direct_io=" + r.choice(("auto", "off")),
+            "sql.snapshot_rows=%d" % r.choice((0, 200, 1000)))
 
 
 class Audit:
@@ -332,7 +333,7 @@ class Chain:
     def last_audit(self):
         """What the last death left; the broker ends in order and must find the same again."""
         model_ = self.model
-        model_.where = "%s, seed %d, after the last cycle" % (self.name, self.seed)
+        model_.where, model_.ending = "%s, seed %d, after the last cycle" % (self.name, self.seed), True
         if self.stand():
             self.server.stop(START_LIMIT)
             self.server.openings += 1
