@@ -129,6 +129,7 @@ static struct ast *create_stream(struct parser *p, uint32_t at, bool replace)
     if (accept_keyword(p, KEYWORD_AS)) {
         n->query = parse_query(p);
         accept_emit(p, &n->emit);
+        parse_options(p, &n->options); /* of the query; all of them are one list */
     }
     return node_end(p, n);
 }
@@ -166,6 +167,7 @@ static struct ast *create_sink(struct parser *p, uint32_t at, bool replace)
         n->query = parse_query(p);
     }
     accept_emit(p, &n->emit);
+    parse_options(p, &n->options);
     return node_end(p, n);
 }
 

@@ -112,6 +112,7 @@ static const struct server_object *object_of_relation(const struct server_run *r
 
 bool run_sources(struct server_run *run)
 {
+    static const struct sql_with unsaid = {0};
     const struct plan *plan = query_plan(run->query);
     run->sources = mem_zalloc((plan->source_count + 1) * sizeof *run->sources);
     if (!run->sources)
@@ -124,7 +125,7 @@ bool run_sources(struct server_run *run)
             .run = run,
             .number = i,
             .topic = o->with.topic.len ? o->with.topic : slice_str(o->name),
-            .with = &o->with,
+            .with = o->kind == KIND_STREAM ? &o->with : &unsaid, /* a query's options are about what it reads */
             .whole = plan->sources[i].stream->table,
             .idle_ns = plan->sources[i].idle_us * 1000,
             .timed = (clock && clock->expr) || plan->sources[i].arrival->expr,

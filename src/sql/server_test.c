@@ -206,6 +206,44 @@ static void test_insert_values(void **state)
     world_free(w);
 }
 
+/* What a statement says of its query may stand at its end, too. */
+static void test_options_at_the_end(void **state)
+{
+#define UNBOUNDED "SELECT a.id, b.name FROM s a JOIN s b ON a.id = b.id"
+    struct world *w = world_new();
+    (void)state;
+    say(w, STREAM);
+    put(w->rig, "in", "{\"id\":1,\"name\":\"x\"}");
+    rest(w);
+    SAYS("CREATE STREAM u AS " UNBOUNDED
+         " WITH (state_ttl = INTERVAL '1' HOUR, on_error = 'skip'); CREATE SINK q WITH (queue "
+         "= 'q') AS " UNBOUNDED " WITH (state_ttl = 'none')",
+         "{\"done\":\"CREATE STREAM\",\"name\":\"u\"}\n{\"done\":\"CREATE SINK\",\"name\":\"q\"}\n");
+    rest(w);
+    assert_string_equal(records_of(w, "u"), "{\"id\":1,\"name\":\"x\"}\n");
+    assert_int_equal(waiting(w, "q"), 1);
+    says_error(w, "CREATE STREAM v WITH (state_ttl = 'none') AS " UNBOUNDED " WITH (state_ttl = 'none')", "42702",
+               "state_ttl is said twice");
+    world_free(w);
+}
+
+/* Where a query begins is said of it, not of those who read what it gives. */
+static void test_start(void **state)
+{
+    struct world *w = world_new();
+    (void)state;
+    say(w, STREAM);
+    put(w->rig, "in", "{\"id\":1}");
+    rest(w);
+    say(w, "CREATE STREAM t WITH (start = 'latest') AS SELECT id FROM s; CREATE STREAM u AS SELECT id FROM t");
+    put(w->rig, "in", "{\"id\":2}");
+    rest(w);
+    assert_string_equal(records_of(w, "t"), "{\"id\":2}\n");
+    assert_string_equal(records_of(w, "u"), "{\"id\":2}\n");
+    SAYS("SELECT id FROM t", HEAD("id", "BIGINT") "{\"row\":[2]}\n{\"done\":\"SELECT\",\"rows\":1}\n");
+    world_free(w);
+}
+
 /* What is inserted is of the format that the stream has. */
 static void test_insert_formats(void **state)
 {
@@ -441,6 +479,8 @@ int main(void)
         cmocka_unit_test(test_replace),
         cmocka_unit_test(test_insert_values),
         cmocka_unit_test(test_insert_formats),
+        cmocka_unit_test(test_options_at_the_end),
+        cmocka_unit_test(test_start),
         cmocka_unit_test(test_full_queue),
         cmocka_unit_test(test_seed),
     };
