@@ -24,12 +24,21 @@ struct sql_engine {
     bool joined;
 };
 
+static mono_t clock_of(void *arg)
+{
+    struct os *os = arg;
+    return os->now_mono(os);
+}
+
 static void engine_run(void *arg)
 {
     struct sql_engine *engine = arg;
     struct os *os = engine->options.os;
-    struct sql_server_options options = {
-        .port = engine->options.port, .heap = &engine->heap, .snapshot_rows = engine->options.snapshot_rows};
+    struct sql_server_options options = {.port = engine->options.port,
+                                         .heap = &engine->heap,
+                                         .snapshot_rows = engine->options.snapshot_rows,
+                                         .clock = clock_of,
+                                         .clock_arg = os};
     struct sql_server *server = NULL;
     os->random(os, &options.seed, sizeof options.seed);
     while (!atomic_load(&engine->stop)) {

@@ -51,10 +51,25 @@ bool op_fail(struct step *step, enum sql_fault fault)
     return false;
 }
 
+/* A push (batch) or a flush; what it pushes into is not its own time. */
+static bool run_timed(struct op *op, struct step *step, const struct batch *batch)
+{
+    struct op_timer *t = step->timer;
+    int64_t outer = t->inner, from = t->now(t->arg);
+    t->inner = 0;
+    bool ok = batch ? op->kind->push(op, step, batch) : op->kind->flush(op, step);
+    int64_t took = t->now(t->arg) - from;
+    op->ns += took - t->inner;
+    t->inner = outer + took;
+    return ok;
+}
+
 bool op_push(struct op *op, struct step *step, const struct batch *batch)
 {
     op->rows_in += batch->sel.count;
-    return !batch->sel.count || op->kind->push(op, step, batch);
+    if (!batch->sel.count)
+        return true;
+    return step->timer ? run_timed(op, step, batch) : op->kind->push(op, step, batch);
 }
 
 bool op_pass(struct op *op, struct step *step, const struct batch *batch)
@@ -71,7 +86,7 @@ bool op_flush(struct op *op, struct step *step)
     if (op->input_count > 1 && ++op->inputs_flushed < op->input_count)
         return true;
     op->inputs_flushed = 0;
-    if (op->kind->flush && !op->kind->flush(op, step))
+    if (op->kind->flush && !(step->timer ? run_timed(op, step, NULL) : op->kind->flush(op, step)))
         return false;
     for (uint32_t i = 0; i < op->output_count; i++)
         if (!op_flush(op->outputs[i], step))

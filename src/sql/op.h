@@ -39,9 +39,17 @@ struct clock {
     const struct clock *of[2];
 };
 
+/* Where time goes, while somebody wants to know: a query has one or none. */
+struct op_timer {
+    mono_t (*now)(void *arg);
+    void *arg;
+    int64_t inner; /* ns of what the operator that is timed now has pushed into */
+};
+
 struct step {
     uint32_t rows;
-    const int64_t *ts_us; /* when each was appended; NULL: it is not known, or no row came */
+    struct op_timer *timer; /* NULL: nothing is timed */
+    const int64_t *ts_us;   /* when each was appended; NULL: it is not known, or no row came */
     enum sql_fault fault;
     /* A row that cannot be computed, with the origin it came from. */
     void (*divert)(void *arg, uint32_t origin, enum sql_fault fault);
@@ -110,6 +118,7 @@ struct op {
     uint32_t output_count, input_count, inputs_flushed;
     struct account account;
     uint64_t rows_in, rows_out, late, faults;
+    int64_t ns; /* of its own, while the query was timed */
 };
 
 bool op_push(struct op *op, struct step *step, const struct batch *batch); /* into it */

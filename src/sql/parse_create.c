@@ -98,6 +98,10 @@ static struct ast *parse_explain(struct parser *p)
     struct ast_explain *n = NODE_NEW(p, EXPLAIN, explain);
     advance(p);
     n->analyze = accept_keyword(p, KEYWORD_ANALYZE);
+    if (n->analyze && accept_keyword(p, KEYWORD_QUERY)) {
+        n->name = parse_names_dotted(p, "a query's name");
+        return node_end(p, n);
+    }
     if (!nest(p))
         return node_end(p, n);
     n->statement = parse_statement(p);

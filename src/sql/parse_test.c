@@ -89,6 +89,7 @@ static const char *const statements[] = {
     "SHOW COLUMNS FROM v",
     "DESCRIBE EXTENDED v",
     "EXPLAIN ANALYZE SELECT 1",
+    "EXPLAIN ANALYZE QUERY q",
     "EXPLAIN CREATE VIEW v AS SELECT 1",
     "PAUSE q",
     "RESUME q",

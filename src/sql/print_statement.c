@@ -243,7 +243,12 @@ bool print_statement(struct writer *out, const struct ast *node)
         break;
     case AST_EXPLAIN:
         put(out, AST_AS(explain, node)->analyze ? "EXPLAIN ANALYZE " : "EXPLAIN ");
-        sql_print(AST_AS(explain, node)->statement, out);
+        if (AST_AS(explain, node)->name.count) {
+            put(out, "QUERY ");
+            put_names(out, &AST_AS(explain, node)->name, ".");
+        } else {
+            sql_print(AST_AS(explain, node)->statement, out);
+        }
         break;
     case AST_RUN:
         put_query(out, AST_AS(run, node)->query);

@@ -333,6 +333,15 @@ bool query_step(struct query *query, const struct query_input *in, enum sql_faul
     return false;
 }
 
+void query_time(struct query *query, struct op_timer *timer)
+{
+    for (uint32_t i = 0; timer && i < query->plan.op_count; i++)
+        query->plan.ops[i]->ns = 0;
+    if (timer)
+        query->sink->ns = 0;
+    query->step.timer = timer;
+}
+
 size_t query_state_bytes(const struct query *query)
 {
     return query->plan.budget.used;

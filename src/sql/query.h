@@ -56,6 +56,8 @@ MUST_USE bool query_load(struct query *query, struct state_reader *r, struct sql
 /* It remembers nothing: where its partitions have been read to is all that a restart needs. */
 bool query_stateless(const struct query *query);
 
+/* Operators count their time from now on (op.ns, from 0 on) by the caller's timer; NULL: no more. */
+void query_time(struct query *query, struct op_timer *timer);
 size_t query_state_bytes(const struct query *query);
 /* Late rows, and rows with faults, of all operators; faults of the sink, too. */
 uint64_t query_late(const struct query *query);

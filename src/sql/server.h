@@ -2,7 +2,7 @@
  *
  *   sql_server_new ▸ { sql_server_turn ▸ sql_server_publish }* ▸ sql_server_free (the core is gone, or has let go of the port)
  *
- * It sees no file, clock or thread: who runs it brings the time and calls it whenever the port has effects, something became durable, or
+ * It sees no file or thread, and a clock only to time operators: who runs it brings the time and calls it whenever the port has effects, something became durable, or
  * sql_server_next_due has come. Nothing is allocated before the first statement or object but the server itself.
  *
  * Answers to a request are lines of JSON, one event a line, in the order of the statements:
@@ -25,9 +25,11 @@ struct sql_server;
 struct sql_server_options {
     struct port *port; /* a loan, as the heap of the calling thread */
     struct slab_heap *heap;
-    size_t state_memory;    /* of one query that says nothing else; 0: 64 MiB */
-    uint32_t queries_max;   /* running at a time, SELECTs included; 0: 1,000 */
-    uint32_t requests_max;  /* 0: 64 */
+    size_t state_memory;        /* of one query that says nothing else; 0: 64 MiB */
+    uint32_t queries_max;       /* running at a time, SELECTs included; 0: 1,000 */
+    uint32_t requests_max;      /* 0: 64 */
+    mono_t (*clock)(void *arg); /* for EXPLAIN ANALYZE, which times operators; NULL: they take no time */
+    void *clock_arg;
     uint64_t seed;          /* of the queries' hash tables: what strangers cannot guess; answers do not depend on it */
     uint64_t snapshot_rows; /* tests: a snapshot after so many records; 0: when it is worth while */
 };

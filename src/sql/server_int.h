@@ -228,6 +228,7 @@ struct request {
     struct effect answer; /* of the call; EFF_NONE: none */
     bool lost;            /* its session has ended instead */
     uint16_t channel;
+    mono_t until;                 /* EXPLAIN ANALYZE looks then */
     struct server_object *object; /* that is being made */
     struct server_run *run;       /* of SELECT */
     struct server_insert *insert; /* of INSERT … VALUES */

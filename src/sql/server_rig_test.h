@@ -15,6 +15,7 @@ struct world {
     size_t said_len;
     bool ended;
     uint64_t snapshot_rows, seed;
+    mono_t clock;
     unsigned turn, fail_turn; /* in that turn … */
     uint64_t fail_at;         /* … that allocation fails; 0: none */
     bool hit;
@@ -36,10 +37,21 @@ RIG_FN bool engine(struct rig *rig)
     return sql_server_publish(w->server) || more;
 }
 
+/* Each look at it takes a microsecond. */
+RIG_FN mono_t rig_clock(void *arg)
+{
+    struct world *w = arg;
+    return w->clock += 1000;
+}
+
 RIG_FN void serve(struct world *w)
 {
-    struct sql_server_options options = {
-        .port = broker_port(w->rig->b, SQL_PORT), .heap = &w->heap, .seed = w->seed, .snapshot_rows = w->snapshot_rows};
+    struct sql_server_options options = {.port = broker_port(w->rig->b, SQL_PORT),
+                                         .heap = &w->heap,
+                                         .seed = w->seed,
+                                         .clock = rig_clock,
+                                         .clock_arg = w,
+                                         .snapshot_rows = w->snapshot_rows};
     slab_heap_init(&w->heap);
     w->server = sql_server_new(&options);
     assert_non_null(w->server);

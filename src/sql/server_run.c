@@ -338,6 +338,24 @@ static void look(struct server_run *run)
     }
 }
 
+/* ---- time of operators ---- */
+
+void run_time(struct server_run *run, mono_t ns)
+{
+    run->timer = (struct op_timer){.now = run->server->options.clock, .arg = run->server->options.clock_arg};
+    if (!run->timed_until && run->timer.now)
+        query_time(run->query, &run->timer);
+    run->timed_until = run->server->now + ns;
+}
+
+static void time_ends(struct server_run *run)
+{
+    if (!run->timed_until || run->server->now <= run->timed_until)
+        return;
+    run->timed_until = 0;
+    query_time(run->query, NULL);
+}
+
 /* ---- a turn ---- */
 
 /* One piece of one partition, in turn. False: nothing is there. */
@@ -374,6 +392,7 @@ static bool run_turn(struct server_run *run)
         run_fail(run, "%s", run->session->why);
     if (run->failed)
         return false;
+    time_ends(run);
     if (run->state <= RUN_LOOKING)
         look(run);
     if (run->state == RUN_REPLAYING)

@@ -133,7 +133,9 @@ struct server_run {
     uint64_t rows_in, skipped, dead_count;
     struct run_snapshot snapshot;
     const struct query_input *input; /* while it is stepped */
-    struct server_select *select;    /* where the rows of a SELECT go */
+    struct op_timer timer;
+    mono_t timed_until;           /* 0: it is not timed */
+    struct server_select *select; /* where the rows of a SELECT go */
 };
 
 /* server_run.c */
@@ -145,6 +147,8 @@ MUST_USE bool run_sources(struct server_run *run);
 MUST_USE bool run_uses(struct server_run *run, const char *vhost);
 /* Whether the dead-letter stream is known; else it is looked for, and made. */
 bool run_dead_stream(struct server_run *run);
+/* Its operators are timed for so long from now on. */
+void run_time(struct server_run *run, mono_t ns);
 void run_divert(void *arg, uint32_t origin, enum sql_fault fault);
 /* server_place.c */
 void run_place(struct server_run *run);

@@ -308,14 +308,72 @@ static enum verdict explain(struct request *r, const struct plan *plan)
     return end(r, "EXPLAIN");
 }
 
+#define ANALYZE_NS NS_PER_S
+
+static void analyze_row(struct request *r, const struct op *op, struct slice reads)
+{
+    struct shown s = row_begin(r);
+    put_text(&s, slice_str(op->kind->name));
+    put_text(&s, reads);
+    put_number(&s, op->rows_in);
+    put_number(&s, op->rows_out);
+    put_number(&s, (uint64_t)(op->ns > 0 ? op->ns : 0));
+    put_number(&s, op->account.used);
+    row_end(&s);
+}
+
+static enum verdict analyzed(struct request *r, const struct server_run *run)
+{
+    static const char *const names[] = {"operator", "reads", "rows_in", "rows_out", "ns", "state_bytes"};
+    static const char *const types[] = {"TEXT", "TEXT", "BIGINT", "BIGINT", "BIGINT", "BIGINT"};
+    const struct plan *plan = query_plan(run->query);
+    head(r, names, types, 6);
+    for (uint32_t i = plan->op_count; i-- > 0;) {
+        struct slice reads = {0};
+        for (uint32_t k = 0; k < plan->source_count; k++)
+            if (plan->sources[k].op == plan->ops[i])
+                reads = catalog_name(&plan->sources[k].stream->ast);
+        analyze_row(r, plan->ops[i], reads);
+    }
+    analyze_row(r, output_op(run->output), (struct slice){0});
+    return end(r, "EXPLAIN");
+}
+
+/* What a query that runs has done since it was started, and where a second of its time goes. */
+static enum verdict analyze(struct request *r, struct ast_names names)
+{
+    enum verdict v = VERDICT_FAILED;
+    const struct server_object *o = find(r, names, &v);
+    if (!o)
+        return v;
+    if (strcmp(o->owner, r->user) != 0 && !r->administers)
+        return request_refuse(r, "42501", "%s belongs to %s", o->name, o->owner);
+    if (!server_object_runs(o))
+        return request_refuse(r, "42809", "%s is no query", o->name);
+    if (!o->run || o->run->state != RUN_GOING)
+        return request_refuse(r, "55000", "%s does not run now", o->name);
+    if (r->step == 0) {
+        run_time(o->run, ANALYZE_NS);
+        r->until = r->server->now + ANALYZE_NS;
+        r->step = 1;
+    }
+    r->server->again = true; /* it looks at the clock */
+    return r->server->now < r->until ? VERDICT_WAIT : analyzed(r, o->run);
+}
+
 /* Operators in the order in which rows pass them. */
 enum verdict statement_explain(struct request *r, const struct ast *s)
 {
     const struct ast_explain *x = AST_AS(explain, s);
     struct sql_error error = {0};
     struct ast_run run;
-    if (x->analyze)
-        return request_refuse(r, "0A000", "EXPLAIN ANALYZE cannot be run yet");
+    if (x->name.count)
+        return analyze(r, x->name);
+    if (x->analyze) {
+        return request_refuse(r, "0A000",
+                              "EXPLAIN ANALYZE of a statement cannot be run yet: EXPLAIN ANALYZE QUERY name "
+                              "is about one that runs");
+    }
     if (!server_statement_run(x->statement, &r->arena, &run, &error))
         return request_refuse(r, "0A000", "only queries can be explained");
     struct query *q = server_plan(r->server, r->vhost, NULL, &run, 0, &r->arena, NULL, &error);

@@ -437,6 +437,37 @@ static void test_pause_without_client(void **state)
     world_free(w);
 }
 
+/* Rows of each operator, its state, and its time while somebody asks for it. */
+static void test_analyze(void **state)
+{
+    struct world *w = world_new();
+    (void)state;
+    say(w, STREAM "; CREATE STREAM t AS SELECT name, COUNT(*) AS n FROM s WHERE id > 1 GROUP BY name");
+    put(w->rig, "in", "{\"id\":1,\"name\":\"a\"}");
+    rest(w);
+    assert_int_equal(w->clock, 0); /* nobody asks */
+    say(w, "EXPLAIN ANALYZE QUERY t");
+    assert_false(w->ended);
+    put(w->rig, "in", "{\"id\":2,\"name\":\"a\"}");
+    rest(w);
+    assert_true(w->clock > 0);
+    rig_pass(w->rig, 1100);
+    rest_and_hear(w);
+    if (!strstr(w->said, "{\"row\":[\"scan\",\"s\",2,2,2000,0]}\n{\"row\":[\"project\",null,2,1,2000,0]}\n") ||
+        !strstr(w->said, "{\"done\":\"EXPLAIN\",\"rows\":5}"))
+        rig_fail("%s", w->said);
+    assert_true(w->ended);
+    mono_t before = w->clock;
+    put(w->rig, "in", "{\"id\":3,\"name\":\"a\"}");
+    rest(w);
+    assert_int_equal(w->clock, before);
+    says_error(w, "EXPLAIN ANALYZE QUERY s", "42809", "s is no query");
+    says_error(w, "EXPLAIN ANALYZE QUERY u", "42P01", "there is no stream, view, sink or query u");
+    says_error(w, "EXPLAIN ANALYZE SELECT id FROM s", "0A000",
+               "EXPLAIN ANALYZE of a statement cannot be run yet: EXPLAIN ANALYZE QUERY name is about one that runs");
+    world_free(w);
+}
+
 /* What a query writes is the same, whatever its hash tables are made of. */
 static void test_seed(void **state)
 {
@@ -483,6 +514,7 @@ int main(void)
         cmocka_unit_test(test_start),
         cmocka_unit_test(test_full_queue),
         cmocka_unit_test(test_seed),
+        cmocka_unit_test(test_analyze),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
