@@ -124,6 +124,26 @@ def test_tables_and_materialized_views_over_kill_9(broker):
     wait_until(lambda: len(rows(broker, 'SELECT * FROM sums')) == 5, 30, 'another of the same name begins anew')
 
 
+def test_where_the_time_of_a_query_goes(broker):
+    """For a second, while it runs and has something to do."""
+    run(broker, STREAM + 'CREATE STREAM sums AS SELECT k, SUM(id) AS total FROM s GROUP BY k')
+    w = open_channel(broker)
+
+    def operators():
+        c = http.client.HTTPConnection('127.0.0.1', broker.http_port, timeout=30)
+        c.request('POST', '/sql', 'EXPLAIN ANALYZE QUERY sums', {'Content-Type': 'application/sql'})
+        publish(w, '', 'in', *[event(i) for i in range(500)])
+        lines = [json.loads(line) for line in c.getresponse().read().splitlines()]
+        c.close()
+        names = [column['name'] for column in lines[0]['columns']]
+        return {line['row'][0]: dict(zip(names, line['row'])) for line in lines if 'row' in line}
+
+    wait_until(lambda: operators()['aggregate']['ns'] > 0, 30, 'some of it came in that second')
+    last = operators()
+    assert last['scan']['reads'] == 's' and last['scan']['rows_in'] >= 500 and last['output']['rows_in'] > 0
+    assert last['aggregate']['state_bytes'] > 0
+
+
 def test_sql_switched_off():
     b = brokers.Millrace(args=('--set', 'sql=false'))
     try:
