@@ -2,17 +2,44 @@
 #include "sql/server_rig_test.h"
 
 /* Times go up by a second; values are not the same twice in a window. */
+static const char *event_of(unsigned i, char body[200])
+{
+    if (i % 9 == 8)
+        snprintf(body, 200, "no json %u", i);
+    else
+        snprintf(body, 200, "{\"k\":\"%c\",\"v\":%u,\"ts\":\"2026-01-01 00:%02u:%02u\"}", 'a' + i % 3, i, i / 60,
+                 i % 60);
+    return body;
+}
+
 static void feed(struct world *w, unsigned from, unsigned upto)
 {
-    for (unsigned i = from; i < upto; i++) {
-        char body[200];
-        if (i % 9 == 8)
-            snprintf(body, sizeof body, "no json %u", i);
-        else
-            snprintf(body, sizeof body, "{\"k\":\"%c\",\"v\":%u,\"ts\":\"2026-01-01 00:%02u:%02u\"}", 'a' + i % 3, i,
-                     i / 60, i % 60);
-        put(w->rig, "in", body);
-    }
+    char body[200];
+    for (unsigned i = from; i < upto; i++)
+        put(w->rig, "in", event_of(i, body));
+}
+
+#define RECORDS 40u
+
+/* One more now and then, whatever is under way. */
+static void feed_one(struct world *w)
+{
+    char body[200];
+    w->pace = w->pace * 1103515245 + 12345;
+    if (w->count < RECORDS && (w->pace >> 16) % 3 == 0)
+        assert_true(rig_publish(w->rig, 1, 1, "", "in", event_of(w->count++, body), true));
+}
+
+/* One by one at a pace that is never the server's; 0: five at a time, and what comes of them. */
+static void feed_all(struct world *w, unsigned pace)
+{
+    for (unsigned i = 0; i < RECORDS && !pace; i += 5)
+        feed(w, i, i + 5);
+    w->pace = pace;
+    w->meanwhile = pace ? feed_one : NULL;
+    while (pace && w->count < RECORDS)
+        rig_pass(w->rig, 1);
+    rest(w);
 }
 
 static void declare_all(struct world *w, const char *query, unsigned partitions)
@@ -27,8 +54,6 @@ static void declare_all(struct world *w, const char *query, unsigned partitions)
     if (strstr(w->said, "error"))
         rig_fail("%s", w->said);
 }
-
-#define RECORDS 40u
 
 static int by_text(const void *a, const void *b)
 {
@@ -70,14 +95,12 @@ static void compare(struct world *w, const char *stream, unsigned partitions, co
 }
 
 /* The journal is cut at every record; the rest of the input comes then. */
-static void check_cuts(const char *query, uint64_t snapshot_rows, unsigned partitions)
+static void check_cuts_of(const char *query, uint64_t snapshot_rows, unsigned partitions, unsigned pace)
 {
     struct world *w = world_with(snapshot_rows);
     declare_all(w, query, partitions);
     size_t begun = w->rig->log->count;
-    for (unsigned i = 0; i < RECORDS; i += 5)
-        feed(w, i, i + 5);
-    rest(w);
+    feed_all(w, pace);
     char *expected = written(w, "out", partitions), *letters = written(w, "out.dlq", partitions);
     size_t count = w->rig->log->count;
     assert_int_equal(queue_id(w->rig, "amq.sql.out") != 999999, snapshot_rows != 0);
@@ -97,6 +120,11 @@ static void check_cuts(const char *query, uint64_t snapshot_rows, unsigned parti
     free(expected);
     free(letters);
     world_free(w);
+}
+
+static void check_cuts(const char *query, uint64_t snapshot_rows, unsigned partitions)
+{
+    check_cuts_of(query, snapshot_rows, partitions, 0);
 }
 
 #define WINDOWS                                                                                                        \
@@ -131,6 +159,16 @@ static void test_snapshots(void **state)
     check_cuts(WINDOWS, 7, 1);
     check_cuts("SELECT k, COUNT(*) AS n, MAX(v) AS most FROM s GROUP BY k EMIT CHANGES", 3, 1);
     check_cuts(JOIN, 3, 1);
+}
+
+/* Records that come at any moment of a step or a snapshot. */
+static void test_snapshots_under_load(void **state)
+{
+    (void)state;
+    for (unsigned pace = 1; pace < 20; pace += 2) {
+        check_cuts_of(WINDOWS, 5, 1, pace);
+        check_cuts_of(JOIN, 3, 1, pace);
+    }
 }
 
 #define MANY_KEYS 600u
@@ -271,9 +309,13 @@ static void test_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_any_cut),   cmocka_unit_test(test_any_cut_of_partitions),
-        cmocka_unit_test(test_snapshots), cmocka_unit_test(test_time_goes_on),
-        cmocka_unit_test(test_no_memory), cmocka_unit_test(test_input_goes_on_while_a_snapshot_is_written),
+        cmocka_unit_test(test_any_cut),
+        cmocka_unit_test(test_any_cut_of_partitions),
+        cmocka_unit_test(test_snapshots),
+        cmocka_unit_test(test_time_goes_on),
+        cmocka_unit_test(test_no_memory),
+        cmocka_unit_test(test_snapshots_under_load),
+        cmocka_unit_test(test_input_goes_on_while_a_snapshot_is_written),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -20,7 +20,7 @@ struct world {
     uint64_t fail_at;         /* … that allocation fails; 0: none */
     bool hit;
     void (*meanwhile)(struct world *w); /* behind each turn, before the core's next step; NULL: nothing */
-    unsigned count;                     /* its own */
+    unsigned count, pace;               /* its own */
 };
 
 RIG_FN bool engine(struct rig *rig)
