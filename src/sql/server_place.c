@@ -173,6 +173,8 @@ static void replay_end(struct server_run *run)
     if (run->replay_open == UINT64_MAX)
         output_open(run->output, output_place(run->output));
     run->given = output_place(run->output);
+    if (run->replay_open < run->given)
+        run->given = run->replay_open; /* the rows behind it wait to be given */
     for (uint32_t i = 0; i < run->source_count; i++)
         run->sources[i].row_at = run->server->now;
     run->state = RUN_GOING;

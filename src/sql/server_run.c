@@ -259,6 +259,14 @@ static bool take_source(struct server_run *run, struct run_source *s, const stru
         run_fail(run, there ? "the user may not read the stream %.*s" : "there is no stream %.*s", SLICE_ARG(s->topic));
         return false;
     }
+    if (run->object && row->limits.compacts && !s->whole && !query_stateless(run->query)) {
+        /* A replay would miss the records that compaction takes, and come to another state than before. */
+        run_fail(run,
+                 "the stream %.*s is compacted, and a query that remembers what it has read needs all of its records: "
+                 "read it by a CREATE TABLE",
+                 SLICE_ARG(s->topic));
+        return false;
+    }
     s->stream = row->id;
     s->partitions = mem_zalloc(row->partitions * sizeof *s->partitions);
     if (!s->partitions) {
