@@ -5,6 +5,7 @@ import csv
 import http.client
 import io
 import json
+import os
 import socket
 
 import pika
@@ -231,6 +232,10 @@ def test_who_goes_away_stops_the_query(millrace, stream):
         live.close()
 
 
+# What a sanitizer keeps of freed memory (256 MiB by default, and some) is not the broker's.
+ROOM = (60 if os.environ.get('MILLRACE_FLAVOUR', 'release') == 'release' else 400) << 20
+
+
 def test_a_reader_that_sleeps(millrace, stream):
     """What it does not read is not kept for it, and it gets all of it when it wakes up."""
     count, word = 300, 'y' * 50000
@@ -240,7 +245,7 @@ def test_a_reader_that_sleeps(millrace, stream):
     others = [Live(millrace, 'SELECT id, word FROM %s EMIT CHANGES' % stream.name) for _ in range(8)]
     for _ in range(30):                                     # the broker has had every chance
         assert ask(millrace, 'SELECT count(*) FROM ' + stream.name)[2][1] == {'row': [count]}
-        assert millrace.rss_bytes() - before < 60 << 20
+        assert millrace.rss_bytes() - before < ROOM
     for i in range(count):
         assert live.line() == {'row': [i, word]}
     live.close()

@@ -325,6 +325,7 @@ def test_a_broker(millrace, tmp_path):
     t.type('DROP STREAM shell_orders; SELECT id FROM shell_orders;\n')
     t.see('DROP STREAM shell_orders\n')
     t.see('ERROR 42')
+    t.see('millrace> ')
     t.type('\x04')
     assert t.end() == 0
     t.close()
