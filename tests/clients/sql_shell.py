@@ -145,6 +145,14 @@ class Terminal:
             pass
         return self.process.poll()
 
+    def leave(self):
+        """Ctrl-D, until it has gone; its exit code. libedit shows its prompt before it takes the terminal over, and a Ctrl-D in between is no character."""
+        deadline = time.monotonic() + 20
+        while self.process.poll() is None and time.monotonic() < deadline:
+            self.type('\x04')
+            self.more(0.5)
+        return self.end()
+
     def close(self):
         if self.process.poll() is None:
             self.process.kill()

@@ -197,8 +197,7 @@ def test_ctrl_c_stops_the_query_and_not_the_shell(fake, shell):
     t.type('SELECT 1;\n')
     t.see('(3 rows)')
     t.see('millrace> ')
-    t.type('\x04')
-    assert t.end() == 0
+    assert t.leave() == 0
 
 
 def test_history(fake, shell, tmp_path):
@@ -208,8 +207,7 @@ def test_history(fake, shell, tmp_path):
     t.see('-> ')
     t.type('1;\n')
     t.see('millrace> ')
-    t.type('\x04')
-    assert t.end() == 0 and (tmp_path / 'history').stat().st_mode & 0o777 == 0o600
+    assert t.leave() == 0 and (tmp_path / 'history').stat().st_mode & 0o777 == 0o600
     t = shell(env=env)
     t.type('\x1b[A\n')                   # the line before
     t.see('(3 rows)')
@@ -326,6 +324,5 @@ def test_a_broker(millrace, tmp_path):
     t.see('DROP STREAM shell_orders\n')
     t.see('ERROR 42')
     t.see('millrace> ')
-    t.type('\x04')
-    assert t.end() == 0
+    assert t.leave() == 0
     t.close()
