@@ -90,8 +90,7 @@ static struct talk *talk_open(const struct talk_options *o)
 static void talk_close(struct talk *t)
 {
     struct talk_kafka *k = of_talk(t);
-    if (k->wire.socket.fd >= 0)
-        bench_kafka_close(&k->wire);
+    bench_kafka_close(&k->wire);
     compress_free(&k->z);
     mem_free(k->room);
     mem_free(k->numbers);
