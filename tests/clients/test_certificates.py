@@ -116,7 +116,7 @@ def test_mqtt_without_the_right_one(ca, broker, version):
 
 def stomper(ca, port, certificate=None, user=None):
     """A stomp.py connection over TLS, and its listener."""
-    c = stomp.StompConnection12([('localhost', port)], vhost='/', reconnect_attempts_max=1)
+    c = stomp.StompConnection12([('localhost', port)], vhost='/', reconnect_attempts_max=3)
     c.set_ssl([('localhost', port)], ca_certs=ca.pem, cert_validator=None,
               **({'key_file': ca.path(certificate + '.key'), 'cert_file': ca.path(certificate + '.crt')} if certificate else {}))
     seen = Listener()
