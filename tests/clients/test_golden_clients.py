@@ -8,14 +8,12 @@ test_formats.py.
 import importlib.util
 import json
 import os
-import shutil
 import tarfile
 
 import pytest
 
-import brokers
 from conftest import TARGET
-from test_golden import GOLDEN
+from test_golden import GOLDEN, broker_on  # noqa: F401
 from test_golden import make as plain_make
 from test_stores import check
 
@@ -39,21 +37,7 @@ def store(request, tmp_path):
         return str(tmp_path / 'data'), json.load(f)
 
 
-@pytest.fixture
-def broker_on():
-    started = []
-
-    def start(data, args=()):
-        broker = brokers.Millrace(args=args)
-        shutil.copytree(data, broker.data)
-        started.append(broker)
-        return broker.start()
-    yield start
-    for broker in started:
-        broker.remove()
-
-
-def test_clients_find_what_they_left(store, broker_on):
+def test_clients_find_what_they_left(store, broker_on):  # noqa: F811
     data, expected = store
     assert len(expected['mqtt']['messages']) == 3 and len(expected['mqtt']['retained']) == 3      # the test tests something
     assert [row[:2] for row in expected['share']['acquired']] == [[2, 2], [4, 4]]
