@@ -4,12 +4,14 @@ Whatever is started here is stopped by its process id.  RabbitMQ (whose epmd dae
 it) runs as process 1 of a process namespace, so that ending the one process we know ends them all.
 """
 
+import fcntl
 import json
 import os
 import random
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import tempfile
 import time
@@ -58,32 +60,60 @@ IMPORTED = {'users': [IMPORTED_USER], 'policies': POLICIES, 'parameters': OPERAT
             'permissions': [{'user': 'mr-imported', 'vhost': '/', 'configure': '.*', 'write': '.*', 'read': '.*'}]}
 
 
-BASES = (1883, 5672, 9092, 15672, 15674, 15675, 61613)     # usual ports, to which an offset is added
+# Usual ports, to which an offset is added, those of TLS among them.
+BASES = (1883, 5671, 5672, 8883, 9092, 9093, 15671, 15672, 15673, 15674, 15675, 15676, 61613, 61614)
+CI_SEED = 20261126
+OFFSETS = range(1, 3900)
+PORTS = range(20000, 32000)     # above the highest of BASES with an offset, below those that the kernel gives to clients
 
 
 class StartError(Exception):
     pass
 
 
-def free_port(host='127.0.0.1'):
-    with socket.socket() as s:
-        s.bind((host, 0))
-        return s.getsockname()[1]
+class Reserved(int):
+    """A number, and ports that no other test of this machine is given as long as somebody has it."""
+
+    @classmethod
+    def of(cls, number, ports):
+        """None when one of them is taken."""
+        path = os.path.join(tempfile.gettempdir(), 'millrace-test-ports-%d' % os.getuid())
+        lock = open(path, 'ab')         # byte N is the lock of port N; it is given back when the file is closed
+        try:
+            for port in ports:
+                fcntl.fcntl(lock, fcntl.F_OFD_SETLK, struct.pack('hhqqi4x', fcntl.F_WRLCK, os.SEEK_SET, port, 1, 0))
+                for family, host in ((socket.AF_INET, '127.0.0.1'), (socket.AF_INET6, '::1')):
+                    with socket.socket(family) as s:
+                        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                        s.bind((host, port))
+        except OSError:
+            lock.close()
+            return None
+        found = cls(number)
+        found.lock = lock
+        return found
+
+    @classmethod
+    def some(cls, numbers, ports_of, what):
+        for _ in range(400):
+            number = random.choice(numbers)
+            found = cls.of(number, ports_of(number))
+            if found is not None:
+                return found
+        raise StartError('no free ' + what)
+
+
+def free_port():
+    return Reserved.some(PORTS, lambda port: (port,), 'port')
 
 
 def free_offset():
-    for _ in range(200):
-        offset = random.randrange(1, 3900)
-        try:
-            for family, host in ((socket.AF_INET, '127.0.0.1'), (socket.AF_INET6, '::1')):
-                for base in BASES:
-                    with socket.socket(family) as s:
-                        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                        s.bind((host, base + offset))
-            return offset
-        except OSError:
-            continue
-    raise StartError('no free port offset')
+    return Reserved.some(OFFSETS, lambda offset: [base + offset for base in BASES], 'port offset')
+
+
+def seed(variable):
+    """Of generated tests: what the variable says; the same in every run of CI, where nobody could play a new one again; else a new one."""
+    return int(os.environ.get(variable, '0')) or (CI_SEED if os.environ.get('CI') == 'true' else random.randrange(1, 1 << 30))
 
 
 def wait_until(condition, timeout, what, pause=0.002):
@@ -243,7 +273,7 @@ class RabbitMQ(Broker):
         if not os.path.exists(RABBITMQ + '/rabbitmq-server'):
             raise StartError('rabbitmq-server is not installed')
         self.port = port or free_port()
-        ports = [free_port() for _ in range(2)]
+        self.others = ports = [free_port() for _ in range(2)]
         self.stomp_port = free_port()
         f = self.folder
         with open(f + '/rabbitmq.conf', 'w') as conf:

@@ -15,9 +15,11 @@ import pytest
 from kafka.protocol import types
 from kafka.protocol.struct import Struct
 
+import brokers
+
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 FILTER = os.path.join(os.environ.get('MILLRACE_BUILD', os.path.join(TOP, 'build', 'release')), 'tests', 'clients', 'kafka_codec')
-SEED = int(os.environ.get('MILLRACE_KAFKA_SEED', '0')) or random.randrange(1 << 30)
+SEED = brokers.seed('MILLRACE_KAFKA_SEED')
 MODULES = 'admin commit fetch group metadata offset produce'.split()
 # Where python3-kafka 2.0.2 departs from the protocol, and from Kafka's own message descriptions.
 WRONG = {

@@ -4,11 +4,11 @@ adds and forgets, whoever makes partitions and topics, and wherever the broker i
 MILLRACE_KAFKA_SEED chooses what happens.
 """
 
-import os
 import random
 
 import pytest
 
+import brokers
 import kafka_clients
 import kafka_wire
 from conftest import TARGET
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(TARGET == 'rabbitmq', reason='RabbitMQ does not 
 if TARGET == 'rabbitmq':
     collect_ignore = [__file__]
 
-SEED = int(os.environ.get('MILLRACE_KAFKA_SEED', '0')) or random.randrange(1 << 30)
+SEED = brokers.seed('MILLRACE_KAFKA_SEED')
 ROUNDS, PARTITIONS = 400, 12
 NOT_FOUND, EPOCH = 70, 71       # FETCH_SESSION_ID_NOT_FOUND, INVALID_FETCH_SESSION_EPOCH
 

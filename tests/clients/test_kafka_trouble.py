@@ -13,6 +13,7 @@ import confluent_kafka
 import kafka
 import pytest
 
+import brokers
 import kafka_clients
 import kafka_wire
 from conftest import TARGET
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.skipif(TARGET == 'rabbitmq', reason='RabbitMQ does not 
 if TARGET == 'rabbitmq':
     collect_ignore = [__file__]
 
-SEED = int(os.environ.get('MILLRACE_KAFKA_SEED', '0')) or random.randrange(1 << 30)
+SEED = brokers.seed('MILLRACE_KAFKA_SEED')
 KILLS = int(os.environ.get('MILLRACE_KAFKA_KILLS', '6' if TARGET == 'millrace' else '2'))
 QUICK = {'acks': 'all', 'linger.ms': 1, 'retry.backoff.ms': 10, 'reconnect.backoff.ms': 1, 'reconnect.backoff.max.ms': 20,
          'message.timeout.ms': 60000, 'topic.metadata.refresh.fast.interval.ms': 10, 'log_level': 0}
