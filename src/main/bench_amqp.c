@@ -8,9 +8,9 @@
 
 #include "bench_amqp_int.h"
 #include "bench_clock.h"
+#include "bench_option.h"
 #include "bench_sink.h"
 
-#include <argp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -78,187 +78,92 @@ static int scenario_sink(const struct bench_options *o, struct bench_report *r)
 
 /* ---- options ---- */
 
-enum option_key {
-    KEY_URI = 256,
-    KEY_PORT_OFFSET,
-    KEY_SCENARIO,
-    KEY_PRODUCERS,
-    KEY_CONSUMERS,
-    KEY_THREADS,
-    KEY_CONNECTIONS,
-    KEY_CHANNELS,
-    KEY_SIZE,
-    KEY_WINDOW,
-    KEY_RATE,
-    KEY_DURATION,
-    KEY_MESSAGES,
-    KEY_WARMUP,
-    KEY_DRAIN,
-    KEY_HOLD,
-    KEY_GATHER,
-    KEY_PERSISTENT,
-    KEY_TRANSIENT,
-    KEY_DURABLE,
-    KEY_NOT_DURABLE,
-    KEY_MANDATORY,
-    KEY_QUEUE,
-    KEY_QUEUES,
-    KEY_QUEUE_TYPE,
-    KEY_OFFSET,
-    KEY_KEEP,
-    KEY_AUTO_ACK,
-    KEY_PREFETCH,
-    KEY_ACK_EVERY,
-    KEY_FRAME_MAX,
-    KEY_HEARTBEAT,
-    KEY_DATA,
-    KEY_PROBE,
-    KEY_JSON,
-    KEY_QUIET,
-    KEY_PROGRESS,
-};
-
-static const struct argp_option OPTIONS[] = {
-    {NULL, 0, NULL, 0, "Server", 1},
-    {"uri", KEY_URI, "URI", 0,
-     "amqp://user:password@host:port/vhost, or amqps:// for TLS (default amqp://guest:guest@127.0.0.1:5672/)", 0},
-    {"port-offset", KEY_PORT_OFFSET, "N", 0, "added to the port", 0},
-    {"frame-max", KEY_FRAME_MAX, "BYTES", 0, "largest frame to ask for (default 131072)", 0},
-    {"heartbeat", KEY_HEARTBEAT, "SECONDS", 0, "0 for none (default: what the server proposes)", 0},
-    {NULL, 0, NULL, 0, "What to do", 2},
-    {"scenario", KEY_SCENARIO, "NAME", 0,
-     "publish-consume (default); latency: one publish at a time; declare: --queues one by one, then delete them; "
-     "connect: "
-     "--connections one by one; get: basic.get one by one; sink: the load generator's own ceiling; fdatasync: the disk",
-     0},
-    {"producers", KEY_PRODUCERS, "N", 0, "publishing connections (default 1)", 0},
-    {"consumers", KEY_CONSUMERS, "N", 0, "consuming connections (default 1)", 0},
-    {"threads", KEY_THREADS, "1|2", 0, "2: consumers on a thread of their own (default 1)", 0},
-    {"rate", KEY_RATE, "N", 0, "messages per second over all producers (default 0: as fast as it goes)", 0},
-    {"duration", KEY_DURATION, "SECONDS", 0, "measured time (default 10)", 0},
-    {"warmup", KEY_WARMUP, "SECONDS", 0, "time before it that does not count (default 2)", 0},
-    {"messages", KEY_MESSAGES, "N", 0,
-     "publish so many instead of by time; without producers each consumer reads so many and stops; no warm-up", 0},
-    {"drain", KEY_DRAIN, "SECONDS", 0, "give up when nothing moved for so long (default 10)", 0},
-    {"gather", KEY_GATHER, "MICROSECONDS", 0, "wait so long after each round, to read and write more at once", 0},
-    {"connections", KEY_CONNECTIONS, "N", 0, "for scenario connect (default 100)", 0},
-    {"channels", KEY_CHANNELS, "N", 0, "channels opened per connection in scenario connect (default 1)", 0},
-    {"hold", KEY_HOLD, "SECONDS", 0, "keep queues or connections so long before removing them", 0},
-    {NULL, 0, NULL, 0, "Messages", 3},
-    {"size", KEY_SIZE, "BYTES", 0, "body (default 100; below 24 order and latency are not checked)", 0},
-    {"window", KEY_WINDOW, "N", 0, "unconfirmed publishes per producer; 0: no confirms (default 1000)", 0},
-    {"persistent", KEY_PERSISTENT, NULL, 0, "delivery mode 2 to durable queues (default)", 0},
-    {"transient", KEY_TRANSIENT, NULL, 0, "delivery mode 1 to queues that are not durable unless --durable", 0},
-    {"mandatory", KEY_MANDATORY, NULL, 0, "ask for unroutable messages back", 0},
-    {NULL, 0, NULL, 0, "Queues", 4},
-    {"queue", KEY_QUEUE, "NAME", 0, "use this queue, emptied first and kept (default: a new one, deleted afterwards)",
-     0},
-    {"queues", KEY_QUEUES, "N", 0, "NAME-0 … NAME-(N-1), connections take turns (default 1)", 0},
-    {"queue-type", KEY_QUEUE_TYPE, "TYPE", 0, "x-queue-type: classic, quorum, stream, …", 0},
-    {"offset", KEY_OFFSET, "WHERE", 0, "first, last, next or a number: where consumers begin in a stream", 0},
-    {"durable", KEY_DURABLE, NULL, 0, "durable queues, whatever the messages are", 0},
-    {"no-durable", KEY_NOT_DURABLE, NULL, 0, "queues that are not durable", 0},
-    {"keep", KEY_KEEP, NULL, 0, "do not delete queues at the end", 0},
-    {"auto-ack", KEY_AUTO_ACK, NULL, 0, "consume without acknowledgements", 0},
-    {"prefetch", KEY_PREFETCH, "N", 0, "unacknowledged deliveries per consumer, 0: no limit (default 1000)", 0},
-    {"ack-every", KEY_ACK_EVERY, "N", 0, "1: acknowledge each delivery (default); more: so many with one ack", 0},
-    {NULL, 0, NULL, 0, "Disk", 5},
-    {"data", KEY_DATA, "DIR", 0, "where scenario fdatasync writes (default .)", 0},
-    {"probe", KEY_PROBE, "DIR", 0, "in scenario latency, a 4 KiB write and fdatasync there after each publish", 0},
-    {NULL, 0, NULL, 0, "Output", 6},
-    {"json", KEY_JSON, NULL, 0, "one JSON object on standard output", 0},
-    {"quiet", KEY_QUIET, NULL, 0, "nothing but the result and errors", 0},
-    {"progress", KEY_PROGRESS, NULL, 0, "the live line on standard error also when that is no terminal", 0},
-    {NULL, 0, NULL, 0, NULL, 0},
-};
-
 struct command {
     struct bench_options o;
     const struct scenario *scenario;
     unsigned port_offset;
-    bool durable_given;
+    enum { DURABLE_UNSAID, DURABLE, NOT_DURABLE } durable;
 };
 
-static const struct scenario *parse_scenario(const char *name, const struct argp_state *state)
+static void parse_uri(void *command, const char *text, const struct argp_state *state)
 {
-    for (size_t i = 0; i < sizeof(SCENARIOS) / sizeof(SCENARIOS[0]); i++)
-        if (strcmp(SCENARIOS[i].name, name) == 0)
-            return &SCENARIOS[i];
-    argp_error(state, "there is no scenario %s", name);
-    return NULL;
+    struct command *c = command;
+    if (bench_uri_parse(text, &c->o.uri) != 0)
+        argp_error(state, "%s is not amqp://user:password@host:port/vhost", text);
 }
 
-/* One case per option and nothing else: long, but flat. */
-static error_t on_option(int key, char *arg, struct argp_state *state)
+static void parse_queue(void *command, const char *name, const struct argp_state *state)
 {
-    struct command *c = state->input;
-    struct bench_options *o = &c->o;
-    switch (key) {
-    case KEY_URI:
-        if (bench_uri_parse(arg, &o->uri) != 0)
-            argp_error(state, "%s is not amqp://user:password@host:port/vhost", arg);
-        break;
-    case KEY_PORT_OFFSET: c->port_offset = (unsigned)bench_parse_count(arg, 0, 60000, state); break;
-    case KEY_SCENARIO: c->scenario = parse_scenario(arg, state); break;
-    case KEY_PRODUCERS: o->producers = (unsigned)bench_parse_count(arg, 0, 10000, state); break;
-    case KEY_CONSUMERS: o->consumers = (unsigned)bench_parse_count(arg, 0, 10000, state); break;
-    case KEY_THREADS: o->threads = (unsigned)bench_parse_count(arg, 1, 2, state); break;
-    case KEY_CONNECTIONS: o->connections = (unsigned)bench_parse_count(arg, 1, 100000, state); break;
-    case KEY_CHANNELS: o->channels = (unsigned)bench_parse_count(arg, 0, 2047, state); break;
-    case KEY_SIZE: o->body_bytes = bench_parse_count(arg, 0, 256u << 20, state); break;
-    case KEY_WINDOW: o->window = (uint32_t)bench_parse_count(arg, 0, 10000000, state); break;
-    case KEY_RATE: o->rate = bench_parse_number(arg, 1e9, state); break;
-    case KEY_DURATION: o->duration_s = bench_parse_number(arg, 1e6, state); break;
-    case KEY_MESSAGES: o->messages = bench_parse_count(arg, 0, UINT64_MAX / 2, state); break;
-    case KEY_WARMUP: o->warmup_s = bench_parse_number(arg, 1e6, state); break;
-    case KEY_DRAIN: o->drain_s = bench_parse_number(arg, 1e6, state); break;
-    case KEY_HOLD: o->hold_s = bench_parse_number(arg, 1e6, state); break;
-    case KEY_GATHER: o->gather_us = (uint32_t)bench_parse_count(arg, 0, 1000000, state); break;
-    case KEY_PERSISTENT: o->persistent = true; break;
-    case KEY_TRANSIENT: o->persistent = false; break;
-    case KEY_MANDATORY: o->mandatory = true; break;
-    case KEY_DURABLE:
-    case KEY_NOT_DURABLE:
-        c->durable_given = true;
-        o->queue_kind.durable = key == KEY_DURABLE;
-        break;
-    case KEY_QUEUE:
-        if (strlen(arg) >= sizeof(o->queue))
-            argp_error(state, "queue names may have at most %zu bytes here", sizeof(o->queue) - 1);
-        snprintf(o->queue, sizeof(o->queue), "%s", arg);
-        o->queue_kept = true;
-        break;
-    case KEY_QUEUES: o->queues = (unsigned)bench_parse_count(arg, 1, 1000000, state); break;
-    case KEY_QUEUE_TYPE: o->queue_kind.type = arg; break;
-    case KEY_OFFSET: o->offset = arg; break;
-    case KEY_KEEP: o->queue_kept = true; break;
-    case KEY_AUTO_ACK: o->auto_ack = true; break;
-    case KEY_PREFETCH: o->prefetch = (uint16_t)bench_parse_count(arg, 0, 65535, state); break;
-    case KEY_ACK_EVERY: o->ack_every = (uint32_t)bench_parse_count(arg, 1, 65535, state); break;
-    case KEY_FRAME_MAX: o->limits.frame_max = (uint32_t)bench_parse_count(arg, 4096, BENCH_FRAME_MAX, state); break;
-    case KEY_HEARTBEAT: o->limits.heartbeat_s = (uint16_t)bench_parse_count(arg, 0, 65534, state); break;
-    case KEY_DATA: o->data_dir = arg; break;
-    case KEY_PROBE: o->probe_dir = arg; break;
-    case KEY_JSON: o->json = true; break;
-    case KEY_QUIET: o->quiet = true; break;
-    case KEY_PROGRESS: o->progress = true; break;
-    case ARGP_KEY_ARG: argp_error(state, "%s: there are only options", arg); break;
-    default: return ARGP_ERR_UNKNOWN;
-    }
-    return 0;
+    struct bench_options *o = &((struct command *)command)->o;
+    if (strlen(name) >= sizeof(o->queue))
+        argp_error(state, "queue names may have at most %zu bytes here", sizeof(o->queue) - 1);
+    snprintf(o->queue, sizeof(o->queue), "%s", name);
+    o->queue_kept = true;
 }
 
-static const struct argp PARSER = {
-    OPTIONS,
-    on_option,
-    NULL,
+static const struct bench_option OPTIONS[] = {
+    BENCH_HEADING("Server"),
+    BENCH_OWN(parse_uri, "uri", "URI",
+              "amqp://user:password@host:port/vhost, or amqps:// for TLS (default amqp://guest:guest@127.0.0.1:5672/)"),
+    BENCH_PORT_OFFSET("added to the port"),
+    BENCH_COUNT(o.limits.frame_max, 4096, BENCH_FRAME_MAX, "frame-max", "BYTES",
+                "largest frame to ask for (default 131072)"),
+    BENCH_COUNT(o.limits.heartbeat_s, 0, 65534, "heartbeat", "SECONDS",
+                "0 for none (default: what the server proposes)"),
+    BENCH_HEADING("What to do"),
+    BENCH_SCENARIO(SCENARIOS, "publish-consume (default); latency: one publish at a time; declare: --queues one by "
+                              "one, then delete them; connect: --connections one by one; get: basic.get one by one; "
+                              "sink: the load generator's own ceiling; fdatasync: the disk"),
+    BENCH_COUNT(o.producers, 0, 10000, "producers", "N", "publishing connections (default 1)"),
+    BENCH_COUNT(o.consumers, 0, 10000, "consumers", "N", "consuming connections (default 1)"),
+    BENCH_COUNT(o.threads, 1, 2, "threads", "1|2", "2: consumers on a thread of their own (default 1)"),
+    BENCH_RATE("messages per second over all producers (default 0: as fast as it goes)"),
+    BENCH_DURATION(),
+    BENCH_WARMUP(BENCH_WARMUP_TEXT),
+    BENCH_MESSAGES(
+        o.messages, "messages",
+        "publish so many instead of by time; without producers each consumer reads so many and stops; no warm-up"),
+    BENCH_DRAIN(BENCH_DRAIN_TEXT),
+    BENCH_COUNT(o.gather_us, 0, 1000000, "gather", "MICROSECONDS",
+                "wait so long after each round, to read and write more at once"),
+    BENCH_CONNECTIONS(),
+    BENCH_COUNT(o.channels, 0, 2047, "channels", "N", "channels opened per connection in scenario connect (default 1)"),
+    BENCH_HOLD("keep queues or connections so long before removing them"),
+    BENCH_HEADING("Messages"),
+    BENCH_COUNT(o.body_bytes, 0, 256u << 20, "size", "BYTES",
+                "body (default 100; below 24 order and latency are not checked)"),
+    BENCH_COUNT(o.window, 0, 10000000, "window", "N",
+                "unconfirmed publishes per producer; 0: no confirms (default 1000)"),
+    BENCH_FLAG(o.persistent, "persistent", "delivery mode 2 to durable queues (default)"),
+    BENCH_SETS(o.persistent, false, "transient", "delivery mode 1 to queues that are not durable unless --durable"),
+    BENCH_FLAG(o.mandatory, "mandatory", "ask for unroutable messages back"),
+    BENCH_HEADING("Queues"),
+    BENCH_OWN(parse_queue, "queue", "NAME",
+              "use this queue, emptied first and kept (default: a new one, deleted afterwards)"),
+    BENCH_COUNT(o.queues, 1, 1000000, "queues", "N", "NAME-0 … NAME-(N-1), connections take turns (default 1)"),
+    BENCH_TEXT(o.queue_kind.type, "queue-type", "TYPE", "x-queue-type: classic, quorum, stream, …"),
+    BENCH_TEXT(o.offset, "offset", "WHERE", "first, last, next or a number: where consumers begin in a stream"),
+    BENCH_SETS(durable, DURABLE, "durable", "durable queues, whatever the messages are"),
+    BENCH_SETS(durable, NOT_DURABLE, "no-durable", "queues that are not durable"),
+    BENCH_FLAG(o.queue_kept, "keep", "do not delete queues at the end"),
+    BENCH_FLAG(o.auto_ack, "auto-ack", "consume without acknowledgements"),
+    BENCH_COUNT(o.prefetch, 0, 65535, "prefetch", "N",
+                "unacknowledged deliveries per consumer, 0: no limit (default 1000)"),
+    BENCH_COUNT(o.ack_every, 1, 65535, "ack-every", "N",
+                "1: acknowledge each delivery (default); more: so many with one ack"),
+    BENCH_HEADING("Disk"),
+    BENCH_TEXT(o.data_dir, "data", "DIR", "where scenario fdatasync writes (default .)"),
+    BENCH_TEXT(o.probe_dir, "probe", "DIR",
+               "in scenario latency, a 4 KiB write and fdatasync there after each publish"),
+    BENCH_HEADING("Output"),
+    BENCH_OUTPUT(),
+};
+
+static const char DOC[] =
     "Puts load on an AMQP 0-9-1 server and measures rates, latencies, order and losses.\v"
     "Exit code: 0 clean, 1 could not run or the server closed, 2 messages lost, doubled or out of order, 64 wrong "
     "usage.\n"
-    "Example: millrace bench amqp --producers 1 --consumers 1 --size 100 --window 1000 --duration 10",
-    NULL,
-    NULL,
-    NULL};
+    "Example: millrace bench amqp --producers 1 --consumers 1 --size 100 --window 1000 --duration 10";
 
 static void options_default(struct command *c)
 {
@@ -277,7 +182,7 @@ static void options_default(struct command *c)
     o->limits.in_bytes = 256 * 1024;
     o->limits.heartbeat_s = UINT16_MAX;
     o->limits.channels = 1;
-    o->run_id = (uint32_t)bench_clock_ns() ^ (uint32_t)getpid() << 12;
+    o->run_id = bench_run_id();
     snprintf(o->queue, sizeof(o->queue), "millrace-bench-%d", (int)getpid());
 }
 
@@ -285,8 +190,8 @@ static void options_default(struct command *c)
 static const char *options_settle(struct command *c)
 {
     struct bench_options *o = &c->o;
-    if (!c->durable_given)
-        o->queue_kind.durable = o->persistent || c->scenario->run == bench_steps_declare;
+    bool durable = o->persistent || c->scenario->run == bench_steps_declare;
+    o->queue_kind.durable = c->durable == DURABLE_UNSAID ? durable : c->durable == DURABLE;
     if (o->uri.port + c->port_offset > 65535)
         return "the port with its offset is above 65535";
     o->uri.port += c->port_offset;
@@ -298,8 +203,7 @@ static const char *options_settle(struct command *c)
         return "--ack-every above --prefetch would wait for ever";
     if (o->producers == 0 && o->consumers == 0)
         return "neither producers nor consumers";
-    if (o->progress == false)
-        o->progress = !o->quiet && isatty(STDERR_FILENO);
+    o->progress = bench_progress_wanted(o->progress, o->quiet);
     return NULL;
 }
 
@@ -329,21 +233,13 @@ int bench_amqp_main(int argc, char **argv)
 {
     struct command c;
     options_default(&c);
-    bench_command_begin("millrace bench amqp");
-    if (argp_parse(&PARSER, argc, argv, 0, NULL, &c) != 0)
+    if (!bench_options_parse("millrace bench amqp", OPTIONS, ARRAY_LEN(OPTIONS), DOC, argc, argv, &c))
         return BENCH_EXIT_USAGE;
     const char *contradiction = options_settle(&c);
-    if (contradiction != NULL) {
-        bench_fail("options", contradiction);
-        return BENCH_EXIT_USAGE;
-    }
+    if (contradiction != NULL)
+        return bench_refuse(contradiction);
     struct bench_report *r = bench_report_new(c.scenario->name);
     report_options(&c, r);
-    int code = c.scenario->run(&c.o, r);
-    if (code != BENCH_EXIT_FAILED)
-        bench_report_print(r, c.o.json, stdout);
-    if (code == BENCH_EXIT_VIOLATION)
-        bench_fail("checks", "messages were lost, doubled, out of order or never confirmed");
-    bench_report_free(r);
-    return code;
+    return bench_command_end(r, c.scenario->run(&c.o, r), c.o.json,
+                             "messages were lost, doubled, out of order or never confirmed");
 }

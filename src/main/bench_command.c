@@ -1,12 +1,15 @@
 /* See bench_command.h. Nothing here knows a protocol. */
 #include "bench_command.h"
 
-#include <errno.h>
+#include "bench_report.h"
+
+#include <argp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 enum { PROGRESS_EVERY = 100 };
 
@@ -30,6 +33,32 @@ int bench_fail(const char *what, const char *why)
     return BENCH_EXIT_FAILED;
 }
 
+int bench_refuse(const char *contradiction)
+{
+    bench_fail("options", contradiction);
+    return BENCH_EXIT_USAGE;
+}
+
+int bench_command_end(struct bench_report *r, int code, bool json, const char *violation)
+{
+    if (code != BENCH_EXIT_FAILED)
+        bench_report_print(r, json, stdout);
+    if (code == BENCH_EXIT_VIOLATION && violation != NULL)
+        bench_fail("checks", violation);
+    bench_report_free(r);
+    return code;
+}
+
+uint32_t bench_run_id(void)
+{
+    return ((uint32_t)bench_clock_ns() ^ (uint32_t)getpid() << 12) | 1;
+}
+
+bool bench_progress_wanted(bool asked, bool quiet)
+{
+    return asked || (!quiet && isatty(STDERR_FILENO));
+}
+
 void *bench_zeroed(size_t count, size_t size)
 {
     void *p = calloc(count > 0 ? count : 1, size);
@@ -45,26 +74,6 @@ void bench_progress(bool wanted, const char *what, uint64_t done, uint64_t all)
     if (wanted && (done % PROGRESS_EVERY == 0 || done == all))
         fprintf(stderr, "\r%s %llu of %llu%s", what, (unsigned long long)done, (unsigned long long)all,
                 done == all ? "\r\033[K" : " ");
-}
-
-uint64_t bench_parse_count(const char *text, uint64_t min, uint64_t max, const struct argp_state *state)
-{
-    char *end;
-    errno = 0;
-    unsigned long long v = strtoull(text, &end, 10);
-    if (errno != 0 || end == text || *end != '\0' || text[0] == '-' || v < min || v > max)
-        argp_error(state, "%s is not a whole number from %llu to %llu", text, (unsigned long long)min,
-                   (unsigned long long)max);
-    return v;
-}
-
-double bench_parse_number(const char *text, double max, const struct argp_state *state)
-{
-    char *end;
-    double v = strtod(text, &end);
-    if (end == text || *end != '\0' || !(v >= 0 && v <= max))
-        argp_error(state, "%s is not a number from 0 to %.0f", text, max);
-    return v;
 }
 
 int bench_address_parse(const char *text, char *host, size_t host_cap, unsigned *port)

@@ -2,8 +2,8 @@
 #include "bench_nexmark.h"
 
 #include "bench_nexmark_int.h"
+#include "bench_option.h"
 
-#include <argp.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -21,88 +21,17 @@ static const struct scenario {
     {"load", bench_nexmark_only_load, KIND_LOAD},
 };
 
-enum option_key {
-    KEY_HOST = 256,
-    KEY_PORT_OFFSET,
-    KEY_KAFKA_PORT,
-    KEY_HTTP_PORT,
-    KEY_USER,
-    KEY_PASSWORD,
-    KEY_PID,
-    KEY_SCENARIO,
-    KEY_QUERIES,
-    KEY_EVENTS,
-    KEY_RATE,
-    KEY_WARMUP,
-    KEY_STATE,
-    KEY_NAME,
-    KEY_KEEP,
-    KEY_SEED,
-    KEY_EVENT_RATE,
-    KEY_GROUP,
-    KEY_BATCH,
-    KEY_WINDOW,
-    KEY_TEXTS,
-    KEY_JSON,
-    KEY_QUIET,
-    KEY_PROGRESS,
-};
-
-static const struct argp_option OPTIONS[] = {
-    {NULL, 0, NULL, 0, "Broker", 1},
-    {"host", KEY_HOST, "HOST", 0, "a Millrace broker (default 127.0.0.1)", 0},
-    {"port-offset", KEY_PORT_OFFSET, "N", 0, "added to both ports", 0},
-    {"kafka-port", KEY_KAFKA_PORT, "PORT", 0, "where events are produced (default 9092)", 0},
-    {"http-port", KEY_HTTP_PORT, "PORT", 0, "where statements are sent (default 15672)", 0},
-    {"user", KEY_USER, "NAME", 0, "default: no login, who is guest on this machine", 0},
-    {"password", KEY_PASSWORD, "TEXT", 0, "for --user", 0},
-    {"pid", KEY_PID, "PID", 0, "the broker's process on this machine: tells its CPU time, too", 0},
-    {NULL, 0, NULL, 0, "What to do", 2},
-    {"scenario", KEY_SCENARIO, "NAME", 0,
-     "queries (default): events into a stream, then one query after another from its beginning; latency: events at a "
-     "--rate (default 50000) and windows of a second, from the event that ends a window to its rows; load: events "
-     "into the stream --name, which is there",
-     0},
-    {"queries", KEY_QUERIES, "q0,q1,…", 0, "only these (default: q0 to q22)", 0},
-    {"events", KEY_EVENTS, "N", 0, "default 1000000", 0},
-    {"rate", KEY_RATE, "N", 0, "events produced a second (default 0: as fast as it goes)", 0},
-    {"warmup", KEY_WARMUP, "SECONDS", 0, "windows of the scenario latency that do not count (default 2)", 0},
-    {"state-memory", KEY_STATE, "BYTES", 0, "of a query (default 4 GiB)", 0},
-    {"name", KEY_NAME, "NAME", 0, "of the stream of events (default: a new one)", 0},
-    {"keep", KEY_KEEP, NULL, 0, "keep streams and views at the end", 0},
-    {NULL, 0, NULL, 0, "Events", 3},
-    {"seed", KEY_SEED, "N", 0, "the same number makes the same events (default 1)", 0},
-    {"event-rate", KEY_EVENT_RATE, "N", 0,
-     "events a second of event time, on which depends what windows hold (default 10000; latency: --rate)", 0},
-    {"out-of-order", KEY_GROUP, "G", 0, "events are out of order within groups of so many (default 1: in order)", 0},
-    {"batch", KEY_BATCH, "N", 0, "events in one request (default 500)", 0},
-    {"window", KEY_WINDOW, "N", 0, "requests that are not answered (default 8)", 0},
-    {NULL, 0, NULL, 0, "Output", 4},
-    {"texts", KEY_TEXTS, NULL, 0, "print the statements, and do nothing", 0},
-    {"json", KEY_JSON, NULL, 0, "one JSON object on standard output", 0},
-    {"quiet", KEY_QUIET, NULL, 0, "nothing but the result and errors", 0},
-    {"progress", KEY_PROGRESS, NULL, 0, "the live line on standard error also when that is no terminal", 0},
-    {NULL, 0, NULL, 0, NULL, 0},
-};
-
 struct command {
     struct bench_nexmark_options o;
     const struct scenario *scenario;
     unsigned port_offset;
-    bool texts, event_rate_said;
+    uint64_t event_rate; /* 0: not said */
+    bool texts;
 };
 
-static const struct scenario *parse_scenario(const char *name, const struct argp_state *state)
+static void parse_queries(void *command, const char *text, const struct argp_state *state)
 {
-    for (size_t i = 0; i < ARRAY_LEN(SCENARIOS); i++)
-        if (strcmp(SCENARIOS[i].name, name) == 0)
-            return &SCENARIOS[i];
-    argp_error(state, "there is no scenario %s", name);
-    return NULL;
-}
-
-static void parse_queries(struct bench_nexmark_options *o, const char *text, const struct argp_state *state)
-{
+    struct bench_nexmark_options *o = &((struct command *)command)->o;
     o->query_count = 0;
     for (const char *at = text; *at != '\0';) {
         size_t len = strcspn(at, ",");
@@ -119,68 +48,62 @@ static void parse_queries(struct bench_nexmark_options *o, const char *text, con
         argp_error(state, "--queries names none");
 }
 
-static void parse_name(struct bench_nexmark_options *o, const char *text, const struct argp_state *state)
+static void parse_name(void *command, const char *text, const struct argp_state *state)
 {
+    struct bench_nexmark_options *o = &((struct command *)command)->o;
     if (text[0] == '\0' || strlen(text) >= sizeof(o->name) || strpbrk(text, "'\\/ ") != NULL)
         argp_error(state, "a name has 1 to %zu characters here, and no quotes, slashes or spaces", sizeof(o->name) - 1);
     snprintf(o->name, sizeof(o->name), "%s", text);
 }
 
-/* One case per option and nothing else: long, but flat. */
-static error_t on_option(int key, char *arg, struct argp_state *state)
+static void parse_host(void *command, const char *name, const struct argp_state *state)
 {
-    struct command *c = state->input;
-    struct bench_nexmark_options *o = &c->o;
-    switch (key) {
-    case KEY_HOST:
-        if (strlen(arg) >= sizeof(o->server.host))
-            argp_error(state, "%s is too long for a host", arg);
-        snprintf(o->server.host, sizeof(o->server.host), "%s", arg);
-        break;
-    case KEY_PORT_OFFSET: c->port_offset = (unsigned)bench_parse_count(arg, 0, 60000, state); break;
-    case KEY_KAFKA_PORT: o->server.port = (unsigned)bench_parse_count(arg, 1, 65535, state); break;
-    case KEY_HTTP_PORT: o->http_port = (unsigned)bench_parse_count(arg, 1, 65535, state); break;
-    case KEY_USER: o->server.user = arg; break;
-    case KEY_PASSWORD: o->server.password = arg; break;
-    case KEY_PID: o->pid = (unsigned)bench_parse_count(arg, 1, INT32_MAX, state); break;
-    case KEY_SCENARIO: c->scenario = parse_scenario(arg, state); break;
-    case KEY_QUERIES: parse_queries(o, arg, state); break;
-    case KEY_EVENTS: o->events = bench_parse_count(arg, 1, UINT64_MAX / 2, state); break;
-    case KEY_RATE: o->rate = bench_parse_number(arg, 1e8, state); break;
-    case KEY_WARMUP: o->warmup_s = bench_parse_number(arg, 1e6, state); break;
-    case KEY_STATE: o->state_memory = bench_parse_count(arg, 1 << 16, (uint64_t)1 << 40, state); break;
-    case KEY_NAME: parse_name(o, arg, state); break;
-    case KEY_KEEP: o->keep = true; break;
-    case KEY_SEED: o->nexmark.seed = bench_parse_count(arg, 0, UINT64_MAX, state); break;
-    case KEY_EVENT_RATE:
-        o->nexmark.rate = bench_parse_count(arg, 1, 1000000000, state);
-        c->event_rate_said = true;
-        break;
-    case KEY_GROUP: o->nexmark.group = (uint32_t)bench_parse_count(arg, 1, 1000000, state); break;
-    case KEY_BATCH: o->batch = (unsigned)bench_parse_count(arg, 1, BENCH_NEXMARK_BATCH_MAX, state); break;
-    case KEY_WINDOW: o->window = (unsigned)bench_parse_count(arg, 1, 1000, state); break;
-    case KEY_TEXTS: c->texts = true; break;
-    case KEY_JSON: o->json = true; break;
-    case KEY_QUIET: o->quiet = true; break;
-    case KEY_PROGRESS: o->progress = true; break;
-    case ARGP_KEY_ARG: argp_error(state, "%s: there are only options", arg); break;
-    default: return ARGP_ERR_UNKNOWN;
-    }
-    return 0;
+    struct bench_kafka_server *server = &((struct command *)command)->o.server;
+    if (strlen(name) >= sizeof(server->host))
+        argp_error(state, "%s is too long for a host", name);
+    snprintf(server->host, sizeof(server->host), "%s", name);
 }
 
-static const struct argp PARSER = {
-    OPTIONS,
-    on_option,
-    NULL,
+static const struct bench_option OPTIONS[] = {
+    BENCH_HEADING("Broker"),
+    BENCH_OWN(parse_host, "host", "HOST", "a Millrace broker (default 127.0.0.1)"),
+    BENCH_PORT_OFFSET("added to both ports"),
+    BENCH_COUNT(o.server.port, 1, 65535, "kafka-port", "PORT", "where events are produced (default 9092)"),
+    BENCH_COUNT(o.http_port, 1, 65535, "http-port", "PORT", "where statements are sent (default 15672)"),
+    BENCH_USER("default: no login, who is guest on this machine"),
+    BENCH_PASSWORD(),
+    BENCH_COUNT(o.pid, 1, INT32_MAX, "pid", "PID", "the broker's process on this machine: tells its CPU time, too"),
+    BENCH_HEADING("What to do"),
+    BENCH_SCENARIO(SCENARIOS,
+                   "queries (default): events into a stream, then one query after another from its beginning; latency: "
+                   "events at a --rate (default 50000) and windows of a second, from the event that ends a window to "
+                   "its rows; load: events into the stream --name, which is there"),
+    BENCH_OWN(parse_queries, "queries", "q0,q1,…", "only these (default: q0 to q22)"),
+    BENCH_COUNT(o.events, 1, UINT64_MAX / 2, "events", "N", "default 1000000"),
+    BENCH_NUMBER(o.rate, 100000000, "rate", "N", "events produced a second (default 0: as fast as it goes)"),
+    BENCH_WARMUP("windows of the scenario latency that do not count (default 2)"),
+    BENCH_COUNT(o.state_memory, 1 << 16, (uint64_t)1 << 40, "state-memory", "BYTES", "of a query (default 4 GiB)"),
+    BENCH_OWN(parse_name, "name", "NAME", "of the stream of events (default: a new one)"),
+    BENCH_FLAG(o.keep, "keep", "keep streams and views at the end"),
+    BENCH_HEADING("Events"),
+    BENCH_COUNT(o.nexmark.seed, 0, UINT64_MAX, "seed", "N", "the same number makes the same events (default 1)"),
+    BENCH_COUNT(event_rate, 1, 1000000000, "event-rate", "N",
+                "events a second of event time, on which depends what windows hold (default 10000; latency: --rate)"),
+    BENCH_COUNT(o.nexmark.group, 1, 1000000, "out-of-order", "G",
+                "events are out of order within groups of so many (default 1: in order)"),
+    BENCH_COUNT(o.batch, 1, BENCH_NEXMARK_BATCH_MAX, "batch", "N", "events in one request (default 500)"),
+    BENCH_COUNT(o.window, 1, 1000, "window", "N", "requests that are not answered (default 8)"),
+    BENCH_HEADING("Output"),
+    BENCH_FLAG(texts, "texts", "print the statements, and do nothing"),
+    BENCH_OUTPUT(),
+};
+
+static const char DOC[] =
     "Runs the queries of the Nexmark benchmark in a Millrace broker and measures rates, state and latency. The broker "
     "must not have streams or views called nexmark, person, auction, bid, side or result.\v"
     "Exit code: 0 clean (a query that the broker refuses is named), 1 could not run, 2 a query failed or gave another "
     "number of rows than it should, 64 wrong usage.\n"
-    "Example: millrace bench nexmark --queries q0,q5 --events 1000000 --pid $(pidof millrace)",
-    NULL,
-    NULL,
-    NULL};
+    "Example: millrace bench nexmark --queries q0,q5 --events 1000000 --pid $(pidof millrace)";
 
 static void options_default(struct command *c)
 {
@@ -209,13 +132,14 @@ static const char *options_settle(struct command *c)
     o->http_port += c->port_offset;
     if (o->server.port > 65535 || o->http_port > 65535)
         return "a port with its offset is above 65535";
-    if (!o->progress)
-        o->progress = !o->quiet && isatty(STDERR_FILENO);
+    if (c->event_rate > 0)
+        o->nexmark.rate = c->event_rate;
+    o->progress = bench_progress_wanted(o->progress, o->quiet);
     if (c->scenario->kind != KIND_LATENCY)
         return NULL;
     if (o->rate <= 0)
         o->rate = LATENCY_RATE;
-    if (c->event_rate_said || o->nexmark.group > 1)
+    if (c->event_rate > 0 || o->nexmark.group > 1)
         return "in scenario latency event time goes as the clock does, and in order";
     o->nexmark.rate = (uint64_t)o->rate;
     if (o->rate < 1 || (o->events - 1) / o->nexmark.rate < WINDOWS_LEAST)
@@ -251,23 +175,16 @@ int bench_nexmark_main(int argc, char **argv)
 {
     struct command c;
     options_default(&c);
-    bench_command_begin("millrace bench nexmark");
-    if (argp_parse(&PARSER, argc, argv, 0, NULL, &c) != 0)
+    if (!bench_options_parse("millrace bench nexmark", OPTIONS, ARRAY_LEN(OPTIONS), DOC, argc, argv, &c))
         return BENCH_EXIT_USAGE;
     const char *contradiction = options_settle(&c);
-    if (contradiction != NULL) {
-        bench_fail("options", contradiction);
-        return BENCH_EXIT_USAGE;
-    }
+    if (contradiction != NULL)
+        return bench_refuse(contradiction);
     if (c.texts) {
         texts_print(&c.o);
         return BENCH_EXIT_OK;
     }
     struct bench_report *r = bench_report_new(c.scenario->name);
     report_options(&c, r);
-    int code = c.scenario->run(&c.o, r);
-    if (code != BENCH_EXIT_FAILED)
-        bench_report_print(r, c.o.json, stdout);
-    bench_report_free(r);
-    return code;
+    return bench_command_end(r, c.scenario->run(&c.o, r), c.o.json, NULL);
 }
