@@ -1,9 +1,11 @@
 /* Runs a query over Nexmark's events, for tests that compare with another engine.
  *
- *     query FILE BATCH EVENTS GROUP [SEED]
- *                                       statements, the last of which is the query; rows a batch; events; out of order within GROUP. With a SEED
- *                                       the query is saved and another one made of that at some 25 places, and batches are 1 to BATCH rows
- *     query --events EVENTS GROUP       prints the events, a line each
+ *     query FILE BATCH EVENTS ORDER [SEED]
+ *                                       statements, the last of which is the query; rows a batch; events. With a SEED the query is saved and
+ *                                       another one made of that at some 25 places, and batches are 1 to BATCH rows
+ *     query --events EVENTS ORDER       prints the events, a line each
+ *
+ * ORDER is GROUP or GROUP:LATE: events are out of order within GROUP, and of LATE events about one comes 3,000 events after its time.
  *
  * Streams that are called person…, auction… or bid… have events of that kind only; of several streams the last is read first.
  * Prints a JSON array a row: its weight, then the values. At the end the watermark passes everything. The last line is an object: late rows, rows
@@ -17,6 +19,8 @@
 #include <stdlib.h>
 
 #define STATE_MAX ((size_t)1 << 30)
+#define EVENTS_MAX 100000000u
+#define HELD_EVENTS 3000u
 #define END_US (NEXMARK_BASE_MS * 1000 + 1000 * US_PER_DAY)
 
 static void die(const char *why)
@@ -169,8 +173,55 @@ static bool wanted(struct slice stream, enum nexmark_kind kind)
     return true;
 }
 
-static void feed(struct run *r, uint32_t source, const struct nexmark *nexmark, uint64_t events, uint32_t batch)
+/* All events, by the places where they stand. */
+struct order {
+    struct nexmark nexmark;
+    uint32_t *numbers; /* of the event at each place */
+    uint64_t events;
+};
+
+static bool comes_late(uint64_t number, uint64_t one_of)
 {
+    return one_of && (number * 0x9e3779b97f4a7c15u >> 32) % one_of == 0;
+}
+
+static struct order order_of(const char *events, const char *text)
+{
+    struct order o = {.nexmark = nexmark_default(), .events = strtoull(events, NULL, 10)};
+    char *rest;
+    o.nexmark.group = (uint32_t)strtoul(text, &rest, 10);
+    uint64_t one_of = *rest == ':' ? strtoull(rest + 1, NULL, 10) : 0, at = 0, held = 0, count = 0;
+    if (o.events > EVENTS_MAX)
+        die("that many events have no place");
+    o.numbers = malloc((o.events + 1) * sizeof *o.numbers);
+    if (!o.numbers)
+        die("no memory");
+    /* `held` goes through the same places behind `at`, for those that are passed over there. */
+    for (; held < o.events; at++) {
+        uint64_t number = nexmark_number(&o.nexmark, at);
+        if (at < o.events && !comes_late(number, one_of))
+            o.numbers[count++] = (uint32_t)number;
+        for (; held < o.events && (held + HELD_EVENTS <= at || at >= o.events); held++)
+            if (comes_late(number = nexmark_number(&o.nexmark, held), one_of))
+                o.numbers[count++] = (uint32_t)number;
+    }
+    return o;
+}
+
+static void print_events(const struct order *o)
+{
+    uint8_t line[NEXMARK_EVENT_MAX];
+    for (uint64_t i = 0; i < o->events; i++) {
+        struct writer w = writer_of(line, sizeof line);
+        nexmark_write(&o->nexmark, o->numbers[i], &w);
+        printf("%.*s\n", (int)w.len, (const char *)line);
+    }
+}
+
+static void feed(struct run *r, uint32_t source, const struct order *o, uint32_t batch)
+{
+    const struct nexmark *nexmark = &o->nexmark;
+    uint64_t events = o->events;
     uint8_t *room = malloc((size_t)batch * NEXMARK_EVENT_MAX);
     struct slice *records = malloc(batch * sizeof *records);
     int64_t *ts = malloc(batch * sizeof *ts);
@@ -182,7 +233,7 @@ static void feed(struct run *r, uint32_t source, const struct nexmark *nexmark, 
         if (r->chance && chance_next(r) % (events / most + 1) < 25)
             restart(r);
         for (; rows < most && at < events; at++) {
-            uint64_t number = nexmark_number(nexmark, at);
+            uint64_t number = o->numbers[at];
             size_t from = w.len;
             if (!wanted(query_source(r->q, source), nexmark_kind_of(number)))
                 continue;
@@ -201,12 +252,12 @@ static void feed(struct run *r, uint32_t source, const struct nexmark *nexmark, 
 }
 
 /* One stream after the other, the last first: then the others' rows find all of its rows. */
-static void feed_all(struct run *r, const struct nexmark *nexmark, uint64_t events, uint32_t batch)
+static void feed_all(struct run *r, const struct order *o, uint32_t batch)
 {
     uint32_t count = query_plan(r->q)->source_count;
     enum sql_fault fault;
     for (uint32_t i = count; i-- > 0;)
-        feed(r, i, nexmark, events, batch);
+        feed(r, i, o, batch);
     for (uint32_t i = 0; i < count; i++)
         if (!query_advance(r->q, i, END_US, &fault))
             die(sql_fault_text(fault));
@@ -214,15 +265,10 @@ static void feed_all(struct run *r, const struct nexmark *nexmark, uint64_t even
 
 int main(int argc, char **argv)
 {
-    struct nexmark nexmark = nexmark_default();
     if (argc == 4 && strcmp(argv[1], "--events") == 0) {
-        uint8_t line[NEXMARK_EVENT_MAX];
-        nexmark.group = (uint32_t)strtoul(argv[3], NULL, 10);
-        for (uint64_t i = 0; i < strtoull(argv[2], NULL, 10); i++) {
-            struct writer w = writer_of(line, sizeof line);
-            nexmark_write(&nexmark, nexmark_number(&nexmark, i), &w);
-            printf("%.*s\n", (int)w.len, (const char *)line);
-        }
+        struct order events = order_of(argv[2], argv[3]);
+        print_events(&events);
+        free(events.numbers);
         return 0;
     }
     if (argc != 5 && argc != 6)
@@ -245,12 +291,13 @@ int main(int argc, char **argv)
             fail(&error, r.text);
     r.statement = list.at[list.count - 1];
     query_make(&r);
-    nexmark.group = (uint32_t)strtoul(argv[4], NULL, 10);
-    feed_all(&r, &nexmark, strtoull(argv[3], NULL, 10), batch);
+    struct order order = order_of(argv[3], argv[4]);
+    feed_all(&r, &order, batch);
     printf("{\"late\": %llu, \"faults\": %llu, \"state\": %zu}\n", (unsigned long long)query_late(r.q),
            (unsigned long long)query_faults(r.q), query_state_bytes(r.q));
     query_free(&r.q);
     arena_fini(&arena);
+    free(order.numbers);
     free((void *)r.text.ptr);
     free(r.saved);
     return 0;

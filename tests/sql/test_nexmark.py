@@ -188,8 +188,9 @@ def shown(ms):
     return text + (f".{ms % 1000:03}".rstrip("0") if ms % 1000 else "")
 
 
-def load(events, delay_ms):
-    db = sqlite3.connect(":memory:")
+def load(events, delay_ms, path=":memory:"):
+    """Lines of events as tables: each row with its time, the watermark before it, and its place."""
+    db = sqlite3.connect(path)
     db.create_function("t", 1, shown)
     db.create_function("part", 2, lambda text, n: (text.split("/") + [None] * 9)[n])
     db.execute("PRAGMA case_sensitive_like = ON")
