@@ -105,7 +105,7 @@ BINARY += $(if $(wildcard $(MAIN)),build/millrace)
 endif
 
 # ----------------------------------------------------------------------------------------------------------- targets
-.PHONY: browser bench-mqtt bench-nexmark nexmark-oracle mqtt-suites stomp-suite activemq bench-stomp all help flow crash power power-replay soak suites kafka kafka-clients kafka-golden java history cage limits mutants unit unit-build programs test bench bench-kafka tidy format coverage install uninstall clean
+.PHONY: browser bench-mqtt bench-nexmark nexmark-oracle sql-random mqtt-suites stomp-suite activemq bench-stomp all help flow crash power power-replay soak suites kafka kafka-clients kafka-golden java history cage limits mutants unit unit-build programs test bench bench-kafka tidy format coverage install uninstall clean
 .PHONY: fuzz-build fuzz-smoke fuzz-coverage version FORCE
 
 all: $(LIBRARY) $(BINARY)  ## build the broker (default): build/millrace, or build/FLAVOUR/millrace with FLAVOUR=...
@@ -145,6 +145,9 @@ bench-nexmark: all  ## continuous SQL: Nexmark's queries, latency of windows, id
 
 nexmark-oracle: programs  ## q0 to q23 over EVENTS (1000000) events against SQLite, in order and late, for batches of 1, 7 and 1024 rows; writes docs/sql-oracle.md
 	tests/sql/oracle --events $(or $(EVENTS),1000000) --report
+
+sql-random: programs  ## QUERIES (10000) random queries over small random streams against SQLite; SEED=N (from the clock) says which
+	MILLRACE_SQL_QUERIES=$(or $(QUERIES),10000) MILLRACE_SQL_SEED=$(or $(SEED),$$(date +%s)) $(PYTHON) -m pytest -q -s -p no:cacheprovider tests/sql/test_random.py
 
 bench-stomp: all programs  ## STOMP beside ActiveMQ (needs Java and the package activemq); writes docs/benchmarks-stomp.md
 	bench/stomp

@@ -1,9 +1,12 @@
-/* Runs a query over Nexmark's events, for tests that compare with another engine.
+/* Runs queries over Nexmark's events, or over records that are given, for tests that compare with another engine.
  *
  *     query FILE BATCH EVENTS ORDER [SEED]
  *                                       statements, the last of which is the query; rows a batch; events. With a SEED the query is saved and
  *                                       another one made of that at some 25 places, and batches are 1 to BATCH rows
  *     query --events EVENTS ORDER       prints the events, a line each
+ *     query --script < INPUT            statements; an empty line; `stream TAB milliseconds TAB record` a line, in the order in which they come; an
+ *                                       empty line; then `BATCH SEED query` a line, where seed 0 is none. Each query runs in a process of its own;
+ *                                       behind its lines stands `= STATUS`, how that has ended
  *
  * ORDER is GROUP or GROUP:LATE: events are out of order within GROUP, and of LATE events about one comes 3,000 events after its time.
  *
@@ -17,10 +20,14 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #define STATE_MAX ((size_t)1 << 30)
 #define EVENTS_MAX 100000000u
 #define HELD_EVENTS 3000u
+#define SCRIPT_MAX ((size_t)64 << 20)
+#define GIVEN_MAX 100000u
 #define END_US (NEXMARK_BASE_MS * 1000 + 1000 * US_PER_DAY)
 
 static void die(const char *why)
@@ -99,7 +106,8 @@ struct run {
     const struct ast *statement;
     struct printer printer;
     struct query *q;
-    struct slice text;
+    struct arena arena;
+    struct slice text; /* its own */
     uint64_t chance;
     uint8_t *saved;
     size_t len, given;
@@ -254,13 +262,142 @@ static void feed(struct run *r, uint32_t source, const struct order *o, uint32_t
 /* One stream after the other, the last first: then the others' rows find all of its rows. */
 static void feed_all(struct run *r, const struct order *o, uint32_t batch)
 {
-    uint32_t count = query_plan(r->q)->source_count;
-    enum sql_fault fault;
-    for (uint32_t i = count; i-- > 0;)
+    for (uint32_t i = query_plan(r->q)->source_count; i-- > 0;)
         feed(r, i, o, batch);
-    for (uint32_t i = 0; i < count; i++)
+}
+
+/* Statements, the last of which is the query. */
+static void run_begin(struct run *r, struct slice text, uint64_t seed)
+{
+    static const struct op_kind kind = {.name = "print", .push = print_rows};
+    struct sql_error error = {0};
+    struct ast_list list;
+    *r = (struct run){.printer = {.op = {.kind = &kind}}, .catalog = catalog_init(), .text = text};
+    r->chance = seed * 0x9e3779b97f4a7c15u;
+    arena_init(&r->arena, SQL_PARSE_MEMORY_MAX);
+    if (!sql_parse(text, &r->arena, &list, &error) || !list.count)
+        fail(&error, text);
+    for (size_t i = 0; i + 1 < list.count; i++)
+        if (!catalog_add(&r->catalog, list.at[i], &error))
+            fail(&error, text);
+    r->statement = list.at[list.count - 1];
+    query_make(r);
+}
+
+static void run_end(struct run *r)
+{
+    enum sql_fault fault;
+    for (uint32_t i = 0; i < query_plan(r->q)->source_count; i++)
         if (!query_advance(r->q, i, END_US, &fault))
             die(sql_fault_text(fault));
+    printf("{\"late\": %llu, \"faults\": %llu, \"state\": %zu}\n", (unsigned long long)query_late(r->q),
+           (unsigned long long)query_faults(r->q), query_state_bytes(r->q));
+    query_free(&r->q);
+    arena_fini(&r->arena);
+    free((void *)r->text.ptr);
+    free(r->saved);
+}
+
+/* Records in the order in which they come. */
+struct script {
+    char *statements, *at; /* what comes behind what has been read */
+    struct slice streams[GIVEN_MAX], records[GIVEN_MAX];
+    int64_t ts_us[GIVEN_MAX];
+    uint32_t count;
+};
+
+static char *next_line(struct script *s)
+{
+    char *line = s->at, *end = strchr(line, '\n');
+    if (!end)
+        return NULL;
+    *end = 0;
+    s->at = end + 1;
+    return line;
+}
+
+static void script_read(struct script *s)
+{
+    char *text = calloc(1, SCRIPT_MAX), *line;
+    if (!text)
+        die("no memory");
+    size_t len = fread(text, 1, SCRIPT_MAX - 1, stdin);
+    char *end = len ? strstr(text, "\n\n") : NULL;
+    if (!end)
+        die("a script is statements, records and queries");
+    *end = 0;
+    s->statements = text;
+    for (s->at = end + 2; (line = next_line(s)) && line[0]; s->count++) {
+        char *ms = strchr(line, '\t'), *record = ms ? strchr(ms + 1, '\t') : NULL;
+        if (!record || s->count == GIVEN_MAX)
+            die("a record is `stream TAB milliseconds TAB record`, 100,000 at most");
+        s->streams[s->count] = slice_of(line, (size_t)(ms - line));
+        s->ts_us[s->count] = strtoll(ms + 1, NULL, 10) * 1000;
+        s->records[s->count] = slice_str(record + 1);
+    }
+}
+
+/* All sources of that stream have read so many of its records. */
+static void step_all(struct run *r, const struct script *s, uint32_t from, uint32_t rows)
+{
+    enum sql_fault fault;
+    uint64_t offset = 0;
+    for (uint32_t i = 0; i < from; i++)
+        offset += slice_equal(s->streams[i], s->streams[from]);
+    for (uint32_t i = 0; i < query_plan(r->q)->source_count; i++) {
+        struct query_input in = {
+            .source = i, .records = s->records + from, .ts_us = s->ts_us + from, .offset = offset, .rows = rows};
+        if (slice_equal(query_source(r->q, i), s->streams[from]) && !query_step(r->q, &in, &fault))
+            die(sql_fault_text(fault));
+    }
+}
+
+/* A batch ends where a record of another stream comes. */
+static void replay(struct run *r, const struct script *s, uint32_t batch)
+{
+    for (uint32_t from = 0, rows; from < s->count; from += rows) {
+        uint32_t most = r->chance ? (uint32_t)(1 + chance_next(r) % batch) : batch;
+        for (rows = 1; rows < most && from + rows < s->count; rows++)
+            if (!slice_equal(s->streams[from], s->streams[from + rows]))
+                break;
+        if (r->chance && chance_next(r) % 8 == 0)
+            restart(r);
+        step_all(r, s, from, rows);
+    }
+}
+
+static void script_play(const struct script *s, char *line)
+{
+    struct run r;
+    char *seed, *query, *text;
+    uint32_t batch = (uint32_t)strtoul(line, &seed, 10);
+    uint64_t chance = strtoull(seed, &query, 10);
+    if (batch < 1 || batch > BATCH_ROWS_MAX || asprintf(&text, "%s\n%s;\n", s->statements, query) < 0)
+        die("a query is `BATCH SEED query`");
+    run_begin(&r, slice_str(text), chance);
+    replay(&r, s, batch);
+    run_end(&r);
+}
+
+static void script_play_all(void)
+{
+    static struct script script;
+    script_read(&script);
+    for (char *line; (line = next_line(&script)) != NULL;) {
+        int status = -1;
+        fflush(stdout);
+        pid_t child = fork();
+        if (child == 0) {
+            dup2(STDOUT_FILENO, STDERR_FILENO);
+            script_play(&script, line);
+            free(script.statements);
+            exit(0);
+        }
+        if (child < 0 || waitpid(child, &status, 0) != child)
+            die("no process");
+        printf("= %d\n", status);
+    }
+    free(script.statements);
 }
 
 int main(int argc, char **argv)
@@ -271,34 +408,20 @@ int main(int argc, char **argv)
         free(events.numbers);
         return 0;
     }
+    if (argc == 2 && strcmp(argv[1], "--script") == 0) {
+        script_play_all();
+        return 0;
+    }
     if (argc != 5 && argc != 6)
         die("see the top of tests/sql/query.c");
-    static const struct op_kind kind = {.name = "print", .push = print_rows};
-    struct run r = {.printer = {.op = {.kind = &kind}}, .catalog = catalog_init()};
-    struct sql_error error = {0};
-    struct arena arena;
-    struct ast_list list;
+    struct run r;
     uint32_t batch = (uint32_t)strtoul(argv[2], NULL, 10);
-    r.text = read_file(argv[1]);
-    r.chance = argc == 6 ? strtoull(argv[5], NULL, 10) * 0x9e3779b97f4a7c15u : 0;
-    arena_init(&arena, SQL_PARSE_MEMORY_MAX);
     if (batch < 1 || batch > BATCH_ROWS_MAX)
         die("a batch has 1 to 4096 rows");
-    if (!sql_parse(r.text, &arena, &list, &error) || !list.count)
-        fail(&error, r.text);
-    for (size_t i = 0; i + 1 < list.count; i++)
-        if (!catalog_add(&r.catalog, list.at[i], &error))
-            fail(&error, r.text);
-    r.statement = list.at[list.count - 1];
-    query_make(&r);
+    run_begin(&r, read_file(argv[1]), argc == 6 ? strtoull(argv[5], NULL, 10) : 0);
     struct order order = order_of(argv[3], argv[4]);
     feed_all(&r, &order, batch);
-    printf("{\"late\": %llu, \"faults\": %llu, \"state\": %zu}\n", (unsigned long long)query_late(r.q),
-           (unsigned long long)query_faults(r.q), query_state_bytes(r.q));
-    query_free(&r.q);
-    arena_fini(&arena);
     free(order.numbers);
-    free((void *)r.text.ptr);
-    free(r.saved);
+    run_end(&r);
     return 0;
 }

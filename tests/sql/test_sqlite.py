@@ -30,6 +30,9 @@ class Maker:
     def pick(self, depth, leaves, inner):
         return self.chance.choice(leaves if depth <= 0 or self.chance.random() < 0.15 else inner)(depth - 1)
 
+    def column(self, name):
+        return same(name)
+
     def both(self, template, *parts):
         return tuple(template.format(*(part[side] for part in parts)) for side in (0, 1))
 
@@ -45,7 +48,7 @@ class Maker:
 
     def whole(self, depth):
         number = self.chance.choice([0, 1, 2, 3, 7, -1, -5, 100])
-        leaves = [lambda _: same("a"), lambda _: same("b"), lambda _: (f"bigint '{number}'", f"({number})"),
+        leaves = [lambda _: self.column("a"), lambda _: self.column("b"), lambda _: (f"bigint '{number}'", f"({number})"),
                   lambda _: ("CAST(NULL AS bigint)", "NULL")]
         inner = [lambda d: self.both("({} + {})", self.whole(d), self.whole(d)),
                  lambda d: self.both("({} - {})", self.whole(d), self.whole(d)),
@@ -61,7 +64,7 @@ class Maker:
 
     def real(self, depth):
         number = self.chance.choice(["0.5", "2.25", "-1.75", "10.0"])
-        leaves = [lambda _: same("d"), lambda _: (f"double '{number}'", f"({number})")]
+        leaves = [lambda _: self.column("d"), lambda _: (f"double '{number}'", f"({number})")]
         inner = [lambda d: self.both("({} + {})", self.real(d), self.real(d)),
                  lambda d: self.both("({} - {})", self.real(d), self.whole(min(d, 1))),
                  lambda d: self.both("({} * {})", self.real(min(d, 1)), self.real(min(d, 1))),
@@ -72,7 +75,7 @@ class Maker:
 
     def text(self, depth):
         literal = "'" + self.chance.choice(TEXTS).replace("'", "''") + "'"
-        leaves = [lambda _: same("t"), lambda _: same("u"), lambda _: (f"text {literal}", literal)]
+        leaves = [lambda _: self.column("t"), lambda _: self.column("u"), lambda _: (f"text {literal}", literal)]
         place, count = self.chance.randrange(1, 6), self.chance.randrange(0, 5)
         inner = [lambda d: self.both("({} || {})", self.text(d), self.text(d)),
                  lambda d: self.both("upper({})", self.text(d)),
@@ -89,7 +92,7 @@ class Maker:
 
     def truth(self, depth):
         operator = self.chance.choice(["=", "<>", "<", "<=", ">", ">="])
-        leaves = [lambda _: same("p"), lambda _: same("true"), lambda _: same("false"), lambda _: ("CAST(NULL AS boolean)", "NULL")]
+        leaves = [lambda _: self.column("p"), lambda _: same("true"), lambda _: same("false"), lambda _: ("CAST(NULL AS boolean)", "NULL")]
         pattern = "'" + self.chance.choice(["%", "a%", "%a%", "_", "%_b%", "a\\%b", "%c"]) + "'"
         not_ = self.chance.choice(["", "NOT "])
         inner = [lambda d: self.both(f"({{}} {operator} {{}})", self.whole(d), self.whole(d)),
