@@ -7,12 +7,12 @@
 #include "sql/table_record.h"
 
 #define PLAN_MEMORY_MAX (64u << 20)
-#define STEP_MEMORY_MAX (64u << 20)
 #define PARTITIONS_MAX 4096u
 
 struct query {
     struct plan plan;
-    struct arena arena, batch;
+    struct arena arena, own;
+    struct arena *scratch; /* of a step: its own, or lent */
     struct scan *scans[PLAN_SOURCES_MAX];
     struct regex_cache *regexes; /* of the clocks */
     struct op *sink;
@@ -43,7 +43,8 @@ struct query *query_new(const struct catalog *catalog, const struct ast *stateme
         return NULL;
     }
     arena_init(&q->arena, PLAN_MEMORY_MAX);
-    arena_init(&q->batch, STEP_MEMORY_MAX);
+    arena_init(&q->own, QUERY_STEP_MEMORY_MAX);
+    q->scratch = &q->own;
     q->plan.budget.max = state_max;
     q->sink = sink;
     if (statement->kind != AST_RUN)
@@ -80,7 +81,7 @@ void query_free(struct query **query)
     plan_free(&q->plan);
     regex_cache_free(&q->regexes);
     arena_fini(&q->arena);
-    arena_fini(&q->batch);
+    arena_fini(&q->own);
     mem_free(q);
     *query = NULL;
 }
@@ -98,6 +99,12 @@ struct slice query_source(const struct query *query, uint32_t i)
 bool query_deletes(const struct query *query, uint32_t source)
 {
     return query->plan.sources[source].deletes;
+}
+
+void query_lend(struct query *query, struct arena *scratch)
+{
+    arena_fini(&query->own);
+    query->scratch = scratch;
 }
 
 void query_divert(struct query *query, void (*divert)(void *arg, uint32_t origin, enum sql_fault fault), void *arg)
@@ -141,7 +148,7 @@ static int64_t clock_now(const struct clock *c)
 /* The watermark before each row. */
 static bool clock_run(struct query *q, struct clock *c, struct eval *e, struct sel sel, const struct query_input *in)
 {
-    int64_t *at = arena_take(&q->batch, (in->rows + 1) * sizeof *at);
+    int64_t *at = arena_take(q->scratch, (in->rows + 1) * sizeof *at);
     const struct column *values = at && sel.count ? eval_expr(e, c->expr, sel) : NULL;
     if (!at || (sel.count && !values) || !clock_room(c, in->partition))
         return op_fail(&q->step, SQL_FAULT_MEMORY);
@@ -171,7 +178,7 @@ static bool joint_run(struct query *q)
     for (uint32_t k = 0; k < q->plan.joint_count; k++) {
         struct clock *c = q->plan.joint[k];
         const struct clock *a = c->of[0], *b = c->of[1];
-        int64_t *at = a->at || b->at ? arena_take(&q->batch, (q->step.rows + 1) * sizeof *at) : NULL;
+        int64_t *at = a->at || b->at ? arena_take(q->scratch, (q->step.rows + 1) * sizeof *at) : NULL;
         if (!at && (a->at || b->at))
             return op_fail(&q->step, SQL_FAULT_MEMORY);
         for (uint32_t i = 0; at && i <= q->step.rows; i++)
@@ -192,7 +199,6 @@ static bool flush(struct query *q, struct source *s, enum sql_fault *ret_fault)
     s->arrival->at = NULL;
     for (uint32_t i = 0; i < q->plan.joint_count; i++)
         q->plan.joint[i]->at = NULL;
-    arena_recycle(&q->batch);
     *ret_fault = q->step.fault;
     return ok;
 }
@@ -225,7 +231,9 @@ static bool tick(struct query *q, uint32_t source, uint32_t partition, int64_t u
         c->at = at[i];
     }
     *ret_fault = SQL_FAULT_MEMORY;
-    return joint_run(q) && flush(q, s, ret_fault);
+    bool ok = joint_run(q) && flush(q, s, ret_fault);
+    arena_recycle(q->scratch);
+    return ok;
 }
 
 bool query_partitions(struct query *query, uint32_t source, uint32_t count)
@@ -268,7 +276,7 @@ bool query_advance(struct query *query, uint32_t source, int64_t us, enum sql_fa
 
 static struct column pseudo_column(struct query *q, enum pseudo which, const struct query_input *in)
 {
-    int64_t *values = arena_take(&q->batch, (in->rows + 1) * sizeof *values);
+    int64_t *values = arena_take(q->scratch, (in->rows + 1) * sizeof *values);
     for (uint32_t i = 0; values && i < in->rows; i++)
         values[i] = which == PSEUDO_OFFSET      ? (int64_t)(in->offsets ? in->offsets[i] : in->offset + i)
                     : which == PSEUDO_PARTITION ? (int64_t)in->partition
@@ -277,15 +285,22 @@ static struct column pseudo_column(struct query *q, enum pseudo which, const str
     return (struct column){.form = FORM_I64, .values = values};
 }
 
+/* What the plan takes of the records' values: read here, or before by who reads for several. */
+static bool read_values(struct query *q, const struct query_input *in, const struct slice *records, struct eval *e)
+{
+    if (in->scanned)
+        return scan_pick(in->scanned, in->picks, scan_count(q->scans[in->source]), q->scratch, e);
+    return scan_batch(q->scans[in->source], records, in->rows, q->scratch, e);
+}
+
 /* The scan's columns, and what the log knows, in the order in which the plan has them. */
 static bool read_batch(struct query *q, const struct query_input *in, struct eval *e, const int8_t **ret_weights)
 {
     struct source *s = &q->plan.sources[in->source];
-    struct column *columns = arena_take(&q->batch, (s->count + 1) * sizeof *columns);
+    struct column *columns = arena_take(q->scratch, (s->count + 1) * sizeof *columns);
     const struct slice *records;
     uint32_t scanned = 0;
-    if (!columns || !table_records(s, in, &q->batch, &records, ret_weights) ||
-        !scan_batch(q->scans[in->source], records, in->rows, &q->batch, e))
+    if (!columns || !table_records(s, in, q->scratch, &records, ret_weights) || !read_values(q, in, records, e))
         return op_fail(&q->step, SQL_FAULT_MEMORY);
     table_forgive(e, *ret_weights, in->rows);
     for (uint32_t i = 0; i < s->count; i++) {
@@ -316,7 +331,7 @@ bool query_step(struct query *query, const struct query_input *in, enum sql_faul
         return true;
     query->step.rows = in->rows;
     query->step.ts_us = in->ts_us;
-    struct batch batch = {.arena = &query->batch, .rows = in->rows, .sel = {.count = in->rows}};
+    struct batch batch = {.arena = query->scratch, .rows = in->rows, .sel = {.count = in->rows}};
     bool ok = read_batch(query, in, &e, &batch.weights);
     if (ok && e.fault_count)
         ok = op_divert(s->op, &query->step, &e, &batch, &batch.sel);
@@ -327,10 +342,10 @@ bool query_step(struct query *query, const struct query_input *in, enum sql_faul
     batch.columns = e.columns;
     batch.column_count = e.column_count;
     ok = ok && op_push(s->op, &query->step, &batch);
-    if (ok)
-        return flush(query, s, ret_fault);
+    ok = ok && flush(query, s, ret_fault);
     *ret_fault = query->step.fault;
-    return false;
+    arena_recycle(query->scratch);
+    return ok;
 }
 
 void query_time(struct query *query, struct op_timer *timer)

@@ -20,7 +20,13 @@ struct query_input {
     const struct slice *headers; /* as fmt/record_batch.h encodes them, without the count; NULL: none has any */
     uint64_t offset;             /* of the first */
     uint32_t rows;               /* at most BATCH_ROWS_MAX */
+    /* What several queries want of these records, and which of the columns the source's are, in its order: then the values are not scanned again. For a
+     * source of JSON that is no table. NULL: nobody has scanned them. */
+    const struct scan_columns *scanned;
+    const uint16_t *picks;
 };
+
+#define QUERY_STEP_MEMORY_MAX (64u << 20) /* what a step may take for its batches */
 
 /* The statement is a query by itself (AST_RUN), which must outlive it, as the catalog's statements. state_max: bytes of all its operators.
  * Rows go to `sink`, which is the caller's. NULL: the error is set. */
@@ -32,6 +38,9 @@ const struct plan *query_plan(const struct query *query);
 struct slice query_source(const struct query *query, uint32_t i); /* empty: there is none */
 /* It wants records without a value, too: rows go by them. */
 bool query_deletes(const struct query *query, uint32_t source);
+/* Steps take their scratch from there, which ends with each of them and may be that of many queries of a thread: one that does nothing has none. It
+ * must outlive the query, or the next query_lend. Not within a step. */
+void query_lend(struct query *query, struct arena *scratch);
 void query_divert(struct query *query, void (*divert)(void *arg, uint32_t origin, enum sql_fault fault), void *arg);
 
 /* False: *ret_fault says why the query has ended. */

@@ -25,6 +25,7 @@ struct scan {
     uint32_t view_count;
     struct slot *slots;
     uint32_t count;
+    uint8_t **apart; /* while faults are by column */
 };
 
 static bool want(struct scan *scan, const struct scan_column *column, struct slot *slot)
@@ -271,6 +272,22 @@ static bool csv_read(struct scan *scan, struct eval *e, struct slice record)
 
 /* ---------------------------------------------------------------------------------------------------------- batches */
 
+static void mark(const struct scan *scan, struct eval *e, uint32_t column, uint32_t row, enum sql_fault fault)
+{
+    if (!scan->apart) {
+        eval_fault(e, row, fault);
+        return;
+    }
+    uint8_t **faults = &scan->apart[column];
+    if (!*faults) {
+        *faults = eval_take(e, e->rows);
+        if (!*faults)
+            return;
+        memset(*faults, 0, e->rows);
+    }
+    (*faults)[row] = (uint8_t)fault;
+}
+
 static void set_row(struct scan *scan, struct eval *e, struct column *columns, uint32_t row)
 {
     for (uint32_t i = 0; i < scan->count; i++) {
@@ -285,7 +302,7 @@ static void set_row(struct scan *scan, struct eval *e, struct column *columns, u
         if (null || fault != SQL_FAULT_NONE)
             eval_null(e, &columns[i], row);
         if (fault != SQL_FAULT_NONE)
-            eval_fault(e, row, fault);
+            mark(scan, e, i, row, fault);
     }
 }
 
@@ -321,6 +338,52 @@ bool scan_batch(struct scan *scan, const struct slice *records, uint32_t rows, s
         eval_fault(ret, row, fault);
         for (uint32_t i = 0; i < scan->count; i++)
             eval_null(ret, &columns[i], row);
+    }
+    return !ret->no_memory;
+}
+
+uint32_t scan_count(const struct scan *scan)
+{
+    return scan->count;
+}
+
+bool scan_apart(struct scan *scan, const struct slice *records, uint32_t rows, struct arena *arena,
+                struct scan_columns *ret)
+{
+    struct eval e;
+    CHECK(scan->json && rows);
+    uint8_t **faults = arena_take(arena, (scan->count + 1) * sizeof *faults);
+    if (!faults)
+        return false;
+    memset(faults, 0, (scan->count + 1) * sizeof *faults);
+    scan->apart = faults;
+    bool ok = scan_batch(scan, records, rows, arena, &e);
+    scan->apart = NULL;
+    *ret = (struct scan_columns){.columns = e.columns,
+                                 .count = scan->count,
+                                 .rows = rows,
+                                 .bad = e.fault_count ? e.faults : NULL,
+                                 .faults = (const uint8_t *const *)faults};
+    return ok;
+}
+
+static void pick_faults(struct eval *e, const uint8_t *faults)
+{
+    for (uint32_t row = 0; faults && row < e->rows; row++)
+        if (faults[row] != SQL_FAULT_NONE)
+            eval_fault(e, row, (enum sql_fault)faults[row]);
+}
+
+bool scan_pick(const struct scan_columns *from, const uint16_t *picks, uint32_t count, struct arena *arena,
+               struct eval *ret)
+{
+    *ret = eval_begin(arena, NULL, count, from->rows);
+    struct column *columns = eval_take(ret, (count ? count : 1) * sizeof *columns);
+    ret->columns = columns;
+    pick_faults(ret, from->bad);
+    for (uint32_t i = 0; columns && i < count; i++) { /* in this order: a row's fault is the first one */
+        columns[i] = from->columns[picks[i]];
+        pick_faults(ret, from->faults[picks[i]]);
     }
     return !ret->no_memory;
 }

@@ -1,6 +1,7 @@
 /* scan: records to the columns of a batch: each column is a path and a type, and only the paths are decoded.
  *
  *   scan_new ▸ { scan_batch ▸ use eval.columns … ▸ reset of the batch's arena }* ▸ scan_free
+ *                { scan_apart ▸ scan_pick, for each who wants some of the columns ▸ reset }*
  *
  * What does not fit marks its row, with the reason: a record that is no JSON, a value that is none of the type, NULL where
  * there may be none. An absent member is NULL. Texts are views of the records, which must outlive the batch; those with escapes are in the
@@ -40,5 +41,21 @@ void scan_free(struct scan **scan);
 /* Begins ret with the columns of the records, rows of them (at most BATCH_ROWS_MAX). False: no memory. */
 MUST_USE bool scan_batch(struct scan *scan, const struct slice *records, uint32_t rows, struct arena *arena,
                          struct eval *ret);
+
+/* Columns that several want, each some of them. A value that does not fit is a fault for who wants its column only, so each column has its own. */
+struct scan_columns {
+    const struct column *columns;
+    uint32_t count, rows;
+    const uint8_t *bad;           /* by row: the fault of a record that cannot be read at all; NULL: none has one */
+    const uint8_t *const *faults; /* by column, by row; NULL: none of its rows has one */
+};
+
+uint32_t scan_count(const struct scan *scan); /* columns */
+/* The same as scan_batch, with faults by column; of JSON. Valid until the arena's reset. False: no memory. */
+MUST_USE bool scan_apart(struct scan *scan, const struct slice *records, uint32_t rows, struct arena *arena,
+                         struct scan_columns *ret);
+/* Begins ret as scan_batch would that scans those columns alone: same values, same faults. False: no memory. */
+MUST_USE bool scan_pick(const struct scan_columns *from, const uint16_t *picks, uint32_t count, struct arena *arena,
+                        struct eval *ret);
 
 #endif

@@ -1,5 +1,5 @@
 /* The SQL server, see server.h: what holds the parts together. */
-#include "sql/server_int.h"
+#include "sql/server_run.h"
 
 #include "base/mem.h"
 #include "sql/input.h"
@@ -21,7 +21,8 @@ struct sql_server *sql_server_new(const struct sql_server_options *options)
     server->port = options->port;
     server->heap = options->heap;
     server->call_free = UINT32_MAX;
-    struct list *lists[] = {&server->objects, &server->requests, &server->runs};
+    struct list *lists[] = {&server->objects, &server->requests, &server->runs, &server->feeds, &server->readings};
+    arena_init(&server->scratch, QUERY_STEP_MEMORY_MAX);
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         list_init(lists[i]);
     server->home = server_session_get(server, NULL, NULL);
@@ -41,12 +42,14 @@ void sql_server_free(struct sql_server **ret)
     server_objects_fini(server);
     server_session_put(&server->home);
     server_calls_fini(server);
+    feeds_fini(server);
     input_free(&server->input);
     compress_free(&server->codecs);
     while ((e = ring_peek(&server->port->effects))) {
         server_effect_drop(server, e);
         ring_pop(&server->port->effects);
     }
+    arena_fini(&server->scratch);
     mem_free(server);
 }
 

@@ -113,8 +113,14 @@ struct sql_server {
     bool news;  /* a query was begun in this turn */
     bool again; /* something could not be said for want of room */
     uint32_t request_count, run_count;
-    struct compress *codecs; /* made with the first records */
-    struct input *input;
+    struct compress *codecs;           /* made with the first records … */
+    struct input *input;               /* … of blocks that one query reads */
+    uint64_t input_block, input_until; /* what it is in, and up to where; 0: in none */
+    struct arena scratch;              /* of the queries' steps */
+    struct list feeds, readings;       /* readings: that nobody uses now */
+    uint32_t reading_count;
+    struct shared_reading *large; /* the one that keeps a large batch unpacked */
+    uint64_t block_number;
     struct op nowhere; /* takes the rows of queries that are only planned */
 };
 

@@ -193,7 +193,7 @@ bool run_replay(struct server_run *run)
         return false;
     }
     if (run->entry.kind == TRAIL_RECORDS && p->place < run->entry.offset) {
-        bool more = p->got.bytes && run_take(run, p, run->entry.offset);
+        bool more = p->got && run_take(run, p, run->entry.offset);
         if (p->place < run->entry.offset)
             return more;
     } else if ((run->entry.kind == TRAIL_IDLE || run->entry.kind == TRAIL_ADVANCE) && !tick(run, &run->entry)) {
@@ -209,7 +209,7 @@ bool run_replay(struct server_run *run)
 
 static bool is_silent(const struct server_run *run, const struct run_partition *p)
 {
-    return !p->got.bytes && p->call.number && run->server->now - p->asked_at >= p->source->idle_ns;
+    return !p->got && p->asked && run->server->now - p->asked_at >= p->source->idle_ns;
 }
 
 static bool go(struct server_run *run, const struct trail_entry *entry)
@@ -256,7 +256,7 @@ static mono_t silent_from(const struct run_source *s)
     mono_t from = 0;
     for (uint32_t k = 0; k < s->count; k++) {
         const struct run_partition *p = &s->partitions[k];
-        mono_t own = p->got.bytes || !p->call.number ? MONO_NEVER : p->asked_at + s->idle_ns;
+        mono_t own = p->got || !p->asked ? MONO_NEVER : p->asked_at + s->idle_ns;
         from = own > from ? own : from;
     }
     return from;
@@ -282,9 +282,9 @@ static mono_t idle_due(const struct server_run *run)
         due = own < due ? own : due;
         for (uint32_t k = 0; k < s->count; k++) {
             const struct run_partition *p = &s->partitions[k];
-            own = p->again_at > run->server->now                           ? p->again_at
-                  : s->timed && s->count > 1 && p->call.number && !p->idle ? p->asked_at + s->idle_ns
-                                                                           : MONO_NEVER;
+            own = p->again_at > run->server->now                     ? p->again_at
+                  : s->timed && s->count > 1 && p->asked && !p->idle ? p->asked_at + s->idle_ns
+                                                                     : MONO_NEVER;
             due = own < due ? own : due;
         }
     }

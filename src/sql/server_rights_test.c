@@ -1,7 +1,7 @@
 /* Who may do what in the SQL server, and what becomes of queries whose vhost or owner goes. */
 #include "sql/server_rig_test.h"
 
-#include "sql/server_int.h"
+#include "sql/server_run.h"
 
 #define STREAM "CREATE STREAM s (id BIGINT) WITH (topic = 'in')"
 #define EVE 2u
@@ -53,6 +53,26 @@ static void test_select(void **state)
     assert_true(rig_ask(w->rig, CMD_STREAM_DELETE, 1, 0, "in", NULL, NULL, (struct slice){0}, 0));
     says(w, 1, "SELECT id FROM s",
          "{\"error\":{\"code\":\"42P01\",\"message\":\"there is no stream in\",\"line\":1,\"column\":1}}\n");
+    world_free(w);
+}
+
+/* Queries that stand at the same place are fetched for together only when they have the rights of one user. */
+static void test_fetched_by_right(void **state)
+{
+    struct world *w = world_new();
+    const struct run_block *asked[3];
+    static const char *const names[] = {"mine", "mine_too", "hers"};
+    (void)state;
+    let_in(w, "/", ".*");
+    say(w, STREAM "; CREATE STREAM mine AS SELECT id FROM s; CREATE STREAM mine_too AS SELECT id FROM s");
+    say_as(w, EVE, "CREATE STREAM hers AS SELECT id FROM s");
+    rest(w);
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        asked[i] = server_object_find(w->server, "/", slice_str(names[i]))->run->sources[0].partitions[0].asked;
+        assert_non_null(asked[i]);
+    }
+    assert_ptr_equal(asked[0], asked[1]);
+    assert_ptr_not_equal(asked[0], asked[2]);
     world_free(w);
 }
 
@@ -166,8 +186,11 @@ static void test_owner_goes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_select),     cmocka_unit_test(test_owners_and_administrators),
-        cmocka_unit_test(test_vhost_goes), cmocka_unit_test(test_vhost_goes_early),
+        cmocka_unit_test(test_select),
+        cmocka_unit_test(test_fetched_by_right),
+        cmocka_unit_test(test_owners_and_administrators),
+        cmocka_unit_test(test_vhost_goes),
+        cmocka_unit_test(test_vhost_goes_early),
         cmocka_unit_test(test_owner_goes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

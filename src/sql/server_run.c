@@ -56,10 +56,9 @@ void server_run_stop(struct server_run **ret)
     if (run->object)
         snapshot_fini(run);
     for (uint32_t i = 0; i < run->source_count; i++) {
-        for (uint32_t k = 0; k < run->sources[i].count; k++) {
-            server_call_forget(run->server, &run->sources[i].partitions[k].call);
+        for (uint32_t k = 0; k < run->sources[i].count; k++)
             run_partition_clear(&run->sources[i].partitions[k]);
-        }
+        feed_leave(&run->sources[i]);
         mem_free(run->sources[i].partitions);
     }
     mem_free(run->sources);
@@ -133,6 +132,7 @@ bool run_sources(struct server_run *run)
     }
     run->source_count = plan->source_count;
     query_divert(run->query, run_divert, run);
+    query_lend(run->query, &run->server->scratch);
     return true;
 }
 
@@ -379,7 +379,7 @@ static bool take_next(struct server_run *run)
         for (; i >= run->sources[s].count; s++)
             i -= run->sources[s].count;
         struct run_partition *p = &run->sources[s].partitions[i];
-        if (p->got.bytes && run_take(run, p, UINT64_MAX))
+        if (p->got && run_take(run, p, UINT64_MAX))
             return true;
     }
     return false;

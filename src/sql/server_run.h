@@ -2,7 +2,8 @@
  *
  *   AIMING (its target by name) ▸ LOOKING (its sources) ▸ PLACING (where to begin) | LOADING (its snapshot) ▸ REPLAYING (its trail, docs/decisions/0012) ▸ GOING … a failure ends it
  *
- * Each partition has one fetch under way, also while what came before is taken, or bytes that wait. What is taken from them goes through the query in runs of records and into `taken`, a
+ * Each partition has one fetch under way, also while what came before is taken, or bytes that wait; queries of one user that stand at the same place have
+ * these in common (server_feed.c). What is taken from them goes through the query in runs of records and into `taken`, a
  * trail; when the core owes no answer, that trail and the outputs become steps (struct steps): one, or several when there are
  * too many outputs. The server's thread.
  */
@@ -10,9 +11,11 @@
 #define MILLRACE_SQL_SERVER_RUN_H
 
 #include "sql/dead_letter.h"
+#include "sql/input.h"
 #include "sql/server_int.h"
 #include "sql/trail.h"
 
+#define RUN_ROWS 1024u /* of one run of records */
 #define RUN_WAITS_MAX                                                                                                  \
     (1u << 20) /* bytes of outputs, and of dead letters, that wait for the core: then nothing more is taken */
 
@@ -20,29 +23,51 @@ enum run_state { RUN_AIMING, RUN_LOOKING, RUN_PLACING, RUN_LOADING, RUN_REPLAYIN
 
 struct run_source;
 
-/* Whole record batches, and a part of one perhaps. */
-struct run_fetched {
-    uint8_t *bytes; /* NULL: nothing */
+/* What queries of one user read of a stream, see server_feed.c. */
+struct server_feed {
+    struct list link;               /* server->feeds */
+    struct server_session *session; /* all of its sources have the rights of one user */
+    uint64_t stream;
+    struct list sources, blocks;
+    uint32_t source_count;
+    bool stale;          /* who wants what has changed since the scan was made */
+    uint32_t generation; /* of the scan */
+    struct scan *scan;   /* NULL: there is nothing that can be shared */
+};
+
+/* What was fetched of a partition, for all that stand there: whole record batches, and a part of one perhaps. */
+struct run_block {
+    struct list link; /* feed->blocks */
+    struct server_feed *feed;
+    uint32_t refs, partition;
+    uint64_t number;         /* never used again */
+    uint64_t from;           /* where it was asked for: it has all that there is from there on */
+    struct server_call call; /* while it is fetched … */
+    struct list waiting;     /* … partitions whose `asked` it is */
+    uint8_t *bytes;
     size_t len;
     uint64_t until;  /* where the next fetch begins; UINT64_MAX: not known before all of it is taken */
     uint64_t stable; /* nothing behind it is read */
+    uint64_t end;    /* of the partition then */
     struct aborted *aborted;
     uint32_t aborted_count;
+    struct shared_reading *reading; /* NULL: nobody has begun to read it for several */
+    bool alone;                     /* each reads it by itself */
 };
 
 struct run_partition {
     struct run_source *source;
     uint32_t number;
     bool idle;
-    struct server_call call; /* its fetch */
     mono_t asked_at;         /* then; at NOW a fetch that is still parked has found nothing since */
     mono_t again_at;         /* not before; after trouble */
     uint64_t place;          /* below it everything is taken */
     uint64_t end;            /* of the partition, as far as is known */
     uint64_t until;          /* of a bounded SELECT; UINT64_MAX: none */
-    uint64_t asked_from;     /* of its fetch */
-    struct run_fetched got;  /* not all of it is taken */
-    struct run_fetched next; /* fetched meanwhile, from got.until on */
+    struct run_block *asked; /* its fetch is under way; NULL: none is */
+    struct list wait;        /* asked->waiting */
+    struct run_block *got;   /* not all of it is taken; NULL: nothing is there */
+    struct run_block *next;  /* fetched meanwhile; it has got->until */
 };
 
 struct run_source {
@@ -50,6 +75,9 @@ struct run_source {
     uint32_t number;
     struct slice topic; /* the object's */
     uint64_t stream;
+    struct server_feed *feed; /* of that stream; NULL: nothing was asked yet */
+    struct list fellow;       /* feed->sources */
+    uint16_t *picks;          /* the feed's columns that it wants, in its scan's order; NULL: it scans by itself */
     uint32_t count;
     struct run_partition *partitions;
     const struct sql_with *with;
@@ -163,11 +191,24 @@ bool run_select_full(const struct server_run *run);
 void server_select_free(struct server_select **select);
 /* server_fetch.c */
 void run_fetch(struct server_run *run);
-void run_partition_clear(struct run_partition *p);
+void run_partition_clear(struct run_partition *p); /* its fetch and its blocks */
 /* Takes what is there of the partition, to before `until`. False: nothing moved. */
 bool run_take(struct server_run *run, struct run_partition *p, uint64_t until);
 void run_fetch_one(struct server_run *run, struct run_partition *p, uint32_t bytes); /* if it may be */
 bool run_input(struct sql_server *server); /* server->input is there. False: no memory */
+/* server_feed.c */
+MUST_USE bool feed_join(struct run_source *s); /* the feed of its stream. False: no memory */
+void feed_leave(struct run_source *s);
+/* The block that has `from`, or will have; NULL: it has to be fetched. */
+struct run_block *feed_find(struct server_feed *feed, uint32_t partition, uint64_t from);
+struct run_block *feed_block_new(struct server_feed *feed, uint32_t partition, uint64_t from); /* NULL: no memory */
+void feed_block_ref(struct run_block **at, struct run_block *block);                           /* *at is NULL */
+void feed_block_unref(struct run_block **at);                                                  /* *at may be NULL */
+/* Whether the partition's block is, or can be, read for several, at a place that this one has not passed: *ret_meet, from where feed_next goes on. */
+bool feed_open(struct run_partition *p, uint64_t *ret_meet);
+/* What stands there: the next run (then *ret is set) or the end. *ret_place: behind it. */
+MUST_USE enum input_verdict feed_next(struct run_partition *p, struct query_input *ret, uint64_t *ret_place);
+void feeds_fini(struct sql_server *server);
 /* server_snapshot.c */
 bool snapshot_busy(const struct server_run *run); /* nothing is taken meanwhile */
 void snapshot_turn(struct server_run *run);

@@ -48,7 +48,7 @@ void snapshot_fini(struct server_run *run)
 {
     server_call_forget(run->server, &run->snapshot.call);
     run_partition_clear(&run->snapshot.partition);
-    server_call_forget(run->server, &run->snapshot.partition.call);
+    feed_leave(&run->snapshot.source);
     give_up(run);
 }
 
@@ -274,11 +274,12 @@ static bool load(struct server_run *run)
 static bool take_pieces(struct server_run *run)
 {
     struct run_partition *p = &run->snapshot.partition;
-    struct input_piece piece = {.bytes = slice_of(p->got.bytes, p->got.len), .from = p->place, .until = p->until};
+    struct input_piece piece = {.bytes = slice_of(p->got->bytes, p->got->len), .from = p->place, .until = p->until};
     struct query_input in;
     enum input_verdict v;
     if (!run_input(run->server))
         return false;
+    run->server->input_block = 0;
     input_begin(run->server->input, &piece);
     while ((v = input_next(run->server->input, BATCH_ROWS_MAX, &in)) == INPUT_ROWS)
         for (uint32_t i = 0; i < in.rows; i++)
@@ -306,10 +307,12 @@ bool snapshot_load(struct server_run *run)
     s->source.stream = s->stream;
     if (s->state != SNAPSHOT_READING)
         return false;
-    if (p->got.bytes && !take_pieces(run))
+    if (p->got && !take_pieces(run))
         return false;
-    if (p->place >= p->until)
+    if (p->place >= p->until) {
+        feed_leave(&s->source);
         return load(run);
+    }
     run_fetch_one(run, p, PIECE_FETCH);
     return false;
 }
