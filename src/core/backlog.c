@@ -124,6 +124,8 @@ static void leave_lane(struct broker *b, struct entry *e)
     w->ready_bytes -= e->msg->body_len;
     if (q->fed && w->ready_count % 64 == 0)
         feed_hungry_queue(b, q);
+    if (q->mqtt && b->mqtt.takers)
+        mqtt_share_drained(b, q);
     if (!was_head || q->deleting || q->hidden)
         return;
     struct entry *next = lane_first(lane);

@@ -127,6 +127,8 @@ void queue_delete(struct broker *b, struct queue *q);
 lsn_t queue_end_begin(struct broker *b, struct queue *q);
 void queue_end_finish(struct broker *b, struct queue *q);
 uint64_t queue_purge(struct broker *b, struct queue *q);
+/* It is durable from now on, with its bindings; what waits in it is not. False: no memory. */
+bool queue_outlive(struct broker *b, struct queue *q, lsn_t *ret_lsn);
 void queue_used(struct broker *b, struct queue *q);
 void queue_expires(void *arg, struct timer *timer); /* fires in a queue's expires_timer */
 void queue_rules_changed(struct broker *b, struct queue *q);

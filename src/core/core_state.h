@@ -395,7 +395,9 @@ struct consumer {
     int32_t priority;
     uint32_t prefetch, unacked;
     bool no_ack, exclusive, ready;
-    struct follower *follower;   /* of a stream */
+    struct follower *follower; /* of a stream */
+    const struct mqtt_sub
+        *takes_over;             /* of a share group: messages of QoS 2 move into its client's queue (mqtt_share.c) */
     struct selector *selector;   /* NULL: takes every message */
     const struct entry *scanned; /* with a selector: the last that it has not wanted; NULL: none */
     struct list queue_link, ready_link /* queue->ready or channel->parked */, channel_link;

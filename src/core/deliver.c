@@ -56,6 +56,8 @@ bool consumer_can_take(const struct consumer *consumer)
         return false;
     if (ch->global_prefetch && ch->global_unacked + ch->releasing >= ch->global_prefetch)
         return false; /* as in RabbitMQ a full channel holds back its no-ack consumers too */
+    if (consumer->takes_over && !mqtt_share_room(consumer))
+        return false;
     return consumer->no_ack || consumer->prefetch == 0 || consumer->unacked < consumer->prefetch;
 }
 
@@ -118,7 +120,8 @@ static uint64_t appetite(const struct consumer *consumer)
         most = consumer->prefetch - consumer->unacked;
     if (ch->global_prefetch && ch->global_prefetch - ch->global_unacked - ch->releasing < most)
         most = ch->global_prefetch - ch->global_unacked - ch->releasing;
-    return most;
+    uint64_t room = consumer->takes_over ? mqtt_share_room(consumer) : most;
+    return room < most ? room : most;
 }
 
 uint64_t queue_appetite(struct queue *q, uint64_t most)
@@ -219,6 +222,8 @@ static void hand_over(struct broker *b, struct channel *ch, struct consumer *con
 static bool deliver(struct broker *b, struct consumer *consumer, struct entry *e)
 {
     struct channel *ch = consumer->channel;
+    if (mqtt_share_moves(consumer, e))
+        return mqtt_share_move(b, consumer, e);
     if (!port_has_room(ch->peer->side)) {
         b->stalled = true;
         return false;
@@ -413,6 +418,7 @@ void consumer_remove(struct broker *b, struct consumer *consumer)
         reply_forget(b, ch);
     if (consumer->follower)
         stream_consumer_gone(b, consumer);
+    b->mqtt.takers -= consumer->takes_over != NULL;
     list_remove(&consumer->queue_link);
     list_remove(&consumer->ready_link);
     list_remove(&consumer->channel_link);

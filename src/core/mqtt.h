@@ -69,7 +69,8 @@
  * ACK takes ASK_RELEASING, with the packet id in `origin`, for a PUBREC: the message is done with, its id is in the client's `releasing` set. It has an
  *   ANSWER (origin: the packet id) whose lsn PUBREL waits for. NACK with REQUEUE gives a delivery back, as ever.
  * EFF_DELIVER: count: position in the queue, from which the packet id follows, 1 + count % MQTT_OWN_IDS from the own queue: what comes again has its id. origin: seconds until it expires (0:
- *   it does not). EFFECT_REDELIVERED is DUP.
+ *   it does not). EFFECT_REDELIVERED is DUP. What a shared subscription of QoS 2 is to have with that QoS comes from the client's queue, with the header
+ *   MQTT_HEADER_SHARE.
  * EFF_FANOUT goes to a loop, not to a session: the hub gives it to each member. msg, audience, consumer: how many members there were, number: 1 + the session
  *   of this loop that published it, else 0.
  */
@@ -89,6 +90,7 @@
 #define MQTT_HEADER_QOS "x-mqtt-publish-qos"   /* as RabbitMQ calls it */
 #define MQTT_HEADER_RETAIN "x-mqtt-retain"     /* it was published with RETAIN */
 #define MQTT_HEADER_RETAINED "x-mqtt-retained" /* it comes because it was retained when somebody subscribed */
+#define MQTT_HEADER_SHARE "x-mqtt-share"       /* in a client's queue: the group, "/" and the pattern that it came by */
 
 enum mqtt_will_flag { MQTT_WILL_RETAIN = 1 };
 

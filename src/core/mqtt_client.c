@@ -263,6 +263,7 @@ static void share_gone(struct broker *b, struct mqtt_share *share)
         struct mqtt_sub *sub = CONTAINER_OF(share->members.next, struct mqtt_sub, share_link);
         struct peer *peer = sub->client->peer;
         last = share->members.next->next == &share->members;
+        mqtt_sub_consumes_not(b, sub);
         (void)mqtt_log_sub(b, sub, true);
         mqtt_share_left(b, sub);
         mqtt_sub_free(b, sub);
@@ -568,7 +569,7 @@ static void check_client(struct broker *b, const struct mqtt_client *client)
         CHECK(mqtt_sub_find(b, client, sub->pattern, sub->group) == sub);
         CHECK(!sub->audience || (tap && client->peer));
         CHECK(!sub->share || (sub->group.len && map_get(&b->mqtt.shares, map_key_u64(&sub->share->queue_id))));
-        CHECK(tap || sub->group.len || !client->exchange || client->queue);
+        CHECK(tap || (sub->group.len && !mqtt_sub_takes_over(sub)) || !client->exchange || client->queue);
         subs++;
     }
     CHECK(subs == client->sub_count);

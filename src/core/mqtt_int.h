@@ -20,8 +20,11 @@
 struct answer;
 struct binding;
 struct broker;
+struct amqp_value;
 struct channel;
 struct command;
+struct consumer;
+struct entry;
 struct exchange;
 struct msg;
 struct peer;
@@ -100,6 +103,7 @@ struct mqtt_state {
     uint64_t next_client;
     uint64_t taps;   /* members of all audiences */
     bool fanned_out; /* into a port that is full: nobody publishes until that has been said */
+    uint32_t takers; /* consumers that take over */
     struct mqtt_once once;
     struct retained_store retained;
 };
@@ -137,8 +141,19 @@ void mqtt_subs_silence(struct broker *b, struct mqtt_client *client); /* taps le
 /* Its queues and bindings are there as its subscriptions want them. False: no memory. */
 bool mqtt_subs_bind(struct broker *b, struct mqtt_client *client);
 void mqtt_share_left(struct broker *b, struct mqtt_sub *sub);
+void mqtt_sub_consumes_not(struct broker *b, const struct mqtt_sub *sub); /* a share's member: its consumer goes */
 size_t mqtt_queue_name(const struct mqtt_client *client, char ret[256]);
 struct mqtt_client *mqtt_queue_owner(struct vhost *vhost, struct slice queue_name);
+
+/* mqtt_share.c */
+bool mqtt_sub_takes_over(const struct mqtt_sub *sub); /* of a share group and QoS 2 */
+/* How many more messages a consumer that takes over may have on their way. */
+uint64_t mqtt_share_room(const struct consumer *consumer);
+bool mqtt_share_moves(const struct consumer *consumer,
+                      const struct entry *e); /* this message is not delivered but moved */
+/* Out of the share's queue and into that of the consumer's client, in one record. False: no memory, nothing has changed. */
+bool mqtt_share_move(struct broker *b, const struct consumer *consumer, struct entry *e);
+void mqtt_share_drained(struct broker *b, struct queue *q); /* less waits in a queue of MQTT's than a moment ago */
 
 /* audience.c */
 /* All taps of one exchange with one pattern: one binding, and a list for each loop. */
@@ -179,6 +194,9 @@ bool mqtt_publish_begin(struct broker *b, struct channel *ch, struct exchange *x
                         const struct command *c, struct mqtt_publish *ret);
 lsn_t mqtt_publish_retain(struct broker *b,
                           struct mqtt_publish *publish); /* before anything else of it is in the journal */
+/* The same message with one header more and, unless it is WALL_NEVER, an expiration. NULL: no memory, or there is no message. */
+struct msg *mqtt_msg_marked(struct broker *b, const struct msg *msg, const char *name, const struct amqp_value *value,
+                            wall_t deadline);
 /* It was enqueued (accepted), or refused. */
 void mqtt_publish_end(struct broker *b, struct channel *ch, bool accepted, lsn_t *lsn);
 /* An ASK_ONCE whose id is there already: confirmed behind whatever is on its way. False: it is new. */

@@ -5,6 +5,8 @@
  */
 #include "core/core_int.h"
 
+#include <stdio.h>
+
 static void abandon(struct broker *b, struct mqtt_publish *publish)
 {
     retained_abort(b, &publish->change);
@@ -73,4 +75,34 @@ bool mqtt_publish_again(struct broker *b, struct channel *ch, const struct comma
     b->totals.duplicates++;
     publish_confirmed(b, ch, c->number, msg_size(c->msg), client->durable ? b->appended : 0);
     return true;
+}
+
+struct msg *mqtt_msg_marked(struct broker *b, const struct msg *msg, const char *name, const struct amqp_value *value,
+                            wall_t deadline)
+{
+    struct amqp_props props;
+    char expiration[24];
+    if (!msg || !amqp_props_parse(msg_props(msg), &props))
+        return NULL;
+    size_t max = props.headers.len + value->raw.len + 64;
+    uint8_t *raw = mem_alloc(max);
+    if (!raw)
+        return NULL;
+    struct writer w = writer_of(raw, max);
+    writer_slice_put(&w, props.headers);
+    amqp_put_field(&w, slice_str(name), value);
+    CHECK(writer_ok(&w));
+    props.headers = writer_slice(&w);
+    props.present |= AMQP_HEADERS;
+    int64_t left = deadline == WALL_NEVER ? -1 : deadline > b->wall ? deadline - b->wall : 0;
+    if (left >= 0) {
+        props.expiration =
+            slice_of(expiration, (size_t)snprintf(expiration, sizeof expiration, "%lld", (long long)left));
+        props.present |= AMQP_EXPIRATION;
+    }
+    struct msg *copy = msg_with_props(b, msg, &props);
+    if (copy && left >= 0)
+        copy->expiration_ms = left;
+    mem_free(raw);
+    return copy;
 }

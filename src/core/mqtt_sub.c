@@ -2,8 +2,8 @@
  *
  *   M1  a subscription is one of: a tap (QoS 0, no group; only while its client is connected), a binding to its client's queue (QoS 1
  *       and 2), a member of a share (any QoS). It never is two of them.
- *   M2  a client's queue is made with the first subscription that needs it and goes with the client; it is durable when the
- *       client outlives its connection, else exclusive. A share's queue goes with its last member.
+ *   M2  a client's queue is made with the first subscription that needs it, which one of a share with QoS 2 does (mqtt_share.c), and
+ *       goes with the client; it is durable when the client outlives its connection, else exclusive. A share's queue goes with its last member.
  *
  * Order in the journal: a queue, its subscription, its binding; when one goes, the binding first. Wherever a crash cuts, what is
  * left is a subscription without its binding, which recovery mends, or a queue that nobody wants (mqtt_journal.c).
@@ -152,6 +152,8 @@ static enum made share_join(struct broker *b, struct mqtt_sub *sub, lsn_t *lsn)
         return MADE;
     if (q && !q->mqtt)
         return MADE_LOCKED;
+    if (q && sub->client->durable && !queue_outlive(b, q, lsn))
+        return MADE_NOT;
     struct mqtt_share *share = q ? map_get(&b->mqtt.shares, map_key_u64(&q->id)) : NULL;
     if (!share) {
         share = map_reserve(&b->mqtt.shares) ? mem_zalloc(sizeof *share) : NULL;
@@ -171,6 +173,15 @@ static enum made share_join(struct broker *b, struct mqtt_sub *sub, lsn_t *lsn)
     sub->share = share;
     list_insert(&share->members, &sub->share_link);
     return MADE;
+}
+
+/* The queues that it needs are there. */
+static enum made queues_join(struct broker *b, struct mqtt_sub *sub, lsn_t *lsn)
+{
+    enum made made = MADE;
+    if (!sub->group.len || mqtt_sub_takes_over(sub))
+        made = own_queue(b, sub->client, lsn);
+    return made == MADE && sub->group.len ? share_join(b, sub, lsn) : made;
 }
 
 /* The last one takes the queue with it. */
@@ -208,15 +219,33 @@ static bool consume_from(struct broker *b, struct mqtt_client *client, struct qu
     return consumer_start(b, client->channel, q, id, no_ack) != NULL;
 }
 
+/* Deliveries from the client's queue first: what is taken over goes there. */
+static bool take_over_from(struct broker *b, const struct mqtt_sub *sub)
+{
+    struct mqtt_client *client = sub->client;
+    struct consumer *consumer = NULL;
+    if (!client->resumed || client->channel->failed)
+        return true;
+    if (consume_from(b, client, client->queue, MQTT_OWN_QUEUE, false))
+        consumer = consumer_start(b, client->channel, sub->share->queue, sub->handle, false);
+    if (!consumer)
+        return false;
+    consumer->takes_over = sub;
+    b->mqtt.takers++;
+    return true;
+}
+
 /* Deliveries begin, when they may. False: no memory. */
 static bool consume(struct broker *b, const struct mqtt_sub *sub)
 {
     if (!sub->share)
         return consume_from(b, sub->client, sub->client->queue, MQTT_OWN_QUEUE, false);
+    if (mqtt_sub_takes_over(sub))
+        return take_over_from(b, sub);
     return consume_from(b, sub->client, sub->share->queue, sub->handle, !(sub->options & MQTT_QOS_MASK));
 }
 
-static void consume_no_more(struct broker *b, const struct mqtt_sub *sub)
+void mqtt_sub_consumes_not(struct broker *b, const struct mqtt_sub *sub)
 {
     struct consumer *consumer =
         sub->share && sub->client->channel ? consumer_of(sub->client->channel, sub->handle) : NULL;
@@ -235,14 +264,14 @@ static void find_queue(struct mqtt_client *client)
 
 bool mqtt_subs_bind(struct broker *b, struct mqtt_client *client)
 {
-    lsn_t lsn;
+    lsn_t lsn = 0;
     find_queue(client);
     LIST_EACH(&client->subs, node, after)
     {
         struct mqtt_sub *sub = CONTAINER_OF(node, struct mqtt_sub, link);
         if (mqtt_sub_is_tap(sub) || !client->exchange)
             continue;
-        enum made made = sub->group.len ? share_join(b, sub, &lsn) : own_queue(b, client, &lsn);
+        enum made made = queues_join(b, sub, &lsn);
         if (made == MADE)
             made = bind(b, sub, sub->share ? sub->share->queue : client->queue, &lsn);
         if (made == MADE_NOT)
@@ -341,7 +370,7 @@ static enum made change(struct broker *b, struct mqtt_sub *sub, const struct bef
         *lsn = mqtt_log_sub(b, sub, false);
         return MADE;
     }
-    made = sub->group.len ? share_join(b, sub, lsn) : own_queue(b, client, lsn);
+    made = queues_join(b, sub, lsn);
     if (made != MADE)
         return made;
     lsn_t own = mqtt_log_sub(b, sub, false);
@@ -374,7 +403,7 @@ void do_mqtt_subscribe(struct broker *b, struct peer *peer, struct channel *ch, 
     }
     was = (struct before){was.there, mqtt_sub_is_tap(sub), sub->options, sub->handle, sub->identifier};
     if (was.there)
-        consume_no_more(b, sub);
+        mqtt_sub_consumes_not(b, sub);
     sub->options = (uint8_t)(c->ask->number >> 32);
     sub->identifier = (uint32_t)c->ask->number;
     sub->handle = (uint32_t)c->number;
@@ -408,7 +437,7 @@ void do_mqtt_unsubscribe(struct broker *b, struct peer *peer, struct channel *ch
         no_memory(b, peer, c->channel, c->origin);
         return;
     }
-    consume_no_more(b, sub);
+    mqtt_sub_consumes_not(b, sub);
     if (!sub->share && !mqtt_sub_is_tap(sub))
         unbind(b, sub, client->queue);
     lsn_t lsn = mqtt_log_sub(b, sub, true);

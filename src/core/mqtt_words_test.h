@@ -141,6 +141,9 @@ RIG_FN bool publish_with(struct rig *rig, uint32_t session, const char *key, con
     if (flags & ASK_RETAIN) {
         props.present |= AMQP_HEADERS;
         props.headers = header(MQTT_HEADER_RETAIN, -1);
+    } else if (qos == 2) {
+        props.present |= AMQP_HEADERS;
+        props.headers = header(MQTT_HEADER_QOS, 2);
     }
     if (expiration_ms) {
         props.present |= AMQP_EXPIRATION;

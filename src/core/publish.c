@@ -67,7 +67,8 @@ bool targets_reserve(struct broker *b, uint32_t count)
     return true;
 }
 
-static void append_one(struct broker *b, struct msg *msg, const struct target *t, lsn_t lsn)
+/* moved: the record takes it out of another queue, so it is delivered behind that even when this queue is in no journal. */
+static void append_one(struct broker *b, struct msg *msg, const struct target *t, lsn_t lsn, bool moved)
 {
     struct queue *q = t->queue;
     if (q->stream) {
@@ -75,7 +76,8 @@ static void append_one(struct broker *b, struct msg *msg, const struct target *t
         return;
     }
     bool journalled = backlog_journals(q, msg);
-    struct entry *e = backlog_append(b, q, msg_ref(msg), t->position, journalled ? lsn : 0, t->deadline, journalled);
+    struct entry *e =
+        backlog_append(b, q, msg_ref(msg), t->position, journalled || moved ? lsn : 0, t->deadline, journalled);
     CHECK(e);
     if (e->lsn == LSN_CAPTURED && !q->busy->captured_from)
         q->busy->captured_from = t->position;
@@ -117,7 +119,8 @@ enum enqueue_result enqueue_routed(struct broker *b, struct msg *msg, const stru
             duplicate = true;
             continue;
         }
-        if (backlog_would_overflow(q, msg) && !(from && from->queue->rules->at_least_once) && !b->sql.committing) {
+        if (backlog_would_overflow(q, msg) && !(from && (from->queue->rules->at_least_once || from->queue->mqtt)) &&
+            !b->sql.committing) {
             rejected = true;
             b->totals.rejected++;
             if (q->rules->overflow == OVERFLOW_REJECT_DLX)
@@ -144,7 +147,7 @@ enum enqueue_result enqueue_routed(struct broker *b, struct msg *msg, const stru
         *ret_lsn = log_enqueue(b, msg, b->targets, kept, from_journal ? from : NULL, false, true);
     for (uint32_t i = 0; i < kept; i++) {
         struct target t = b->targets[i]; /* dead letters of a full queue may come through here again */
-        append_one(b, msg, &t, *ret_lsn);
+        append_one(b, msg, &t, *ret_lsn, from_journal);
     }
     b->totals.routed += kept;
     if (duplicate && *ret_lsn < b->appended)

@@ -290,6 +290,26 @@ void queue_delete(struct broker *b, struct queue *q)
     queue_end_finish(b, q);
 }
 
+bool queue_outlive(struct broker *b, struct queue *q, lsn_t *ret_lsn)
+{
+    CHECK(!q->exclusive);
+    if (q->durable)
+        return true;
+    q->durable = q->object.journalled = true;
+    *ret_lsn = log_object(b, &q->object);
+    q->durable = q->object.journalled = *ret_lsn != 0 || b->recovering;
+    LIST_EACH(&q->targets, node, after)
+    {
+        struct binding *binding = CONTAINER_OF(node, struct binding, target_link);
+        if (!q->durable || !binding->source->durable)
+            continue;
+        binding->object.journalled = true;
+        (void)log_object(
+            b, &binding->object); /* without memory it is made again after a restart, as its subscription wants it */
+    }
+    return q->durable;
+}
+
 uint64_t queue_purge(struct broker *b, struct queue *q)
 {
     struct list *delayed = retry_list(q);

@@ -114,26 +114,6 @@ static enum given give_to_session(struct broker *b, struct retained_walk *w)
     return GIVEN;
 }
 
-/* The same message, saying that it was retained. NULL: no memory. */
-static struct msg *marked(struct broker *b, struct msg *msg)
-{
-    struct amqp_props props;
-    if (!msg || !amqp_props_parse(msg_props(msg), &props))
-        return NULL;
-    size_t max = props.headers.len + 64;
-    uint8_t *raw = mem_alloc(max);
-    if (!raw)
-        return NULL;
-    struct writer w = writer_of(raw, max);
-    writer_slice_put(&w, props.headers);
-    amqp_put_bool(&w, MQTT_HEADER_RETAINED, true);
-    props.headers = writer_slice(&w);
-    props.present |= AMQP_HEADERS;
-    struct msg *copy = msg_with_props(b, msg, &props);
-    mem_free(raw);
-    return copy;
-}
-
 static enum given give_to_queue(struct broker *b, struct retained_walk *w)
 {
     struct queue *q = w->client->queue;
@@ -144,7 +124,9 @@ static enum given give_to_queue(struct broker *b, struct retained_walk *w)
         return GIVEN_REST;
     if (!b->options.log.room(b->options.log.self))
         return GIVEN_LATER;
-    struct msg *plain = retained_msg(b, w->tree, w->at), *msg = marked(b, plain);
+    struct amqp_value yes = {.type = 't', .raw = slice_of((const uint8_t *)"\1", 1)};
+    struct msg *plain = retained_msg(b, w->tree, w->at);
+    struct msg *msg = mqtt_msg_marked(b, plain, MQTT_HEADER_RETAINED, &yes, WALL_NEVER);
     if (plain)
         msg_unref(&b->heap, plain);
     b->route_gen++;

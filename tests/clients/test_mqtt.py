@@ -225,6 +225,42 @@ def test_shared_subscription(client):
     assert sorted(got) == sorted(b'j%d' % i for i in range(60))
 
 
+def test_a_shared_message_of_qos_2_has_one_member():
+    """What a member may have seen is completed when he comes back, over a kill -9 of the broker too, and is nobody else's (4.8.2)."""
+    b = brokers.Millrace()
+    filter_ = '$share/workers/jobs/#'
+    try:
+        b.start()
+        first = Client(b.mqtt_port, 'first', clean=False, expiry=10000)
+        first.subscribe(filter_, 2)
+        sent = queue.Queue()
+        first.c._handle_publish = lambda: sent.put(1) or mqtt.MQTT_ERR_SUCCESS  # it has read them, and never says PUBREC
+        pub = Client(b.mqtt_port)
+        for i in range(10):
+            pub.publish('jobs/a', 'j%d' % i, 2)
+        for _ in range(10):
+            sent.get(timeout=WAIT)
+        first.vanish()
+        second = Client(b.mqtt_port, 'second', clean=False, expiry=10000)
+        second.subscribe(filter_, 2)
+        pub.publish('jobs/a', 'for the second', 2)
+        assert second.message().payload == b'for the second'
+        b.kill9()
+        second.vanish()
+        pub.vanish()
+        b.start()
+        second = Client(b.mqtt_port, 'second', clean=False, expiry=10000)
+        first = Client(b.mqtt_port, 'first', clean=False, expiry=10000)
+        assert first.connected == ('connect', 0, 1)
+        assert [first.message().payload for _ in range(10)] == [b'j%d' % i for i in range(10)]
+        first.nothing()
+        second.nothing()
+        for c in (first, second):
+            c.close()
+    finally:
+        b.remove()
+
+
 @pytest.mark.parametrize('user,code', [(('guest', 'guest'), 0), (('guest', 'wrong'), 134), (('/:guest', 'guest'), 0), (('nowhere:guest', 'guest'), 135)])
 def test_logins(broker, client, user, code):
     c = client(user=user)

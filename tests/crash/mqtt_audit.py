@@ -8,12 +8,13 @@ import time
 import mqtt_model
 import mqtt_wire
 from load import connect
-from mqtt_model import SESSIONS, place_of, topic_of
-from mqtt_wire import DUP, PINGRESP, PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, RETAIN, SUBACK
+from mqtt_model import GROUP, SESSIONS, place_of, topic_of
+from mqtt_wire import DUP, PUBACK, PUBCOMP, PUBLISH, PUBREC, PUBREL, RETAIN, SUBACK
 
 ANCHOR = "r/anchor:1"
-SENTINELS = ("m/audit/a:1", "s/audit:1")        # one of them comes to each session
-SUBS = ("sub-a", "sub-b", "share-0")            # who takes: the other members of the group have nothing left to take
+SENTINELS = ("m/audit/a:1", "s/audit:1")        # the last to each session, and to the group
+SUBS = tuple(SESSIONS)                          # who takes
+MEMBERS = tuple(client for client in SUBS if place_of(client) == GROUP)
 PATIENCE = 120
 
 
@@ -64,23 +65,53 @@ class Audit:
         if not present:
             self.model.verdict("lost", "the session of %s is not there" % client)
 
-    def sentinels(self):
-        """What comes last to each: {client: key}"""
+    def sentinels(self, streams):
+        """Published last: {stream: key}"""
         last = {}
         link, _ = greet(self.port, "audit", 5, clean=True, expiry=0)
-        for id_, stream in enumerate(SENTINELS, 1):
+        for id_, stream in enumerate(streams, 1):
             number = self.model.sent_upto[stream] + 1
             self.model.given_up(stream)
             self.model.sent(stream, number)
             link.publish(topic_of(stream), mqtt_model.body_of(self.model.run, stream, number, 60), 1, id_, 0)
-            for client in SUBS:
-                if place_of(client) in mqtt_model.places_of(stream):
-                    last[client] = stream, number
-        for stream in SENTINELS:
+            last[stream] = stream, number
+        for stream in streams:
             link.wait_for(PUBACK)
             self.model.acked(stream, self.model.sent_upto[stream])
         link.close()
         return last
+
+    def take(self, stop_after=None):
+        """Everything that the sessions have; true when stopped before that. What a member of the group is to have with QoS 2 moves into his
+        queue: when the group's last has come, his own last comes behind all of it."""
+        sessions, group = SENTINELS
+        last = self.sentinels(SENTINELS)
+        for client in SUBS:
+            if client not in MEMBERS and self.read(client, last[sessions], stop_after):
+                return True
+        if self.read_group(last[group], stop_after):
+            return True
+        last = self.sentinels(["e/%s:1" % client for client in MEMBERS])
+        return any(self.read(client, last["e/%s:1" % client], stop_after) for client in MEMBERS)
+
+    def read_group(self, last, stop_after):
+        """Until `last` has come to one of the members; true when stopped before that."""
+        deadline, came = time.monotonic() + self.patience, False
+        while not came:
+            quiet = True
+            for client in MEMBERS:
+                got = self.links[client].next(0.05)
+                quiet &= got is None
+                came |= got is not None and self.see(client, got) == last
+                if stop_after is not None and self.count >= stop_after:
+                    return True
+            if not came and time.monotonic() > deadline:
+                self.model.verdict("stuck", "nobody of the group gets %s #%d within %d s" % (*last, self.patience))
+                return False
+            if quiet:
+                for client in MEMBERS:
+                    self.settle(client)
+        return False
 
     def see(self, client, got):
         """A packet of a session; the key of its message."""
@@ -144,16 +175,7 @@ class Audit:
     def full(self, drain):
         for client in SUBS:
             self.come(client)
-        last = self.sentinels()
-        for client in SUBS:
-            self.read(client, last[client])
-        for client in SESSIONS:
-            if client not in SUBS:
-                self.come(client)
-                self.links[client].say(b"\xc0\0")
-                self.links[client].wait_for(PINGRESP)
-                for got in self.links[client].taken:
-                    self.see(client, got)
+        self.take()
         self.model.audit(self.found, {client: list(ids) for client, ids in self.released.items()})     # a tape keeps it, and a drain goes on
         self.model.audit_retained(self.values())
         if drain:
@@ -187,11 +209,7 @@ class Audit:
         """Deliveries that a kill -9 interrupts: they were seen, so they come back flagged."""
         for client in SUBS:
             self.come(client)
-        last = self.sentinels()
-        for client in SUBS:
-            if self.read(client, last[client], stop_after):
-                return self, True
-        return self, False
+        return self, self.take(stop_after)
 
     # ---- a drain
 

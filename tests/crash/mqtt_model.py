@@ -1,8 +1,8 @@
 """What MQTT's clients know of their messages, retained values and wills, and what an audit after a death must find.
 
 A stream is what one client publishes to one topic with one QoS: TOPIC:QOS, or TOPIC:QOS:WORD where there are two. Its messages are
-numbered and carry run, stream, number and a CRC (model.body_of). A place is a queue of the broker's: that of a session, or of a share
-group. Facts are what the broker said: PUBACK, PUBREC, a PUBLISH, a PUBREL, a CONNACK. All arguments are plain values, so that a tape
+numbered and carry run, stream, number and a CRC (model.body_of). A place is a queue of the broker's: that of a session, or, of a share
+group, its own and those of its members together. Facts are what the broker said: PUBACK, PUBREC, a PUBLISH, a PUBREL, a CONNACK. All arguments are plain values, so that a tape
 (tape.py) can keep them.
 
 An entry is one message in one place. It may lie there as often as it was sent with QoS 1 and once with QoS 2; it is `sure` when its
@@ -22,7 +22,7 @@ SHARED = (("$share/g/s/#", 2),)
 SESSIONS = {
     "sub-a": (5, (("m/#", 2), ("w/#", 1))),
     "sub-b": (4, (("m/+/a", 1), ("m/pub-1/#", 2))),
-    "share-0": (5, SHARED), "share-1": (5, SHARED), "share-2": (4, SHARED),
+    "share-0": (5, SHARED + (("e/share-0", 1),)), "share-1": (5, SHARED + (("e/share-1", 1),)), "share-2": (4, SHARED + (("e/share-2", 1),)),
 }
 WILLS = ("w/will-0:1", "w/will-1:1", "w/will-2:1")
 GROUP = "g"
@@ -315,7 +315,7 @@ class Model:
         """What a client has without a PUBREL is on its way again: by the message, or by PUBREL."""
         for client, ids in self.received.items():
             place = place_of(client)
-            there = {row[1:3] for row in found[place]}
+            there = {row[1:3] for row in found[place] if row[0] == client}
             same = {(row[3], *row[1:3]) for row in found[place] if row[0] == client}
             for id_, key in list(ids.items()):
                 if id_ in released.get(client, ()):
@@ -323,7 +323,7 @@ class Model:
                 if key not in there:
                     self.verdict("lost", "neither PUBREL nor PUBLISH came again to %s for packet id %d, %s #%d" % (client, id_, *key))
                     del ids[id_]
-                elif place != GROUP and (id_, *key) not in same:
+                elif (id_, *key) not in same:
                     self.verdict("duplicate", "%s #%d came to %s with another packet id than %d" % (*key, client, id_))
 
     def audit_entry(self, place, key, entry, count):

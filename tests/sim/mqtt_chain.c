@@ -245,7 +245,8 @@ static void on_publish(struct mqtt_life *l, unsigned client, const struct mqtt_p
         chain_got(l, client, letter, f->dup);
     k->letters[letter].found++;
     k->letters[letter].acking = false;
-    l->wanted[client] = letter == l->wanted[client] ? 0 : l->wanted[client];
+    for (unsigned each = 0; each < CHAIN_CLIENTS; each++) /* of a group any may get it */
+        l->wanted[each] = letter == l->wanted[each] ? 0 : l->wanted[each];
     for (uint32_t i = 0; i < k->minds[client].rec_count; i++)
         k->minds[client].recs[i].back |= f->qos == 2 && k->minds[client].recs[i].id == f->id;
     if (!f->qos || l->links[client].held_count == MQTT_CHAIN_RECS)
@@ -385,21 +386,36 @@ static void settle(struct mqtt_life *l, unsigned client)
     complete(l, client);
 }
 
-/* Each gets what is in its queue, until what was published last has come. */
+static bool is_wanting(const struct mqtt_life *l)
+{
+    return l->wanted[CHAIN_SUB] || l->wanted[CHAIN_A] || l->wanted[CHAIN_B];
+}
+
+/* Until all that is wanted has come, and wills that are due. */
+static bool take_wanted(struct mqtt_life *l)
+{
+    for (unsigned i = 0; is_wanting(l) || chain_will_missing(l->chain); i++) {
+        if (!turns(l, 1))
+            return false;
+        if (i == TURNS_MAX)
+            return is_wanting(l) ? stop(l, "the last message does not come", CHAIN_SUB) : !excused(l);
+        for (unsigned client = CHAIN_SUB; i >= TURNS_QUIET && client <= CHAIN_B; client++)
+            settle(l, client);
+    }
+    return true;
+}
+
+/* Each gets what is in its queue, until what was published last has come; of the group when nothing is left in its queue, for what a
+ * member is to have of it may have moved into his. */
 static bool take_all(struct mqtt_life *l)
 {
     l->wanted[CHAIN_SUB] = publish(l, CHAIN_LOOK, STREAM_END, false);
     l->wanted[CHAIN_A] = publish(l, CHAIN_LOOK, STREAM_JOB_END, false);
-    for (unsigned i = 0; l->wanted[CHAIN_SUB] || l->wanted[CHAIN_A] || chain_will_missing(l->chain); i++) {
-        if (!turns(l, 1))
-            return false;
-        if (i == TURNS_MAX)
-            return l->wanted[CHAIN_SUB] || l->wanted[CHAIN_A] ? stop(l, "the last message does not come", CHAIN_SUB)
-                                                              : !excused(l);
-        for (unsigned client = CHAIN_SUB; i >= TURNS_QUIET && client <= CHAIN_A; client++)
-            settle(l, client);
-    }
-    return true;
+    if (!take_wanted(l))
+        return false;
+    l->wanted[CHAIN_A] = publish(l, CHAIN_LOOK, STREAM_A_END, false);
+    l->wanted[CHAIN_B] = publish(l, CHAIN_LOOK, STREAM_B_END, false);
+    return take_wanted(l);
 }
 
 /* Each value that is retained: when the anchor comes by a later subscription, all have. */
@@ -421,7 +437,7 @@ static bool compare(struct mqtt_life *l)
     l->looks = true;
     chain_compare_begin(k);
     if (!connected(l, CHAIN_LOOK, true) || !connected(l, CHAIN_SUB, false) || !connected(l, CHAIN_A, false) ||
-        !take_all(l) || !connected(l, CHAIN_B, false))
+        !connected(l, CHAIN_B, false) || !take_all(l))
         return false;
     chain_compare(l);
     if (l->w->model->wrong[0] || !look(l))
@@ -565,7 +581,8 @@ void mqtt_chain_furnish(struct mqtt_chain *k, struct world *w)
     life_begin(k, &l, w);
     for (unsigned client = CHAIN_PUB; client <= CHAIN_B && !k->stopped; client++)
         if (connected(&l, client, false) && client != CHAIN_PUB) {
-            subscribe(&l, client, client == CHAIN_SUB ? "t/#" : "$share/g/j/#", client == CHAIN_SUB ? "w/#" : NULL, 2);
+            static const char *const own[] = {[CHAIN_SUB] = "w/#", [CHAIN_A] = "e/a", [CHAIN_B] = "e/b"};
+            subscribe(&l, client, client == CHAIN_SUB ? "t/#" : "$share/g/j/#", own[client], 2);
             (void)await(&l, client, MQTT_suback);
         }
     if (connected(&l, CHAIN_LOOK, true) && publish(&l, CHAIN_LOOK, STREAM_ANCHOR, false))

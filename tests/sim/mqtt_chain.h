@@ -13,7 +13,7 @@
 #define MQTT_CHAIN_LETTERS 16384u
 #define MQTT_CHAIN_OUT 8u    /* publishes of one client without an end */
 #define MQTT_CHAIN_RECS 512u /* packet ids that one client holds */
-#define MQTT_CHAIN_STREAMS 16u
+#define MQTT_CHAIN_STREAMS 18u
 
 enum mqtt_chain_client { CHAIN_PUB, CHAIN_SUB, CHAIN_A, CHAIN_B, CHAIN_WILL, CHAIN_LOOK, CHAIN_CLIENTS };
 

@@ -15,7 +15,8 @@ const struct chain_stream chain_streams[MQTT_CHAIN_STREAMS] = {
     [STREAM_KEPT_1] = {"r/1", 2, PLACE_NONE, true},      [STREAM_KEPT_2] = {"r/2", 1, PLACE_NONE, true},
     [STREAM_KEPT_3] = {"r/3", 2, PLACE_NONE, true},      [STREAM_WILL] = {"w/w", 1, PLACE_SESSION, true},
     [STREAM_BEAT] = {"t/beat", 1, PLACE_SESSION, false}, [STREAM_END] = {"t/end", 1, PLACE_SESSION, false},
-    [STREAM_JOB_END] = {"j/end", 1, PLACE_GROUP, false}, [STREAM_ANCHOR] = {"r/anchor", 1, PLACE_NONE, true},
+    [STREAM_JOB_END] = {"j/end", 1, PLACE_GROUP, false}, [STREAM_A_END] = {"e/a", 1, PLACE_GROUP, false},
+    [STREAM_B_END] = {"e/b", 1, PLACE_GROUP, false},     [STREAM_ANCHOR] = {"r/anchor", 1, PLACE_NONE, true},
 };
 
 #define WRONG(l, ...) model_fault((l)->w->model, __VA_ARGS__)
@@ -211,17 +212,15 @@ void chain_compare_begin(struct mqtt_chain *k)
             k->minds[client].recs[i].back = false;
 }
 
-/* What a client holds without a PUBREL is on its way again: by that, or by the message, which of a group's may come to another. */
+/* What a client holds without a PUBREL is on its way to it again, by that, or by the message; also what came from a group (4.8.2). */
 static void compare_ids(struct mqtt_life *l, unsigned client)
 {
     struct mqtt_chain *k = l->chain;
     struct mqtt_mind *mind = &k->minds[client];
-    for (uint32_t i = 0; i < mind->rec_count; i++) {
-        bool group = chain_stream_of(k, mind->recs[i].letter)->place == PLACE_GROUP;
-        if (!mind->recs[i].back && !(group && k->letters[mind->recs[i].letter].found))
+    for (uint32_t i = 0; i < mind->rec_count; i++)
+        if (!mind->recs[i].back)
             WRONG(l, "client %u holds packet id %u of letter %u, and neither PUBREL nor PUBLISH comes", client,
                   mind->recs[i].id, mind->recs[i].letter);
-    }
 }
 
 static void compare_letter(struct mqtt_life *l, uint32_t letter)

@@ -30,6 +30,8 @@ enum {
     STREAM_BEAT,
     STREAM_END,
     STREAM_JOB_END,
+    STREAM_A_END,
+    STREAM_B_END,
     STREAM_ANCHOR,
 };
 extern const struct chain_stream chain_streams[MQTT_CHAIN_STREAMS];

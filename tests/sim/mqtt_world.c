@@ -156,7 +156,7 @@ static bool play_queued(struct mqtt_guest *a, struct mqtt_guest *b)
         return false;
     if (!published(a, 'e', "least/y", 1, false, &large) || !gets(a, 'e', 1) || !gets(b, 'e', 1))
         return false;
-    if (!published(b, 'h', "jobs/x", 1, false, NULL) || !published(b, 'i', "jobs/x", 1, false, NULL))
+    if (!published(b, 'h', "jobs/x", 1, false, NULL) || !published(b, 'i', "jobs/x", 2, false, NULL))
         return false;
     for (unsigned i = 0; i < 40 && a->engine && b->engine && !a->all->w->dead; i++)
         mqtt_guests_turn(a->all);
@@ -198,8 +198,8 @@ static bool play_return(struct mqtt_guest *a, struct mqtt_guest *b, const struct
 
 static bool play_messages(struct mqtt_guests *all)
 {
-    static const struct filter mine[] = {{"live/#", 0}, {"least/+", 1}, {"once/+", 2}, {"$share/g/jobs/#", 1}};
-    static const struct filter others[] = {{"live/#", 0}, {"least/#", 1}, {"$share/g/jobs/#", 1}, {"will/#", 1}};
+    static const struct filter mine[] = {{"live/#", 0}, {"least/+", 1}, {"once/+", 2}, {"$share/g/jobs/#", 2}};
+    static const struct filter others[] = {{"live/#", 0}, {"least/#", 1}, {"$share/g/jobs/#", 2}, {"will/#", 1}};
     struct mqtt_guest *a = &all->guests[0], *b = &all->guests[1];
     uint8_t room[100];
     struct mqtt_props will_props = props_of(room, sizeof room, 20);

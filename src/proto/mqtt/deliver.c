@@ -351,6 +351,15 @@ static void match_own(const struct mqtt *m, struct slice key, struct match *matc
         match->qos = 2; /* it was there before its subscription went, and may have been sent so */
 }
 
+/* It moved into the client's queue because it is to be delivered with QoS 2, whatever has become of the subscription. */
+static void match_shared(const struct mqtt *m, struct slice share, struct match *match)
+{
+    const struct mqtt_subscribed *sub = mqtt_sub_shared(m, share);
+    if (sub)
+        match_add(match, sub, m->version);
+    match->qos = 2;
+}
+
 static void ack(struct mqtt *m, uint64_t tag, uint32_t flags, uint16_t id)
 {
     struct command command = {.type = CMD_ACK, .channel = MQTT_CHANNEL, .number = tag, .flags = flags, .origin = id};
@@ -376,7 +385,9 @@ static void deliver(struct mqtt *m, struct effect *e)
     const struct mqtt_subscribed *sub = own ? NULL : mqtt_sub_of(m, e->consumer);
     struct msg *msg = e->msg;
     mqtt_content_read(msg, &content);
-    if (own)
+    if (own && content.share.len)
+        match_shared(m, content.share, &match);
+    else if (own)
         match_own(m, msg_key(msg), &match);
     else if (sub)
         match_add(&match, sub, m->version);

@@ -1,4 +1,5 @@
 /* The engine with a core that is played: logins, publishing, subscribing, delivering, endings. */
+#include "fmt/amqp_table.h"
 #include "proto/mqtt/rig_test.h"
 
 #include "fmt/scram_client_test.h"
@@ -584,6 +585,33 @@ static void test_a_shared_message_keeps_its_id(void **state)
     }
 }
 
+/* With QoS 2 it comes from the client's own queue, and its header says by which subscription: not by another that matches as well. */
+static void test_a_shared_message_of_the_own_queue(void **state)
+{
+    (void)state;
+    uint8_t headers[100], raw[200];
+    struct rig *rig = rig_ready(MQTT_5);
+    subscribe(rig, "t", 1, 8);
+    subscribe(rig, "$share/g/t", 2, 9);
+    for (unsigned gone = 0; gone < 2; gone++) {
+        struct writer w = writer_of(headers, sizeof headers), out = writer_of(raw, sizeof raw);
+        amqp_put_long(&w, "x-mqtt-publish-qos", 2);
+        amqp_put_str(&w, "x-mqtt-share", slice_str(gone ? "h/t" : "g/t"));
+        struct amqp_props props = {
+            .present = AMQP_HEADERS | AMQP_DELIVERY_MODE, .headers = writer_slice(&w), .delivery_mode = 2};
+        amqp_props_write(&out, &props);
+        struct msg *msg = msg_new(&rig->heap, slice_str("amq.topic"), slice_str("t"), writer_slice(&out), 1);
+        assert_non_null(msg);
+        memcpy(msg_body_room(msg), "s", 1);
+        msg->flags = MSG_PERSISTENT | MSG_HAS_HEADERS;
+        msg->expiration_ms = -1;
+        rig_deliver(rig, MQTT_OWN_QUEUE, 1 + gone, gone, 0, msg);
+        rig_said(rig, gone ? "publish/4 \\x00\\x01t\\x00\\x02\\x00s\n"
+                           : "publish/4 \\x00\\x01t\\x00\\x01\\x02\\x0b\\x09s\n");
+    }
+    rig_free(rig);
+}
+
 static void test_what_the_client_takes(void **state)
 {
     (void)state;
@@ -883,6 +911,7 @@ int main(void)
         cmocka_unit_test(test_ids_in_use),
         cmocka_unit_test(test_shared_and_retained),
         cmocka_unit_test(test_a_shared_message_keeps_its_id),
+        cmocka_unit_test(test_a_shared_message_of_the_own_queue),
         cmocka_unit_test(test_what_the_client_takes),
         cmocka_unit_test(test_flow_of_what_is_refused),
         cmocka_unit_test(test_fanout_of_what_is_made_anew),

@@ -27,6 +27,7 @@
 #define HEADER_QOS "x-mqtt-publish-qos"
 #define HEADER_RETAIN "x-mqtt-retain"
 #define HEADER_RETAINED "x-mqtt-retained"
+#define HEADER_SHARE "x-mqtt-share"
 #define HEADER_FORMAT "x-mqtt-payload-format"
 #define HEADER_CONTENT_TYPE "x-mqtt-content-type"
 #define HEADER_RESPONSE_TOPIC "x-mqtt-response-topic"
@@ -282,6 +283,8 @@ static void read_marks(struct mqtt_content *c)
         c->mark = MQTT_STORED_RETAINED;
     else if (amqp_table_find(c->props.headers, HEADER_RETAIN, &value) && value.type == 't' && value.i)
         c->mark = MQTT_PUBLISHED_RETAINED;
+    if (amqp_table_find(c->props.headers, HEADER_SHARE, &value) && amqp_value_is_str(&value))
+        c->share = value.s;
 }
 
 void mqtt_content_read(const struct msg *msg, struct mqtt_content *ret)
@@ -289,6 +292,7 @@ void mqtt_content_read(const struct msg *msg, struct mqtt_content *ret)
     struct slice raw = msg_props(msg);
     ret->qos = msg->flags & MSG_PERSISTENT ? 1 : 0;
     ret->mark = MQTT_NOT_RETAINED;
+    ret->share = (struct slice){0};
     ret->props.present = 0;
     if (raw.len <= 3) /* nothing, or a delivery mode */
         return;

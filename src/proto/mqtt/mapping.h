@@ -39,6 +39,8 @@ enum mqtt_mark {
 struct mqtt_content {
     uint8_t qos;  /* with which it was published */
     uint8_t mark; /* enum mqtt_mark */
+    struct slice
+        share; /* the shared subscription that it came to the client's queue by: group, "/", pattern; empty: none */
     struct amqp_props props;
 };
 void mqtt_content_read(const struct msg *msg, struct mqtt_content *ret);

@@ -225,6 +225,8 @@ void mqtt_on_list(struct mqtt *m, const struct mqtt_list_fields *f, bool unsubsc
 void mqtt_list_answer(struct mqtt *m, const struct effect *e);
 void mqtt_job_done(struct mqtt *m, struct mqtt_job *job); /* its packet leaves */
 const struct mqtt_subscribed *mqtt_sub_of(const struct mqtt *m, uint32_t handle);
+/* A shared subscription that the core has, by its group, "/" and pattern. NULL: there is none. */
+const struct mqtt_subscribed *mqtt_sub_shared(const struct mqtt *m, struct slice share);
 /* From ATTACH's answer. False: it makes no sense, or there is no memory. */
 MUST_USE bool mqtt_subs_restore(struct mqtt *m, struct reader *fields);
 void mqtt_subs_free(struct mqtt *m);

@@ -68,6 +68,21 @@ const struct mqtt_subscribed *mqtt_sub_of(const struct mqtt *m, uint32_t handle)
     return sub && sub->pending ? sub_named(m, sub, false) : sub;
 }
 
+const struct mqtt_subscribed *mqtt_sub_shared(const struct mqtt *m, struct slice share)
+{
+    const uint8_t *slash = share.len ? memchr(share.ptr, '/', share.len) : NULL;
+    if (!slash || !m->subs_room)
+        return NULL;
+    struct slice group = slice_of(share.ptr, (size_t)(slash - share.ptr));
+    struct slice pattern = slice_of(slash + 1, share.len - group.len - 1);
+    uint32_t hash = hash_of(pattern, group);
+    const struct mqtt_subscribed *sub = *head_of(m, hash);
+    while (sub && (sub->pending || sub->hash != hash || !slice_equal(mqtt_sub_pattern(sub), pattern) ||
+                   !slice_equal(group_of(sub), group)))
+        sub = sub->chain;
+    return sub;
+}
+
 static struct mqtt_subscribed *sub_make(struct slice pattern, struct slice group, uint8_t options, uint32_t identifier)
 {
     struct mqtt_subscribed *sub = mem_alloc_as(MEM_CONNECTIONS, sizeof *sub + pattern.len + group.len);

@@ -1,0 +1,221 @@
+/* What members of a share group get with QoS 2: it is theirs until they have it, whatever happens to them and to the broker. */
+#include "core/mqtt_words_test.h"
+
+#define SHARE "mqtt-shared-g/a"
+#define OWN(client) "mqtt-subscription-" client "qos1"
+
+static void join(struct rig *rig, uint32_t session, const char *id, uint32_t expiry, unsigned qos)
+{
+    (void)attach(rig, session, id, expiry);
+    assert_int_equal(subscribe_as(rig, session, "a", "g", qos, 0, 5), 0);
+    rig_clear(rig);
+}
+
+/* By the header that the engine looks for. */
+static bool is_of_the_share(const struct effect *e)
+{
+    struct amqp_value v;
+    return e->consumer == MQTT_OWN_QUEUE && amqp_table_find(msg_headers(e->msg), MQTT_HEADER_SHARE, &v) &&
+           slice_is(v.s, "g/a");
+}
+
+/* Session 1 has "mine" without a PUBREC. */
+static struct rig *begin_sent(uint32_t expiry)
+{
+    struct rig *rig = begin();
+    join(rig, 1, "one", expiry, 2);
+    publish(rig, 3, "a", "mine", 2);
+    assert_string_equal(rig_delivered(rig), "mine");
+    assert_true(is_of_the_share(rig_nth(rig, EFF_DELIVER, 0)));
+    assert_int_equal(rig_nth(rig, EFF_DELIVER, 0)->session, 1);
+    return rig;
+}
+
+/* It is completed when he comes back, and nobody else has it meanwhile (4.8.2-4). */
+static void it_waits_for_who_was_sent_it(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_sent(100);
+    uint64_t place = rig_nth(rig, EFF_DELIVER, 0)->count;
+    leave(rig, 1);
+    join(rig, 2, "two", 100, 2);
+    publish(rig, 3, "a", "yours", 2);
+    assert_string_equal(rig_delivered(rig), "yours");
+    assert_true(attach(rig, 1, "one", 100));
+    assert_string_equal(rig_delivered(rig), "mine*");
+    assert_int_equal(rig_nth(rig, EFF_DELIVER, 0)->count, place); /* its packet id */
+    assert_true(is_of_the_share(rig_nth(rig, EFF_DELIVER, 0)));
+    end(rig);
+}
+
+/* Also when it is the broker that dies. */
+static void a_crash_changes_nothing(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_sent(100);
+    uint64_t place = rig_nth(rig, EFF_DELIVER, 0)->count;
+    join(rig, 2, "two", 100, 2);
+    restart(&rig, 0);
+    assert_int_equal(rig_ready(rig, SHARE), 0);
+    assert_true(attach(rig, 2, "two", 100));
+    assert_string_equal(rig_delivered(rig), "");
+    assert_true(attach(rig, 1, "one", 100));
+    assert_string_equal(rig_delivered(rig), "mine*");
+    assert_int_equal(rig_nth(rig, EFF_DELIVER, 0)->count, place);
+    end(rig);
+}
+
+/* A session that ends takes along what it was sent (4.8.2-5), and not what waits for anybody. */
+static void nobody_inherits(void **state)
+{
+    (void)state;
+    for (uint32_t expiry = 0; expiry <= 100; expiry += 100) {
+        struct rig *rig = begin_sent(expiry);
+        join(rig, 2, "two", 100, 2);
+        if (expiry)
+            assert_int_equal(attach_with(rig, 4, "one", 0, ASK_CLEAN, (struct slice){0}), 0);
+        else
+            leave(rig, 1);
+        assert_int_equal(rig_ready(rig, OWN("one")), UINT64_MAX);
+        publish(rig, 3, "a", "x", 2);
+        assert_string_equal(rig_delivered(rig), "x");
+        assert_int_equal(rig_nth(rig, EFF_DELIVER, 0)->session, 2);
+        end(rig);
+    }
+}
+
+/* What a client without a session was sent is nobody's after a crash either: it is delivered behind the record. */
+static void a_crash_ends_a_session(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    (void)attach(rig, 2, "two", 100); /* the group lasts by him */
+    assert_int_equal(subscribe_as(rig, 2, "a", "g", 2, 0, 5), 0);
+    leave(rig, 2);
+    publish(rig, 3, "a", "mine", 2);
+    rig->hold = true;
+    join(rig, 1, "one", 0, 2);
+    assert_string_equal(rig_delivered(rig), "");
+    rig->hold = false;
+    rig_step(rig);
+    assert_string_equal(rig_delivered(rig), "mine");
+    restart(&rig, 0);
+    assert_true(attach(rig, 2, "two", 100));
+    assert_string_equal(rig_delivered(rig), "");
+    end(rig);
+}
+
+/* QoS 1 goes to whoever is there, by a subscription of QoS 2 too. */
+static void less_stays_with_the_group(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    join(rig, 1, "one", 100, 2);
+    publish(rig, 3, "a", "least", 1);
+    assert_string_equal(rig_delivered(rig), "least");
+    assert_int_equal(rig_nth(rig, EFF_DELIVER, 0)->consumer, 5);
+    join(rig, 2, "two", 100, 1);
+    leave(rig, 1);
+    publish(rig, 3, "a", "once", 2); /* and so does what he gets with QoS 1 */
+    assert_string_equal(rig_delivered(rig), "least* once");
+    assert_int_equal(rig_nth(rig, EFF_DELIVER, 0)->consumer, 5);
+    end(rig);
+}
+
+/* The receive maximum counts both, and no more leaves the group than may be sent. */
+static void no_more_than_it_takes(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    assert_int_equal(attach_with(rig, 1, "one", 100, 0, (struct slice){0}), 0);
+    rig_plain(rig, CMD_MQTT_RESUME, 1, 1, 2, 0);
+    assert_int_equal(subscribe_as(rig, 1, "a", "g", 2, 0, 5), 0);
+    rig_clear(rig);
+    for (char body[2] = "a"; body[0] < 'e'; body[0]++)
+        publish(rig, 3, "a", body, 2);
+    assert_string_equal(rig_delivered(rig), "a b");
+    assert_int_equal(rig_ready(rig, SHARE), 2);
+    uint64_t tag = rig_nth(rig, EFF_DELIVER, 0)->number;
+    rig_clear(rig);
+    struct command *c = rig_command(rig, 0, CMD_ACK, 1, 1);
+    c->number = tag;
+    c->flags = ASK_RELEASING;
+    c->origin = 1;
+    rig_step(rig);
+    assert_string_equal(rig_delivered(rig), ""); /* released, and not completed */
+    rig_plain(rig, CMD_MQTT_COMPLETED, 1, 1, 1, 0);
+    assert_string_equal(rig_delivered(rig), "c");
+    assert_int_equal(rig_ready(rig, SHARE), 1);
+    end(rig);
+}
+
+/* What keeps a member from taking more may go without being delivered. */
+static void a_purge_makes_room(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    (void)attach(rig, 1, "one", 100);
+    assert_int_equal(subscribe(rig, 1, "b", 1), 0);
+    leave(rig, 1);
+    for (unsigned i = 0; i < 80; i++)
+        publish(rig, 3, "b", "own", 1);
+    assert_int_equal(attach_with(rig, 1, "one", 100, 0, (struct slice){0}), 0);
+    assert_int_equal(subscribe_as(rig, 1, "a", "g", 2, 0, 5), 0);
+    rig_plain(rig, CMD_MQTT_RESUME, 1, 1, 1, 0);
+    publish(rig, 3, "a", "shared", 2);
+    rig_clear(rig);
+    assert_int_equal(rig_ready(rig, SHARE), 1); /* its own come first */
+    assert_true(rig_ask(rig, CMD_QUEUE_PURGE, 4, 1, OWN("one"), NULL, NULL, (struct slice){0}, 0));
+    rig_plain(rig, CMD_ACK, 1, 1, 1, 0);
+    assert_string_equal(rig_delivered(rig), "shared");
+    end(rig);
+}
+
+/* It has been waiting for a while: what is left of its time is left, and then it is gone. */
+static void time_goes_on(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    join(rig, 1, "one", 100, 2);
+    leave(rig, 1);
+    assert_true(publish_with(rig, 3, "a", "old", 2, 0, 0, 60000));
+    rig_pass(rig, 50000);
+    assert_true(attach(rig, 1, "one", 100));
+    assert_string_equal(rig_delivered(rig), "old");
+    assert_int_equal(rig_nth(rig, EFF_DELIVER, 0)->origin, 10);
+    end(rig);
+}
+
+/* Whoever came first, and with whatever session: the queue lasts as long as a member's session may. */
+static void the_queue_outlives_its_first_member(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    join(rig, 1, "one", 0, 1);
+    publish(rig, 3, "a", "before", 1);
+    join(rig, 2, "two", 100, 1);
+    leave(rig, 1);
+    leave(rig, 2);
+    publish(rig, 3, "a", "after", 1);
+    restart(&rig, 0);
+    publish(rig, 3, "a", "again", 1);
+    assert_true(attach(rig, 2, "two", 100));
+    assert_string_equal(rig_delivered(rig), "after again");
+    end(rig);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(it_waits_for_who_was_sent_it),
+        cmocka_unit_test(a_crash_changes_nothing),
+        cmocka_unit_test(nobody_inherits),
+        cmocka_unit_test(a_crash_ends_a_session),
+        cmocka_unit_test(less_stays_with_the_group),
+        cmocka_unit_test(no_more_than_it_takes),
+        cmocka_unit_test(a_purge_makes_room),
+        cmocka_unit_test(time_goes_on),
+        cmocka_unit_test(the_queue_outlives_its_first_member),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
