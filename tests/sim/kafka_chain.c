@@ -307,7 +307,7 @@ void kafka_chain_op(struct kafka_chain *k, struct guest *g)
         (void)renew(k, g, 0);
     else if (draw == 7)
         (void)kafka_chain_compare(k, g, false);
-    else if (draw == 8)
+    else if (draw == 8 && !g->w->runs_sql)
         (void)cut(k, g);
     else
         (void)transact(k, g, 1 + world_pick(g->w, KAFKA_WRITERS - 1));

@@ -60,7 +60,10 @@ struct kafka_chain {
 void kafka_chain_furnish(struct kafka_chain *k, struct world *w);
 /* Connects and compares what is there with what is known. */
 void kafka_chain_begin(struct kafka_chain *k, struct guest *g, struct world *w);
+/* Without DeleteRecords in a world that runs_sql: a query that has not read what goes fails. */
 void kafka_chain_op(struct kafka_chain *k, struct guest *g);
+/* By the last comparison: a reader of committed records sees that offset. */
+bool kafka_chain_committed(const struct kafka_chain *k, unsigned part, uint64_t offset);
 /* The queue gets every record that readers of committed ones see. */
 void kafka_chain_drained(struct kafka_chain *k, struct guest *g);
 

@@ -419,6 +419,12 @@ uint32_t kafka_chain_cut_at(const struct kafka_chain *k, unsigned part)
     return at;
 }
 
+bool kafka_chain_committed(const struct kafka_chain *k, unsigned part, uint64_t offset)
+{
+    uint32_t id = offset < k->stable[part] ? k->owner[part][offset] : 0;
+    return id && !is_mark(id) && (!k->batches[id].tx || k->txs[k->batches[id].tx].state == TX_COMMITTED);
+}
+
 bool kafka_chain_compare(struct kafka_chain *k, struct guest *g, bool with_queue)
 {
     static struct view views[KAFKA_PARTS];

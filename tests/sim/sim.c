@@ -8,6 +8,9 @@
  *
  * MQTT's clients take part (mqtt_chain.c): QoS 0, 1 and 2 both ways, a share group, retained values, a will; they go on with their sessions.
  *
+ * In one chain of twelve queries run (query_chain.c) over the Kafka clients' topic, which has aborted transactions: each record that readers of committed
+ * ones see has its effect once, in a filter and in sums that are state with snapshots.
+ *
  * A chain is a disk that lives through several lives of the broker. A life: recovery, complete comparison with the model,
  * an AMQP client's random work, then an end: the power goes after the k-th disk operation (unsynced writes are lost,
  * torn, reordered as the seed says), during recovery too; or the process dies; or the disk gives EIO or ENOSPC; or an
@@ -17,9 +20,10 @@
  * A chain depends on its seed only: `sim --seed N --chains 1` repeats it, and a failing chain is shrunk by bisecting the
  * number of operations. The last line is "N passed, N failed": one passed per thousand crash points.
  */
-#include "kafka_chain.h"
+#include "kafka_chain_int.h"
 #include "mqtt_chain.h"
 #include "peek.h"
+#include "query_chain.h"
 #include "world.h"
 
 #include <stdio.h>
@@ -29,6 +33,7 @@
 #include "base/mem.h"
 
 #define LIVES 12
+#define CHAINS_A_QUERY 12u /* by its seed, so that the others are what they would be without */
 
 enum ending { END_CUT, END_CUT_EARLY, END_KILL, END_EIO, END_ENOSPC, END_CLEAN, END_COUNT };
 static const char *const ending_names[END_COUNT] = {
@@ -40,6 +45,7 @@ struct totals {
     uint64_t compared, sure, gone, pairs, transactions, disk_ops, duplicates;
     uint64_t letters, letters_again, letters_got, letters_compared, values, wills;
     uint64_t batches, batches_again, commits, aborts, batches_compared;
+    uint64_t query_chains, query_rows;
     uint64_t records_found, records_trimmed, feeds, records_written, records_read, stream_syncs, stream_deliveries;
 };
 
@@ -53,6 +59,8 @@ static struct model *furnished_model;
 static struct kafka_chain *furnished_kafka, *kafka; /* of the chain that runs */
 static struct mqtt_chain *furnished_mqtt, *mqtt;
 static struct mqtt_life mqtt_life;
+static struct os_sim *furnished_sql; /* the same with queries */
+static struct query_chain queries;
 
 /* ---- one life ---- */
 
@@ -99,6 +107,12 @@ static void after_end(struct world *w, enum ending ending)
         os_sim_crash(w->disk, world_draw(w));
 }
 
+static void compare_queries(struct world *w, struct guest *guest)
+{
+    if (w->runs_sql && guest->engine && !kafka->stopped && !w->dead && kafka_chain_compare(kafka, guest, false))
+        query_chain_compare(&queries, kafka, w);
+}
+
 /* False: over, by a violation or because the operations are used up. */
 static bool live(struct world *w, struct totals *t, const struct limits *limits)
 {
@@ -112,9 +126,12 @@ static bool live(struct world *w, struct totals *t, const struct limits *limits)
     if (started) {
         struct guest guest = {0};
         world_compare(w);
+        if (w->runs_sql && !w->model->wrong[0])
+            query_chain_started(&queries, w);
         bool connected = !w->model->wrong[0] && world_connect(w);
         if (connected && !w->dead)
             kafka_chain_begin(kafka, &guest, w);
+        compare_queries(w, &guest);
         if (connected && !w->dead && !w->model->wrong[0])
             mqtt_chain_begin(mqtt, &mqtt_life, w);
         arm_started(w, ending);
@@ -215,6 +232,8 @@ static void last_life(struct world *w)
             kafka_chain_begin(kafka, &guest, w);
             if (!kafka->stopped && !w->model->wrong[0])
                 kafka_chain_drained(kafka, &guest);
+            if (w->runs_sql && !kafka->stopped && !w->model->wrong[0])
+                query_chain_drained(&queries, kafka, w);
             if (!w->model->wrong[0])
                 mqtt_chain_begin(mqtt, &mqtt_life, w);
         }
@@ -243,7 +262,9 @@ static bool run_chain(uint64_t seed, const struct limits *limits, struct totals 
     memcpy(w.model, furnished_model, sizeof *w.model);
     memcpy(kafka, furnished_kafka, sizeof *kafka);
     memcpy(mqtt, furnished_mqtt, sizeof *mqtt);
-    w.disk = os_sim_clone(furnished);
+    queries = (struct query_chain){0};
+    w.with_sql = w.runs_sql = seed % CHAINS_A_QUERY == 0;
+    w.disk = os_sim_clone(w.runs_sql ? furnished_sql : furnished);
     w.os = os_sim_os(w.disk);
     uint64_t before = os_sim_ops(w.disk);
     bool more = true;
@@ -286,6 +307,8 @@ static bool run_chain(uint64_t seed, const struct limits *limits, struct totals 
     t->commits += kafka->commits;
     t->aborts += kafka->aborts;
     t->batches_compared += kafka->compared;
+    t->query_chains += w.runs_sql;
+    t->query_rows += queries.compared;
     t->disk_ops += os_sim_ops(w.disk) - before;
     bool good = !w.model->wrong[0];
     os_sim_free(&w.disk);
@@ -328,6 +351,28 @@ static bool furnish(void)
     furnished_model = w.model;
     world_fini(&w);
     return good;
+}
+
+/* The furnished disk with statements. */
+static bool furnish_sql(void)
+{
+    struct world w;
+    world_init(&w);
+    w.with_streams = w.with_sql = w.runs_sql = true;
+    w.disk = os_sim_clone(furnished);
+    w.os = os_sim_os(w.disk);
+    w.model = furnished_model;
+    if (!world_start(&w))
+        model_fault(w.model, "the broker does not start: %s", w.why);
+    else if (world_connect(&w))
+        query_chain_furnish(&queries, &w);
+    if (w.model->wrong[0])
+        printf("the broker could not be furnished with queries: %s\n", w.model->wrong);
+    world_end(&w, true);
+    os_sim_crash(w.disk, 1);
+    furnished_sql = w.disk;
+    world_fini(&w);
+    return !furnished_model->wrong[0];
 }
 
 /* ---- a failure is made small ---- */
@@ -394,6 +439,8 @@ static void report(const struct totals *t, double seconds)
            "retained values\n",
            (unsigned long long)t->letters, (unsigned long long)t->letters_again, (unsigned long long)t->letters_got,
            (unsigned long long)t->wills, (unsigned long long)t->letters_compared, (unsigned long long)t->values);
+    printf("queries: in %llu chains; compared: %llu rows\n", (unsigned long long)t->query_chains,
+           (unsigned long long)t->query_rows);
 }
 
 static double seconds_now(void)
@@ -425,7 +472,7 @@ int main(int argc, char **argv)
     uint64_t failed = 0;
     double begin = seconds_now();
     printf("seeds from %llu on\n", (unsigned long long)seed);
-    if (!furnish())
+    if (!furnish() || !furnish_sql())
         failed = failures_max;
     while (failed < failures_max && t.lives < cycles && t.chains < chains && seconds_now() - begin < (double)seconds) {
         char wrong[400];
@@ -439,6 +486,8 @@ int main(int argc, char **argv)
     report(&t, seconds_now() - begin);
     if (furnished)
         os_sim_free(&furnished);
+    if (furnished_sql)
+        os_sim_free(&furnished_sql);
     free(furnished_model);
     free(furnished_kafka);
     free(kafka);

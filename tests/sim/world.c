@@ -176,6 +176,9 @@ bool world_start(struct world *w)
     w->broker = NULL;
     w->engine = NULL;
     w->hub = NULL;
+    w->sql = NULL;
+    if (w->runs_sql)
+        slab_heap_init(&w->sql_heap);
     if (journal_open(&options, &w->journal, w->why, sizeof w->why))
         return false;
     w->options = (struct broker_options){
@@ -213,7 +216,7 @@ bool world_start(struct world *w)
         return false;
     broker_check(w->broker);
     w->hub = hub_new(broker_port(w->broker, 0), broker_heap(w->broker), 24);
-    return w->hub != NULL;
+    return w->hub != NULL && world_sql_start(w);
 }
 
 static void verify_logins(struct world *w)
@@ -321,7 +324,9 @@ void world_end(struct world *w, bool clean)
     while (w->store && (job = store_take(w->store)))
         page_job_free(w->broker ? broker_heap(w->broker) : NULL, &job);
     world_streams_stop(w);
+    world_sql_stop(w);
     broker_free(&w->broker);
+    world_sql_close(w);
     streams_close(&w->streams);
     store_close(&w->store);
     if (w->journal)
@@ -447,6 +452,7 @@ void world_turn(struct world *w)
     w->engine->now = now;
     client_feed(&w->client, w->engine);
     (void)hub_publish(w->hub);
+    world_sql_turn(w);
     (void)broker_step(w->broker, now, w->os->now_wall(w->os), journal_durable(w->journal));
     verify_logins(w);
     store_turn(w);

@@ -34,6 +34,8 @@ struct world {
     struct store *store;
     struct streams *streams; /* NULL: switched off */
     struct broker *broker;
+    struct sql_server *sql; /* NULL: not runs_sql, or it has stopped */
+    struct slab_heap sql_heap;
     struct hub *hub;
     struct engine *engine;
     struct amqp091_options amqp;
@@ -47,6 +49,7 @@ struct world {
     bool tolerant;     /* memory is refused on purpose: the client may lose its connection */
     bool with_streams; /* the broker has streams, and the client uses them */
     bool with_sql;     /* somebody is there for SQL */
+    bool runs_sql;     /* it is the SQL server (query_chain.c) */
     bool mostly_tx;    /* most operations are those of transactions */
     bool stomp_told;   /* stomp_world.c: a commit has its receipt */
     unsigned talk;
@@ -136,6 +139,13 @@ void world_stream_message(struct world *w, enum place place, const struct client
 void world_streams_drain(struct world *w);
 
 struct peek_stream_reader world_stream_reader(struct world *w);
+
+/* ---- continuous SQL (query_chain.c); nothing without runs_sql ---- */
+
+bool world_sql_start(struct world *w); /* when the broker has read everything */
+void world_sql_turn(struct world *w);
+void world_sql_stop(struct world *w);  /* before the broker goes */
+void world_sql_close(struct world *w); /* after it */
 
 /* ---- a keyed stream (keyed_world.c) ---- */
 
