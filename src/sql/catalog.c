@@ -83,8 +83,12 @@ static bool check_stream(const struct ast_create_stream *s, struct sql_error *er
 {
     if (s->table && !has_primary_key(s))
         return refuse(&s->ast, error, "CREATE TABLE without a PRIMARY KEY");
-    if (s->exchange.ptr || s->infer || s->query)
-        return refuse(&s->ast, error, s->infer ? "INFER" : s->query ? "a stream AS a query" : "FROM EXCHANGE");
+    if (s->exchange.ptr || s->queue.ptr || s->infer || s->query)
+        return refuse(&s->ast, error,
+                      s->infer          ? "INFER"
+                      : s->query        ? "a stream AS a query"
+                      : s->exchange.ptr ? "FROM EXCHANGE"
+                                        : "FROM QUEUE");
     for (size_t i = 0; i < s->elements.count; i++) {
         if (s->elements.at[i]->kind == AST_COLUMN && !check_column(AST_AS(column, s->elements.at[i]), error))
             return false;

@@ -39,7 +39,8 @@ struct output {
     uint32_t keys[OUTPUT_KEYS_MAX], routing;
     bool signs, upserts; /* what the query takes back is written as "_op", as a record without value */
     uint64_t place, open;
-    int64_t last_us; /* of the last record that was read */
+    uint64_t number, until; /* of the step's first record; before that record everything has been written */
+    int64_t last_us;        /* of the last record that was read */
     struct scratch row, key;
     struct pending pending;
 };
@@ -138,7 +139,7 @@ static void pending_drop(struct output *o, struct slice key)
 /* Everything before the row that is being written goes. */
 static bool cut(struct output *o)
 {
-    return pending_resolve(o) && packer_cut(&o->packer, o->place);
+    return pending_resolve(o) && packer_cut(&o->packer, o->place, o->until);
 }
 
 static bool make_room(struct output *o, size_t more)
@@ -239,6 +240,7 @@ static bool output_push(struct op *op, struct step *step, const struct batch *b)
         uint32_t row = sel_row(b->sel, k);
         if (o->place < o->open)
             continue;
+        o->until = o->number + batch_origin(b, row);
         if (pending_any(o) && o->pending.origin != batch_origin(b, row))
             ok = pending_resolve(o);
         size_t room = encoder_room(o->encoder, b->columns, row);
@@ -257,6 +259,7 @@ static bool output_flush(struct op *op, struct step *step)
     struct output *o = CONTAINER_OF(op, struct output, op);
     if (step->ts_us)
         o->last_us = step->ts_us[step->rows - 1];
+    o->until = o->number + step->rows;
     return !pending_any(o) || pending_resolve(o) || op_fail(step, SQL_FAULT_MEMORY);
 }
 
@@ -388,6 +391,11 @@ bool output_bind(struct output *o, const struct plan *plan, struct sql_error *er
 void output_open(struct output *output, uint64_t place)
 {
     output->open = place;
+}
+
+void output_at(struct output *output, uint64_t number)
+{
+    output->number = output->until = number;
 }
 
 uint64_t output_place(const struct output *output)

@@ -66,6 +66,8 @@ void output_open(struct output *output, uint64_t place);
 uint64_t output_place(const struct output *output);
 /* Of a query without state, which has no snapshot: the count goes on there. */
 void output_seek(struct output *output, uint64_t place);
+/* The next step's first record has this number; those of the others follow it. For who is to know which records are in a group. */
+void output_at(struct output *output, uint64_t number);
 /* Bytes that wait: to be taken, or in batches that are not cut yet. */
 size_t output_bytes(const struct output *output);
 
@@ -73,6 +75,7 @@ size_t output_bytes(const struct output *output);
 struct output_group {
     struct output_group *next;
     uint64_t place; /* every row below it is in this group or one before */
+    uint64_t until; /* and every row of the records below that number, see output_at */
     size_t bytes;
     uint32_t count;
     struct query_output outputs[]; /* messages that are taken out are NULLed */

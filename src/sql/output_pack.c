@@ -148,16 +148,18 @@ bool packer_message(struct packer *p, struct slice routing_key, struct slice bod
     return add_output(p, 0, msg);
 }
 
-bool packer_cut(struct packer *p, uint64_t place)
+bool packer_cut(struct packer *p, uint64_t place, uint64_t until)
 {
     for (uint32_t i = 0; p->open && i < p->target->partitions; i++)
         if (p->parts[i].rows && !part_finish(p, i))
             return false;
-    if (p->last)
-        p->last->place = p->growing ? p->last->place : place; /* rows that gave nothing belong to it */
+    struct output_group *end = p->growing ? p->growing : p->last; /* rows that gave nothing belong to what is there */
+    if (end) {
+        end->place = place;
+        end->until = until;
+    }
     if (!p->growing)
         return true;
-    p->growing->place = place;
     p->waiting += p->growing->bytes;
     *(p->last ? &p->last->next : &p->first) = p->growing;
     p->last = p->growing;

@@ -93,11 +93,16 @@ static void parse_elements(struct parser *p, struct ast_list *list)
     expect_symbol(p, SYMBOL_RPAREN);
 }
 
-/* FROM EXCHANGE 'amq.topic' KEY 'a.#', 'b.#' */
-static void parse_exchange(struct parser *p, struct ast_create_stream *n)
+/* FROM EXCHANGE 'amq.topic' KEY 'a.#', 'b.#'; FROM QUEUE 'jobs' */
+static void parse_origin(struct parser *p, struct ast_create_stream *n)
 {
-    if (!accept_keywords(p, KEYWORD_FROM, KEYWORD_EXCHANGE))
+    if (!accept_keyword(p, KEYWORD_FROM))
         return;
+    if (accept_keyword(p, KEYWORD_QUEUE)) {
+        n->queue = parse_string(p, "a queue's name in quotes");
+        return;
+    }
+    expect_keyword(p, KEYWORD_EXCHANGE);
     n->exchange = parse_string(p, "an exchange's name in quotes");
     if (accept_keyword(p, KEYWORD_KEY))
         do
@@ -124,7 +129,7 @@ static struct ast *create_stream(struct parser *p, uint32_t at, bool replace)
     n->name = parse_names_dotted(p, n->table ? "the table's name" : "the stream's name");
     parse_elements(p, &n->elements);
     n->infer = accept_keyword(p, KEYWORD_INFER);
-    parse_exchange(p, n);
+    parse_origin(p, n);
     parse_options(p, &n->options);
     if (accept_keyword(p, KEYWORD_AS)) {
         n->query = parse_query(p);

@@ -64,6 +64,7 @@ static const char *const statements[] = {
     "CREATE STREAM s (c text AS (CASE WHEN a THEN 'x' END), d AS (a + 1), h text HEADER('trace'), i text HEADER, m "
     "bigint METADATA FROM 'offset')",
     "CREATE STREAM s (ts timestamp, WATERMARK FOR ts AS ts - INTERVAL '4' SECOND IDLE AFTER INTERVAL '1' MINUTE)",
+    "CREATE STREAM s (a int) FROM QUEUE 'jobs' WITH (prefetch = 10)",
     "CREATE STREAM s INFER FROM EXCHANGE 'amq.topic' KEY 'sensors.#', 'b.*' WITH (format = 'json')",
     "CREATE STREAM s AS SELECT a FROM b EMIT CHANGES",
     "INSERT INTO t SELECT a FROM b JOIN c USING (d) EMIT CHANGES WITH (state_ttl = 'none')",

@@ -84,6 +84,10 @@ static void put_create_stream(struct writer *out, const struct ast_create_stream
             put_string(out, n->keys.at[i]);
         }
     }
+    if (n->queue.ptr) {
+        put(out, " FROM QUEUE ");
+        put_string(out, n->queue);
+    }
     put_options(out, &n->options);
     put_as(out, n->query);
     put_emitting(out, n->emit);

@@ -3,6 +3,7 @@
 
 #include "base/mem.h"
 #include "sql/input.h"
+#include "sql/message_rows.h"
 
 #define STATE_MEMORY (64u << 20)
 #define QUERIES_MAX 1000u
@@ -44,6 +45,7 @@ void sql_server_free(struct sql_server **ret)
     server_calls_fini(server);
     feeds_fini(server);
     input_free(&server->input);
+    message_rows_free(&server->messages);
     compress_free(&server->codecs);
     while ((e = ring_peek(&server->port->effects))) {
         server_effect_drop(server, e);

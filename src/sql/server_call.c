@@ -174,7 +174,7 @@ static void session_open(struct server_session *session)
     struct slice none = {0};
     if (ring_room(&session->server->port->commands) < 4 ||
         !server_ask(session, NULL, CMD_SESSION_OPEN, ask_new(slice_str("sql"), slice_str("SQL"), none, none), 0,
-                    ASK_LOOPBACK, false))
+                    ASK_LOOPBACK | (session->own ? ASK_CAN_CANCEL : 0), false))
         return;
     session->opened = true;
     session->ready = !session->user;
@@ -186,21 +186,15 @@ static void session_open(struct server_session *session)
         session_fail(session, slice_str("no memory"));
 }
 
-struct server_session *server_session_get(struct sql_server *server, const char *user, const char *vhost)
+static struct server_session *session_new(struct sql_server *server, const char *user, const char *vhost, bool own)
 {
-    for (uint32_t i = 0; i < server->session_room; i++) {
-        struct server_session *s = server->sessions[i];
-        if (s && !s->failed && !s->close_wanted && same(s->user, user) && same(s->vhost, vhost)) {
-            s->refs++;
-            return s;
-        }
-    }
     struct server_session **place = session_place(server), *s = place ? mem_zalloc(sizeof *s) : NULL;
     if (!s)
         return NULL;
     *s = (struct server_session){.server = server,
                                  .number = (uint32_t)(place - server->sessions) + 1,
                                  .refs = 1,
+                                 .own = own,
                                  .login.on_done = on_login,
                                  .enter.on_done = on_enter};
     *place = s;
@@ -212,6 +206,23 @@ struct server_session *server_session_get(struct sql_server *server, const char 
     }
     session_open(s);
     return s;
+}
+
+struct server_session *server_session_get(struct sql_server *server, const char *user, const char *vhost)
+{
+    for (uint32_t i = 0; i < server->session_room; i++) {
+        struct server_session *s = server->sessions[i];
+        if (s && !s->own && !s->failed && !s->close_wanted && same(s->user, user) && same(s->vhost, vhost)) {
+            s->refs++;
+            return s;
+        }
+    }
+    return session_new(server, user, vhost, false);
+}
+
+struct server_session *server_session_new(struct sql_server *server, const char *user, const char *vhost)
+{
+    return session_new(server, user, vhost, true);
 }
 
 void server_session_put(struct server_session **session)
@@ -296,6 +307,8 @@ static void take_error(struct sql_server *server, struct effect *e)
         session_fail(session, e->answer ? e->answer->text : (struct slice){0});
     if (e->type == EFF_SESSION_KICK)
         server_effect_drop(server, e);
+    else if (session && session->consumer && !e->origin)
+        run_queue_effect(session->consumer, e);
     else
         take_answer(server, e);
 }
@@ -315,6 +328,13 @@ static void take(struct sql_server *server, struct effect *e)
             session_closed(server, session);
         return;
     case EFF_ROW: server_object_row(server, e); return;
+    case EFF_DELIVER:
+    case EFF_CONSUMER_GONE:
+        if (session && session->consumer)
+            run_queue_effect(session->consumer, e);
+        else
+            server_effect_drop(server, e);
+        return;
     case EFF_ANSWER:
     case EFF_FETCHED:
     case EFF_QUERY_STEPPED:

@@ -126,7 +126,7 @@ static enum verdict look(struct request *r)
     uint8_t room[256];
     struct writer w = writer_of(room, sizeof room);
     struct slice none = {0};
-    writer_str8(&w, topic_of(r->object));
+    writer_str8(&w, server_object_is_queue(r->object) ? r->object->with.queue : topic_of(r->object));
     r->step = CREATE_LOOKED;
     return request_ask(r, CMD_STREAM_LIST, ask_new(writer_slice(&w), none, none, none), 0, ASK_SIZES);
 }
@@ -154,6 +154,19 @@ static enum verdict make_stream(struct request *r)
                        r->object->with.partitions, 0);
 }
 
+/* It may be there, or is made; a stream is no queue. */
+static enum verdict looked_queue(struct request *r, const struct stream_row *row)
+{
+    struct slice queue = r->object->with.queue;
+    if (row->result == STREAM_DONE)
+        return request_refuse(r, "42809", "%.*s is a stream, and no queue", SLICE_ARG(queue));
+    if (row->result == STREAM_REFUSED || !(row->verbs & STREAM_MAY_READ))
+        return request_refuse(r, "42501", "the user %s may not read %.*s", r->user, SLICE_ARG(queue));
+    request_answered(r);
+    r->step = CREATE_MADE;
+    return VERDICT_WAIT;
+}
+
 static enum verdict looked(struct request *r)
 {
     struct stream_row row = {.result = STREAM_NO_ROOM};
@@ -162,6 +175,8 @@ static enum verdict looked(struct request *r)
     bool reads = r->object->kind == KIND_STREAM;
     if (!stream_row_next(&fields, &row) && row.result != STREAM_DONE)
         return request_refuse(r, "53200", "the stream %.*s cannot be looked for now", SLICE_ARG(topic));
+    if (server_object_is_queue(r->object))
+        return looked_queue(r, &row);
     if (row.result == STREAM_IS_QUEUE)
         return request_refuse(r, "42809", "%.*s is a queue, and no stream", SLICE_ARG(topic));
     if (row.result == STREAM_REFUSED ||
@@ -230,7 +245,7 @@ static enum verdict bind(struct request *r)
     struct slice none = {0};
     if (failed(r))
         return core_refuses(r);
-    if (o->kind == KIND_SINK) {
+    if (o->with.queue.len || o->with.exchange.len) {
         bool queue = o->with.queue.len;
         r->step = CREATE_FOUND;
         return request_ask(r, queue ? CMD_QUEUE_DECLARE : CMD_EXCHANGE_DECLARE,

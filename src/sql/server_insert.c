@@ -52,6 +52,8 @@ static enum verdict begin(struct request *r, const struct ast_insert *s)
         return request_refuse(r, "0A000", "INSERT of VALUES has no options");
     if (!o)
         return request_refuse(r, "42P01", "there is no stream %.*s", SLICE_ARG(name));
+    if (server_object_is_queue(o))
+        return request_refuse(r, "0A000", "INSERT of VALUES is for streams, and %s is a queue", o->name);
     writer_str8(&w, topic_of(o));
     r->step = INSERT_LOOKED;
     return request_ask(r, CMD_STREAM_LIST, ask_new(writer_slice(&w), none, none, none), 0, 0);

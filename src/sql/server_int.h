@@ -17,8 +17,10 @@
 
 struct server_session;
 struct server_run;
+struct run_queue;
 struct request;
 struct input;
+struct message_rows;
 
 /* ---- calls: what was asked of the core, and who wants to know ---- */
 
@@ -44,6 +46,8 @@ struct server_session {
     uint32_t number, refs;
     bool ready, failed; /* whoever waits for it looks here; why: of failed */
     bool opened, close_wanted, closing;
+    bool own;                   /* of one query that reads a queue: nobody else gets it */
+    struct run_queue *consumer; /* that query's; NULL: none, or it has gone */
     struct server_call login, enter;
     uint16_t channels; /* the newest */
     char *user, *vhost;
@@ -121,7 +125,8 @@ struct sql_server {
     uint32_t reading_count;
     struct shared_reading *large; /* the one that keeps a large batch unpacked */
     uint64_t block_number;
-    struct op nowhere; /* takes the rows of queries that are only planned */
+    struct message_rows *messages; /* made with the first message of a queue */
+    struct op nowhere;             /* takes the rows of queries that are only planned */
 };
 
 static inline struct slice server_text(const char *text)
@@ -140,6 +145,8 @@ bool server_ask(struct server_session *session, struct server_call *call, enum c
 void server_call_forget(struct sql_server *server, struct server_call *call);
 /* The session of that user in that vhost (both NULL: nobody's), with one reference more. NULL: no memory. */
 struct server_session *server_session_get(struct sql_server *server, const char *user, const char *vhost);
+/* One more of them, which nobody else gets, for a consumer. NULL: no memory. */
+struct server_session *server_session_new(struct sql_server *server, const char *user, const char *vhost);
 void server_session_put(struct server_session **session);
 uint16_t server_session_channel(struct server_session *session); /* a number that nobody has now */
 void server_effect_drop(struct sql_server *server, struct effect *e);
@@ -202,6 +209,13 @@ MUST_USE bool server_insert_fits(const struct server_object *target, const struc
 /* Where a query's rows go. *ret_topic: the stream's name, whose id and partitions are to be found out; empty: to no stream. */
 MUST_USE bool server_object_target(struct server_object *o, struct slice *ret_topic, struct output_target *ret,
                                    struct sql_error *error);
+
+/* server_queue.c */
+/* A plan that reads a queue is one that can. False: the error is set. */
+MUST_USE bool server_queue_allowed(const struct server_object *o, const struct query *query, struct sql_error *error);
+bool server_object_is_queue(const struct server_object *o); /* CREATE STREAM … FROM QUEUE */
+/* What a consumer's session hears: deliveries, the end of its queue, of its channel. It takes what the effect carries. */
+void run_queue_effect(struct run_queue *queue, struct effect *e);
 
 /* server_view.c */
 /* CREATE STREAM of the plan's columns, by these names (NULL: their own), in the object's arena; with keys it is a TABLE. NULL: the error is set. */

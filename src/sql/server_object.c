@@ -132,7 +132,8 @@ static struct slice topic_of(const struct server_object *o)
  * of its dead letters and of its snapshots. */
 static bool check_names(const struct server_object *o, struct sql_error *error)
 {
-    if (!slice_starts(topic_of(o), SQL_INTERNAL) && !slice_starts(slice_str(o->name), SQL_INTERNAL))
+    if (!slice_starts(topic_of(o), SQL_INTERNAL) && !slice_starts(slice_str(o->name), SQL_INTERNAL) &&
+        !slice_starts(o->with.queue, SQL_INTERNAL))
         return true;
     sql_error_set(error, SQL_FAULT_VALUE, o->statement->at, o->statement->len,
                   "names that begin with " SQL_INTERNAL " are the broker's own");
@@ -144,9 +145,11 @@ static bool read_options(struct server_object *o, struct sql_error *error)
     static const struct ast_list none = {0};
     const struct ast_list *options = &none;
     enum with_place place = WITH_STREAM;
+    struct slice queue = {0};
     if (o->kind == KIND_STREAM || o->kind == KIND_STREAM_QUERY) {
         options = &AST_AS(create_stream, o->statement)->options;
-        place = o->kind == KIND_STREAM ? WITH_STREAM : WITH_STREAM_QUERY;
+        queue = AST_AS(create_stream, o->statement)->queue;
+        place = o->kind == KIND_STREAM_QUERY ? WITH_STREAM_QUERY : queue.ptr ? WITH_QUEUE : WITH_STREAM;
     } else if (o->kind == KIND_SINK) {
         options = &AST_AS(create_sink, o->statement)->options;
         place = WITH_SINK;
@@ -157,7 +160,11 @@ static bool read_options(struct server_object *o, struct sql_error *error)
         options = &AST_AS(create_view, o->statement)->options;
         place = o->kind == KIND_VIEW ? WITH_VIEW : WITH_MATERIALIZED;
     }
-    return sql_with_read(options, place, &o->with, error) && check_names(o, error);
+    if (!sql_with_read(options, place, &o->with, error))
+        return false;
+    if (queue.ptr)
+        o->with.queue = queue;
+    return check_names(o, error);
 }
 
 static struct server_object *object_parse(struct sql_server *server, struct slice text, struct sql_error *error)
@@ -236,7 +243,13 @@ static bool bind_stream(struct server_object *o, struct sql_error *error)
         return false;
     }
     *copy = *AST_AS(create_stream, o->statement);
-    copy->exchange = (struct slice){0};
+    if (copy->queue.ptr && (copy->table || !copy->queue.len || copy->queue.len > SQL_NAME_MAX)) {
+        refuse(error, o->statement,
+               copy->table ? "a TABLE is read again and again, which a queue cannot be"
+                           : "a queue's name has 1 to 255 bytes");
+        return false;
+    }
+    copy->exchange = copy->queue = (struct slice){0};
     copy->keys = (struct ast_names){0};
     if (!catalog_add(&catalog, &copy->ast, error))
         return false;
@@ -318,14 +331,19 @@ static bool note_streams(struct server_object *o, const struct plan *plan, struc
     struct output_target target = {0};
     struct slice topic;
     o->read_count = 0;
-    if (!server_object_target(o, &topic, &target, error) || !keep_name(o, topic, &o->writes, error))
+    if (!server_object_target(o, &topic, &target, error))
+        return false;
+    if (target.exchange.ptr && !target.exchange.len)
+        topic = target.routing_key; /* a queue */
+    if (!keep_name(o, topic, &o->writes, error))
         return false;
     for (uint32_t i = 0; i < plan->source_count; i++)
         LIST_EACH(&o->server->objects, node, after)
         {
             const struct server_object *source = CONTAINER_OF(node, struct server_object, link);
             if (source->relation == &plan->sources[i].stream->ast &&
-                !keep_name(o, topic_of(source), &o->reads[o->read_count++], error))
+                !keep_name(o, server_object_is_queue(source) ? source->with.queue : topic_of(source),
+                           &o->reads[o->read_count++], error))
                 return false;
         }
     return true;
@@ -365,13 +383,17 @@ static bool bind_query(struct server_object *o, struct sql_error *error)
         refuse(error, o->statement, "CREATE TABLE AS a query cannot be run yet");
         return false;
     }
+    if (o->kind == KIND_STREAM_QUERY && AST_AS(create_stream, o->statement)->queue.ptr) {
+        refuse(error, o->statement, "FROM QUEUE beside AS: what the query reads stands in it");
+        return false;
+    }
     struct query *q = server_object_plan(o, NULL, error);
     bool ok = q != NULL;
     if (ok && o->kind == KIND_MATERIALIZED)
         ok = server_view_bind(o, query_plan(q), error);
     if (ok && o->kind == KIND_INSERT)
         ok = check_insert(o, query_plan(q), error);
-    ok = ok && note_streams(o, query_plan(q), error) && check_circle(o, error);
+    ok = ok && server_queue_allowed(o, q, error) && note_streams(o, query_plan(q), error) && check_circle(o, error);
     if (ok && o->kind == KIND_STREAM_QUERY && AST_AS(create_stream, o->statement)->elements.count) {
         refuse(error, o->statement, "columns beside AS: they are those of the query");
         ok = false;

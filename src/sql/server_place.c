@@ -293,7 +293,8 @@ static mono_t idle_due(const struct server_run *run)
 
 mono_t run_due(const struct server_run *run)
 {
-    mono_t due = run->state == RUN_GOING && run_has_room(run) ? idle_due(run) : MONO_NEVER, now = run->server->now;
+    mono_t due = run->state == RUN_GOING && !run->queue && run_has_room(run) ? idle_due(run) : MONO_NEVER,
+           now = run->server->now;
     if (run->failed)
         return now + AGAIN_NS;
     if (run->state < RUN_GOING ||
@@ -301,7 +302,8 @@ mono_t run_due(const struct server_run *run)
         due = now + AGAIN_NS;
     if (run->quiet_until && run->quiet_until < due)
         due = run->quiet_until;
-    if ((run->step || run->steps.groups || run->steps.dead || run->steps.trail.len) && !run->step_call.number)
+    if ((run->step || run->steps.groups || run->steps.dead || run->steps.trail.len || run->steps.acks) &&
+        !run->step_call.number)
         due = run->again_at < due ? run->again_at : due;
     return due;
 }

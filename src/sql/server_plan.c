@@ -183,7 +183,7 @@ bool server_insert_columns(const struct server_object *target, const struct ast_
 bool server_insert_format(const struct server_object *target, const struct ast_insert *insert,
                           struct output_target *ret, struct sql_error *error)
 {
-    ret->bare = target->with.format == FORMAT_RAW;
+    ret->bare = target->with.format == FORMAT_RAW && !target->with.queue.len; /* messages say that they are JSON */
     if (ret->bare || target->with.format == FORMAT_JSON)
         return true;
     sql_error_set(error, SQL_FAULT_UNBOUNDED, insert->ast.at, insert->ast.len,
@@ -250,11 +250,11 @@ bool server_object_target(struct server_object *o, struct slice *ret_topic, stru
         return false;
     if (!output_target_of(o->kind == KIND_MATERIALIZED && o->relation ? o->relation : declared->statement, ret, error))
         return false;
-    if (o->with.queue.len) { /* the default exchange has every queue by its name */
+    if (declared->with.queue.len) { /* the default exchange has every queue by its name */
         ret->exchange = (struct slice){.ptr = (const uint8_t *)""};
-        ret->routing_key = o->with.queue;
+        ret->routing_key = declared->with.queue;
     }
-    if (o->with.queue.len || o->with.exchange.len)
+    if (declared->with.queue.len || o->with.exchange.len)
         *ret_topic = (struct slice){0};
     return true;
 }

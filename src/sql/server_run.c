@@ -62,6 +62,7 @@ void server_run_stop(struct server_run **ret)
         mem_free(run->sources[i].partitions);
     }
     mem_free(run->sources);
+    run_queue_free(&run->queue);
     query_free(&run->query);
     output_free(&run->output);
     server_select_free(&run->select);
@@ -123,7 +124,10 @@ bool run_sources(struct server_run *run)
         run->sources[i] = (struct run_source){
             .run = run,
             .number = i,
-            .topic = o->with.topic.len ? o->with.topic : slice_str(o->name),
+            .topic = server_object_is_queue(o) ? o->with.queue
+                     : o->with.topic.len       ? o->with.topic
+                                               : slice_str(o->name),
+            .queue = server_object_is_queue(o),
             .with = o->kind == KIND_STREAM ? &o->with : &unsaid, /* a query's options are about what it reads */
             .whole = plan->sources[i].stream->table,
             .idle_ns = plan->sources[i].idle_us * 1000,
@@ -160,7 +164,8 @@ static void build(struct server_run *run)
     run->output = output_new(run->server->heap, &run->target, OUTPUT_BYTES_MAX);
     if (run->output)
         run->query = server_object_plan(run->object, output_op(run->output), &error);
-    if (run->query && output_bind(run->output, query_plan(run->query), &error) && run_sources(run))
+    if (run->query && output_bind(run->output, query_plan(run->query), &error) && run_sources(run) &&
+        run_queue_open(run))
         run->state = RUN_LOOKING;
     else
         run_fail(run, "%s", error.fault != SQL_FAULT_NONE ? error.message : "no memory for the query");
@@ -198,6 +203,8 @@ void run_divert(void *arg, uint32_t origin, enum sql_fault fault)
         break;
     case ON_ERROR_DLQ:
         run->dead_count++;
+        if (run->queue)
+            run_queue_letter(run, letter.offset);
         if (run->state == RUN_GOING && !dead_letters_add(&run->dead, &letter))
             run_fail(run, "no memory for a dead letter");
         break;
@@ -339,6 +346,8 @@ static void look(struct server_run *run)
     } else if (run->state == RUN_AIMING) {
         writer_str8(&w, run->topic);
         ask_for_streams(run, writer_slice(&w), on_aimed);
+    } else if (run->queue) {
+        run_queue_look(run);
     } else {
         for (uint32_t i = 0; i < run->source_count; i++)
             writer_str8(&w, run->sources[i].topic);
@@ -406,8 +415,8 @@ static bool run_turn(struct server_run *run)
     if (run->state == RUN_REPLAYING)
         more = run_replay(run);
     if (run->state == RUN_GOING && run_has_room(run)) {
-        more = take_next(run);
-        if (!more)
+        more = run->queue ? run_queue_take(run) : take_next(run);
+        if (!more && !run->queue)
             run_idle(run);
     }
     if (run->state == RUN_LOADING && snapshot_load(run))

@@ -82,6 +82,7 @@ struct run_source {
     struct run_partition *partitions;
     const struct sql_with *with;
     bool whole; /* a table: it is read from its beginning, whatever is said of streams */
+    bool queue; /* `topic` is one: what is below it of partitions and time means nothing */
     int64_t idle_ns;
     bool timed;         /* some operator asks its clock */
     mono_t row_at;      /* when the last row came */
@@ -135,6 +136,7 @@ struct server_run {
     struct output_target target;
     struct run_source *sources;
     uint32_t source_count, turn; /* turn: whose partition was read last */
+    struct run_queue *queue;     /* it reads one; NULL: streams */
     struct server_call call;     /* LOOKING, PLACING */
     /* replaying */
     struct trail_reader replay;
@@ -153,6 +155,8 @@ struct server_run {
         struct output_group *groups;
         struct msg *dead; /* before them */
         uint64_t place;   /* of the sink, before them */
+        uint64_t until;   /* of a queue: messages below that number are in them, … */
+        bool acks;        /* … and some wait to be acknowledged by the last of them */
         bool several;
     } steps;
     struct query_step *step; /* to be sent again at again_at; NULL: none, or it is with the core */
@@ -209,6 +213,20 @@ bool feed_open(struct run_partition *p, uint64_t *ret_meet);
 /* What stands there: the next run (then *ret is set) or the end. *ret_place: behind it. */
 MUST_USE enum input_verdict feed_next(struct run_partition *p, struct query_input *ret, uint64_t *ret_place);
 void feeds_fini(struct sql_server *server);
+/* server_queue.c */
+/* Its one source is a queue, if it is one: from now on it has a session of its own. False: no memory. */
+MUST_USE bool run_queue_open(struct server_run *run);
+void run_queue_free(struct run_queue **queue);
+void run_queue_look(struct server_run *run); /* LOOKING: it is there, and consumed */
+/* Takes what has come. False: nothing has. */
+bool run_queue_take(struct server_run *run);
+void run_queue_letter(struct server_run *run, uint64_t number); /* that message has become a dead letter */
+uint64_t run_queue_taken(const struct server_run *run);         /* messages below that number were taken */
+uint32_t run_queue_untold(const struct server_run *run);        /* and so many are in no step yet */
+uint64_t run_queue_lag(const struct server_run *run);           /* have come and are not acknowledged */
+bool run_queue_presses(const struct server_run *run);           /* acknowledgements shall not wait */
+/* The step acknowledges messages below `until`; letters: those that are dead letters. False: no memory now, nothing has changed. */
+MUST_USE bool run_queue_tell(struct server_run *run, struct query_step *step, uint64_t until, bool letters);
 /* server_snapshot.c */
 bool snapshot_busy(const struct server_run *run); /* nothing is taken meanwhile */
 void snapshot_turn(struct server_run *run);

@@ -178,6 +178,12 @@ static enum verdict begin(struct request *r, const struct ast_run *statement)
         return request_error(r, &error, r->text, 0);
     if (!run_sources(run))
         return request_refuse(r, "53200", "no memory for the query");
+    for (uint32_t i = 0; i < run->source_count; i++)
+        if (run->sources[i].queue)
+            return request_refuse(
+                r, "0A000",
+                "%.*s is a queue, and who reads a queue takes its messages: CREATE STREAM name AS this query",
+                SLICE_ARG(run->sources[i].topic));
     s->plan = query_plan(run->query);
     run->bounded = !statement->emit;
     run->state = RUN_LOOKING;

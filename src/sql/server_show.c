@@ -100,7 +100,7 @@ static const char *state_of(const struct server_object *o)
 
 static uint64_t lag_of(const struct server_run *run)
 {
-    uint64_t lag = 0;
+    uint64_t lag = run->queue ? run_queue_lag(run) : 0;
     for (uint32_t i = 0; i < run->source_count; i++)
         for (uint32_t k = 0; k < run->sources[i].count; k++) {
             const struct run_partition *p = &run->sources[i].partitions[k];
@@ -137,7 +137,7 @@ static void show_stream(struct request *r, const struct server_object *o)
         [FORMAT_JSON] = "json", [FORMAT_RAW] = "raw", [FORMAT_CSV] = "csv", [FORMAT_CLOUDEVENTS] = "cloudevents"};
     struct shown s = row_begin(r);
     put_text(&s, slice_str(o->name));
-    put_text(&s, topic_of(o));
+    put_text(&s, server_object_is_queue(o) ? o->with.queue : topic_of(o));
     put_text(&s, slice_str(formats[o->with.format]));
     put_text(&s, slice_str(o->owner));
     row_end(&s);

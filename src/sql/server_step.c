@@ -17,12 +17,17 @@
 
 static bool have_steps(const struct server_run *run)
 {
-    return run->steps.groups || run->steps.dead || run->steps.trail.len;
+    return run->steps.groups || run->steps.dead || run->steps.trail.len || run->steps.acks;
+}
+
+static bool has_taken(const struct server_run *run)
+{
+    return run->taken.len || (run->queue && run_queue_untold(run));
 }
 
 bool run_steps_idle(const struct server_run *run)
 {
-    return !run->step && !run->step_call.number && !have_steps(run) && !run->taken.len && !run->dead.count &&
+    return !run->step && !run->step_call.number && !have_steps(run) && !has_taken(run) && !run->dead.count &&
            (!run->output || !output_bytes(run->output));
 }
 
@@ -36,6 +41,7 @@ static const char *reason_of(const struct query_step *step)
     case QUERY_NO_TARGET: return "what it writes to is not there any more";
     case QUERY_NO_RIGHT: return "its owner may not write there";
     case QUERY_TOO_MANY: return "its trail is too long";
+    case QUERY_NO_ACK: return "a message that it has used was given to somebody else";
     default: return "the core refuses its step";
     }
 }
@@ -91,6 +97,16 @@ static void send_step(struct server_run *run)
 
 /* ---- making them ---- */
 
+/* The messages that are in this step, or in none but the last. */
+static bool tell_queue(struct server_run *run, const struct output_group *group, bool last)
+{
+    uint64_t until = group && !last ? group->until : run->steps.until;
+    if (!run_queue_tell(run, run->step, until, run->steps.dead && !last))
+        return false;
+    run->steps.acks = run->steps.acks && !last;
+    return true;
+}
+
 /* What the next step says of the input: all of the trail with the first, the place with each of several. */
 static bool step_trail(struct server_run *run, uint64_t place, bool last, bool *ret_restart, struct trail *ret)
 {
@@ -101,6 +117,10 @@ static bool step_trail(struct server_run *run, uint64_t place, bool last, bool *
     struct server_object *o = run->object;
     bool damaged, stateless = query_stateless(run->query);
     struct trail_entry mark = {.kind = TRAIL_PLACE, .offset = place};
+    if (run->queue) { /* each step is complete in itself, and nothing is read again */
+        *ret_restart = true;
+        return trail_add(ret, &mark);
+    }
     *ret_restart = last && (stateless || o->core_trail > TRAIL_ANEW || !o->step) &&
                    (stateless || !o->step || o->core_trail > 2 * o->trail.len);
     if (*ret_restart && !trail_append(ret, trail_bytes(&o->trail), &damaged))
@@ -129,6 +149,8 @@ static bool make_step(struct server_run *run)
     }
     run->step = query_step_new(run->object->id, run->object->step + 1, trail_bytes(&trail), count);
     trail_fini(&trail);
+    if (run->step && run->queue && !tell_queue(run, group, last))
+        query_step_free(run->server->heap, &run->step);
     if (!run->step)
         return false;
     run->step->restart = restart;
@@ -160,6 +182,8 @@ static bool cut(struct server_run *run)
         !dead_letters_take(&run->dead, run->server->heap, &run->steps.dead))
         return false;
     trail_clear(&run->taken);
+    run->steps.acks = has_taken(run);
+    run->steps.until = run->queue ? run_queue_taken(run) : 0;
     while ((*end = output_take(run->output)))
         end = &(*end)->next;
     run->steps.several = run->steps.groups && (run->steps.groups->next || run->steps.dead);
@@ -173,9 +197,9 @@ static bool is_due(struct server_run *run)
 {
     if (output_bytes(run->output) || run->dead.count || run->snapshot.state == SNAPSHOT_WRITTEN)
         return true;
-    if (!run->taken.len)
+    if (!has_taken(run))
         return false;
-    if (run->pausing || snapshot_busy(run) || !run->object->step || run->taken.len > 1024)
+    if (run->pausing || run_queue_presses(run) || snapshot_busy(run) || !run->object->step || run->taken.len > 1024)
         return true;
     if (!run->quiet_until)
         run->quiet_until = run->server->now + QUIET_NS;

@@ -17,6 +17,7 @@ enum with_place {
     WITH_VIEW = 8,
     WITH_INSERT = 16,
     WITH_MATERIALIZED = 32,
+    WITH_QUEUE = 64, /* CREATE STREAM … FROM QUEUE */
 };
 
 enum with_start { START_UNSAID, START_EARLIEST, START_LATEST, START_TIME };
@@ -24,14 +25,16 @@ enum with_on_error { ON_ERROR_UNSAID, ON_ERROR_DLQ, ON_ERROR_SKIP, ON_ERROR_FAIL
 enum with_format { FORMAT_JSON, FORMAT_RAW, FORMAT_CSV, FORMAT_CLOUDEVENTS };
 
 struct sql_with {
-    struct slice topic;           /* the stream's name in the broker; empty: the statement's */
-    uint32_t partitions;          /* 0: one */
-    uint8_t format;               /* enum with_format */
-    uint8_t start;                /* enum with_start */
-    uint8_t on_error;             /* enum with_on_error */
-    int64_t start_us;             /* of START_TIME */
-    uint64_t state_memory;        /* 0: the server's */
-    struct slice queue, exchange; /* where a sink's rows go, if not to a stream */
+    struct slice topic;    /* the stream's name in the broker; empty: the statement's */
+    uint32_t partitions;   /* 0: one */
+    uint8_t format;        /* enum with_format */
+    uint8_t start;         /* enum with_start */
+    uint8_t on_error;      /* enum with_on_error */
+    int64_t start_us;      /* of START_TIME */
+    uint64_t state_memory; /* 0: the server's */
+    struct slice queue,
+        exchange;      /* where a sink's rows go, if not to a stream; a queue that is read has its name here, too */
+    uint32_t prefetch; /* of that; 0: it was not said */
 };
 
 /* False: the error is set. */
