@@ -153,9 +153,10 @@ static int files_read(struct certificates *c, struct files *f, char *why, size_t
     int err;
     if (c->dev_certificate) {
         err = take_pairs(f, c->dev_certificate, "");
-        ca = c->dev_ca;
-        if (f->options.client == TLS_CLIENT_NONE)
+        if (f->options.client == TLS_CLIENT_NONE && *ca)
             f->options.client = TLS_CLIENT_REQUEST;
+        else if (!*ca) /* nobody is asked then, unless it is wished: a browser that is asked has nobody to choose one */
+            ca = c->dev_ca;
     } else {
         err = take_pairs(f, config->tls_certificate, config->tls_key);
     }

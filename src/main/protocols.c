@@ -607,12 +607,21 @@ void protocols_free(struct protocols **p)
 static void lines_dev_tls(const struct protocols *p, FILE *to)
 {
     const char *data = p->options.config->data;
-    fprintf(to,
-            "\nTLS with certificates for trying out, in %s/" DEV_TLS_FOLDER
-            ": clients need ca.pem, and may log in with client.pem "
-            "(the user guest):\n\n",
-            data);
-    if (p->tls_port[PROTOCOL_AMQP091])
+    bool asked = p->options.config->tls_client && !*p->options.config->tls_client_ca;
+    fprintf(to, "\nTLS with certificates for trying out, in %s/" DEV_TLS_FOLDER ": clients need ca.pem, %s:\n\n", data,
+            asked
+                ? "and may log in with client.pem (the user guest)"
+                : "and log in as ever; with --set tls.client_certificates=request also by client.pem (the user guest)");
+    if (p->tls_port[PROTOCOL_AMQP091] && !asked)
+        fprintf(to,
+                "  openssl s_client -connect localhost:%u -CAfile %s/" DEV_TLS_FOLDER
+                "/ca.pem -verify_return_error -brief\n"
+                "  /usr/bin/python3 -c \"import pika, ssl; t = ssl.create_default_context(cafile='%s/" DEV_TLS_FOLDER
+                "/ca.pem'); "
+                "pika.BlockingConnection(pika.ConnectionParameters('localhost', %u, ssl_options=pika.SSLOptions(t)))"
+                ".channel().queue_declare('hello')\"\n",
+                p->tls_port[PROTOCOL_AMQP091], data, data, p->tls_port[PROTOCOL_AMQP091]);
+    else if (p->tls_port[PROTOCOL_AMQP091])
         fprintf(to,
                 "  openssl s_client -connect localhost:%u -CAfile %s/" DEV_TLS_FOLDER
                 "/ca.pem -verify_return_error -brief\n"

@@ -215,6 +215,16 @@ struct conn *conn_open(struct loop *loop, int fd, const struct os_peer *peer, co
     return conn;
 }
 
+/* Who has no login elsewhere either wonders why this port wants one. */
+static void visitor_complain(struct loop *loop, const struct engine *engine)
+{
+    if (loop->visitor_complained_at && loop->now - loop->visitor_complained_at < COMPLAIN_EVERY_NS)
+        return;
+    loop->visitor_complained_at = loop->now;
+    log_event(loop->options.log, LOG_visitor_refused, log_str("peer", engine->peer),
+              log_str("protocol", engine->ops->name));
+}
+
 static void in_release(struct conn *conn)
 {
     mem_free_as(MEM_CONNECTIONS, conn->in);
@@ -230,6 +240,8 @@ static void engine_release(struct conn *conn)
         return;
     CHECK(!engine->successor); /* feed sets it, and then it is taken at once */
     conn->engine = NULL;
+    if (engine->turned_away)
+        visitor_complain(conn->loop, engine);
     if (engine->in_dirty) {
         list_remove(&engine->dirty_link);
         engine->in_dirty = false;

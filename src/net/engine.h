@@ -50,9 +50,10 @@ struct engine {
     mono_t now;         /* time of the current tick, set by the loop before every call */
     char peer[64];      /* printable address of the peer, for logs and listings */
     bool peer_loopback;
-    bool visiting;  /* it speaks another protocol than the port's own; set before the first feed */
-    bool tls;       /* nobody between can read it; set before the first feed */
-    bool begin_tls; /* set by feed: what it has left is the beginning of TLS, and what is in that is to be fed */
+    bool visiting;    /* it speaks another protocol than the port's own; set before the first feed */
+    bool turned_away; /* set by the engine: it is nobody because it is visiting, and was refused; the log hears of it */
+    bool tls;         /* nobody between can read it; set before the first feed */
+    bool begin_tls;   /* set by feed: what it has left is the beginning of TLS, and what is in that is to be fed */
     const char
         *certified; /* who a verified client certificate says the peer is; NULL: nobody. Set before the first feed */
     struct engine *successor; /* set by feed: takes the connection over */
@@ -63,6 +64,12 @@ struct engine {
 static inline bool engine_may_be_anonymous(const struct engine *engine)
 {
     return engine->peer_loopback && !engine->visiting;
+}
+
+/* It has been refused because it has not said who it is: on another port it need not have said it. */
+static inline void engine_turn_away(struct engine *engine)
+{
+    engine->turned_away = engine->peer_loopback && engine->visiting;
 }
 
 /* Puts the engine on its loop's dirty list: it has output, changed paused or want_close, or can be fed again. */

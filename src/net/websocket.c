@@ -110,6 +110,7 @@ static void inner_release(struct websocket *ws)
     if (!inner)
         return;
     ws->inner = NULL;
+    ws->outer->turned_away |= inner->turned_away;
     if (inner->in_dirty) {
         list_remove(&inner->dirty_link);
         inner->in_dirty = false;

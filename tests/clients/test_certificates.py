@@ -332,7 +332,7 @@ def test_by_hand_who_is_refused(ca, broker, protocol):
 
 def test_by_hand_with_certificates_for_trying_out(tmp_path):
     """The lines that people paste: no host, so 127.0.0.1."""
-    started = brokers.Millrace(args=('--dev-tls',)).start()
+    started = brokers.Millrace(args=('--dev-tls', '--set', 'tls.client_certificates=request')).start()
     try:
         folder = started.data + '/dev-tls'
         for protocol in ('amqp', 'stomp', 'kafka'):

@@ -341,7 +341,7 @@ def test_reload_under_load_drops_nobody(ca, tmp_path):
 
 
 def test_dev_tls(tmp_path):
-    broker = brokers.Millrace(args=('--dev-tls',)).start()
+    broker = brokers.Millrace(args=('--dev-tls', '--set', 'tls.client_certificates=request')).start()
     try:
         folder = os.path.join(broker.data, 'dev-tls')
         tls = ssl.create_default_context(cafile=folder + '/ca.pem')
@@ -359,6 +359,20 @@ def test_dev_tls(tmp_path):
         assert {oct(os.stat(os.path.join(folder, n)).st_mode & 0o777) for n in os.listdir(folder)} == {'0o600'}
     finally:
         broker.remove()
+
+
+def test_dev_tls_asks_for_no_certificate():
+    """A browser that is asked for one, and has none, opens no wss:."""
+    for words, asked in ((), False), (('--set', 'tls.client_certificates=request'), True):
+        broker = brokers.Millrace(args=('--dev-tls', *words)).start()
+        try:
+            said = subprocess.run(['openssl', 's_client', '-connect', 'localhost:%d' % (5671 + broker.offset), '-CAfile',
+                                   os.path.join(broker.data, 'dev-tls', 'ca.pem'), '-verify_return_error'],
+                                  stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=20).stdout
+            assert 'Verification: OK' in said
+            assert ('Acceptable client certificate CA names' in said) == asked
+        finally:
+            broker.remove()
 
 
 # ---------------------------------------------------------------------------------------------------- one port for all
@@ -428,8 +442,25 @@ def test_who_visits_has_to_log_in():
             for port in ports:
                 assert without_a_login(broker, protocol, port) == (port == usual), (protocol, port)
                 assert without_a_login(broker, protocol, port, 'guest'), (protocol, port)
+        refused = len(ports) * len(own) - len(own)
+        assert 1 <= broker.log_tail().count('visitor_refused') < refused        # one a second at most
     finally:
         broker.remove()
+
+
+@pytest.mark.parametrize('protocol', ['kafka', 'mqtt', 'stomp', 'sql', 'web'])
+def test_the_log_says_who_was_refused(protocol):
+    fresh = brokers.Millrace().start()
+    try:
+        port = fresh.port if protocol != 'web' else fresh.http_port
+        assert not without_a_login(fresh, protocol, port)
+        deadline = time.monotonic() + 20                        # it is said when the connection has ended
+        while 'visitor_refused' not in fresh.log_tail() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        line = [line for line in fresh.log_tail().splitlines() if 'visitor_refused' in line]
+        assert len(line) == 1 and 'protocol=' in line[0], fresh.log_tail()
+    finally:
+        fresh.remove()
 
 
 def test_visitors_may_be_trusted():

@@ -199,9 +199,10 @@ void http_sql_begin(struct http *h, const struct http_request *request)
     else if (!vhost_of(request, &vhost))
         http_sql_wrong(h, 400,
                        slice_str("of what may stand behind /sql only ?vhost=NAME is known, and X-Vhost says the same"));
-    else if (!client_of(h, request, &client))
+    else if (!client_of(h, request, &client)) {
+        engine_turn_away(&h->engine);
         http_sql_wrong(h, 401, slice_str("who is it? Authorization: Basic is expected"));
-    else
+    } else
         let_in(h, &client, writer_slice(&vhost), takes_csv(request), json);
     explicit_bzero(&client, sizeof client);
 }

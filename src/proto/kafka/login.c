@@ -94,8 +94,10 @@ bool kafka_login_needless(const struct kafka *k)
 bool kafka_login_without(struct kafka *k)
 {
     const char *certified = k->session.engine.certified;
-    if (!kafka_login_needless(k))
+    if (!kafka_login_needless(k)) {
+        engine_turn_away(&k->session.engine);
         return false;
+    }
     if (certified)
         return send_login(k, slice_str(certified), (struct slice){0}, "EXTERNAL", ASK_CERTIFIED);
     return send_login(k, slice_str(k->options->anonymous), (struct slice){0}, "ANONYMOUS", ASK_TRUSTED);

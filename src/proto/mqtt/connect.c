@@ -242,6 +242,7 @@ static uint8_t begin_login(struct mqtt *m, const struct mqtt_connect_fields *c, 
         return MQTT_R_protocol_error;
     } else if (!c->has_user && !m->session.engine.certified &&
                (!engine_may_be_anonymous(&m->session.engine) || !m->options->anonymous[0])) {
+        engine_turn_away(&m->session.engine);
         return MQTT_R_not_authorized;
     }
     mqtt_state_move(m, MQTT_IS_ASKING);

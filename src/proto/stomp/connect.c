@@ -151,6 +151,7 @@ void stomp_on_connect(struct stomp *s, const struct stomp_frame *frame)
     if (stomp_header_find(frame, "login", &user))
         (void)stomp_header_find(frame, "passcode", &secret);
     else if (!without_login(s, &user, &flags)) {
+        engine_turn_away(&s->session.engine);
         stomp_error(s, WRONG_LOGIN, "Missing login or passcode header(s)");
         return;
     }
