@@ -228,7 +228,7 @@ static bool put_message(struct output *o, struct step *step, const struct batch 
     if (body.len > OUTPUT_ROW_BYTES_MAX)
         return fault(o, step, origin, weight, SQL_FAULT_LIMIT);
     return make_room(o, body.len + routing_key.len + o->target.exchange.len + SCRATCH_LEAST / 16) &&
-           packer_message(&o->packer, routing_key, body);
+           packer_message(&o->packer, &(struct output_mark){o->place + 1, o->until}, routing_key, body);
 }
 
 static bool output_push(struct op *op, struct step *step, const struct batch *b)

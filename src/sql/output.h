@@ -72,12 +72,22 @@ void output_at(struct output *output, uint64_t number);
 size_t output_bytes(const struct output *output);
 
 /* What goes into one step of the core: at most QUERY_OUTPUTS_MAX and QUERY_STEP_BYTES_MAX. */
+/* Of an output that is a message. */
+struct output_mark {
+    uint64_t place; /* every row below it is in one of the outputs up to this */
+    uint64_t until; /* every row of the records below that number is in one of the outputs before this */
+};
+
 struct output_group {
     struct output_group *next;
     uint64_t place; /* every row below it is in this group or one before */
     uint64_t until; /* and every row of the records below that number, see output_at */
     size_t bytes;
     uint32_t count;
+    struct output_mark *marks; /* of messages, one for each; NULL: they are records */
+    uint64_t *acks;            /* of a half of a step that was refused: what it acknowledges */
+    uint32_t ack_count;
+    bool is_half;
     struct query_output outputs[]; /* messages that are taken out are NULLed */
 };
 
@@ -87,5 +97,8 @@ MUST_USE bool output_cut(struct output *output);
  * what was read. */
 struct output_group *output_take(struct output *output);
 void output_group_free(struct slab_heap *heap, struct output_group **group); /* with its messages */
+/* Of a group of messages: its first `count` outputs stay, less than there are and at least one, and what is behind them is a group of its own, the next one.
+ * False: no memory, or it is one of records; nothing has changed. */
+MUST_USE bool output_group_split(struct output_group *group, uint32_t count);
 
 #endif

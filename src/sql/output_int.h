@@ -37,7 +37,8 @@ void packer_fini(struct packer *p);
 bool packer_full(const struct packer *p, size_t more, size_t gone);
 MUST_USE bool packer_record(struct packer *p, uint32_t partition, int64_t ms, const struct slice *key,
                             const struct slice *value);
-MUST_USE bool packer_message(struct packer *p, struct slice routing_key, struct slice body);
+MUST_USE bool packer_message(struct packer *p, const struct output_mark *mark, struct slice routing_key,
+                             struct slice body);
 /* place, until: as of output_group. */
 MUST_USE bool packer_cut(struct packer *p, uint64_t place, uint64_t until);
 struct output_group *packer_take(struct packer *p);

@@ -34,8 +34,36 @@ void output_group_free(struct slab_heap *heap, struct output_group **group)
     for (uint32_t i = 0; *group && i < (*group)->count; i++)
         if ((*group)->outputs[i].msg)
             msg_unref(heap, (*group)->outputs[i].msg);
+    if (*group) {
+        mem_free((*group)->marks);
+        mem_free((*group)->acks);
+    }
     mem_free(*group);
     *group = NULL;
+}
+
+bool output_group_split(struct output_group *group, uint32_t count)
+{
+    uint32_t rest = group->count - count;
+    CHECK(count && count < group->count);
+    struct output_group *next = group->marks ? mem_alloc(sizeof *next + rest * sizeof next->outputs[0]) : NULL;
+    struct output_mark *marks = next ? mem_alloc(rest * sizeof *marks) : NULL;
+    if (!marks) {
+        mem_free(next);
+        return false;
+    }
+    *next = (struct output_group){
+        .next = group->next, .place = group->place, .until = group->until, .count = rest, .marks = marks};
+    memcpy(marks, group->marks + count, rest * sizeof *marks);
+    memcpy(next->outputs, group->outputs + count, rest * sizeof next->outputs[0]);
+    for (uint32_t i = 0; i < rest; i++)
+        next->bytes += msg_size(next->outputs[i].msg);
+    group->next = next;
+    group->bytes -= next->bytes;
+    group->count = count;
+    group->place = group->marks[count - 1].place;
+    group->until = marks[0].until;
+    return true;
 }
 
 size_t packer_bytes(const struct packer *p)
@@ -52,21 +80,33 @@ bool packer_full(const struct packer *p, size_t more, size_t gone)
            (bytes > QUERY_STEP_BYTES_MAX || count + 1 > QUERY_OUTPUTS_MAX - p->target->partitions - GROUP_SPARE);
 }
 
-static bool add_output(struct packer *p, uint32_t partition, struct msg *msg)
+static bool group_grow(struct packer *p)
 {
-    if (!p->growing || p->growing->count == p->growing_room) {
-        uint32_t room = p->growing ? 2 * p->growing_room : GROUP_LEAST;
-        struct output_group *more = mem_realloc(p->growing, sizeof *more + room * sizeof more->outputs[0]);
-        if (!more) {
-            msg_unref(p->heap, msg);
-            return false;
-        }
-        if (!p->growing)
-            *more = (struct output_group){.next = NULL};
-        p->growing = more;
-        p->growing_room = room;
+    uint32_t room = p->growing ? 2 * p->growing_room : GROUP_LEAST;
+    struct output_group *more = mem_realloc(p->growing, sizeof *more + room * sizeof more->outputs[0]);
+    if (!more)
+        return false;
+    if (!p->growing)
+        *more = (struct output_group){.next = NULL};
+    p->growing = more;
+    struct output_mark *marks = p->target->partitions ? NULL : mem_realloc(more->marks, room * sizeof *marks);
+    if (!marks && !p->target->partitions)
+        return false;
+    more->marks = marks;
+    p->growing_room = room;
+    return true;
+}
+
+/* mark: a message's; NULL: it is a batch of records. */
+static bool add_output(struct packer *p, uint32_t partition, const struct output_mark *mark, struct msg *msg)
+{
+    if ((!p->growing || p->growing->count == p->growing_room) && !group_grow(p)) {
+        msg_unref(p->heap, msg);
+        return false;
     }
     struct output_group *g = p->growing;
+    if (g->marks)
+        g->marks[g->count] = *mark;
     g->outputs[g->count++] = (struct query_output){.queue = p->target->queue, .partition = partition, .msg = msg};
     g->bytes += msg_size(msg);
     return packer_bytes(p) <= p->bytes_max;
@@ -91,7 +131,7 @@ static bool part_finish(struct packer *p, uint32_t partition)
         part->bytes = NULL;
         part->room = 0;
     }
-    return add_output(p, partition, msg);
+    return add_output(p, partition, NULL, msg);
 }
 
 static bool part_room(struct packer *p, struct part *part, size_t len)
@@ -135,7 +175,7 @@ bool packer_record(struct packer *p, uint32_t partition, int64_t ms, const struc
     return true;
 }
 
-bool packer_message(struct packer *p, struct slice routing_key, struct slice body)
+bool packer_message(struct packer *p, const struct output_mark *mark, struct slice routing_key, struct slice body)
 {
     /* content type and delivery mode 2, as fmt/amqp_props.h writes them */
     static const uint8_t props[] = "\x90\x00\x10"
@@ -145,7 +185,7 @@ bool packer_message(struct packer *p, struct slice routing_key, struct slice bod
         return false;
     msg->flags = MSG_PERSISTENT;
     memcpy(msg_body_room(msg), body.ptr, body.len);
-    return add_output(p, 0, msg);
+    return add_output(p, 0, mark, msg);
 }
 
 bool packer_cut(struct packer *p, uint64_t place, uint64_t until)

@@ -329,6 +329,11 @@ bool run_queue_presses(const struct server_run *run)
     return run->queue && 2 * run->queue->untold >= run->queue->prefetch;
 }
 
+bool run_queue_tell_half(struct query_step *step, const uint64_t *tags, uint32_t count)
+{
+    return !count || query_step_acks(step, CHANNEL, tags, count);
+}
+
 bool run_queue_tell(struct server_run *run, struct query_step *step, uint64_t until, bool letters)
 {
     struct run_queue *q = run->queue;

@@ -158,6 +158,7 @@ struct server_run {
         uint64_t until;   /* of a queue: messages below that number are in them, … */
         bool acks;        /* … and some wait to be acknowledged by the last of them */
         bool several;
+        struct output_group *sent; /* of `step`, or of the one that is with the core, which has its messages */
     } steps;
     struct query_step *step; /* to be sent again at again_at; NULL: none, or it is with the core */
     struct server_call step_call;
@@ -227,6 +228,8 @@ uint64_t run_queue_lag(const struct server_run *run);           /* have come and
 bool run_queue_presses(const struct server_run *run);           /* acknowledgements shall not wait */
 /* The step acknowledges messages below `until`; letters: those that are dead letters. False: no memory now, nothing has changed. */
 MUST_USE bool run_queue_tell(struct server_run *run, struct query_step *step, uint64_t until, bool letters);
+/* Half of a step that was refused: what it acknowledges is told already. */
+MUST_USE bool run_queue_tell_half(struct query_step *step, const uint64_t *tags, uint32_t count);
 /* server_snapshot.c */
 bool snapshot_busy(const struct server_run *run); /* nothing is taken meanwhile */
 void snapshot_turn(struct server_run *run);

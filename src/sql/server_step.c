@@ -4,6 +4,9 @@
  * When there is more than one step holds, the first of several carries all that was taken, and each says how many rows have been given out
  * by then (PLACE): a restart takes it again and gives out the rest. Records that could not be used go first, alone.
  *
+ * A queue that refuses what is beyond its limit refuses a step as a whole. What of it has room goes as a step of its own: a limit that is below what one step
+ * holds would never be met else.
+ *
  * A query that remembers nothing has no trail but where it stands; each of its steps begins it anew. The trail of any other is begun
  * anew, shorter and with the same meaning, when the core has much more of it than need be. */
 #include "sql/server_run.h"
@@ -56,10 +59,61 @@ static void step_done(struct server_run *run, struct query_step *step)
     o->core_trail = step->restart ? step->trail.len : o->core_trail + step->trail.len;
     if (!trail_append(&o->trail, step->trail, &damaged))
         run_fail(run, "no memory for its trail");
+    trail_clear(&run->steps.trail);
+    output_group_free(run->server->heap, &run->steps.sent);
     if (run->snapshot.state == SNAPSHOT_WRITTEN)
         snapshot_named(run);
     if (query_stateless(run->query) && !have_steps(run) && !trail_flatten(&o->trail))
         run_fail(run, "no memory for its trail");
+}
+
+static void move_outputs(struct query_output *to, struct query_output *from, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        to[i] = from[i];
+        from[i].msg = NULL;
+    }
+}
+
+/* What the step was to acknowledge, each half acknowledges of what is in it. */
+static void split_acks(struct query_step *step, struct output_group *group, uint64_t *rest)
+{
+    uint32_t count = 0;
+    while (count < step->ack_count && step->acks[count] < group->until)
+        count++;
+    mem_free(group->acks);
+    group->acks = step->acks;
+    group->ack_count = count;
+    group->next->acks = rest;
+    group->next->ack_count = step->ack_count - count;
+    memcpy(rest, step->acks + count, group->next->ack_count * sizeof *rest);
+    group->is_half = group->next->is_half = true;
+    step->acks = NULL;
+    step->ack_count = 0;
+}
+
+/* The step is to be made again, of what has room, and another one of the rest. False: it is to be told again as it is. */
+static bool split(struct server_run *run, struct query_step *step)
+{
+    struct output_group *group = run->steps.sent;
+    if (step->result != QUERY_FULL || !step->failed || !group)
+        return false;
+    uint64_t *rest = run->queue ? mem_alloc((step->ack_count + 1) * sizeof *rest) : NULL;
+    if (run->queue && !rest)
+        return false;
+    move_outputs(group->outputs, step->outputs, step->count);
+    if (!output_group_split(group, step->failed)) {
+        move_outputs(step->outputs, group->outputs, step->count);
+        mem_free(rest);
+        return false;
+    }
+    if (rest)
+        split_acks(step, group, rest);
+    group->next->next = run->steps.groups;
+    run->steps.groups = group;
+    run->steps.sent = NULL;
+    run->steps.several = true;
+    return true;
 }
 
 static void on_stepped(struct server_call *call, struct effect *e)
@@ -72,14 +126,14 @@ static void on_stepped(struct server_call *call, struct effect *e)
         run_fail(run, "%s", run->session->why);
         return;
     }
-    if (step->result == QUERY_FULL || step->result == QUERY_NO_ROOM) {
+    if ((step->result == QUERY_FULL || step->result == QUERY_NO_ROOM) && !split(run, step)) {
         run->step = step;
         run->again_at = run->server->now + AGAIN_NS;
         return;
     }
     if (step->result == QUERY_DONE)
         step_done(run, step);
-    else
+    else if (step->result != QUERY_FULL)
         run_fail(run, "%s", reason_of(step));
     query_step_free(run->server->heap, &step);
 }
@@ -101,6 +155,8 @@ static void send_step(struct server_run *run)
 static bool tell_queue(struct server_run *run, const struct output_group *group, bool last)
 {
     uint64_t until = group && !last ? group->until : run->steps.until;
+    if (group && group->is_half)
+        return run_queue_tell_half(run->step, group->acks, group->ack_count);
     if (!run_queue_tell(run, run->step, until, run->steps.dead && !last))
         return false;
     run->steps.acks = run->steps.acks && !last;
@@ -159,13 +215,10 @@ static bool make_step(struct server_run *run)
         run->steps.dead = NULL;
     } else if (group) {
         run->steps.groups = group->next;
-        for (uint32_t i = 0; i < count; i++) {
-            run->step->outputs[i] = group->outputs[i];
-            group->outputs[i].msg = NULL;
-        }
-        output_group_free(run->server->heap, &group);
+        move_outputs(run->step->outputs, group->outputs, count);
+        group->next = NULL;
+        run->steps.sent = group;
     }
-    trail_clear(&run->steps.trail);
     return true;
 }
 
@@ -230,6 +283,7 @@ void run_steps_fini(struct server_run *run)
 {
     server_call_forget(run->server, &run->step_call);
     query_step_free(run->server->heap, &run->step);
+    output_group_free(run->server->heap, &run->steps.sent);
     while (run->steps.groups) {
         struct output_group *group = run->steps.groups;
         run->steps.groups = group->next;

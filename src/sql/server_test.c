@@ -364,6 +364,49 @@ static void test_full_queue(void **state)
     world_free(w);
 }
 
+/* A limit below what one step would hold: as much as has room comes, in order, once, also over a kill at any point. */
+static void test_full_queue_and_a_large_step(void **state)
+{
+    struct world *w = world_new();
+    (void)state;
+    declare_short(w, "short");
+    say(w, STREAM "; CREATE SINK q WITH (queue = 'short') AS SELECT id FROM s WHERE id <> 2; PAUSE q");
+    for (unsigned i = 0; i < 7; i++) {
+        char body[40];
+        snprintf(body, sizeof body, "{\"id\":%u}", i);
+        put(w->rig, "in", body);
+    }
+    size_t before = w->rig->log->count;
+    say(w, "RESUME q");
+    char whole[200] = "";
+    for (unsigned i = 0, len = 0; i < 8; i++) {
+        rig_pass(w->rig, 100);
+        assert_true(rig_ready(w->rig, "short") <= 2);
+        rig_clear(w->rig);
+        assert_true(rig_ask(w->rig, CMD_GET, 1, 1, "short", NULL, NULL, (struct slice){0}, ASK_NO_ACK));
+        len += (unsigned)snprintf(whole + len, sizeof whole - len, "%s", rig_delivered(w->rig));
+    }
+    assert_string_equal(whole, "{\"id\":0}{\"id\":1}{\"id\":3}{\"id\":4}{\"id\":5}{\"id\":6}");
+    for (size_t cut = before; cut <= w->rig->log->count; cut++) {
+        struct world *other = world_cut(w, cut);
+        char got[200] = "";
+        say(other, "RESUME q");
+        for (unsigned i = 0, len = 0; i < 8; i++) {
+            rig_pass(other->rig, 100);
+            rig_clear(other->rig);
+            assert_true(rig_ask(other->rig, CMD_GET, 1, 1, "short", NULL, NULL, (struct slice){0}, ASK_NO_ACK));
+            const char *text = rig_delivered(other->rig);
+            size_t body = strcspn(text, "*"); /* behind it: a star, when it was delivered before */
+            len += (unsigned)snprintf(got + len, sizeof got - len, "%.*s", (int)body, text);
+        }
+        size_t gone = strlen(whole) - strlen(got); /* what was taken before the cut does not come again */
+        if (strlen(got) > strlen(whole) || strcmp(whole + gone, got) != 0)
+            rig_fail("cut at %zu: got %s", cut, got);
+        world_free(other);
+    }
+    world_free(w);
+}
+
 /* What cannot be used, by the options of the stream and of the query. */
 static void test_on_error(void **state)
 {
@@ -513,6 +556,7 @@ int main(void)
         cmocka_unit_test(test_options_at_the_end),
         cmocka_unit_test(test_start),
         cmocka_unit_test(test_full_queue),
+        cmocka_unit_test(test_full_queue_and_a_large_step),
         cmocka_unit_test(test_seed),
         cmocka_unit_test(test_analyze),
     };
