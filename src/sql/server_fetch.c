@@ -89,6 +89,14 @@ static bool read_block(struct run_block *b, struct fetch_row *row)
     return true;
 }
 
+static void note_start(struct run_partition *p, uint64_t start)
+{
+    if (start == FETCH_NOWHERE || start == p->start)
+        return;
+    p->retired = p->start == FETCH_NOWHERE || start < p->start ? 0 : start - p->start;
+    p->start = start;
+}
+
 /* The block is there, for this one, too. */
 static void take_block(struct run_partition *p, struct run_block *b)
 {
@@ -109,6 +117,7 @@ static void answer(struct run_partition *p, struct run_block *b, const struct fe
         run_fail(run, "%s", run->session->why);
     } else if (row->result == FETCH_OK) {
         p->end = row->end;
+        note_start(p, row->start);
         if (row->piece.file)
             p->asked_at = 0;
         if (row->piece.file && !b->bytes)

@@ -1,7 +1,7 @@
 /* Where a query begins, how it comes back to where it was, and what time does while nothing comes, see server_run.h.
  *
- * A trail begins with the place of each partition at which the query begins (RECORDS, nothing of which is taken) and a PLACE; what follows was taken in
- * that order. In a replay rows that were given out are only counted: all of them, unless the trail ends with a PLACE, which says how many. */
+ * A trail begins with the streams by their ids, the place of each partition at which the query begins (RECORDS, nothing of which is taken) and a PLACE; what
+ * follows was taken in that order. In a replay rows that were given out are only counted: all of them, unless the trail ends with a PLACE, which says how many. */
 #include "sql/server_run.h"
 
 #include "base/mem.h"
@@ -31,9 +31,19 @@ static void begin_at(struct server_run *run, struct run_partition *p, uint64_t p
 {
     struct trail_entry entry = {
         .kind = TRAIL_RECORDS, .source = p->source->number, .partition = p->number, .offset = place};
-    p->place = p->end = place;
+    p->place = p->end = p->kept = place;
     if (run->object && !trail_add(&run->taken, &entry))
         run_fail(run, "no memory for its trail");
+}
+
+bool run_name_streams(const struct server_run *run, struct trail *trail)
+{
+    bool ok = true;
+    for (uint32_t i = 0; ok && i < run->source_count; i++) {
+        struct trail_entry entry = {.kind = TRAIL_STREAM, .source = i, .offset = run->sources[i].stream};
+        ok = trail_add(trail, &entry);
+    }
+    return ok;
 }
 
 static void on_placed(struct server_call *call, struct effect *e)
@@ -44,6 +54,8 @@ static void on_placed(struct server_call *call, struct effect *e)
     uint32_t i = 0;
     if (!f)
         run_fail(run, "%s", run->session->why);
+    else if (run->object && !run_name_streams(run, &run->taken))
+        run_fail(run, "no memory for its trail");
     for (uint32_t s = 0; f && s < run->source_count; s++)
         for (uint32_t k = 0; k < run->sources[s].count && !run->failed; k++, i++) {
             const struct fetch_row *row = &f->rows[i];
@@ -97,6 +109,21 @@ static void ask_places(struct server_run *run)
 
 /* ---- replay ---- */
 
+/* Offsets mean nothing in another stream, whatever its name. */
+static bool is_same_stream(struct server_run *run, const struct trail_entry *e)
+{
+    const struct run_source *s = e->source < run->source_count ? &run->sources[e->source] : NULL;
+    run->named = true;
+    if (s && s->stream == e->offset)
+        return true;
+    if (s)
+        run_fail(run, "the stream %.*s is another one than that of which it has read: it was deleted, and made again",
+                 SLICE_ARG(s->topic));
+    else
+        run_fail(run, "its trail in the catalogue is damaged");
+    return false;
+}
+
 /* The places at which it began; what follows is to be taken again. False: the run has failed. */
 static bool read_places(struct server_run *run)
 {
@@ -106,6 +133,11 @@ static bool read_places(struct server_run *run)
         if (e.kind == TRAIL_PLACE) {
             output_seek(run->output, e.offset);
             return true;
+        }
+        if (e.kind == TRAIL_STREAM) {
+            if (!is_same_stream(run, &e))
+                return false;
+            continue;
         }
         if (e.kind == TRAIL_SNAPSHOT) {
             run->snapshot.first = e.offset;
@@ -118,7 +150,7 @@ static bool read_places(struct server_run *run)
             run_fail(run, "its trail names a partition that is not there any more");
             return false;
         }
-        p->place = p->end = e.offset;
+        p->place = p->end = p->kept = e.offset;
     }
     run_fail(run, "its trail in the catalogue is damaged");
     return false;
@@ -172,6 +204,10 @@ static void replay_end(struct server_run *run)
     }
     if (run->replay_open == UINT64_MAX)
         output_open(run->output, output_place(run->output));
+    if (!run->named && !run_name_streams(run, &run->taken)) { /* its trail is from when they were not */
+        run_fail(run, "no memory for its trail");
+        return;
+    }
     run->given = output_place(run->output);
     if (run->replay_open < run->given)
         run->given = run->replay_open; /* the rows behind it wait to be given */
@@ -196,6 +232,8 @@ bool run_replay(struct server_run *run)
         bool more = p->got && run_take(run, p, run->entry.offset);
         if (p->place < run->entry.offset)
             return more;
+    } else if (run->entry.kind == TRAIL_STREAM && !is_same_stream(run, &run->entry)) {
+        return false;
     } else if ((run->entry.kind == TRAIL_IDLE || run->entry.kind == TRAIL_ADVANCE) && !tick(run, &run->entry)) {
         return false;
     }

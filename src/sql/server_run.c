@@ -282,7 +282,8 @@ static bool take_source(struct server_run *run, struct run_source *s, const stru
     }
     s->count = row->partitions;
     for (uint32_t i = 0; i < s->count; i++)
-        s->partitions[i] = (struct run_partition){.source = s, .number = i, .until = UINT64_MAX};
+        s->partitions[i] =
+            (struct run_partition){.source = s, .number = i, .until = UINT64_MAX, .start = FETCH_NOWHERE};
     return true;
 }
 

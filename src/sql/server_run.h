@@ -62,6 +62,9 @@ struct run_partition {
     mono_t asked_at;         /* then; at NOW a fetch that is still parked has found nothing since */
     mono_t again_at;         /* not before; after trouble */
     uint64_t place;          /* below it everything is taken */
+    uint64_t kept;           /* from there on a start reads again */
+    uint64_t start,
+        retired; /* of the partition, as far as is known (FETCH_NOWHERE: not); so many records went when it last moved */
     uint64_t end;            /* of the partition, as far as is known */
     uint64_t until;          /* of a bounded SELECT; UINT64_MAX: none */
     struct run_block *asked; /* its fetch is under way; NULL: none is */
@@ -113,7 +116,8 @@ struct run_snapshot {
     size_t bytes;
     uint64_t first, until; /* offsets */
     mono_t made_at;
-    uint64_t rows; /* run->rows_in then */
+    uint64_t rows;         /* run->rows_in then */
+    mono_t again_at, wait; /* the last one could not be made: not before; so long after it */
     struct run_source source;
     struct run_partition partition; /* while it is read */
 };
@@ -141,8 +145,8 @@ struct server_run {
     /* replaying */
     struct trail_reader replay;
     struct trail_entry entry;
-    bool entry_there;
-    uint64_t replay_open; /* rows from there on were not given out */
+    bool entry_there, named; /* named: the trail says which streams it is about */
+    uint64_t replay_open;    /* rows from there on were not given out */
     /* steps */
     struct trail taken; /* since the last step was made */
     uint64_t given;     /* place of the sink up to which steps have been made */
@@ -185,6 +189,8 @@ void run_time(struct server_run *run, mono_t ns);
 void run_divert(void *arg, uint32_t origin, enum sql_fault fault);
 /* server_place.c */
 void run_place(struct server_run *run);
+/* Which streams it reads, by their ids. False: no memory. */
+MUST_USE bool run_name_streams(const struct server_run *run, struct trail *trail);
 /* Takes the next of the trail; at its end the run is GOING. False: it waits. */
 bool run_replay(struct server_run *run);
 /* Partitions that have nothing, and time that goes on without rows. */

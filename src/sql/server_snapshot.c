@@ -1,6 +1,7 @@
 /* Snapshots of a query, see server_run.h and docs/decisions/0012: what it remembers, in pieces, as records of an internal stream of its own.
  *
- * One is made when much was taken since the last one, or the trail has become long, and it is small beside that. The query stands still meanwhile: what is
+ * One is made when much was taken since the last one, or the trail has become long, and it is small beside that; of little that was taken one is made now and
+ * then, and when what a start would read again is about to go by retention. The query stands still meanwhile: what is
  * under way ends first, then its operators are saved, the pieces are produced one after another, and a step says that the trail begins with them. That
  * step stands behind the pieces in the journal, so a trail never names what is not there. What was before is trimmed when the step is accepted.
  * A start reads the pieces, gives them to a fresh query, and replays from there. */
@@ -16,6 +17,10 @@
 #define SNAPSHOT_NS (30 * NS_PER_S)
 #define SNAPSHOT_TRAIL (64u * 1024)
 #define SNAPSHOT_ROWS 50000u          /* fewer are read again in no time */
+#define SELDOM_NS (300 * NS_PER_S)    /* … but may be gone some day; for each … */
+#define SELDOM_BYTES (64u << 20)      /* … of so much state */
+#define WAIT_FIRST NS_PER_S           /* after one that could not be made; twice as long each time … */
+#define WAIT_MOST (64 * NS_PER_S)     /* … up to that */
 #define SNAPSHOT_BYTES_MAX (1u << 30) /* what is larger stays without */
 #define PIECE_FETCH (4 * STATE_PIECE)
 
@@ -42,6 +47,16 @@ static void give_up(struct server_run *run)
     s->state = SNAPSHOT_NONE;
     s->made_at = run->server->now;
     s->rows = run->rows_in;
+}
+
+/* The trail goes on without it for a while. */
+static void fail(struct server_run *run)
+{
+    struct run_snapshot *s = &run->snapshot;
+    give_up(run);
+    s->wait = s->wait ? 2 * s->wait : WAIT_FIRST;
+    s->wait = s->wait < WAIT_MOST ? s->wait : WAIT_MOST;
+    s->again_at = run->server->now + s->wait;
 }
 
 void snapshot_fini(struct server_run *run)
@@ -98,7 +113,7 @@ static void on_stream(struct server_call *call, struct effect *e)
     else if (!made && row.result == STREAM_UNKNOWN)
         run->snapshot.state = SNAPSHOT_MAKING;
     else
-        give_up(run); /* without one: the trail goes on */
+        fail(run);
     if (e)
         server_effect_drop(run->server, e);
 }
@@ -114,7 +129,7 @@ static void find_stream(struct server_run *run)
     writer_str8(&w, name);
     run->snapshot.call.on_done = on_stream;
     if (name.len > SQL_NAME_MAX)
-        give_up(run);
+        fail(run);
     else if (run->snapshot.state == SNAPSHOT_MAKING)
         (void)server_ask(run->session, &run->snapshot.call, CMD_STREAM_CREATE, ask_new(name, none, none, none), 0, 0,
                          false);
@@ -130,7 +145,7 @@ static void save(struct server_run *run)
     if (ok)
         query_save(run->query, &w);
     if (!ok || !state_writer_end(&w) || !run->snapshot.count)
-        give_up(run);
+        fail(run);
     else
         run->snapshot.state = SNAPSHOT_WRITING;
 }
@@ -146,7 +161,7 @@ static void on_produced(struct server_call *call, struct effect *e)
     if (ok && ++s->at == s->count)
         s->state = SNAPSHOT_WRITTEN;
     if (!ok)
-        give_up(run);
+        fail(run);
     if (e)
         server_effect_drop(run->server, e);
 }
@@ -186,7 +201,7 @@ static void write_next(struct server_run *run)
     if (!c) {
         if (msg)
             msg_unref(run->server->heap, msg);
-        give_up(run);
+        fail(run);
         return;
     }
     c->number = s->stream;
@@ -194,12 +209,12 @@ static void write_next(struct server_run *run)
     s->call.on_done = on_produced;
 }
 
-/* SNAPSHOT, where each partition is, and the place: what a trail begins with. */
+/* SNAPSHOT, the streams, where each partition is, and the place: what a trail begins with. */
 bool snapshot_trail(struct server_run *run, struct trail *ret)
 {
     const struct run_snapshot *s = &run->snapshot;
     struct trail_entry entry = {.kind = TRAIL_SNAPSHOT, .offset = s->first, .until = s->first + s->count};
-    bool ok = trail_add(ret, &entry);
+    bool ok = trail_add(ret, &entry) && run_name_streams(run, ret);
     for (uint32_t i = 0; i < run->source_count; i++)
         for (uint32_t k = 0; ok && k < run->sources[i].count; k++) {
             entry = (struct trail_entry){
@@ -216,21 +231,39 @@ void snapshot_named(struct server_run *run)
     struct slice none = {0};
     (void)server_ask(run->session, NULL, CMD_STREAM_TRIM, ask_new(stream_name(run, text), none, none, none),
                      run->snapshot.first, 0, false);
+    for (uint32_t i = 0; i < run->source_count; i++)
+        for (uint32_t k = 0; k < run->sources[i].count; k++)
+            run->sources[i].partitions[k].kept = run->sources[i].partitions[k].place;
+    run->snapshot.wait = 0;
     give_up(run);
+}
+
+/* Retention has begun to take records, and the next time it takes as many some that a start would read again are among them. */
+static bool oldest_goes(const struct server_run *run)
+{
+    for (uint32_t i = 0; i < run->source_count; i++)
+        for (uint32_t k = 0; k < run->sources[i].count; k++) {
+            const struct run_partition *p = &run->sources[i].partitions[k];
+            if (p->retired && p->place > p->kept && p->start + p->retired >= p->kept)
+                return true;
+        }
+    return false;
 }
 
 static bool is_due(const struct server_run *run)
 {
     const struct run_snapshot *s = &run->snapshot;
     uint64_t rows = run->rows_in - s->rows, every = run->server->options.snapshot_rows;
-    if (run->pausing || query_stateless(run->query) || !rows || !run->object->step)
+    if (run->pausing || query_stateless(run->query) || !rows || !run->object->step || run->server->now < s->again_at)
         return false;
     if (every)
         return rows >= every;
     if (run->object->core_trail > SNAPSHOT_TRAIL)
         return true;
-    return rows >= SNAPSHOT_ROWS && run->server->now - s->made_at >= SNAPSHOT_NS &&
-           rows * 64 > query_state_bytes(run->query);
+    mono_t since = run->server->now - s->made_at;
+    size_t bytes = query_state_bytes(run->query);
+    return (rows >= SNAPSHOT_ROWS && since >= SNAPSHOT_NS && rows * 64 > bytes) ||
+           since / SELDOM_NS > (mono_t)(bytes / SELDOM_BYTES) || oldest_goes(run);
 }
 
 void snapshot_turn(struct server_run *run)

@@ -443,6 +443,103 @@ static void test_gone(void **state)
     world_free(w);
 }
 
+/* One that is made again under its name is another stream: nothing of it is taken for what comes behind that which was read. */
+static void test_another_stream_of_the_name(void **state)
+{
+    static const char *const queries[] = {"SELECT id FROM s", "SELECT COUNT(*) AS n FROM s EMIT CHANGES"};
+    (void)state;
+    for (size_t q = 0; q < 2 * ARRAY_LEN(queries); q++) {
+        struct world *w = world_with(q / 2);
+        char text[200];
+        snprintf(text, sizeof text, STREAM "; CREATE STREAM t AS %s", queries[q % 2]);
+        say(w, text);
+        for (unsigned i = 0; i < 3; i++) {
+            put(w->rig, "in", "{\"id\":1}");
+            rest(w);
+        }
+        SAYS("PAUSE t", "{\"done\":\"PAUSE\",\"name\":\"t\"}\n");
+        assert_true(rig_ask(w->rig, CMD_STREAM_DELETE, 1, 0, "in", NULL, NULL, (struct slice){0}, 0));
+        rest(w);
+        declare_stream(w->rig, "in", 1);
+        for (unsigned i = 0; i < 5; i++)
+            put(w->rig, "in", "{\"id\":2}");
+        say(w, "RESUME t");
+        rest(w);
+        assert_non_null(strstr(state_of(w), "[\"t\",\"FAILED\""));
+        assert_non_null(strstr(w->said, "the stream in is another one than that of which it has read"));
+        assert_null(strstr(records_of(w, "t"), "2}\n{\"id\":2"));
+        world_free(w);
+    }
+}
+
+static void put_some(struct world *w, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++)
+        put(w->rig, "in", "{\"id\":1}");
+    rest(w);
+}
+
+static void trim(struct world *w, const char *stream, uint64_t before)
+{
+    assert_true(rig_ask_full(w->rig, CMD_STREAM_TRIM, 1, 0, stream, NULL, NULL, (struct slice){0}, 0, before));
+    rest(w);
+}
+
+/* Of little that was read there is a snapshot, too, before it goes by retention or soon after it came, so that a start needs what is there only. */
+static void test_snapshot_of_little(void **state)
+{
+    (void)state;
+    for (unsigned trims = 0; trims < 2; trims++) {
+        struct world *w = world_new();
+        say(w, STREAM "; CREATE STREAM t AS SELECT COUNT(*) AS n FROM s EMIT CHANGES");
+        put_some(w, 4);
+        assert_int_equal(queue_id(w->rig, "amq.sql.t"), 999999);
+        if (trims)
+            trim(w, "in", 2);
+        else
+            rig_pass(w->rig, 301000);
+        assert_int_equal(queue_id(w->rig, "amq.sql.t") != 999999, !trims);
+        put_some(w, 1);
+        rig_pass(w->rig, 300);
+        assert_true(queue_id(w->rig, "amq.sql.t") != 999999);
+        trim(w, "in", 5);
+        rig_pass(w->rig, 301000);
+        size_t before = w->rig->log->count;
+        rig_pass(w->rig, 602000);
+        assert_int_equal(w->rig->log->count, before); /* nothing is new, nothing is written */
+        struct world *other = world_cut(w, w->rig->log->count);
+        put_some(other, 1);
+        if (!strstr(records_of(other, "t"), "\"n\":6"))
+            rig_fail("%s%s", state_of(other), records_of(other, "t"));
+        world_free(other);
+        world_free(w);
+    }
+}
+
+/* One that cannot be made is not tried at each turn. */
+static void test_snapshot_that_cannot_be_made(void **state)
+{
+    struct world *w = world_with(1);
+    char text[600];
+    (void)state;
+    snprintf(text, sizeof text, STREAM "; CREATE STREAM %0250u AS SELECT COUNT(*) AS n FROM s EMIT CHANGES", 0u);
+    text[strlen(STREAM) + 16] = 'x';
+    say(w, text);
+    assert_non_null(strstr(w->said, "00\"}"));
+    const struct server_run *run = CONTAINER_OF(w->server->runs.next, struct server_run, link);
+    put_some(w, 3);
+    assert_int_equal(run->snapshot.wait, NS_PER_S);
+    put_some(w, 3);
+    assert_int_equal(run->snapshot.wait, NS_PER_S);
+    for (unsigned i = 0; i < 10; i++) {
+        rig_pass(w->rig, 65000);
+        put_some(w, 1);
+    }
+    assert_int_equal(run->snapshot.wait, 64 * NS_PER_S);
+    assert_int_equal(run->object->state, SQL_RUNNING);
+    world_free(w);
+}
+
 /* Who has asked for a PAUSE may go before what is under way has ended: the query ends all the same, and says so. */
 static void test_pause_without_client(void **state)
 {
@@ -550,6 +647,9 @@ int main(void)
         cmocka_unit_test(test_pause_without_client),
         cmocka_unit_test(test_on_error),
         cmocka_unit_test(test_gone),
+        cmocka_unit_test(test_another_stream_of_the_name),
+        cmocka_unit_test(test_snapshot_of_little),
+        cmocka_unit_test(test_snapshot_that_cannot_be_made),
         cmocka_unit_test(test_replace),
         cmocka_unit_test(test_insert_values),
         cmocka_unit_test(test_insert_formats),

@@ -32,6 +32,11 @@ void trail_clear(struct trail *t)
 
 /* ---------------------------------------------------------------------------------------------------------- writing */
 
+static bool has_offset(enum trail_kind kind)
+{
+    return kind == TRAIL_RECORDS || kind == TRAIL_PLACE || kind == TRAIL_SNAPSHOT || kind == TRAIL_STREAM;
+}
+
 static size_t encode(const struct trail_entry *e, uint8_t *out)
 {
     struct writer w = writer_of(out, ENTRY_MAX);
@@ -39,7 +44,7 @@ static size_t encode(const struct trail_entry *e, uint8_t *out)
     writer_u8(&w, (uint8_t)(e->kind << 4 | e->source));
     if (e->kind == TRAIL_RECORDS || e->kind == TRAIL_IDLE)
         writer_varint(&w, e->partition);
-    if (e->kind == TRAIL_RECORDS || e->kind == TRAIL_PLACE || e->kind == TRAIL_SNAPSHOT)
+    if (has_offset(e->kind))
         writer_varint(&w, e->offset);
     if (e->kind == TRAIL_SNAPSHOT)
         writer_varint(&w, e->until);
@@ -74,6 +79,7 @@ static bool goes_on(const struct trail_entry *last, const struct trail_entry *e)
     case TRAIL_RECORDS:
     case TRAIL_IDLE: return last->source == e->source && last->partition == e->partition;
     case TRAIL_ADVANCE: return last->source == e->source && e->time >= last->time;
+    case TRAIL_STREAM: return last->source == e->source;
     default: return true;
     }
 }
@@ -112,13 +118,19 @@ struct flat {
     size_t at; /* which one of the trail */
 };
 
+/* The first PLACE ends a beginning, so it comes last. */
+static int flat_rank(enum trail_kind kind)
+{
+    return kind == TRAIL_STREAM ? 0 : kind == TRAIL_RECORDS ? 1 : 2;
+}
+
 static int flat_order(const void *a, const void *b)
 {
     const struct flat *x = a, *y = b;
     uint64_t p = (uint64_t)x->entry.source << 32 | x->entry.partition;
     uint64_t q = (uint64_t)y->entry.source << 32 | y->entry.partition;
     if (x->entry.kind != y->entry.kind)
-        return (x->entry.kind > y->entry.kind) - (x->entry.kind < y->entry.kind);
+        return flat_rank(x->entry.kind) - flat_rank(y->entry.kind);
     return p != q ? (p > q) - (p < q) : (x->at > y->at) - (x->at < y->at);
 }
 
@@ -131,7 +143,7 @@ bool trail_flatten(struct trail *t)
         return false;
     trail_read_begin(&r, trail_bytes(t));
     for (struct trail_entry e; trail_read(&r, &e);)
-        if (e.kind == TRAIL_RECORDS || e.kind == TRAIL_PLACE) {
+        if (e.kind == TRAIL_RECORDS || e.kind == TRAIL_PLACE || e.kind == TRAIL_STREAM) {
             all[count] = (struct flat){.entry = e, .at = count};
             count++;
         }
@@ -177,7 +189,7 @@ bool trail_read(struct trail_reader *r, struct trail_entry *ret)
         reader_fail(b);
     if (e.kind == TRAIL_RECORDS || e.kind == TRAIL_IDLE)
         e.partition = partition_next(b);
-    if (e.kind == TRAIL_RECORDS || e.kind == TRAIL_PLACE || e.kind == TRAIL_SNAPSHOT)
+    if (has_offset(e.kind))
         e.offset = reader_varint(b);
     if (e.kind == TRAIL_SNAPSHOT)
         e.until = reader_varint(b);

@@ -5,7 +5,7 @@
  *   trail_read_begin ▸ trail_read … ▸ trail_read_ok
  *
  * Format: a version (1 byte: 0x80 | 1), which also stands wherever a trail was put behind another; then entries: a byte kind << 4 | source,
- * then varints: RECORDS partition, next offset; IDLE partition; ADVANCE time, zigzag; PLACE rows; SNAPSHOT first offset, offset behind the last.
+ * then varints: RECORDS partition, next offset; IDLE partition; ADVANCE time, zigzag; PLACE rows; SNAPSHOT first offset, offset behind the last; STREAM id.
  *
  * One thread.
  */
@@ -23,6 +23,7 @@ enum trail_kind {
     TRAIL_ADVANCE, /* query_advance to `time` */
     TRAIL_PLACE,   /* so many rows (`offset`) of the sink have been given out, see output_open */
     TRAIL_SNAPSHOT, /* what was before is in the records [offset, until) of the query's internal stream: the first entry, if at all */
+    TRAIL_STREAM, /* what the source reads is the stream with that id (`offset`), and no other one of its name */
     TRAIL_KINDS
 };
 
@@ -48,7 +49,7 @@ void trail_fini(struct trail *t);
 MUST_USE bool trail_add(struct trail *t, const struct trail_entry *entry);
 /* All entries of another one. False: as above, or the bytes are no trail (*ret_damaged); then some of them may be there. */
 MUST_USE bool trail_append(struct trail *t, struct slice bytes, bool *ret_damaged);
-/* For a query without state: only how far each partition has been read, and the place, instead of all that is there.
+/* For a query without state: only the streams, how far each partition has been read, and the place, instead of all that is there.
  * False: no memory, nothing has changed. */
 MUST_USE bool trail_flatten(struct trail *t);
 void trail_clear(struct trail *t);

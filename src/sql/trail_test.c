@@ -40,6 +40,7 @@ static const char *text(struct slice bytes)
         case TRAIL_RECORDS: n = snprintf(out + len, left, "%sR%u/%u:%llu", blank, e.source, e.partition, offset); break;
         case TRAIL_IDLE: n = snprintf(out + len, left, "%sI%u/%u", blank, e.source, e.partition); break;
         case TRAIL_ADVANCE: n = snprintf(out + len, left, "%sA%u:%lld", blank, e.source, (long long)e.time); break;
+        case TRAIL_STREAM: n = snprintf(out + len, left, "%s#%u:%llu", blank, e.source, offset); break;
         case TRAIL_PLACE: n = snprintf(out + len, left, "%sP%llu", blank, offset); break;
         default: n = snprintf(out + len, left, "%sS%llu-%llu", blank, offset, until); break;
         }
@@ -110,6 +111,11 @@ static void test_behind_one_another(void **state)
     assert_string_equal(text(trail_bytes(&all)), "R0/0:9 R0/1:8 P70");
     assert_true(trail_flatten(&all));
     assert_string_equal(text(trail_bytes(&all)), "R0/0:9 R0/1:8 P70");
+    for (uint32_t i = 0; i < 3; i++)
+        add(&all, (struct trail_entry){.kind = TRAIL_STREAM, .source = i / 2, .offset = 40 + i});
+    assert_string_equal(text(trail_bytes(&all)), "R0/0:9 R0/1:8 P70 #0:41 #1:42");
+    assert_true(trail_flatten(&all));
+    assert_string_equal(text(trail_bytes(&all)), "#0:41 #1:42 R0/0:9 R0/1:8 P70");
     trail_fini(&a);
     trail_fini(&b);
     trail_fini(&all);
@@ -164,7 +170,7 @@ static void test_damage(void **state)
         {"\x82\x01\x00\x05", 4, "?"},                                          /* of a later one */
         {"\x81", 1, "?"},                                                      /* with nothing behind it */
         {"\x81\x01\x00\x05\x01", 5, "R1/0:5?"},                                /* cut */
-        {"\x81\x50\x00", 3, "?"},                                              /* a kind that there is not */
+        {"\x81\x70\x00", 3, "?"},                                              /* a kind that there is not */
         {"\x81\x00\xff\xff\xff\xff\x1f\x00", 8, "?"},                          /* a partition of 33 bits */
         {"\x81\x30\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", 14, "?"}, /* a number without end */
         {"\x81\x81\x01\x00\x05", 5, "R1/0:5"},
