@@ -532,6 +532,47 @@ void do_sql_put(struct broker *b, struct peer *peer, struct channel *ch, struct 
     answer_end(b, peer, c, answer, result, o ? o->id : 0, lsn);
 }
 
+/* Each has the other's name from now on. */
+static void names_swap(struct sql_object *a, struct sql_object *b)
+{
+    struct map *names = &a->vhost->sql_objects;
+    struct slice name = a->name;
+    (void)map_take(names, a->name);
+    (void)map_take(names, b->name);
+    a->name = b->name;
+    b->name = name;
+    CHECK(map_put(names, a->name, a) && map_put(names, b->name, b)); /* there is the room that they had */
+}
+
+static enum query_result take_place(struct broker *b, const struct peer *peer, const struct command *c, lsn_t *ret_lsn)
+{
+    struct sql_object *o = sql_object_find(b, c->number), *old = sql_object_find(b, c->ask->number);
+    if (!sql_is_engine(b, peer))
+        return QUERY_NO_RIGHT;
+    if (!o || !old || o == old || o->vhost != old->vhost)
+        return QUERY_UNKNOWN;
+    names_swap(o, old);
+    *ret_lsn = log_sql_object(b, o);
+    if (!*ret_lsn) {
+        names_swap(o, old);
+        return QUERY_NO_ROOM;
+    }
+    object_free(b, old);
+    return QUERY_DONE;
+}
+
+/* As put_anew, but with who is there already: the record that has its new name says that the other one is gone. */
+void do_sql_switch(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
+{
+    struct answer *answer = answer_begin(b, peer, c);
+    lsn_t lsn = 0;
+    (void)ch;
+    if (!answer)
+        return;
+    enum query_result result = take_place(b, peer, c, &lsn);
+    answer_end(b, peer, c, answer, result, 0, lsn);
+}
+
 static enum query_result drop(struct broker *b, const struct peer *peer, uint64_t id, lsn_t *ret_lsn)
 {
     struct sql_object *o = sql_object_find(b, id);
@@ -601,6 +642,20 @@ void do_sql_state(struct broker *b, struct peer *peer, struct channel *ch, struc
 
 /* ---- replay ---- */
 
+/* It is called that from now on; nobody else is. False: no memory. */
+static bool rename_to(struct broker *b, struct sql_object *o, struct slice name)
+{
+    struct slice kept;
+    if (!slice_keep(&kept, name))
+        return false;
+    (void)map_take(&o->vhost->sql_objects, o->name);
+    b->sql.bytes += kept.len - o->name.len;
+    slice_drop(&o->name);
+    o->name = kept;
+    CHECK(map_put(&o->vhost->sql_objects, o->name, o)); /* there is the room that it had */
+    return true;
+}
+
 /* What the record says of one that is there or is made now. NULL: no memory. */
 static struct sql_object *replay_object(struct broker *b, struct vhost *vhost, uint64_t id, struct slice name,
                                         struct slice owner, const struct slice texts[SQL_TEXTS])
@@ -611,7 +666,7 @@ static struct sql_object *replay_object(struct broker *b, struct vhost *vhost, u
         object_free(b, old); /* the name has passed on, whatever became of the record that said so */
     if (!o)
         return object_make(b, vhost, id, name, owner, texts);
-    bool ok = true;
+    bool ok = slice_equal(o->name, name) || rename_to(b, o, name);
     for (size_t i = 0; i < SQL_TEXTS; i++)
         ok = ok && slice_keep(&kept[i], texts[i]);
     if (ok)

@@ -3,11 +3,11 @@
  *
  * The SQL engine owns one port (broker_options.sql): broker_port(ports + 3). Commands of the catalogue and QUERY_STEP are refused on every
  * other port. Its sessions are the broker's own: they log in without a secret (SESSION_OPEN with LOOPBACK, LOGIN with CERTIFIED), one for each
- * user and vhost. SQL_PUT and QUERY_STEP work in the vhost that their session has entered, with the rights of its user; SQL_LIST, SQL_DROP,
- * SQL_STATE and SQL_SAY need no more than an open session. What begins with SQL_INTERNAL is theirs: streams of that name are made, changed and
+ * user and vhost. SQL_PUT and QUERY_STEP work in the vhost that their session has entered, with the rights of its user; SQL_LIST, SQL_SWITCH,
+ * SQL_DROP, SQL_STATE and SQL_SAY need no more than an open session. What begins with SQL_INTERNAL is theirs: streams of that name are made, changed and
  * deleted by them only, and they may read and write them whatever the user may.
  *
- *   engine: SQL_LIST at its start ▸ { SQL_PUT | SQL_DROP | SQL_STATE | QUERY_STEP }*
+ *   engine: SQL_LIST at its start ▸ { SQL_PUT | SQL_SWITCH | SQL_DROP | SQL_STATE | QUERY_STEP }*
  *   client: SQL_ASK ▸ SQL_SAID* … the last has EFFECT_SQL_LAST; SQL_MORE grants bytes; SQL_STOP or its end: the engine hears SQL_STOP
  *
  * A statement in the catalogue ("object") has an id that never comes again, neither as a statement's nor as a queue's. A query among them has a

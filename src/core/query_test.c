@@ -134,6 +134,51 @@ static void another_takes_its_place(void **state)
     end_sql(rig);
 }
 
+/* With a trail of its own: a journal that ends anywhere has both, or the one that has the name now. */
+static void one_that_is_there_takes_the_place(void **state)
+{
+    (void)state;
+    for (int compacted = 0; compacted < 4; compacted++) {
+        struct rig *rig = begin_sql();
+        uint64_t id = (uint64_t)put_statement(rig, "q", "one"), next = (uint64_t)put_statement(rig, "q next", "two");
+        assert_int_equal(step_one(rig, id, 1, "abc", "amq.fanout", "", "x"), QUERY_DONE);
+        assert_int_equal(step_one(rig, next, 1, "de", "amq.fanout", "", "x"), QUERY_DONE);
+        assert_int_equal(step_one(rig, next, 2, "f", "amq.fanout", "", "x"), QUERY_DONE);
+        static const uint64_t wrong[][2] = {{4711, 1}, {1, 4711}, {1, 1}};
+        for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
+            rig_clear(rig);
+            assert_true(engine_ask(rig, CMD_SQL_SWITCH, ENGINE, NULL, NULL, NULL, wrong[i][0] == 1 ? next : 4711,
+                                   wrong[i][1] == 1 ? next : 4711, 0));
+            assert_int_equal(answered(rig)->number, QUERY_UNKNOWN);
+        }
+        rig_clear(rig);
+        if (compacted & 1)
+            compact(rig);
+        struct rig *before = rig_new(rig_log_copy(rig->log, rig->log->count), &rig->options, rig->wall);
+        size_t count = rig->log->count;
+        rig_clear(rig);
+        assert_true(engine_ask(rig, CMD_SQL_SWITCH, ENGINE, NULL, NULL, NULL, next, id, 0));
+        assert_int_equal(answered(rig)->number, QUERY_DONE);
+        assert_int_equal(rig->log->count, count + 1);
+        for (int again = 0; again < 3; again++) {
+            assert_string_equal(list_after(rig, 0), "q");
+            struct sql_object_row row = listed(rig, 0);
+            assert_true(row.id == next && slice_is(row.text, "two") && slice_is(row.trail, "def") && row.step == 2);
+            if (again == 1 && compacted & 2)
+                compact(rig);
+            restart_sql(&rig);
+        }
+        assert_int_equal(step_one(rig, id, 2, "abc", "amq.fanout", "", "x"), QUERY_UNKNOWN);
+        assert_int_equal(step_one(rig, next, 3, "g", "amq.fanout", "", "x"), QUERY_DONE);
+        assert_true(put_statement(rig, "q next", "three") > 0); /* its name is free again */
+        end_sql(rig);
+        assert_true(begin_with(before));
+        assert_true(engine_enter(before, ENGINE, "guest", "/"));
+        assert_string_equal(list_after(before, 0), "q q next");
+        end_sql(before);
+    }
+}
+
 /* Neither after a restart nor when the journal knows nothing else of it. */
 static void no_id_comes_again(void **state)
 {
@@ -613,6 +658,7 @@ int main(void)
         cmocka_unit_test(kept_as_it_came),
         cmocka_unit_test(new_texts_keep_trail_and_step),
         cmocka_unit_test(another_takes_its_place),
+        cmocka_unit_test(one_that_is_there_takes_the_place),
         cmocka_unit_test(no_id_comes_again),
         cmocka_unit_test(long_ones),
         cmocka_unit_test(in_order_after_a_snapshot),

@@ -101,6 +101,7 @@ struct words {
     uint32_t flags;
     uint64_t number; /* of the command */
     uint16_t channel;
+    uint64_t asked; /* the number of its block */
 };
 
 static struct heard ask(struct world *w, unsigned port, enum command_type type, struct words words, unsigned turns)
@@ -114,6 +115,7 @@ static struct heard ask(struct world *w, unsigned port, enum command_type type, 
         return (struct heard){0};
     }
     ask->flags = words.flags;
+    ask->number = words.asked;
     c->ask = ask;
     c->number = words.number;
     c->channel = words.channel;
@@ -228,6 +230,14 @@ void world_queries_play(struct world *w, bool (*faultless)(const struct world *w
     (void)ask(w, ENGINE_PORT, CMD_SQL_PUT, (struct words){"", "CREATE QUERY q 2", 0, w->query, 0}, 6);
     (void)ask(w, ENGINE_PORT, CMD_SQL_STATE, (struct words){"why", NULL, 0, w->query, 0}, 6);
     (void)plain(w, ENGINE_PORT, CMD_SQL_LIST, 0, 0);
+    if (other.answered && other.number == QUERY_DONE) {
+        struct heard next = ask(w, ENGINE_PORT, CMD_SQL_PUT, (struct words){"p next", "CREATE TABLE p 2", 0, 0, 0}, 6);
+        if (next.answered && next.number == QUERY_DONE) {
+            struct heard moved =
+                ask(w, ENGINE_PORT, CMD_SQL_SWITCH, (struct words){"", NULL, 0, next.number2, 0, other.number2}, 6);
+            other.number2 = moved.answered && moved.number == QUERY_DONE ? next.number2 : other.number2;
+        }
+    }
     if (other.answered && other.number == QUERY_DONE)
         (void)plain(w, ENGINE_PORT, CMD_SQL_DROP, other.number2, 0);
     world_turns(w, 20);
