@@ -1,7 +1,8 @@
 /* CREATE, INSERT INTO … SELECT, DROP, PAUSE and RESUME, see server_int.h.
  *
  * What is created is parsed and planned first, so that nothing is made in the broker for a statement that is wrong. Then come, one after another,
- * what it stands on (a stream, its bindings, a queue; all of which may be there already), and the entry in the catalogue, by which it exists. */
+ * what it stands on (a stream, its bindings, a queue; all of which may be there already), and the entry in the catalogue, by which it exists. A query that
+ * replaces one enters it under another name, and the statement waits until it has taken its place (server_switch.c). */
 #include "sql/server_int.h"
 
 #include "base/mem.h"
@@ -23,6 +24,7 @@ enum create_step {
     CREATE_CLOSED,
     CREATE_PUT,
     CREATE_ENTERED,
+    CREATE_BUILDING, /* it replaces a query, and has not taken its place yet */
 };
 
 /* ---- names ---- */
@@ -84,6 +86,31 @@ static enum verdict no_such(struct request *r, struct slice name, const char *wh
 
 /* ---- creating ---- */
 
+/* What the statement is made of and will soon be another one; NULL: nothing is. */
+static const struct server_object *being_replaced(const struct server_object *o)
+{
+    LIST_EACH(&o->server->objects, node, after)
+    {
+        const struct server_object *next = CONTAINER_OF(node, struct server_object, link);
+        if (next->next && strcmp(next->vhost, o->vhost) == 0 &&
+            server_statement_names(o->statement, slice_str(next->name)))
+            return next;
+    }
+    return NULL;
+}
+
+/* Versions take turns between two streams for their snapshots. */
+static bool become_next(struct server_object *o, const struct server_object *old)
+{
+    char room[SQL_NAME_MAX + sizeof SQL_INTERNAL], own[SQL_NAME_MAX + 2 * sizeof SQL_INTERNAL];
+    size_t usual = (size_t)snprintf(own, sizeof own, SQL_INTERNAL "%s", old->name);
+    if (slice_equal(server_object_snapshots(old, room), slice_of(own, usual)))
+        usual = (size_t)snprintf(own, sizeof own, SQL_INTERNAL SQL_INTERNAL "%s", old->name);
+    o->snapshots = usual <= SQL_NAME_MAX ? mem_strdup(own) : NULL;
+    o->next = o->snapshots;
+    return o->next;
+}
+
 static enum verdict create_begin(struct request *r, const struct ast *s)
 {
     struct sql_error error = {0};
@@ -110,6 +137,15 @@ static enum verdict create_begin(struct request *r, const struct ast *s)
         old->hidden = false;
     if (!r->object)
         return request_error(r, &error, text, s->at);
+    const struct server_object *replaced = being_replaced(r->object);
+    if (replaced)
+        return request_refuse(r, "55006", "%s is being replaced now", replaced->name);
+    bool built = old && server_object_runs(old) && server_object_runs(r->object);
+    bool takes = built && (old->takes ||
+                           r->object->takes); /* what one has taken from a queue goes back to it, and to the other */
+    if (built && !takes && !become_next(r->object, old))
+        return request_refuse(r, "54000", "%s: its name is too long for a query that is to be replaced, or no memory",
+                              old->name);
     r->step = r->object->kind == KIND_VIEW || r->object->kind == KIND_INSERT ? CREATE_PUT : CREATE_LOOK;
     if (r->object->kind == KIND_SINK && (r->object->with.queue.len || r->object->with.exchange.len))
         r->step = CREATE_MADE;
@@ -285,14 +321,26 @@ static enum verdict declare(struct request *r)
     return request_ask(r, CMD_QUEUE_DECLARE, ask_new(r->object->with.queue, none, none, none), 0, ASK_DURABLE);
 }
 
-/* What replaces a query is another one, with no part in its trail: it takes its place in one step. */
-static enum verdict put(struct request *r)
+/* Whose name it gets in the catalogue: of one that is to take a query's place that is another one that was to. NULL: nobody has it. */
+static struct server_object *named(struct request *r)
 {
     struct server_object *o = r->object, *old = server_object_find(r->server, r->vhost, slice_str(o->name));
+    o->next = o->next && old;
+    return o->next ? server_object_next(old) : old;
+}
+
+/* What replaces another one has no part in its trail, and takes its place in one step. */
+static enum verdict put(struct request *r)
+{
+    struct server_object *o = r->object, *old = named(r);
+    char name[SQL_NAME_MAX + sizeof SERVER_NEXT];
     struct slice none = {0};
+    if (old && server_object_switching(old))
+        return VERDICT_WAIT;
     r->channel = 0;
     r->step = CREATE_ENTERED;
-    struct ask *ask = ask_new(slice_str(o->name), slice_str(o->text), none, none);
+    snprintf(name, sizeof name, "%s%s", o->next ? SERVER_NEXT : "", o->name);
+    struct ask *ask = ask_new(slice_str(name), slice_str(o->text), none, server_text(o->snapshots));
     enum verdict v = request_ask(r, CMD_SQL_PUT, ask, old ? old->id : 0, old && server_object_runs(old) ? ASK_ANEW : 0);
     if (v == VERDICT_WAIT) /* not published yet */
         ask->number = o->kind;
@@ -336,22 +384,23 @@ static void forget_snapshots(struct request *r, const struct server_object *o)
 {
     char name[SQL_NAME_MAX + sizeof SQL_INTERNAL];
     struct slice none = {0};
-    int len = snprintf(name, sizeof name, SQL_INTERNAL "%s", o->name);
     if (server_object_runs(o))
-        (void)server_ask(r->session, NULL, CMD_STREAM_DELETE, ask_new(slice_of(name, (size_t)len), none, none, none), 0,
-                         0, false);
+        (void)server_ask(r->session, NULL, CMD_STREAM_DELETE,
+                         ask_new(server_object_snapshots(o, name), none, none, none), 0, 0, false);
 }
 
 static void forget_rows(struct request *r, const struct server_object *o)
 {
     struct slice none = {0};
-    if (o->kind == KIND_MATERIALIZED)
+    if (o->kind == KIND_MATERIALIZED && !o->next)
         (void)server_ask(r->session, NULL, CMD_STREAM_DELETE, ask_new(topic_of(o), none, none, none), 0, 0, false);
 }
 
 static enum verdict entered(struct request *r, const struct ast *s)
 {
-    struct server_object *old = server_object_find(r->server, r->vhost, slice_str(r->object->name));
+    struct server_object *o = r->object, *old = server_object_find(r->server, r->vhost, slice_str(o->name));
+    if (o->next && old)
+        old = server_object_next(old);
     if (result_of(r) != QUERY_DONE)
         return request_refuse(r, result_of(r) == QUERY_EXISTS ? "42P07" : "53000", "%s cannot be made: %s",
                               r->object->name, query_result_text(result_of(r)));
@@ -362,7 +411,26 @@ static enum verdict entered(struct request *r, const struct ast *s)
     server_object_add(r->object, r->answer.answer->number2);
     if (server_object_runs(r->object) && !server_run_start(r->object))
         server_object_state(r->object, SQL_FAILED, "no memory to start it");
+    if (r->object->next) {
+        request_answered(r);
+        r->step = CREATE_BUILDING;
+        return VERDICT_WAIT;
+    }
     request_done(r, word_of(s), slice_str(r->object->name));
+    return VERDICT_DONE;
+}
+
+/* Whoever does not wait any more leaves it to itself. */
+static enum verdict built(struct request *r, const struct ast *s)
+{
+    const struct server_object *o = r->object;
+    if (list_empty(&o->link))
+        return request_refuse(r, "57014", "%s: what was to replace it was dropped", o->name);
+    if (o->state == SQL_FAILED)
+        return request_refuse(r, "55000", "%s is not replaced: %s", o->name, o->reason);
+    if (o->next)
+        return VERDICT_WAIT;
+    request_done(r, word_of(s), slice_str(o->name));
     return VERDICT_DONE;
 }
 
@@ -383,6 +451,7 @@ enum verdict statement_create(struct request *r, const struct ast *s)
     case CREATE_CLOSED:
     case CREATE_PUT: return put(r);
     case CREATE_ENTERED: return entered(r, s);
+    case CREATE_BUILDING: return built(r, s);
     }
     return VERDICT_FAILED;
 }
@@ -392,7 +461,7 @@ enum verdict statement_create(struct request *r, const struct ast *s)
 static enum verdict find_own(struct request *r, struct ast_names names, const char *what, struct server_object **ret)
 {
     struct slice name = names.at[names.count - 1];
-    struct server_object *o = server_object_find(r->server, r->vhost, name);
+    struct server_object *o = server_object_called(r->server, r->vhost, name);
     if (!o)
         return no_such(r, name, what);
     if (strcmp(o->owner, r->user) != 0 && !r->administers)
@@ -413,13 +482,26 @@ static bool is_a(const struct server_object *o, int64_t what)
     }
 }
 
+/* What was to take its place goes first: nothing is left of it when there is nothing any more whose place it could take. */
+static bool drop_next(struct request *r, const struct server_object *o)
+{
+    struct server_object *next = server_object_next(o);
+    struct command *c = next ? server_command(r->session, NULL, CMD_SQL_DROP, false) : NULL;
+    if (c) {
+        c->number = next->id;
+        forget_snapshots(r, next);
+        server_object_remove(next);
+    }
+    return c || !next;
+}
+
 /* The statement goes; the stream with its records stays, but for that of a materialized view, which is nothing but its rows. */
 enum verdict statement_drop(struct request *r, const struct ast *s)
 {
     static const char *const words[OBJECTS] = {"STREAM", "TABLE", "VIEW", "MATERIALIZED VIEW", "SINK", "QUERY"};
     const struct ast_drop *drop = AST_AS(drop, s);
     struct slice name = drop->name.at[drop->name.count - 1];
-    struct server_object *o = server_object_find(r->server, r->vhost, name);
+    struct server_object *o = server_object_called(r->server, r->vhost, name);
     char done[40];
     snprintf(done, sizeof done, "DROP %s", words[drop->what]);
     if (drop->cascade)
@@ -442,9 +524,13 @@ enum verdict statement_drop(struct request *r, const struct ast *s)
         return v;
     if (!is_a(o, drop->what))
         return request_refuse(r, "42809", "%s is no %s", o->name, words[drop->what]);
-    const struct server_object *user = server_object_user(o);
+    const struct server_object *user = o->next ? NULL : server_object_user(o);
     if (user)
         return request_refuse(r, "2BP01", "%s is needed by %s", o->name, user->name);
+    if (server_object_switching(o))
+        return VERDICT_WAIT;
+    if (!drop_next(r, o))
+        return request_refuse(r, "53000", "the broker has too much to do");
     r->step = 1;
     return request_command(r, CMD_SQL_DROP, o->id);
 }

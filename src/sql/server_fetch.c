@@ -344,10 +344,12 @@ bool run_take(struct server_run *run, struct run_partition *p, uint64_t until)
     }
     if (run->failed)
         return true;
-    bool whole = shared && p->place == p->got->until;
-    if (whole || (v == INPUT_END && (until == UINT64_MAX || place < until || place >= stable)))
+    bool whole = shared && p->place == p->got->until, next = false;
+    if (whole || (v == INPUT_END && (until == UINT64_MAX || place < until || place >= stable))) {
         next_block(p);
+        next = p->got;
+    }
     if (p->place == before && v == INPUT_END && !p->got)
         p->again_at = run->server->now + NS_PER_MS; /* only a part of it was there: not at once again */
-    return p->place > before;
+    return p->place > before || next;
 }

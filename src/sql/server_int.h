@@ -14,6 +14,9 @@
 #include "sql/with.h"
 
 #define SERVER_REASON_MAX 400u
+#define SERVER_NEXT                                                                                                    \
+    SQL_INTERNAL                                                                                                       \
+    "next." /* and a name: what is to take the place of the query of that name is called so in the catalogue */
 
 struct server_session;
 struct server_run;
@@ -81,6 +84,7 @@ struct server_object {
     struct sql_with with;
     struct slice reads[PLAN_SOURCES_MAX], writes; /* of a query: streams' names in the broker, its own copies */
     uint32_t read_count;
+    bool takes;                  /* what it reads is a queue */
     struct server_object *to_do; /* while circles are looked for */
     bool reached;
     uint64_t step; /* number of the last one that was accepted */
@@ -89,6 +93,8 @@ struct server_object {
     bool bound;             /* it has been planned */
     bool damaged;           /* its trail */
     bool hidden;            /* from the planner, while what is to replace it is planned */
+    bool next;              /* it is to take the place of the query of its name: docs/decisions/0015 */
+    char *snapshots;        /* stream of its snapshots; NULL: the usual one */
     struct server_run *run; /* NULL: it does not run */
 };
 
@@ -160,7 +166,14 @@ void server_objects_turn(struct sql_server *server);             /* asks for the
 void server_object_gone(struct sql_server *server, uint64_t id); /* it went with its vhost, and its query ends */
 void server_objects_fini(struct sql_server *server);
 void server_object_row(struct sql_server *server, struct effect *e); /* a row of it, which it takes */
+/* The one that has the name, not the one that is to take its place. */
 struct server_object *server_object_find(struct sql_server *server, const char *vhost, struct slice name);
+struct server_object *server_object_next(const struct server_object *o); /* that is to take its place; NULL: none */
+struct server_object *server_object_replaced(const struct server_object *next); /* NULL: it has gone */
+/* By the name that it has in the catalogue. */
+struct server_object *server_object_called(struct sql_server *server, const char *vhost, struct slice name);
+/* Its snapshots are in a stream of that name, which room is for. Too long: it has none. */
+struct slice server_object_snapshots(const struct server_object *o, char room[SQL_NAME_MAX + sizeof SQL_INTERNAL]);
 /* Parses the text and plans it. NULL: the error is set. */
 struct server_object *server_object_new(struct sql_server *server, const char *vhost, struct slice name,
                                         struct slice owner, struct slice text, struct sql_error *error);
@@ -284,6 +297,9 @@ enum verdict statement_describe(struct request *r, const struct ast *s);
 enum verdict statement_explain(struct request *r, const struct ast *s);
 /* server_select.c */
 enum verdict statement_select(struct request *r, const struct ast *s);
+/* server_switch.c */
+bool server_object_switching(
+    const struct server_object *o); /* it may have taken the place already: the core has not said yet */
 /* server_run.c */
 bool server_run_start(struct server_object *o);
 void server_run_stop(struct server_run **run);

@@ -21,7 +21,7 @@ struct server_object *server_object_find(struct sql_server *server, const char *
     LIST_EACH(&server->objects, node, after)
     {
         struct server_object *o = CONTAINER_OF(node, struct server_object, link);
-        if (strcmp(o->vhost, vhost) != 0)
+        if (strcmp(o->vhost, vhost) != 0 || o->next)
             continue;
         if (slice_equal(slice_str(o->name), name))
             return o;
@@ -31,6 +31,51 @@ struct server_object *server_object_find(struct sql_server *server, const char *
     return found;
 }
 
+static bool are_versions(const struct server_object *a, const struct server_object *b)
+{
+    return a != b && (a->next || b->next) && strcmp(a->vhost, b->vhost) == 0 && strcmp(a->name, b->name) == 0;
+}
+
+static struct server_object *other_version(const struct server_object *o)
+{
+    LIST_EACH(&o->server->objects, node, after)
+    if (are_versions(o, CONTAINER_OF(node, struct server_object, link)))
+        return CONTAINER_OF(node, struct server_object, link);
+    return NULL;
+}
+
+struct server_object *server_object_next(const struct server_object *o)
+{
+    return o->next ? NULL : other_version(o);
+}
+
+struct server_object *server_object_replaced(const struct server_object *next)
+{
+    return next->next ? other_version(next) : NULL;
+}
+
+struct server_object *server_object_called(struct sql_server *server, const char *vhost, struct slice name)
+{
+    size_t next = strlen(SERVER_NEXT);
+    if (!slice_starts(name, SERVER_NEXT))
+        return server_object_find(server, vhost, name);
+    LIST_EACH(&server->objects, node, after)
+    {
+        struct server_object *o = CONTAINER_OF(node, struct server_object, link);
+        if (o->next && strcmp(o->vhost, vhost) == 0 &&
+            slice_equal(slice_str(o->name), slice_of(name.ptr + next, name.len - next)))
+            return o;
+    }
+    return NULL;
+}
+
+struct slice server_object_snapshots(const struct server_object *o, char room[SQL_NAME_MAX + sizeof SQL_INTERNAL])
+{
+    if (o->snapshots)
+        return slice_str(o->snapshots);
+    return slice_of(room, (size_t)snprintf(room, SQL_NAME_MAX + sizeof SQL_INTERNAL, SQL_INTERNAL "%s", o->name));
+}
+
 void server_catalog(struct sql_server *server, const char *vhost, const struct server_object *but, struct catalog *ret)
 {
     *ret = catalog_init();
@@ -38,7 +83,8 @@ void server_catalog(struct sql_server *server, const char *vhost, const struct s
     LIST_EACH(&server->objects, node, after)
     {
         struct server_object *o = CONTAINER_OF(node, struct server_object, link);
-        if (o != but && !o->hidden && o->relation && ret->count < CATALOG_MAX && strcmp(o->vhost, vhost) == 0)
+        if (o != but && !o->hidden && !o->next && !(but && are_versions(o, but)) && o->relation &&
+            ret->count < CATALOG_MAX && strcmp(o->vhost, vhost) == 0)
             ret->relations[ret->count++] = o->relation;
     }
 }
@@ -213,6 +259,7 @@ void server_object_unref(struct server_object **object)
     mem_free(o->name);
     mem_free(o->owner);
     mem_free(o->text);
+    mem_free(o->snapshots);
     trail_fini(&o->trail);
     mem_free(o);
 }
@@ -341,9 +388,10 @@ static bool note_streams(struct server_object *o, const struct plan *plan, struc
         LIST_EACH(&o->server->objects, node, after)
         {
             const struct server_object *source = CONTAINER_OF(node, struct server_object, link);
-            if (source->relation == &plan->sources[i].stream->ast &&
-                !keep_name(o, server_object_is_queue(source) ? source->with.queue : topic_of(source),
-                           &o->reads[o->read_count++], error))
+            if (source->relation != &plan->sources[i].stream->ast)
+                continue;
+            o->takes = server_object_is_queue(source);
+            if (!keep_name(o, o->takes ? source->with.queue : topic_of(source), &o->reads[o->read_count++], error))
                 return false;
         }
     return true;
@@ -364,7 +412,8 @@ static bool check_circle(struct server_object *o, struct sql_error *error)
         LIST_EACH(objects, node, after)
         {
             struct server_object *next = CONTAINER_OF(node, struct server_object, link);
-            if (next->reached || next == o || next->hidden || !reads(next, at->writes) || strcmp(next->vhost, o->vhost))
+            if (next->reached || next == o || next->hidden || are_versions(next, o) || !reads(next, at->writes) ||
+                strcmp(next->vhost, o->vhost))
                 continue;
             circle = circle || (next->writes.len && reads(o, next->writes));
             next->reached = true;
@@ -453,15 +502,20 @@ void server_object_state(struct server_object *o, enum sql_object_state state, c
 static void add_row(struct sql_server *server, const struct sql_object_row *row)
 {
     struct sql_error error = {0};
+    size_t next = slice_starts(row->name, SERVER_NEXT) ? strlen(SERVER_NEXT) : 0;
+    struct slice name = slice_of(row->name.ptr + next, row->name.len - next);
+    bool settings = slice_starts(row->settings, SQL_INTERNAL);
     char *vhost = mem_slicedup(row->vhost);
     struct server_object *o = vhost ? object_parse(server, row->text, &error) : NULL;
-    bool ok = o && object_named(o, vhost, row->name, row->owner, row->text);
+    bool ok = o && object_named(o, vhost, name, row->owner, row->text) &&
+              (!settings || (o->snapshots = mem_slicedup(row->settings)));
     o = ok ? o : (server_object_unref(&o), NULL);
     mem_free(vhost);
     if (!o) {
         server->list_failed = true; /* no memory: the whole is read again */
         return;
     }
+    o->next = next != 0;
     o->kind = o->statement ? o->kind : row->kind;
     o->state = row->state;
     o->step = row->step;

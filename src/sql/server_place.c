@@ -32,6 +32,8 @@ static void begin_at(struct server_run *run, struct run_partition *p, uint64_t p
     struct trail_entry entry = {
         .kind = TRAIL_RECORDS, .source = p->source->number, .partition = p->number, .offset = place};
     p->place = p->end = p->kept = place;
+    if (switch_builds(run))
+        output_open(run->output, UINT64_MAX);
     if (run->object && !trail_add(&run->taken, &entry))
         run_fail(run, "no memory for its trail");
 }
@@ -202,7 +204,7 @@ static void replay_end(struct server_run *run)
         run_fail(run, "its trail in the catalogue is damaged");
         return;
     }
-    if (run->replay_open == UINT64_MAX)
+    if (run->replay_open == UINT64_MAX && !switch_builds(run))
         output_open(run->output, output_place(run->output));
     if (!run->named && !run_name_streams(run, &run->taken)) { /* its trail is from when they were not */
         run_fail(run, "no memory for its trail");
@@ -250,7 +252,7 @@ static bool is_silent(const struct server_run *run, const struct run_partition *
     return !p->got && p->asked && run->server->now - p->asked_at >= p->source->idle_ns;
 }
 
-static bool go(struct server_run *run, const struct trail_entry *entry)
+bool run_go(struct server_run *run, const struct trail_entry *entry)
 {
     if (!run->object || trail_add(&run->taken, entry))
         return tick(run, entry);
@@ -266,7 +268,7 @@ static void advance(struct server_run *run, struct run_source *s)
     if (at == TIME_NEVER || !since || at + (now - since) / 1000 < query_due(run->query))
         return;
     struct trail_entry entry = {.kind = TRAIL_ADVANCE, .source = s->number, .time = at + (now - since) / 1000};
-    if (go(run, &entry))
+    if (run_go(run, &entry))
         s->advanced_at = now;
 }
 
@@ -280,7 +282,7 @@ void run_idle(struct server_run *run)
             struct trail_entry entry = {.kind = TRAIL_IDLE, .source = i, .partition = k};
             bool silent = is_silent(run, p);
             all = all && silent;
-            if (silent && !p->idle && s->count > 1 && go(run, &entry))
+            if (silent && !p->idle && s->count > 1 && run_go(run, &entry))
                 p->idle = true;
         }
         if (all && !run->failed)
@@ -337,6 +339,8 @@ mono_t run_due(const struct server_run *run)
         return now + AGAIN_NS;
     if (run->state < RUN_GOING ||
         snapshot_busy(run)) /* what could not be asked for want of memory or room is asked again */
+        due = now + AGAIN_NS;
+    if (switch_builds(run) && now + AGAIN_NS < due) /* the old version has gone on */
         due = now + AGAIN_NS;
     if (run->quiet_until && run->quiet_until < due)
         due = run->quiet_until;

@@ -271,6 +271,28 @@ static void test_a_full_queue_holds_it_back(void **state)
     world_free(w);
 }
 
+/* The other version goes on with what the first has not acknowledged: there is nothing that could be read again. */
+static void test_replaced(void **state)
+{
+    struct world *w = world_new();
+    (void)state;
+    must(w, QUEUE "CREATE STREAM out AS SELECT id FROM jobs");
+    put(w->rig, "jobs", "{\"id\":1}");
+    come_to_rest(w);
+    must(w, "CREATE OR REPLACE STREAM out AS SELECT id * 10 AS id FROM jobs");
+    put(w->rig, "jobs", "{\"id\":2}");
+    come_to_rest(w);
+    must(w, "CREATE STREAM s (id BIGINT); CREATE OR REPLACE STREAM out AS SELECT id FROM s");
+    put(w->rig, "jobs", "{\"id\":3}");
+    put(w->rig, "s", "{\"id\":4}");
+    come_to_rest(w);
+    must(w, "CREATE OR REPLACE STREAM out AS SELECT id * 100 AS id FROM jobs");
+    come_to_rest(w);
+    assert_string_equal(records_of(w, "out"), "{\"id\":1}\n{\"id\":20}\n{\"id\":4}\n{\"id\":300}\n");
+    assert_int_equal(rig_ready(w->rig, "jobs") + w->rig->b->totals.unacked, 0);
+    world_free(w);
+}
+
 static void test_its_queue_goes(void **state)
 {
     struct world *w = world_new();
@@ -376,6 +398,7 @@ int main(void)
         cmocka_unit_test(test_any_cut_of_several_steps),
         cmocka_unit_test(test_what_is_not_used_goes_back),
         cmocka_unit_test(test_a_full_queue_holds_it_back),
+        cmocka_unit_test(test_replaced),
         cmocka_unit_test(test_its_queue_goes),
         cmocka_unit_test(test_properties_are_columns),
         cmocka_unit_test(test_queries_compete),

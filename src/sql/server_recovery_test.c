@@ -22,12 +22,17 @@ static void feed(struct world *w, unsigned from, unsigned upto)
 #define RECORDS 40u
 
 /* One more now and then, whatever is under way. */
-static void feed_one(struct world *w)
+static void feed_in(struct world *w, unsigned turns)
 {
     char body[200];
     w->pace = w->pace * 1103515245 + 12345;
-    if (w->count < RECORDS && (w->pace >> 16) % 3 == 0)
+    if (w->count < RECORDS && (w->pace >> 16) % turns == 0)
         assert_true(rig_publish(w->rig, 1, 1, "", "in", event_of(w->count++, body), true));
+}
+
+static void feed_one(struct world *w)
+{
+    feed_in(w, 3);
 }
 
 /* One by one at a pace that is never the server's; 0: five at a time, and what comes of them. */
@@ -306,11 +311,136 @@ static void test_no_memory(void **state)
     world_free(whole);
 }
 
+/* ---- replaced in place ---- */
+
+static void feed_seldom(struct world *w)
+{
+    feed_in(w, 12);
+}
+
+struct versions {
+    const char *old, *next;
+    unsigned partitions;
+    uint64_t snapshot_rows;
+};
+
+static char *written_alone(const char *query, const struct versions *v)
+{
+    struct world *w = world_with(v->snapshot_rows);
+    declare_all(w, query, v->partitions);
+    feed(w, 0, RECORDS);
+    rest(w);
+    char *all = strdup(records_of(w, "out"));
+    world_free(w);
+    return all;
+}
+
+static size_t line_after(const char *text, size_t at)
+{
+    const char *end = strchr(text + at, '\n');
+    return end ? (size_t)(end - text) + 1 : at;
+}
+
+/* Rows of the old version, then from some row on those of the new one, and as many as either gives. How many of the old one. */
+static unsigned check_versions(const char *got, const char *old, const char *next, const char *what)
+{
+    size_t g = 0, o = 0, n = 0;
+    unsigned of_old = 0, of_next = 0;
+    while (got[g]) {
+        size_t len = line_after(got, g) - g, old_len = line_after(old, o) - o, next_len = line_after(next, n) - n;
+        bool is_old = len == old_len && memcmp(got + g, old + o, len) == 0;
+        bool is_next = len == next_len && memcmp(got + g, next + n, len) == 0;
+        if (!(is_old && !of_next) && !is_next)
+            rig_fail("%s: row %u of\n%s\nis in neither version's place, of\n%s\nand\n%s", what, of_old + of_next, got,
+                     old, next);
+        of_next += !(is_old && !of_next);
+        of_old += is_old && !of_next;
+        g += len;
+        o += old_len;
+        n += next_len;
+    }
+    if (old[o] || next[n])
+        rig_fail("%s: rows are missing behind\n%s", what, got);
+    return of_old;
+}
+
+static const char *queries_of(struct world *w)
+{
+    say(w, "SHOW QUERIES");
+    return w->said;
+}
+
+static void wait_for_the_switch(struct world *w, const char *what)
+{
+    for (unsigned i = 0; i < 100 && strstr(queries_of(w), "amq.sql.next.out"); i++)
+        rig_pass(w->rig, 10);
+    if (strstr(w->said, "amq.sql.next.out") || !strstr(w->said, "[\"out\",\"RUNNING\""))
+        rig_fail("%s:\n%s", what, w->said);
+}
+
+/* Under load, and the journal is cut at every record from the statement on; the rest of the input comes then. */
+static void check_replaced(const struct versions *v, unsigned pace)
+{
+    char text[1000], what[400];
+    char *old = written_alone(v->old, v), *next = written_alone(v->next, v);
+    struct world *w = world_with(v->snapshot_rows);
+    declare_all(w, v->old, v->partitions);
+    w->pace = pace;
+    w->meanwhile = feed_seldom;
+    while (w->count < RECORDS / 3)
+        rig_pass(w->rig, 1);
+    size_t begun = w->rig->log->count;
+    snprintf(text, sizeof text, "CREATE OR REPLACE STREAM out WITH (partitions = 1) AS %s", v->next);
+    say(w, text);
+    while (w->count < RECORDS)
+        rig_pass(w->rig, 1);
+    rest(w);
+    snprintf(what, sizeof what, "%.200s, pace %u", v->next, pace);
+    wait_for_the_switch(w, what);
+    unsigned of_old = check_versions(records_of(w, "out"), old, next, what);
+    if (!of_old || of_old == lines_of(old))
+        rig_fail("%s: %u rows of the old one, of\n%s", what, of_old, old);
+    size_t count = w->rig->log->count;
+    for (size_t cut = begun; cut <= count; cut++) {
+        struct world *other = world_cut(w, cut);
+        snprintf(what, sizeof what, "%.200s, pace %u, cut at %zu of %zu", v->next, pace, cut, count);
+        rest(other);
+        feed(other, lines_of(records_of(other, "in")), RECORDS);
+        rest(other);
+        wait_for_the_switch(other, what);
+        rest(other);
+        check_versions(records_of(other, "out"), old, next, what);
+        world_free(other);
+    }
+    world_free(w);
+    free(old);
+    free(next);
+}
+
+static void test_replaced_under_load(void **state)
+{
+    static const struct versions versions[] = {
+        {"SELECT k, v FROM s WHERE v <> 3", "SELECT k, v * 1000 + 1 AS v FROM s WHERE v <> 3", 1, 0},
+        {"SELECT k, COUNT(*) AS n FROM s GROUP BY k EMIT CHANGES",
+         "SELECT COUNT(*) + 1000 AS n, k FROM s GROUP BY k EMIT CHANGES", 1, 0},
+        {WINDOWS,
+         "SELECT k, window_end, COUNT(*) AS n, MAX(v) + 1000 AS sum FROM TUMBLE(s, ts, INTERVAL '5' SECOND) GROUP BY "
+         "k, "
+         "window_start, window_end EMIT ON WINDOW CLOSE",
+         1, 4},
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(versions); i++)
+        for (unsigned pace = 1; pace < 6; pace += 2)
+            check_replaced(&versions[i], pace);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_any_cut),
         cmocka_unit_test(test_any_cut_of_partitions),
+        cmocka_unit_test(test_replaced_under_load),
         cmocka_unit_test(test_snapshots),
         cmocka_unit_test(test_time_goes_on),
         cmocka_unit_test(test_no_memory),

@@ -53,6 +53,7 @@ void server_run_stop(struct server_run **ret)
     server_call_forget(run->server, &run->call);
     server_call_forget(run->server, &run->dead_call);
     run_steps_fini(run);
+    switch_end(run);
     if (run->object)
         snapshot_fini(run);
     for (uint32_t i = 0; i < run->source_count; i++) {
@@ -205,7 +206,7 @@ void run_divert(void *arg, uint32_t origin, enum sql_fault fault)
         run->dead_count++;
         if (run->queue)
             run_queue_letter(run, letter.offset);
-        if (run->state == RUN_GOING && !dead_letters_add(&run->dead, &letter))
+        if (run->state == RUN_GOING && !switch_builds(run) && !dead_letters_add(&run->dead, &letter))
             run_fail(run, "no memory for a dead letter");
         break;
     default: run->skipped++;
@@ -282,8 +283,8 @@ static bool take_source(struct server_run *run, struct run_source *s, const stru
     }
     s->count = row->partitions;
     for (uint32_t i = 0; i < s->count; i++)
-        s->partitions[i] =
-            (struct run_partition){.source = s, .number = i, .until = UINT64_MAX, .start = FETCH_NOWHERE};
+        s->partitions[i] = (struct run_partition){
+            .source = s, .number = i, .until = UINT64_MAX, .limit = UINT64_MAX, .start = FETCH_NOWHERE};
     return true;
 }
 
@@ -389,7 +390,7 @@ static bool take_next(struct server_run *run)
         for (; i >= run->sources[s].count; s++)
             i -= run->sources[s].count;
         struct run_partition *p = &run->sources[s].partitions[i];
-        if (p->got && run_take(run, p, UINT64_MAX))
+        if (p->got && p->place < p->limit && run_take(run, p, p->limit))
             return true;
     }
     return false;
@@ -415,9 +416,11 @@ static bool run_turn(struct server_run *run)
         look(run);
     if (run->state == RUN_REPLAYING)
         more = run_replay(run);
+    if (run->state == RUN_GOING && switch_builds(run))
+        switch_turn(run);
     if (run->state == RUN_GOING && run_has_room(run)) {
         more = run->queue ? run_queue_take(run) : take_next(run);
-        if (!more && !run->queue)
+        if (!more && !run->queue && !run->held && !switch_builds(run))
             run_idle(run);
     }
     if (run->state == RUN_LOADING && snapshot_load(run))

@@ -63,10 +63,14 @@ struct run_partition {
     mono_t again_at;         /* not before; after trouble */
     uint64_t place;          /* below it everything is taken */
     uint64_t kept;           /* from there on a start reads again */
-    uint64_t start,
-        retired; /* of the partition, as far as is known (FETCH_NOWHERE: not); so many records went when it last moved */
+    uint64_t start;          /* of the partition, as far as is known (FETCH_NOWHERE: not), … */
+    uint64_t retired;        /* … and so many records went when it last moved */
     uint64_t end;            /* of the partition, as far as is known */
     uint64_t until;          /* of a bounded SELECT; UINT64_MAX: none */
+    uint64_t limit;          /* nothing behind it is taken now, while one takes the other's place; UINT64_MAX: none */
+    uint64_t goal;           /* where the old version was when this round began */
+    uint64_t stood;          /* so far the old version has read it, … */
+    bool shared, seen;       /* … if it reads it at all */
     struct run_block *asked; /* its fetch is under way; NULL: none is */
     struct list wait;        /* asked->waiting */
     struct run_block *got;   /* not all of it is taken; NULL: nothing is there */
@@ -167,6 +171,15 @@ struct server_run {
     struct query_step *step; /* to be sent again at again_at; NULL: none, or it is with the core */
     struct server_call step_call;
     mono_t again_at, quiet_until;
+    bool held; /* another one takes its place: it reads no further than the limits */
+    struct {
+        uint8_t state;           /* enum switch_state */
+        uint32_t rounds;         /* in each it comes to where the old one was when it began */
+        struct server_call call; /* SQL_SWITCH */
+        mono_t again_at;
+        uint64_t looked; /* 1 + the step of an old one that does not run, whose trail has been looked at; 0: none */
+        const struct server_run *with; /* of the old one, while both come to one place; NULL: it does not run */
+    } turnover;
     uint64_t rows_in, skipped, dead_count;
     struct run_snapshot snapshot;
     const struct query_input *input; /* while it is stepped */
@@ -193,6 +206,8 @@ void run_place(struct server_run *run);
 MUST_USE bool run_name_streams(const struct server_run *run, struct trail *trail);
 /* Takes the next of the trail; at its end the run is GOING. False: it waits. */
 bool run_replay(struct server_run *run);
+/* Into the trail, and what comes of it. False: the run has failed. */
+bool run_go(struct server_run *run, const struct trail_entry *entry);
 /* Partitions that have nothing, and time that goes on without rows. */
 void run_idle(struct server_run *run);
 mono_t run_due(const struct server_run *run);
@@ -243,6 +258,11 @@ void snapshot_fini(struct server_run *run);
 MUST_USE bool snapshot_trail(struct server_run *run, struct trail *ret);
 void snapshot_named(struct server_run *run); /* the step that names it is accepted */
 bool snapshot_load(struct server_run *run);
+/* server_switch.c: how one takes the place of another, see docs/decisions/0015 */
+bool switch_builds(const struct server_run *run);  /* it gives nothing yet, and reads for the time when it will */
+bool switch_hurries(const struct server_run *run); /* the core is to hear at once of what was taken */
+void switch_turn(struct server_run *run);
+void switch_end(struct server_run *run); /* it ends: the other one is free to go on */
 /* server_step.c */
 void run_steps(struct server_run *run);
 bool run_steps_idle(const struct server_run *run);

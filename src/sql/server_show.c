@@ -93,6 +93,8 @@ static bool is_like(struct slice text, struct slice pattern)
 static const char *state_of(const struct server_object *o)
 {
     static const char *const words[SQL_OBJECT_STATES] = {"RUNNING", "PAUSED", "FAILED"};
+    if (o->next && o->state == SQL_RUNNING)
+        return "BUILDING";
     if (o->state == SQL_RUNNING && o->run && o->run->state < RUN_GOING)
         return o->run->state == RUN_REPLAYING ? "RECOVERING" : "STARTING";
     return words[o->state];
@@ -118,7 +120,9 @@ static void show_query(struct request *r, const struct server_object *o)
 {
     const struct server_run *run = o->run;
     struct shown s = row_begin(r);
-    put_text(&s, slice_str(o->name));
+    char name[SQL_NAME_MAX + sizeof SERVER_NEXT];
+    snprintf(name, sizeof name, "%s%s", o->next ? SERVER_NEXT : "", o->name);
+    put_text(&s, slice_str(name));
     put_text(&s, slice_str(state_of(o)));
     put_number(&s, run ? lag_of(run) : 0);
     put_number(&s, run ? run->rows_in : 0);
@@ -201,7 +205,8 @@ static enum verdict show_list(struct request *r, const struct list_row *list, st
     LIST_EACH(&r->server->objects, node, after)
     {
         const struct server_object *o = CONTAINER_OF(node, struct server_object, link);
-        if (strcmp(o->vhost, r->vhost) == 0 && list->has(o) && (!like.ptr || is_like(slice_str(o->name), like)))
+        if (strcmp(o->vhost, r->vhost) == 0 && list->has(o) && (!o->next || list->what == SHOW_QUERIES) &&
+            (!like.ptr || is_like(slice_str(o->name), like)))
             list->show(r, o);
     }
     return end(r, list->done);

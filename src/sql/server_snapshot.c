@@ -12,8 +12,6 @@
 #include "fmt/record_batch.h"
 #include "sql/input.h"
 
-#include <stdio.h>
-
 #define SNAPSHOT_NS (30 * NS_PER_S)
 #define SNAPSHOT_TRAIL (64u * 1024)
 #define SNAPSHOT_ROWS 50000u          /* fewer are read again in no time */
@@ -27,12 +25,6 @@
 bool snapshot_busy(const struct server_run *run)
 {
     return run->snapshot.state != SNAPSHOT_NONE;
-}
-
-static struct slice stream_name(const struct server_run *run, char room[SQL_NAME_MAX + 16])
-{
-    int len = snprintf(room, SQL_NAME_MAX + 16, SQL_INTERNAL "%s", run->object->name);
-    return slice_of(room, (size_t)len);
 }
 
 static void give_up(struct server_run *run)
@@ -120,9 +112,9 @@ static void on_stream(struct server_call *call, struct effect *e)
 
 static void find_stream(struct server_run *run)
 {
-    char text[SQL_NAME_MAX + 16];
+    char text[SQL_NAME_MAX + sizeof SQL_INTERNAL];
     uint8_t room[256];
-    struct slice none = {0}, name = stream_name(run, text);
+    struct slice none = {0}, name = server_object_snapshots(run->object, text);
     struct writer w = writer_of(room, sizeof room);
     if (run->snapshot.call.number)
         return;
@@ -227,10 +219,11 @@ bool snapshot_trail(struct server_run *run, struct trail *ret)
 
 void snapshot_named(struct server_run *run)
 {
-    char text[SQL_NAME_MAX + 16];
+    char text[SQL_NAME_MAX + sizeof SQL_INTERNAL];
     struct slice none = {0};
-    (void)server_ask(run->session, NULL, CMD_STREAM_TRIM, ask_new(stream_name(run, text), none, none, none),
-                     run->snapshot.first, 0, false);
+    (void)server_ask(run->session, NULL, CMD_STREAM_TRIM,
+                     ask_new(server_object_snapshots(run->object, text), none, none, none), run->snapshot.first, 0,
+                     false);
     for (uint32_t i = 0; i < run->source_count; i++)
         for (uint32_t k = 0; k < run->sources[i].count; k++)
             run->sources[i].partitions[k].kept = run->sources[i].partitions[k].place;
@@ -254,7 +247,8 @@ static bool is_due(const struct server_run *run)
 {
     const struct run_snapshot *s = &run->snapshot;
     uint64_t rows = run->rows_in - s->rows, every = run->server->options.snapshot_rows;
-    if (run->pausing || query_stateless(run->query) || !rows || !run->object->step || run->server->now < s->again_at)
+    if (run->pausing || switch_hurries(run) || query_stateless(run->query) || !rows || !run->object->step ||
+        run->server->now < s->again_at)
         return false;
     if (every)
         return rows >= every;

@@ -252,7 +252,8 @@ static bool is_due(struct server_run *run)
         return true;
     if (!has_taken(run))
         return false;
-    if (run->pausing || run_queue_presses(run) || snapshot_busy(run) || !run->object->step || run->taken.len > 1024)
+    if (run->pausing || switch_hurries(run) || run_queue_presses(run) || snapshot_busy(run) || !run->object->step ||
+        run->taken.len > 1024)
         return true;
     if (!run->quiet_until)
         run->quiet_until = run->server->now + QUIET_NS;

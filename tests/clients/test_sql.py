@@ -4,10 +4,12 @@ import http.client
 import json
 import os
 import random
+import threading
 
 import pytest
 
 import brokers
+import wire
 from brokers import wait_until
 from test_durability import everything, open_channel, publish
 from test_sql_http import ask
@@ -122,6 +124,89 @@ def test_tables_and_materialized_views_over_kill_9(broker):
     assert sorted(rows(broker, 'SELECT name, n FROM sums JOIN names USING (k) WITH (state_ttl = \'none\')')) == [['uno', 204], ['zero', 204]]
     run(broker, 'DROP MATERIALIZED VIEW counts; DROP MATERIALIZED VIEW sums; CREATE MATERIALIZED VIEW sums AS SELECT DISTINCT k FROM s')
     wait_until(lambda: len(rows(broker, 'SELECT * FROM sums')) == 5, 30, 'another of the same name begins anew')
+
+
+class Load:
+    """Events by a producer of its own, each acknowledged before the next hundred, until it is stopped or the broker goes."""
+
+    def __init__(self, broker, first):
+        self.broker, self.next, self.stopped = broker, first, False
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+
+    def run(self):
+        try:
+            w = open_channel(self.broker)
+            while not self.stopped:
+                publish(w, '', 'in', *[event(n) for n in range(self.next, self.next + 100)])
+                self.next += 100
+        except (OSError, AssertionError, wire.WireError):
+            pass                                        # it was killed
+        self.next += 100                                # those that were on their way are or are not there
+
+    def stop(self):
+        self.stopped = True
+        self.thread.join()
+        return self.next
+
+
+def try_to_run(broker, text):
+    try:
+        ask(broker, text)
+    except (OSError, http.client.HTTPException, ValueError):
+        pass                                            # it was killed
+
+
+def versions_of(broker, query):
+    """(what s has, what the query wrote): ids, and behind them which version gave the row."""
+    return [row[0] for row in rows(broker, 'SELECT id FROM s')], rows(broker, 'SELECT id, version FROM ' + query)
+
+
+@pytest.mark.parametrize('select', ['SELECT id, %d AS version FROM s', 'SELECT MAX(id) AS id, %d AS version FROM s GROUP BY id'])
+def test_replaced_in_place_under_load(broker, select):
+    """Each row once, from the version that was there, while a producer goes on and the broker is killed in the middle of it."""
+    run(broker, STREAM + 'CREATE STREAM out AS ' + select % 0)
+    publish(open_channel(broker), '', 'in', *[event(n) for n in range(20000)])
+    upto, states = 20000, set()
+    for version in range(1, 7):
+        load = Load(broker, upto)
+        if version % 2:                                 # it is killed meanwhile; what was entered goes on by itself
+            statement = threading.Thread(target=try_to_run, args=(broker, 'CREATE OR REPLACE STREAM out AS ' + select % version))
+            statement.start()
+            for _ in range(version // 2):
+                states |= {row['state'] for name, row in queries(broker).items() if name != 'out'}
+            broker.kill9()
+            statement.join()
+            upto = load.stop()
+            broker.start()
+            load = Load(broker, upto)
+            wait_until(lambda: set(queries(broker)) == {'out'}, 30, 'it has taken its place')
+        else:
+            run(broker, 'CREATE OR REPLACE STREAM out AS ' + select % version)
+        seen = load.next
+        wait_until(lambda: load.next > seen + 100, 10, 'some events came behind the switch')
+        upto = load.stop()
+    read, written = versions_of(broker, 'out')
+    wait_until(lambda: len(rows(broker, 'SELECT id FROM out')) >= len(read), 30, 'it has read all')
+    read, written = versions_of(broker, 'out')
+    assert [row[0] for row in written] == read
+    versions = [row[1] for row in written]
+    assert versions == sorted(versions) and set(versions) >= {0, 2, 4, 6}
+    assert states <= {'BUILDING'}
+
+
+def test_a_new_version_that_fails_leaves_the_old_one(broker):
+    run(broker, STREAM + 'CREATE STREAM out AS SELECT id, 0 AS version FROM s')
+    w = open_channel(broker)
+    publish(w, '', 'in', *[event(n) for n in range(10)], b'no json')
+    status, _, lines = ask(broker, "CREATE OR REPLACE STREAM out WITH (on_error = 'fail') AS SELECT id, 1 AS version FROM s")
+    assert 'out is not replaced: in/0, offset 10: a text that is no JSON' in lines[-1]['error']['message'], (status, lines)
+    publish(w, '', 'in', event(10))
+    wait_until(lambda: rows(broker, 'SELECT id, version FROM out') == [[n, 0] for n in range(11)], 10, 'the old one goes on')
+    shown = queries(broker)
+    assert shown['out']['state'] == 'RUNNING' and shown['amq.sql.next.out']['state'] == 'FAILED'
+    run(broker, 'DROP QUERY "amq.sql.next.out"')
+    assert set(queries(broker)) == {'out'}
 
 
 def test_where_the_time_of_a_query_goes(broker):
