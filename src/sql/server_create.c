@@ -84,6 +84,11 @@ static enum verdict no_such(struct request *r, struct slice name, const char *wh
                                    : request_refuse(r, "42P01", "there is no %s %.*s", what, SLICE_ARG(name));
 }
 
+static bool infers(const struct ast *s)
+{
+    return s->kind == AST_CREATE_STREAM && AST_AS(create_stream, s)->infer;
+}
+
 /* ---- creating ---- */
 
 /* What the statement is made of and will soon be another one; NULL: nothing is. */
@@ -111,6 +116,16 @@ static bool become_next(struct server_object *o, const struct server_object *old
     return o->next;
 }
 
+/* What was found, as DESCRIBE has it. */
+static void show_inferred(struct request *r)
+{
+    struct sql_error error = {0};
+    struct query *q = server_plan_all(r->server, r->vhost, slice_str(r->object->name), &r->arena, &error);
+    if (q)
+        server_put_columns(r, query_plan(q));
+    query_free(&q);
+}
+
 static enum verdict create_begin(struct request *r, const struct ast *s)
 {
     struct sql_error error = {0};
@@ -130,6 +145,9 @@ static enum verdict create_begin(struct request *r, const struct ast *s)
     const struct server_object *user = old ? server_object_user(old) : NULL;
     if (user)
         return request_refuse(r, "2BP01", "%s cannot be replaced: %s is made of it", old->name, user->name);
+    enum verdict v = infers(s) ? server_infer(r, AST_AS(create_stream, s), &text) : VERDICT_DONE;
+    if (v != VERDICT_DONE)
+        return v;
     if (old)
         old->hidden = true; /* the new one is planned as if it were not there */
     r->object = server_object_new(r->server, r->vhost, name, slice_str(r->user), text, &error);
@@ -416,6 +434,8 @@ static enum verdict entered(struct request *r, const struct ast *s)
         r->step = CREATE_BUILDING;
         return VERDICT_WAIT;
     }
+    if (infers(s))
+        show_inferred(r);
     request_done(r, word_of(s), slice_str(r->object->name));
     return VERDICT_DONE;
 }

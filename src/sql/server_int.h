@@ -207,7 +207,7 @@ MUST_USE bool server_statement_run(const struct ast *statement, struct arena *ar
 struct query *server_plan_all(struct sql_server *server, const char *vhost, struct slice name, struct arena *arena,
                               struct sql_error *error);
 struct query *server_plan_in(struct sql_server *server, const struct catalog *catalog, struct slice name,
-                             struct arena *arena, struct sql_error *error);
+                             struct arena *arena, struct op *sink, struct sql_error *error);
 struct query *server_object_plan(struct server_object *o, struct op *sink, struct sql_error *error);
 /* The columns that an INSERT writes, which are named or all of those that can be. False: the error is set. */
 MUST_USE bool server_insert_columns(const struct server_object *target, const struct ast_insert *insert,
@@ -265,6 +265,7 @@ struct request {
     struct server_object *object; /* that is being made */
     struct server_run *run;       /* of SELECT */
     struct server_insert *insert; /* of INSERT … VALUES */
+    struct server_infer *infer;   /* of CREATE STREAM … INFER, while the stream is read */
 };
 
 /* server_request.c */
@@ -288,11 +289,16 @@ void request_answered(struct request *r); /* the answer has been looked at */
 enum verdict statement_create(struct request *r, const struct ast *s);
 enum verdict statement_drop(struct request *r, const struct ast *s);
 enum verdict statement_pause(struct request *r, const struct ast *s);
+/* server_infer.c */
+/* DONE: *ret_text is the statement with the columns that were found, in the request's arena. */
+enum verdict server_infer(struct request *r, const struct ast_create_stream *s, struct slice *ret_text);
+void server_infer_free(struct server_infer **infer);
 /* server_insert.c */
 enum verdict statement_insert_values(struct request *r, const struct ast *s);
 void server_insert_free(struct sql_server *server, struct server_insert **insert);
 /* server_show.c */
 enum verdict statement_show(struct request *r, const struct ast *s);
+void server_put_columns(struct request *r, const struct plan *plan); /* a table of them */
 enum verdict statement_describe(struct request *r, const struct ast *s);
 enum verdict statement_explain(struct request *r, const struct ast *s);
 /* server_select.c */

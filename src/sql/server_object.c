@@ -304,7 +304,7 @@ static bool bind_stream(struct server_object *o, struct sql_error *error)
         refuse(error, o->statement, "a stream without columns");
         return false;
     }
-    struct query *q = server_plan_in(o->server, &catalog, slice_str(o->name), &o->arena, error);
+    struct query *q = server_plan_in(o->server, &catalog, slice_str(o->name), &o->arena, NULL, error);
     o->relation = q ? &copy->ast : NULL; /* every column, and what WITH says of records, has been looked at */
     query_free(&q);
     return o->relation;

@@ -76,11 +76,11 @@ static struct ast *select_all(struct slice name, struct arena *arena, struct sql
 }
 
 struct query *server_plan_in(struct sql_server *server, const struct catalog *catalog, struct slice name,
-                             struct arena *arena, struct sql_error *error)
+                             struct arena *arena, struct op *sink, struct sql_error *error)
 {
     struct ast *query = select_all(name, arena, error);
     struct ast_run run = {.query = query};
-    return query ? plan_in(server, catalog, &run, 0, arena, NULL, error) : NULL;
+    return query ? plan_in(server, catalog, &run, 0, arena, sink, error) : NULL;
 }
 
 struct query *server_plan_all(struct sql_server *server, const char *vhost, struct slice name, struct arena *arena,
@@ -88,7 +88,7 @@ struct query *server_plan_all(struct sql_server *server, const char *vhost, stru
 {
     struct catalog catalog;
     server_catalog(server, vhost, NULL, &catalog);
-    return server_plan_in(server, &catalog, name, arena, error);
+    return server_plan_in(server, &catalog, name, arena, NULL, error);
 }
 
 bool server_statement_run(const struct ast *s, struct arena *arena, struct ast_run *ret, struct sql_error *error)

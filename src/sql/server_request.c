@@ -213,6 +213,7 @@ static void statement_end(struct request *r)
     server_object_unref(&r->object);
     server_run_stop(&r->run);
     server_insert_free(r->server, &r->insert);
+    server_infer_free(&r->infer);
     r->step = r->part = 0;
     r->channel = 0;
     r->rows = 0;

@@ -235,7 +235,7 @@ static enum verdict show_create(struct request *r, struct ast_names names)
     return end(r, "SHOW CREATE");
 }
 
-static void put_columns(struct request *r, const struct plan *plan)
+void server_put_columns(struct request *r, const struct plan *plan)
 {
     static const char *const names[] = {"column", "type"};
     head(r, names, texts, 2);
@@ -261,7 +261,7 @@ static enum verdict show_columns(struct request *r, struct ast_names names, cons
                                   : NULL;
     if (!q)
         return request_refuse(r, "55000", "%s has no columns: %s", o->name, o->bound ? error.message : o->reason);
-    put_columns(r, query_plan(q));
+    server_put_columns(r, query_plan(q));
     query_free(&q);
     return end(r, done);
 }

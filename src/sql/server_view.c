@@ -87,7 +87,7 @@ bool server_view_bind(struct server_object *o, const struct plan *plan, struct s
                                : NULL;
     if (!relation || !catalog_add(&catalog, relation, error))
         return false;
-    struct query *q = server_plan_in(o->server, &catalog, slice_str(o->name), &o->arena, error);
+    struct query *q = server_plan_in(o->server, &catalog, slice_str(o->name), &o->arena, NULL, error);
     o->relation = q ? relation : NULL;
     query_free(&q);
     return o->relation;
