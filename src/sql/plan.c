@@ -99,6 +99,8 @@ static struct op *build_node(struct build *b, struct node *n)
     }
     if (n->join)
         return build_join(b, n);
+    if (n->unite)
+        return build_union(b, n);
     if (n->rank)
         return build_rank(b, n);
     if (n->frame)

@@ -91,7 +91,7 @@ static bool keep_for(struct planner *p, struct joining *j, unsigned side)
     if (p->state_ttl == JOIN_TTL_NONE)
         return true;
     while (!n->source)
-        n = n->join ? n->join->sides[0].node : n->input->node;
+        n = n->join ? n->join->sides[0].node : n->unite ? n->unite->sides[0].node : n->input->node;
     struct stage own;
     static const struct slice arrival = {.ptr = (const uint8_t *)"_ts", .len = 3};
     struct ast_names parts = {.at = (struct slice *)&arrival, .count = 1};

@@ -89,9 +89,16 @@ struct framing {
     uint32_t lags[WINDOW_CALLS_MAX];
 };
 
+/* Two stages whose rows are one relation's: the values of each column of both. */
+struct uniting {
+    struct stage sides[2];
+    struct expr **items[2];
+};
+
 struct node {
     struct source *source; /* a scan; or: */
     struct joining *join;  /* two stages; or: */
+    struct uniting *unite; /* two whose columns are the same; or: */
     struct stage *input;
     struct expr **items; /* over the input's node: keys, time, arguments */
     uint32_t item_count, keys;
@@ -225,6 +232,10 @@ bool plan_latest(struct planner *p, const struct ast_create_stream *stream, stru
 /* FOR SYSTEM_TIME AS OF: the right side; the left one is there. */
 bool plan_lookup(struct planner *p, const struct ast_relation *table, struct joining *j);
 struct op *build_latest(struct build *b, struct node *n);
+
+/* plan_union.c */
+bool plan_union(struct planner *p, const struct ast_setop *s, struct stage *ret);
+struct op *build_union(struct build *b, struct node *n);
 
 /* build_join.c */
 struct op *build_join(struct build *b, struct node *n);

@@ -26,7 +26,7 @@ static bool of_table(struct plan *plan, const struct joining *j, struct expr *co
 void plan_key(struct plan *plan, const struct node *n, struct expr *const *items, uint32_t count)
 {
     plan->key_count = 0;
-    if (n->source || n->rank || n->frame)
+    if (n->source || n->unite || n->rank || n->frame)
         return;
     if (n->join) {
         plan->keyed = of_table(plan, n->join, items, count);

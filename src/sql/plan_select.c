@@ -212,6 +212,7 @@ bool plan_query_stage(struct planner *p, const struct ast *query, struct stage *
 {
     const struct ast_query *q = AST_AS(query, query);
     const struct ast *body = query->kind == AST_QUERY ? q->body : query;
+    const struct ast_setop *setop = body->kind == AST_SETOP ? AST_AS(setop, body) : NULL;
     if (query->kind == AST_QUERY) {
         if (q->ctes.count)
             return refuse(p, q->ctes.at[0], "WITH");
@@ -227,8 +228,10 @@ bool plan_query_stage(struct planner *p, const struct ast *query, struct stage *
     }
     bool ok = body->kind == AST_SELECT
                   ? plan_select(p, AST_AS(select, body), query->kind == AST_QUERY ? &q->order : NULL, ret)
-              : body->kind == AST_QUERY ? plan_query_stage(p, body, ret)
-                                        : refuse(p, body, body->kind == AST_SETOP ? "UNION and its like" : "VALUES");
+              : body->kind == AST_QUERY    ? plan_query_stage(p, body, ret)
+              : !setop                     ? refuse(p, body, "VALUES")
+              : setop->what == SETOP_UNION ? plan_union(p, setop, ret)
+                                           : refuse(p, body, setop->what == SETOP_EXCEPT ? "EXCEPT" : "INTERSECT");
     p->nested--;
     return ok;
 }

@@ -263,6 +263,32 @@ static void give_record(struct rig *r, uint32_t source, const char *record)
     assert_true(query_step(r->q, &in, &fault));
 }
 
+/* Of one source the rows of an event come together, the left ones first, whatever the size of batches. */
+static void test_unions(void **state)
+{
+    (void)state;
+    check("SELECT k, v FROM s WHERE v > 6 UNION ALL SELECT k, n FROM s WHERE n > 0", 0, 1,
+          "a,1\nb,50\na,7\na,20\na,2\nb,3\nb,3\n");
+    check("SELECT k AS name, v FROM s WHERE v > 6 UNION SELECT k, v FROM s WHERE v < 20", 0, 1,
+          "a,5\nb,50\na,7\na,20\nb,1\n");
+    check("SELECT max(x) FROM (SELECT v AS x FROM s WHERE v > 6 UNION ALL SELECT 8 FROM s UNION ALL SELECT n FROM s) u",
+          0, 1, "8\n-8\n50\n");
+    check("SELECT k, v FROM s WHERE v = 50 UNION ALL (SELECT k, max(v) FROM s GROUP BY k)", 0, 1,
+          "a,5\nb,50\nb,50\n-a,5\na,7\n-a,7\na,20\n");
+    check("SELECT k, count(*) FROM TUMBLE((SELECT k, ts FROM s WHERE v > 5 UNION ALL SELECT k, ts FROM s), ts, "
+          "INTERVAL '10' SECOND) GROUP BY k, window_end",
+          1, 2, "a,3\nb,2\n");
+    struct rig r;
+    assert_true(
+        rig_init(&r, "SELECT k, 'left', ts FROM s WHERE v > 6 UNION ALL SELECT k, 'right', ts FROM plain", STATE_MAX));
+    give_record(&r, 1, "{\"k\":\"p\"}");
+    give_record(&r, 0, rows[1]);
+    give_record(&r, 1, "{\"k\":\"q\"}");
+    assert_true(query_stateless(r.q));
+    assert_string_equal(r.shown.text, "p,right,NULL\nb,left,1767225603000000\nq,right,NULL\n");
+    rig_fini(&r);
+}
+
 /* A table is what its rows say last, and a stream's row is met by what it is then. */
 static void test_tables(void **state)
 {
@@ -489,7 +515,9 @@ static void test_refused(void **state)
         {"SELECT DISTINCT ON (k) k FROM HOP(s, ts, INTERVAL '1' SECOND, INTERVAL '2' SECOND)", "DISTINCT ON over"},
         {"SELECT k FROM s ORDER BY k", "ORDER BY"},
         {"SELECT k FROM s LIMIT 1", "LIMIT"},
-        {"SELECT k FROM s UNION ALL SELECT k FROM s", "UNION"},
+        {"SELECT k FROM s EXCEPT SELECT k FROM s", "EXCEPT"},
+        {"SELECT k FROM s UNION ALL SELECT v FROM s", "column k is text on the left and bigint on the right"},
+        {"SELECT k FROM s UNION SELECT k, v FROM s", "UNION of 1 columns with 2"},
         {"WITH x AS (SELECT k FROM s) SELECT k FROM x", "WITH"},
         {"SELECT 1", "without FROM"},
         {"SELECT k, count(*) FROM s GROUP BY ROLLUP (k)", "ROLLUP"},
@@ -706,6 +734,7 @@ static void test_damaged_snapshot(void **state)
         "SELECT k, min(k) OVER w, count(v) OVER w FROM s WINDOW w AS (PARTITION BY n ORDER BY ts)",
         "SELECT k, max(k) OVER (ORDER BY v ROWS 1 PRECEDING), lag(k) OVER (PARTITION BY n ORDER BY ts) FROM s",
         "SELECT DISTINCT ON (k) k, v FROM s",
+        "SELECT k, v FROM s UNION SELECT k, max(n) FROM s GROUP BY k",
     };
     size_t before = mem_in_use();
     for (size_t i = 0; i < ARRAY_LEN(queries); i++) {
@@ -764,6 +793,7 @@ static void test_no_memory(void **state)
         "SELECT k, min(k) OVER w, count(v) OVER w FROM s WINDOW w AS (PARTITION BY n ORDER BY ts)",
         "SELECT k, max(k) OVER (ORDER BY v ROWS 1 PRECEDING), lag(k) OVER (PARTITION BY n ORDER BY ts) FROM s",
         "SELECT DISTINCT ON (k) k, v FROM s",
+        "SELECT k, v FROM s UNION SELECT k, max(n) FROM s GROUP BY k",
     };
     size_t before = mem_in_use();
     for (size_t i = 0; i < ARRAY_LEN(queries); i++)
@@ -798,6 +828,7 @@ int main(void)
         cmocka_unit_test(test_due),
         cmocka_unit_test(test_windows_of_windows),
         cmocka_unit_test(test_joins),
+        cmocka_unit_test(test_unions),
         cmocka_unit_test(test_tables),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_partitions_and_idle),
