@@ -182,7 +182,10 @@ static bool build_all(struct planner *p, const struct ast *query, struct stage *
     plan->column_count = s->count;
     plan->retracts = s->node->retracts;
     plan_key(plan, s->node, items, s->count);
-    bool ok = build_stage(&b, s, items, s->count, sink) && build_clocks(&b);
+    struct op *every = p->every ? build_every(&b, s, items) : NULL;
+    if (p->every && (!every || !link_ops(&b, every, sink)))
+        return false;
+    bool ok = build_stage(&b, s, items, s->count, every ? every : sink) && build_clocks(&b);
     order_ops(plan);
     return ok;
 }
@@ -193,7 +196,7 @@ static bool plan_delay(struct planner *p, const struct ast_emit *e, int64_t *ret
     if (!e || !e->interval)
         return true;
     if (e->kind == EMIT_EVERY)
-        return plan_refuse(p, &e->ast, "EMIT EVERY cannot be run yet");
+        return plan_every(p, e);
     if (!plan_duration(p, e->interval, ret))
         return false;
     if (*ret < 0)

@@ -163,6 +163,7 @@ struct planner {
     int emit; /* enum ast_emit_kind; -1: nothing was said */
     uint32_t nested;
     int64_t state_ttl; /* us, JOIN_TTL_NONE; -1: nothing was said */
+    int64_t every;     /* us, of EMIT EVERY; 0: it was not said */
 };
 
 /* Making operators. */
@@ -232,6 +233,11 @@ bool plan_latest(struct planner *p, const struct ast_create_stream *stream, stru
 /* FOR SYSTEM_TIME AS OF: the right side; the left one is there. */
 bool plan_lookup(struct planner *p, const struct ast_relation *table, struct joining *j);
 struct op *build_latest(struct build *b, struct node *n);
+
+/* plan_every.c */
+bool plan_every(struct planner *p, const struct ast_emit *e);
+/* What all rows of the query go through last; to be linked. */
+struct op *build_every(struct build *b, const struct stage *s, struct expr *const *items);
 
 /* plan_union.c */
 bool plan_union(struct planner *p, const struct ast_setop *s, struct stage *ret);

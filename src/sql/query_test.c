@@ -263,6 +263,32 @@ static void give_record(struct rig *r, uint32_t source, const char *record)
     assert_true(query_step(r->q, &in, &fault));
 }
 
+/* Changes by the interval: what came and went in between is not said, and it does not depend on the size of batches. */
+static void test_every(void **state)
+{
+    (void)state;
+    check("SELECT k, count(*), max(v) FROM TUMBLE(s, ts, INTERVAL '10' SECOND) GROUP BY k, window_end EMIT EVERY "
+          "INTERVAL "
+          "'5' SECOND",
+          1, 2, "a,1,5\nb,1,50\n-a,1,5\na,2,7\na,1,20\n");
+    struct rig r;
+    enum sql_fault fault;
+    assert_true(rig_init(&r, "SELECT k, max(v) FROM s GROUP BY k EMIT EVERY INTERVAL '1' MINUTE", STATE_MAX));
+    r.restarts = true;
+    assert_true(feed(&r, rows, ARRAY_LEN(rows), 3, &fault));
+    assert_string_equal(r.shown.text, "");
+    assert_int_equal(query_due(r.q), 60 * US_PER_S); /* all came at 0 */
+    assert_true(query_advance(r.q, 0, 60 * US_PER_S - 1, &fault));
+    assert_string_equal(r.shown.text, "");
+    assert_true(query_advance(r.q, 0, 60 * US_PER_S, &fault));
+    assert_string_equal(r.shown.text, "b,50\na,20\n");
+    assert_int_equal(query_due(r.q), INT64_MAX);
+    give_record(&r, 0, rows[2]);
+    assert_true(query_advance(r.q, 0, INT64_MAX - 1, &fault)); /* nothing has changed */
+    assert_string_equal(r.shown.text, "b,50\na,20\n");
+    rig_fini(&r);
+}
+
 /* Of one source the rows of an event come together, the left ones first, whatever the size of batches. */
 static void test_unions(void **state)
 {
@@ -544,7 +570,8 @@ static void test_refused(void **state)
         {"SELECT count(*) FROM TUMBLE(s, ts, INTERVAL '1' MONTH) GROUP BY window_end", "constant interval"},
         {"SELECT count(*) FROM TUMBLE(s, ts, INTERVAL '0' SECOND) GROUP BY window_end", "above zero"},
         {"SELECT k, count(*) FROM s GROUP BY k EMIT ON WINDOW CLOSE", "EMIT ON WINDOW CLOSE"},
-        {"SELECT k FROM s EMIT EVERY INTERVAL '1' SECOND", "EMIT EVERY"},
+        {"SELECT k FROM s EMIT EVERY INTERVAL '1' SECOND", "EMIT EVERY is for rows that change"},
+        {"SELECT k, count(*) FROM s GROUP BY k EMIT EVERY INTERVAL '0' SECOND", "an interval is above zero"},
         {"SELECT count(*) FROM TUMBLE(s, ts, INTERVAL '1' SECOND) GROUP BY window_end EMIT ON WINDOW CLOSE WITH DELAY "
          "INTERVAL "
          "'-1' SECOND",
@@ -734,6 +761,9 @@ static void test_damaged_snapshot(void **state)
         "SELECT k, min(k) OVER w, count(v) OVER w FROM s WINDOW w AS (PARTITION BY n ORDER BY ts)",
         "SELECT k, max(k) OVER (ORDER BY v ROWS 1 PRECEDING), lag(k) OVER (PARTITION BY n ORDER BY ts) FROM s",
         "SELECT DISTINCT ON (k) k, v FROM s",
+        "SELECT k, count(*), max(k) FROM TUMBLE(s, ts, INTERVAL '10' SECOND) GROUP BY k, window_end EMIT EVERY "
+        "INTERVAL '5' "
+        "SECOND",
         "SELECT k, v FROM s UNION SELECT k, max(n) FROM s GROUP BY k",
     };
     size_t before = mem_in_use();
@@ -829,6 +859,7 @@ int main(void)
         cmocka_unit_test(test_windows_of_windows),
         cmocka_unit_test(test_joins),
         cmocka_unit_test(test_unions),
+        cmocka_unit_test(test_every),
         cmocka_unit_test(test_tables),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_partitions_and_idle),

@@ -136,6 +136,11 @@ static void check_cuts(const char *query, uint64_t snapshot_rows, unsigned parti
     "SELECT k, window_end, COUNT(*) AS n, SUM(v) AS sum FROM TUMBLE(s, ts, INTERVAL '5' SECOND) "                      \
     "GROUP BY k, window_start, window_end EMIT ON WINDOW CLOSE"
 
+#define EVERY                                                                                                          \
+    "SELECT k, window_end, COUNT(*) AS n FROM TUMBLE(s, ts, INTERVAL '5' SECOND) GROUP BY k, window_start, "           \
+    "window_end "                                                                                                      \
+    "EMIT EVERY INTERVAL '3' SECOND"
+
 #define JOIN                                                                                                           \
     "SELECT l.k, l.v AS x, r.v AS y FROM s l JOIN s r ON l.k = r.k AND r.ts BETWEEN l.ts AND l.ts + INTERVAL '4' "     \
     "SECOND"
@@ -147,6 +152,7 @@ static void test_any_cut(void **state)
     check_cuts(WINDOWS, 0, 1);
     check_cuts("SELECT k, COUNT(*) AS n FROM s GROUP BY k EMIT CHANGES", 0, 1);
     check_cuts(JOIN, 0, 1);
+    check_cuts(EVERY, 0, 1);
 }
 
 static void test_any_cut_of_partitions(void **state)
@@ -164,6 +170,7 @@ static void test_snapshots(void **state)
     check_cuts(WINDOWS, 7, 1);
     check_cuts("SELECT k, COUNT(*) AS n, MAX(v) AS most FROM s GROUP BY k EMIT CHANGES", 3, 1);
     check_cuts(JOIN, 3, 1);
+    check_cuts(EVERY, 3, 1);
 }
 
 /* Records that come at any moment of a step or a snapshot. */
