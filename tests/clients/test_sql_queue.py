@@ -134,3 +134,23 @@ def test_rights_are_the_owners(broker):
     broker.restart()
     wait_until(lambda: queries(broker)['mine_done']['state'] == 'FAILED', 10, 'a right that has been taken away')
     assert queries(broker)['mine_done']['reason'] == 'its owner may not read the queue mine'
+
+
+def test_who_holds_too_long_fails_by_name():
+    """A query that cannot write keeps what it has taken no longer than any consumer may; then it is back, and nothing of it was written."""
+    broker = brokers.Millrace(args=('--set', 'consumer.timeout=400'))
+    try:
+        broker.start()
+        connection, channel = channel_to(broker)
+        channel.queue_declare('small', durable=True, arguments={'x-max-length': 1, 'x-overflow': 'reject-publish'})
+        run(broker, JOBS + "CREATE SINK results WITH (queue = 'small') AS SELECT id FROM jobs")
+        publish(channel, 'jobs', [1])
+        wait_until(lambda: waiting(broker, 'small') == 1, 20, 'the first has room')
+        publish(channel, 'jobs', [2, 3])
+        wait_until(lambda: queries(broker)['results']['state'] == 'FAILED', 20, 'the others have none')
+        assert 'delivery acknowledgement on channel 1 timed out' in queries(broker)['results']['reason']
+        wait_until(lambda: waiting(broker, 'jobs') == 2, 20, 'they are back')
+        assert waiting(broker, 'small') == 1
+        connection.close()
+    finally:
+        broker.remove()
