@@ -200,7 +200,8 @@ static bool plan_select(struct planner *p, const struct ast_select *select, cons
     } else if (!plan_rows(p, select, order, &s, ret)) {
         return false;
     }
-    return !select->distinct || plan_distinct(p, &select->ast, ret);
+    /* DISTINCT ON has chosen its rows: two of them may be equal in what is selected. */
+    return !select->distinct || select->distinct_on.count || plan_distinct(p, &select->ast, ret);
 }
 
 static bool distinct_on(const struct ast *body)

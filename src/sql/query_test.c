@@ -370,6 +370,7 @@ static void test_first_rows(void **state)
           0, 1, "b,50,1\n");
     check("SELECT DISTINCT ON (k) k, v FROM s ORDER BY k, v DESC NULLS LAST", 0, 1,
           "a,5\nb,50\n-a,5\na,7\n-a,7\na,20\n");
+    check("SELECT DISTINCT ON (k) 1 AS same FROM s", 0, 1, "1\n1\n");
     /* over rows that are taken back */
     check(
         "SELECT k, m, n FROM (SELECT k, m, row_number() OVER (ORDER BY m DESC) AS n FROM (SELECT k, max(v) AS m FROM s "
