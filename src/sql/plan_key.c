@@ -1,4 +1,5 @@
-/* Which columns of a query tell its rows apart: the keys of GROUP BY, with the window's end where there are windows, all of DISTINCT, a table's key. */
+/* Which columns of a query tell its rows apart: the keys of GROUP BY, with the window's end where there are windows, all of DISTINCT, a table's key,
+ * what the first row of each is of: DISTINCT ON, ROW_NUMBER() = 1. */
 #include "sql/plan_int.h"
 
 static bool add_key(struct plan *plan, struct expr *const *items, uint32_t count, uint32_t column)
@@ -23,11 +24,30 @@ static bool of_table(struct plan *plan, const struct joining *j, struct expr *co
     return all;
 }
 
+/* One row of each partition, whose columns may be among those that the node has passed on. */
+static bool of_first(struct plan *plan, const struct node *n, struct expr *const *items, uint32_t count)
+{
+    bool all = n->rank->rule.limit == 1 && n->keys <= PLAN_KEYS_MAX;
+    for (uint32_t k = 0; all && k < n->keys; k++) {
+        const struct expr *key = n->items[k];
+        uint32_t i = n->pass_from;
+        while (i < n->item_count &&
+               !(key->op == EXPR_COLUMN && n->items[i]->op == EXPR_COLUMN && n->items[i]->column == key->column))
+            i++;
+        all = i < n->item_count && add_key(plan, items, count, n->passed[i - n->pass_from]->column);
+    }
+    return all;
+}
+
 void plan_key(struct plan *plan, const struct node *n, struct expr *const *items, uint32_t count)
 {
     plan->key_count = 0;
-    if (n->source || n->unite || n->rank || n->frame)
+    if (n->source || n->unite || n->frame)
         return;
+    if (n->rank) {
+        plan->keyed = of_first(plan, n, items, count);
+        return;
+    }
     if (n->join) {
         plan->keyed = of_table(plan, n->join, items, count);
         return;

@@ -107,6 +107,10 @@ static void test_keys(void **state)
          "rn "
          "FROM s) x WHERE rn <= 1",
          "SELECT v FROM v WHERE k = 'a'", "4\n"},
+        {"v AS SELECT DISTINCT ON (k) v, k FROM s ORDER BY k, v DESC", "SELECT v FROM v", "3\n4\n"},
+        {"v AS SELECT v, k FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY k ORDER BY v DESC) AS rn FROM s) x WHERE rn "
+         "= 1",
+         "SELECT v FROM v", "3\n4\n"},
     };
     (void)state;
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
