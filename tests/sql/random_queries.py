@@ -104,7 +104,7 @@ class Queries(Maker):
     def relation(self, depth):
         if depth <= 0 or self.chance.random() < 0.2:
             return self.stream()
-        kinds = [self.select, self.select, self.group, self.window, self.join, self.distinct, self.first_rows, self.over, self.some]
+        kinds = [self.select, self.select, self.group, self.window, self.join, self.distinct, self.first_rows, self.best, self.over, self.some, self.meet]
         return self.chance.choice(kinds)(depth - 1)
 
     def timed(self, depth):
@@ -190,17 +190,27 @@ class Queries(Maker):
         if not keys:  # no row of nothing, as a stream has not ended; but one when all has been taken back
             having = tuple(text + (" AND" if text else " HAVING") + " count(*) > 0" for text in having)
         texts = [", ".join(key[side] for key in keys.values()) for side in (0, 1)]
-        by = tuple(f" GROUP BY {text}" if text else "" for text in texts)
-        return Relation(f"SELECT {ours} FROM {q.ours} AS q{where[0]}{by[0]}{having[0]}", f"SELECT {theirs} FROM {q.theirs} AS q{where[1]}{by[1]}{having[1]}", changes=True)
+        by = [f" GROUP BY {text}" if text else "" for text in texts]
+        if keys and q.time and self.kind != "late" and self.chance.random() < 0.3:  # once, when the watermark has passed it
+            ours, theirs, by = ours + ", q.ts", theirs + ", q.ts", [text + ", q.ts" for text in by]
+        return Relation(f"SELECT {ours} FROM {q.ours} AS q{where[0]}{by[0]}{having[0]}", f"SELECT {theirs} FROM {q.theirs} AS q{where[1]}{by[1]}{having[1]}", changes=True, ts="q.ts" in by[0])
 
-    def spans(self, q):
+    def sessions(self, q, key):
+        """As spans: until nothing has come for a key for that long."""
+        gap = self.chance.choice([1, 2, 3])
+        apart = f"(SELECT *, CASE WHEN ts - lag(ts) OVER (PARTITION BY {key} ORDER BY ts) < {gap}000 THEN 0 ELSE 1 END AS nw FROM {q.theirs})"
+        numbered = f"(SELECT *, sum(nw) OVER (PARTITION BY {key} ORDER BY ts ROWS UNBOUNDED PRECEDING) AS number FROM {apart})"
+        return (f"SESSION({q.ours} PARTITION BY {key}, ts, INTERVAL '{gap}' SECOND)",
+                f"(SELECT *, min(ts) OVER (PARTITION BY {key}, number) AS ws, max(ts) OVER (PARTITION BY {key}, number) + {gap}000 AS we FROM {numbered})")
+
+    def spans(self, q, kind=None, size=None, parts=None):
         """A window over q: ours, theirs with its bounds as ws and we."""
-        size = self.chance.choice([1, 2, 3, 5, 10])
-        kind = self.chance.choice(["TUMBLE", "HOP", "CUMULATE"])
+        size = size or self.chance.choice([1, 2, 3, 5, 10])
+        kind = kind or self.chance.choice(["TUMBLE", "HOP", "CUMULATE"])
         late = " WHERE we > wm" if self.kind == "late" else ""
         if kind == "TUMBLE":
             return f"TUMBLE({q.ours}, ts, INTERVAL '{size}' SECOND)", f"(SELECT * FROM (SELECT *, ts/{size}000*{size}000 AS ws, ts/{size}000*{size}000+{size}000 AS we FROM {q.theirs}){late})"
-        parts = self.chance.choice([1, 2, 3])
+        parts = parts or self.chance.choice([1, 2, 3])
         step, size = size * 1000, size * parts * 1000
         spelled = f"{kind}({q.ours}, ts, INTERVAL '{step / 1000:g}' SECOND, INTERVAL '{size / 1000:g}' SECOND)"
         many = "(" + " UNION ALL ".join(f"SELECT {i} AS i" for i in range(parts)) + ")"
@@ -210,10 +220,15 @@ class Queries(Maker):
 
     def window(self, depth, outermost=False):
         q = self.timed(depth).nested()
-        span = self.spans(q)
+        span, session = self.spans(q), None
+        if self.kind != "late" and self.chance.random() < 0.25:
+            session = self.chance.choice("aup")
+            span = self.sessions(q, session)
         self.within(["q"], q.base)
         keys = self.keys(self.chance.randrange(3))
-        where = self.where(0.4)
+        where = self.where(0.4) if not session else same("")
+        if session:
+            keys = {session: same(f"q.{session}")}
         items, having = self.grouped(keys, outermost)
         ours, theirs = self.list_of(items)
         by = [", ".join([key[side] for key in keys.values()] + bounds) for side, bounds in ((0, ["q.window_start", "q.window_end"]), (1, ["q.ws", "q.we"]))]
@@ -242,11 +257,17 @@ class Queries(Maker):
         if self.chance.random() < 0.4:
             condition = self.both("{} AND {}", condition, self.truth(1))
         kind = self.chance.choice(["JOIN", "JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"])
+        third = same("")
+        if kind == "JOIN" and self.chance.random() < 0.25:
+            z, self.forever = self.relation(depth - 1).nested(), True
+            self.within(["x", "y", "z"])
+            key = self.chance.choice(["z.a = y.a", "z.t = x.t", "z.u = x.u AND z.p = y.p"])
+            third, y.changes, is_bound = (f" JOIN {z.ours} AS z ON {key}", f" JOIN {z.theirs} AS z ON {key}"), y.changes or z.changes, False
         items = {name: self.column(name) if self.chance.random() < 0.6 else self.value(KINDS[name], 1) for name in COLUMNS}
         keep = kind == "JOIN" and is_bound and self.chance.random() < 0.6
         ours, theirs = self.list_of(items, ", x.ts" if keep else "")
         where = self.where(0.3)
-        return Relation(f"SELECT {ours} FROM {x.ours} AS x {kind} {y.ours} AS y ON {condition[0]}{where[0]}", f"SELECT {theirs} FROM {x.theirs} AS x {kind} {y.theirs} AS y ON {condition[1]}{where[1]}",
+        return Relation(f"SELECT {ours} FROM {x.ours} AS x {kind} {y.ours} AS y ON {condition[0]}{third[0]}{where[0]}", f"SELECT {theirs} FROM {x.theirs} AS x {kind} {y.theirs} AS y ON {condition[1]}{third[1]}{where[1]}",
                         time=keep, changes=x.changes or y.changes or kind != "JOIN")
 
     def some(self, depth):
@@ -313,6 +334,37 @@ class Queries(Maker):
             ours = f"SELECT {outer} FROM (SELECT {columns}, row_number() OVER ({partition}ORDER BY {order[0]}) AS rn FROM {q.ours} AS q{where[0]}) AS z WHERE z.rn <= {most}"
         return Relation(ours, f"SELECT {outer} FROM (SELECT {columns}, row_number() OVER ({partition}ORDER BY {order[1]}) AS rn FROM {q.theirs} AS q{where[1]}) AS z WHERE z.rn <= {most}", changes=True)
 
+    def best(self, depth):
+        """DISTINCT ON."""
+        q = self.relation(depth).nested()
+        self.within(["q"], q.base)
+        keys = self.chance.sample(["q.a", "q.u", "q.p"], self.chance.randrange(1, 3))
+        order, where = self.order(q.base), self.where(0.3)
+        items = {name: same(f"q.{name}") if self.chance.random() < 0.7 else self.value(KINDS[name], 1) for name in COLUMNS}
+        ours, theirs = self.list_of(items)
+        on = ", ".join(keys)
+        return Relation(f"SELECT DISTINCT ON ({on}) {ours} FROM {q.ours} AS q{where[0]} ORDER BY {on}, {order[0]}",
+                        f"SELECT {', '.join(COLUMNS)} FROM (SELECT {theirs}, row_number() OVER (PARTITION BY {on} ORDER BY {order[1]}) AS rn FROM {q.theirs} AS q{where[1]}) WHERE rn = 1", changes=True)
+
+    def meet(self, depth):
+        """Windows with equal bounds are joined."""
+        size, kind = self.chance.choice([1, 2, 5]), self.chance.choice(["TUMBLE", "HOP"])
+        sides, key = [], self.chance.choice("aup")
+        parts = self.chance.choice([1, 2, 3])
+        for _ in range(2):
+            span = self.spans(self.stream(), kind, size, parts)
+            self.within(["q"], True)
+            items, where = self.grouped({key: same(f"q.{key}")}, False)[0], self.where(0.3)
+            ours, theirs = self.list_of(items)
+            sides.append((f"(SELECT {ours}, q.window_start AS ws, q.window_end AS we FROM {span[0]} AS q{where[0]} GROUP BY q.{key}, q.window_start, q.window_end)",
+                          f"(SELECT {theirs}, q.ws, q.we FROM {span[1]} AS q{where[1]} GROUP BY q.{key}, q.ws, q.we)"))
+        self.within(["x", "y"])
+        ours, theirs = self.list_of({name: self.column(name) if self.chance.random() < 0.6 else self.value(KINDS[name], 1) for name in COLUMNS})
+        way = self.chance.choice(["JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"])
+        on = f"x.{key} = y.{key} AND x.ws = y.ws AND x.we = y.we"
+        where = self.where(0.3)
+        return Relation(*(f"SELECT {list_} FROM {sides[0][n]} AS x {way} {sides[1][n]} AS y ON {on}{where[n]}" for n, list_ in enumerate((ours, theirs))), changes=way != "JOIN")
+
     def over(self, depth):
         q = self.relation(depth).nested()
         self.within(["q"], q.base)
@@ -322,9 +374,12 @@ class Queries(Maker):
             order = ("q.ts", "q.ts, q.n")
             late = "q.ts >= q.wm"
             where = (where[0], f"{where[1]} AND {late}" if where[1] else f" WHERE {late}")
-            frames += ["ROWS UNBOUNDED PRECEDING"]
+            frames += ["ROWS UNBOUNDED PRECEDING", "RANGE"]
         frame = self.chance.choice(frames)
         windows = [f"({partition}ORDER BY {order[side]} {frame})" for side in (0, 1)]
+        if frame == "RANGE":
+            span = self.chance.randrange(5)
+            windows = [f"({partition}ORDER BY q.ts RANGE BETWEEN {text} PRECEDING AND CURRENT ROW)" for text in (f"INTERVAL '{span}' SECOND", f"{span}000")]
         plain = [f"({partition}ORDER BY {order[side]})" for side in (0, 1)]
         items = {name: same(f"q.{name}") for name in COLUMNS}
         lags = self.chance.random() < 0.35  # two windows may have equal rows each in its own order
@@ -358,7 +413,7 @@ class Queries(Maker):
         columns = ", ".join(f"o.{name}" for name in COLUMNS)
         theirs = f"SELECT {columns}{', t(o.ts)' if found.ts else ''} FROM ({found.theirs}) AS o"
         # Windows that overlap cannot be followed; rows behind the watermark are late for OVER only where it gives each row once.
-        plain = re.search(r"HOP|CUMULATE|UNBOUNDED" + (r"|OVER \(" if self.kind == "late" else ""), found.ours)
+        plain = re.search(r"HOP|CUMULATE|UNBOUNDED|RANGE" + (r"|OVER \(" if self.kind == "late" else ""), found.ours)
         emit = " EMIT CHANGES" if not plain and self.chance.random() < 0.3 else ""
         return found.ours + emit + (" WITH (state_ttl = 'none')" if self.forever else ""), theirs
 

@@ -15,7 +15,7 @@ import subprocess
 from random_queries import SCHEMA, STREAMS, WORLDS, Queries, World, shown_json
 from test_nexmark import PROGRAM, shown
 
-QUERIES = int(os.environ.get("MILLRACE_SQL_QUERIES", "300"))
+QUERIES = int(os.environ.get("MILLRACE_SQL_QUERIES", "300" if os.environ.get("MILLRACE_FLAVOUR", "release") == "release" else "75"))
 SEED = int(os.environ.get("MILLRACE_SQL_SEED", "1"))
 A_WORLD = 25  # queries
 SHOWN = 10
