@@ -86,7 +86,9 @@ uint32_t clock_origin(const struct clock *c, const struct step *step, int64_t ti
 /* Bytes of state, of a query and of one operator. */
 struct budget {
     size_t used, max;
-    uint64_t seed; /* of its hash tables; what comes out does not depend on it */
+    struct scratch_file *scratch; /* where what is beyond it goes (sql/spill.h); NULL: nowhere, the query fails */
+    struct spill *spills;         /* of the operators that can make use of it */
+    uint64_t seed;                /* of its hash tables; what comes out does not depend on it */
 };
 
 struct account {
@@ -117,6 +119,7 @@ struct op {
     struct op *outputs[OP_OUTPUTS_MAX];
     uint32_t output_count, input_count, inputs_flushed;
     struct account account;
+    struct spill *spill; /* NULL: all it keeps stays in memory */
     uint64_t rows_in, rows_out, late, faults;
     int64_t ns; /* of its own, while the query was timed */
 };

@@ -9,6 +9,7 @@
 #define CLASSED 8192u
 #define CHUNK_FIRST 1024u
 #define CHUNK_MAX 65536u
+#define SHARE 64u
 
 struct pieces_free {
     struct pieces_free *next;
@@ -88,7 +89,9 @@ static void *take_new(struct pieces *p, size_t whole)
         use_rest(p);
         p->at = c->bytes;
         p->left = (len - sizeof *c) / STEP * STEP;
-        p->next_len = 2 * len < CHUNK_MAX ? 2 * len : CHUNK_MAX;
+        size_t most = p->account->budget->max / SHARE / STEP * STEP; /* little of it stands idle */
+        most = most < CHUNK_FIRST ? CHUNK_FIRST : most > CHUNK_MAX ? CHUNK_MAX : most;
+        p->next_len = 2 * len < most ? 2 * len : most;
     }
     void *got = p->at;
     p->at += whole;

@@ -14,7 +14,7 @@ bool state_writer_init(struct state_writer *w, state_take take, void *arg)
     return !w->failed;
 }
 
-static void hand_over(struct state_writer *w)
+void state_writer_flush(struct state_writer *w)
 {
     if (!w->failed && w->len)
         w->failed = !w->take(w->arg, slice_of(w->piece, w->len));
@@ -31,7 +31,7 @@ void state_put(struct state_writer *w, const void *bytes, size_t len)
         at += some;
         len -= some;
         if (w->len == STATE_PIECE)
-            hand_over(w);
+            state_writer_flush(w);
     }
 }
 
@@ -58,7 +58,7 @@ void state_put_slice(struct state_writer *w, struct slice s)
 
 bool state_writer_end(struct state_writer *w)
 {
-    hand_over(w);
+    state_writer_flush(w);
     mem_free(w->piece);
     w->piece = NULL;
     return !w->failed;

@@ -32,6 +32,7 @@ void state_put(struct state_writer *w, const void *bytes, size_t len); /* may sp
 void state_put_varint(struct state_writer *w, uint64_t v);
 void state_put_signed(struct state_writer *w, int64_t v);     /* zigzag */
 void state_put_slice(struct state_writer *w, struct slice s); /* with its length */
+void state_writer_flush(struct state_writer *w);              /* hands over what there is, as a piece */
 /* Hands over the last piece and frees. False: it failed, then or before. */
 MUST_USE bool state_writer_end(struct state_writer *w);
 

@@ -13,7 +13,7 @@
 struct entry {
     struct entry *newer, *older;
     uint64_t hash;
-    uint32_t key_len, payload;
+    uint32_t key_len, payload : 31, touched : 1;  /* touched: sql/spill.h's, found since it is in memory */
     uint8_t bytes[] __attribute__((aligned(16))); /* payload bytes, then the key */
 };
 
