@@ -7,6 +7,7 @@
 
 #include "base/check.h"
 #include "base/mem.h"
+#include "sql/spill.h"
 
 #define SCRATCH_MAX (8u << 20)
 
@@ -29,6 +30,8 @@ struct aggregation {
     struct aggregate *aggregates;
     struct sql_type *types;
     struct span **spans;
+    struct spill
+        spill; /* of the groups, when there is one span for all time: windows are given out in the order of their groups */
     uint32_t span_count, span_room;
     int64_t closed;     /* every window that ends by then has been pushed */
     int64_t next_close; /* INT64_MAX: no window is open */
@@ -195,6 +198,8 @@ static struct span *span_add(struct aggregation *g, uint32_t at, int64_t begin, 
     memmove(g->spans + at + 1, g->spans + at, (g->span_count - at) * sizeof *g->spans);
     g->spans[at] = s;
     g->span_count++;
+    if (g->rule.kind == SPAN_NONE)
+        g->spill.table = &s->groups;
     return s;
 }
 
@@ -271,7 +276,12 @@ static bool update(struct aggregation *g, struct step *step, const struct batch 
                    struct slice key)
 {
     uint64_t hash = table_hash(&s->groups, key);
-    struct entry *e = table_find(&s->groups, key, hash);
+    struct entry *e = NULL;
+    enum sql_fault fault;
+    if (g->rule.kind != SPAN_NONE)
+        e = table_find(&s->groups, key, hash);
+    else if (!spill_find(&g->spill, key, hash, &e, &fault))
+        return op_fail(step, fault);
     bool there = e != NULL;
     if (!e)
         e = table_add(&s->groups, key, hash);
@@ -288,7 +298,6 @@ static bool update(struct aggregation *g, struct step *step, const struct batch 
         before = g->m.rows - before;
     }
     group_of(e)->rows += weight;
-    enum sql_fault fault;
     if (!aggregates_add(g->aggregates, g->count, &g->op.account, group_of(e)->cells, b->columns, row, weight, &fault))
         return op_fail(step, fault);
     if (!g->changes)
@@ -369,6 +378,7 @@ static int64_t aggregation_due(const struct op *op)
 static void aggregation_fini(struct op *op)
 {
     struct aggregation *g = CONTAINER_OF(op, struct aggregation, op);
+    spill_fini(&g->spill);
     while (g->span_count)
         span_free(g, g->span_count - 1);
     account_give(&op->account, g->spans, g->span_room * sizeof *g->spans);
@@ -382,6 +392,14 @@ static void aggregation_fini(struct op *op)
 
 #define AGGREGATION_VERSION 1u
 
+static void group_save(struct op *op, struct entry *e, struct state_writer *w, int64_t until[RUN_UNTIL])
+{
+    const struct aggregation *g = CONTAINER_OF(op, const struct aggregation, op);
+    (void)until;
+    state_put_signed(w, group_of(e)->rows);
+    aggregates_save(g->aggregates, g->count, group_of(e)->cells, w);
+}
+
 static void aggregation_save(const struct op *op, struct state_writer *w)
 {
     const struct aggregation *g = CONTAINER_OF(op, const struct aggregation, op);
@@ -392,13 +410,26 @@ static void aggregation_save(const struct op *op, struct state_writer *w)
         const struct span *s = g->spans[i];
         state_put_signed(w, s->begin);
         state_put_signed(w, s->end);
-        state_put_varint(w, s->groups.count);
-        for (struct entry *e = s->groups.first; e; e = e->newer) { /* the order of the rows to come */
+        state_put_varint(w, s->groups.count + spill_count(&g->spill)); /* of one span only, if any */
+        for (struct entry *e = s->groups.first; e; e = e->newer) {     /* the order of the rows to come */
+            int64_t until[RUN_UNTIL];
             state_put_slice(w, entry_key(e));
-            state_put_signed(w, group_of(e)->rows);
-            aggregates_save(g->aggregates, g->count, group_of(e)->cells, w);
+            group_save((struct op *)op, e, w, until);
         }
+        spill_save((struct spill *)&g->spill, w);
     }
+}
+
+static bool group_load(struct op *op, struct entry *e, struct state_reader *r)
+{
+    struct aggregation *g = CONTAINER_OF(op, struct aggregation, op);
+    group_of(e)->rows = state_get_signed(r);
+    return aggregates_load(g->aggregates, g->count, &op->account, group_of(e)->cells, r);
+}
+
+static void group_drop(struct op *op, struct entry *e)
+{
+    group_fini(CONTAINER_OF(op, struct aggregation, op), e);
 }
 
 static bool load_group(struct aggregation *g, struct table *t, struct state_reader *r)
@@ -408,10 +439,7 @@ static bool load_group(struct aggregation *g, struct table *t, struct state_read
     uint64_t hash = ok ? table_hash(t, key) : 0;
     struct entry *e = ok && !table_find(t, key, hash) ? table_add(t, key, hash) : NULL;
     arena_recycle(&g->scratch);
-    if (!e)
-        return false;
-    group_of(e)->rows = state_get_signed(r);
-    return aggregates_load(g->aggregates, g->count, &g->op.account, group_of(e)->cells, r);
+    return e && group_load(&g->op, e, r);
 }
 
 static bool aggregation_load(struct op *op, struct state_reader *r)
@@ -422,6 +450,7 @@ static bool aggregation_load(struct op *op, struct state_reader *r)
     g->closed = state_get_signed(r);
     uint64_t spans = state_get_varint(r);
     int64_t before = INT64_MIN;
+    enum sql_fault fault;
     for (uint64_t i = 0; i < spans && !r->failed; i++) {
         int64_t begin = state_get_signed(r), end = state_get_signed(r);
         uint64_t groups = state_get_varint(r);
@@ -432,7 +461,7 @@ static bool aggregation_load(struct op *op, struct state_reader *r)
             return false;
         before = end;
         for (uint64_t k = 0; k < groups; k++)
-            if (!load_group(g, &s->groups, r))
+            if (!load_group(g, &s->groups, r) || !spill_relieve(op->account.budget, &fault))
                 return false;
     }
     find_next(g);
@@ -460,6 +489,7 @@ struct op *op_aggregate_new(struct budget *budget, const struct span_rule *rule,
                                         .due = aggregation_due,
                                         .save = aggregation_save,
                                         .load = aggregation_load};
+    static const struct spill_kind spilling = {.save = group_save, .load = group_load, .drop = group_drop};
     CHECK(changes || rule->kind != SPAN_NONE);
     struct aggregation *g = mem_zalloc(sizeof *g);
     if (!g)
@@ -481,6 +511,7 @@ struct op *op_aggregate_new(struct budget *budget, const struct span_rule *rule,
     arena_init(&g->scratch, SCRATCH_MAX);
     emit_init(&g->m, &g->op, g->types, type_count, changes);
     struct op *op = &g->op;
+    spill_init(&g->spill, op, NULL, rule->kind == SPAN_NONE ? &spilling : NULL);
     if (!g->aggregates || !g->types) {
         op_free(&op);
         return NULL;

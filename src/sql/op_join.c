@@ -239,6 +239,7 @@ static void join_fini(struct op *op)
         due_fini(&j->sides[s].due);
         kept_layout_fini(&j->sides[s].layout);
     }
+    spill_fini(&j->spill);
     table_fini(&j->table);
     pieces_fini(&j->pieces); /* and all rows with it */
     arena_fini(&j->step);
@@ -287,6 +288,7 @@ struct op *op_join_new(struct budget *budget, const struct join_rule *rule)
         j->inputs[i].op.output_count = 1;
     }
     struct op *op = &j->op;
+    spill_init(&j->spill, op, &j->table, j->sides[0].waits || j->sides[1].waits ? NULL : &join_spill_kind);
     if (!ok)
         op_free(&op);
     return op;

@@ -6,6 +6,7 @@
 #include "sql/due.h"
 #include "sql/kept.h"
 #include "sql/op_join.h"
+#include "sql/spill.h"
 
 #define PAIRS 256u
 
@@ -53,6 +54,7 @@ struct join {
     struct side sides[2];
     struct pieces pieces;
     struct table table;
+    struct spill spill; /* of the table, unless rows are given out when they end: then their ends are looked for */
     struct kept *garbage;
     uint64_t number; /* of the next row that is kept */
     bool settles;    /* a left row with a partner needs no more */
@@ -93,5 +95,6 @@ MUST_USE bool join_keep(struct join *j, unsigned side, struct kept *row, struct 
 /* op_join_state.c */
 void join_save(const struct op *op, struct state_writer *w);
 bool join_load(struct op *op, struct state_reader *r);
+extern const struct spill_kind join_spill_kind;
 
 #endif

@@ -238,7 +238,10 @@ bool join_handle(struct join *j, struct step *step, unsigned side, const struct 
     struct coming c = {
         .side = side, .row = t->rows[i], .origin = t->origins[i], .weight = t->weights ? t->weights[i] : 1};
     bool keyed = t->keys[i].ptr != NULL;
-    struct entry *e = keyed ? table_find(&j->table, t->keys[i], t->hashes[i]) : NULL;
+    struct entry *e = NULL;
+    enum sql_fault fault;
+    if (keyed && !spill_find(&j->spill, t->keys[i], t->hashes[i], &e, &fault))
+        return op_fail(step, fault);
     struct kept *old = c.weight < 0 ? find_same(s, e, side, c.row) : NULL;
     bool stays = c.weight < 0 ? old != NULL : keyed && c.row->end >= clock_of(s, c.origin);
     uint32_t matches = 0;

@@ -1,8 +1,10 @@
 /* A join of random rows, out of order, some of them taken back: what comes out is the same whatever a step's size is, when it was saved and loaded in
- * between, and when memory fails it says so. What is right is compared with SQLite in tests/sql. */
+ * between, when what it keeps is in a file time and again, and when memory fails it says so. What is right is compared with SQLite in tests/sql. */
 #include "sql/op_join.h"
 
 #include "base/mem.h"
+#include "sql/scratch_rig_test.h"
+#include "sql/spill.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -64,7 +66,10 @@ struct rig {
     struct join_rule rule;
     struct op *join;
     struct arena arena;
-    uint32_t next; /* row */
+    struct memory_disk disk;
+    struct scratch_file scratch;
+    uint32_t spills; /* after each so many steps all goes to the file; 0: never */
+    uint32_t next;   /* row */
     size_t len;
     char text[1 << 20];
 };
@@ -124,6 +129,9 @@ static bool rig_init(struct rig *r, enum variant v, size_t max)
         side->clock = &r->clock;
     }
     arena_init(&r->arena, 16u << 20);
+    memory_disk_init(&r->disk);
+    scratch_init(&r->scratch, &r->disk.disk, UINT64_MAX);
+    r->budget.scratch = &r->scratch;
     r->join = op_join_new(&r->budget, &r->rule);
     if (!r->join)
         return false;
@@ -135,6 +143,8 @@ static void rig_fini(struct rig *r)
 {
     op_free(&r->join);
     arena_fini(&r->arena);
+    scratch_fini(&r->scratch);
+    assert_int_equal(r->disk.open, 0);
     assert_int_equal(r->budget.used, 0);
 }
 
@@ -184,6 +194,12 @@ static bool step_rows(struct rig *r, uint32_t count)
     r->clock.at = NULL;
     arena_reset(&r->arena);
     r->next += count;
+    if (ok && r->spills && r->next % r->spills < count) {
+        size_t max = r->budget.max;
+        r->budget.max = r->budget.used + 4096; /* of which an eighth stays, of what was wanted again */
+        assert_true(spill_out(r->join->spill, &step.fault));
+        r->budget.max = max;
+    }
     assert_true(ok == (step.fault == SQL_FAULT_NONE));
     return ok;
 }
@@ -248,6 +264,31 @@ static void test_which_pairs(void **state)
     rig_fini(&one);
 }
 
+/* All that can be in a file gives the same; what is given out when it ends cannot. */
+static void test_spilled(void **state)
+{
+    uint64_t back = 0;
+    (void)state;
+    for (int retracts = 0; retracts < 2; retracts++)
+        for (enum variant v = INNER; v < VARIANTS; v++) {
+            static const uint32_t sizes[] = {1, 7, 20};
+            make_rows(retracts);
+            assert_true(rig_init(&one, v, 1u << 24) && run_to(&one, ROWS, 7));
+            assert_true(!one.join->spill == (v == LEFT || v == FULL || v == ANTI));
+            for (size_t i = 0; one.join->spill && i < ARRAY_LEN(sizes); i++) {
+                assert_true(rig_init(&two, v, 1u << 24));
+                two.spills = 1 + (uint32_t)i * 30;
+                assert_true(run_to(&two, ROWS, sizes[i]));
+                back += two.join->spill->back;
+                assert_string_equal(one.text, two.text);
+                assert_int_equal(one.join->late, two.join->late);
+                rig_fini(&two);
+            }
+            rig_fini(&one);
+        }
+    assert_true(back > 1000);
+}
+
 struct bytes {
     uint8_t at[1 << 20];
     size_t len, given;
@@ -295,9 +336,11 @@ static void test_saved_and_loaded(void **state)
 {
     (void)state;
     for (enum variant v = INNER; v < VARIANTS; v++)
-        for (uint32_t at = 0; at < ROWS; at += 97) {
+        for (uint32_t at = 0; at < ROWS - 40; at += 97) {
             make_rows(at % 2);
             assert_true(rig_init(&one, v, 1u << 24) && run_to(&one, at, 7));
+            one.spills = one.join->spill && at % 4 ? 40 : 0;
+            assert_true(run_to(&one, at + 40, 7));
             save(&one);
             assert_true(rig_init(&two, v, 1u << 24) && load(&two));
             two.clock.now = one.clock.now;
@@ -360,7 +403,7 @@ static void test_no_memory(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_sizes_of_steps), cmocka_unit_test(test_which_pairs),
-                                       cmocka_unit_test(test_saved_and_loaded), cmocka_unit_test(test_damaged),
-                                       cmocka_unit_test(test_no_memory)};
+                                       cmocka_unit_test(test_spilled),        cmocka_unit_test(test_saved_and_loaded),
+                                       cmocka_unit_test(test_damaged),        cmocka_unit_test(test_no_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,6 +6,7 @@
 #include "base/check.h"
 #include "base/mem.h"
 #include "sql/ordered.h"
+#include "sql/spill.h"
 
 #define SCRATCH_MAX (8u << 20)
 
@@ -41,6 +42,7 @@ struct topn {
     uint32_t frame_count, frame_room;
     uint64_t number;
     struct pieces pieces;
+    struct spill spill; /* of the partitions, when no time ends them: then they are given out in their order */
     struct emitter m;
     struct arena scratch;
 };
@@ -326,6 +328,8 @@ static struct frame *frame_at(struct topn *t, int64_t time)
                           : t->single   ? sizeof(struct row *)
                                         : sizeof(struct part)));
     f->parts.pieces = &t->pieces;
+    if (t->rule.span.kind == SPAN_NONE)
+        t->spill.table = &f->parts;
     memmove(t->frames + i + 1, t->frames + i, (t->frame_count - i) * sizeof *t->frames);
     t->frames[i] = f;
     t->frame_count++;
@@ -406,7 +410,10 @@ static bool find_part(struct topn *t, struct step *step, const struct batch *b, 
     if (!key_of_row(&t->scratch, b->columns, t->keys, row, &key, &fault))
         return unusable(t, step, b, row, fault);
     uint64_t hash = table_hash(&(*ret_frame)->parts, key);
-    *ret_entry = table_find(&(*ret_frame)->parts, key, hash);
+    if (timed)
+        *ret_entry = table_find(&(*ret_frame)->parts, key, hash);
+    else if (!spill_find(&t->spill, key, hash, ret_entry, &fault))
+        return op_fail(step, fault);
     if (*ret_entry || !make)
         return true;
     *ret_entry = table_add(&(*ret_frame)->parts, key, hash);
@@ -498,6 +505,19 @@ static void row_save(const struct row *row, struct state_writer *w)
     state_put_slice(w, row_values(row));
 }
 
+static void part_save(struct op *op, struct entry *e, struct state_writer *w, int64_t until[RUN_UNTIL])
+{
+    const struct topn *t = CONTAINER_OF(op, const struct topn, op);
+    (void)until;
+    if (t->first_only)
+        return;
+    state_put_varint(w, t->single ? part_of(e)->one != NULL : part_of(e)->rows.count);
+    if (t->single && part_of(e)->one)
+        row_save(part_of(e)->one, w);
+    for (struct ordered_row *r = t->single ? NULL : part_of(e)->rows.first; r; r = r->after)
+        row_save(row_of(r), w);
+}
+
 static void topn_save(const struct op *op, struct state_writer *w)
 {
     const struct topn *t = CONTAINER_OF(op, const struct topn, op);
@@ -507,17 +527,13 @@ static void topn_save(const struct op *op, struct state_writer *w)
     for (uint32_t i = 0; i < t->frame_count; i++) {
         struct frame *f = t->frames[i];
         state_put_signed(w, f->time);
-        state_put_varint(w, f->parts.count);
-        for (struct entry *e = f->parts.first; e; e = e->newer) { /* the order of the rows to come */
+        state_put_varint(w, f->parts.count + spill_count(&t->spill)); /* of one frame only, if any */
+        for (struct entry *e = f->parts.first; e; e = e->newer) {     /* the order of the rows to come */
+            int64_t until[RUN_UNTIL];
             state_put_slice(w, entry_key(e));
-            if (t->first_only)
-                continue;
-            state_put_varint(w, t->single ? part_of(e)->one != NULL : part_of(e)->rows.count);
-            if (t->single && part_of(e)->one)
-                row_save(part_of(e)->one, w);
-            for (struct ordered_row *r = t->single ? NULL : part_of(e)->rows.first; r; r = r->after)
-                row_save(row_of(r), w);
+            part_save((struct op *)op, e, w, until);
         }
+        spill_save((struct spill *)&t->spill, w);
     }
 }
 
@@ -534,14 +550,9 @@ static struct row *row_load(struct topn *t, struct state_reader *r)
                                                                               : NULL;
 }
 
-static bool part_load(struct topn *t, struct frame *f, struct state_reader *r)
+static bool part_load(struct op *op, struct entry *e, struct state_reader *r)
 {
-    struct slice key;
-    bool ok = key_load(&t->scratch, t->key_types, t->keys, r, &key);
-    uint64_t hash = ok ? table_hash(&f->parts, key) : 0;
-    struct entry *e = ok && !table_find(&f->parts, key, hash) ? table_add(&f->parts, key, hash) : NULL;
-    if (!e)
-        return false;
+    struct topn *t = CONTAINER_OF(op, struct topn, op);
     uint64_t rows = t->first_only ? 0 : state_get_varint(r);
     r->failed |= t->single ? rows > 1 : !t->rule.retracts && rows > t->rule.limit;
     for (uint64_t i = 0; i < rows && !r->failed; i++) {
@@ -562,6 +573,21 @@ static bool part_load(struct topn *t, struct frame *f, struct state_reader *r)
     return !r->failed;
 }
 
+static void part_drop(struct op *op, struct entry *e)
+{
+    part_free(CONTAINER_OF(op, struct topn, op), part_of(e));
+}
+
+static bool load_part(struct topn *t, struct frame *f, struct state_reader *r)
+{
+    struct slice key;
+    enum sql_fault fault;
+    bool ok = key_load(&t->scratch, t->key_types, t->keys, r, &key);
+    uint64_t hash = ok ? table_hash(&f->parts, key) : 0;
+    struct entry *e = ok && !table_find(&f->parts, key, hash) ? table_add(&f->parts, key, hash) : NULL;
+    return e && part_load(&t->op, e, r) && spill_relieve(t->op.account.budget, &fault);
+}
+
 static bool topn_load(struct op *op, struct state_reader *r)
 {
     struct topn *t = CONTAINER_OF(op, struct topn, op);
@@ -578,7 +604,7 @@ static bool topn_load(struct op *op, struct state_reader *r)
         r->failed |= t->rule.span.kind == SPAN_NONE && time;
         struct frame *f = r->failed ? NULL : frame_at(t, time);
         for (uint64_t k = 0; f && k < parts; k++)
-            if (!part_load(t, f, r))
+            if (!load_part(t, f, r))
                 return false;
         if (!f)
             return false;
@@ -591,6 +617,7 @@ static bool topn_load(struct op *op, struct state_reader *r)
 static void topn_fini(struct op *op)
 {
     struct topn *t = CONTAINER_OF(op, struct topn, op);
+    spill_fini(&t->spill);
     while (t->frame_count)
         frame_free(t, t->frame_count - 1);
     account_give(&op->account, t->frames, t->frame_room * sizeof *t->frames);
@@ -637,6 +664,7 @@ struct op *op_topn_new(struct budget *budget, const struct topn_rule *rule, cons
                                         .due = topn_due,
                                         .save = topn_save,
                                         .load = topn_load};
+    static const struct spill_kind spilling = {.save = part_save, .load = part_load, .drop = part_drop};
     struct topn *t = mem_zalloc(sizeof *t);
     uint32_t from = keys + (rule->span.kind != SPAN_NONE) + order_count;
     CHECK(rule->limit > 0 && rule->limit <= TOPN_MAX && from <= type_count);
@@ -658,6 +686,7 @@ struct op *op_topn_new(struct budget *budget, const struct topn_rule *rule, cons
     bool ok = copy_types(t, types, order);
     emit_init(&t->m, &t->op, t->types, t->type_count, rule->changes);
     struct op *op = &t->op;
+    spill_init(&t->spill, op, NULL, rule->span.kind == SPAN_NONE ? &spilling : NULL);
     if (!ok)
         op_free(&op);
     return op;

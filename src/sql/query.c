@@ -4,6 +4,7 @@
 #include "base/check.h"
 #include "base/mem.h"
 #include "sql/record_column.h"
+#include "sql/spill.h"
 #include "sql/table_record.h"
 
 #define PLAN_MEMORY_MAX (64u << 20)
@@ -17,6 +18,7 @@ struct query {
     struct regex_cache *regexes; /* of the clocks */
     struct op *sink;
     struct step step;
+    struct scratch_file beyond; /* its memory */
 };
 
 static struct scan *scan_of(const struct source *s)
@@ -79,11 +81,18 @@ void query_free(struct query **query)
         scan_free(&q->scans[i]);
     }
     plan_free(&q->plan);
+    scratch_fini(&q->beyond); /* after the operators, which have blocks of it */
     regex_cache_free(&q->regexes);
     arena_fini(&q->arena);
     arena_fini(&q->own);
     mem_free(q);
     *query = NULL;
+}
+
+void query_spill(struct query *query, const struct scratch_disk *disk, uint64_t max)
+{
+    scratch_init(&query->beyond, disk, max);
+    query->plan.budget.scratch = disk && max ? &query->beyond : NULL;
 }
 
 const struct plan *query_plan(const struct query *query)
@@ -199,6 +208,8 @@ static bool flush(struct query *q, struct source *s, enum sql_fault *ret_fault)
     s->arrival->at = NULL;
     for (uint32_t i = 0; i < q->plan.joint_count; i++)
         q->plan.joint[i]->at = NULL;
+    if (ok && !spill_relieve(&q->plan.budget, ret_fault))
+        ok = op_fail(&q->step, *ret_fault);
     *ret_fault = q->step.fault;
     return ok;
 }
@@ -362,6 +373,11 @@ size_t query_state_bytes(const struct query *query)
     return query->plan.budget.used;
 }
 
+uint64_t query_spilled_bytes(const struct query *query)
+{
+    return scratch_bytes(&query->beyond);
+}
+
 uint64_t query_late(const struct query *query)
 {
     uint64_t sum = 0;
@@ -459,8 +475,14 @@ void query_save(const struct query *query, struct state_writer *w)
         op_save(query, query->sink, w);
 }
 
-static bool load_fail(struct sql_error *error, struct state_reader *r, const char *what, struct slice name)
+static bool load_fail(const struct query *q, struct sql_error *error, struct state_reader *r, const char *what,
+                      struct slice name)
 {
+    if (q->beyond.fault != SQL_FAULT_NONE && !r->failed) {
+        sql_error_set(error, q->beyond.fault, 0, 0, "%s %.*s: %s", what, SLICE_ARG(name),
+                      sql_fault_text(q->beyond.fault));
+        return false;
+    }
     sql_error_set(error, r->failed ? SQL_FAULT_VALUE : SQL_FAULT_MEMORY, 0, 0, "%s %.*s%s", what, SLICE_ARG(name),
                   r->failed ? ": its snapshot is damaged" : ": no memory for its snapshot");
     return false;
@@ -488,7 +510,7 @@ static bool source_load(struct query *q, uint32_t i, struct state_reader *r, str
     bool same = name_next(r, name) && get_u64(r) == plan_source_hash(s);
     if (!same && !r->failed)
         return load_changed(error, "stream ", name);
-    return (clock_load(s->clock, r) && clock_load(s->arrival, r)) || load_fail(error, r, "stream", name);
+    return (clock_load(s->clock, r) && clock_load(s->arrival, r)) || load_fail(q, error, r, "stream", name);
 }
 
 static bool op_load(struct query *q, struct op *op, struct state_reader *r, struct sql_error *error)
@@ -500,7 +522,7 @@ static bool op_load(struct query *q, struct op *op, struct state_reader *r, stru
     op->late = state_get_varint(r);
     op->faults = state_get_varint(r);
     bool ok = !op->kind->load || op->kind->load(op, r);
-    return (ok && !r->failed) || load_fail(error, r, "operator", name);
+    return (ok && !r->failed) || load_fail(q, error, r, "operator", name);
 }
 
 bool query_load(struct query *query, struct state_reader *r, struct sql_error *error)
@@ -525,7 +547,7 @@ bool query_load(struct query *query, struct state_reader *r, struct sql_error *e
         return load_changed(error, "", slice_str("what the query is made of"));
     if (sink && !op_load(query, query->sink, r, error))
         return false;
-    return !r->failed || load_fail(error, r, "", all);
+    return !r->failed || load_fail(query, error, r, "", all);
 }
 
 bool query_stateless(const struct query *query)

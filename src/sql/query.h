@@ -8,6 +8,7 @@
 #define MILLRACE_SQL_QUERY_H
 
 #include "sql/plan.h"
+#include "sql/scratch.h"
 
 struct query;
 
@@ -33,6 +34,8 @@ struct query_input {
 MUST_USE struct query *query_new(const struct catalog *catalog, const struct ast *statement, size_t state_max,
                                  struct op *sink, struct sql_error *error);
 void query_free(struct query **query);
+/* What is beyond state_max goes to a file of that disk, a loan, as far as operators can do that (op.spill): at most so many bytes. Before its first step. */
+void query_spill(struct query *query, const struct scratch_disk *disk, uint64_t max);
 /* The columns of its rows; source i's name. */
 const struct plan *query_plan(const struct query *query);
 struct slice query_source(const struct query *query, uint32_t i); /* empty: there is none */
@@ -67,7 +70,8 @@ bool query_stateless(const struct query *query);
 
 /* Operators count their time from now on (op.ns, from 0 on) by the caller's timer; NULL: no more. */
 void query_time(struct query *query, struct op_timer *timer);
-size_t query_state_bytes(const struct query *query);
+size_t query_state_bytes(const struct query *query);     /* in memory */
+uint64_t query_spilled_bytes(const struct query *query); /* of its file */
 /* Late rows, and rows with faults, of all operators; faults of the sink, too. */
 uint64_t query_late(const struct query *query);
 uint64_t query_faults(const struct query *query);

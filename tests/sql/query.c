@@ -1,8 +1,9 @@
 /* Runs queries over Nexmark's events, or over records that are given, for tests that compare with another engine.
  *
- *     query FILE BATCH EVENTS ORDER [SEED]
+ *     query FILE BATCH EVENTS ORDER [SEED [STATE]]
  *                                       statements, the last of which is the query; rows a batch; events. With a SEED the query is saved and
- *                                       another one made of that at some 25 places, and batches are 1 to BATCH rows
+ *                                       another one made of that at some 25 places, and batches are 1 to BATCH rows; 0: not. With a STATE that
+ *                                       many bytes of state are in memory, and what is more is in a scratch file
  *     query --events EVENTS ORDER       prints the events, a line each
  *     query --script < INPUT            statements; an empty line; `stream TAB milliseconds TAB record` a line, in the order in which they come; an
  *                                       empty line; then `BATCH SEED query` a line, where seed 0 is none. Each query runs in a process of its own;
@@ -12,7 +13,7 @@
  *
  * Streams that are called person…, auction… or bid… have events of that kind only; of several streams the last is read first.
  * Prints a JSON array a row: its weight, then the values. At the end the watermark passes everything. The last line is an object: late rows, rows
- * with faults, bytes of state at the end.
+ * with faults, bytes of state at the end; with a STATE also the most there were, and the most in the scratch file.
  */
 #include "sql/query.h"
 #include "sql/nexmark.h"
@@ -109,6 +110,9 @@ struct run {
     struct arena arena;
     struct slice text; /* its own */
     uint64_t chance;
+    bool measured;
+    size_t state_max, most;
+    uint64_t most_spilled;
     uint8_t *saved;
     size_t len, given;
 };
@@ -121,12 +125,37 @@ static uint64_t chance_next(struct run *r)
     return r->chance;
 }
 
+static void *disk_open(void *arg)
+{
+    (void)arg;
+    return tmpfile();
+}
+
+static enum sql_fault disk_write(void *file, uint64_t at, const void *bytes, size_t len)
+{
+    return pwrite(fileno(file), bytes, len, (off_t)at) == (ssize_t)len ? SQL_FAULT_NONE : SQL_FAULT_SCRATCH_LOST;
+}
+
+static bool disk_read(void *file, uint64_t at, void *ret, size_t len)
+{
+    return pread(fileno(file), ret, len, (off_t)at) == (ssize_t)len;
+}
+
+static void disk_close(void *file)
+{
+    fclose(file);
+}
+
 static void query_make(struct run *r)
 {
+    static const struct scratch_disk disk = {
+        .open = disk_open, .write = disk_write, .read = disk_read, .close = disk_close};
     struct sql_error error = {0};
-    r->q = query_new(&r->catalog, r->statement, STATE_MAX, &r->printer.op, &error);
+    r->q = query_new(&r->catalog, r->statement, r->state_max, &r->printer.op, &error);
     if (!r->q)
         fail(&error, r->text);
+    if (r->state_max < STATE_MAX)
+        query_spill(r->q, &disk, STATE_MAX);
     r->printer.plan = query_plan(r->q);
 }
 
@@ -252,6 +281,8 @@ static void feed(struct run *r, uint32_t source, const struct order *o, uint32_t
         struct query_input in = {.source = source, .records = records, .ts_us = ts, .offset = offset, .rows = rows};
         if (!query_step(r->q, &in, &fault))
             die(sql_fault_text(fault));
+        r->most = query_state_bytes(r->q) > r->most ? query_state_bytes(r->q) : r->most;
+        r->most_spilled = query_spilled_bytes(r->q) > r->most_spilled ? query_spilled_bytes(r->q) : r->most_spilled;
         offset += rows;
     }
     free(room);
@@ -267,12 +298,13 @@ static void feed_all(struct run *r, const struct order *o, uint32_t batch)
 }
 
 /* Statements, the last of which is the query. */
-static void run_begin(struct run *r, struct slice text, uint64_t seed)
+static void run_begin(struct run *r, struct slice text, uint64_t seed, size_t state_max)
 {
     static const struct op_kind kind = {.name = "print", .push = print_rows};
     struct sql_error error = {0};
     struct ast_list list;
-    *r = (struct run){.printer = {.op = {.kind = &kind}}, .catalog = catalog_init(), .text = text};
+    *r = (struct run){
+        .printer = {.op = {.kind = &kind}}, .catalog = catalog_init(), .text = text, .state_max = state_max};
     r->chance = seed * 0x9e3779b97f4a7c15u;
     arena_init(&r->arena, SQL_PARSE_MEMORY_MAX);
     if (!sql_parse(text, &r->arena, &list, &error) || !list.count)
@@ -290,8 +322,11 @@ static void run_end(struct run *r)
     for (uint32_t i = 0; i < query_plan(r->q)->source_count; i++)
         if (!query_advance(r->q, i, END_US, &fault))
             die(sql_fault_text(fault));
-    printf("{\"late\": %llu, \"faults\": %llu, \"state\": %zu}\n", (unsigned long long)query_late(r->q),
+    printf("{\"late\": %llu, \"faults\": %llu, \"state\": %zu", (unsigned long long)query_late(r->q),
            (unsigned long long)query_faults(r->q), query_state_bytes(r->q));
+    if (r->measured)
+        printf(", \"most\": %zu, \"spilled\": %llu", r->most, (unsigned long long)r->most_spilled);
+    printf("}\n");
     query_free(&r->q);
     arena_fini(&r->arena);
     free((void *)r->text.ptr);
@@ -374,7 +409,7 @@ static void script_play(const struct script *s, char *line)
     uint64_t chance = strtoull(seed, &query, 10);
     if (batch < 1 || batch > BATCH_ROWS_MAX || asprintf(&text, "%s\n%s;\n", s->statements, query) < 0)
         die("a query is `BATCH SEED query`");
-    run_begin(&r, slice_str(text), chance);
+    run_begin(&r, slice_str(text), chance, STATE_MAX);
     replay(&r, s, batch);
     run_end(&r);
 }
@@ -412,13 +447,15 @@ int main(int argc, char **argv)
         script_play_all();
         return 0;
     }
-    if (argc != 5 && argc != 6)
+    if (argc < 5 || argc > 7)
         die("see the top of tests/sql/query.c");
     struct run r;
     uint32_t batch = (uint32_t)strtoul(argv[2], NULL, 10);
     if (batch < 1 || batch > BATCH_ROWS_MAX)
         die("a batch has 1 to 4096 rows");
-    run_begin(&r, read_file(argv[1]), argc == 6 ? strtoull(argv[5], NULL, 10) : 0);
+    run_begin(&r, read_file(argv[1]), argc > 5 ? strtoull(argv[5], NULL, 10) : 0,
+              argc == 7 ? strtoull(argv[6], NULL, 10) : STATE_MAX);
+    r.measured = argc == 7;
     struct order order = order_of(argv[3], argv[4]);
     feed_all(&r, &order, batch);
     free(order.numbers);
