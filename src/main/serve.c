@@ -575,6 +575,9 @@ static int open_sql(struct serve *s)
                                          .port = s->sql_port,
                                          .journal = s->journal,
                                          .snapshot_rows = s->config->sql_snapshot_rows,
+                                         .dir = s->config->data,
+                                         .scratch_bytes = s->config->sql_scratch_bytes,
+                                         .disk_free_min = s->config->disk_free_min,
                                          .wake_core = wake_core,
                                          .arg = s};
     if (s->config->sql && !(s->sql = sql_engine_open(&options)))

@@ -4,6 +4,8 @@
  * that is asked nothing has neither the thread nor the server. */
 #include "main/sql_engine.h"
 
+#include "main/sql_scratch.h"
+
 #include "base/mem.h"
 #include "os/thread.h"
 #include "sql/server.h"
@@ -13,7 +15,8 @@
 
 struct sql_engine {
     struct sql_engine_options options;
-    struct slab_heap heap; /* the thread's */
+    struct slab_heap heap;      /* the thread's */
+    struct sql_scratch scratch; /* the thread's */
     struct os_thread thread;
     struct os_event event;
     struct os_lock
@@ -37,6 +40,8 @@ static void engine_run(void *arg)
     struct sql_server_options options = {.port = engine->options.port,
                                          .heap = &engine->heap,
                                          .snapshot_rows = engine->options.snapshot_rows,
+                                         .disk = sql_scratch_disk(&engine->scratch),
+                                         .scratch_max = engine->options.scratch_bytes,
                                          .clock = clock_of,
                                          .clock_arg = os};
     struct sql_server *server = NULL;
@@ -68,6 +73,7 @@ struct sql_engine *sql_engine_open(const struct sql_engine_options *options)
         return NULL;
     engine->options = *options;
     slab_heap_init(&engine->heap);
+    sql_scratch_init(&engine->scratch, options->os, options->dir, options->disk_free_min);
     os_lock_init(&engine->lock);
     return engine;
 }

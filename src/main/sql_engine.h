@@ -17,6 +17,9 @@ struct sql_engine_options {
     struct port *port;
     struct journal *journal;
     uint64_t snapshot_rows; /* of struct sql_server_options */
+    const char *dir;        /* where queries have their scratch files; a loan */
+    uint64_t scratch_bytes; /* each, at most; 0: none */
+    uint64_t disk_free_min; /* nothing more is written below it; 0: as watch.h works it out */
     void (*wake_core)(void *arg);
     void *arg;
 };

@@ -9,6 +9,7 @@
 
 #define PLAN_MEMORY_MAX (64u << 20)
 #define PARTITIONS_MAX 4096u
+#define ROW_SHARE 2048u /* bytes of a query's memory for each record of a step */
 
 struct query {
     struct plan plan;
@@ -93,6 +94,12 @@ void query_spill(struct query *query, const struct scratch_disk *disk, uint64_t 
 {
     scratch_init(&query->beyond, disk, max);
     query->plan.budget.scratch = disk && max ? &query->beyond : NULL;
+}
+
+uint32_t query_rows(const struct query *query, uint32_t rows)
+{
+    size_t most = query->plan.budget.max / ROW_SHARE;
+    return most >= rows ? rows : most ? (uint32_t)most : 1;
 }
 
 const struct plan *query_plan(const struct query *query)

@@ -46,6 +46,9 @@ bool query_deletes(const struct query *query, uint32_t source);
 void query_lend(struct query *query, struct arena *scratch);
 void query_divert(struct query *query, void (*divert)(void *arg, uint32_t origin, enum sql_fault fault), void *arg);
 
+/* How many records a step should have at most, of so many: what they leave behind is a small part of its memory then, which is only made free between
+ * steps. */
+uint32_t query_rows(const struct query *query, uint32_t rows);
 /* False: *ret_fault says why the query has ended. */
 MUST_USE bool query_step(struct query *query, const struct query_input *input, enum sql_fault *ret_fault);
 /* The partition holds back no watermark until it has a row again. */

@@ -145,12 +145,14 @@ static bool same_column(const struct scan_column *a, const struct scan_column *b
     return true;
 }
 
-/* JSON is checked whole whatever is wanted of it; other formats up to the last field that is. Records of a table may be changed before they are read. */
+/* JSON is checked whole whatever is wanted of it; other formats up to the last field that is. Records of a table may be changed before they are read. A
+ * query of little memory takes shorter runs. */
 static const struct source *shareable(const struct run_source *s)
 {
-    const struct source *source = s->run->query ? &query_plan(s->run->query)->sources[s->number] : NULL;
-    return source && s != &s->run->snapshot.source && source->rule.format == SCAN_JSON && !source->deletes ? source
-                                                                                                           : NULL;
+    const struct query *query = s->run->query;
+    const struct source *source = query ? &query_plan(query)->sources[s->number] : NULL;
+    bool ok = source && s != &s->run->snapshot.source && source->rule.format == SCAN_JSON && !source->deletes;
+    return ok && query_rows(query, RUN_ROWS) == RUN_ROWS ? source : NULL;
 }
 
 /* Adds what it wants. False: it will scan by itself. */

@@ -297,10 +297,11 @@ static enum input_verdict take_alone(struct server_run *run, struct run_partitio
 {
     struct query_input in;
     enum input_verdict v = INPUT_NO_MEMORY;
+    uint32_t rows = query_rows(run->query, RUN_ROWS);
     *ret_place = p->place;
     if (!open_alone(run, p, until))
         return v;
-    while (!is_full(run) && (v = input_next(run->server->input, RUN_ROWS, &in)) == INPUT_ROWS)
+    while (!is_full(run) && (v = input_next(run->server->input, rows, &in)) == INPUT_ROWS)
         if (!step_records(run, p, &in) || !note(run, p, input_place(run->server->input)))
             break;
     *ret_place = input_place(run->server->input);

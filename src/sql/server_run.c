@@ -165,6 +165,8 @@ static void build(struct server_run *run)
     run->output = output_new(run->server->heap, &run->target, OUTPUT_BYTES_MAX);
     if (run->output)
         run->query = server_object_plan(run->object, output_op(run->output), &error);
+    if (run->query)
+        query_spill(run->query, run->server->options.disk, run->server->options.scratch_max);
     if (run->query && output_bind(run->output, query_plan(run->query), &error) && run_sources(run) &&
         run_queue_open(run))
         run->state = RUN_LOOKING;

@@ -176,6 +176,7 @@ static enum verdict begin(struct request *r, const struct ast_run *statement)
     run->query = server_plan(r->server, r->vhost, NULL, &what, 0, &r->arena, &s->op, &error);
     if (!run->query)
         return request_error(r, &error, r->text, 0);
+    query_spill(run->query, r->server->options.disk, r->server->options.scratch_max);
     if (!run_sources(run))
         return request_refuse(r, "53200", "no memory for the query");
     for (uint32_t i = 0; i < run->source_count; i++)

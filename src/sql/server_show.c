@@ -130,6 +130,7 @@ static void show_query(struct request *r, const struct server_object *o)
     put_number(&s, run && run->query ? query_late(run->query) : 0);
     put_number(&s, run && run->query ? query_faults(run->query) : 0);
     put_number(&s, run && run->query ? query_state_bytes(run->query) : 0);
+    put_number(&s, run && run->query ? query_spilled_bytes(run->query) : 0);
     put_text(&s, slice_str(o->owner));
     put_text(&s, o->reason[0] ? slice_str(o->reason) : (struct slice){0});
     row_end(&s);
@@ -175,9 +176,9 @@ static bool is_sink(const struct server_object *o)
     return o->kind == KIND_SINK;
 }
 
-static const char *const query_names[] = {"name", "state",  "lag",         "rows_in", "rows_out",
-                                          "late", "faults", "state_bytes", "owner",   "reason"};
-static const char *const query_types[] = {"TEXT",   "TEXT",   "BIGINT", "BIGINT", "BIGINT",
+static const char *const query_names[] = {"name",   "state",       "lag",           "rows_in", "rows_out", "late",
+                                          "faults", "state_bytes", "spilled_bytes", "owner",   "reason"};
+static const char *const query_types[] = {"TEXT",   "TEXT",   "BIGINT", "BIGINT", "BIGINT", "BIGINT",
                                           "BIGINT", "BIGINT", "BIGINT", "TEXT",   "TEXT"};
 static const char *const stream_names[] = {"name", "topic", "format", "owner"};
 static const char *const plain_names[] = {"name", "owner"};
@@ -196,7 +197,7 @@ static const struct list_row {
     {SHOW_VIEWS, "SHOW VIEWS", is_view, show_plain, plain_names, texts, 2},
     {SHOW_MATERIALIZED_VIEWS, "SHOW MATERIALIZED VIEWS", is_materialized, show_plain, plain_names, texts, 2},
     {SHOW_SINKS, "SHOW SINKS", is_sink, show_plain, plain_names, texts, 2},
-    {SHOW_QUERIES, "SHOW QUERIES", server_object_runs, show_query, query_names, query_types, 10},
+    {SHOW_QUERIES, "SHOW QUERIES", server_object_runs, show_query, query_names, query_types, 11},
 };
 
 static enum verdict show_list(struct request *r, const struct list_row *list, struct slice like)
@@ -289,14 +290,21 @@ enum verdict statement_describe(struct request *r, const struct ast *s)
     return show_columns(r, describe->name, "DESCRIBE");
 }
 
+/* Where its state may be. */
+static struct slice keeps_of(const struct op *op)
+{
+    return !op->kind->save ? (struct slice){0} : slice_str(op->spill ? "in memory or on disk" : "in memory");
+}
+
 static enum verdict explain(struct request *r, const struct plan *plan)
 {
-    static const char *const names[] = {"operator", "reads"};
-    head(r, names, texts, 2);
+    static const char *const names[] = {"operator", "reads", "keeps"};
+    head(r, names, texts, 3);
     for (uint32_t i = 0; i < plan->source_count; i++) {
         struct shown s = row_begin(r);
         put_text(&s, slice_str("scan"));
         put_text(&s, catalog_name(&plan->sources[i].stream->ast));
+        put_text(&s, (struct slice){0});
         row_end(&s);
     }
     for (uint32_t i = plan->op_count; i-- > 0;) {
@@ -308,6 +316,7 @@ static enum verdict explain(struct request *r, const struct plan *plan)
         struct shown s = row_begin(r);
         put_text(&s, slice_str(plan->ops[i]->kind->name));
         put_text(&s, (struct slice){0});
+        put_text(&s, keeps_of(plan->ops[i]));
         row_end(&s);
     }
     return end(r, "EXPLAIN");
