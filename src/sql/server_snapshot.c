@@ -255,7 +255,7 @@ static bool is_due(const struct server_run *run)
     if (run->object->core_trail > SNAPSHOT_TRAIL)
         return true;
     mono_t since = run->server->now - s->made_at;
-    size_t bytes = query_state_bytes(run->query);
+    uint64_t bytes = query_state_bytes(run->query) + query_spilled_bytes(run->query);
     return (rows >= SNAPSHOT_ROWS && since >= SNAPSHOT_NS && rows * 64 > bytes) ||
            since / SELDOM_NS > (mono_t)(bytes / SELDOM_BYTES) || oldest_goes(run);
 }
