@@ -136,9 +136,9 @@ static struct heard plain(struct world *w, unsigned port, enum command_type type
 
 static void enter(struct world *w, unsigned port)
 {
-    (void)ask(w, port, CMD_SESSION_OPEN, (struct words){"127.0.0.1:8", "sql", ASK_LOOPBACK, 0, 0}, 2);
-    (void)ask(w, port, CMD_LOGIN, (struct words){"guest", NULL, ASK_CERTIFIED, 0, 0}, 4);
-    (void)ask(w, port, CMD_ENTER, (struct words){"/", NULL, 0, 0, 0}, 4);
+    (void)ask(w, port, CMD_SESSION_OPEN, (struct words){"127.0.0.1:8", "sql", ASK_LOOPBACK, 0, 0, 0}, 2);
+    (void)ask(w, port, CMD_LOGIN, (struct words){"guest", NULL, ASK_CERTIFIED, 0, 0, 0}, 4);
+    (void)ask(w, port, CMD_ENTER, (struct words){"/", NULL, 0, 0, 0, 0}, 4);
 }
 
 static struct msg *row(struct world *w, const char *exchange, const char *key)
@@ -177,7 +177,7 @@ static struct msg *batch(struct world *w)
 /* One row, one message for the source, one batch; and what came from the source before is acknowledged with it. */
 static void step(struct world *w, uint64_t id, uint64_t number, uint64_t stream)
 {
-    uint64_t tag = ask(w, ENGINE_PORT, CMD_GET, (struct words){SOURCE, NULL, 0, 0, 1}, 4).tag;
+    uint64_t tag = ask(w, ENGINE_PORT, CMD_GET, (struct words){SOURCE, NULL, 0, 0, 1, 0}, 4).tag;
     struct query_step *step = well(w) ? query_step_new(id, number, slice_str("trail"), stream ? 3 : 2) : NULL;
     bool good = step && (!tag || query_step_acks(step, 1, &tag, 1));
     struct command *c = good ? command_to(w, ENGINE_PORT, CMD_QUERY_STEP) : NULL;
@@ -202,11 +202,11 @@ static void step(struct world *w, uint64_t id, uint64_t number, uint64_t stream)
 static void serve_a_client(struct world *w)
 {
     enter(w, CLIENT_PORT);
-    struct heard asked = ask(w, CLIENT_PORT, CMD_SQL_ASK, (struct words){"SELECT 1", NULL, 0, 0, 0}, 4);
+    struct heard asked = ask(w, CLIENT_PORT, CMD_SQL_ASK, (struct words){"SELECT 1", NULL, 0, 0, 0, 0}, 4);
     (void)plain(w, CLIENT_PORT, CMD_SQL_MORE, 100, 0);
-    (void)ask(w, ENGINE_PORT, CMD_SQL_SAY, (struct words){"{}\n", NULL, 0, asked.ticket, 0}, 2);
-    (void)ask(w, ENGINE_PORT, CMD_SQL_SAY, (struct words){"{}\n", NULL, ASK_LAST, asked.ticket, 0}, 2);
-    (void)ask(w, CLIENT_PORT, CMD_SQL_ASK, (struct words){"SELECT 2", NULL, 0, 0, 0}, 4);
+    (void)ask(w, ENGINE_PORT, CMD_SQL_SAY, (struct words){"{}\n", NULL, 0, asked.ticket, 0, 0}, 2);
+    (void)ask(w, ENGINE_PORT, CMD_SQL_SAY, (struct words){"{}\n", NULL, ASK_LAST, asked.ticket, 0, 0}, 2);
+    (void)ask(w, CLIENT_PORT, CMD_SQL_ASK, (struct words){"SELECT 2", NULL, 0, 0, 0, 0}, 4);
     (void)plain(w, CLIENT_PORT, CMD_SQL_STOP, 0, 0);
 }
 
@@ -214,12 +214,12 @@ void world_queries_play(struct world *w, bool (*faultless)(const struct world *w
 {
     enter(w, ENGINE_PORT);
     (void)plain(w, ENGINE_PORT, CMD_CHANNEL_OPEN, 0, 1);
-    struct heard rows = ask(w, ENGINE_PORT, CMD_QUEUE_DECLARE, (struct words){ROWS, NULL, ASK_DURABLE, 0, 1}, 6);
+    struct heard rows = ask(w, ENGINE_PORT, CMD_QUEUE_DECLARE, (struct words){ROWS, NULL, ASK_DURABLE, 0, 1, 0}, 6);
     w->query_source =
-        ask(w, ENGINE_PORT, CMD_QUEUE_DECLARE, (struct words){SOURCE, NULL, ASK_DURABLE, 0, 1}, 6).answered;
-    struct heard stream = ask(w, ENGINE_PORT, CMD_STREAM_CREATE, (struct words){STREAM, NULL, 0, 0, 0}, 6);
-    struct heard put = ask(w, ENGINE_PORT, CMD_SQL_PUT, (struct words){"q", "CREATE QUERY q", 0, 0, 0}, 6);
-    struct heard other = ask(w, ENGINE_PORT, CMD_SQL_PUT, (struct words){"p", "CREATE TABLE p", 0, 0, 0}, 6);
+        ask(w, ENGINE_PORT, CMD_QUEUE_DECLARE, (struct words){SOURCE, NULL, ASK_DURABLE, 0, 1, 0}, 6).answered;
+    struct heard stream = ask(w, ENGINE_PORT, CMD_STREAM_CREATE, (struct words){STREAM, NULL, 0, 0, 0, 0}, 6);
+    struct heard put = ask(w, ENGINE_PORT, CMD_SQL_PUT, (struct words){"q", "CREATE QUERY q", 0, 0, 0, 0}, 6);
+    struct heard other = ask(w, ENGINE_PORT, CMD_SQL_PUT, (struct words){"p", "CREATE TABLE p", 0, 0, 0, 0}, 6);
     if (rows.answered && put.answered && put.number == QUERY_DONE) /* else there is nothing to be counted */
         w->query = put.number2;
     for (uint64_t n = 1; n <= STEPS && well(w) && w->query; n++) {
@@ -227,11 +227,12 @@ void world_queries_play(struct world *w, bool (*faultless)(const struct world *w
         if (n == STEPS / 2)
             serve_a_client(w);
     }
-    (void)ask(w, ENGINE_PORT, CMD_SQL_PUT, (struct words){"", "CREATE QUERY q 2", 0, w->query, 0}, 6);
-    (void)ask(w, ENGINE_PORT, CMD_SQL_STATE, (struct words){"why", NULL, 0, w->query, 0}, 6);
+    (void)ask(w, ENGINE_PORT, CMD_SQL_PUT, (struct words){"", "CREATE QUERY q 2", 0, w->query, 0, 0}, 6);
+    (void)ask(w, ENGINE_PORT, CMD_SQL_STATE, (struct words){"why", NULL, 0, w->query, 0, 0}, 6);
     (void)plain(w, ENGINE_PORT, CMD_SQL_LIST, 0, 0);
     if (other.answered && other.number == QUERY_DONE) {
-        struct heard next = ask(w, ENGINE_PORT, CMD_SQL_PUT, (struct words){"p next", "CREATE TABLE p 2", 0, 0, 0}, 6);
+        struct heard next =
+            ask(w, ENGINE_PORT, CMD_SQL_PUT, (struct words){"p next", "CREATE TABLE p 2", 0, 0, 0, 0}, 6);
         if (next.answered && next.number == QUERY_DONE) {
             struct heard moved =
                 ask(w, ENGINE_PORT, CMD_SQL_SWITCH, (struct words){"", NULL, 0, next.number2, 0, other.number2}, 6);
@@ -253,8 +254,8 @@ void world_queries_check(struct world *w)
     enter(w, ENGINE_PORT);
     (void)plain(w, ENGINE_PORT, CMD_CHANNEL_OPEN, 0, 1);
     struct heard list = plain(w, ENGINE_PORT, CMD_SQL_LIST, w->query - 1, 0);
-    struct heard rows = ask(w, ENGINE_PORT, CMD_QUEUE_DECLARE, (struct words){ROWS, NULL, ASK_PASSIVE, 0, 1}, 6);
-    struct heard source = ask(w, ENGINE_PORT, CMD_QUEUE_DECLARE, (struct words){SOURCE, NULL, ASK_PASSIVE, 0, 1}, 6);
+    struct heard rows = ask(w, ENGINE_PORT, CMD_QUEUE_DECLARE, (struct words){ROWS, NULL, ASK_PASSIVE, 0, 1, 0}, 6);
+    struct heard source = ask(w, ENGINE_PORT, CMD_QUEUE_DECLARE, (struct words){SOURCE, NULL, ASK_PASSIVE, 0, 1, 0}, 6);
     uint64_t steps = list.step;
     uint64_t most = steps - w->query_acked, unsure = steps - w->query_steps; /* each puts one and takes at most one */
     if (w->query_source && (source.number > most || source.number + unsure < most))
