@@ -442,12 +442,42 @@ static void test_replaced_under_load(void **state)
             check_replaced(&versions[i], pace);
 }
 
+/* What the old version has ended by the clock does not end once more in the new one. */
+static void test_time_that_went_on_before_the_switch(void **state)
+{
+    static const char *const expected = "{\"k\":\"a\",\"n\":1}\n{\"k\":\"b\",\"n\":1}\n{\"k\":\"c\",\"n\":1}\n";
+    (void)state;
+    for (unsigned restarts = 0; restarts < 2; restarts++) {
+        struct world *w = world_new(), *other = NULL;
+        declare_all(
+            w, "SELECT k, COUNT(*) AS n FROM TUMBLE(s, ts, INTERVAL '5' SECOND) GROUP BY k, window_start, window_end",
+            1);
+        feed(w, 0, 3);
+        rest(w);
+        rig_pass(w->rig, 5200);
+        assert_string_equal(records_of(w, "out"), expected);
+        say(w, "CREATE OR REPLACE STREAM out AS SELECT k, COUNT(*) + 1000 AS n FROM TUMBLE(s, ts, INTERVAL '5' SECOND) "
+               "GROUP BY k, window_start, window_end");
+        wait_for_the_switch(w, "time");
+        struct world *at = restarts ? (other = world_cut(w, w->rig->log->count)) : w;
+        rig_pass(at->rig, 60000);
+        assert_string_equal(records_of(at, "out"), expected);
+        feed(at, 20, 21);
+        rig_pass(at->rig, 60000);
+        assert_string_equal(records_of(at, "out") + strlen(expected), "{\"k\":\"c\",\"n\":1001}\n");
+        if (other)
+            world_free(other);
+        world_free(w);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_any_cut),
         cmocka_unit_test(test_any_cut_of_partitions),
         cmocka_unit_test(test_replaced_under_load),
+        cmocka_unit_test(test_time_that_went_on_before_the_switch),
         cmocka_unit_test(test_snapshots),
         cmocka_unit_test(test_time_goes_on),
         cmocka_unit_test(test_no_memory),
