@@ -90,6 +90,7 @@ static struct expr *bound(struct query *q, const char *text)
 static void query_init(struct query *q, size_t which)
 {
     struct scan_column columns[COLUMNS] = {0};
+    struct json_step paths[COLUMNS][2];
     struct sql_error error;
     struct ast *type;
     *q = (struct query){0};
@@ -100,8 +101,9 @@ static void query_init(struct query *q, size_t which)
         if (!sql_parse_type(slice_str(types[from]), &q->arena, &type, &error) ||
             !type_of_ast(type, &q->arena, &c->type, &error))
             die(error.message);
-        c->path[0].key = slice_str("bid");
-        c->path[1].key = slice_str(names[from]);
+        paths[to][0] = (struct json_step){.key = slice_str("bid")};
+        paths[to][1] = (struct json_step){.key = slice_str(names[from])};
+        c->path = paths[to];
         c->steps = 2;
         q->scoped[to] = (struct scope_column){.name = slice_str(names[from]), .type = c->type};
     }

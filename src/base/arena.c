@@ -4,6 +4,7 @@
 #include "base/mem.h"
 
 #define KEPT_MAX (16 * (size_t)ARENA_BLOCK)
+#define SMALL_FIRST 1024u
 
 struct arena_block {
     struct arena_block *older;
@@ -14,6 +15,12 @@ struct arena_block {
 void arena_init(struct arena *arena, size_t max)
 {
     *arena = (struct arena){.max = max < SIZE_MAX / 2 ? max : SIZE_MAX / 2};
+}
+
+void arena_init_small(struct arena *arena, size_t max)
+{
+    arena_init(arena, max);
+    arena->first = SMALL_FIRST;
 }
 
 static void free_chain(struct arena_block *block)
@@ -29,7 +36,7 @@ void arena_fini(struct arena *arena)
 {
     free_chain(arena->newest);
     free_chain(arena->spare);
-    *arena = (struct arena){.max = arena->max};
+    *arena = (struct arena){.max = arena->max, .first = arena->first};
 }
 
 void arena_reset(struct arena *arena)
@@ -85,6 +92,8 @@ void *arena_take_block(struct arena *arena, size_t len)
 {
     size_t whole = (len + 15 + !len) & ~(size_t)15;
     size_t usual = arena->newest ? 2 * arena->newest->len : ARENA_BLOCK - sizeof(struct arena_block);
+    if (arena->first)
+        usual = (arena->used / 2 > arena->first ? arena->used / 2 : arena->first) - sizeof(struct arena_block);
     size_t room = usual < KEPT_MAX ? usual : KEPT_MAX;
     room = whole > room ? whole : room;
     struct arena_block *block = arena->spare ? take_spare(arena, whole) : NULL;

@@ -17,12 +17,15 @@ struct arena {
     uint8_t *at;
     size_t left;      /* in the newest block */
     size_t used, max; /* bytes taken since the reset, alignment included; the limit */
+    uint32_t first;   /* bytes of the first block; 0: ARENA_BLOCK, and each is twice the one before */
     struct arena_block *newest;
     struct arena_block *spare; /* free ones, of arena_recycle; the oldest first */
     size_t spare_len;
 };
 
 void arena_init(struct arena *arena, size_t max);
+/* For what lives long and is mostly small (a query's plan): blocks of 1 KiB first, then of half of what has been taken, so that at most a third is spare. */
+void arena_init_small(struct arena *arena, size_t max);
 void arena_fini(struct arena *arena);
 void arena_reset(struct arena *arena);
 void arena_recycle(struct arena *arena);

@@ -178,7 +178,7 @@ static void test_scan_reads_it(void **state)
         default: v.i = i % 3 ? wide : i % 2 ? wide / 1000 * 1000 : wide / 1000000 * 1000000; break;
         }
         struct slice record = slice_str(row_text(type, &v));
-        struct scan_column column = {.path = {{.key = slice_str("v")}}, .steps = 1, .type = type};
+        struct scan_column column = {.path = (struct json_step[]){{.key = slice_str("v")}}, .steps = 1, .type = type};
         struct scan *scan = scan_new(&column, 1);
         struct arena arena;
         struct eval e;

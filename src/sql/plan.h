@@ -41,6 +41,7 @@ struct source {
     bool events; /* CloudEvents, structured, as JSON: columns are members of `data` */
     struct source_column *columns;
     uint32_t count, room; /* of columns: most queries use a few */
+    uint32_t scanned;     /* of them: that are paths */
     struct node *node;
     bool deletes;          /* of a TABLE: a record without a value says by its key which row goes */
     struct slice key_name; /* of one column: that is the key, as a text; empty: the key is an object of several */

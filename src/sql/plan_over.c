@@ -117,10 +117,7 @@ static bool plan_together(struct planner *p, struct calls *c, uint32_t first, st
 
 bool plan_window_calls(struct planner *p, const struct ast_select *select, struct stage *s)
 {
-    struct calls *c = plan_take(p, &select->ast, sizeof *c);
-    if (!c)
-        return false;
-    c->p = p;
+    struct calls all = {.p = p}, *c = &all;
     for (size_t i = 0; i < select->items.count; i++)
         collect(select->items.at[i], c);
     if (select->qualify)

@@ -45,7 +45,7 @@ static bool columns_grow(struct planner *p, struct source *s, const struct ast *
     return true;
 }
 
-/* The column of the scan with that path or pseudo-column, which is made when it is not there. */
+/* The column of the scan with that path (which is copied) or pseudo-column, which is made when it is not there. */
 static struct expr *source_column(struct planner *p, struct source *s, const struct source_column *wanted,
                                   const struct ast *place)
 {
@@ -73,8 +73,15 @@ static struct expr *source_column(struct planner *p, struct source *s, const str
     x->type = wanted->path.type;
     if (s->count == s->room && !columns_grow(p, s, place))
         return NULL;
+    struct json_step *path = plan_take(p, place, (wanted->path.steps + 1) * sizeof *path);
+    if (!path)
+        return NULL;
+    for (uint32_t k = 0; k < wanted->path.steps; k++)
+        path[k] = wanted->path.path[k];
     s->columns[s->count] = *wanted;
+    s->columns[s->count].path.path = path;
     s->columns[s->count++].x = x;
+    s->scanned += wanted->pseudo < 0;
     return x;
 }
 
@@ -104,10 +111,12 @@ static const struct ast_watermark *watermark_of(const struct ast_create_stream *
 
 static struct expr *pseudo_expr(struct planner *p, struct source *s, enum pseudo which, const struct ast *place)
 {
+    struct json_step attribute = {0};
     struct source_column c = {.pseudo = (int)which, .path = {.type = type_of(pseudos[which].type)}};
     if (which >= PSEUDO_EVENT) {
         c.pseudo = -1;
-        c.path.path[0].key = slice_str(pseudos[which].attribute);
+        attribute.key = slice_str(pseudos[which].attribute);
+        c.path.path = &attribute;
         c.path.steps = 1;
     }
     struct expr *x = source_column(p, s, &c, place);
@@ -130,21 +139,23 @@ static bool in_primary_key(const struct ast_create_stream *stream, const struct 
     return c->primary;
 }
 
-/* Where a column of the statement stands in a record. */
-static void column_path(const struct source *s, const struct ast_column *column, struct scan_column *ret)
+/* Where a column of the statement stands in a record: at most two steps. */
+static uint32_t column_path(const struct source *s, const struct ast_column *column, struct json_step *ret)
 {
+    uint32_t steps = 0;
     if (s->events)
-        ret->path[ret->steps++].key = slice_str("data");
+        ret[steps++] = (struct json_step){.key = slice_str("data")};
     if (s->rule.format == SCAN_JSON) {
-        ret->path[ret->steps++].key = column->name;
-        return;
+        ret[steps++] = (struct json_step){.key = column->name};
+        return steps;
     }
     uint32_t position = 0; /* among those that are not computed */
     for (size_t i = 0; s->stream->elements.at[i] != &column->ast; i++) {
         const struct ast *e = s->stream->elements.at[i];
         position += e->kind == AST_COLUMN && !AST_AS(column, e)->computed;
     }
-    ret->path[ret->steps++].index = position;
+    ret[steps++] = (struct json_step){.index = position};
+    return steps;
 }
 
 static struct expr *element_expr(struct planner *p, struct lazy *lazy, const struct ast *place)
@@ -158,9 +169,12 @@ static struct expr *element_expr(struct planner *p, struct lazy *lazy, const str
     if (c->type && !type_of_ast(c->type, p->arena, &type, p->error))
         return NULL;
     if (!c->computed) {
+        struct json_step path[2];
         struct source_column wanted = {.pseudo = -1,
-                                       .path = {.type = type, .not_null = c->not_null || in_primary_key(stream, c)}};
-        column_path(s, c, &wanted.path);
+                                       .path = {.path = path,
+                                                .steps = column_path(s, c, path),
+                                                .type = type,
+                                                .not_null = c->not_null || in_primary_key(stream, c)}};
         return source_column(p, s, &wanted, place);
     }
     struct stage own;
@@ -268,7 +282,10 @@ static struct expr *node_field(struct planner *p, struct node *n, struct expr *r
     struct source_column c = s->columns[row->column];
     if (c.pseudo >= 0 || c.path.steps == JSON_SCAN_STEPS_MAX || s->rule.format != SCAN_JSON)
         return NULL;
-    c.path.path[c.path.steps++] = (struct json_step){.key = row->type.fields[field]};
+    struct json_step longer[JSON_SCAN_STEPS_MAX];
+    memcpy(longer, c.path.path, c.path.steps * sizeof *longer);
+    longer[c.path.steps++] = (struct json_step){.key = row->type.fields[field]};
+    c.path.path = longer;
     c.path.type = row->type.args[field];
     c.path.not_null = false;
     return source_column(p, s, &c, place);

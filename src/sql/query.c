@@ -45,7 +45,7 @@ struct query *query_new(const struct catalog *catalog, const struct ast *stateme
         sql_error_set(error, SQL_FAULT_MEMORY, statement->at, statement->len, "no memory for the query");
         return NULL;
     }
-    arena_init(&q->arena, PLAN_MEMORY_MAX);
+    arena_init_small(&q->arena, PLAN_MEMORY_MAX);
     arena_init(&q->own, QUERY_STEP_MEMORY_MAX);
     q->scratch = &q->own;
     q->plan.budget.max = state_max;
@@ -55,14 +55,9 @@ struct query *query_new(const struct catalog *catalog, const struct ast *stateme
                       ast_kind_text(statement->kind));
     bool ok = statement->kind == AST_RUN && plan_query(catalog, run, sink, &q->arena, &q->plan, error);
     q->regexes = ok ? regex_cache_new() : NULL;
-    bool memory = q->regexes != NULL;
-    for (uint32_t i = 0; ok && memory && i < q->plan.source_count; i++) {
-        q->scans[i] = scan_of(&q->plan.sources[i]);
-        memory = q->scans[i] != NULL;
-    }
-    if (ok && !memory)
+    if (ok && !q->regexes)
         sql_error_set(error, SQL_FAULT_MEMORY, statement->at, statement->len, "no memory for the query");
-    if (!memory)
+    if (!q->regexes)
         query_free(&q);
     return q;
 }
@@ -306,9 +301,13 @@ static struct column pseudo_column(struct query *q, enum pseudo which, const str
 /* What the plan takes of the records' values: read here, or before by who reads for several. */
 static bool read_values(struct query *q, const struct query_input *in, const struct slice *records, struct eval *e)
 {
+    const struct source *s = &q->plan.sources[in->source];
+    struct scan **scan = &q->scans[in->source]; /* made when it is needed: it knows names of some KB */
     if (in->scanned)
-        return scan_pick(in->scanned, in->picks, scan_count(q->scans[in->source]), q->scratch, e);
-    return scan_batch(q->scans[in->source], records, in->rows, q->scratch, e);
+        return scan_pick(in->scanned, in->picks, s->scanned, q->scratch, e);
+    if (!*scan)
+        *scan = scan_of(s);
+    return *scan && scan_batch(*scan, records, in->rows, q->scratch, e);
 }
 
 /* The scan's columns, and what the log knows, in the order in which the plan has them. */

@@ -342,11 +342,6 @@ bool scan_batch(struct scan *scan, const struct slice *records, uint32_t rows, s
     return !ret->no_memory;
 }
 
-uint32_t scan_count(const struct scan *scan)
-{
-    return scan->count;
-}
-
 bool scan_apart(struct scan *scan, const struct slice *records, uint32_t rows, struct arena *arena,
                 struct scan_columns *ret)
 {

@@ -14,8 +14,8 @@
 #include "sql/eval.h"
 
 struct scan_column {
-    struct json_step path[JSON_SCAN_STEPS_MAX];
-    uint32_t steps;
+    const struct json_step *path;
+    uint32_t steps; /* at most JSON_SCAN_STEPS_MAX */
     struct sql_type type;
     bool not_null;
 };
@@ -50,7 +50,6 @@ struct scan_columns {
     const uint8_t *const *faults; /* by column, by row; NULL: none of its rows has one */
 };
 
-uint32_t scan_count(const struct scan *scan); /* columns */
 /* The same as scan_batch, with faults by column; of JSON. Valid until the arena's reset. False: no memory. */
 MUST_USE bool scan_apart(struct scan *scan, const struct slice *records, uint32_t rows, struct arena *arena,
                          struct scan_columns *ret);

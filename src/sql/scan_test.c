@@ -34,8 +34,10 @@ static void check(const char *as, const char *json, const char *expected)
     char fault[16];
     arena_init(&arena, MEMORY_MAX);
     bool not_null = as[0] == '!';
-    struct scan_column column = {
-        .path = {{.key = slice_str("v")}}, .steps = 1, .type = type(as + not_null, &arena), .not_null = not_null};
+    struct scan_column column = {.path = (struct json_step[]){{.key = slice_str("v")}},
+                                 .steps = 1,
+                                 .type = type(as + not_null, &arena),
+                                 .not_null = not_null};
     struct scan *scan = scan_new(&column, 1);
     assert_non_null(scan);
     assert_true(scan_batch(scan, &record, 1, &arena, &e));
@@ -115,6 +117,7 @@ static uint32_t run(const char *where, const char *value, uint32_t batch, int64_
     static const char *const types[] = {"bigint", "bigint", "bigint", "timestamp", "text"};
     struct arena plan, arena;
     struct scan_column columns[5];
+    struct json_step paths[5][2];
     struct scope_column scoped[5];
     struct scope scope = {.columns = scoped, .count = 5};
     struct nexmark nexmark = nexmark_default();
@@ -126,8 +129,9 @@ static uint32_t run(const char *where, const char *value, uint32_t batch, int64_
     for (uint32_t i = 0; i < 5; i++) {
         scoped[i] = (struct scope_column){
             .table = slice_str("bid"), .name = slice_str(names[i]), .type = type(types[i], &plan)};
-        columns[i] = (struct scan_column){
-            .path = {{.key = slice_str("bid")}, {.key = slice_str(names[i])}}, .steps = 2, .type = scoped[i].type};
+        paths[i][0] = (struct json_step){.key = slice_str("bid")};
+        paths[i][1] = (struct json_step){.key = slice_str(names[i])};
+        columns[i] = (struct scan_column){.path = paths[i], .steps = 2, .type = scoped[i].type};
     }
     assert_true(sql_parse_expression(slice_str(where), &plan, &condition, &error) &&
                 sql_parse_expression(slice_str(value), &plan, &projection, &error));
@@ -196,8 +200,9 @@ static void test_no_memory(void **state)
 {
     (void)state;
     size_t before = mem_in_use();
-    struct scan_column columns[2] = {{.path = {{.key = slice_str("a")}}, .steps = 1, .type = type_of(TYPE_TEXT)},
-                                     {.path = {{.key = slice_str("b")}}, .steps = 1, .type = type_of(TYPE_INT)}};
+    struct scan_column columns[2] = {
+        {.path = (struct json_step[]){{.key = slice_str("a")}}, .steps = 1, .type = type_of(TYPE_TEXT)},
+        {.path = (struct json_step[]){{.key = slice_str("b")}}, .steps = 1, .type = type_of(TYPE_INT)}};
     for (uint64_t n = 1;; n++) {
         mem_fail_at(n, false);
         struct scan *scan = scan_new(columns, 2);

@@ -224,7 +224,7 @@ static struct server_object *object_parse(struct sql_server *server, struct slic
     o->server = server;
     o->refs = 1;
     list_init(&o->link);
-    arena_init(&o->arena, PARSE_MEMORY_MAX);
+    arena_init_small(&o->arena, PARSE_MEMORY_MAX);
     trail_init(&o->trail, SQL_TRAIL_MAX);
     if (!sql_parse(text, &o->arena, &list, error))
         return o;

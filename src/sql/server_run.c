@@ -88,7 +88,7 @@ bool run_uses(struct server_run *run, const char *vhost)
 {
     uint32_t count = 0;
     LIST_EACH(&run->server->objects, node, after)
-    count++;
+    count += CONTAINER_OF(node, struct server_object, link)->relation != NULL;
     run->uses = mem_alloc((count + 1) * sizeof *run->uses);
     if (!run->uses)
         return false;
