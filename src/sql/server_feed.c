@@ -127,6 +127,7 @@ void feed_block_unref(struct run_block **at)
     if (b->reading)
         reading_give_back(server, &b->reading);
     list_remove(&b->link);
+    server->block_bytes -= b->len;
     mem_free(b->bytes);
     mem_free(b->aborted);
     mem_free(b);

@@ -12,7 +12,9 @@
 #include "fmt/record_batch.h"
 #include "sql/input.h"
 
-#define FETCH_BYTES (256u * 1024)
+#define FETCH_BYTES (512u * 1024) /* some record batches, so that a query does not wait for the core between each */
+#define FETCH_BYTES_LEAST (128u * 1024) /* while much is held */
+#define BLOCKS_MUCH ((size_t)32 << 20)
 #define FETCH_WAIT_MS 30000u
 #define TROUBLE_NS (100 * NS_PER_MS)
 #define UNPACKED_KEPT_MAX ((size_t)4 << 20)
@@ -79,6 +81,7 @@ static bool read_block(struct run_block *b, struct fetch_row *row)
     }
     b->bytes = bytes;
     b->len = piece->len;
+    b->feed->session->server->block_bytes += b->len;
     b->stable = row->stable;
     b->end = row->end;
     b->until = end_of(slice_of(b->bytes, b->len), b->stable);
@@ -211,9 +214,10 @@ void run_fetch_one(struct server_run *run, struct run_partition *p, uint32_t byt
 
 void run_fetch(struct server_run *run)
 {
+    uint32_t bytes = run->server->block_bytes < BLOCKS_MUCH ? FETCH_BYTES : FETCH_BYTES_LEAST;
     for (uint32_t i = 0; i < run->source_count && !run->failed; i++)
         for (uint32_t k = 0; k < run->sources[i].count; k++)
-            run_fetch_one(run, &run->sources[i].partitions[k], FETCH_BYTES);
+            run_fetch_one(run, &run->sources[i].partitions[k], bytes);
 }
 
 /* ---- taking ---- */

@@ -131,6 +131,7 @@ struct sql_server {
     uint32_t reading_count;
     struct shared_reading *large; /* the one that keeps a large batch unpacked */
     uint64_t block_number;
+    size_t block_bytes;            /* of all blocks */
     struct message_rows *messages; /* made with the first message of a queue */
     struct op nowhere;             /* takes the rows of queries that are only planned */
 };
