@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import random
+import subprocess
 import threading
 
 import pytest
@@ -207,6 +208,27 @@ def test_a_new_version_that_fails_leaves_the_old_one(broker):
     assert shown['out']['state'] == 'RUNNING' and shown['amq.sql.next.out']['state'] == 'FAILED'
     run(broker, 'DROP QUERY "amq.sql.next.out"')
     assert set(queries(broker)) == {'out'}
+
+
+def test_queries_share_packed_batches(broker):
+    """What clients compress (batches of some megabytes, unpacked) is read once for queries that stand at the same place: each row once for each of them,
+    also when one of them writes so much that it falls behind, and over kill -9."""
+    run(broker, STREAM + "CREATE STREAM sevens WITH (partitions = 1) AS SELECT id FROM s WHERE id % 7 = 0;"
+                         "CREATE STREAM wide WITH (partitions = 1) AS SELECT id, repeat(k, 150) AS text FROM s;"
+                         "CREATE STREAM sums WITH (partitions = 1) AS SELECT k, COUNT(*) AS n FROM s GROUP BY k")
+    for i, codec in enumerate(('zstd', 'lz4', 'gzip', 'snappy')):
+        events = b'\n'.join(event(n) for n in range(i * 15000, (i + 1) * 15000))
+        subprocess.run(['kcat', '-P', '-b', '127.0.0.1:%d' % broker.kafka_port, '-t', 'in', '-z', codec, '-X', 'acks=all', '-X', 'linger.ms=300',
+                        '-X', 'message.max.bytes=8000000', '-X', 'batch.num.messages=20000', '-X', 'batch.size=4000000'],
+                       input=events, check=True, timeout=60)
+        if codec == 'gzip':
+            broker.kill9()
+            broker.start()
+    wait_until(lambda: all(q['state'] == 'RUNNING' and q['lag'] == 0 and q['rows_in'] for q in queries(broker).values()), 60, 'all have read all')
+    wait_until(lambda: rows(broker, 'SELECT COUNT(*) AS n FROM wide') == [[60000]], 60, 'each row once')
+    assert rows(broker, 'SELECT COUNT(DISTINCT id) AS n, MAX(id) AS most FROM wide') == [[60000, 59999]]
+    assert rows(broker, 'SELECT COUNT(*) AS n, SUM(id) AS total FROM sevens') == [[8572, sum(range(0, 60000, 7))]]
+    assert sorted(rows(broker, 'SELECT k, MAX(n) AS n FROM sums GROUP BY k')) == [['k%d' % i, 12000] for i in range(5)]
 
 
 def test_where_the_time_of_a_query_goes(broker):
