@@ -1,6 +1,8 @@
 /* Streams and what their names mean, see plan_int.h: a column is a path of the scan, and so is a field of one that is a ROW. */
 #include "sql/plan_int.h"
 
+#include "base/mem.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 
@@ -253,6 +255,7 @@ struct staged {
     struct planner *p;
     struct stage *s;
     const struct ast *place;
+    struct scope_column *columns; /* of the bind, to be freed */
 };
 
 static struct expr *staged_column(void *arg, uint32_t column)
@@ -320,13 +323,16 @@ static bool staged_replace(void *arg, const struct ast *node, struct expr **ret)
     return staged_proctime(st, node, ret);
 }
 
+/* For the time of one bind, so not in the plan's arena. Columns NULL: no memory, and the error is set. */
 static struct scope scope_of(struct planner *p, struct stage *s, struct staged *st, const struct ast *node)
 {
-    struct scope_column *columns = plan_take(p, node, (s->count + 1) * sizeof *columns);
+    struct scope_column *columns = mem_alloc((s->count + 1) * sizeof *columns);
+    if (!columns)
+        sql_error_set(p->error, SQL_FAULT_MEMORY, node->at, node->len, "no memory for the statement");
     for (uint32_t i = 0; columns && i < s->count; i++)
         columns[i] = (struct scope_column){
             .table = s->names[i].table, .name = s->names[i].name, .qualified = s->names[i].qualified};
-    *st = (struct staged){.p = p, .s = s, .place = node};
+    *st = (struct staged){.p = p, .s = s, .place = node, .columns = columns};
     return (struct scope){.columns = columns,
                           .count = s->count,
                           .column = staged_column,
@@ -339,7 +345,9 @@ struct expr *stage_bind(struct planner *p, struct stage *s, const struct ast *no
 {
     struct staged st;
     struct scope scope = scope_of(p, s, &st, node);
-    return scope.columns ? sql_bind(node, &scope, p->arena, p->error) : NULL;
+    struct expr *x = scope.columns ? sql_bind(node, &scope, p->arena, p->error) : NULL;
+    mem_free(st.columns);
+    return x;
 }
 
 struct expr *stage_bind_bool(struct planner *p, struct stage *s, const struct ast *node)
@@ -347,7 +355,9 @@ struct expr *stage_bind_bool(struct planner *p, struct stage *s, const struct as
     struct staged st;
     struct scope scope = scope_of(p, s, &st, node);
     struct sql_type type = type_of(TYPE_BOOL);
-    return scope.columns ? sql_bind_as(node, &type, &scope, p->arena, p->error) : NULL;
+    struct expr *x = scope.columns ? sql_bind_as(node, &type, &scope, p->arena, p->error) : NULL;
+    mem_free(st.columns);
+    return x;
 }
 
 /* ---------------------------------------------------------------------------------------------------------- streams */

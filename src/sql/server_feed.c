@@ -244,6 +244,8 @@ static void reading_give_back(struct sql_server *server, struct shared_reading *
         compress_trim(r->z);
     server->large = server->large == r ? NULL : server->large;
     arena_recycle(&r->arena);
+    if (r->arena.spare_len > READING_KEPT_MAX)
+        arena_fini(&r->arena);
     list_insert(&server->readings, &r->link);
 }
 
