@@ -118,12 +118,30 @@ static void test_recycled_blocks_serve_the_next_round(void **state)
     assert_int_equal(mem_in_use(), before);
 }
 
+/* Little is spare, however much was taken, and a reset changes nothing about that. */
+static void test_small_ones_spare_little(void **state)
+{
+    (void)state;
+    struct arena arena;
+    size_t before = mem_in_use();
+    arena_init_small(&arena, 1 << 20);
+    for (unsigned round = 0; round < 2; round++) {
+        for (size_t taken = 0; taken < 100000; taken += 160) {
+            assert_non_null(arena_take(&arena, 160));
+            assert_true(mem_in_use() - before <= (taken + 160) * 7 / 4 + 2048);
+        }
+        arena_fini(&arena);
+        assert_int_equal(mem_in_use(), before);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_recycled_blocks_serve_the_next_round),
         cmocka_unit_test(test_pieces_are_apart_and_aligned),
         cmocka_unit_test(test_limit_holds),
+        cmocka_unit_test(test_small_ones_spare_little),
         cmocka_unit_test(test_reset_keeps_one_small_block),
         cmocka_unit_test(test_failed_allocation_changes_nothing),
     };
