@@ -90,6 +90,15 @@ static struct op *build_frame(struct build *b, struct node *n)
     return op && build_stage(b, n->input, n->items, n->item_count, op) ? op : NULL;
 }
 
+static struct op *build_match(struct build *b, struct node *n)
+{
+    const struct sql_type *types = item_types(b, n);
+    struct op *op =
+        types ? build_keep(b, op_match_new(&b->p->plan->budget, &n->match->rule, types, n->item_count, n->types))
+              : NULL;
+    return op && build_stage(b, n->input, n->items, n->item_count, op) ? op : NULL;
+}
+
 static struct op *build_node(struct build *b, struct node *n)
 {
     if (n->source) {
@@ -105,6 +114,8 @@ static struct op *build_node(struct build *b, struct node *n)
         return build_rank(b, n);
     if (n->frame)
         return build_frame(b, n);
+    if (n->match)
+        return build_match(b, n);
     struct op *(*make)(struct budget * budget, const struct span_rule *rule, bool changes, const struct sql_type *types,
                        uint32_t type_count, uint32_t keys, const struct aggregate *aggregates, uint32_t count) =
         n->rule.kind == SPAN_SESSION ? op_session_new : op_aggregate_new;

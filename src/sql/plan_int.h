@@ -11,6 +11,7 @@
 #include "sql/op_aggregate.h"
 #include "sql/op_join.h"
 #include "sql/op_latest.h"
+#include "sql/op_match.h"
 #include "sql/op_over.h"
 #include "sql/op_topn.h"
 #include "sql/plan.h"
@@ -95,6 +96,25 @@ struct uniting {
     struct expr **items[2];
 };
 
+/* The variables of a pattern and what it says of them; bits are variables. */
+struct pattern {
+    struct slice names[MATCH_VARIABLES_MAX];
+    uint32_t count;
+    struct match_code *code;
+    uint32_t code_count;
+    uint64_t first, always;    /* that a match may begin with; that every match has */
+    const struct ast *endless; /* a part that may be repeated without end; NULL: none */
+};
+
+/* Of a node that is a MATCH_RECOGNIZE; its columns are the keys, then the measures. */
+struct matching {
+    struct match_rule rule;
+    struct pattern pattern;
+    struct match_lookup lookups[MATCH_LOOKUPS_MAX];
+    struct aggregate aggregates[WINDOW_CALLS_MAX];
+    uint32_t aggregate_of[WINDOW_CALLS_MAX];
+};
+
 struct node {
     struct source *source; /* a scan; or: */
     struct joining *join;  /* two stages; or: */
@@ -110,6 +130,7 @@ struct node {
     uint32_t type_count;
     struct ranking *rank;
     struct framing *frame;
+    struct matching *match;
     struct expr **passed; /* its columns that are the items from pass_from on */
     uint32_t pass_from;
 };
@@ -212,6 +233,13 @@ bool plan_join_finish(struct planner *p, struct stage *s);
 /* The join's column that is this one of a side. */
 struct expr *join_column(struct planner *p, struct node *n, unsigned side, struct expr *inner, const struct ast *place);
 
+/* plan_match.c: the stage's rows by a pattern. */
+bool plan_match(struct planner *p, const struct ast_match *ast, struct stage *s);
+/* plan_pattern.c */
+bool plan_pattern(struct planner *p, const struct ast *ast, struct pattern *ret);
+/* MATCH_ANY: there is none of that name. */
+uint32_t pattern_variable(const struct pattern *pattern, struct slice name);
+
 /* plan_exists.c */
 /* WHERE, of which EXISTS and IN with queries become SEMI and ANTI joins; joins are finished. */
 bool plan_where(struct planner *p, struct stage *s, const struct ast *where);
@@ -247,6 +275,8 @@ struct op *build_union(struct build *b, struct node *n);
 struct op *build_join(struct build *b, struct node *n);
 
 /* plan_select.c */
+/* The name that a value has when none is said. */
+struct slice plan_own_name(const struct ast *x);
 bool stage_filter(struct planner *p, struct stage *s, struct expr *x, const struct ast *place);
 bool plan_from(struct planner *p, const struct ast *from, struct stage *ret);
 /* A stream, table or view by name; FOR SYSTEM_TIME is not looked at. */

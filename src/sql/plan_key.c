@@ -42,7 +42,7 @@ static bool of_first(struct plan *plan, const struct node *n, struct expr *const
 void plan_key(struct plan *plan, const struct node *n, struct expr *const *items, uint32_t count)
 {
     plan->key_count = 0;
-    if (n->source || n->unite || n->frame)
+    if (n->source || n->unite || n->frame || n->match)
         return;
     if (n->rank) {
         plan->keyed = of_first(plan, n, items, count);

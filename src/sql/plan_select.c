@@ -77,15 +77,16 @@ bool plan_from(struct planner *p, const struct ast *from, struct stage *ret)
                rename_stage(p, ret, AST_AS(windowed, from)->alias, &AST_AS(windowed, from)->columns, from);
     case AST_JOIN: return plan_join(p, AST_AS(join, from), ret);
     case AST_UNNEST: return refuse(p, from, "UNNEST");
-    case AST_MATCH: return refuse(p, from, "MATCH_RECOGNIZE");
+    case AST_MATCH:
+        return plan_from(p, AST_AS(match, from)->source, ret) && plan_match(p, AST_AS(match, from), ret) &&
+               rename_stage(p, ret, AST_AS(match, from)->alias, &AST_AS(match, from)->columns, from);
     default: return refuse(p, from, "this source");
     }
 }
 
 /* ----------------------------------------------------------------------------------------------------------- SELECT */
 
-/* The name that a value has when none is said. */
-static struct slice own_name(const struct ast *x)
+struct slice plan_own_name(const struct ast *x)
 {
     const struct ast_names *names = x->kind == AST_NAME   ? &AST_AS(name, x)->parts
                                     : x->kind == AST_CALL ? &AST_AS(call, x)->name
@@ -93,7 +94,7 @@ static struct slice own_name(const struct ast *x)
     if (x->kind == AST_FIELD)
         return AST_AS(field, x)->name;
     if (x->kind == AST_CAST)
-        return own_name(AST_AS(cast, x)->operand);
+        return plan_own_name(AST_AS(cast, x)->operand);
     return names ? names->at[names->count - 1] : slice_str(x->kind == AST_CASE ? "case" : "?column?");
 }
 
@@ -122,8 +123,8 @@ static bool plan_items(struct planner *p, const struct ast_select *select, struc
             continue;
         }
         struct expr *x = stage_bind(p, s, item->expr);
-        if (!x || !stage_name_expr(p, ret, (struct slice){0}, item->alias.ptr ? item->alias : own_name(item->expr), x,
-                                   item->expr))
+        if (!x || !stage_name_expr(p, ret, (struct slice){0}, item->alias.ptr ? item->alias : plan_own_name(item->expr),
+                                   x, item->expr))
             return false;
     }
     return true;
