@@ -32,9 +32,24 @@
     ", " BANDS("count(DISTINCT bidder)", "_bidders") ", " BANDS("count(DISTINCT auction)", "_auctions")
 #define DAY "date_format(dateTime, 'yyyy-MM-dd')"
 
+#define BY_BIDDER " FROM bid MATCH_RECOGNIZE (PARTITION BY auction, bidder ORDER BY dateTime MEASURES "
+#define LOW_AVERAGE(skip)                                                                                              \
+    "SELECT *" BY_BIDDER "FIRST(A.dateTime) AS s, LAST(A.dateTime) AS e, AVG(A.price) AS price AFTER MATCH SKIP " skip \
+    " PATTERN (A+ B) DEFINE A AS AVG(A.price) < 10000) WITH (state_ttl = 'none')"
+
 static const struct {
     const char *name, *text;
 } queries[] = {
+    {"cep0",
+     "SELECT *" BY_BIDDER
+     "S.dateTime AS s, LAST(D.dateTime) AS b, LAST(U.dateTime) AS e AFTER MATCH SKIP TO LAST U PATTERN (S D+ U) DEFINE "
+     "D AS (LAST(D.price, 1) IS NULL AND D.price < S.price) OR D.price < LAST(D.price, 1), U AS U.price > "
+     "LAST(D.price, 1)) WITH (state_ttl = 'none')"},
+    {"cep1", LOW_AVERAGE("PAST LAST ROW")},
+    {"cep2", LOW_AVERAGE("TO NEXT ROW")},
+    {"cep3", "SELECT *" BY_BIDDER
+             "C.dateTime AS t, A.price - C.price AS d PATTERN (A B* C) WITHIN INTERVAL '5' SECOND DEFINE B "
+             "AS B.price > A.price - 50, C AS C.price < A.price - 50)"},
     {"q0", "SELECT auction, bidder, price, dateTime, extra FROM bid"},
     {"q11",
      "SELECT bidder, count(*), SESSION_START(dateTime, INTERVAL '10' SECOND), SESSION_END(dateTime, INTERVAL '10' "

@@ -78,7 +78,7 @@ static const struct bench_option OPTIONS[] = {
                    "queries (default): events into a stream, then one query after another from its beginning; latency: "
                    "events at a --rate (default 50000) and windows of a second, from the event that ends a window to "
                    "its rows; load: events into the stream --name, which is there"),
-    BENCH_OWN(parse_queries, "queries", "q0,q1,…", "only these (default: q0 to q22)"),
+    BENCH_OWN(parse_queries, "queries", "q0,q1,…", "only these (default: q0 to q22, cep0 to cep3)"),
     BENCH_COUNT(o.events, 1, UINT64_MAX / 2, "events", "N", "default 1000000"),
     BENCH_NUMBER(o.rate, 100000000, "rate", "N", "events produced a second (default 0: as fast as it goes)"),
     BENCH_WARMUP("windows of the scenario latency that do not count (default 2)"),

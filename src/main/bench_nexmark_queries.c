@@ -1,7 +1,7 @@
-/* Nexmark's queries in Millrace's SQL, and how many rows those give of which that can be told bid by bid.
+/* Nexmark's queries and its CEP queries in Millrace's SQL, and how many rows those give of which that can be told bid by bid.
  *
- * The texts are the reference's (github.com/nexmark/nexmark, nexmark-flink), but for: no sink's schema; q9 and q6 break ties by _offset; joins
- * that nothing bounds say so (state_ttl); q12 takes the time when the broker appended a bid for the processing time; q13's side input is a
+ * The texts are the reference's (github.com/nexmark/nexmark, nexmark-flink), but for: no sink's schema; q9 and q6 break ties by _offset; joins and
+ * patterns that nothing bounds say so (state_ttl); q12 takes the time when the broker appended a bid for the processing time; q13's side input is a
  * table of 10,000 rows. That each gives SQLite's rows is shown in tests/sql. */
 #include "bench_nexmark_int.h"
 
@@ -24,6 +24,11 @@
 #define TUMBLED(what) "TABLE(TUMBLE(TABLE " what ", DESCRIPTOR(dateTime), INTERVAL '10' SECOND))"
 #define LIFE "A.id = B.auction AND B.dateTime BETWEEN A.dateTime AND A.expires"
 #define BEST "ROW_NUMBER() OVER (PARTITION BY A.id ORDER BY B.price DESC, B.dateTime ASC, B._offset) AS rownum"
+#define BY_BIDDER "PARTITION BY auction, bidder ORDER BY dateTime MEASURES "
+#define LOW_AVERAGE(skip)                                                                                              \
+    "SELECT auction, bidder, start_tstamp, end_tstamp, avg_price FROM bid MATCH_RECOGNIZE (" BY_BIDDER                 \
+    "FIRST(A.dateTime) AS start_tstamp, LAST(A.dateTime) AS end_tstamp, AVG(A.price) AS avg_price ONE ROW PER MATCH "  \
+    "AFTER MATCH SKIP " skip " PATTERN (A+ B) DEFINE A AS AVG(A.price) < 10000)"
 #define CHANNEL_ID "regexp_extract(url, '(&|^)channel_id=([^&]*)', 2)"
 
 const struct bench_nexmark_object bench_nexmark_objects[] = {
@@ -192,6 +197,21 @@ const struct bench_nexmark_query bench_nexmark_queries[] = {
      .text = "SELECT auction, bidder, price, channel, SPLIT_INDEX(url, '/', 3) AS dir1, SPLIT_INDEX(url, '/', 4) AS "
              "dir2, SPLIT_INDEX(url, '/', 5) AS dir3 FROM bid",
      .gives = every},
+    {.name = "cep0",
+     .text = "SELECT auction, bidder, start_tstamp, bottom_tstamp, end_tstamp FROM bid MATCH_RECOGNIZE (" BY_BIDDER
+             "START_ROW.dateTime AS start_tstamp, LAST(PRICE_DOWN.dateTime) AS bottom_tstamp, "
+             "LAST(PRICE_UP.dateTime) AS end_tstamp ONE ROW PER MATCH AFTER MATCH SKIP TO LAST PRICE_UP PATTERN "
+             "(START_ROW PRICE_DOWN+ PRICE_UP) DEFINE PRICE_DOWN AS (LAST(PRICE_DOWN.price, 1) IS NULL AND "
+             "PRICE_DOWN.price < START_ROW.price) OR PRICE_DOWN.price < LAST(PRICE_DOWN.price, 1), PRICE_UP AS "
+             "PRICE_UP.price > LAST(PRICE_DOWN.price, 1))",
+     .forever = true},
+    {.name = "cep1", .text = LOW_AVERAGE("PAST LAST ROW"), .forever = true},
+    {.name = "cep2", .text = LOW_AVERAGE("TO NEXT ROW"), .forever = true},
+    {.name = "cep3",
+     .text = "SELECT auction, bidder, drop_time, drop_diff FROM bid MATCH_RECOGNIZE (" BY_BIDDER
+             "C.dateTime AS drop_time, A.price - C.price AS drop_diff ONE ROW PER MATCH AFTER MATCH SKIP PAST LAST ROW "
+             "PATTERN (A B* C) WITHIN INTERVAL '5' SECOND DEFINE B AS B.price > A.price - 50, C AS C.price < A.price - "
+             "50)"},
 };
 const unsigned bench_nexmark_query_count = ARRAY_LEN(bench_nexmark_queries);
 

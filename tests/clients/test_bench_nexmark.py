@@ -47,6 +47,17 @@ def test_queries(broker):
     nothing_is_left(broker)
 
 
+def test_patterns(broker):
+    """Nexmark's CEP queries, of which nothing is known without asking; what they give is compared in tests/sql/test_match.py."""
+    names = ['cep0', 'cep1', 'cep2', 'cep3']
+    told = bench(broker, '--queries', ','.join(names), '--events', '60000')
+    for name in names:
+        assert told[name]['rows_in'] == 60000 and 0 < told[name]['rows_out'] == told[name]['records_out']
+        assert told[name]['faults'] == told[name]['late'] == 0 < told[name]['state_bytes']
+    assert told['cep1']['rows_out'] <= told['cep2']['rows_out']
+    nothing_is_left(broker)
+
+
 def test_the_same_seed_makes_the_same_events(broker):
     words = ['--queries', 'q2,q14', '--events', '3000']
     a, b, c, d = (bench(broker, *words, *more) for more in ([], [], ['--seed', '7'], ['--out-of-order', '100', '--batch', '7']))
