@@ -413,6 +413,7 @@ struct expr *bind_node(struct binder *b, const struct ast *node)
     case AST_SUBSCRIPT: return bind_subscript(b, AST_AS(subscript, node));
     case AST_FIELD: return field(b, node, bind_node(b, AST_AS(field, node)->operand), AST_AS(field, node)->name);
     case AST_CALL: return bind_call(b, AST_AS(call, node));
+    case AST_MOMENT: return bind_fail(b, node, SQL_FAULT_SYNTAX, "FINAL and RUNNING are for rows of a pattern");
     case AST_STAR: return bind_fail(b, node, SQL_FAULT_SYNTAX, "a star cannot be an operand");
     default:
         return bind_fail(b, node, SQL_FAULT_UNBOUNDED, "%s cannot stand in an expression here",

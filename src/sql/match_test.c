@@ -112,6 +112,9 @@ static void test_patterns(void **state)
     check("MEASURES PREV(FIRST(A.v)) AS p, FIRST(A.v, 1) AS s, LAST(A.v, 1) AS l PATTERN (A{3}) DEFINE A AS A.v > "
           "PREV(A.v)",
           "5 1 2 3 4 5 6 7", "a,1,3,3\na,4,6,6\n");
+    check("MEASURES FINAL LAST(v) AS l, RUNNING SUM(v) - FINAL COUNT(*) AS s PATTERN (A B) DEFINE B AS RUNNING LAST(v) "
+          "> A.v",
+          "1 2 3", "a,2,1\n");
     check("MEASURES v AS v PATTERN (A) DEFINE A AS v > PREV(v, 2)", "3 2 1 2 3", "a,3\n");
     check("MEASURES MIN(v) AS lo, MAX(k) AS k2, COUNT(*) FILTER (WHERE v > 2) AS n, A.v + B.v AS s PATTERN (A B+) "
           "DEFINE B AS v > A.v",
@@ -330,6 +333,9 @@ static void test_refused(void **state)
          "a row that a match may not have: B"},
         {"ORDER BY ts AFTER MATCH SKIP TO LAST C PATTERN (A B) DEFINE A AS TRUE", "the pattern has no variable C"},
         {"ORDER BY ts PATTERN (A) WITHIN INTERVAL '-1' SECOND DEFINE A AS TRUE", "WITHIN is not below zero"},
+        {"ORDER BY ts PATTERN (A) DEFINE A AS FINAL LAST(v) > 1", "FINAL is for MEASURES"},
+        {"ORDER BY ts MEASURES RUNNING abs(v) AS x PATTERN (A) DEFINE A AS TRUE",
+         "stand in front of FIRST, LAST and aggregates"},
         {"ORDER BY ts MEASURES now() AS n PATTERN (A) DEFINE A AS TRUE", "now is not part of a continuous query"},
     };
     for (size_t i = 0; i < ARRAY_LEN(refusals); i++) {

@@ -216,13 +216,30 @@ static struct ast *parse_bare(struct parser *p)
     return node_end(p, n);
 }
 
+/* FINAL LAST(x), RUNNING SUM(x); FINAL AS x and FINAL > 1 are a column. */
+static struct ast *parse_moment(struct parser *p)
+{
+    struct ast_moment *n = NODE_NEW(p, MOMENT, moment);
+    n->final = p->token.keyword == KEYWORD_FINAL;
+    advance(p);
+    uint32_t at = p->token.at;
+    struct ast_names name = {0};
+    names_add(p, &name, parse_name(p, "a function"));
+    n->call = parse_call(p, at, name);
+    return node_end(p, n);
+}
+
 struct ast *parse_special_call(struct parser *p)
 {
+    bool call =
+        p->ahead.kind == TOKEN_NAME && (!p->ahead.keyword || keyword_freedom(p->ahead.keyword) != KEYWORD_RESERVED);
     switch (p->token.keyword) {
     case KEYWORD_CURRENT_DATE:
     case KEYWORD_CURRENT_TIME:
     case KEYWORD_CURRENT_TIMESTAMP:
     case KEYWORD_LOCALTIMESTAMP: return parse_bare(p);
+    case KEYWORD_FINAL:
+    case KEYWORD_RUNNING: return p->matching && call ? parse_moment(p) : NULL;
     default: break;
     }
     if (!ahead_symbol(p, SYMBOL_LPAREN))

@@ -20,6 +20,7 @@ struct parser {
     struct token last;         /* the one before the current */
     unsigned nested;
     bool failed;
+    bool matching; /* in MEASURES or DEFINE, where FINAL and RUNNING may stand in front of a call */
     /* What was asked for at the current token and was not it: an error lists these. */
     struct {
         enum keyword keyword;

@@ -133,6 +133,8 @@ struct ast *parse_match(struct parser *p, struct ast *source)
     expect_keyword(p, KEYWORD_ORDER);
     expect_keyword(p, KEYWORD_BY);
     parse_order_list(p, &n->order);
+    bool outside = p->matching;
+    p->matching = true;
     if (accept_keyword(p, KEYWORD_MEASURES))
         parse_items(p, &n->measures);
     parse_rows_per_match(p, n);
@@ -150,6 +152,7 @@ struct ast *parse_match(struct parser *p, struct ast *source)
         parse_subsets(p, &n->subsets);
     expect_keyword(p, KEYWORD_DEFINE);
     parse_defines(p, &n->defines);
+    p->matching = outside;
     expect_symbol(p, SYMBOL_RPAREN);
     parse_alias(p, &n->alias, &n->columns);
     return node_end(p, n);

@@ -131,6 +131,9 @@ static const char *const statements[] = {
     "PATTERN (A B+? (C | D E)* F{2,3} G*? (H?)*) WITHIN INTERVAL '1' HOUR SUBSET U = (A, B) DEFINE B AS B.price < "
     "10, C AS TRUE) AS m",
     "SELECT * FROM t MATCH_RECOGNIZE (ORDER BY ts PATTERN (A) DEFINE A AS TRUE)",
+    "SELECT \"final\", \"running\" FROM t MATCH_RECOGNIZE (ORDER BY ts MEASURES FINAL LAST(A.price) + RUNNING SUM(x) "
+    "AS "
+    "\"final\", \"final\" AS \"running\" PATTERN (A) DEFINE A AS \"final\" AND RUNNING COUNT(*) > \"running\")",
 };
 
 static void test_statements(void **state)
@@ -161,6 +164,11 @@ static void test_synonyms(void **state)
         {"desc v", "DESCRIBE v"},
         {"SHOW COLUMNS IN v", "SHOW COLUMNS FROM v"},
         {"SELECT a LEFT OUTER", NULL},
+        {"SELECT final, running total FROM t", "SELECT \"final\", \"running\" AS total FROM t"},
+        {"SELECT * FROM t MATCH_RECOGNIZE (ORDER BY ts MEASURES final AS running PATTERN (A) DEFINE A AS final > 1)",
+         "SELECT * FROM t MATCH_RECOGNIZE (ORDER BY ts MEASURES \"final\" AS \"running\" PATTERN (A) DEFINE A AS "
+         "\"final\" > "
+         "1)"},
         {"/* a /* b */ c */ SELECT 1 -- d\n + 2", "SELECT 1 + 2"},
         {"SELECT * FROM t MATCH_RECOGNIZE (ORDER BY ts ONE ROW PER MATCH AFTER MATCH SKIP TO B PATTERN ((A) (B C) {2}) "
          "DEFINE A AS TRUE)",

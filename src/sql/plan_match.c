@@ -269,6 +269,19 @@ static struct expr *look_up_time(struct matcher *t, const struct ast_call *c)
     return out;
 }
 
+/* Of a match that is one row, what is so far at its last row is what is at the end. */
+static struct expr *look_up_moment(struct matcher *t, const struct ast_moment *n)
+{
+    const struct ast_call *c = AST_AS(call, n->call);
+    if (n->final && t->own != MATCH_ANY)
+        return plan_refuse(t->p, &n->ast, "FINAL is for MEASURES: in DEFINE rows are still being looked for");
+    if (step_of(n->call) >= 0)
+        return look_up_step(t, c, step_of(n->call));
+    if (has_aggregate(n->call))
+        return look_up_aggregate(t, c);
+    return plan_refuse(t->p, &n->ast, "FINAL and RUNNING stand in front of FIRST, LAST and aggregates");
+}
+
 static bool match_replace(void *arg, const struct ast *node, struct expr **ret)
 {
     static const char *const unbuilt[] = {"classifier", "match_number", "match_proctime"};
@@ -280,8 +293,10 @@ static bool match_replace(void *arg, const struct ast *node, struct expr **ret)
         *ret = look_up_value(t, &last, node);
         return true;
     }
+    if (node->kind == AST_MOMENT)
+        *ret = look_up_moment(t, AST_AS(moment, node));
     if (node->kind != AST_CALL)
-        return false;
+        return node->kind == AST_MOMENT;
     struct slice name = c->name.at[c->name.count - 1];
     for (size_t i = 0; i < ARRAY_LEN(unbuilt); i++)
         if (name_equal(name, slice_str(unbuilt[i]))) {

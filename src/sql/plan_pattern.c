@@ -19,9 +19,10 @@ struct writing {
     struct planner *p;
     struct pattern *to;
     const struct ast *place;
+    uint32_t room; /* of the program */
 };
 
-/* MATCH_ANY: it is too long. */
+/* MATCH_ANY: it is too long, or there is no memory. */
 static uint32_t put(struct writing *w, enum match_op op, uint32_t to)
 {
     struct pattern *pattern = w->to;
@@ -29,6 +30,16 @@ static uint32_t put(struct writing *w, enum match_op op, uint32_t to)
         (void)plan_refuse(w->p, w->place, "a pattern of more than %u parts, when its repetitions are written out",
                           MATCH_CODE_MAX);
         return MATCH_ANY;
+    }
+    if (pattern->code_count == w->room) {
+        uint32_t room = w->room ? 2 * w->room : 16;
+        struct match_code *more = plan_take(w->p, w->place, room * sizeof *more);
+        if (!more)
+            return MATCH_ANY;
+        if (w->room)
+            memcpy(more, pattern->code, w->room * sizeof *more);
+        pattern->code = more;
+        w->room = room;
     }
     pattern->code[pattern->code_count] = (struct match_code){.op = op, .to = to};
     return pattern->code_count++;
@@ -159,8 +170,7 @@ bool plan_pattern(struct planner *p, const struct ast *ast, struct pattern *ret)
 {
     struct writing w = {.p = p, .to = ret, .place = ast};
     struct known known;
-    ret->code = plan_take(p, ast, MATCH_CODE_MAX * sizeof *ret->code);
-    if (!ret->code || !write(&w, ast, &known) || put(&w, MATCH_END, 0) == MATCH_ANY)
+    if (!write(&w, ast, &known) || put(&w, MATCH_END, 0) == MATCH_ANY)
         return false;
     if (known.empty)
         return plan_refuse(p, ast, "a pattern that no row can meet as well");

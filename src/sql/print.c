@@ -364,6 +364,10 @@ static bool print_expr(struct writer *out, const struct ast *node)
         break;
     case AST_FIELD: put_field(out, AST_AS(field, node)); break;
     case AST_CALL: put_call(out, AST_AS(call, node)); break;
+    case AST_MOMENT:
+        put(out, AST_AS(moment, node)->final ? "FINAL " : "RUNNING ");
+        put_expr(out, AST_AS(moment, node)->call, POWER_ATOM);
+        break;
     case AST_SUBQUERY:
         put(out, AST_AS(subquery, node)->exists ? "EXISTS (" : "(");
         put_query(out, AST_AS(subquery, node)->query);
