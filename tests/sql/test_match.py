@@ -2,7 +2,8 @@
 
 The other side is a few lines of Python that take rows one by one in the order in which a pattern prefers them, and go back. Rows come in order, out
 of order and late; in batches of 1, 7 and 1024; and with queries that are saved now and then and go on as others (decision 0012).
-MILLRACE_MATCH_PATTERNS chooses how many random patterns there are for each stream, MILLRACE_SQL_SEED which.
+MILLRACE_MATCH_PATTERNS chooses how many random patterns there are for each stream, MILLRACE_SQL_SEED which, MILLRACE_NEXMARK_EVENTS how many events
+Nexmark's queries see.
 """
 import collections
 import json
@@ -14,7 +15,8 @@ import pytest
 
 from test_nexmark import PROGRAM, SCHEMA, SEED, milliseconds, shown
 
-EVENTS = 4000
+FEW = 4000
+EVENTS = int(os.environ.get("MILLRACE_NEXMARK_EVENTS", FEW))
 PATTERNS = int(os.environ.get("MILLRACE_MATCH_PATTERNS", "4"))
 FOREVER = " WITH (state_ttl = 'none')"
 TICK = "CREATE VIEW tick AS SELECT mod(bidder, 5) AS k, mod(price, 7) AS x, auction, bidder, price, dateTime, _offset AS o FROM bid;\n"
@@ -22,13 +24,11 @@ TICK = "CREATE VIEW tick AS SELECT mod(bidder, 5) AS k, mod(price, 7) AS x, auct
 Row = collections.namedtuple("Row", "k x auction bidder price ts o")
 
 
-@pytest.fixture(scope="module", params=[(1, 0), (130, 4000), (130, 3)], ids=["in-order", "out-of-order", "late"])
-def bids(request):
+def on_time(events, group, delay):
     """What a query finds of bids: rows that are on time, in their order."""
-    group, delay = request.param
-    events = subprocess.run([PROGRAM, "--events", str(EVENTS), str(group)], stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
+    lines = subprocess.run([PROGRAM, "--events", str(events), str(group)], stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
     rows, late, watermark = [], 0, -1 << 60
-    for place, line in enumerate(events):
+    for place, line in enumerate(lines):
         event = json.loads(line)
         kind = event["bid"] or event["auction"] or event["person"]
         ts = milliseconds(kind["dateTime"])
@@ -39,27 +39,40 @@ def bids(request):
         watermark = max(watermark, ts - delay)
     assert bool(late) == (delay == 3)
     rows.sort(key=lambda r: (r.ts, r.o))
-    return group, delay, rows, late
+    return events, group, delay, rows, late
 
 
-def run(tmp_path, query, group, delay, batch, *seed):
+STREAMS = {"params": [(1, 0), (130, 4000), (130, 3)], "ids": ["in-order", "out-of-order", "late"]}
+
+
+@pytest.fixture(scope="module", **STREAMS)
+def few(request):
+    return on_time(FEW, *request.param)
+
+
+@pytest.fixture(scope="module", **STREAMS)
+def bids(request):
+    return on_time(EVENTS, *request.param)
+
+
+def run(tmp_path, query, events, group, delay, batch, *seed):
     path = tmp_path / "query.sql"
     path.write_text(SCHEMA.format(delay=delay / 1000) + TICK + query + ";\n", encoding="utf-8")
-    done = subprocess.run([PROGRAM, str(path), str(batch), str(EVENTS), str(group), *map(str, seed)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=300)
+    done = subprocess.run([PROGRAM, str(path), str(batch), str(events), str(group), *map(str, seed)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=300)
     assert done.returncode == 0, done.stderr + query
     lines = done.stdout.splitlines()
     return lines[:-1], json.loads(lines[-1])
 
 
 def compare(tmp_path, bids, query, expected):
-    group, delay, _, late = bids
-    lines, end = run(tmp_path, query, group, delay, 1024)
+    *stream, _, late = bids
+    lines, end = run(tmp_path, query, *stream, 1024)
     assert collections.Counter(tuple(json.loads(line)[1:]) for line in lines) == collections.Counter(expected), query
     assert (end["late"], end["faults"]) == (late, 0)
     for batch in (7, 1):
-        assert run(tmp_path, query, group, delay, batch) == (lines, end), f"{batch} rows a batch change something: {query}"
+        assert run(tmp_path, query, *stream, batch) == (lines, end), f"{batch} rows a batch change something: {query}"
     for batch in (1, 7, 1024):
-        saved, saved_end = run(tmp_path, query, group, delay, batch, SEED)
+        saved, saved_end = run(tmp_path, query, *stream, batch, SEED)
         assert saved == lines and saved_end["late"] == late, f"snapshots change something, with up to {batch} rows a batch: {query}"
 
 
@@ -259,7 +272,7 @@ def usable(node, skip):
             (isinstance(skip, str) or (always(node, skip[1]) and (skip[0] == "LAST" or not may_begin(node, skip[1])))))
 
 
-def test_random_patterns(bids, tmp_path):
+def test_random_patterns(few, tmp_path):
     rng, tried, met = random.Random(SEED), 0, 0
     print(f"MILLRACE_SQL_SEED={SEED}")
     while tried < PATTERNS:
@@ -272,14 +285,14 @@ def test_random_patterns(bids, tmp_path):
             # what asks for a variable has to have it: the rest of the pattern may have it no times
             node = ("seq", [node, ("rep", ("alt", [("seq", [("var", "A"), ("var", "B"), ("var", "C")]), ("var", "A")]), 0, 1, True)])
         try:
-            expected = [(k, *measures(m)) for (k,), rows in partitions(bids[2], "k").items() for m in find(rows, node, defined, within, skip, [300000])]
+            expected = [(k, *measures(m)) for (k,), rows in partitions(few[3], "k").items() for m in find(rows, node, defined, within, skip, [300000])]
         except (TooLong, RecursionError):
             continue
         clause = {"PAST": "PAST LAST ROW", "NEXT": "TO NEXT ROW"}.get(skip) if isinstance(skip, str) else "TO %s %s" % skip
         query = (f"SELECT * FROM tick MATCH_RECOGNIZE (PARTITION BY k ORDER BY dateTime MEASURES {MEASURES} AFTER MATCH SKIP {clause} PATTERN ({text_of(node)}) "
                  + (f"WITHIN INTERVAL '{within / 1000}' SECOND " if within is not None else "") + "DEFINE "
                  + (", ".join(f"{v} AS {text}" for v, (text, _) in conditions.items()) or "A AS TRUE") + ")" + FOREVER)
-        compare(tmp_path, bids, query, expected)
+        compare(tmp_path, few, query, expected)
         tried += 1
         met += bool(expected)
     assert met > tried / 4, "patterns that nothing meets show nothing"
@@ -333,6 +346,6 @@ CEP = {
 @pytest.mark.parametrize("name", CEP)
 def test_nexmark(bids, tmp_path, name):
     query, node, conditions, within, skip, given = CEP[name]
-    expected = [(*key, *given(m)) for key, rows in partitions(bids[2], "auction", "bidder").items() for m in find(rows, node, conditions, within, skip, [10000000])]
+    expected = [(*key, *given(m)) for key, rows in partitions(bids[3], "auction", "bidder").items() for m in find(rows, node, conditions, within, skip, [1 << 40])]
     assert expected, "a query that gives nothing shows nothing"
     compare(tmp_path, bids, query, expected)
