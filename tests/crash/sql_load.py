@@ -66,6 +66,9 @@ QUERIES = {
            "GROUP BY bidder, window_start, window_end",
     "q18": "SELECT auction, bidder, price, channel, url, dateTime FROM (SELECT *, ROW_NUMBER() OVER (PARTITION BY bidder, auction ORDER BY dateTime DESC) "
            "AS r FROM bid) WHERE r <= 1",
+    "cep": "SELECT auction, drop_time, drop_diff, bids FROM bid MATCH_RECOGNIZE (PARTITION BY auction ORDER BY dateTime, price MEASURES C.dateTime AS drop_time, "
+           "A.price - C.price AS drop_diff, COUNT(*) AS bids PATTERN (A B* C) WITHIN INTERVAL '0.1' SECOND DEFINE B AS B.price > A.price - 50 AND AVG(B.price) > 1000, "
+           "C AS C.price < LAST(price, 1) - 50000)",
 }
 
 
@@ -155,7 +158,7 @@ class Reference:
     """The uninterrupted run: a broker that is never killed and makes no snapshots. It is ahead of the one that is."""
 
     def __init__(self):
-        self.generator = subprocess.Popen([PROGRAM, "--events", str(1 << 40), str(GROUP)], stdout=subprocess.PIPE)
+        self.generator = subprocess.Popen([PROGRAM, "--events", str(1 << 21), str(GROUP)], stdout=subprocess.PIPE)
         self.events = []
         self.rows = {name: [] for name in (*QUERIES, QUEUE)}
         self.broker = brokers.Millrace()
