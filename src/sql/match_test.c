@@ -162,6 +162,58 @@ static void test_time(void **state)
     rig_fini(&r);
 }
 
+/* It says when time alone brings something about: a row is used, a match can have no more rows. */
+static void test_due(void **state)
+{
+    (void)state;
+    struct rig r;
+    enum sql_fault fault;
+    struct ticks t;
+    const int64_t midnight = 1767225600LL * US_PER_S;
+    ticks_set(&t, "1 2");
+    assert_true(rig_init(&r,
+                         TICKS "SELECT * FROM t MATCH_RECOGNIZE (ORDER BY ts MEASURES A.v AS a, v AS v PATTERN (A B*) "
+                               "WITHIN INTERVAL '6' SECOND DEFINE B AS "
+                               "v > 1)",
+                         STATE_MAX));
+    assert_true(query_due(r.q) == INT64_MAX);
+    assert_true(feed(&r, t.at, 1, 1, &fault));
+    assert_true(query_due(r.q) == midnight + US_PER_S + 1);
+    assert_true(query_advance(r.q, 0, query_due(r.q), &fault));
+    assert_true(query_due(r.q) == midnight + 7 * US_PER_S + 1);
+    assert_true(feed(&r, t.at + 1, 1, 1, &fault));
+    assert_true(query_due(r.q) == midnight + 2 * US_PER_S + 1);
+    assert_true(query_advance(r.q, 0, midnight + 7 * US_PER_S, &fault));
+    assert_string_equal(r.shown.text, "");
+    assert_true(rig_save(&r) && rig_load(&r));
+    assert_true(query_due(r.q) == midnight + 7 * US_PER_S + 1);
+    assert_true(query_advance(r.q, 0, query_due(r.q), &fault));
+    assert_string_equal(r.shown.text, "1,2\n");
+    assert_true(query_due(r.q) == INT64_MAX);
+    rig_fini(&r);
+}
+
+/* What is kept of matches is bounded as anything that has a time; their rows are joined, and joined with themselves. */
+static void test_joined(void **state)
+{
+    (void)state;
+    struct rig r;
+    enum sql_fault fault;
+    struct ticks t;
+    ticks_set(&t, "1 2 5 1 3 5");
+    assert_true(rig_init(&r,
+                         TICKS "SELECT m.k, m.v, t.v FROM t MATCH_RECOGNIZE (PARTITION BY k ORDER BY ts MEASURES B.v "
+                               "AS v, B.ts AS at PATTERN (A B) WITHIN "
+                               "INTERVAL '5' SECOND DEFINE A AS v = 1) AS m JOIN t ON m.k = t.k AND t.ts BETWEEN m.at "
+                               "AND m.at + INTERVAL '1' SECOND",
+                         STATE_MAX));
+    r.restarts = true;
+    assert_true(feed(&r, t.at, t.count, 2, &fault));
+    assert_string_equal(r.shown.text, "a,2,2\na,2,5\na,3,3\na,3,5\n");
+    assert_int_equal(query_late(r.q), 0);
+    rig_fini(&r);
+}
+
 static void test_order_and_late(void **state)
 {
     (void)state;
@@ -419,6 +471,8 @@ int main(void)
         cmocka_unit_test(test_as_documented),
         cmocka_unit_test(test_patterns),
         cmocka_unit_test(test_time),
+        cmocka_unit_test(test_due),
+        cmocka_unit_test(test_joined),
         cmocka_unit_test(test_order_and_late),
         cmocka_unit_test(test_faults),
         cmocka_unit_test(test_steps_have_a_limit),
