@@ -2,7 +2,7 @@
  * of it. When it needs a row that has not come it stays as it is, so each row costs what is new with it. */
 #include "sql/op_match_int.h"
 
-#define ROOM_FIRST 4u
+#define ROOM_FIRST 1u /* most partitions have one row that waits for another */
 #define ROOM_KEPT 64u /* more is given back when a search is over */
 
 /* ------------------------------------------------------------------------------------------------------------- frames */
