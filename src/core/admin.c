@@ -743,6 +743,7 @@ static void totals_op(struct broker *b, struct peer *peer, const struct command 
                 {"consumers", t->consumers},
                 {"channels", t->channels},
                 {"sessions", t->sessions},
+                {"mqtt_sessions", b->mqtt.numbers.count},
                 {"vhosts", t->vhosts},
                 {"users", t->users},
                 {"compactions", t->compactions},

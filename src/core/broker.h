@@ -270,6 +270,7 @@ struct broker_options {
     uint32_t group_members_max;
     uint64_t groups_bytes_max;                 /* of all groups, members and offsets */
     uint64_t retained_max, retained_bytes_max; /* retained values, and memory for them; 0: 10 million, 2 GiB */
+    uint32_t mqtt_sessions_max;                /* clients of MQTT, connected or not; 0: as many as there may be */
 };
 
 struct broker;

@@ -202,7 +202,7 @@ void backlog_want(struct broker *b, struct queue *q); /* the head is on disk: re
 
 /* select.c */
 #define SELECTOR_ARG "x-selector"
-#define SELECTING_MAX 256u /* consumers of one queue that have a selector */
+#define SELECTING_MAX 256u /* consumers of one queue, or bindings of one exchange, that have a selector */
 struct selector;
 enum selector_found { SELECTOR_NONE, SELECTOR_OK, SELECTOR_WRONG, SELECTOR_NO_MEMORY };
 enum selector_found selector_of(struct slice args, struct selector **ret, char *why, size_t why_len);

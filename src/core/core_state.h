@@ -141,6 +141,7 @@ struct exchange {
     struct policy *policy, *operator_policy;
     uint64_t route_mark;
     uint32_t binding_count;
+    uint32_t selecting;    /* bindings that have a selector: each message that they match asks it */
     struct stream *stream; /* whose records this is the source of (amq.stream.NAME) */
     struct list mqtt_clients;
     struct retained_tree *retained; /* NULL: nothing was retained yet */

@@ -464,6 +464,7 @@ bool binding_make(struct broker *b, struct exchange *source, struct queue *queue
     if (queue || exchange)
         list_insert(queue ? &queue->targets : &exchange->targets, &binding->target_link);
     source->binding_count++;
+    source->selecting += binding->selector != NULL;
     source->was_bound = true;
     bool target_durable = queue ? queue->object.journalled : exchange && exchange->durable;
     list_init(&binding->object.link);
@@ -485,6 +486,7 @@ void binding_delete(struct broker *b, struct binding *binding, bool may_delete)
     list_remove(&binding->source_link);
     list_remove(&binding->target_link);
     source->binding_count--;
+    source->selecting -= binding->selector != NULL;
     object_remove(b, &binding->object);
     selector_free(&binding->selector);
     mem_free(binding);
@@ -793,7 +795,9 @@ static bool selector_is_one(struct bind_call *call)
     enum selector_found found = call->add ? selector_of(call->c->ask->args, &s, why, sizeof why) : SELECTOR_NONE;
     if (found == SELECTOR_OK)
         selector_free(&s);
-    if (found != SELECTOR_WRONG)
+    if (found == SELECTOR_OK && !call->binding && call->x->selecting >= SELECTING_MAX)
+        snprintf(why, sizeof why, "the exchange has %u with one", SELECTING_MAX);
+    else if (found != SELECTOR_WRONG)
         return true; /* without memory binding_make says so */
     fail(call->b, call->peer, call->c->channel, call->c->origin, ERR_PRECONDITION_FAILED,
          "invalid arg '" SELECTOR_ARG "' of a binding: %s", why);

@@ -35,7 +35,7 @@
  *        MQTT_HANDLE_FIRST + i from now on.
  *        u32 count, packet ids, each u16, that are released and not completed: PUBREL has to be sent again
  *   codes: ERR_ACCESS_REFUSED (no right to read or write the exchange), ERR_NOT_FOUND (no such exchange), ERR_PRECONDITION_FAILED (id too long, or
- *        the session has a client already), ERR_NOT_ALLOWED (the client belongs to another user)
+ *        the session has a client already), ERR_NOT_ALLOWED (the client belongs to another user), ERR_RESOURCE_ERROR (there are too many sessions)
  *   A session that had the client gets SESSION_KICK with code ERR_TAKEN_OVER before the answer.
  * MQTT_RESUME
  *   number: receive maximum, 1 … MQTT_RECEIVE_MAX. Taps of the subscriptions that were there begin, deliveries from queues begin, also of

@@ -193,6 +193,14 @@ static void timer_fired(void *arg, struct timer *timer)
         mqtt_client_arm(b, client);
 }
 
+/* Nothing but its will is left of it, which is published as soon as that can be. */
+static void will_waits(struct broker *b, struct mqtt_client *client, mono_t until)
+{
+    strip(b, client);
+    client->over = true;
+    wheel_set(&b->wheel, &client->timer, until);
+}
+
 /* Its connection has ended, and it is unplugged. */
 static void left(struct broker *b, struct mqtt_client *client, uint32_t expiry_s, bool with_will)
 {
@@ -214,9 +222,7 @@ static void left(struct broker *b, struct mqtt_client *client, uint32_t expiry_s
         return;
     }
     if (!client->expiry_s) {
-        strip(b, client);
-        client->over = true;
-        wheel_set(&b->wheel, &client->timer, b->now + RETRY_NS);
+        will_waits(b, client, b->now + RETRY_NS);
         return;
     }
     if (!fired)
@@ -287,8 +293,12 @@ void mqtt_queue_gone(struct broker *b, struct queue *q)
     if (client->peer)
         kick(b, client->peer, "the queue of its session was deleted");
     unplug(b, client);
-    mqtt_will_drop(b, client);
-    mqtt_client_end(b, client);
+    client->expiry_s = 0;
+    if (client->will) {
+        (void)mqtt_log_client(b, client);
+        will_waits(b, client, b->now + NS_PER_MS); /* not now: its way could be through the queue that goes */
+    } else
+        mqtt_client_end(b, client);
 }
 
 void mqtt_may_go_on(struct broker *b, struct mqtt_client *client)
@@ -421,6 +431,9 @@ static enum error_code may_attach(struct broker *b, struct peer *peer, const str
     bool own = !a->old || slice_equal(a->old->user, peer->user->name);
     if (!own && user_find(b, a->old->user))
         return ERR_NOT_ALLOWED; /* else nobody could ever have it again */
+    if (!a->old && b->options.mqtt_sessions_max && b->mqtt.numbers.count >= b->options.mqtt_sessions_max &&
+        !slice_is(a->id, "$SYS")) /* the broker's own */
+        return ERR_RESOURCE_ERROR;
     a->expiry_s = ask->number > UINT32_MAX ? MQTT_NEVER : (uint32_t)ask->number;
     a->goes_on = a->old && own && !(ask->flags & ASK_CLEAN) && a->old->durable && a->old->expiry_s && !a->old->over &&
                  slice_equal(a->old->exchange_name, ask->key);

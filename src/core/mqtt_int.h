@@ -189,7 +189,8 @@ void mqtt_ids_fini(struct mqtt_ids *ids);
 struct mqtt_publish {
     struct retained_change change;
 };
-/* Before it is enqueued: everything is reserved. False: refused, and said so. */
+/* Before it is enqueued: everything is reserved. False: refused, and said so. A message of QoS 1 or 2 that a queue is about to refuse is not
+ * retained. */
 bool mqtt_publish_begin(struct broker *b, struct channel *ch, struct exchange *x, struct msg *msg,
                         const struct command *c, struct mqtt_publish *ret);
 lsn_t mqtt_publish_retain(struct broker *b,

@@ -84,6 +84,43 @@ static void released_and_completed(void **state)
     end(rig);
 }
 
+/* Who deletes the queue of a session ends it, and so its will is due. */
+static void the_queue_takes_no_will_along(void **state)
+{
+    (void)state;
+    for (unsigned connected = 0; connected < 2; connected++) {
+        struct rig *rig = begin();
+        (void)attach(rig, 2, "watch", 100);
+        assert_int_equal(subscribe(rig, 2, "#", 1), 0);
+        assert_int_equal(attach_with(rig, 1, "dev", 100, 0, will("w", "last", 50, 0)), 0);
+        assert_int_equal(subscribe(rig, 1, "#", 1), 0);
+        if (!connected)
+            leave(rig, 1);
+        assert_true(
+            rig_ask(rig, CMD_QUEUE_DELETE, 4, 1, "mqtt-subscription-devqos1", NULL, NULL, (struct slice){0}, 0));
+        rig_clear(rig);
+        rig_pass(rig, 1000);
+        assert_string_equal(rig_delivered(rig), "last");
+        assert_null(the_client(rig, "dev"));
+        end(rig);
+    }
+}
+
+static void sessions_have_a_limit(void **state)
+{
+    (void)state;
+    struct broker_options options = {.mqtt_sessions_max = 2};
+    struct rig *rig = begin_with(&options);
+    (void)attach(rig, 1, "one", 100);
+    leave(rig, 1);
+    (void)attach(rig, 2, "two", 0);
+    assert_int_equal(attach_with(rig, 3, "three", 0, 0, (struct slice){0}), CODE(RESOURCE_ERROR));
+    assert_int_equal(attach_with(rig, 1, "one", 100, ASK_CLEAN, (struct slice){0}), 0);
+    leave(rig, 2);
+    assert_int_equal(attach_with(rig, 3, "three", 0, 0, (struct slice){0}), 0);
+    end(rig);
+}
+
 static void wills(void **state)
 {
     (void)state;
@@ -348,6 +385,8 @@ int main(void)
         cmocka_unit_test(taken_once),
         cmocka_unit_test(released_and_completed),
         cmocka_unit_test(wills),
+        cmocka_unit_test(the_queue_takes_no_will_along),
+        cmocka_unit_test(sessions_have_a_limit),
         cmocka_unit_test(wills_of_who_is_taken_over),
         cmocka_unit_test(wills_after_a_restart),
         cmocka_unit_test(sessions_expire),

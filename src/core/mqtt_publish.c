@@ -13,13 +13,24 @@ static void abandon(struct broker *b, struct mqtt_publish *publish)
     b->mqtt.once = (struct mqtt_once){0};
 }
 
+/* Its publisher is about to hear that it was not taken. A queue that deduplicates may find that it has it. */
+static bool is_refused(struct broker *b, const struct msg *msg)
+{
+    for (uint32_t i = 0; i < b->route.count; i++) {
+        struct queue *q = b->route.queues[i];
+        if (!q->stream && !q->rules->dedup && backlog_would_overflow(q, msg))
+            return true;
+    }
+    return false;
+}
+
 bool mqtt_publish_begin(struct broker *b, struct channel *ch, struct exchange *x, struct msg *msg,
                         const struct command *c, struct mqtt_publish *ret)
 {
     struct mqtt_client *client = ch->peer->mqtt;
     size_t more = 0;
     *ret = (struct mqtt_publish){0};
-    if (c->flags & ASK_RETAIN) {
+    if (c->flags & ASK_RETAIN && !(msg->flags & MSG_PERSISTENT && is_refused(b, msg))) {
         enum retained_result result = retained_prepare(b, x, msg, &ret->change);
         if (result == RETAINED_FULL && (msg->flags & MSG_PERSISTENT)) { /* with QoS 0 nobody would hear of it */
             publish_refused(b, ch, c->number, msg_size(msg), NACK_QUOTA);

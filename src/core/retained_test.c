@@ -494,12 +494,35 @@ static void without_memory(void **state)
         }
 }
 
+/* What its publisher hears was not taken is not retained either; with QoS 0 nobody hears anything. */
+static void what_is_refused_is_not_kept(void **state)
+{
+    (void)state;
+    uint8_t raw[100];
+    struct writer w = writer_of(raw, sizeof raw);
+    amqp_put_long(&w, "x-max-length", 1);
+    amqp_put_str(&w, "x-overflow", slice_str("reject-publish"));
+    struct rig *rig = begin();
+    assert_true(rig_ask(rig, CMD_QUEUE_DECLARE, 4, 1, "full", NULL, NULL, writer_slice(&w), ASK_DURABLE));
+    assert_true(rig_ask(rig, CMD_QUEUE_BIND, 4, 1, "full", "amq.topic", "a", (struct slice){0}, 0));
+    (void)attach(rig, 1, "dev", 0);
+    retain(rig, 1, "a", "first");
+    rig_clear(rig);
+    retain(rig, 1, "a", "second");
+    assert_int_equal(rig_nth(rig, EFF_NACK, 0)->flags, NACK_FULL);
+    assert_string_equal(retained(rig, "a"), "a=first");
+    assert_true(publish_with(rig, 1, "a", "third", 0, ASK_RETAIN, 0, 0));
+    assert_string_equal(retained(rig, "a"), "a=third");
+    end(rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(set_and_gone),
         cmocka_unit_test(dollar_and_empty_words),
         cmocka_unit_test(time_and_limits),
+        cmocka_unit_test(what_is_refused_is_not_kept),
         cmocka_unit_test(by_the_queue),
         cmocka_unit_test(by_the_queue_at_once),
         cmocka_unit_test(credit),

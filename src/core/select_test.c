@@ -215,6 +215,34 @@ static void refused(struct rig *rig, const char *why)
     rig_plain(rig, CMD_CHANNEL_OPEN, 1, CHANNEL, 0, 0);
 }
 
+/* Each message that they match asks all of them. */
+static void bindings_have_a_limit(void **state)
+{
+    (void)state;
+    uint8_t room[4096];
+    char text[40];
+    struct rig *rig = rig_with_queue();
+    for (unsigned i = 0; i <= SELECTING_MAX; i++) {
+        snprintf(text, sizeof text, "n = %u", i);
+        assert_true(
+            rig_ask(rig, CMD_QUEUE_BIND, 1, CHANNEL, "q", "amq.topic", "a", args_of(room, sizeof room, text, NULL), 0));
+        if (i == SELECTING_MAX)
+            break;
+        assert_string_equal(rig_error(rig), "");
+        rig_clear(rig);
+    }
+    refused(rig, "invalid arg 'x-selector' of a binding: the exchange has 256 with one");
+    snprintf(text, sizeof text, "n = 7"); /* one that is there, and one that goes */
+    assert_true(
+        rig_ask(rig, CMD_QUEUE_BIND, 1, CHANNEL, "q", "amq.topic", "a", args_of(room, sizeof room, text, NULL), 0));
+    assert_true(
+        rig_ask(rig, CMD_QUEUE_UNBIND, 1, CHANNEL, "q", "amq.topic", "a", args_of(room, sizeof room, text, NULL), 0));
+    assert_true(
+        rig_ask(rig, CMD_QUEUE_BIND, 1, CHANNEL, "q", "amq.topic", "a", args_of(room, sizeof room, "m = 1", NULL), 0));
+    assert_string_equal(rig_error(rig), "");
+    finish(rig);
+}
+
 static void wrong_ones(void **state)
 {
     (void)state;
@@ -264,6 +292,7 @@ int main(void)
         cmocka_unit_test(many_unwanted),
         cmocka_unit_test(dear_looks_are_few),
         cmocka_unit_test(bindings),
+        cmocka_unit_test(bindings_have_a_limit),
         cmocka_unit_test(wrong_ones),
         cmocka_unit_test(memory_refused),
     };

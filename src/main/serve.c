@@ -522,6 +522,7 @@ static int make_broker(struct serve *s)
         .groups_bytes_max = c->kafka_groups_bytes_max,
         .retained_max = c->mqtt_retained_max,
         .retained_bytes_max = c->mqtt_retained_bytes_max,
+        .mqtt_sessions_max = (uint32_t)c->mqtt_sessions_max,
         .group_retention_ms = (int64_t)c->kafka_offsets_retention_s * 1000,
         .paging_bytes = c->paging_bytes,
         .page_bytes = c->page_bytes,

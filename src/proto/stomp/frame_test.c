@@ -210,12 +210,12 @@ static void escapes_written(void **state)
         enum stomp_version version;
         const char *want;
     } cases[] = {
-        {STOMP_UNKNOWN, "a:b\\c d\re"},
-        {STOMP_10, "a:b\\c d\re"},
-        {STOMP_11, "a\\cb\\\\c\\nd\re"},
-        {STOMP_12, "a\\cb\\\\c\\nd\\re"},
+        {STOMP_UNKNOWN, "a:b\\c d\re f"},
+        {STOMP_10, "a:b\\c d\re f"},
+        {STOMP_11, "a\\cb\\\\c\\nd\re f"},
+        {STOMP_12, "a\\cb\\\\c\\nd\\re f"},
     };
-    struct slice from = slice_str("a:b\\c\nd\re");
+    struct slice from = slice_of((const uint8_t *)"a:b\\c\nd\re\0f", 11); /* a NUL would end the frame */
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         uint8_t room[32];
         size_t len = (size_t)(stomp_put_escaped(room, from, cases[i].version) - room);
