@@ -182,6 +182,25 @@ class Broker:
         if os.environ.get('MILLRACE_KEEP') != '1':
             shutil.rmtree(self.folder, ignore_errors=True)
 
+    def ask_to_end(self):
+        self.process.send_signal(signal.SIGTERM)
+
+    def stop(self):
+        """Returns (exit code, seconds); the code is None when it had to be killed."""
+        began = time.monotonic()
+        self.ask_to_end()
+        try:
+            code = self.process.wait(self.ends_within)
+        except subprocess.TimeoutExpired:
+            self.kill9()
+            code = None
+        return code, time.monotonic() - began
+
+    def kill9(self):
+        """Where it is process 1 of a namespace, everything in that gets SIGKILL."""
+        self.process.kill()
+        self.process.wait()
+
     def restart(self):
         self.stop()
         self.start()
@@ -206,6 +225,7 @@ class Running(Broker):
 class Millrace(Broker):
     name = 'millrace'
     is_millrace = True
+    ends_within = 10
 
     def __init__(self, netns=(), offset=None, args=()):
         super().__init__(netns)
@@ -228,21 +248,6 @@ class Millrace(Broker):
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.wait_ready(timeout)
         return self
-
-    def stop(self, timeout=10):
-        """SIGTERM; returns (exit code, seconds)."""
-        began = time.monotonic()
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            code = self.process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            self.kill9()
-            code = None
-        return code, time.monotonic() - began
-
-    def kill9(self):
-        self.process.kill()
-        self.process.wait()
 
     def cli(self, *args):
         done = subprocess.run([self.binary, *args, '--data', self.data], stdout=subprocess.PIPE,
@@ -267,6 +272,7 @@ class Millrace(Broker):
 class RabbitMQ(Broker):
     name = 'rabbitmq'
     is_millrace = False
+    ends_within = 30
 
     def __init__(self, netns=(), port=None):
         super().__init__(netns)
@@ -302,20 +308,8 @@ class RabbitMQ(Broker):
             raise StartError('rabbitmqctl %s: %s' % (' '.join(args), done.stdout))
         return done.stdout
 
-    def stop(self, timeout=30):
-        began = time.monotonic()
+    def ask_to_end(self):
         self.ctl('stop')
-        try:
-            code = self.process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            self.kill9()
-            code = None
-        return code, time.monotonic() - began
-
-    def kill9(self):
-        """Ends the process namespace: everything in it gets SIGKILL."""
-        self.process.kill()
-        self.process.wait()
 
     def prepare(self):
         definitions = dict(IMPORTED, vhosts=[{'name': v} for v in VHOSTS])

@@ -6,7 +6,9 @@ build/millrace).  CI=true turns every skip into a failure.  MILLRACE_RABBITMQ_PO
 prepared RabbitMQ; MILLRACE_KEEP=1 keeps the brokers' folders.
 """
 
+import itertools
 import os
+import shutil
 import sys
 
 import pytest
@@ -18,6 +20,7 @@ import brokers  # noqa: E402
 
 TARGET = os.environ.get('MILLRACE_TARGET', 'millrace')
 UNDER_CI = os.environ.get('CI') == 'true'
+numbers = itertools.count(1)
 
 if TARGET not in ('millrace', 'rabbitmq', 'kafka'):
     raise SystemExit('MILLRACE_TARGET is millrace, rabbitmq or kafka, not ' + TARGET)
@@ -104,14 +107,48 @@ def target(request):
     return request.getfixturevalue(TARGET)
 
 
-@pytest.fixture
-def fresh_millrace():
-    """A Millrace of this test's own, started, with restart(), kill9(), stop(), start()."""
-    broker = brokers.Millrace()
+def running(broker):
     try:
         yield broker.start()
     finally:
         broker.remove()
+
+
+def own_broker():
+    """What clients of Kafka, MQTT, STOMP and SQL are tried on: a Millrace, or a real Kafka where that is under test."""
+    if TARGET != 'kafka':
+        return brokers.Millrace()
+    import kafka_clients
+    return kafka_clients.new(TARGET)
+
+
+@pytest.fixture(scope='module')
+def broker():
+    """One for all tests of the module; with settings of its own a module has its own fixture of that name."""
+    yield from running(own_broker())
+
+
+@pytest.fixture
+def fresh_broker():
+    """The same, of this test's own."""
+    yield from running(own_broker())
+
+
+@pytest.fixture
+def topic():
+    """The name of a topic that is this test's own and is not there yet."""
+    return 'topic-%d' % next(numbers)
+
+
+@pytest.fixture
+def group():
+    return 'group-%d' % next(numbers)
+
+
+@pytest.fixture
+def fresh_millrace():
+    """A Millrace of this test's own, started, with restart(), kill9(), stop(), start()."""
+    yield from running(brokers.Millrace())
 
 
 @pytest.fixture
@@ -123,7 +160,19 @@ def fresh_target():
         if TARGET == 'rabbitmq':
             pytest.skip(str(e))
         raise
-    try:
-        yield broker.start()
-    finally:
+    yield from running(broker)
+
+
+@pytest.fixture
+def broker_on():
+    """Starts brokers, each on a copy of a data folder."""
+    started = []
+
+    def start(data, args=()):
+        broker = brokers.Millrace(args=args)
+        shutil.copytree(data, broker.data)
+        started.append(broker)
+        return broker.start()
+    yield start
+    for broker in started:
         broker.remove()

@@ -26,15 +26,19 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 COMPRESSIONS = {None: 0, 'gzip': 1, 'snappy': 2, 'lz4': 3, 'zstd': 4}
 
 
-def start(target='millrace', advertised=None, args=(), settings=''):
-    """A broker of the target's kind, with .kafka_port; advertised: the port that clients are told."""
+def new(target='millrace', advertised=None, args=(), settings=''):
+    """A broker of the target's kind, not started yet, with .kafka_port; advertised: the port that clients are told."""
     if target == 'kafka':
         sys.path.insert(0, os.path.join(HERE, '..', 'suites'))
         import kafka_peer
-        return kafka_peer.Kafka(advertised=advertised, settings=settings).start()
+        return kafka_peer.Kafka(advertised=advertised, settings=settings)
     if advertised:
         args = (*args, '--set=kafka.advertised=127.0.0.1:%d' % advertised)
-    return brokers.Millrace(args=args).start()
+    return brokers.Millrace(args=args)
+
+
+def start(*what, **more):
+    return new(*what, **more).start()
 
 
 def at(broker):

@@ -5,17 +5,7 @@ import subprocess
 
 import pytest
 
-import brokers
 from test_sql import run
-
-
-@pytest.fixture(scope='module')
-def broker():
-    b = brokers.Millrace()
-    try:
-        yield b.start()
-    finally:
-        b.remove()
 
 
 def bench(broker, *words, code=0):

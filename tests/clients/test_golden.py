@@ -8,12 +8,10 @@ and leaves these alone. test_formats.py reads the same bytes by docs/formats/*, 
 import importlib.util
 import json
 import os
-import shutil
 import tarfile
 
 import pytest
 
-import brokers
 from conftest import TARGET
 from test_stores import check
 
@@ -44,20 +42,6 @@ def store(request, tmp_path):
         archive.extractall(tmp_path, filter='data') if hasattr(tarfile, 'data_filter') else archive.extractall(tmp_path)
     with open(os.path.join(GOLDEN, request.param + '.json'), encoding='utf-8') as f:
         return str(tmp_path / 'data'), json.load(f)
-
-
-@pytest.fixture
-def broker_on():
-    started = []
-
-    def start(data, args=()):
-        broker = brokers.Millrace(args=args)
-        shutil.copytree(data, broker.data)
-        started.append(broker)
-        return broker.start()
-    yield start
-    for broker in started:
-        broker.remove()
 
 
 def compare(found, expected):

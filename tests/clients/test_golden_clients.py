@@ -13,7 +13,7 @@ import tarfile
 import pytest
 
 from conftest import TARGET
-from test_golden import GOLDEN, broker_on  # noqa: F401
+from test_golden import GOLDEN
 from test_golden import make as plain_make
 from test_stores import check
 
@@ -37,7 +37,7 @@ def store(request, tmp_path):
         return str(tmp_path / 'data'), json.load(f)
 
 
-def test_clients_find_what_they_left(store, broker_on):  # noqa: F811
+def test_clients_find_what_they_left(store, broker_on):
     data, expected = store
     assert len(expected['mqtt']['messages']) == 3 and len(expected['mqtt']['retained']) == 3      # the test tests something
     assert [row[:2] for row in expected['share']['acquired']] == [[2, 2], [4, 4]]

@@ -3,7 +3,6 @@
     MILLRACE_TARGET=kafka /usr/bin/python3 -m pytest tests/clients/test_kafka*.py     # a real Kafka: tests the tests
 """
 
-import itertools
 import json
 import os
 import time
@@ -13,7 +12,6 @@ import kafka
 import pytest
 from kafka import TopicPartition
 
-import kafka_clients
 import kafka_wire
 from conftest import TARGET
 from kafka_clients import COMPRESSIONS, at, kcat, librdkafka, made, producer, read, read_librdkafka, until, write
@@ -23,20 +21,6 @@ if TARGET == 'rabbitmq':
     collect_ignore = [__file__]
 
 WHEN = 1700000000000
-numbers = itertools.count(1)
-
-
-@pytest.fixture(scope='module')
-def broker():
-    started = kafka_clients.start(TARGET)
-    yield started
-    started.remove()
-
-
-@pytest.fixture
-def topic(broker):
-    """The name of a topic that is this test's own and is not there yet."""
-    return 'topic-%d' % next(numbers)
 
 
 # ------------------------------------------------------------------------------------------------- produce and consume

@@ -3,7 +3,6 @@
     MILLRACE_TARGET=kafka /usr/bin/python3 -m pytest tests/clients/test_kafka*.py     # a real Kafka: tests the tests
 """
 
-import itertools
 
 import confluent_kafka
 import kafka
@@ -12,27 +11,12 @@ from confluent_kafka import admin as confluent_admin
 from kafka.admin import ConfigResource, ConfigResourceType, NewPartitions, NewTopic
 from kafka.errors import InvalidPartitionsError, InvalidTopicError, TopicAlreadyExistsError, UnknownTopicOrPartitionError
 
-import kafka_clients
 from conftest import TARGET
 from kafka_clients import at, made, producer, until
 
 pytestmark = pytest.mark.skipif(TARGET == 'rabbitmq', reason='RabbitMQ does not speak Kafka')
 if TARGET == 'rabbitmq':
     collect_ignore = [__file__]
-
-numbers = itertools.count(1)
-
-
-@pytest.fixture(scope='module')
-def broker():
-    started = kafka_clients.start(TARGET)
-    yield started
-    started.remove()
-
-
-@pytest.fixture
-def topic():
-    return 'topic-%d' % next(numbers)
 
 
 def test_admin_of_python_kafka(broker, topic):

@@ -1,13 +1,11 @@
 """One stream, two protocols: what a Kafka client writes an AMQP client reads, and the other way round."""
 
-import itertools
 import time
 
 import kafka
 import pika
 import pytest
 
-import brokers
 import kafka_wire
 from conftest import TARGET
 from kafka_clients import COMPRESSIONS, at, made, producer, read, read_librdkafka, until
@@ -17,19 +15,6 @@ if TARGET != 'millrace':
     collect_ignore = [__file__]
 
 WHEN = 1700000000000
-numbers = itertools.count(1)
-
-
-@pytest.fixture(scope='module')
-def broker():
-    started = brokers.Millrace().start()
-    yield started
-    started.remove()
-
-
-@pytest.fixture
-def topic():
-    return 'both-%d' % next(numbers)
 
 
 class Amqp:

@@ -142,13 +142,6 @@ def test_a_conversation_that_ends_at_each_of_its_bytes(client):
             broker.remove()
 
 
-@pytest.fixture(scope='module')
-def broker():
-    started = kafka_clients.start(TARGET)
-    yield started
-    started.remove()
-
-
 def framed(body):
     return struct.pack('>i', len(body)) + body
 

@@ -11,7 +11,6 @@ import pytest
 from kafka import TopicPartition
 from kafka.errors import NonEmptyGroupError
 
-import kafka_clients
 import kafka_wire
 from conftest import TARGET
 from kafka_clients import Member, at, fill, kcat, made, until
@@ -19,32 +18,6 @@ from kafka_clients import Member, at, fill, kcat, made, until
 pytestmark = pytest.mark.skipif(TARGET == 'rabbitmq', reason='RabbitMQ does not speak Kafka')
 if TARGET == 'rabbitmq':
     collect_ignore = [__file__]
-
-numbers = itertools.count(1)
-
-
-@pytest.fixture(scope='module')
-def broker():
-    started = kafka_clients.start(TARGET)
-    yield started
-    started.remove()
-
-
-@pytest.fixture
-def topic():
-    return 'topic-%d' % next(numbers)
-
-
-@pytest.fixture
-def group():
-    return 'group-%d' % next(numbers)
-
-
-@pytest.fixture
-def fresh():
-    started = kafka_clients.start(TARGET)
-    yield started
-    started.remove()
 
 
 def test_a_group_shares_the_partitions(broker, topic, group):
@@ -153,19 +126,19 @@ def test_kcat_in_a_group(broker, topic, group):
     assert sorted(map(int, read_.split())) == list(range(10))
 
 
-def test_offsets_and_members_outlive_a_restart(fresh, group):
+def test_offsets_and_members_outlive_a_restart(fresh_broker, group):
     """What was committed is there after a kill -9; members go on without being told."""
-    topic = made(fresh, 'restart', 2)
-    fill(fresh, topic, 20, 2)
-    with Member(fresh.kafka_port, group, [topic]) as a:
+    topic = made(fresh_broker, 'restart', 2)
+    fill(fresh_broker, topic, 20, 2)
+    with Member(fresh_broker.kafka_port, group, [topic]) as a:
         a.wait(lambda m: len([e for e in m.events if e[0] == 'committed']) == 20)
-        fresh.kill9()
-        fresh.start()
-        with kafka_wire.Wire(fresh.kafka_port) as w:
+        fresh_broker.kill9()
+        fresh_broker.start()
+        with kafka_wire.Wire(fresh_broker.kafka_port) as w:
             answer = until(lambda: [g for g in w.call('offset_fetch', 8, groups=[{'group_id': group, 'topics': None}])['groups'] if not g['error_code']])
         assert [(p['partition_index'], p['committed_offset']) for t in answer[0]['topics']
                 for p in sorted(t['partitions'], key=lambda p: p['partition_index'])] == [(0, 10), (1, 10)]
-        fill(fresh, topic, 20, 2)
+        fill(fresh_broker, topic, 20, 2)
         a.wait(lambda m: len(m.records) == 40, 60)
         assert sorted((r[1], r[2]) for r in a.records) == [(p, o) for p in range(2) for o in range(20)]
         a.stop()

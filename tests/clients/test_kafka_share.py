@@ -3,7 +3,6 @@
     MILLRACE_TARGET=kafka /usr/bin/python3 -m pytest tests/clients/test_kafka_share.py     # a real Kafka: tests the tests
 """
 
-import itertools
 import uuid
 
 import pytest
@@ -16,25 +15,6 @@ from kafka_clients import made, until
 pytestmark = pytest.mark.skipif(TARGET == 'rabbitmq', reason='RabbitMQ does not speak Kafka')
 if TARGET == 'rabbitmq':
     collect_ignore = [__file__]
-
-numbers = itertools.count(1)
-
-
-@pytest.fixture(scope='module')
-def broker():
-    started = kafka_clients.start(TARGET)
-    yield started
-    started.remove()
-
-
-@pytest.fixture
-def topic():
-    return 'topic-%d' % next(numbers)
-
-
-@pytest.fixture
-def group():
-    return 'group-%d' % next(numbers)
 
 
 def acquired(said):

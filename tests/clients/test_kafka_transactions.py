@@ -22,13 +22,6 @@ WAIT = 30
 KILLS = 4
 
 
-@pytest.fixture(scope='module')
-def broker():
-    started = kafka_clients.start(TARGET)
-    yield started
-    started.remove()
-
-
 @pytest.fixture
 def topic(broker):
     return made(broker, 'txn-%d' % next(numbers), 2)

@@ -29,13 +29,6 @@ QUICK = {'acks': 'all', 'linger.ms': 1, 'retry.backoff.ms': 10, 'reconnect.backo
          'message.timeout.ms': 60000, 'topic.metadata.refresh.fast.interval.ms': 10, 'log_level': 0}
 
 
-@pytest.fixture(scope='module')
-def broker():
-    started = kafka_clients.start(TARGET)
-    yield started
-    started.remove()
-
-
 class Confirmed:
     """What a producer was told: {(partition, offset): value}."""
 

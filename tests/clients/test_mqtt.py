@@ -89,15 +89,6 @@ class Client:
         self.c._sock_close()
 
 
-@pytest.fixture(scope='module')
-def broker():
-    b = brokers.Millrace()
-    try:
-        yield b.start()
-    finally:
-        b.remove()
-
-
 @pytest.fixture
 def client(broker):
     made = []

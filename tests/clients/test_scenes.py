@@ -8,7 +8,6 @@ import json
 import struct
 import subprocess
 
-import kafka
 import paho.mqtt.client as mqtt
 import pika
 import pytest
@@ -25,15 +24,6 @@ pytestmark = pytest.mark.skipif(TARGET != 'millrace', reason='no other broker sp
 BINARY = bytes(range(256)) * 3 + b'\0\n\r\xff'
 WAIT = 20
 numbers = itertools.count(1)
-
-
-@pytest.fixture(scope='module')
-def broker():
-    started = brokers.Millrace()
-    try:
-        yield started.start()
-    finally:
-        started.remove()
 
 
 @pytest.fixture

@@ -17,13 +17,8 @@ from test_sql_http import ask
 
 
 @pytest.fixture
-def broker():
-    b = brokers.Millrace()
-    try:
-        b.start()
-        yield b
-    finally:
-        b.remove()
+def broker(fresh_millrace):
+    return fresh_millrace
 
 
 def run(broker, text):

@@ -16,12 +16,8 @@ EXAMPLE = os.path.join(brokers.ROOT, 'examples', 'sql-alerts')
 
 
 @pytest.fixture
-def broker():
-    started = brokers.Millrace()
-    try:
-        yield started.start()
-    finally:
-        started.remove()
+def broker(fresh_millrace):
+    return fresh_millrace
 
 
 def sql(broker, *words):

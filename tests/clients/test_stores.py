@@ -210,18 +210,9 @@ def test_strange_files_are_noted_only(data):
 # ---- salvage
 
 @pytest.fixture
-def revive(tmp_path):
+def revive(broker_on):
     """A broker on a given folder."""
-    started = []
-
-    def start(data):
-        broker = brokers.Millrace(args=SETTINGS)
-        shutil.copytree(data, broker.data)
-        started.append(broker)
-        return broker.start()
-    yield start
-    for broker in started:
-        broker.remove()
+    return lambda data: broker_on(data, SETTINGS)
 
 
 def groups(data):

@@ -117,6 +117,7 @@ def answers(port):
 class Kafka(brokers.Broker):
     name = "kafka"
     is_millrace = False
+    ends_within = 60
 
     def __init__(self, port=0, settings="", advertised=None, sasl=False):
         super().__init__(())
@@ -149,20 +150,6 @@ class Kafka(brokers.Broker):
 
     def reachable(self):
         return answers(self.port)
-
-    def stop(self, timeout=60):
-        began = time.monotonic()
-        self.process.send_signal(signal.SIGTERM)
-        try:
-            code = self.process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            self.kill9()
-            code = None
-        return code, time.monotonic() - began
-
-    def kill9(self):
-        self.process.kill()
-        self.process.wait()
 
 
 def main():
