@@ -1,5 +1,5 @@
 /* The circle, see fifo.h. */
-#include "proto/mqtt/fifo.h"
+#include "proto/fifo.h"
 
 #include "base/check.h"
 #include "base/mem.h"
@@ -39,6 +39,6 @@ void fifo_pop(struct fifo *f)
 {
     CHECK(f->count);
     f->head = (f->head + 1) & (f->room - 1);
-    if (--f->count == 0)
+    if (--f->count == 0 && f->room > f->kept)
         fifo_fini(f);
 }

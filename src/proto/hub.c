@@ -13,6 +13,8 @@
 #include "base/mem.h"
 #include "fmt/compress.h"
 
+#include <stdio.h>
+
 #define SESSIONS_FIRST 64u
 #define FORMS_BYTES (64u * 1024) /* what is encoded once for a fan-out: heads, and small messages whole */
 #define FANOUT_MEMBERS 16u /* who take as long as another effect: sockets get their turn between long fan-outs, too */
@@ -114,6 +116,67 @@ void hub_detach(struct hub *hub, struct session *session)
     hub->sessions[session->number] = NULL;
     hub->free_numbers[hub->free_count++] = session->number;
     hub->count--;
+}
+
+bool session_connect(struct session *session, struct hub *hub, const struct engine_ops *ops, const char *peer,
+                     bool peer_loopback, mono_t now)
+{
+    struct engine *engine = &session->engine;
+    if (!hub_attach(hub, session))
+        return false;
+    engine->ops = ops;
+    outq_init(&engine->out);
+    list_init(&engine->dirty_link);
+    engine->now = now;
+    engine->peer_loopback = peer_loopback;
+    snprintf(engine->peer, sizeof engine->peer, "%s", peer);
+    session->heard_at = now;
+    return true;
+}
+
+void session_cut(struct session *session)
+{
+    struct engine *engine = &session->engine;
+    if (engine->in_dirty) {
+        list_remove(&engine->dirty_link);
+        engine->in_dirty = false;
+    }
+    engine->dirty = NULL;
+    engine->conn = NULL;
+}
+
+void session_end(struct session *session)
+{
+    outq_fini(&session->engine.out);
+    session_leave(session);
+}
+
+void session_leave(struct session *session)
+{
+    session->gone = true;
+    hub_close(session->hub, session);
+    if (session->core_open)
+        return; /* the hub frees it with SESSION_CLOSED */
+    hub_detach(session->hub, session);
+    session->free(session);
+}
+
+void session_credit_return(struct session *session)
+{
+    size_t waiting = session->engine.out.len;
+    uint64_t left = session->credit_bytes > waiting ? session->credit_bytes - waiting : 0;
+    session->owes_credit = false;
+    if (left < SESSION_CREDIT_STEP || !session->core_open || session->close_sent)
+        return;
+    struct command *command = hub_command(session->hub, session);
+    if (!command) {
+        session->owes_credit = true;
+        hub_wait_room(session->hub, session);
+        return;
+    }
+    command->type = CMD_CREDIT;
+    command->number = left;
+    session->credit_bytes -= left;
 }
 
 uint32_t hub_sessions(const struct hub *hub)
@@ -311,6 +374,8 @@ static void call(struct hub *hub, struct session *session, mono_t now)
         hub_close(hub, session);
     if (session->on_room)
         session->on_room(session);
+    if (session->owes_credit)
+        session_credit_return(session);
     if (!session->gone)
         engine_dirty(&session->engine);
 }

@@ -35,14 +35,16 @@ struct session {
     struct engine engine;
     struct hub *hub;
     uint32_t number;
-    bool core_open;  /* SESSION_OPEN was sent and SESSION_CLOSED has not come; the engine sets it, the hub clears it */
-    bool gone;       /* the transport is gone: the engine lives on only for the core's last word */
-    bool on_held;    /* is on the hub's list of sessions that hold something until durable */
-    bool on_wait;    /* is on one of the hub's lists of sessions that wait, for a command slot or for the next turn */
-    bool close_sent; /* SESSION_CLOSE is in the ring */
-    bool owes_close; /* … must be sent when there is room */
-    uint8_t pauses;  /* reasons of the engine's own not to read, see session_pause */
-    mono_t heard_at; /* when bytes last came, or could again */
+    bool core_open;   /* SESSION_OPEN was sent and SESSION_CLOSED has not come; the engine sets it, the hub clears it */
+    bool gone;        /* the transport is gone: the engine lives on only for the core's last word */
+    bool on_held;     /* is on the hub's list of sessions that hold something until durable */
+    bool on_wait;     /* is on one of the hub's lists of sessions that wait, for a command slot or for the next turn */
+    bool close_sent;  /* SESSION_CLOSE is in the ring */
+    bool owes_close;  /* … must be sent when there is room */
+    bool owes_credit; /* … session_credit_return again, then */
+    uint8_t pauses;   /* reasons of the engine's own not to read, see session_pause */
+    mono_t heard_at;  /* when bytes last came, or could again */
+    uint64_t credit_bytes; /* delivered and not yet returned to the core */
     struct list held_link;
     struct list wait_link;
     void (*on_effect)(struct session *session, struct effect *effect); /* takes over msg and answer */
@@ -60,6 +62,22 @@ struct session {
 struct hub;
 
 /* ---- what every engine does with its connection ---- */
+
+#define SESSION_CREDIT_STEP (SESSION_CREDIT_BYTES / 4) /* delivered bytes that are returned to the core at once */
+
+/* Attaches the session and makes its engine ready for a connection: all but in_max, next_tick, and the session's
+ * functions. False: too many sessions or no memory. */
+MUST_USE bool session_connect(struct session *session, struct hub *hub, const struct engine_ops *ops, const char *peer,
+                              bool peer_loopback, mono_t now);
+/* The transport is gone, in this order: the loop forgets the engine; the engine lets go of what it has; the session is
+ * freed, now or when the core has let go of it. */
+void session_cut(struct session *session);
+void session_end(struct session *session);
+/* The last of these, of a session without a connection. */
+void session_leave(struct session *session);
+/* Gives back to the core the credit of what was delivered and has left, once that is worth a command; without a slot the
+ * hub calls it again when there is one. */
+void session_credit_return(struct session *session);
 
 static inline void session_tick_by(struct session *session, mono_t due)
 {

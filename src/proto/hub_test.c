@@ -339,12 +339,96 @@ static void long_fan_outs(void **state)
     scene_fini(&scene);
 }
 
+static const struct engine_ops silent = {.name = "silent"};
+
+/* Takes all commands; the last of them. */
+static struct command take_commands(struct scene *scene)
+{
+    struct command last = {0};
+    hub_publish(scene->hub);
+    for (struct command *c; (c = ring_peek(&scene->port.commands)) != NULL; ring_pop(&scene->port.commands))
+        last = *c;
+    return last;
+}
+
+static void credit_of_what_has_left(void **state)
+{
+    (void)state;
+    struct scene scene;
+    struct probe probe;
+    scene_init(&scene, 8);
+    probe_init(&probe);
+    struct session *session = &probe.session;
+    assert_true(session_connect(session, scene.hub, &silent, "a:1", true, 5));
+    assert_true(session->engine.peer_loopback && session->heard_at == 5);
+    assert_string_equal(session->engine.peer, "a:1");
+    session->credit_bytes = SESSION_CREDIT_STEP - 1;
+    session->core_open = true;
+    session_credit_return(session);
+    assert_int_equal(take_commands(&scene).type, 0); /* too little for a command */
+    session->credit_bytes = SESSION_CREDIT_STEP + 10;
+    session->engine.out.len = 7; /* that has not left */
+    session_credit_return(session);
+    struct command said = take_commands(&scene);
+    assert_int_equal(said.type, CMD_CREDIT);
+    assert_int_equal(said.number, SESSION_CREDIT_STEP + 3);
+    assert_int_equal(session->credit_bytes, 7);
+    session->engine.out.len = 0;
+
+    session->credit_bytes = SESSION_CREDIT_STEP;
+    while (hub_command(scene.hub, session))
+        continue;
+    session_credit_return(session); /* no slot: when there is one */
+    assert_int_equal(session->credit_bytes, SESSION_CREDIT_STEP);
+    take_commands(&scene);
+    hub_turn(scene.hub, 0, 6);
+    assert_int_equal(take_commands(&scene).type, CMD_CREDIT);
+    assert_int_equal(session->credit_bytes, 0);
+
+    struct list dirty;
+    list_init(&dirty);
+    session->engine.dirty = &dirty;
+    engine_dirty(&session->engine);
+    session_cut(session);
+    assert_true(list_empty(&dirty) && !session->engine.dirty && !probe.freed);
+    session_end(session);
+    assert_int_equal(take_commands(&scene).type, CMD_SESSION_CLOSE);
+    assert_int_equal(probe.freed, 0); /* until the core has let go */
+    emit(&scene, EFF_SESSION_CLOSED, session->number, 0);
+    hub_turn(scene.hub, 0, 7);
+    assert_int_equal(probe.freed, 1);
+    scene_fini(&scene);
+}
+
+static void nobody_waits_for_a_session_that_never_was_open(void **state)
+{
+    (void)state;
+    struct scene scene;
+    struct probe probe;
+    scene_init(&scene, 8);
+    probe_init(&probe);
+    assert_true(session_connect(&probe.session, scene.hub, &silent, "a:1", true, 5));
+    session_cut(&probe.session);
+    session_end(&probe.session);
+    assert_int_equal(probe.freed, 1);
+    assert_int_equal(hub_sessions(scene.hub), 0);
+    assert_int_equal(take_commands(&scene).type, 0);
+    scene_fini(&scene);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(numbers), cmocka_unit_test(last_word),       cmocka_unit_test(full_ring),
-        cmocka_unit_test(held),    cmocka_unit_test(shares_of_turns), cmocka_unit_test(memory),
-        cmocka_unit_test(fan_out), cmocka_unit_test(long_fan_outs),
+        cmocka_unit_test(numbers),
+        cmocka_unit_test(last_word),
+        cmocka_unit_test(full_ring),
+        cmocka_unit_test(held),
+        cmocka_unit_test(shares_of_turns),
+        cmocka_unit_test(memory),
+        cmocka_unit_test(fan_out),
+        cmocka_unit_test(long_fan_outs),
+        cmocka_unit_test(credit_of_what_has_left),
+        cmocka_unit_test(nobody_waits_for_a_session_that_never_was_open),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

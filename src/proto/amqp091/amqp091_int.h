@@ -10,6 +10,7 @@
 #include "base/map.h"
 #include "proto/amqp091/engine.h"
 #include "proto/amqp091/methods.h"
+#include "proto/confirms.h"
 
 enum { FRAME_METHOD = 1, FRAME_HEADER = 2, FRAME_BODY = 3, FRAME_HEARTBEAT = 8, FRAME_END = 0xCE };
 #define FRAME_HEAD 7u     /* type, channel, size */
@@ -58,8 +59,7 @@ struct amqp091 {
     uint8_t capabilities; /* enum amqp091_capability, of the client */
     uint8_t mechanism;    /* index into the mechanism table */
     bool wrote;           /* something left since the last look at the heartbeat */
-    bool owes_credit;
-    bool owes_channels; /* a channel owes its CHANNEL_CLOSE */
+    bool owes_channels;   /* a channel owes its CHANNEL_CLOSE */
     struct amqp091_tune offered, asked, agreed;
     uint32_t frame_limit;              /* largest payload size accepted now */
     uint32_t early_bytes;              /* received before login */
@@ -71,7 +71,6 @@ struct amqp091 {
     struct amqp091_channel *body_channel; /* whose it is; NULL: thrown away */
     uint64_t unsettled_bytes;             /* published and not yet durable */
     uint64_t assembly_bytes;              /* unfinished bodies */
-    uint64_t credit_bytes;                /* delivered and not yet returned to the core */
     lsn_t closed_lsn;                     /* close-ok waits for it */
     mono_t beat_at;                       /* when the heartbeat was last looked at */
     mono_t deadline;                      /* of the handshake or of closing */
@@ -86,14 +85,7 @@ enum amqp091_channel_state {
 
 enum amqp091_stage { STAGE_METHOD, STAGE_HEADER, STAGE_BODY };
 
-/* One or more confirms, or one refusal, waiting for an lsn. */
-struct amqp091_confirm {
-    lsn_t lsn;
-    uint64_t number; /* of the channel's publishes */
-    uint32_t bytes;
-    uint8_t kind; /* enum amqp091_confirm_kind */
-};
-enum amqp091_confirm_kind { CONFIRM_ACK, CONFIRM_NACK, CONFIRM_SILENT };
+enum amqp091_confirm_kind { CONFIRM_ACK, CONFIRM_SILENT }; /* of struct confirm */
 
 /* A publish whose content has not fully come: only when its frames do not stand in the buffer together. */
 struct amqp091_pending {
@@ -138,8 +130,7 @@ struct amqp091_channel {
     struct list holding_link;
     struct list held; /* struct amqp091_held: effects in order, the first waits for its lsn */
     uint32_t held_returns;
-    uint32_t confirms_head, confirms_count, confirms_room;
-    struct amqp091_confirm *confirms; /* a circle of confirms_room */
+    struct confirms confirms;
     struct map consumers;
     struct amqp091_consumer *last_consumer;
 };

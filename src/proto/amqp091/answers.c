@@ -16,39 +16,15 @@
 #include "proto/amqp091/handshake.h"
 #include "proto/amqp091/out.h"
 
-#define CONFIRMS_FIRST 16u
-#define CONFIRMS_KEPT 64u /* an empty circle larger than this is given back */
-
-/* ---- credit ---- */
-
-/* What was delivered and has left, less what still stands in the queue. */
-void amqp091_credit_return(struct amqp091 *a)
-{
-    size_t waiting = a->session.engine.out.len;
-    uint64_t left = a->credit_bytes > waiting ? a->credit_bytes - waiting : 0;
-    a->owes_credit = false;
-    if (left < AMQP091_CREDIT_STEP || !a->session.core_open || a->session.close_sent)
-        return;
-    struct command *command = hub_command(amqp091_hub(a), &a->session);
-    if (!command) {
-        a->owes_credit = true;
-        hub_wait_room(amqp091_hub(a), &a->session);
-        return;
-    }
-    command->type = CMD_CREDIT;
-    command->number = left;
-    a->credit_bytes -= left;
-}
-
 /* An effect that nobody will see. */
 static void drop_effect(struct amqp091 *a, struct effect *e)
 {
     bool delivery = e->type == EFF_DELIVER;
     if (delivery)
-        a->credit_bytes += delivery_cost(e->msg);
+        a->session.credit_bytes += delivery_cost(e->msg);
     hub_drop(amqp091_hub(a), e);
     if (delivery)
-        amqp091_credit_return(a);
+        session_credit_return(&a->session);
 }
 
 /* ---- holding ---- */
@@ -102,60 +78,13 @@ void amqp091_held_drop(struct amqp091 *a, struct amqp091_channel *ch)
 
 /* ---- confirms ---- */
 
-static bool confirms_grow(struct amqp091_channel *ch)
-{
-    uint32_t room = ch->confirms_room ? ch->confirms_room * 2 : CONFIRMS_FIRST;
-    struct amqp091_confirm *grown = mem_alloc_as(MEM_CONNECTIONS, room * sizeof *grown);
-    if (!grown)
-        return false;
-    for (uint32_t i = 0; i < ch->confirms_count; i++)
-        grown[i] = ch->confirms[(ch->confirms_head + i) & (ch->confirms_room - 1)];
-    mem_free_as(MEM_CONNECTIONS, ch->confirms);
-    ch->confirms = grown;
-    ch->confirms_head = 0;
-    ch->confirms_room = room;
-    return true;
-}
-
-static inline struct amqp091_confirm *confirm_at(struct amqp091_channel *ch, uint32_t i)
-{
-    return &ch->confirms[(ch->confirms_head + i) & (ch->confirms_room - 1)];
-}
-
-/* Joins the newest where that changes nothing, or where there are too many: then it comes a little later. */
-static bool confirm_join(struct amqp091_channel *ch, const struct amqp091_confirm *c, lsn_t durable)
-{
-    if (ch->confirms_count == 0 || c->kind == CONFIRM_NACK)
-        return false;
-    struct amqp091_confirm *last = confirm_at(ch, ch->confirms_count - 1);
-    if (last->kind != c->kind || last->bytes > UINT32_MAX - c->bytes)
-        return false;
-    if (last->lsn != c->lsn && c->lsn > durable && ch->confirms_count < AMQP091_CONFIRMS_MAX)
-        return false;
-    last->number = c->number;
-    last->bytes += c->bytes;
-    if (c->lsn > last->lsn)
-        last->lsn = c->lsn;
-    return true;
-}
-
 static void confirm_push(struct amqp091 *a, struct amqp091_channel *ch, const struct effect *e)
 {
-    struct amqp091_confirm c = {.lsn = e->lsn,
-                                .number = e->number,
-                                .bytes = e->bytes > UINT32_MAX ? UINT32_MAX : (uint32_t)e->bytes,
-                                .kind = e->type == EFF_NACK        ? CONFIRM_NACK
-                                        : e->flags & EFFECT_SILENT ? CONFIRM_SILENT
-                                                                   : CONFIRM_ACK};
-    if (!confirm_join(ch, &c, hub_durable(amqp091_hub(a)))) {
-        if (ch->confirms_count == ch->confirms_room && !confirms_grow(ch)) {
-            amqp091_fail_memory(a);
-            return;
-        }
-        ch->confirms_count++;
-        *confirm_at(ch, ch->confirms_count - 1) = c;
-    }
-    channel_holds(a, ch);
+    uint8_t kind = e->flags & EFFECT_SILENT ? CONFIRM_SILENT : CONFIRM_ACK;
+    if (confirms_add(&ch->confirms, e, kind, hub_durable(amqp091_hub(a))))
+        channel_holds(a, ch);
+    else
+        amqp091_fail_memory(a);
 }
 
 static void say_acks(struct amqp091 *a, struct amqp091_channel *ch, uint64_t upto)
@@ -169,14 +98,12 @@ static void say_acks(struct amqp091 *a, struct amqp091_channel *ch, uint64_t upt
 static void confirms_release(struct amqp091 *a, struct amqp091_channel *ch, lsn_t durable)
 {
     uint64_t upto = 0, bytes = 0;
-    while (ch->confirms_count && ch->held_returns == 0 && confirm_at(ch, 0)->lsn <= durable) {
-        struct amqp091_confirm c = *confirm_at(ch, 0);
-        ch->confirms_head = (ch->confirms_head + 1) & (ch->confirms_room - 1);
-        ch->confirms_count--;
+    struct confirm c;
+    while (ch->held_returns == 0 && confirms_take(&ch->confirms, durable, &c)) {
         bytes += c.bytes;
-        if (c.kind == CONFIRM_ACK)
+        if (!c.refused && c.kind == CONFIRM_ACK)
             upto = c.number;
-        if (c.kind == CONFIRM_NACK && c.number > ch->confirm_base) {
+        if (c.refused && c.number > ch->confirm_base) {
             say_acks(a, ch, upto);
             amqp091_out_confirm(a, ch->number, c.number - ch->confirm_base, false, true);
             ch->confirmed = c.number;
@@ -184,11 +111,6 @@ static void confirms_release(struct amqp091 *a, struct amqp091_channel *ch, lsn_
     }
     say_acks(a, ch, upto);
     amqp091_settle(a, ch, bytes);
-    if (ch->confirms_count == 0 && ch->confirms_room > CONFIRMS_KEPT) {
-        mem_free_as(MEM_CONNECTIONS, ch->confirms);
-        ch->confirms = NULL;
-        ch->confirms_head = ch->confirms_room = 0;
-    }
 }
 
 /* ---- consumers ---- */
@@ -363,7 +285,7 @@ static void say_deliver(struct amqp091 *a, struct amqp091_channel *ch, struct ef
         drop_effect(a, e);
         return;
     }
-    a->credit_bytes += delivery_cost(e->msg);
+    a->session.credit_bytes += delivery_cost(e->msg);
     if (e->flags & EFFECT_STREAM)
         amqp091_out_deliver_stream(a, ch->number, consumer, e->number, e->count, e->origin, e->msg);
     else
@@ -526,7 +448,7 @@ static void channel_release(struct amqp091 *a, struct amqp091_channel *ch, lsn_t
             return; /* the channel may be gone */
     }
     confirms_release(a, ch, durable);
-    if (list_empty(&ch->held) && ch->confirms_count == 0) {
+    if (list_empty(&ch->held) && confirms_count(&ch->confirms) == 0) {
         list_remove(&ch->holding_link);
         ch->is_holding = false;
     }

@@ -14,7 +14,4 @@ void amqp091_session_closed(struct amqp091 *a, lsn_t lsn);
 /* Frees what a channel holds back, unsaid. */
 void amqp091_held_drop(struct amqp091 *a, struct amqp091_channel *ch);
 
-/* Gives delivered bytes that have left back to the core, in steps. */
-void amqp091_credit_return(struct amqp091 *a);
-
 #endif

@@ -103,7 +103,7 @@ static void many_confirms_are_bounded(void **state)
         if (i % 1000 == 0)
             rig_settle(&rig);
     }
-    assert_true(mem_in_use() - before < AMQP091_CONFIRMS_MAX * 2 * sizeof(struct amqp091_confirm));
+    assert_true(mem_in_use() - before < CONFIRMS_MAX * 2 * sizeof(struct confirm));
     rig.durable = 100000;
     rig_settle(&rig);
     SAYS(&rig, "1 basic.ack delivery_tag=100000 multiple=1\n");

@@ -59,6 +59,7 @@ static struct amqp091_channel *channel_new(struct amqp091 *a, uint16_t number)
     list_init(&ch->holding_link);
     list_init(&ch->held);
     map_init(&ch->consumers, 0x9e3779b97f4a7c15u);
+    confirms_init(&ch->confirms, CONFIRMS_KEPT);
     a->channels[number] = ch;
     a->channel_count++;
     return ch;
@@ -111,9 +112,7 @@ static void channel_silence(struct amqp091 *a, struct amqp091_channel *ch)
     content_drop(a, ch);
     amqp091_held_drop(a, ch);
     amqp091_settle(a, ch, ch->unsettled_bytes);
-    mem_free_as(MEM_CONNECTIONS, ch->confirms);
-    ch->confirms = NULL;
-    ch->confirms_count = ch->confirms_head = ch->confirms_room = 0;
+    confirms_fini(&ch->confirms);
     mem_free(ch->fault);
     ch->fault = NULL;
     mem_free(ch->pending);

@@ -486,7 +486,7 @@ static mono_t engine_tick(struct engine *engine, mono_t now)
 static void engine_drained(struct engine *engine)
 {
     struct amqp091 *a = CONTAINER_OF(engine, struct amqp091, session.engine);
-    amqp091_credit_return(a);
+    session_credit_return(&a->session);
     if (engine->out.len <= OUTQ_HIGH / 2)
         amqp091_resume(a, PAUSE_OUT);
 }
@@ -513,22 +513,11 @@ static void session_free(struct session *session)
 static void engine_closed(struct engine *engine)
 {
     struct amqp091 *a = CONTAINER_OF(engine, struct amqp091, session.engine);
-    if (engine->in_dirty) {
-        list_remove(&engine->dirty_link);
-        engine->in_dirty = false;
-    }
-    engine->dirty = NULL;
-    engine->conn = NULL;
+    session_cut(&a->session);
     if (a->state != CONN_DYING)
         amqp091_state_move(a, CONN_DYING);
     amqp091_channels_free(a);
-    outq_fini(&engine->out);
-    a->session.gone = true;
-    hub_close(amqp091_hub(a), &a->session);
-    if (a->session.core_open)
-        return; /* the hub frees it with SESSION_CLOSED */
-    hub_detach(amqp091_hub(a), &a->session);
-    session_free(&a->session);
+    session_end(&a->session);
 }
 
 static void session_on_room(struct session *session)
@@ -536,8 +525,6 @@ static void session_on_room(struct session *session)
     struct amqp091 *a = CONTAINER_OF(session, struct amqp091, session);
     if (a->owes_channels)
         amqp091_channels_pay(a);
-    if (a->owes_credit)
-        amqp091_credit_return(a);
 }
 
 /* ---- the factory ---- */
@@ -573,17 +560,11 @@ struct engine *amqp091_new(const struct amqp091_options *options, struct hub *hu
     struct amqp091 *a = mem_zalloc_as(MEM_CONNECTIONS, sizeof *a);
     if (!a)
         return NULL;
-    if (!hub_attach(hub, &a->session)) {
+    if (!session_connect(&a->session, hub, &ops, peer, peer_loopback, now)) {
         mem_free_as(MEM_CONNECTIONS, a);
         return NULL;
     }
     struct engine *engine = &a->session.engine;
-    engine->ops = &ops;
-    outq_init(&engine->out);
-    list_init(&engine->dirty_link);
-    engine->now = now;
-    engine->peer_loopback = peer_loopback;
-    snprintf(engine->peer, sizeof engine->peer, "%s", peer);
     engine->in_max = AMQP091_FRAME_EARLY + FRAME_OVERHEAD;
     a->session.on_effect = amqp091_on_effect;
     a->session.on_durable = amqp091_on_durable;
@@ -594,7 +575,6 @@ struct engine *amqp091_new(const struct amqp091_options *options, struct hub *hu
     a->offered = (struct amqp091_tune){
         .frame_max = options->frame_max, .channel_max = options->channel_max, .heartbeat_s = options->heartbeat_s};
     list_init(&a->holding);
-    a->session.heard_at = now;
     a->deadline = now + options->handshake_ms * NS_PER_MS;
     engine->next_tick = a->deadline;
     return engine;

@@ -13,9 +13,7 @@
 #define AMQP091_HEADERS_MAX 65536u /* bytes of one header table */
 #define AMQP091_INFLIGHT_HIGH (1024u * 1024) /* bytes of publishes not yet durable above which a peer is not read */
 #define AMQP091_INFLIGHT_LOW (512u * 1024)
-#define AMQP091_CREDIT_STEP (64u * 1024) /* delivered bytes that are returned to the core at once */
-#define AMQP091_HELD_MAX 4096u           /* answers held until durable above which a peer is not read */
-#define AMQP091_CONFIRMS_MAX 4096u       /* confirms held per channel; more are joined to the newest */
+#define AMQP091_HELD_MAX 4096u /* answers held until durable above which a peer is not read */
 
 struct amqp091_options {
     const char *version; /* of server-properties: a RabbitMQ-compatible version */

@@ -85,12 +85,7 @@ void http_sql_leave(struct http *h)
     mem_free_as(MEM_CONNECTIONS, s->body);
     s->open = s->login = s->enter = s->ask = NULL;
     s->body = NULL;
-    s->session.gone = true;
-    hub_close(s->session.hub, &s->session);
-    if (s->session.core_open)
-        return; /* the hub frees it with SESSION_CLOSED */
-    hub_detach(s->session.hub, &s->session);
-    session_free(&s->session);
+    session_leave(&s->session);
 }
 
 static struct command *command_of(struct http_sql *s, enum command_type type, uint32_t origin)

@@ -517,25 +517,14 @@ static void session_free(struct session *session)
 static void engine_closed(struct engine *engine)
 {
     struct kafka *k = CONTAINER_OF(engine, struct kafka, session.engine);
-    if (engine->in_dirty) {
-        list_remove(&engine->dirty_link);
-        engine->in_dirty = false;
-    }
-    engine->dirty = NULL;
-    engine->conn = NULL;
+    session_cut(&k->session);
     k->state = KAFKA_CLOSING;
     requests_free(k);
     kafka_topics_fini(k);
     kafka_fetch_session_end(k);
     kafka_login_fini(k);
     share_sessions_fini(k);
-    outq_fini(&engine->out);
-    k->session.gone = true;
-    hub_close(kafka_hub(k), &k->session);
-    if (k->session.core_open)
-        return; /* the hub frees it with SESSION_CLOSED */
-    hub_detach(kafka_hub(k), &k->session);
-    session_free(&k->session);
+    session_end(&k->session);
 }
 
 /* ---- the factory ---- */
@@ -592,17 +581,11 @@ struct engine *kafka_new(const struct kafka_options *options, struct hub *hub, c
 {
     CHECK(options->uuid && options->cluster_id && options->wall);
     struct kafka *k = mem_zalloc_as(MEM_CONNECTIONS, sizeof *k);
-    if (!k || !hub_attach(hub, &k->session)) {
+    if (!k || !session_connect(&k->session, hub, &ops, peer->address, peer->loopback, now)) {
         mem_free_as(MEM_CONNECTIONS, k);
         return NULL;
     }
     struct engine *engine = &k->session.engine;
-    engine->ops = &ops;
-    outq_init(&engine->out);
-    list_init(&engine->dirty_link);
-    engine->now = now;
-    engine->peer_loopback = peer->loopback;
-    snprintf(engine->peer, sizeof engine->peer, "%s", peer->address);
     engine->in_max = KAFKA_LENGTH_BYTES + KAFKA_REQUEST_EARLY;
     k->session.on_effect = on_effect;
     k->session.on_durable = on_durable;
@@ -613,7 +596,6 @@ struct engine *kafka_new(const struct kafka_options *options, struct hub *hub, c
     list_init(&k->spares);
     kafka_topics_init(k);
     share_sessions_init(k);
-    k->session.heard_at = now;
     k->deadline = now + options->handshake_ms * NS_PER_MS;
     k->mechanism = KAFKA_NO_MECHANISM;
     k->local_port = peer->local_port;

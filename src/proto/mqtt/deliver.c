@@ -405,7 +405,7 @@ static void deliver(struct mqtt *m, struct effect *e)
         entry->tag = e->number;
         entry->state = qos == 1 ? ID_WAITS_PUBACK : ID_WAITS_PUBREC;
     }
-    m->credit_bytes += delivery_cost(msg);
+    m->session.credit_bytes += delivery_cost(msg);
     bool went = out_message(m, msg, &content, &match, e->origin,
                             first_of(qos, retain, qos && e->flags & EFFECT_REDELIVERED), id);
     msg_unref(mqtt_heap(m), msg);
@@ -435,7 +435,7 @@ static void deliver_retained(struct mqtt *m, struct effect *e)
     struct match match = {.qos = 0};
     const struct mqtt_subscribed *sub = mqtt_sub_of(m, e->consumer);
     struct msg *msg = e->msg;
-    m->credit_bytes += delivery_cost(msg);
+    m->session.credit_bytes += delivery_cost(msg);
     if (!sub)
         sub = sub_instead(m, msg_key(msg));
     if (sub) {
@@ -451,7 +451,7 @@ static void deliver_retained(struct mqtt *m, struct effect *e)
 void mqtt_deliver_effect(struct mqtt *m, struct effect *e)
 {
     if (m->state != MQTT_IS_READY) { /* the core delivers from RESUME on: this is one of a session that was there */
-        m->credit_bytes += delivery_cost(e->msg);
+        m->session.credit_bytes += delivery_cost(e->msg);
         hub_drop(mqtt_hub(m), e);
         return;
     }
@@ -483,18 +483,8 @@ void mqtt_deliver_fini(struct mqtt *m)
 
 void mqtt_credit_return(struct mqtt *m)
 {
-    size_t waiting = m->session.engine.out.len;
-    uint64_t left = m->credit_bytes > waiting ? m->credit_bytes - waiting : 0;
-    if (left < MQTT_CREDIT_STEP || !m->session.core_open || m->session.close_sent || m->debts.count)
-        return;
-    struct command *command = hub_command(mqtt_hub(m), &m->session);
-    if (!command) {
-        hub_wait_room(mqtt_hub(m), &m->session);
-        return;
-    }
-    command->type = CMD_CREDIT;
-    command->number = left;
-    m->credit_bytes -= left;
+    if (!m->debts.count)
+        session_credit_return(&m->session);
 }
 
 /* ---- the client's answers ---- */

@@ -172,9 +172,9 @@ static bool session_on_durable(struct session *session, lsn_t durable)
         return false;
     mqtt_publish_release(m, durable);
     owed_release(m, durable);
-    if (m->owed.count + m->confirms.count + m->publishes.count + m->jobs_count < MQTT_UNANSWERED_MAX / 2)
+    if (m->owed.count + confirms_count(&m->confirms) + m->publishes.count + m->jobs_count < MQTT_UNANSWERED_MAX / 2)
         mqtt_resume(m, MQTT_PAUSE_OWED);
-    return mqtt_live(m) && (m->owed.count || m->confirms.count);
+    return mqtt_live(m) && (m->owed.count || confirms_count(&m->confirms));
 }
 
 /* ---- endings ---- */
@@ -463,7 +463,7 @@ static void let_go(struct mqtt *m)
     mqtt_aliases_free(m, &m->aliases_in);
     mqtt_aliases_free(m, &m->aliases_out);
     fifo_fini(&m->publishes);
-    fifo_fini(&m->confirms);
+    confirms_fini(&m->confirms);
     owed_drop(m);
     debts_drop(m);
 }
@@ -471,22 +471,11 @@ static void let_go(struct mqtt *m)
 static void engine_closed(struct engine *engine)
 {
     struct mqtt *m = CONTAINER_OF(engine, struct mqtt, session.engine);
-    if (engine->in_dirty) {
-        list_remove(&engine->dirty_link);
-        engine->in_dirty = false;
-    }
-    engine->dirty = NULL;
-    engine->conn = NULL;
+    session_cut(&m->session);
     if (mqtt_live(m))
         mqtt_state_move(m, MQTT_IS_ENDING);
     let_go(m);
-    outq_fini(&engine->out);
-    m->session.gone = true;
-    hub_close(mqtt_hub(m), &m->session);
-    if (m->session.core_open)
-        return; /* the hub frees it with SESSION_CLOSED */
-    hub_detach(mqtt_hub(m), &m->session);
-    session_free(&m->session);
+    session_end(&m->session);
 }
 
 static void session_on_room(struct session *session)
@@ -545,29 +534,22 @@ struct engine *mqtt_new(const struct mqtt_options *options, struct hub *hub, con
     struct mqtt *m = mem_zalloc_as(MEM_CONNECTIONS, sizeof *m);
     if (!m)
         return NULL;
-    if (!hub_attach(hub, &m->session)) {
+    if (!session_connect(&m->session, hub, &ops, peer, peer_loopback, now)) {
         mem_free_as(MEM_CONNECTIONS, m);
         return NULL;
     }
     struct engine *engine = &m->session.engine;
-    engine->ops = &ops;
-    outq_init(&engine->out);
-    list_init(&engine->dirty_link);
-    engine->now = now;
-    engine->peer_loopback = peer_loopback;
-    snprintf(engine->peer, sizeof engine->peer, "%s", peer);
     engine->in_max = MQTT_CONNECT_MAX;
     session_init(m);
     m->options = options;
     m->packet_max = UINT32_MAX;
     list_init(&m->jobs);
     fifo_init(&m->publishes, sizeof(struct mqtt_published));
-    fifo_init(&m->confirms, sizeof(struct mqtt_confirm));
+    confirms_init(&m->confirms, 0);
     fifo_init(&m->owed, sizeof(struct mqtt_owed));
     fifo_init(&m->debts, sizeof(struct command));
     fifo_init(&m->waiting, sizeof(struct effect));
     ids_init(&m->ids);
-    m->session.heard_at = now;
     m->deadline = now + options->handshake_ms * NS_PER_MS;
     engine->next_tick = m->deadline;
     return engine;

@@ -10,8 +10,7 @@
 #define MQTT_CONNECT_MAX (128u * 1024)    /* the largest first packet */
 #define MQTT_INFLIGHT_HIGH (1024u * 1024) /* bytes of publishes not yet durable above which a client is not read */
 #define MQTT_INFLIGHT_LOW (512u * 1024)
-#define MQTT_CREDIT_STEP (64u * 1024) /* delivered bytes that are returned to the core at once */
-#define MQTT_UNANSWERED_MAX 4096u     /* publishes and requests without an answer above which a client is not read */
+#define MQTT_UNANSWERED_MAX 4096u /* publishes and requests without an answer above which a client is not read */
 #define MQTT_SUBSCRIPTIONS_LIMIT (1u << 20) /* of mqtt_options.subscriptions_max */
 #define MQTT_SYS_ID "$SYS"                  /* the client id of sys.h, which nobody else may have */
 

@@ -1,8 +1,7 @@
-/* ids and fifo: against plain arrays, and what they do without memory. */
+/* ids: against a plain array, and what they do without memory. */
 #include "proto/mqtt/ids.h"
 
 #include "base/mem.h"
-#include "proto/mqtt/fifo.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -51,44 +50,10 @@ static void test_ids_against_an_array(void **state)
     ids_fini(&ids);
 }
 
-static void test_fifo(void **state)
-{
-    (void)state;
-    struct fifo f;
-    uint32_t in = 0, out = 0, dice = 3;
-    fifo_init(&f, sizeof(uint32_t));
-    assert_null(fifo_first(&f));
-    for (unsigned round = 0; round < 100000; round++) {
-        dice = dice * 1664525 + 1013904223;
-        if (dice >> 31 && in - out < 500) {
-            uint32_t *place = fifo_push(&f);
-            assert_non_null(place);
-            *place = in++;
-            assert_int_equal(*(uint32_t *)fifo_last(&f), in - 1);
-        } else if (in > out) {
-            assert_int_equal(*(uint32_t *)fifo_first(&f), out);
-            fifo_pop(&f);
-            out++;
-        }
-        assert_int_equal(f.count, in - out);
-        if (f.count == 0)
-            assert_null(f.items);
-    }
-    while (f.count)
-        fifo_pop(&f);
-    mem_fail_at(1, true);
-    assert_null(fifo_push(&f));
-    mem_fail_at(0, false);
-    assert_int_equal(f.count, 0);
-    fifo_fini(&f);
-    assert_int_equal(mem_in_use(), 0);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ids_against_an_array),
-        cmocka_unit_test(test_fifo),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

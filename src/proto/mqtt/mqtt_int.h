@@ -10,8 +10,8 @@
 #define MILLRACE_PROTO_MQTT_INT_H
 
 #include "fmt/scram.h"
+#include "proto/confirms.h"
 #include "proto/mqtt/engine.h"
-#include "proto/mqtt/fifo.h"
 #include "proto/mqtt/ids.h"
 #include "proto/mqtt/packet.h"
 #include "proto/mqtt/topic.h"
@@ -95,15 +95,6 @@ struct mqtt_published {
     uint8_t refused; /* the reason: the core has not got it; number is that of the one before */
 };
 
-/* The core's word on publishes up to a number. */
-struct mqtt_confirm {
-    lsn_t lsn;
-    uint64_t number;
-    uint32_t bytes;
-    uint8_t reason;
-    bool one; /* a refusal, which is not joined with others */
-};
-
 /* What CONNECT said that is needed when the core has answered. */
 struct mqtt_hello {
     bool clean, wants_response;
@@ -143,7 +134,7 @@ struct mqtt {
     uint64_t unsettled_bytes;
     uint32_t quota_used;                           /* QoS 1 and 2 without PUBACK or PUBCOMP */
     struct fifo publishes;                         /* struct mqtt_published */
-    struct fifo confirms;                          /* struct mqtt_confirm */
+    struct confirms confirms;                      /* kind: the reason */
     struct mqtt_alias **aliases_in, **aliases_out; /* by alias - 1 */
     /* what it wants, and gets */
     struct mqtt_subscribed **subs;      /* by slot; NULL: free */
@@ -156,7 +147,6 @@ struct mqtt {
     struct fifo debts;   /* struct command that found no room */
     struct fifo waiting; /* struct effect: deliveries whose packet id is in use */
     struct ids ids;
-    uint64_t credit_bytes;
 };
 
 static inline struct hub *mqtt_hub(struct mqtt *m)

@@ -172,38 +172,15 @@ static const uint8_t nack_reasons[] = {
     [NACK_QUOTA] = MQTT_R_quota, [NACK_INVALID] = MQTT_R_implementation,
 };
 
-/* Joins the newest where that changes nothing. */
-static bool join(struct mqtt *m, const struct mqtt_confirm *c, lsn_t durable)
-{
-    struct mqtt_confirm *last = fifo_last(&m->confirms);
-    if (!last || last->one || c->one || last->reason != c->reason || last->bytes > UINT32_MAX - c->bytes)
-        return false;
-    if (last->lsn != c->lsn && c->lsn > durable && m->confirms.count < MQTT_UNANSWERED_MAX)
-        return false;
-    last->number = c->number;
-    last->bytes += c->bytes;
-    if (c->lsn > last->lsn)
-        last->lsn = c->lsn;
-    return true;
-}
-
 void mqtt_publish_effect(struct mqtt *m, const struct effect *e)
 {
-    struct mqtt_confirm c = {.lsn = e->lsn,
-                             .number = e->number,
-                             .bytes = e->bytes > UINT32_MAX ? UINT32_MAX : (uint32_t)e->bytes,
-                             .one = e->type == EFF_NACK};
+    uint8_t reason = 0;
     if (e->type == EFF_NACK)
-        c.reason = e->flags < ARRAY_LEN(nack_reasons) ? nack_reasons[e->flags] : MQTT_R_unspecified;
+        reason = e->flags < ARRAY_LEN(nack_reasons) ? nack_reasons[e->flags] : MQTT_R_unspecified;
     else if (e->flags & EFFECT_UNROUTED)
-        c.reason = MQTT_R_no_matching_subscribers;
+        reason = MQTT_R_no_matching_subscribers;
     hub_hold(mqtt_hub(m), &m->session);
-    if (join(m, &c, hub_durable(mqtt_hub(m))))
-        return;
-    struct mqtt_confirm *slot = fifo_push(&m->confirms);
-    if (slot)
-        *slot = c;
-    else
+    if (!confirms_add(&m->confirms, e, reason, hub_durable(mqtt_hub(m))))
         mqtt_fail_memory(m);
 }
 
@@ -239,13 +216,10 @@ static void answer_upto(struct mqtt *m, uint64_t number, uint8_t reason)
 void mqtt_publish_release(struct mqtt *m, lsn_t durable)
 {
     uint64_t bytes = 0;
-    while (m->confirms.count && mqtt_live(m)) {
-        struct mqtt_confirm c = *(struct mqtt_confirm *)fifo_first(&m->confirms);
-        if (c.lsn > durable)
-            break;
-        fifo_pop(&m->confirms);
+    struct confirm c;
+    while (mqtt_live(m) && confirms_take(&m->confirms, durable, &c)) {
         bytes += c.bytes;
-        answer_upto(m, c.number, c.reason);
+        answer_upto(m, c.number, c.kind);
     }
     answer_upto(m, 0, 0);
     m->unsettled_bytes -= bytes < m->unsettled_bytes ? bytes : m->unsettled_bytes;

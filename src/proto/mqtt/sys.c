@@ -272,12 +272,6 @@ void mqtt_sys_close(struct mqtt_sys **sys)
 {
     struct mqtt_sys *s = *sys;
     *sys = NULL;
-    if (!s)
-        return;
-    s->session.gone = true;
-    hub_close(s->session.hub, &s->session);
-    if (s->session.core_open)
-        return; /* the hub frees it with SESSION_CLOSED */
-    hub_detach(s->session.hub, &s->session);
-    on_free(&s->session);
+    if (s)
+        session_leave(&s->session);
 }

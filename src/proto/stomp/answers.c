@@ -8,25 +8,6 @@
 
 /* ---- credit ---- */
 
-/* What was delivered and has left, less what still stands in the queue. */
-void stomp_credit_return(struct stomp *s)
-{
-    size_t waiting = s->session.engine.out.len;
-    uint64_t left = s->credit_bytes > waiting ? s->credit_bytes - waiting : 0;
-    s->owes_credit = false;
-    if (left < STOMP_CREDIT_STEP || !s->session.core_open || s->session.close_sent)
-        return;
-    struct command *command = hub_command(stomp_hub(s), &s->session);
-    if (!command) {
-        s->owes_credit = true;
-        hub_wait_room(stomp_hub(s), &s->session);
-        return;
-    }
-    command->type = CMD_CREDIT;
-    command->number = left;
-    s->credit_bytes -= left;
-}
-
 /* ---- effects ---- */
 
 static void on_answer(struct stomp *s, const struct effect *e)
@@ -63,14 +44,14 @@ static void on_error(struct stomp *s, const struct effect *e)
 static void on_deliver(struct stomp *s, struct effect *e)
 {
     struct stomp_subscription *sub = stomp_subscription_of(s, e->consumer);
-    s->credit_bytes += delivery_cost(e->msg);
+    s->session.credit_bytes += delivery_cost(e->msg);
     if (sub && sub->ack == ACK_CLIENT && !stomp_tags_push(sub, e->number)) {
         stomp_fail_memory(s);
         sub = NULL;
     }
     if (!sub) {
         hub_drop(stomp_hub(s), e);
-        stomp_credit_return(s);
+        session_credit_return(&s->session);
         return;
     }
     stomp_out_message(s, sub, e);

@@ -195,7 +195,7 @@ static mono_t engine_tick(struct engine *engine, mono_t now)
 static void engine_drained(struct engine *engine)
 {
     struct stomp *s = CONTAINER_OF(engine, struct stomp, session.engine);
-    stomp_credit_return(s);
+    session_credit_return(&s->session);
     if (engine->out.len <= OUTQ_HIGH / 2)
         stomp_resume(s, PAUSE_OUT);
 }
@@ -222,12 +222,7 @@ static void session_free(struct session *session)
 static void engine_closed(struct engine *engine)
 {
     struct stomp *s = CONTAINER_OF(engine, struct stomp, session.engine);
-    if (engine->in_dirty) {
-        list_remove(&engine->dirty_link);
-        engine->in_dirty = false;
-    }
-    engine->dirty = NULL;
-    engine->conn = NULL;
+    session_cut(&s->session);
     if (s->state != CONN_DYING)
         stomp_state_move(s, CONN_DYING);
     stomp_transactions_free(s);
@@ -238,13 +233,7 @@ static void engine_closed(struct engine *engine)
     mem_free(s->printed);
     s->login = NULL;
     s->printed = NULL;
-    outq_fini(&engine->out);
-    s->session.gone = true;
-    hub_close(stomp_hub(s), &s->session);
-    if (s->session.core_open)
-        return; /* the hub frees it with SESSION_CLOSED */
-    hub_detach(stomp_hub(s), &s->session);
-    session_free(&s->session);
+    session_end(&s->session);
 }
 
 static void session_on_room(struct session *session)
@@ -254,8 +243,6 @@ static void session_on_room(struct session *session)
         stomp_enter(s);
     if (s->flushing && stomp_live(s))
         stomp_flush_on(s);
-    if (s->owes_credit)
-        stomp_credit_return(s);
 }
 
 /* ---- the factory ---- */
@@ -284,6 +271,7 @@ struct stomp_options stomp_options_default(void)
 
 static void lists_init(struct stomp *s)
 {
+    confirms_init(&s->confirms, CONFIRMS_KEPT);
     list_init(&s->sent);
     list_init(&s->asked);
     list_init(&s->answered);
@@ -302,17 +290,11 @@ struct engine *stomp_new(const struct stomp_options *options, struct hub *hub, c
     struct stomp *s = mem_zalloc_as(MEM_CONNECTIONS, sizeof *s);
     if (!s)
         return NULL;
-    if (!hub_attach(hub, &s->session)) {
+    if (!session_connect(&s->session, hub, &ops, peer, peer_loopback, now)) {
         mem_free_as(MEM_CONNECTIONS, s);
         return NULL;
     }
     struct engine *engine = &s->session.engine;
-    engine->ops = &ops;
-    outq_init(&engine->out);
-    list_init(&engine->dirty_link);
-    engine->now = now;
-    engine->peer_loopback = peer_loopback;
-    snprintf(engine->peer, sizeof engine->peer, "%s", peer);
     engine->in_max = 2 * STOMP_HEAD_EARLY;
     s->session.on_effect = stomp_on_effect;
     s->session.on_durable = stomp_on_durable;
@@ -321,7 +303,6 @@ struct engine *stomp_new(const struct stomp_options *options, struct hub *hub, c
     s->options = options;
     s->limits = (struct stomp_limits){.head_bytes_max = STOMP_HEAD_EARLY, .body_bytes_max = STOMP_HEAD_EARLY / 2};
     lists_init(s);
-    s->session.heard_at = now;
     s->deadline = now + options->handshake_ms * NS_PER_MS;
     engine->next_tick = s->deadline;
     return engine;

@@ -12,11 +12,10 @@
 #define STOMP_RECEIPT_MAX 1024u        /* bytes of a receipt's id */
 #define STOMP_INFLIGHT_HIGH (1u << 20) /* bytes of SENDs not yet durable above which a peer is not read */
 #define STOMP_INFLIGHT_LOW (512u * 1024)
-#define STOMP_CREDIT_STEP (64u * 1024) /* delivered bytes that are returned to the core at once */
-#define STOMP_TRANSACTIONS_MAX 256u    /* open at a time */
-#define STOMP_QUEUES_KNOWN 1024u       /* queues that a connection remembers to have declared */
-#define STOMP_TEMPS_MAX 4096u          /* temporary names of one connection */
-#define STOMP_TARGETS_MAX 16u          /* destinations of one frame (ActiveMQ's commas) */
+#define STOMP_TRANSACTIONS_MAX 256u /* open at a time */
+#define STOMP_QUEUES_KNOWN 1024u    /* queues that a connection remembers to have declared */
+#define STOMP_TEMPS_MAX 4096u       /* temporary names of one connection */
+#define STOMP_TARGETS_MAX 16u       /* destinations of one frame (ActiveMQ's commas) */
 
 enum stomp_dialect { STOMP_AS_RABBITMQ, STOMP_AS_ACTIVEMQ };
 

@@ -10,9 +10,6 @@
 #include "base/mem.h"
 #include "proto/stomp/stomp_int.h"
 
-#define CONFIRMS_FIRST 16u
-#define CONFIRMS_KEPT 64u  /* an empty circle larger than this is given back */
-#define CONFIRMS_MAX 4096u /* more are joined to the newest */
 #define RECEIPTS_HIGH (256u * 1024)
 
 static uint64_t cost(const struct stomp_receipt *receipt)
@@ -116,58 +113,12 @@ struct slice stomp_receipt_of(struct stomp *s, uint32_t origin)
 
 /* ---- confirms ---- */
 
-static bool confirms_grow(struct stomp *s)
-{
-    uint32_t room = s->confirms_room ? s->confirms_room * 2 : CONFIRMS_FIRST;
-    struct stomp_confirm *grown = mem_alloc_as(MEM_CONNECTIONS, room * sizeof *grown);
-    if (!grown)
-        return false;
-    for (uint32_t i = 0; i < s->confirms_count; i++)
-        grown[i] = s->confirms[(s->confirms_head + i) & (s->confirms_room - 1)];
-    mem_free_as(MEM_CONNECTIONS, s->confirms);
-    s->confirms = grown;
-    s->confirms_head = 0;
-    s->confirms_room = room;
-    return true;
-}
-
-static inline struct stomp_confirm *confirm_at(struct stomp *s, uint32_t i)
-{
-    return &s->confirms[(s->confirms_head + i) & (s->confirms_room - 1)];
-}
-
-/* Joins the newest where that changes nothing, or where there are too many: then it comes a little later. */
-static bool confirm_join(struct stomp *s, const struct stomp_confirm *c)
-{
-    if (s->confirms_count == 0 || c->refused)
-        return false;
-    struct stomp_confirm *last = confirm_at(s, s->confirms_count - 1);
-    if (last->refused || last->bytes > UINT32_MAX - c->bytes)
-        return false;
-    if (last->lsn < c->lsn && c->lsn > hub_durable(stomp_hub(s)) && s->confirms_count < CONFIRMS_MAX)
-        return false;
-    last->number = c->number;
-    last->bytes += c->bytes;
-    if (c->lsn > last->lsn)
-        last->lsn = c->lsn;
-    return true;
-}
-
 void stomp_confirm_push(struct stomp *s, const struct effect *e)
 {
-    struct stomp_confirm c = {.lsn = e->lsn,
-                              .number = e->number,
-                              .bytes = e->bytes > UINT32_MAX ? UINT32_MAX : (uint32_t)e->bytes,
-                              .refused = e->type == EFF_NACK};
-    if (!confirm_join(s, &c)) {
-        if (s->confirms_count == s->confirms_room && !confirms_grow(s)) {
-            stomp_fail_memory(s);
-            return;
-        }
-        s->confirms_count++;
-        *confirm_at(s, s->confirms_count - 1) = c;
-    }
-    hub_hold(stomp_hub(s), &s->session);
+    if (confirms_add(&s->confirms, e, 0, hub_durable(stomp_hub(s))))
+        hub_hold(stomp_hub(s), &s->session);
+    else
+        stomp_fail_memory(s);
 }
 
 static void settle(struct stomp *s, uint64_t bytes)
@@ -180,7 +131,7 @@ static void settle(struct stomp *s, uint64_t bytes)
 }
 
 /* Receipts of SENDs up to that number. False: one of them was refused, and the connection has ended. */
-static bool say_sent(struct stomp *s, const struct stomp_confirm *c)
+static bool say_sent(struct stomp *s, const struct confirm *c)
 {
     while (!list_empty(&s->sent)) {
         struct stomp_receipt *receipt = LIST_FIRST(&s->sent, struct stomp_receipt, link);
@@ -201,28 +152,21 @@ static bool say_sent(struct stomp *s, const struct stomp_confirm *c)
 static void release_confirms(struct stomp *s, lsn_t durable)
 {
     uint64_t bytes = 0;
-    while (s->confirms_count && confirm_at(s, 0)->lsn <= durable) {
-        struct stomp_confirm c = *confirm_at(s, 0);
-        s->confirms_head = (s->confirms_head + 1) & (s->confirms_room - 1);
-        s->confirms_count--;
+    struct confirm c;
+    while (confirms_take(&s->confirms, durable, &c)) {
         bytes += c.bytes;
         s->confirmed = c.number;
         if (!say_sent(s, &c))
             return;
     }
     settle(s, bytes);
-    if (s->confirms_count == 0 && s->confirms_room > CONFIRMS_KEPT) {
-        mem_free_as(MEM_CONNECTIONS, s->confirms);
-        s->confirms = NULL;
-        s->confirms_head = s->confirms_room = 0;
-    }
 }
 
 /* ---- the end ---- */
 
 void stomp_leave_on(struct stomp *s)
 {
-    if (s->state != CONN_LEAVING || !s->core_left || s->confirms_count || !list_empty(&s->answered))
+    if (s->state != CONN_LEAVING || !s->core_left || confirms_count(&s->confirms) || !list_empty(&s->answered))
         return;
     if (s->farewell)
         stomp_out_receipt(s, slice_of(s->farewell->id, s->farewell->len));
@@ -239,7 +183,7 @@ bool stomp_on_durable(struct session *session, lsn_t durable)
         return false;
     release_answered(s, durable);
     stomp_leave_on(s);
-    return stomp_live(s) && (s->confirms_count || !list_empty(&s->answered));
+    return stomp_live(s) && (confirms_count(&s->confirms) || !list_empty(&s->answered));
 }
 
 static void free_all(struct stomp *s, struct list *list)
@@ -255,7 +199,5 @@ void stomp_receipts_free(struct stomp *s)
     free_all(s, &s->answered);
     stomp_receipt_free(s, s->farewell);
     s->farewell = NULL;
-    mem_free_as(MEM_CONNECTIONS, s->confirms);
-    s->confirms = NULL;
-    s->confirms_head = s->confirms_count = s->confirms_room = 0;
+    confirms_fini(&s->confirms);
 }

@@ -10,6 +10,7 @@
 
 #include "base/map.h"
 #include "base/writer.h"
+#include "proto/confirms.h"
 #include "proto/stomp/destination.h"
 #include "proto/stomp/engine.h"
 #include "proto/stomp/frame.h"
@@ -77,14 +78,6 @@ struct stomp_receipt {
     uint8_t id[];
 };
 
-/* One or more confirms, or one refusal, waiting for an lsn. */
-struct stomp_confirm {
-    lsn_t lsn;
-    uint64_t number; /* of the SEND */
-    uint32_t bytes;
-    bool refused;
-};
-
 struct stomp_subscription {
     uint64_t consumer; /* its number in the core: a map's key; 0: not known yet */
     uint32_t slot, serial;
@@ -139,7 +132,7 @@ struct stomp {
     uint8_t state;   /* enum stomp_state */
     uint8_t version; /* enum stomp_version */
     bool wrote;      /* something left since the last look at the heart-beat */
-    bool owes_credit, owes_enter;
+    bool owes_enter;
     bool core_left; /* SESSION_CLOSED has come */
     struct stomp_parser parser;
     struct stomp_limits limits;
@@ -151,10 +144,9 @@ struct stomp {
     /* SENDs */
     uint64_t published, confirmed;
     uint64_t unsettled_bytes;
-    uint32_t confirms_head, confirms_count, confirms_room;
-    struct stomp_confirm *confirms; /* a circle of confirms_room */
-    struct map queues;              /* names that were declared: struct stomp_name */
-    struct map temps;               /* temporary names: struct stomp_temp */
+    struct confirms confirms;
+    struct map queues; /* names that were declared: struct stomp_name */
+    struct map temps;  /* temporary names: struct stomp_temp */
     /* receipts */
     struct list sent;     /* of SENDs, by number */
     struct list asked;    /* of what the core was asked, in order */
@@ -170,7 +162,6 @@ struct stomp {
     uint32_t ended_count, prefetch; /* prefetch: what the core's channel has for new consumers */
     struct stomp_subscription *last;
     struct stomp_printed *printed;
-    uint64_t credit_bytes; /* delivered and not yet returned to the core */
     /* transactions */
     struct list transactions;
     uint32_t transaction_count;
@@ -333,7 +324,6 @@ void stomp_receipts_free(struct stomp *s);
 /* ---- answers.c ---- */
 
 void stomp_on_effect(struct session *session, struct effect *effect);
-void stomp_credit_return(struct stomp *s);
 
 /* ---- out.c ---- */
 
