@@ -5,18 +5,15 @@
  * first, because somebody waits for a delivery there; a batch of 4 MiB is what a read may have to wait for at most.
  * A file is removed at a time, as that can take milliseconds.
  *
- * Jobs come and go through two rings of pointers, so the owner and this thread share no lock. `jobs` bounds them: what is
- * under way always has a place in the ring of finished ones.
+ * Jobs come and go over a desk (desk.h), so the owner and this thread share no lock.
  *
- * Threads: store, but for the owner's functions. Published atomics: jobs (both sides), untaken (both), stop (owner),
- * figures (store).
+ * Threads: store, but for the owner's functions. Published atomics: figures (store), and the desk's.
  */
 #include "store/store.h"
 
 #include "base/check.h"
 #include "base/mem.h"
-#include "base/ring.h"
-#include "os/thread.h"
+#include "store/desk.h"
 #include "store/page_format.h"
 #include "store/segments.h"
 
@@ -30,9 +27,6 @@
 #define BATCH_BYTES (4u * 1024 * 1024)
 #define BUFFER_FIRST (256u * 1024)
 #define BUFFER_KEPT (2 * BATCH_BYTES) /* a longer buffer goes back at once */
-#define HAND_OUT_AGAIN_NS NS_PER_MS
-#define TAKE_BACK_NS (NS_PER_S / 2)
-#define HEAP_LITTLE (2u * 1024 * 1024) /* the store asleep with so much of messages that were read, or less */
 #define SENTENCE_LEN 400
 
 /* Figures that any thread may read; only the store's thread writes them. */
@@ -55,16 +49,8 @@ struct job_queue {
 
 struct store {
     struct store_options options;
-    struct os_event work;
-    struct os_thread thread;
-    bool threaded; /* owner */
-    bool swept;    /* boot */
-
-    struct ring submitted, finished; /* of struct page_job * */
-    _Atomic uint32_t jobs;           /* submitted and neither taken nor dropped */
-    _Atomic uint32_t untaken;        /* finished and not taken */
-    _Atomic bool stop;
-    struct hold hold; /* of any thread */
+    struct desk desk; /* of struct page_job */
+    bool swept;       /* boot */
     _Atomic uint64_t figures[FIGURE_COUNT];
 
     /* store's thread */
@@ -84,6 +70,9 @@ struct batch {
 
 /* ---------------------------------------------------------------------------------------------------------------- boot */
 
+static bool turn(void *arg);
+static int64_t wait_ns(void *arg);
+
 static int told(const struct store *store, int err, char *why, size_t why_len)
 {
     if (err)
@@ -99,8 +88,7 @@ static int open_parts(struct store *store, char *why, size_t why_len)
         snprintf(why, why_len, "the size of a segment must be from 65536 bytes to 1 GiB, not %" PRIu64, bytes_max);
         return -EINVAL;
     }
-    if (!ring_init(&store->submitted, STORE_JOBS_MAX, sizeof(struct page_job *)) ||
-        !ring_init(&store->finished, STORE_JOBS_MAX, sizeof(struct page_job *))) {
+    if (!desk_init(&store->desk, STORE_JOBS_MAX)) {
         snprintf(why, why_len, "no memory to open the store");
         return -ENOMEM;
     }
@@ -116,6 +104,7 @@ int store_open(const struct store_options *options, struct store **ret, char *wh
         return -ENOMEM;
     }
     store->options = *options;
+    store->desk = (struct desk){.turn = turn, .wait_ns = wait_ns, .arg = store};
     store->segments.fd = -1;
     slab_heap_init(&store->heap);
     int err = open_parts(store, why, why_len);
@@ -155,33 +144,20 @@ int store_sweep(struct store *store, char *why, size_t why_len)
 
 bool store_submit(struct store *store, struct page_job **job)
 {
-    if (atomic_load_explicit(&store->jobs, memory_order_relaxed) >= STORE_JOBS_MAX)
+    if (!desk_submit(&store->desk, *job))
         return false;
-    struct page_job **slot = ring_push(&store->submitted);
-    if (!slot)
-        return false;
-    atomic_fetch_add_explicit(&store->jobs, 1, memory_order_relaxed);
-    *slot = *job;
     *job = NULL;
-    ring_publish(&store->submitted);
     return true;
 }
 
 struct page_job *store_take(struct store *store)
 {
-    struct page_job **slot = ring_peek(&store->finished);
-    if (!slot)
-        return NULL;
-    struct page_job *job = *slot;
-    ring_pop(&store->finished);
-    atomic_fetch_sub_explicit(&store->untaken, 1, memory_order_relaxed);
-    atomic_fetch_sub_explicit(&store->jobs, 1, memory_order_relaxed);
-    return job;
+    return desk_take(&store->desk);
 }
 
 void store_wake(struct store *store)
 {
-    os_event_set(&store->work);
+    desk_wake(&store->desk);
 }
 
 static uint64_t figure(const struct store *store, enum figure which)
@@ -234,12 +210,10 @@ static void measure(struct page_job *job)
 
 static void take_in(struct store *store)
 {
-    struct page_job **slot;
+    struct page_job *job;
     if (store->options.on_turn)
         store->options.on_turn(store->options.arg);
-    while ((slot = ring_peek(&store->submitted)) != NULL) {
-        struct page_job *job = *slot;
-        ring_pop(&store->submitted);
+    while ((job = desk_next(&store->desk)) != NULL) {
         switch (job->type) {
         case PAGE_READ: job_put(&store->reads, job); break;
         case PAGE_DROP: job_put(&store->drops, job); break;
@@ -253,24 +227,16 @@ static void take_in(struct store *store)
 
 static void finish(struct store *store, struct page_job *job, int err)
 {
-    struct page_job **slot = ring_push(&store->finished);
-    CHECK(slot && err <= 0); /* jobs is never more than its slots */
+    CHECK(err <= 0);
     job->err = err;
-    *slot = job;
     if (err)
         figure_add(store, FIGURE_PAGES_FAILED, 1);
-    atomic_fetch_add_explicit(&store->untaken, 1, memory_order_relaxed);
-    ring_publish(&store->finished);
-}
-
-static bool untaken(struct store *store)
-{
-    return atomic_load_explicit(&store->untaken, memory_order_relaxed) != 0;
+    desk_finish(&store->desk, job);
 }
 
 static void hand_out(struct store *store)
 {
-    if (store->options.on_done && untaken(store))
+    if (store->options.on_done && desk_untaken(&store->desk))
         store->options.on_done(store->options.arg);
 }
 
@@ -383,7 +349,7 @@ static bool drop_one(struct store *store)
         complain(store, err, sentence);
     }
     page_job_free(&store->heap, &job);
-    atomic_fetch_sub_explicit(&store->jobs, 1, memory_order_relaxed);
+    desk_drop(&store->desk);
     return true;
 }
 
@@ -518,7 +484,7 @@ bool store_step(struct store *store)
 {
     CHECK(store->swept);
     slab_heap_drain(&store->heap);
-    parking_look(&store->segments.parking, &store->hold);
+    parking_look(&store->segments.parking, &store->desk.hold);
     take_in(store);
     hand_out(store); /* what was left the last time */
     bool did = serve_reads(store);
@@ -530,55 +496,37 @@ bool store_step(struct store *store)
     return did;
 }
 
-/* Nobody wakes the store for messages that it has read and that others have freed: while there are many it looks itself. */
-static int64_t wait_ns(struct store *store)
+static bool turn(void *arg)
 {
-    if (untaken(store))
-        return HAND_OUT_AGAIN_NS;
-    return store->heap.bytes > HEAP_LITTLE ? TAKE_BACK_NS : -1;
+    return store_step(arg);
 }
 
-static void run(void *arg)
+static int64_t wait_ns(void *arg)
 {
     struct store *store = arg;
-    for (;;) {
-        bool stop = atomic_load_explicit(&store->stop, memory_order_acquire);
-        if (store_step(store))
-            continue;
-        if (stop) /* set before this turn: nothing was submitted after it */
-            break;
-        os_event_wait(&store->work, wait_ns(store));
-    }
+    return desk_wait_ns(&store->desk, &store->heap);
 }
 
 void store_hold(struct store *store, bool on)
 {
-    atomic_fetch_add_explicit(&store->hold.wanted, on ? 1 : -1, memory_order_acq_rel);
-    os_event_set(&store->work);
+    desk_hold(&store->desk, on);
 }
 
 bool store_held(const struct store *store)
 {
-    return atomic_load_explicit(&store->hold.seen, memory_order_acquire);
+    return desk_held(&store->desk);
 }
 
 int store_start(struct store *store)
 {
-    CHECK(!store->threaded && store->swept);
-    int err = os_thread_start(&store->thread, "store", run, store);
-    store->threaded = err == 0;
-    return err;
+    CHECK(store->swept);
+    return desk_start(&store->desk, "store");
 }
 
 void store_stop(struct store *store)
 {
-    atomic_store_explicit(&store->stop, true, memory_order_release);
-    if (store->threaded) {
-        os_event_set(&store->work);
-        os_thread_join(&store->thread);
-        store->threaded = false;
+    if (desk_stop(&store->desk))
         return;
-    }
     while (store->swept && store_step(store))
         continue;
 }
@@ -587,16 +535,13 @@ void store_stop(struct store *store)
 static void forget_jobs(struct store *store)
 {
     struct job_queue *const queues[] = {&store->reads, &store->drops, &store->writes};
-    struct page_job *job, **slot;
+    struct page_job *job;
     for (unsigned i = 0; i < ARRAY_LEN(queues); i++)
         while ((job = job_take(queues[i])) != NULL)
             page_job_free(&store->heap, &job);
-    while (store->submitted.slots && (slot = ring_peek(&store->submitted)) != NULL) {
-        job = *slot;
-        ring_pop(&store->submitted);
+    while ((job = desk_next(&store->desk)) != NULL)
         page_job_free(&store->heap, &job);
-    }
-    while (store->finished.slots && (job = store_take(store)) != NULL)
+    while ((job = desk_take(&store->desk)) != NULL)
         page_job_free(&store->heap, &job);
 }
 
@@ -606,12 +551,10 @@ void store_close(struct store **slot)
     *slot = NULL;
     if (!store)
         return;
-    CHECK(!store->threaded);
     forget_jobs(store);
     segments_close(&store->segments);
     mem_free_as(MEM_STORE, store->buffer);
-    ring_fini(&store->submitted);
-    ring_fini(&store->finished);
+    desk_fini(&store->desk);
     slab_heap_fini(&store->heap);
     mem_free(store);
 }

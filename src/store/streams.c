@@ -5,19 +5,17 @@
  * within one is kept. Small writes of a partition that wait behind one another are one write to the disk. Reads come first,
  * because somebody waits for a delivery there; 4 MiB of writes, one sync or one removed file is what a read may wait for.
  *
- * Jobs come and go through two rings of pointers, as in store.c; `jobs` bounds them, so what is under way always has a
- * place in the ring of finished ones and among the places of the queues.
+ * Jobs come and go over a desk (desk.h); as it bounds them, what is under way always has a place among the places of the
+ * queues.
  *
- * Threads: streams, but for the owner's functions. Published atomics: jobs (both sides), untaken (both), stop (owner),
- * figures (streams).
+ * Threads: streams, but for the owner's functions. Published atomics: figures (streams), and the desk's.
  */
 #include "store/streams.h"
 
 #include "base/check.h"
 #include "base/mem.h"
-#include "base/ring.h"
 #include "core/fetch.h"
-#include "os/thread.h"
+#include "store/desk.h"
 #include "store/stream_compact.h"
 #include "store/stream_write.h"
 
@@ -29,9 +27,6 @@
 #define FETCH_TURN_BYTES (4u << 20) /* read, of one fetch in a turn: there may be thousands of rows */
 #define TURN_BYTES (4u * 1024 * 1024)
 #define RUN_JOBS_MAX 256u
-#define HAND_OUT_AGAIN_NS NS_PER_MS
-#define TAKE_BACK_NS (NS_PER_S / 2)
-#define HEAP_LITTLE (2u * 1024 * 1024) /* asleep with so much of messages that were read, or less */
 #define SENTENCE_LEN 600
 #define NOWHERE UINT16_MAX
 
@@ -57,16 +52,8 @@ struct place { /* of a job in the queue of its partition, or free */
 
 struct streams {
     struct streams_options options;
-    struct os_event work;
-    struct os_thread thread;
-    bool threaded; /* owner */
-    bool swept;    /* boot */
-
-    struct ring submitted, finished; /* of struct stream_job * */
-    _Atomic uint32_t jobs;           /* submitted and neither taken nor dropped */
-    _Atomic uint32_t untaken;        /* finished and not taken */
-    _Atomic bool stop;
-    struct hold hold; /* of any thread */
+    struct desk desk; /* of struct stream_job */
+    bool swept;       /* boot */
     _Atomic uint64_t figures[FIGURE_COUNT];
 
     /* streams' thread */
@@ -84,6 +71,9 @@ struct streams {
 };
 
 /* ---------------------------------------------------------------------------------------------------------------- boot */
+
+static bool turn(void *arg);
+static int64_t wait_ns(void *arg);
 
 static int told(const struct streams *streams, int err, char *why, size_t why_len)
 {
@@ -112,10 +102,10 @@ int streams_open(const struct streams_options *options, struct streams **ret, ch
     if (!streams)
         return -ENOMEM;
     streams->options = *options;
+    streams->desk = (struct desk){.turn = turn, .wait_ns = wait_ns, .arg = streams};
     init_parts(streams);
     int err = -ENOMEM;
-    if (ring_init(&streams->submitted, STREAMS_JOBS_MAX, sizeof(struct stream_job *)) &&
-        ring_init(&streams->finished, STREAMS_JOBS_MAX, sizeof(struct stream_job *))) {
+    if (desk_init(&streams->desk, STREAMS_JOBS_MAX)) {
         err = stream_files_open(&streams->files, options->os, options->dir, options->uuid, options->writers_max);
         told(streams, err, why, why_len);
         CHECK(options->lent_max <= STREAM_LENT_MAX);
@@ -156,33 +146,20 @@ int streams_sweep(struct streams *streams, char *why, size_t why_len)
 
 bool streams_submit(struct streams *streams, struct stream_job **job)
 {
-    if (atomic_load_explicit(&streams->jobs, memory_order_relaxed) >= STREAMS_JOBS_MAX)
+    if (!desk_submit(&streams->desk, *job))
         return false;
-    struct stream_job **slot = ring_push(&streams->submitted);
-    if (!slot)
-        return false;
-    atomic_fetch_add_explicit(&streams->jobs, 1, memory_order_relaxed);
-    *slot = *job;
     *job = NULL;
-    ring_publish(&streams->submitted);
     return true;
 }
 
 struct stream_job *streams_take(struct streams *streams)
 {
-    struct stream_job **slot = ring_peek(&streams->finished);
-    if (!slot)
-        return NULL;
-    struct stream_job *job = *slot;
-    ring_pop(&streams->finished);
-    atomic_fetch_sub_explicit(&streams->untaken, 1, memory_order_relaxed);
-    atomic_fetch_sub_explicit(&streams->jobs, 1, memory_order_relaxed);
-    return job;
+    return desk_take(&streams->desk);
 }
 
 void streams_wake(struct streams *streams)
 {
-    os_event_set(&streams->work);
+    desk_wake(&streams->desk);
 }
 
 static uint64_t figure(const struct streams *streams, enum figure which)
@@ -220,20 +197,17 @@ static void figure_add(struct streams *streams, enum figure which, uint64_t more
 
 static void finish(struct streams *streams, struct stream_job *job, int err)
 {
-    struct stream_job **slot = ring_push(&streams->finished);
-    CHECK(slot && err <= 0); /* jobs is never more than its slots */
+    CHECK(err <= 0);
     job->err = err;
-    *slot = job;
     if (err)
         figure_add(streams, FIGURE_JOBS_FAILED, 1);
-    atomic_fetch_add_explicit(&streams->untaken, 1, memory_order_relaxed);
-    ring_publish(&streams->finished);
+    desk_finish(&streams->desk, job);
 }
 
 static void forget_unanswered(struct streams *streams, struct stream_job *job)
 {
     stream_job_free(&streams->heap, &job);
-    atomic_fetch_sub_explicit(&streams->jobs, 1, memory_order_relaxed);
+    desk_drop(&streams->desk);
 }
 
 static void queue_put(struct streams *streams, struct stream_partition *partition, struct stream_job *job)
@@ -311,13 +285,11 @@ static void take_in_one(struct streams *streams, struct stream_job *job)
 
 static bool take_in(struct streams *streams)
 {
-    struct stream_job **slot;
+    struct stream_job *job;
     bool did = false;
     if (streams->options.on_turn)
         streams->options.on_turn(streams->options.arg);
-    while ((slot = ring_peek(&streams->submitted)) != NULL) {
-        struct stream_job *job = *slot;
-        ring_pop(&streams->submitted);
+    while ((job = desk_next(&streams->desk)) != NULL) {
         did = true;
         job->tail = (struct stream_extent){0};
         switch (job->type) {
@@ -343,14 +315,9 @@ static bool take_in(struct streams *streams)
     return did;
 }
 
-static bool untaken(struct streams *streams)
-{
-    return atomic_load_explicit(&streams->untaken, memory_order_relaxed) != 0;
-}
-
 static void hand_out(struct streams *streams)
 {
-    if (streams->options.on_done && untaken(streams))
+    if (streams->options.on_done && desk_untaken(&streams->desk))
         streams->options.on_done(streams->options.arg);
 }
 
@@ -649,7 +616,7 @@ static bool compact_some(struct streams *streams)
     if (!job)
         return false;
     mono_t now = os->now_mono(os);
-    if (atomic_load_explicit(&streams->stop, memory_order_relaxed))
+    if (desk_is_stopping(&streams->desk))
         stream_compact_cancel(compact);
     else if (rate && now < streams->compact_at)
         return false;
@@ -672,7 +639,7 @@ bool streams_step(struct streams *streams)
 {
     CHECK(streams->swept);
     slab_heap_drain(&streams->heap);
-    parking_look(&streams->files.parking, &streams->hold);
+    parking_look(&streams->files.parking, &streams->desk.hold);
     bool did = take_in(streams);
     hand_out(streams); /* what was left the last time */
     did = serve_reads(streams) || did;
@@ -684,60 +651,42 @@ bool streams_step(struct streams *streams)
     return did;
 }
 
-/* Nobody wakes this thread for messages that it has read and that others have freed: while there are many it looks itself. */
-static int64_t wait_ns(struct streams *streams)
+static bool turn(void *arg)
 {
-    if (untaken(streams))
-        return HAND_OUT_AGAIN_NS;
-    int64_t ns = streams->heap.bytes > HEAP_LITTLE ? TAKE_BACK_NS : -1;
-    if (streams->compact.job) {
+    return streams_step(arg);
+}
+
+static int64_t wait_ns(void *arg)
+{
+    struct streams *streams = arg;
+    int64_t ns = desk_wait_ns(&streams->desk, &streams->heap);
+    if (streams->compact.job && !desk_untaken(&streams->desk)) {
         int64_t left = streams->compact_at - streams->options.os->now_mono(streams->options.os);
         ns = left < 0 ? 0 : ns < 0 || left < ns ? left : ns;
     }
     return ns;
 }
 
-static void run(void *arg)
-{
-    struct streams *streams = arg;
-    for (;;) {
-        bool stop = atomic_load_explicit(&streams->stop, memory_order_acquire);
-        if (streams_step(streams))
-            continue;
-        if (stop) /* set before this turn: nothing was submitted after it */
-            break;
-        os_event_wait(&streams->work, wait_ns(streams));
-    }
-}
-
 void streams_hold(struct streams *streams, bool on)
 {
-    atomic_fetch_add_explicit(&streams->hold.wanted, on ? 1 : -1, memory_order_acq_rel);
-    os_event_set(&streams->work);
+    desk_hold(&streams->desk, on);
 }
 
 bool streams_held(const struct streams *streams)
 {
-    return atomic_load_explicit(&streams->hold.seen, memory_order_acquire);
+    return desk_held(&streams->desk);
 }
 
 int streams_start(struct streams *streams)
 {
-    CHECK(!streams->threaded && streams->swept);
-    int err = os_thread_start(&streams->thread, "streams", run, streams);
-    streams->threaded = err == 0;
-    return err;
+    CHECK(streams->swept);
+    return desk_start(&streams->desk, "streams");
 }
 
 void streams_stop(struct streams *streams)
 {
-    atomic_store_explicit(&streams->stop, true, memory_order_release);
-    if (streams->threaded) {
-        os_event_set(&streams->work);
-        os_thread_join(&streams->thread);
-        streams->threaded = false;
+    if (desk_stop(&streams->desk))
         return;
-    }
     while (streams->swept && streams_step(streams))
         continue;
 }
@@ -745,7 +694,7 @@ void streams_stop(struct streams *streams)
 /* Jobs of either direction that nobody will have. */
 static void forget_jobs(struct streams *streams)
 {
-    struct stream_job *job, **slot;
+    struct stream_job *job;
     for (unsigned i = 0; i < STREAMS_JOBS_MAX; i++)
         if (streams->places[i].job)
             stream_job_free(&streams->heap, &streams->places[i].job);
@@ -754,12 +703,9 @@ static void forget_jobs(struct streams *streams)
     stream_job_free(&streams->heap, &job);
     for (uint32_t i = 0; i < streams->reads_len; i++)
         stream_job_free(&streams->heap, &streams->reads[i]);
-    while (streams->submitted.slots && (slot = ring_peek(&streams->submitted)) != NULL) {
-        job = *slot;
-        ring_pop(&streams->submitted);
+    while ((job = desk_next(&streams->desk)) != NULL)
         stream_job_free(&streams->heap, &job);
-    }
-    while (streams->finished.slots && (job = streams_take(streams)) != NULL)
+    while ((job = desk_take(&streams->desk)) != NULL)
         stream_job_free(&streams->heap, &job);
 }
 
@@ -769,14 +715,12 @@ void streams_close(struct streams **slot)
     *slot = NULL;
     if (!streams)
         return;
-    CHECK(!streams->threaded);
     forget_jobs(streams);
     stream_write_fini(&streams->write);
     stream_scan_fini(&streams->scan);
     if (streams->files.os)
         stream_files_close(&streams->files);
-    ring_fini(&streams->submitted);
-    ring_fini(&streams->finished);
+    desk_fini(&streams->desk);
     slab_heap_fini(&streams->heap);
     mem_free(streams);
 }
