@@ -37,11 +37,7 @@ int bench_kafka_connect(const struct bench_kafka_options *o, struct bench_report
         bench_progress(o->progress, "connected", opened, o->connections);
     }
     if (code == 0) {
-        double took_s = bench_seconds_since(begun_ns);
-        bench_report_number(r, "connect", "connections", opened, "");
-        bench_report_number(r, "connect", "seconds", took_s, "");
-        bench_report_number(r, "connect", "rate", opened / took_s, "connections/s");
-        bench_report_latency(r, "connect latency", h);
+        bench_report_connects(r, opened, bench_seconds_since(begun_ns), h);
         bench_kafka_hold(o);
     }
     for (unsigned i = 0; i < opened; i++)
@@ -163,10 +159,7 @@ int bench_kafka_latency(const struct bench_kafka_options *o, struct bench_report
     bench_report_number(r, "rounds", "batches", (double)bench_histogram_count(run.acks), "");
     bench_report_latency(r, "acks latency", run.acks);
     if (run.syncs != NULL) {
-        bench_report_latency(r, "fdatasync", run.syncs);
-        double ack = (double)bench_histogram_quantile(run.acks, 0.5) / 1000.0;
-        double sync = (double)bench_histogram_quantile(run.syncs, 0.5) / 1000.0;
-        bench_report_number(r, "difference", "p50_us", ack - sync, "");
+        bench_report_syncs(r, run.acks, run.syncs);
         bench_histogram_free(run.syncs);
     }
     bench_probe_close(&run.probe);

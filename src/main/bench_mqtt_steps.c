@@ -82,11 +82,7 @@ int bench_mqtt_connect(const struct bench_mqtt_options *o, struct bench_report *
     uint64_t begun_ns = bench_clock_ns();
     int code = connect_all(o, wires, h, &opened);
     if (code == 0) {
-        double took_s = bench_seconds_since(begun_ns);
-        bench_report_number(r, "connect", "connections", opened, "");
-        bench_report_number(r, "connect", "seconds", took_s, "");
-        bench_report_number(r, "connect", "rate", opened / took_s, "connections/s");
-        bench_report_latency(r, "connect latency", h);
+        bench_report_connects(r, opened, bench_seconds_since(begun_ns), h);
         code = hold(o, wires, opened);
     }
     for (unsigned i = 0; i < opened; i++)

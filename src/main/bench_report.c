@@ -102,6 +102,23 @@ void bench_report_latency(struct bench_report *r, const char *group, const struc
     bench_report_number(r, group, "mean_us", bench_histogram_mean(h) / 1000.0, "");
 }
 
+void bench_report_connects(struct bench_report *r, unsigned opened, double took_s, const struct bench_histogram *each)
+{
+    bench_report_number(r, "connect", "connections", opened, "");
+    bench_report_number(r, "connect", "seconds", took_s, "");
+    bench_report_number(r, "connect", "rate", opened / took_s, "connections/s");
+    bench_report_latency(r, "connect latency", each);
+}
+
+void bench_report_syncs(struct bench_report *r, const struct bench_histogram *answers,
+                        const struct bench_histogram *syncs)
+{
+    bench_report_latency(r, "fdatasync", syncs);
+    double answer = (double)bench_histogram_quantile(answers, 0.5) / 1000.0;
+    double sync = (double)bench_histogram_quantile(syncs, 0.5) / 1000.0;
+    bench_report_number(r, "difference", "p50_us", answer - sync, "");
+}
+
 double bench_report_find(const struct bench_report *r, const char *group, const char *name)
 {
     for (unsigned i = 0; i < r->row_count; i++)

@@ -23,6 +23,11 @@ void bench_report_list(struct bench_report *r, const char *group, const char *na
                        unsigned count);
 /* Takes p50, p90, p99, p99.9, max and mean in microseconds at once; the histogram is not kept. Nothing when empty. */
 void bench_report_latency(struct bench_report *r, const char *group, const struct bench_histogram *h);
+/* Connections that were opened one by one, and how long each took. */
+void bench_report_connects(struct bench_report *r, unsigned opened, double took_s, const struct bench_histogram *each);
+/* Syncs of the disk beside the answers that waited for others, and what an answer takes longer than a sync. */
+void bench_report_syncs(struct bench_report *r, const struct bench_histogram *answers,
+                        const struct bench_histogram *syncs);
 /* The value of a number row, NAN when there is none. */
 double bench_report_find(const struct bench_report *r, const char *group, const char *name);
 void bench_report_print(const struct bench_report *r, bool json, FILE *out);

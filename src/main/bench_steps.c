@@ -149,11 +149,7 @@ int bench_steps_connect(const struct bench_options *o, struct bench_report *r)
         bench_progress(o->progress, "connected", opened, o->connections);
     }
     if (code == 0) {
-        double took_s = bench_seconds_since(begun_ns);
-        bench_report_number(r, "connect", "connections", opened, "");
-        bench_report_number(r, "connect", "seconds", took_s, "");
-        bench_report_number(r, "connect", "rate", opened / took_s, "connections/s");
-        bench_report_latency(r, "connect latency", h);
+        bench_report_connects(r, opened, bench_seconds_since(begun_ns), h);
         code = hold(o, wires, opened);
     }
     for (unsigned i = 0; i < opened; i++)
@@ -243,10 +239,7 @@ int bench_steps_latency(const struct bench_options *o, struct bench_report *r)
     bench_report_number(r, "rounds", "messages", (double)bench_histogram_count(run.confirms), "");
     bench_report_latency(r, "confirm latency", run.confirms);
     if (run.syncs != NULL) {
-        bench_report_latency(r, "fdatasync", run.syncs);
-        double confirm = (double)bench_histogram_quantile(run.confirms, 0.5) / 1000.0;
-        double sync = (double)bench_histogram_quantile(run.syncs, 0.5) / 1000.0;
-        bench_report_number(r, "difference", "p50_us", confirm - sync, "");
+        bench_report_syncs(r, run.confirms, run.syncs);
         bench_histogram_free(run.syncs);
     }
     bench_probe_close(&run.probe);
