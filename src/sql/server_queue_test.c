@@ -59,7 +59,7 @@ static void test_rows_and_columns(void **state)
     assert_int_equal(w->rig->b->totals.unacked, 0);
     assert_int_equal(w->rig->b->totals.acked, 3);
     say(w, "SHOW QUERIES");
-    assert_non_null(strstr(w->said, "[\"out\",\"RUNNING\",0,3,2,0,0,0,\"guest\",null]"));
+    assert_non_null(strstr(w->said, "[\"out\",\"RUNNING\",0,3,2,0,0,0,0,\"guest\",null]"));
     must(w, "DROP STREAM out; DROP STREAM jobs");
     rest(w);
     assert_int_equal(w->rig->b->totals.consumers, 0);
