@@ -432,8 +432,11 @@ static bool bind_query(struct server_object *o, struct sql_error *error)
         refuse(error, o->statement, "CREATE TABLE AS a query cannot be run yet");
         return false;
     }
-    if (o->kind == KIND_STREAM_QUERY && AST_AS(create_stream, o->statement)->queue.ptr) {
-        refuse(error, o->statement, "FROM QUEUE beside AS: what the query reads stands in it");
+    const struct ast_create_stream *made = o->kind == KIND_STREAM_QUERY ? AST_AS(create_stream, o->statement) : NULL;
+    if (made && (made->queue.ptr || made->exchange.ptr)) {
+        refuse(error, o->statement,
+               made->queue.ptr ? "FROM QUEUE beside AS: what the query reads stands in it"
+                               : "FROM EXCHANGE beside AS: what the query reads stands in it");
         return false;
     }
     struct query *q = server_object_plan(o, NULL, error);

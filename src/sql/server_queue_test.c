@@ -88,6 +88,7 @@ static void test_refused(void **state)
     says_error(w, "CREATE STREAM x (id BIGINT) WITH (prefetch = 1)", "there is no option prefetch here");
     says_error(w, "CREATE TABLE x (id BIGINT PRIMARY KEY) FROM QUEUE 'q'", "a TABLE is read again and again");
     says_error(w, "CREATE STREAM x FROM QUEUE 'q' AS SELECT id FROM s", "FROM QUEUE beside AS");
+    says_error(w, "CREATE STREAM x FROM EXCHANGE 'amq.topic' KEY '#' AS SELECT id FROM s", "FROM EXCHANGE beside AS");
     says_error(w, "INSERT INTO jobs VALUES (1, 'x')", "INSERT of VALUES is for streams, and jobs is a queue");
     says_error(w, "CREATE STREAM x FROM QUEUES 'q'", "expected");
     world_free(w);

@@ -15,6 +15,7 @@ import struct
 import subprocess
 import tempfile
 import time
+import weakref
 
 import wire
 
@@ -71,44 +72,47 @@ class StartError(Exception):
     pass
 
 
-class Reserved(int):
-    """A number, and ports that no other test of this machine is given as long as somebody has it."""
+_reserved = {}      # number: the file by which its ports are locked
 
-    @classmethod
-    def of(cls, number, ports):
-        """None when one of them is taken."""
-        path = os.path.join(tempfile.gettempdir(), 'millrace-test-ports-%d' % os.getuid())
-        lock = open(path, 'ab')         # byte N is the lock of port N; it is given back when the file is closed
-        try:
-            for port in ports:
-                fcntl.fcntl(lock, fcntl.F_OFD_SETLK, struct.pack('hhqqi4x', fcntl.F_WRLCK, os.SEEK_SET, port, 1, 0))
-                for family, host in ((socket.AF_INET, '127.0.0.1'), (socket.AF_INET6, '::1')):
-                    with socket.socket(family) as s:
-                        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                        s.bind((host, port))
-        except OSError:
-            lock.close()
-            return None
-        found = cls(number)
-        found.lock = lock
-        return found
 
-    @classmethod
-    def some(cls, numbers, ports_of, what):
-        for _ in range(400):
-            number = random.choice(numbers)
-            found = cls.of(number, ports_of(number))
-            if found is not None:
-                return found
-        raise StartError('no free ' + what)
+def reserve(number, ports):
+    """Nobody else on this machine who asks gets one of these ports until give_back(number), or until we end. False: one is taken."""
+    path = os.path.join(tempfile.gettempdir(), 'millrace-test-ports-%d' % os.getuid())
+    lock = open(path, 'ab')         # byte N is the lock of port N
+    try:
+        for port in ports:
+            fcntl.fcntl(lock, fcntl.F_OFD_SETLK, struct.pack('hhqqi4x', fcntl.F_WRLCK, os.SEEK_SET, port, 1, 0))
+            for family, host in ((socket.AF_INET, '127.0.0.1'), (socket.AF_INET6, '::1')):
+                with socket.socket(family) as s:
+                    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    s.bind((host, port))
+    except OSError:
+        lock.close()
+        return False
+    _reserved[number] = lock
+    return True
+
+
+def give_back(number):
+    lock = _reserved.pop(number, None)
+    if lock:
+        lock.close()
+
+
+def reserve_some(numbers, ports_of, what):
+    for _ in range(400):
+        number = random.choice(numbers)
+        if reserve(number, ports_of(number)):
+            return number
+    raise StartError('no free ' + what)
 
 
 def free_port():
-    return Reserved.some(PORTS, lambda port: (port,), 'port')
+    return reserve_some(PORTS, lambda port: (port,), 'port')
 
 
 def free_offset():
-    return Reserved.some(OFFSETS, lambda offset: [base + offset for base in BASES], 'port offset')
+    return reserve_some(OFFSETS, lambda offset: [base + offset for base in BASES], 'port offset')
 
 
 def seed(variable):
@@ -233,6 +237,8 @@ class Millrace(Broker):
         if not os.access(self.binary, os.X_OK):
             raise StartError('%s is not there: run make, or set MILLRACE_BIN' % self.binary)
         self.offset = free_offset() if offset is None else offset
+        if offset is None:
+            weakref.finalize(self, give_back, self.offset)
         self.port = 5672 + self.offset
         self.kafka_port = 9092 + self.offset
         self.mqtt_port = 1883 + self.offset
@@ -279,7 +285,7 @@ class RabbitMQ(Broker):
         if not os.path.exists(RABBITMQ + '/rabbitmq-server'):
             raise StartError('rabbitmq-server is not installed')
         self.port = port or free_port()
-        self.others = ports = [free_port() for _ in range(2)]
+        ports = [free_port() for _ in range(2)]
         self.stomp_port = free_port()
         f = self.folder
         with open(f + '/rabbitmq.conf', 'w') as conf:

@@ -20,9 +20,11 @@ def peer(tmp_path_factory):
     conf = folder / 'mosquitto.conf'
     conf.write_text('listener %d 127.0.0.1\nallow_anonymous true\npersistence false\nmax_topic_alias 16\nlog_type error\nuser root\n' % port)
     with subprocess.Popen([*brokers.DIE_WITH_US, binary, '-c', str(conf)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        brokers.wait_until(lambda: listens(port), 10, 'mosquitto')
-        yield port
-        process.terminate()
+        try:
+            brokers.wait_until(lambda: listens(port), 10, 'mosquitto')
+            yield port
+        finally:
+            process.terminate()
 
 
 def listens(port):
