@@ -100,8 +100,9 @@ struct msg *mqtt_msg_marked(struct broker *b, const struct msg *msg, const char 
     if (!raw)
         return NULL;
     struct writer w = writer_of(raw, max);
+    amqp_put_field(&w, slice_str(name),
+                   value); /* before one of that name that has come from elsewhere: the first counts */
     writer_slice_put(&w, props.headers);
-    amqp_put_field(&w, slice_str(name), value);
     CHECK(writer_ok(&w));
     props.headers = writer_slice(&w);
     props.present |= AMQP_HEADERS;

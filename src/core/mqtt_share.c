@@ -72,8 +72,10 @@ bool mqtt_share_move(struct broker *b, const struct consumer *consumer, struct e
         return false;
     b->route_gen++;
     b->route.count = b->route.audience_count = 0;
+    b->mqtt.moving = true;
     bool moved =
         route_add(b, &b->route, sub->client->queue) && enqueue_routed(b, msg, &b->route, e, &lsn) != ENQUEUE_NO_MEMORY;
+    b->mqtt.moving = false;
     msg_unref(&b->heap, msg);
     if (moved)
         backlog_remove(b, e, REASON_MOVED);

@@ -204,6 +204,49 @@ static void the_queue_outlives_its_first_member(void **state)
     end(rig);
 }
 
+/* Only what moves is past a queue's limit: what goes from a session's queue to another one for other reasons is not. */
+static void dead_letters_do_not_move(void **state)
+{
+    (void)state;
+    uint8_t raw[200], definition[200];
+    char why[200];
+    struct writer w = writer_of(raw, sizeof raw), d = writer_of(definition, sizeof definition);
+    amqp_put_long(&w, "x-max-length", 1);
+    amqp_put_str(&w, "x-overflow", slice_str("reject-publish"));
+    amqp_put_str(&d, "dead-letter-exchange", slice_str(""));
+    amqp_put_str(&d, "dead-letter-routing-key", slice_str("dead"));
+    amqp_put_long(&d, "max-length", 1);
+    struct rig *rig = begin();
+    struct vhost *vhost = vhost_find(rig->b, slice_str("/"));
+    assert_true(policy_put(rig->b, vhost, slice_str("p"), slice_str("^mqtt-subscription"), APPLY_QUEUES, 1,
+                           writer_slice(&d), false, why, sizeof why));
+    (void)log_object(rig->b, &policy_find(vhost, slice_str("p"), false)->object);
+    assert_true(rig_ask(rig, CMD_QUEUE_DECLARE, 4, 1, "dead", NULL, NULL, writer_slice(&w), ASK_DURABLE));
+    (void)attach(rig, 1, "one", 100);
+    assert_int_equal(subscribe(rig, 1, "b", 1), 0);
+    leave(rig, 1);
+    for (unsigned i = 0; i < 4; i++)
+        publish(rig, 3, "b", "own", 1);
+    assert_int_equal(rig_ready(rig, OWN("one")), 1);
+    assert_int_equal(rig_ready(rig, "dead"), 1);
+    end(rig);
+}
+
+/* Somebody else has a queue of the name that the client's own would have. */
+static void what_is_refused_goes_on_as_it_was(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    join(rig, 1, "one", 100, 1);
+    assert_true(rig_ask(rig, CMD_QUEUE_DECLARE, 4, 1, OWN("one"), NULL, NULL, (struct slice){0}, ASK_DURABLE));
+    assert_int_equal(subscribe_as(rig, 1, "a", "g", 2, 0, 6), ERR_RESOURCE_LOCKED);
+    rig_clear(rig);
+    publish(rig, 3, "a", "still", 1);
+    assert_string_equal(rig_delivered(rig), "still");
+    assert_int_equal(rig_nth(rig, EFF_DELIVER, 0)->consumer, 5);
+    end(rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -216,6 +259,8 @@ int main(void)
         cmocka_unit_test(a_purge_makes_room),
         cmocka_unit_test(time_goes_on),
         cmocka_unit_test(the_queue_outlives_its_first_member),
+        cmocka_unit_test(dead_letters_do_not_move),
+        cmocka_unit_test(what_is_refused_goes_on_as_it_was),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

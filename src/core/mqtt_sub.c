@@ -344,15 +344,19 @@ struct before {
     uint32_t handle, identifier;
 };
 
-static void undo(struct broker *b, struct mqtt_sub *sub, const struct before *was)
+/* One that was there before goes on as it was. False: no memory for that. */
+static bool undo(struct broker *b, struct mqtt_sub *sub, const struct before *was)
 {
     sub->options = was->options;
     sub->handle = was->handle;
     sub->identifier = was->identifier;
-    if (was->there)
-        return;
+    if (was->there) {
+        (void)mqtt_log_sub(b, sub, false);
+        return !sub->share || consume(b, sub);
+    }
     mqtt_share_left(b, sub);
     mqtt_sub_free(b, sub);
+    return true;
 }
 
 /* Makes what the subscription wants now; what it had before goes when that is there. */
@@ -397,7 +401,7 @@ void do_mqtt_subscribe(struct broker *b, struct peer *peer, struct channel *ch, 
     }
     struct mqtt_sub *sub = mqtt_sub_find(b, client, c->ask->name, c->ask->other);
     struct before was = {.there = sub != NULL};
-    if (!log_reserve(b, 16384, 4) || (!sub && !(sub = mqtt_sub_make(b, client, c->ask->name, c->ask->other)))) {
+    if (!log_reserve(b, 20480, 5) || (!sub && !(sub = mqtt_sub_make(b, client, c->ask->name, c->ask->other)))) {
         no_memory(b, peer, c->channel, c->origin);
         return;
     }
@@ -413,8 +417,8 @@ void do_mqtt_subscribe(struct broker *b, struct peer *peer, struct channel *ch, 
         mqtt_reply(b, peer, c, ERR_NONE, was.there, lsn);
         return;
     }
-    undo(b, sub, &was);
-    if (made == MADE_LOCKED)
+    bool undone = undo(b, sub, &was);
+    if (made == MADE_LOCKED && undone)
         mqtt_reply(b, peer, c, ERR_RESOURCE_LOCKED, 0, 0);
     else
         no_memory(b, peer, c->channel, c->origin);

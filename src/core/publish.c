@@ -119,7 +119,7 @@ enum enqueue_result enqueue_routed(struct broker *b, struct msg *msg, const stru
             duplicate = true;
             continue;
         }
-        if (backlog_would_overflow(q, msg) && !(from && (from->queue->rules->at_least_once || from->queue->mqtt)) &&
+        if (backlog_would_overflow(q, msg) && !(from && from->queue->rules->at_least_once) && !b->mqtt.moving &&
             !b->sql.committing) {
             rejected = true;
             b->totals.rejected++;

@@ -4,6 +4,7 @@ Whatever is started here is stopped by its process id.  RabbitMQ (whose epmd dae
 it) runs as process 1 of a process namespace, so that ending the one process we know ends them all.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -86,8 +87,10 @@ def reserve(number, ports):
                 with socket.socket(family) as s:
                     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                     s.bind((host, port))
-    except OSError:
+    except OSError as e:
         lock.close()
+        if e.errno not in (errno.EADDRINUSE, errno.EAGAIN, errno.EACCES):
+            raise
         return False
     _reserved[number] = lock
     return True
@@ -287,6 +290,8 @@ class RabbitMQ(Broker):
         self.port = port or free_port()
         ports = [free_port() for _ in range(2)]
         self.stomp_port = free_port()
+        for p in (self.port, self.stomp_port, *ports):
+            weakref.finalize(self, give_back, p)
         f = self.folder
         with open(f + '/rabbitmq.conf', 'w') as conf:
             conf.write('listeners.tcp.1 = 127.0.0.1:%d\nstomp.listeners.tcp.1 = 127.0.0.1:%d\n' % (self.port, self.stomp_port))
