@@ -458,7 +458,7 @@ def test_the_log_says_who_was_refused(protocol):
         while 'visitor_refused' not in fresh.log_tail() and time.monotonic() < deadline:
             time.sleep(0.02)
         line = [line for line in fresh.log_tail().splitlines() if 'visitor_refused' in line]
-        assert len(line) == 1 and 'protocol=' in line[0], fresh.log_tail()
+        assert line and 'protocol=' in line[0], fresh.log_tail()       # a client that tries again is told of again, by each loop
     finally:
         fresh.remove()
 
