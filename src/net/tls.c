@@ -1,8 +1,8 @@
 /* One connection's TLS, see tls.h. The loop's thread.
  *
  * The library moves bytes through a BIO of our own. Reading: it asks the socket for as much as its buffer takes (read-ahead),
- * so that one system call fetches many records, and the buffer goes back when it is empty (SSL_MODE_RELEASE_BUFFERS): an idle
- * connection has none. Writing never blocks it: records gather in the loop's buffer and leave in one call (one each costs
+ * so that one system call fetches many records. Its buffers go back when a connection reads and writes little at a time (rest), so that an
+ * idle one has none, and a busy one does not take them anew for each read. Writing never blocks it: records gather in the loop's buffer and leave in one call (one each costs
  * more in the kernel than the copy); what the socket does not take is copied to `kept`, which is bounded, because while
  * something is kept nothing more is put. Only what the library says by itself (alerts, answers to key updates) can make it
  * longer, and whoever makes us say that much without reading it is cut off.
@@ -135,15 +135,25 @@ static int flush_sealed(struct tls *t)
     return keep(t, b->sealed + at, left) ? -EAGAIN : -ENOMEM;
 }
 
+/* Little came or went: the library's buffers may well not be wanted soon. */
+static void rest(struct tls *t, size_t len)
+{
+    if (len < TLS_RECORD_MAX)
+        (void)SSL_free_buffers(t->ssl); /* not while there is something in them */
+}
+
 /* What is sealed is behind what is kept, so one of both is always empty. */
 int tls_flush(struct tls *t)
 {
     CHECK(!t->kept_len || !t->buffers->len);
+    size_t len = t->buffers->len;
     int err = t->kept_len ? flush_kept(t) : flush_sealed(t);
     if (err < 0 && err != -EAGAIN) {
         t->socket_error = err;
         t->ended = err;
     }
+    if (t->up)
+        rest(t, len);
     return err;
 }
 
@@ -426,6 +436,8 @@ int64_t tls_read(struct tls *t, void *ret, size_t len, bool *ret_more)
         else
             fail(t);
     }
+    if (t->up && t->ended == 1)
+        rest(t, got);
     int err = t->buffers->len || t->kept_len ? tls_flush(t) : 0;
     if (err < 0 && err != -EAGAIN && got == 0)
         return err;
