@@ -27,7 +27,6 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
-#include <time.h>
 #include <unistd.h>
 
 enum {
@@ -38,7 +37,6 @@ enum {
     EVENTS_MAX = 256,
     TLS_BYTES = 1024 * 1024,
     WAIT_MAX_MS = 100,
-    GATHER_NS = 500 * 1000,
     PROGRESS_MS = 500,
     WRITE_OFF_MS = 500, /* a message of QoS 0 that has not come by then is lost */
     IDS_BYTES = 65536 / 8,
@@ -474,14 +472,6 @@ static bool loop_done(struct loop *l, const struct counters *c, uint64_t now_ns)
 
 /* ---- the loop ---- */
 
-/* One message is on its way to very many subscribers. Whoever sleeps in epoll then is woken for every one of them, on a virtual
- * machine by an interrupt that the broker pays for (2 of its 6 us a delivery), which no thousand devices would cost it: so
- * deliveries are let gather for a moment, by which what is measured may be longer. */
-static bool crowd_awaited(const struct loop *l)
-{
-    return l->subscribing && l->o->window == 1 && subscribers_of(l) > FEW && !subscribers_done(l);
-}
-
 static int loop_wait(struct loop *l, struct epoll_event *events, bool go_on, uint64_t now_ns)
 {
     uint64_t wait_ns = go_on ? 0 : (uint64_t)WAIT_MAX_MS * BENCH_NS_PER_MS;
@@ -491,10 +481,6 @@ static int loop_wait(struct loop *l, struct epoll_event *events, bool go_on, uin
     }
     if (now_ns < l->phases.to_ns && l->phases.to_ns - now_ns < wait_ns)
         wait_ns = l->phases.to_ns - now_ns;
-    if (crowd_awaited(l)) {
-        nanosleep(&(struct timespec){.tv_nsec = GATHER_NS}, NULL);
-        wait_ns = 0;
-    }
     struct timespec timeout = {.tv_nsec = (long)wait_ns};
     return epoll_pwait2(l->epoll, events, EVENTS_MAX, &timeout, NULL);
 }
