@@ -36,6 +36,7 @@ class Refused(Exception):
 
 class Server(brokers.Millrace):
     """A broker whose data folder, settings and preloaded library are chosen for each start."""
+    ends_within = START_LIMIT
 
     def __init__(self, data=None):
         super().__init__()
@@ -335,10 +336,10 @@ class Chain:
         model_ = self.model
         model_.where, model_.ending = "%s, seed %d, after the last cycle" % (self.name, self.seed), True
         if self.stand():
-            self.server.stop(START_LIMIT)
+            self.server.stop()
             self.server.openings += 1
             if self.stand_again():
-                self.server.stop(START_LIMIT)
+                self.server.stop()
         self.server.gone()
         self.disk.down(self)
 
