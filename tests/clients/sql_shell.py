@@ -146,10 +146,11 @@ class Terminal:
         return self.process.poll()
 
     def leave(self):
-        """Ctrl-D, until it has gone; its exit code. libedit shows its prompt before it takes the terminal over, and a Ctrl-D in between is no character."""
+        """Ctrl-D, until it has gone; its exit code. libedit shows its prompt before it takes the terminal over, and a Ctrl-D in between becomes a character
+        of the line that cannot be seen: Ctrl-U throws it away."""
         deadline = time.monotonic() + 20
         while self.process.poll() is None and time.monotonic() < deadline:
-            self.type('\x04')
+            self.type('\x15\x04')
             self.more(0.5)
         return self.end()
 
