@@ -51,6 +51,7 @@ void sql_server_free(struct sql_server **ret)
         server_effect_drop(server, e);
         ring_pop(&server->port->effects);
     }
+    ring_publish(&server->port->commands); /* whose operands the broker frees */
     arena_fini(&server->scratch);
     mem_free(server);
 }
