@@ -2,7 +2,6 @@
 import importlib.machinery
 import importlib.util
 import os
-import subprocess
 import sys
 
 import pytest
@@ -24,9 +23,7 @@ def runner():
 
 @pytest.mark.parametrize("name", sorted(PATCHES))
 def test_applies(name):
-    done = subprocess.run(["patch", "-p1", "--dry-run", "-F2", "-r", "-", "-i", PATCHES[name].path], cwd=TOP, capture_output=True, text=True,
-                          check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    patches.git_apply(PATCHES[name], TOP, "--check")
 
 
 def test_what_must_be_found():
@@ -38,4 +35,6 @@ def test_what_must_be_found():
 @pytest.mark.parametrize("name", sorted(PATCHES))
 def test_has_a_finder(name):
     for finder in PATCHES[name].finders:
-        assert hasattr(runner().Scratch, "with_" + finder.split(" ")[0]), finder
+        kind, *words = finder.split(" ")
+        assert hasattr(runner().Scratch, "with_" + kind), finder
+        assert not words or os.path.exists(os.path.join(TOP, "src/%s.c" % words[0] if kind == "unit" else words[0])), finder

@@ -18,7 +18,7 @@ Patch = namedtuple("Patch", "name path what issue finders files")
 
 
 class DoesNotApply(Exception):
-    """The code has moved on: the patch is to be made anew."""
+    """The code has moved on: the patch is to be made anew (apply it by hand, see that it is still the same fault, `git diff`)."""
 
 
 def load():
@@ -42,6 +42,14 @@ def copy(scratch):
             shutil.copy(source, target)
 
 
+def git_apply(patch, folder, *options):
+    """The fault into the folder, which need be no repository. Exact context only: what fits by guess may be another fault."""
+    done = subprocess.run(["git", "apply", *options, patch.path], cwd=folder, capture_output=True, text=True, check=False,
+                          env=dict(os.environ, GIT_CEILING_DIRECTORIES=os.path.dirname(os.path.realpath(folder))))
+    if done.returncode:
+        raise DoesNotApply(" ".join(done.stderr.split()))
+
+
 @contextlib.contextmanager
 def applied(patch, scratch):
     """The scratch copy with the fault, for a while."""
@@ -50,10 +58,7 @@ def applied(patch, scratch):
         with open(os.path.join(scratch, name), encoding="utf-8") as source:
             sources[name] = source.read()
     try:
-        done = subprocess.run(["patch", "-p1", "-s", "-F2", "--no-backup-if-mismatch", "-r", "-", "-i", patch.path], cwd=scratch,
-                              capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise DoesNotApply(" ".join((done.stdout + done.stderr).split()))
+        git_apply(patch, scratch)
         yield
     finally:
         for name, text in sources.items():
