@@ -9,6 +9,7 @@
 #include "main/sql_complete.h"
 #include "main/sql_split.h"
 #include "os/os.h"
+#include "os/os_net.h"
 #include "os/os_process.h"
 
 #include <histedit.h>
@@ -129,6 +130,23 @@ static unsigned char on_tab(EditLine *edit, int key)
     }
     el_deletestr(edit, (int)c.erase);
     return el_insertstr(edit, c.more) == 0 ? CC_REFRESH : CC_ERROR;
+}
+
+/* A Ctrl-D that was typed while the terminal still gathered lines, or ran a statement, comes as a NUL when the terminal gives out keys. */
+static unsigned char on_nul(EditLine *edit, int key)
+{
+    const LineInfo *line = el_line(edit);
+    (void)key;
+    return line->lastchar == line->buffer ? CC_EOF : CC_NORM;
+}
+
+/* Before the prompt is shown, so that whoever sees it has keys; libedit by itself waits for the first key. A NUL that was not typed ahead is
+ * Ctrl-Space; where no key is set to quote others, libedit takes it for that one, and the next key, be it Ctrl-D, would be a character. */
+static void take_terminal(struct shell *s)
+{
+    el_set(s->edit, EL_PREP_TERM, 1);
+    bool ahead = os_wait_readable(STDIN_FILENO, 0) > 0;
+    el_set(s->edit, EL_BIND, "^@", ahead ? "end-sql" : "em-set-mark", NULL);
 }
 
 /* ---- history ---- */
@@ -284,6 +302,7 @@ static void loop(struct shell *s)
 {
     while (!s->over) {
         int count = 0;
+        take_terminal(s);
         el_resize(s->edit);
         const char *line = el_gets(s->edit, &count);
         if (line && count > 0) {
@@ -312,6 +331,7 @@ static bool edit_open(struct shell *s)
     el_set(s->edit, EL_SIGNAL, 0);
     el_set(s->edit, EL_HIST, history, s->history);
     el_set(s->edit, EL_ADDFN, "complete-sql", "completes words and names", on_tab);
+    el_set(s->edit, EL_ADDFN, "end-sql", "ends the shell", on_nul);
     el_set(s->edit, EL_BIND, "^I", "complete-sql", NULL);
     el_set(s->edit, EL_BIND, "^R", "em-inc-search-prev", NULL);
     el_source(s->edit, NULL);

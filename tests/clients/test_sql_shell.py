@@ -200,6 +200,29 @@ def test_ctrl_c_stops_the_query_and_not_the_shell(fake, shell):
     assert t.leave() == 0
 
 
+def test_ctrl_d_typed_ahead(fake, shell):
+    """Before the prompt, and while a statement runs, the terminal is not the shell's: the key comes as a NUL, and still ends it."""
+    early = Terminal(sql_shell.binary(), 'sql', '--host', '127.0.0.1:%d' % fake.port)
+    early.type('\x04')
+    assert early.end() == 0
+    early.close()
+    rows = queue.Queue()
+    fake.answers['SELECT live'] = Said(live=rows)
+    t = shell()
+    t.type('SELECT live;\n')
+    while 'SELECT live;' not in fake.asked:
+        t.more(0.01)
+    t.type('\x04')
+    rows.put(None)
+    assert t.end() == 0 and fake.asked == ['SELECT live;']
+
+
+def test_ctrl_space_quotes_nothing(fake, shell):
+    t = shell()
+    t.type('\0')
+    assert t.leave() == 0
+
+
 def test_history(fake, shell, tmp_path):
     env = sql_shell.environment(TERM='xterm', MILLRACE_HISTORY=str(tmp_path / 'history'))
     t = shell(env=env)
