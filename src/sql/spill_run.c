@@ -12,9 +12,12 @@ static uint16_t mark_of(uint64_t hash)
     return (uint16_t)hash ? (uint16_t)hash : 1;
 }
 
-static uint32_t sum_of(struct slice key, struct slice bytes)
+/* Of all that is written of an entry: a hash or an end that has changed would lose it without a word. */
+static uint32_t sum_of(const struct run_entry *head, struct slice key, struct slice bytes)
 {
-    return (uint32_t)key_hash(bytes, key_hash(key, 0));
+    struct run_entry own = *head;
+    own.sum = 0;
+    return (uint32_t)key_hash(bytes, key_hash(key, key_hash(slice_of(&own, sizeof own), 0)));
 }
 
 /* ------------------------------------------------------------------------------------------------------------ memory */
@@ -154,7 +157,7 @@ bool run_add(struct run_writer *w, struct run_entry *head, struct slice key, str
         return scratch_fail(run->scratch, SQL_FAULT_LIMIT);
     head->key_len = (uint32_t)key.len;
     head->len = (uint32_t)bytes.len;
-    head->sum = sum_of(key, bytes);
+    head->sum = sum_of(head, key, bytes);
     if (!begin_page(w, head->hash) || !put(w, head, sizeof *head) || !put(w, key.ptr, key.len) ||
         !put(w, bytes.ptr, bytes.len))
         return false;
@@ -203,26 +206,26 @@ static uint32_t page_last(const struct spill_run *run, uint32_t page)
     return page + 1 < run->page_count ? run->pages[page + 1].first : run->count;
 }
 
-/* The entry's parts, when they lie within `left` and are what was written. */
-static bool parts_of(const struct run_entry *head, const uint8_t *at, size_t left, struct slice *ret_key,
+/* The entry's parts, when they lie within `left` and are what was written. A mark that is not its own: a length before it was damaged. */
+static bool parts_of(const struct run_entry *head, uint16_t mark, const uint8_t *at, size_t left, struct slice *ret_key,
                      struct slice *ret_bytes)
 {
-    if (head->key_len > left || head->len > left - head->key_len)
+    if (head->key_len > left || head->len > left - head->key_len || mark != mark_of(head->hash))
         return false;
     *ret_key = slice_of(at, head->key_len);
     *ret_bytes = slice_of(at + head->key_len, head->len);
-    return head->sum == sum_of(*ret_key, *ret_bytes);
+    return head->sum == sum_of(head, *ret_key, *ret_bytes);
 }
 
-/* The page is in memory: goes to its n-th entry. False: it is damaged. */
-static bool entry_at(const uint8_t *page, size_t len, uint32_t n, struct run_entry *ret, struct slice *ret_key,
-                     struct slice *ret_bytes)
+/* The page is in memory: goes to its n-th entry, which has that mark. False: it is damaged. */
+static bool entry_at(const uint8_t *page, size_t len, uint32_t n, uint16_t mark, struct run_entry *ret,
+                     struct slice *ret_key, struct slice *ret_bytes)
 {
     for (size_t at = 0; len - at >= sizeof *ret; n--) {
         memcpy(ret, page + at, sizeof *ret);
         at += sizeof *ret;
         if (n == 0)
-            return parts_of(ret, page + at, len - at, ret_key, ret_bytes);
+            return parts_of(ret, mark, page + at, len - at, ret_key, ret_bytes);
         if ((uint64_t)ret->key_len + ret->len > len - at)
             return false;
         at += (size_t)ret->key_len + ret->len;
@@ -259,7 +262,7 @@ bool run_find(struct spill_run *run, struct slice key, uint64_t hash, struct run
             if (!there && (!room_for(room, len, run->scratch) || !read_bytes(run, run->pages[p].at, room->bytes, len)))
                 return false;
             there = true;
-            if (!entry_at(room->bytes, len, i - run->pages[p].first, &head, &own, ret_bytes))
+            if (!entry_at(room->bytes, len, i - run->pages[p].first, mark, &head, &own, ret_bytes))
                 return scratch_fail(run->scratch, SQL_FAULT_SCRATCH_LOST);
             if (head.hash == hash && slice_equal(own, key)) {
                 *ret_number = i;
@@ -316,20 +319,20 @@ static bool cursor_read(struct run_cursor *c, void *ret, size_t len)
 bool cursor_next(struct run_cursor *c)
 {
     while (c->number < c->run->count) {
-        bool there = c->run->marks[c->number++];
+        uint16_t mark = c->run->marks[c->number++];
         if (!cursor_read(c, &c->head, sizeof c->head))
             return false;
         size_t len = (size_t)c->head.key_len + c->head.len;
         if (len > c->run->len - c->at)
             return scratch_fail(c->run->scratch, SQL_FAULT_SCRATCH_LOST);
-        if (!there) {
+        if (!mark) {
             c->at += len;
             continue;
         }
         uint8_t *bytes = room_for(&c->room, len, c->run->scratch);
         if (!bytes || !cursor_read(c, bytes, len))
             return false;
-        return parts_of(&c->head, bytes, len, &c->key, &c->bytes) ||
+        return parts_of(&c->head, mark, bytes, len, &c->key, &c->bytes) ||
                scratch_fail(c->run->scratch, SQL_FAULT_SCRATCH_LOST);
     }
     return false;

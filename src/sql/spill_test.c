@@ -380,6 +380,67 @@ static void test_a_disk_that_forgets(void **state)
     }
 }
 
+/* Where the first entry of a run stands that has not come back. */
+static uint8_t *first_entry(struct rig *r)
+{
+    for (const struct spill_run *run = r->spill.runs; run; run = run->next)
+        if (run->marks[0])
+            return r->disk.bytes + (size_t)run->blocks[0] * SCRATCH_BLOCK;
+    fail_msg("all of them are holes");
+    return NULL;
+}
+
+/* The same of each bit in front of an entry: it is told of, and the entry is neither lost nor taken for another one. */
+static void test_a_head_that_is_damaged(void **state)
+{
+    static struct rig r;
+    (void)state;
+    for (uint32_t bit = 0; bit < 8 * sizeof(struct run_entry); bit++) {
+        struct run_entry head;
+        struct state_writer w;
+        struct entry *e;
+        size_t len = 0;
+        chance = 5;
+        rig_init(&r, UINT64_MAX);
+        assert_true(run_changes(&r, 3000));
+        uint8_t *at = first_entry(&r);
+        memcpy(&head, at, sizeof head);
+        at[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        assert_false(spill_find(&r.spill, slice_of(at + sizeof head, head.key_len), head.hash, &e, &r.fault));
+        assert_int_equal(r.fault, SQL_FAULT_SCRATCH_LOST);
+        assert_true(state_writer_init(&w, take_bytes, &len));
+        spill_save(&r.spill, &w);
+        assert_false(state_writer_end(&w));
+        rig_fini(&r);
+    }
+}
+
+/* Nor does it get into the run that its own becomes a part of. */
+static void test_a_damaged_head_is_not_merged(void **state)
+{
+    static struct rig r;
+    (void)state;
+    for (uint32_t bit = 0; bit < 8 * sizeof(struct run_entry); bit++) {
+        enum sql_fault fault = SQL_FAULT_NONE;
+        chance = 5;
+        rig_init(&r, UINT64_MAX);
+        assert_true(run_changes(&r, 3000));
+        first_entry(&r)[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        bool ok = true;
+        for (uint32_t i = 0; ok && i < 100; i++) { /* one entry that nobody knows at a time */
+            char room[24];
+            struct slice key = slice_of(room, (size_t)snprintf(room, sizeof room, "other %u", i));
+            struct entry *e = table_add(&r.table, key, table_hash(&r.table, key));
+            assert_non_null(e);
+            *owned_of(e) = (struct owned){.text = account_take(&r.op.account, 1), .until = INT64_MAX};
+            ok = spill_out(&r.spill, &fault);
+        }
+        assert_false(ok);
+        assert_int_equal(fault, SQL_FAULT_SCRATCH_LOST);
+        rig_fini(&r);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -392,6 +453,8 @@ int main(void)
         cmocka_unit_test(test_memory_that_fails),
         cmocka_unit_test(test_a_file_that_may_not_grow),
         cmocka_unit_test(test_a_disk_that_forgets),
+        cmocka_unit_test(test_a_head_that_is_damaged),
+        cmocka_unit_test(test_a_damaged_head_is_not_merged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
