@@ -267,7 +267,85 @@ enum match_found match_search(struct match *m, struct step *step, uint32_t origi
             p->pc = code->to;
             break;
         case MATCH_JUMP: p->pc = code->to; break;
-        case MATCH_END: return MATCH_IS;
+        case MATCH_END:
+            if (p->depth)
+                return MATCH_IS;
+            if (!go_back(m, p)) /* no pattern is met by nothing: bytes that were loaded say so */
+                return MATCH_NONE;
+            break;
         }
     }
+}
+
+/* --------------------------------------------------------------------------------------------------------- snapshots */
+
+uint64_t match_program(const struct match_rule *rule)
+{
+    return key_hash(slice_of(rule->code, rule->code_count * sizeof *rule->code), rule->variables);
+}
+
+void match_search_save(const struct match *m, const struct part *p, struct state_writer *w)
+{
+    bool stands = p->start && !p->heard && p->depth && match_frame(m, p, p->depth - 1)->row == p->last;
+    state_put_varint(w, stands);
+    if (!stands)
+        return;
+    for (uint32_t i = 0; i < p->depth; i++)
+        state_put_varint(w, match_frame(m, p, i)->variable);
+    state_put_varint(w, p->pc);
+    state_put_varint(w, p->choice_count);
+    for (uint32_t i = 0; i < p->choice_count; i++) {
+        state_put_varint(w, p->choices[i].pc);
+        state_put_varint(w, p->choices[i].depth);
+    }
+}
+
+/* The rows from the start on, each taken for a variable. */
+static bool load_frames(struct match *m, struct step *step, struct part *p, bool same, struct state_reader *r)
+{
+    for (struct kept *row = p->start; row && !r->failed; row = row->next) {
+        uint64_t variable = state_get_varint(r);
+        r->failed |= same && variable >= m->rule->variables;
+        if (same && !r->failed && !take(m, step, p, row, (uint32_t)variable))
+            return false;
+    }
+    return !r->failed;
+}
+
+static bool load_choices(struct match *m, struct step *step, struct part *p, bool same, struct state_reader *r)
+{
+    uint64_t count = state_get_varint(r);
+    uint32_t before = 0;
+    for (uint64_t i = 0; i < count && !r->failed; i++) {
+        uint64_t pc = state_get_varint(r), depth = state_get_varint(r);
+        r->failed |= same && (pc >= m->rule->code_count || depth < before || depth > p->depth);
+        if (!same || r->failed)
+            continue;
+        if (!choose(m, step, p, (uint32_t)pc))
+            return false;
+        p->choices[p->choice_count - 1].depth = before = (uint32_t)depth;
+    }
+    return !r->failed;
+}
+
+bool match_search_load(struct match *m, struct part *p, bool same, struct state_reader *r)
+{
+    struct step step = {.rows = 1};
+    bool stands = state_get_varint(r) != 0;
+    if (!stands)
+        return !r->failed;
+    r->failed |= !p->start;
+    if (!load_frames(m, &step, p, same, r)) {
+        r->failed |= step.fault != SQL_FAULT_NONE && step.fault != SQL_FAULT_MEMORY;
+        return false;
+    }
+    uint64_t pc = state_get_varint(r);
+    r->failed |= same && (pc >= m->rule->code_count || m->rule->code[pc].op != MATCH_TAKE);
+    if (!load_choices(m, &step, p, same, r))
+        return false;
+    if (same) {
+        p->pc = (uint32_t)pc;
+        p->heard = NULL;
+    }
+    return true;
 }

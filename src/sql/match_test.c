@@ -6,6 +6,7 @@
 
 #include <cmocka.h>
 
+#include "sql/op_match_int.h"
 #include "sql/query_rig_test.h"
 
 #define TICKS "CREATE STREAM t (k TEXT, v INT, tax INT, ts TIMESTAMP, WATERMARK FOR ts AS ts);"
@@ -439,6 +440,139 @@ static void test_damaged_snapshot(void **state)
     rig_fini(&r);
 }
 
+static struct match *match_of(struct rig *r)
+{
+    const struct plan *plan = query_plan(r->q);
+    for (uint32_t i = 0; i < plan->op_count; i++)
+        if (strcmp(plan->ops[i]->kind->name, "match") == 0)
+            return CONTAINER_OF(plan->ops[i], struct match, op);
+    fail_msg("there is no pattern");
+    return NULL;
+}
+
+static struct bytes copy_of(const struct bytes *b)
+{
+    struct bytes copy = {.at = mem_alloc(b->len), .len = b->len};
+    assert_non_null(copy.at);
+    memcpy(copy.at, b->at, b->len);
+    return copy;
+}
+
+#define DEAR                                                                                                           \
+    TICKS "SELECT * FROM t MATCH_RECOGNIZE (ORDER BY ts MEASURES COUNT(A.v) AS a, SUM(B.v) AS b PATTERN ((A | B){6} "  \
+          "C) WITHIN INTERVAL '1' HOUR DEFINE A AS v > 0, B AS SUM(B.v) > 0, C AS v = 3)"
+
+/* A search goes on where it stood: what it has tried, which may be a great deal, is not tried again. */
+static void test_a_search_goes_on(void **state)
+{
+    (void)state;
+    struct ticks t;
+    struct rig r;
+    enum sql_fault fault;
+    ticks_set(&t, "1 1 1 1 2 1 3 1");
+    assert_true(rig_init(&r, DEAR, STATE_MAX) && feed(&r, t.at, 7, 7, &fault) && rig_save(&r));
+    const struct part *p = part_of(match_of(&r)->parts.first);
+    uint32_t pc = p->pc, depth = p->depth, choices = p->choice_count;
+    assert_int_equal(depth, 6); /* the seventh waits for the watermark */
+    assert_true(choices > 0);
+    struct bytes first = copy_of(&r.saved);
+    assert_true(rig_load(&r));
+    p = part_of(match_of(&r)->parts.first);
+    assert_null(p->heard);
+    assert_true(p->pc == pc && p->depth == depth && p->choice_count == choices);
+    assert_true(rig_save(&r));
+    assert_true(slice_equal(slice_of(first.at, first.len), slice_of(r.saved.at, r.saved.len)));
+    assert_true(feed(&r, t.at + 7, t.count - 7, 7, &fault));
+    assert_string_equal(r.shown.text, "6,NULL\n");
+    mem_free(first.at);
+    rig_fini(&r);
+}
+
+/* A choice that would be met by no row at all, which no program has. */
+static void test_a_search_that_is_none(void **state)
+{
+    (void)state;
+    struct ticks t;
+    struct rig r;
+    enum sql_fault fault;
+    ticks_set(&t, "1 1 1 1 2 1 1 1");
+    assert_true(rig_init(&r, DEAR, STATE_MAX) && feed(&r, t.at, 7, 7, &fault));
+    struct match *m = match_of(&r);
+    struct part *p = part_of(m->parts.first);
+    assert_true(p->choice_count && p->choices[0].depth == 0);
+    p->choices[0].pc = m->rule->code_count - 1;
+    assert_int_equal(m->rule->code[p->choices[0].pc].op, MATCH_END);
+    assert_true(rig_save(&r) && rig_load(&r));
+    assert_true(feed(&r, t.at + 7, t.count - 7, 7, &fault));
+    assert_string_equal(r.shown.text, "");
+    rig_fini(&r);
+}
+
+static void cut(struct bytes *b, size_t at, size_t len)
+{
+    memmove(b->at + at, b->at + at + len, b->len - at - len);
+    b->len -= len;
+}
+
+static size_t varint_at(const struct bytes *b, size_t at)
+{
+    size_t len = 1;
+    while (b->at[at + len - 1] & 0x80)
+        len++;
+    return len;
+}
+
+static size_t place_of(const struct bytes *b, const char *name)
+{
+    size_t len = strlen(name);
+    for (size_t i = 0; i + len < b->len; i++)
+        if (memcmp(b->at + i, name, len) == 0)
+            return i;
+    fail_msg("%s is not there", name);
+    return 0;
+}
+
+/* Of another program it says nothing, and snapshots of version 1 have none: then it is done again. */
+static void test_a_search_is_done_again(void **state)
+{
+    (void)state;
+    struct ticks t;
+    ticks_set(&t, "1 1 1 1 2 1 3 1");
+    for (unsigned version = 1; version <= 2; version++) {
+        struct rig r;
+        enum sql_fault fault;
+        assert_true(rig_init(&r, DEAR, STATE_MAX) && feed(&r, t.at, 7, 7, &fault) && rig_save(&r));
+        int64_t credit = match_of(&r)->credit;
+        size_t at =
+            place_of(&r.saved, "\005match") + 6 + sizeof(uint64_t) + 2; /* behind the plan's hash and counters */
+        assert_int_equal(r.saved.at[at], 2);
+        size_t program = at + 1;
+        for (unsigned i = 0; i < 3; i++) /* number, used, credit */
+            program += varint_at(&r.saved, program);
+        struct bytes whole = copy_of(&r.saved);
+        r.saved.at[program] ^= 1;
+        assert_true(rig_load(&r));
+        if (version == 1) {
+            size_t search = 0;
+            assert_true(rig_save(&r));
+            while (whole.at[search] == r.saved.at[search])
+                search++;
+            assert_true(whole.at[search] == 1 && r.saved.at[search] == 0);
+            cut(&r.saved, search, 1);
+            cut(&r.saved, program, varint_at(&r.saved, program));
+            r.saved.at[at] = 1;
+            assert_true(rig_load(&r));
+        }
+        mem_free(whole.at);
+        const struct part *p = part_of(match_of(&r)->parts.first);
+        assert_true(p->heard && p->heard == p->last && !p->depth && !p->pc && !p->choice_count);
+        assert_int_equal(match_of(&r)->credit, credit);
+        assert_true(feed(&r, t.at + 7, t.count - 7, 7, &fault));
+        assert_string_equal(r.shown.text, "6,NULL\n");
+        rig_fini(&r);
+    }
+}
+
 static void test_no_memory(void **state)
 {
     (void)state;
@@ -479,6 +613,9 @@ int main(void)
         cmocka_unit_test(test_memory_has_a_limit),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_damaged_snapshot),
+        cmocka_unit_test(test_a_search_goes_on),
+        cmocka_unit_test(test_a_search_is_done_again),
+        cmocka_unit_test(test_a_search_that_is_none),
         cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -307,7 +307,8 @@ static int64_t match_due(const struct op *op)
 
 /* --------------------------------------------------------------------------------------------------------- snapshots */
 
-#define MATCH_VERSION 1u
+/* 1 had no searches: they were done again. */
+#define MATCH_VERSION 2u
 
 static void save_row(const struct match *m, const struct kept *row, struct state_writer *w)
 {
@@ -316,7 +317,6 @@ static void save_row(const struct match *m, const struct kept *row, struct state
     kept_save(&m->layout, row, w);
 }
 
-/* Where a search stands follows from the rows: it is not saved. */
 static void match_save(const struct op *op, struct state_writer *w)
 {
     const struct match *m = CONTAINER_OF(op, const struct match, op);
@@ -327,6 +327,7 @@ static void match_save(const struct op *op, struct state_writer *w)
     state_put_varint(w, m->number);
     state_put_varint(w, m->used);
     state_put_varint(w, (uint64_t)m->credit);
+    state_put_varint(w, match_program(m->rule));
     state_put_varint(w, parts);
     for (struct entry *e = m->parts.first; e; e = e->newer) {
         const struct part *p = part_of(e);
@@ -340,6 +341,7 @@ static void match_save(const struct op *op, struct state_writer *w)
         state_put_varint(w, count);
         for (const struct kept *row = p->oldest; row; row = row->next)
             save_row(m, row, w);
+        match_search_save(m, p, w);
     }
     state_put_varint(w, m->pending.count);
     for (struct waiting *i = waiting_of(m->pending.first); i; i = waiting_of(i->node.after)) {
@@ -372,7 +374,8 @@ static struct entry *load_part(struct match *m, struct state_reader *r)
     return e ? e : table_add(&m->parts, key, hash);
 }
 
-static bool load_rows(struct match *m, struct state_reader *r)
+/* searches: they are there; same: and of this program. */
+static bool load_rows(struct match *m, bool searches, bool same, struct state_reader *r)
 {
     struct entry *e = load_part(m, r);
     uint64_t behind = state_get_varint(r), count = state_get_varint(r);
@@ -393,7 +396,7 @@ static bool load_rows(struct match *m, struct state_reader *r)
     if (!p || r->failed)
         return false;
     p->heard = p->start ? p->last : NULL;
-    return queue(m, e);
+    return (!searches || match_search_load(m, p, same, r)) && queue(m, e);
 }
 
 /* The number of coming at its end, by which no two keys are the same. */
@@ -430,14 +433,17 @@ static bool load_waiting(struct match *m, struct state_reader *r)
 static bool match_load(struct op *op, struct state_reader *r)
 {
     struct match *m = CONTAINER_OF(op, struct match, op);
-    r->failed |= state_get_varint(r) != MATCH_VERSION;
+    uint64_t version = state_get_varint(r);
+    r->failed |= !version || version > MATCH_VERSION;
     m->number = state_get_varint(r);
     m->used = state_get_varint(r);
-    uint64_t credit = state_get_varint(r), parts = state_get_varint(r);
+    uint64_t credit = state_get_varint(r);
+    bool searches = version > 1, same = searches && state_get_varint(r) == match_program(m->rule);
+    uint64_t parts = state_get_varint(r);
     r->failed |= credit > MATCH_STEPS_MAX;
     m->credit = (int64_t)credit;
     for (uint64_t i = 0; i < parts && !r->failed; i++)
-        if (!load_rows(m, r))
+        if (!load_rows(m, searches, same, r))
             return false;
     uint64_t waiting = state_get_varint(r);
     for (uint64_t i = 0; i < waiting && !r->failed; i++)

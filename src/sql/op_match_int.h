@@ -23,7 +23,7 @@ struct choice {
 struct part {
     struct kept *oldest, *last;
     struct kept *start; /* where a match may begin, which is being found out; NULL: there is no such row */
-    struct kept *heard; /* up to here the search has been before it was loaded; NULL: it is in no such place */
+    struct kept *heard; /* up to here a search that was not saved has been before; NULL: it is in no such place */
     uint32_t behind;    /* rows before start */
     uint32_t pending;   /* rows that are not used yet */
     bool queued;        /* in due */
@@ -75,5 +75,11 @@ bool match_compute(struct match *m, struct step *step, const struct part *p, con
                    const struct column **ret, enum sql_fault *ret_fault);
 /* Nothing is taken any more, and it is at its beginning. all: memory is given back, too. */
 void match_restart(struct match *m, struct part *p, bool all);
+/* Of the program: where a search stands means something for the same one only. */
+uint64_t match_program(const struct match_rule *rule);
+/* Where the search stands: whether that is there, else it is done again quietly; of each row from the start on the variable, the instruction, choices. */
+void match_search_save(const struct match *m, const struct part *p, struct state_writer *w);
+/* Of a partition whose rows are there, and heard of. same: of this program, else it is passed over. False: no memory, or the reader has failed. */
+MUST_USE bool match_search_load(struct match *m, struct part *p, bool same, struct state_reader *r);
 
 #endif
