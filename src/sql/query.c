@@ -263,16 +263,21 @@ int64_t query_watermark(const struct query *query, uint32_t source)
     return c && c->now != TIME_NEVER ? c->now + c->delay : TIME_NEVER; /* as query_advance takes it */
 }
 
-int64_t query_due(const struct query *query)
+int64_t query_due_after(const struct query *query, int64_t watermark)
 {
-    int64_t due = INT64_MAX;
+    int64_t due = INT64_MAX, delay = query->plan.source_count ? query->plan.sources[0].arrival->delay : 0; /* of all */
     for (uint32_t i = 0; i < query->plan.op_count; i++) {
         const struct op *op = query->plan.ops[i];
         int64_t own = op->kind->due ? op->kind->due(op) : INT64_MAX;
-        due = own < due ? own : due;
+        own = own != INT64_MAX ? own + delay : own;
+        due = own > watermark && own < due ? own : due;
     }
-    bool waits = due != INT64_MAX && query->plan.source_count;
-    return waits ? due + query->plan.sources[0].arrival->delay : due; /* all have the same delay */
+    return due;
+}
+
+int64_t query_due(const struct query *query)
+{
+    return query_due_after(query, TIME_NEVER);
 }
 
 bool query_idle(struct query *query, uint32_t source, uint32_t partition, enum sql_fault *ret_fault)

@@ -62,6 +62,8 @@ MUST_USE bool query_partitions(struct query *query, uint32_t source, uint32_t co
 int64_t query_watermark(const struct query *query, uint32_t source);
 /* The watermark at which something comes out, though nothing comes in; INT64_MAX: none waits for time. */
 int64_t query_due(const struct query *query);
+/* The first of these that is beyond that watermark: what is due by then waits for another source. */
+int64_t query_due_after(const struct query *query, int64_t watermark);
 
 /* Snapshots (docs/decisions/0012): clocks, operators and, when it can be saved, the sink. Between steps. What failed the writer says. */
 void query_save(const struct query *query, struct state_writer *w);

@@ -260,12 +260,13 @@ bool run_go(struct server_run *run, const struct trail_entry *entry)
     return false;
 }
 
-/* All partitions are silent: event time goes on as fast as the broker's does, so that windows end though nothing comes. */
+/* All partitions are silent: event time goes on as fast as the broker's does, so that windows end though nothing comes. What is due already waits for
+ * another source: going on by itself brings it no nearer. */
 static void advance(struct server_run *run, struct run_source *s)
 {
     int64_t at = query_watermark(run->query, s->number);
     mono_t since = s->advanced_at ? s->advanced_at : s->row_at, now = run->server->now;
-    if (at == TIME_NEVER || !since || at + (now - since) / 1000 < query_due(run->query))
+    if (at == TIME_NEVER || !since || at + (now - since) / 1000 < query_due_after(run->query, at))
         return;
     struct trail_entry entry = {.kind = TRAIL_ADVANCE, .source = s->number, .time = at + (now - since) / 1000};
     if (run_go(run, &entry))
@@ -305,11 +306,11 @@ static mono_t silent_from(const struct run_source *s)
 /* When time, going on, brings something out. */
 static mono_t advance_due(const struct server_run *run, const struct run_source *s)
 {
-    int64_t at = query_watermark(run->query, s->number), due = query_due(run->query);
+    int64_t at = query_watermark(run->query, s->number), due = query_due_after(run->query, at);
     mono_t since = s->advanced_at ? s->advanced_at : s->row_at;
     if (!s->timed || !since || at == TIME_NEVER || due == INT64_MAX)
         return MONO_NEVER;
-    mono_t then = due > at ? since + (due - at) * 1000 + 1000 : since, silent = silent_from(s);
+    mono_t then = since + (due - at) * 1000 + 1000, silent = silent_from(s);
     return then > silent ? then : silent;
 }
 

@@ -269,6 +269,36 @@ static void test_time_goes_on(void **state)
     world_free(w);
 }
 
+#define UNITED                                                                                                         \
+    "CREATE STREAM l (k TEXT, ts TIMESTAMP, WATERMARK FOR ts AS ts) WITH (topic = 'left', partitions = 1);"            \
+    "CREATE STREAM r (k TEXT, ts TIMESTAMP, WATERMARK FOR ts AS ts) WITH (topic = 'right', partitions = 1);"           \
+    "CREATE STREAM out WITH (partitions = 1) AS SELECT k, COUNT(*) AS n FROM TUMBLE((SELECT k, ts FROM l UNION ALL "   \
+    "SELECT k, ts FROM r), ts, INTERVAL '5' SECOND) GROUP BY k, window_start, window_end"
+
+/* Of two inputs the one that is ahead is silent, and what is to come waits for the other one: nothing is written meanwhile. */
+static void test_time_waits_for_the_other_input(void **state)
+{
+    struct world *w = world_new();
+    (void)state;
+    say(w, UNITED);
+    put(w->rig, "left", "{\"k\":\"a\",\"ts\":\"2026-01-01 00:00:01\"}");
+    put(w->rig, "left", "{\"k\":\"b\",\"ts\":\"2026-01-01 00:00:30\"}");
+    rest(w);
+    rig_pass(w->rig, 2000);
+    size_t count = w->rig->log->count;
+    rig_pass(w->rig, 60000);
+    assert_int_equal(w->rig->log->count, count);
+    assert_true(sql_server_next_due(w->server) > w->rig->now + NS_PER_MS); /* nor does it want to be called at once */
+    put(w->rig, "right", "{\"k\":\"a\",\"ts\":\"2026-01-01 00:00:02\"}");
+    rest(w);
+    rig_pass(w->rig, 60000); /* the other one's time goes on, too */
+    assert_string_equal(records_of(w, "out"), "{\"k\":\"a\",\"n\":2}\n{\"k\":\"b\",\"n\":1}\n");
+    count = w->rig->log->count;
+    rig_pass(w->rig, 60000);
+    assert_int_equal(w->rig->log->count, count);
+    world_free(w);
+}
+
 /* Each allocation of each turn fails once: a query goes on as if nothing had happened, or it has failed and says so; resumed after a start it
  * has written what it would have. Statements are answered in any case. */
 static void test_no_memory(void **state)
@@ -478,6 +508,7 @@ int main(void)
         cmocka_unit_test(test_any_cut_of_partitions),
         cmocka_unit_test(test_replaced_under_load),
         cmocka_unit_test(test_time_that_went_on_before_the_switch),
+        cmocka_unit_test(test_time_waits_for_the_other_input),
         cmocka_unit_test(test_snapshots),
         cmocka_unit_test(test_time_goes_on),
         cmocka_unit_test(test_no_memory),
