@@ -260,11 +260,12 @@ static bool step_records(struct server_run *run, struct run_partition *p, struct
     return ok;
 }
 
-/* Enough for now: outputs wait for the core, or for who asked. */
+/* Enough for now: outputs wait for the core, or for who asked. A replay goes on whatever waits: it has no more to give than what waited before, and none of it
+ * before its end. */
 static bool is_full(const struct server_run *run)
 {
-    return run->failed || run->over || (run->output && output_bytes(run->output) > RUN_WAITS_MAX) ||
-           run->dead.w.len > RUN_WAITS_MAX || run->taken.len > SQL_TRAIL_MAX / 8 ||
+    bool waits = run->output && output_bytes(run->output) > RUN_WAITS_MAX && run->state == RUN_GOING;
+    return run->failed || run->over || waits || run->dead.w.len > RUN_WAITS_MAX || run->taken.len > SQL_TRAIL_MAX / 8 ||
            (run->request && run_select_full(run));
 }
 

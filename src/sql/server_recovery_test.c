@@ -348,6 +348,58 @@ static void test_no_memory(void **state)
     world_free(whole);
 }
 
+/* A full queue took a part of much that was taken bit by bit; a start takes it again in other bits, and what is left comes. */
+#define FEW 20u
+#define MANY 32u /* that many records are a run of a query of so little memory */
+
+static void feed_numbers(struct world *w, unsigned count)
+{
+    char body[40];
+    for (unsigned i = 0; i < count; i++, w->count++) {
+        snprintf(body, sizeof body, "{\"v\":%u}", w->count);
+        put(w->rig, "in", body);
+    }
+}
+
+static void expect_numbers(struct world *w, unsigned from, unsigned upto)
+{
+    for (unsigned i = from; i < upto; i++) {
+        char expected[40];
+        rig_clear(w->rig);
+        assert_true(rig_ask(w->rig, CMD_GET, 1, 1, "short", NULL, NULL, (struct slice){0}, ASK_NO_ACK));
+        snprintf(expected, sizeof expected, "{\"v\":%u,", i);
+        const struct effect *e = rig_nth(w->rig, EFF_GET_OK, 0);
+        if (!e || !slice_starts(msg_body(e->msg), expected))
+            rig_fail("%s is not there", expected);
+        rig_pass(w->rig, 100);
+    }
+}
+
+static void test_much_waits_for_a_full_queue(void **state)
+{
+    struct world *w = world_new(), *other;
+    struct table t;
+    (void)state;
+    amqp_put_long(&table(&t)->w, "x-max-length", 2);
+    amqp_put_str(&t.w, "x-overflow", slice_str("reject-publish"));
+    declare(w->rig, "short", writer_slice(&t.w));
+    say(w,
+        "CREATE STREAM s (v BIGINT) WITH (topic = 'in');"
+        "CREATE SINK q WITH (queue = 'short', state_memory = '64 KiB') AS SELECT v, repeat('x', 35000) AS pad FROM s");
+    feed_numbers(w, 3); /* two of them fill it */
+    feed_numbers(w, FEW);
+    w->rig->hold = true;
+    feed_numbers(w, MANY);
+    w->rig->hold = false;
+    rest(w);
+    expect_numbers(w, 0, 2);
+    other = world_cut(w, w->rig->log->count);
+    rig_pass(other->rig, 100);
+    expect_numbers(other, 2, 3 + FEW + MANY);
+    world_free(other);
+    world_free(w);
+}
+
 /* ---- replaced in place ---- */
 
 static void feed_seldom(struct world *w)
@@ -506,6 +558,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_any_cut),
         cmocka_unit_test(test_any_cut_of_partitions),
+        cmocka_unit_test(test_much_waits_for_a_full_queue),
         cmocka_unit_test(test_replaced_under_load),
         cmocka_unit_test(test_time_that_went_on_before_the_switch),
         cmocka_unit_test(test_time_waits_for_the_other_input),
