@@ -89,6 +89,7 @@ struct fetch_row {
     struct fetch *fetch;
     struct list link;
     uint64_t filled;  /* of the partition when it was looked at */
+    uint64_t trimmed; /* likewise: isolation's */
     uint64_t awaited; /* the end, when it was first looked at */
     struct fetch_watch *watch;
     struct share *share;    /* whose turn it is to read for it … */

@@ -4,6 +4,8 @@
 #include "base/check.h"
 #include "base/mem.h"
 
+#define LEAST 4u
+
 void isolation_fini(struct isolation *i)
 {
     mem_free(i->aborted);
@@ -11,15 +13,15 @@ void isolation_fini(struct isolation *i)
     *i = (struct isolation){0};
 }
 
-static bool grow(void **list, size_t size, uint32_t count, uint32_t *max)
+/* Twice as large when it is full, half as large when it is almost empty, so that a burst does not hold memory for ever. */
+static bool fit(void **list, size_t size, uint32_t count, uint32_t *max)
 {
-    if (count < *max)
-        return true;
-    uint32_t wanted = *max ? *max * 2 : 4;
-    void *grown = mem_realloc(*list, wanted * size);
-    if (!grown)
-        return false;
-    *list = grown;
+    uint32_t wanted = count == *max ? *max * 2 : count < *max / 4 ? *max / 2 : *max;
+    wanted = wanted < LEAST ? LEAST : wanted;
+    void *moved = wanted == *max ? *list : mem_realloc(*list, wanted * size);
+    if (!moved)
+        return count < *max;
+    *list = moved;
     *max = wanted;
     return true;
 }
@@ -27,8 +29,8 @@ static bool grow(void **list, size_t size, uint32_t count, uint32_t *max)
 bool isolation_reserve(struct isolation *i)
 {
     void *aborted = i->aborted, *closing = i->closing;
-    bool ok = grow(&aborted, sizeof *i->aborted, i->aborted_count, &i->aborted_max) &&
-              grow(&closing, sizeof *i->closing, i->closing_count, &i->closing_max);
+    bool ok = fit(&aborted, sizeof *i->aborted, i->aborted_count, &i->aborted_max) &&
+              fit(&closing, sizeof *i->closing, i->closing_count, &i->closing_max);
     i->aborted = aborted;
     i->closing = closing;
     return ok;
@@ -77,6 +79,7 @@ static uint32_t ended_at(const struct isolation *i, uint64_t offset)
 void isolation_trim(struct isolation *i, uint64_t start)
 {
     uint32_t gone = ended_at(i, start);
+    i->trimmed = start > i->trimmed ? start : i->trimmed;
     if (!gone)
         return;
     i->aborted_count -= gone;

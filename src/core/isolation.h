@@ -26,6 +26,7 @@ struct isolation {
     struct aborted *aborted;
     struct closing *closing;
     uint32_t aborted_count, aborted_max, closing_count, closing_max;
+    uint64_t trimmed; /* what ended below is forgotten */
 };
 
 void isolation_fini(struct isolation *i);

@@ -145,6 +145,7 @@ enum fetch_result fetch_look_at(struct broker *b, struct fetch *f, struct fetch_
     row->stable = stable_end(b, p, row->end);
     fetch_see(b, p);
     row->filled = p->seen_bytes;
+    row->trimmed = p->isolation.trimmed;
     if (row->awaited == FETCH_NOWHERE)
         row->awaited = row->end;
     if (f->sharer)
@@ -203,6 +204,10 @@ static bool tell_aborted(struct broker *b, struct fetch_row *row)
     if (!p || p->start > row->offset) { /* what was aborted there is forgotten by now */
         file_piece_fini(&row->piece);
         row->result = p ? FETCH_OUT_OF_RANGE : FETCH_UNKNOWN;
+        return true;
+    }
+    if (row->trimmed != p->isolation.trimmed && row->offset < p->isolation.trimmed) {
+        file_piece_fini(&row->piece); /* of a file that is compacted since, maybe: it is asked for again */
         return true;
     }
     uint32_t count = isolation_overlaps(&p->isolation, row->offset, row->until, NULL, 0);

@@ -6,6 +6,10 @@
  * One pass at a time. Partitions that may want one wait in a row, each for a while: what makes it worth while (a file is
  * sealed, or named as synced) comes often, and time alone does it, too, where the lag or a bound queue holds something back.
  * A pass keeps nothing but offsets: whatever happens to the partition meanwhile is seen when the answer comes.
+ *
+ *   K1  what was aborted below the dirty point of a pass is forgotten when the *next* one is done: in its own files nothing of it
+ *       is left, but the store reads the old ones on until REWRITTEN is durable. Each job of the next pass has found (-ESTALE else)
+ *       that the files of the one before are in use. A start uses no others, so it forgets up to the dirty point.
  */
 #include "core/stream_int.h"
 
@@ -149,6 +153,7 @@ static void pass_done(struct broker *b, struct partition *p)
 {
     struct keyed_pass *pass = &b->streams.pass;
     struct stream_job *job = job_of_pass(b, STREAM_KEYS, 0, 0);
+    isolation_trim(&p->isolation, p->dirty_from); /* K1 */
     p->dirty_from = pass->until;
     p->keyed_more = pass->until < pass->limit;
     b->totals.keyed_passes++;

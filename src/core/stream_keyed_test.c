@@ -97,6 +97,53 @@ static void open_transactions_hold_it_back(void **state)
     rig_log_free(log);
 }
 
+/* What is aborted is known until nothing of it is in a file that may still be read: one pass more, or a start. */
+static void what_was_aborted_is_forgotten(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_keyed();
+    declare_keyed(rig, "compact", NULL);
+    put_files(rig, 5);
+    struct partition *p = part(rig);
+    for (uint64_t i = 0; i < 6; i++) { /* the last one ends behind what is sealed */
+        assert_true(isolation_reserve(&p->isolation));
+        isolation_abort(&p->isolation, &(struct aborted){.producer = 7, .first = i, .last = i + 1, .stable = i + 2});
+    }
+    rig_pass(rig, 1000);
+    assert_int_equal(p->dirty_from, 4);
+    assert_int_equal(p->isolation.aborted_count, 6);
+    put_files(rig, 5);
+    rig_pass(rig, 1000);
+    assert_int_equal(p->dirty_from, 9);
+    assert_int_equal(p->isolation.trimmed, 4);
+    assert_int_equal(p->isolation.aborted_count, 3); /* it ended at 4, 5 and 6 */
+    compact_start(rig->b);
+    rig_pass(rig, 1000);
+    restart(&rig);
+    rig->check = false;
+    assert_int_equal(part(rig)->isolation.trimmed, 9);
+    assert_int_equal(part(rig)->isolation.aborted_count, 0);
+    end(rig);
+}
+
+/* A burst leaves no large block behind. */
+static void the_index_shrinks(void **state)
+{
+    (void)state;
+    struct isolation i = {0};
+    for (uint64_t n = 0; n < 1000; n++) {
+        assert_true(isolation_reserve(&i));
+        isolation_abort(&i, &(struct aborted){.producer = 7, .first = n, .last = n, .stable = n + 1});
+    }
+    isolation_trim(&i, 990);
+    for (uint32_t n = 0; n < 10; n++)
+        assert_true(isolation_reserve(&i)); /* with each that comes */
+    assert_int_equal(i.aborted_count, 10);
+    assert_true(i.aborted_max <= 40);
+    assert_int_equal(i.aborted[0].first, 990);
+    isolation_fini(&i);
+}
+
 /* Every prefix of the journal names files that were there, in order; and a snapshot says all of it again. */
 static void every_prefix_of_the_journal(void **state)
 {
@@ -275,6 +322,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(compacted_and_named),
         cmocka_unit_test(open_transactions_hold_it_back),
+        cmocka_unit_test(what_was_aborted_is_forgotten),
+        cmocka_unit_test(the_index_shrinks),
         cmocka_unit_test(every_prefix_of_the_journal),
         cmocka_unit_test(files_go_when_the_record_is_durable),
         cmocka_unit_test(the_lag_and_bound_queues_hold_it_back),
