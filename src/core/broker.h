@@ -269,6 +269,8 @@ struct broker_options {
     int64_t group_retention_ms; /* offsets are kept so long after their group has lost its last member */
     uint32_t group_members_max;
     uint64_t groups_bytes_max;                 /* of all groups, members and offsets */
+    int64_t txn_retention_ms;                  /* a transactional id that nobody uses is forgotten then; 0: a week */
+    uint64_t txns_bytes_max;                   /* of transactional ids, and what was aborted; 0: 256 MiB */
     uint64_t retained_max, retained_bytes_max; /* retained values, and memory for them; 0: 10 million, 2 GiB */
     uint32_t mqtt_sessions_max;                /* clients of MQTT, connected or not; 0: as many as there may be */
 };

@@ -137,6 +137,7 @@ void broker_check(struct broker *b)
 {
     check_segments(b);
     groups_check(b);
+    txns_check(b);
     mqtt_check(b);
     sql_check(b);
     uint64_t messages = 0, queues = 0, memory = 0;

@@ -325,6 +325,7 @@ MUST_USE bool producer_ids_reserve(struct broker *b); /* there is one to give ou
 /* txn.c */
 void txns_init(struct broker *b);
 void txns_fini(struct broker *b);
+void txns_check(const struct broker *b);
 bool txn_expired(const struct broker *b, const struct object *object); /* nobody has used it for a week */
 void txn_forget(struct broker *b, struct object *object);
 MUST_USE bool replay_queue_args(struct broker *b, struct reader *r);

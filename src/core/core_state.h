@@ -731,6 +731,7 @@ struct broker {
     struct map group_rules; /* struct group_rules: group_config.c */
     struct list group_rules_list;
     uint64_t group_bytes; /* of all groups, members and offsets */
+    uint64_t txn_bytes;   /* of transactional ids, open transactions, and what partitions know of aborted ones */
 
     struct mqtt_state mqtt;
     struct sql_state sql;

@@ -6,10 +6,16 @@
 
 #define LEAST 4u
 
-void isolation_fini(struct isolation *i)
+size_t isolation_bytes(const struct isolation *i)
 {
-    mem_free(i->aborted);
-    mem_free(i->closing);
+    return i->aborted_max * sizeof *i->aborted + i->closing_max * sizeof *i->closing;
+}
+
+void isolation_fini(struct isolation *i, uint64_t *account)
+{
+    *account -= isolation_bytes(i);
+    mem_free_as(MEM_TXNS, i->aborted);
+    mem_free_as(MEM_TXNS, i->closing);
     *i = (struct isolation){0};
 }
 
@@ -18,7 +24,7 @@ static bool fit(void **list, size_t size, uint32_t count, uint32_t *max)
 {
     uint32_t wanted = count == *max ? *max * 2 : count < *max / 4 ? *max / 2 : *max;
     wanted = wanted < LEAST ? LEAST : wanted;
-    void *moved = wanted == *max ? *list : mem_realloc(*list, wanted * size);
+    void *moved = wanted == *max ? *list : mem_realloc_as(MEM_TXNS, *list, wanted * size);
     if (!moved)
         return count < *max;
     *list = moved;
@@ -26,13 +32,16 @@ static bool fit(void **list, size_t size, uint32_t count, uint32_t *max)
     return true;
 }
 
-bool isolation_reserve(struct isolation *i)
+bool isolation_reserve(struct isolation *i, lsn_t durable, uint64_t *account)
 {
+    (void)isolation_stable(i, durable); /* who reads the partition asks for it, but nobody may */
     void *aborted = i->aborted, *closing = i->closing;
+    size_t before = isolation_bytes(i);
     bool ok = fit(&aborted, sizeof *i->aborted, i->aborted_count, &i->aborted_max) &&
               fit(&closing, sizeof *i->closing, i->closing_count, &i->closing_max);
     i->aborted = aborted;
     i->closing = closing;
+    *account += isolation_bytes(i) - before;
     return ok;
 }
 

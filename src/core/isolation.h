@@ -5,6 +5,7 @@
  * of their ends; `stable` is where the partition was stable behind the end, so that whoever looks for those that overlap a
  * range may stop where it is behind the range.
  *
+ * Its blocks are MEM_TXNS, and counted in the account that is given with them.
  * Life cycle: zero-initialised → { isolation_reserve ▸ isolation_abort | isolation_closing }* → isolation_fini. Core thread.
  */
 #ifndef MILLRACE_CORE_ISOLATION_H
@@ -29,9 +30,10 @@ struct isolation {
     uint64_t trimmed; /* what ended below is forgotten */
 };
 
-void isolation_fini(struct isolation *i);
-/* Room for one more of each. False: no memory. */
-MUST_USE bool isolation_reserve(struct isolation *i);
+void isolation_fini(struct isolation *i, uint64_t *account);
+size_t isolation_bytes(const struct isolation *i);
+/* Room for one more of each; ends that are durable are forgotten. False: no memory. */
+MUST_USE bool isolation_reserve(struct isolation *i, lsn_t durable, uint64_t *account);
 void isolation_abort(struct isolation *i, const struct aborted *aborted);
 /* A transaction from `first` on is over when lsn is durable. */
 void isolation_closing(struct isolation *i, uint64_t first, lsn_t lsn);

@@ -199,7 +199,7 @@ static bool replay_isolated(struct broker *b, struct partition *p, uint64_t base
     bool commit;
     if (!head->control)
         return producers_open(&p->producers, head->producer_id, head->producer_epoch, base);
-    if (!txn_marker_read(bytes, &commit) || !isolation_reserve(&p->isolation))
+    if (!txn_marker_read(bytes, &commit) || !isolation_reserve(&p->isolation, b->durable, &b->txn_bytes))
         return false;
     txn_ended(b, p, base, head, commit, 0);
     return true;
@@ -249,7 +249,8 @@ bool replay_isolation(struct broker *b, struct reader *r)
             row.last = reader_varint(r);
             row.stable = reader_varint(r);
         }
-        if (!reader_ok(r) || producer > INT64_MAX || epoch > INT16_MAX || !isolation_reserve(&p->isolation) ||
+        if (!reader_ok(r) || producer > INT64_MAX || epoch > INT16_MAX ||
+            !isolation_reserve(&p->isolation, b->durable, &b->txn_bytes) ||
             (open && !producers_open(&p->producers, row.producer, (int16_t)epoch, row.first)))
             return false;
         if (!open)

@@ -616,6 +616,13 @@ lsn_t log_txn_over(struct broker *b, const struct txn *t)
     return write_head(b, &w);
 }
 
+lsn_t log_txn_gone(struct broker *b, const struct txn *t)
+{
+    struct writer w = head(b, REC_TXN_GONE);
+    writer_varint(&w, t->producer);
+    return write_head(b, &w);
+}
+
 lsn_t log_txn_add(struct broker *b, const struct txn *t, const struct txn_part *part)
 {
     struct writer w = head(b, REC_TXN_ADD);

@@ -863,6 +863,7 @@ static bool apply(struct broker *b, struct slice record)
     case REC_OFFSETS: return replay_offsets(b, &r);
     case REC_ISOLATION: return replay_isolation(b, &r);
     case REC_TXN: return replay_txn(b, &r);
+    case REC_TXN_GONE: return replay_txn_gone(b, &r);
     case REC_TXN_ADD: return replay_txn_add(b, &r);
     case REC_TXN_OFFSETS: return replay_txn_offsets(b, &r);
     case REC_QUEUE_ARGS: return replay_queue_args(b, &r);

@@ -229,7 +229,6 @@ void stream_grow_undo(struct stream *s, uint32_t count)
 {
     for (uint32_t i = s->partition_count; i < count; i++) {
         producers_fini(&s->partitions[i]->producers);
-        isolation_fini(&s->partitions[i]->isolation);
         mem_free(s->partitions[i]);
     }
 }
@@ -327,7 +326,7 @@ static void partition_end(struct broker *b, struct partition *p)
     list_remove(&p->fetch_link);
     mem_free(p->sealed);
     producers_fini(&p->producers);
-    isolation_fini(&p->isolation);
+    isolation_fini(&p->isolation, &b->txn_bytes);
     mem_free(p);
 }
 

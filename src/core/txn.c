@@ -23,7 +23,9 @@
 #define EPOCH_LAST (INT16_MAX - 1u)
 #define RETRY_NS NS_PER_S
 #define EXPIRES_MS (7 * 86400000ll) /* a transactional id that nobody uses: transactional.id.expiration.ms */
-#define TXNS_MAX 1000000u
+#define BYTES_MAX (256ull << 20)
+/* A partition of an open transaction, with what remains of it when it is aborted. */
+#define PART_BYTES (sizeof(struct txn_part) + sizeof(struct aborted))
 
 static struct slice producer_of(const void *value)
 {
@@ -60,16 +62,28 @@ struct txn *txn_of_producer(const struct broker *b, uint64_t producer)
     return map_get(&b->txns, map_key_u64(&producer));
 }
 
+/* Memory: the limit is looked at where an id or a transaction begins, never where one ends. */
+static bool has_room(const struct broker *b, size_t bytes)
+{
+    uint64_t max = b->options.txns_bytes_max ? b->options.txns_bytes_max : BYTES_MAX;
+    return b->recovering || b->txn_bytes + bytes <= max;
+}
+
+static size_t txn_bytes(const struct txn *t)
+{
+    return sizeof *t + t->name.len + t->part_max * PART_BYTES;
+}
+
 static void time_over(void *arg, struct timer *timer);
 
 /* NULL: no memory. */
 static struct txn *txn_make(struct broker *b, struct vhost *vhost, struct slice name, uint64_t producer)
 {
-    struct txn *t = mem_zalloc_as(MEM_QUEUES, sizeof *t);
+    struct txn *t = mem_zalloc_as(MEM_TXNS, sizeof *t);
     if (!t || !slice_keep(&t->name, name) || !map_reserve(&vhost->txns) || !map_reserve(&b->txns)) {
         if (t)
             slice_drop(&t->name);
-        mem_free_as(MEM_QUEUES, t);
+        mem_free_as(MEM_TXNS, t);
         return NULL;
     }
     t->vhost = vhost;
@@ -80,6 +94,7 @@ static struct txn *txn_make(struct broker *b, struct vhost *vhost, struct slice 
     (void)map_put(&vhost->txns, t->name, t);
     (void)map_put(&b->txns, producer_of(t), t);
     object_add(b, &t->object, OBJ_TXN, true);
+    b->txn_bytes += txn_bytes(t);
     return t;
 }
 
@@ -87,12 +102,13 @@ void txn_free(struct broker *b, struct txn *t)
 {
     wheel_cancel(&b->wheel, &t->timer);
     txn_staged_free(b, t);
+    b->txn_bytes -= txn_bytes(t);
     (void)map_take(&t->vhost->txns, t->name);
     (void)map_take(&b->txns, producer_of(t));
     object_remove(b, &t->object);
     slice_drop(&t->name);
-    mem_free_as(MEM_QUEUES, t->parts);
-    mem_free_as(MEM_QUEUES, t);
+    mem_free_as(MEM_TXNS, t->parts);
+    mem_free_as(MEM_TXNS, t);
 }
 
 void txns_free(struct broker *b, struct vhost *vhost)
@@ -102,15 +118,39 @@ void txns_free(struct broker *b, struct vhost *vhost)
         txn_free(b, t);
 }
 
+static wall_t expires_at(const struct broker *b, const struct txn *t)
+{
+    return t->touched + (b->options.txn_retention_ms ? b->options.txn_retention_ms : EXPIRES_MS);
+}
+
 bool txn_expired(const struct broker *b, const struct object *object)
 {
     const struct txn *t = CONTAINER_OF(object, struct txn, object);
-    return t->state != TXN_ONGOING && t->touched < b->wall - EXPIRES_MS;
+    return t->state != TXN_ONGOING && expires_at(b, t) < b->wall;
 }
 
 void txn_forget(struct broker *b, struct object *object)
 {
     txn_free(b, CONTAINER_OF(object, struct txn, object));
+}
+
+/* Nothing is open: it is forgotten when nobody has used it for long. */
+static void rest(struct broker *b, struct txn *t)
+{
+    int64_t left = expires_at(b, t) - b->wall;
+    wheel_set(&b->wheel, &t->timer, b->now + (left > 0 ? left + 1 : 0) * NS_PER_MS);
+}
+
+static void expire(struct broker *b, struct txn *t)
+{
+    if (!txn_expired(b, &t->object)) { /* the clock was set back */
+        rest(b, t);
+    } else if (!log_reserve(b, 64, 1)) {
+        wheel_set(&b->wheel, &t->timer, b->now + RETRY_NS);
+    } else {
+        (void)log_txn_gone(b, t);
+        txn_free(b, t);
+    }
 }
 
 /* Another producer id: the old one's epochs are used up. Room is there, because one goes. */
@@ -157,18 +197,22 @@ static void part_put(struct txn *t, const struct txn_part *part)
     t->parts[at] = *part;
 }
 
-static bool parts_reserve(struct txn *t, uint32_t more)
+static bool parts_reserve(struct broker *b, struct txn *t, uint32_t more)
 {
     uint32_t max = t->part_max ? t->part_max : 4;
     if (t->part_count + more <= t->part_max)
         return true;
     while (max < t->part_count + more)
         max *= 2;
-    struct txn_part *grown = mem_realloc_as(MEM_QUEUES, t->parts, max * sizeof *grown);
+    size_t bytes = (max - t->part_max) * PART_BYTES;
+    if (!has_room(b, bytes))
+        return false;
+    struct txn_part *grown = mem_realloc_as(MEM_TXNS, t->parts, max * sizeof *grown);
     if (!grown)
         return false;
     t->parts = grown;
     t->part_max = max;
+    b->txn_bytes += bytes;
     return true;
 }
 
@@ -191,11 +235,12 @@ void txn_begin(struct broker *b, struct txn *t)
 
 static void over(struct broker *b, struct txn *t, enum txn_state state)
 {
-    wheel_cancel(&b->wheel, &t->timer);
     t->state = (uint8_t)state;
     t->touched = b->wall;
+    rest(b, t);
+    b->txn_bytes -= t->part_max * PART_BYTES;
     t->part_count = 0;
-    mem_free_as(MEM_QUEUES, t->parts);
+    mem_free_as(MEM_TXNS, t->parts);
     t->parts = NULL;
     t->part_max = 0;
 }
@@ -294,7 +339,7 @@ static struct ending *endings_new(struct broker *b, const struct txn *t, bool co
             continue; /* its stream has been deleted */
         end->marker = txn_marker_new(b, t->producer, commit, epoch);
         ++*ret_count;
-        if (!end->marker || !isolation_reserve(&end->partition->isolation)) {
+        if (!end->marker || !isolation_reserve(&end->partition->isolation, b->durable, &b->txn_bytes)) {
             for (uint32_t n = 0; n < *ret_count; n++)
                 if (list[n].marker)
                     msg_unref(&b->heap, list[n].marker);
@@ -380,7 +425,9 @@ static void time_over(void *arg, struct timer *timer)
     struct broker *b = arg;
     struct txn *t = CONTAINER_OF(timer, struct txn, timer);
     lsn_t lsn;
-    if (t->state == TXN_ONGOING && !abort_open(b, t, false, &lsn))
+    if (t->state != TXN_ONGOING)
+        expire(b, t);
+    else if (!abort_open(b, t, false, &lsn))
         wheel_set(&b->wheel, &t->timer, b->now + RETRY_NS);
 }
 
@@ -466,7 +513,7 @@ static bool producer_draw(struct broker *b, uint64_t *ret, lsn_t *ret_lsn)
 static bool make_new(struct broker *b, struct peer *peer, struct slice name, struct txn **ret, lsn_t *lsn)
 {
     uint64_t producer;
-    if (b->txns.count >= TXNS_MAX || !producer_draw(b, &producer, lsn))
+    if (!has_room(b, sizeof **ret + name.len) || !producer_draw(b, &producer, lsn))
         return false;
     *ret = txn_make(b, peer->vhost, name, producer);
     return *ret != NULL;
@@ -531,6 +578,7 @@ static enum txn_result init(struct broker *b, struct peer *peer, struct command 
     t->state = TXN_EMPTY; /* an end that comes again is no repetition for an older instance */
     t->timeout_ms = (uint32_t)c->ask->number;
     t->touched = b->wall;
+    rest(b, t);
     lsn_t logged = log_object(b, &t->object);
     if (!logged && is_new) {
         txn_free(b, t);
@@ -562,7 +610,7 @@ static enum txn_result add(struct broker *b, struct txn *t, struct reader *rows,
     }
     if (count > TXN_PARTITIONS_MAX || t->part_count + count > TXN_PARTITIONS_MAX)
         return TXN_TOO_MANY;
-    if (!parts_reserve(t, count) || !log_reserve(b, 48 * (size_t)count, count ? count : 1))
+    if (!parts_reserve(b, t, count) || !log_reserve(b, 48 * (size_t)count, count ? count : 1))
         return TXN_NO_ROOM;
     bool was_over = t->state != TXN_ONGOING;
     txn_begin(b, t);
@@ -671,7 +719,7 @@ enum produce_result txn_admit(struct broker *b, const struct peer *peer, struct 
         return PRODUCE_NO_TXN;
     if (t->state == TXN_ONGOING && t->part_count >= TXN_PARTITIONS_MAX)
         return PRODUCE_NO_ROOM;
-    if (!parts_reserve(t, t->state == TXN_ONGOING ? 1 : t->part_count + 1) || !log_reserve(b, 64, 1))
+    if (!parts_reserve(b, t, t->state == TXN_ONGOING ? 1 : t->part_count + 1) || !log_reserve(b, 64, 1))
         return PRODUCE_NO_MEMORY;
     txn_begin(b, t);
     part_put(t, &part);
@@ -797,15 +845,40 @@ void do_txn_list(struct broker *b, struct peer *peer, struct channel *ch, struct
     e->answer = said;
 }
 
+/* ---- for broker_check ---- */
+
+void txns_check(const struct broker *b)
+{
+    uint64_t bytes = 0;
+    MAP_EACH(&b->txns, struct txn, t)
+    {
+        CHECK(txn_find(t->vhost, t->name) == t && timer_is_set(&t->timer));
+        CHECK(t->part_count <= t->part_max && (t->state == TXN_ONGOING || !t->part_count));
+        bytes += txn_bytes(t);
+    }
+    LIST_EACH(&b->catalogue, node, after)
+    {
+        const struct object *object = CONTAINER_OF(node, struct object, link);
+        const struct queue *q = CONTAINER_OF(object, struct queue, object);
+        const struct stream *s = object->kind == OBJ_QUEUE ? q->stream : NULL;
+        for (uint32_t i = 0; s && i < s->partition_count; i++)
+            bytes += isolation_bytes(&s->partitions[i]->isolation);
+    }
+    CHECK(bytes == b->txn_bytes);
+}
+
 /* ---- recovery ---- */
 
 void txns_recovered(struct broker *b)
 {
     MAP_EACH(&b->txns, struct txn, t)
-    if (t->state == TXN_ONGOING) {
+    {
         int64_t left = t->started + t->timeout_ms - b->wall;
         left = left < 0 ? 0 : left > (int64_t)t->timeout_ms ? (int64_t)t->timeout_ms : left;
-        wheel_set(&b->wheel, &t->timer, b->now + left * NS_PER_MS);
+        if (t->state == TXN_ONGOING)
+            wheel_set(&b->wheel, &t->timer, b->now + left * NS_PER_MS);
+        else
+            rest(b, t);
     }
 }
 
@@ -833,7 +906,7 @@ bool replay_txn(struct broker *b, struct reader *r)
     t->part_count = 0;
     if (t->state != TXN_ONGOING)
         txn_staged_free(b, t);
-    if (!parts_reserve(t, (uint32_t)count))
+    if (!parts_reserve(b, t, (uint32_t)count))
         return false;
     for (uint64_t i = 0; i < count; i++) {
         struct txn_part part = {.stream = reader_varint(r)};
@@ -848,6 +921,16 @@ bool replay_txn(struct broker *b, struct reader *r)
     uint64_t last = reader_varint(r);
     t->last_epoch = last ? (uint16_t)(last - 1) : TXN_EPOCH_NONE;
     return reader_done(r) && last <= UINT16_MAX;
+}
+
+bool replay_txn_gone(struct broker *b, struct reader *r)
+{
+    struct txn *t = txn_of_producer(b, reader_varint(r));
+    if (!reader_done(r))
+        return false;
+    if (t && t->state != TXN_ONGOING)
+        txn_free(b, t);
+    return true;
 }
 
 bool replay_txn_add(struct broker *b, struct reader *r)
@@ -865,7 +948,7 @@ bool replay_txn_add(struct broker *b, struct reader *r)
     struct txn_part part = {stream, (uint32_t)number};
     if (part_known(t, &part))
         return true;
-    if (!parts_reserve(t, 1))
+    if (!parts_reserve(b, t, 1))
         return false;
     part_put(t, &part);
     return true;

@@ -52,9 +52,10 @@ MUST_USE bool txn_marker_read(struct slice batch, bool *ret_commit);
 
 void txn_free(struct broker *b, struct txn *t);
 void txns_free(struct broker *b, struct vhost *vhost);
-/* After a replay: those that are ongoing have as much time as is left. */
+/* After a replay: what is ongoing has as much time as is left, and so have ids that nobody uses. */
 void txns_recovered(struct broker *b);
 MUST_USE bool replay_txn(struct broker *b, struct reader *r);
+MUST_USE bool replay_txn_gone(struct broker *b, struct reader *r);
 MUST_USE bool replay_txn_add(struct broker *b, struct reader *r);
 
 struct txn *txn_of_producer(const struct broker *b, uint64_t producer);
@@ -77,6 +78,7 @@ MUST_USE bool replay_txn_offsets(struct broker *b, struct reader *r);
 /* ---- records.c ---- */
 size_t txn_record_bytes(const struct txn *t);
 lsn_t log_txn_over(struct broker *b, const struct txn *t); /* one without partitions; room is reserved */
+lsn_t log_txn_gone(struct broker *b, const struct txn *t); /* room is reserved */
 lsn_t log_txn_add(struct broker *b, const struct txn *t, const struct txn_part *part);
 
 #endif

@@ -261,6 +261,69 @@ static void ids_that_nobody_uses_are_forgotten(void **state)
     end(rig);
 }
 
+/* So long after the last use, without a compaction, and for good; nothing that is open goes. */
+static void ids_go_by_time(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_options(&(struct broker_options){.txn_retention_ms = 1000});
+    struct who who = {.name = "t"}, other = {.name = "u"};
+    declare_stream(rig, "s", 1);
+    assert_int_equal(init(rig, &who), TXN_DONE);
+    assert_int_equal(init(rig, &other), TXN_DONE);
+    assert_int_equal(add(rig, &other, "s", 0), TXN_DONE);
+    uint64_t bytes = rig->b->txn_bytes;
+    rig_pass(rig, 900);
+    assert_int_equal(init(rig, &who), TXN_DONE);
+    rig_pass(rig, 900);
+    assert_int_equal(rig->b->txns.count, 2);
+    rig_pass(rig, 200);
+    assert_int_equal(rig->b->txns.count, 1);
+    assert_true(rig->b->txn_bytes < bytes);
+    restart(&rig);
+    assert_int_equal(rig->b->txns.count, 1);
+    assert_int_equal(finish(rig, &other, ASK_COMMIT), TXN_DONE);
+    rig_pass(rig, 900);
+    restart(&rig);
+    assert_int_equal(rig->b->txns.count, 1);
+    rig_pass(rig, 200); /* time goes on while the broker does not run */
+    assert_int_equal(rig->b->txns.count, 0);
+    assert_int_equal(finish(rig, &other, ASK_COMMIT), TXN_UNKNOWN);
+    end(rig);
+}
+
+/* Ids, open transactions and what was aborted have one limit, at which none begins and each can end. */
+static void they_have_a_limit(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_options(&(struct broker_options){.txn_retention_ms = 1000});
+    struct who who = {.name = "t"}, idle = {.name = "idle"}, more = {.name = "u"};
+    uint64_t end_of = 3;
+    lsn_t lsn;
+    declare_stream(rig, "s", 1);
+    assert_int_equal(init(rig, &idle), TXN_DONE);
+    assert_int_equal(init(rig, &who), TXN_DONE);
+    assert_int_equal(produce(rig, &who, "s", 0, 0, 2, ASK_JOINS), 0);
+    rig->b->options.txns_bytes_max = rig->b->txn_bytes;
+    assert_int_equal(init(rig, &more), TXN_NO_ROOM);
+    assert_int_equal(add(rig, &idle, "s", 0), TXN_NO_ROOM);
+    assert_int_equal(produce(rig, &idle, "s", 0, 0, 1, ASK_JOINS), -PRODUCE_NO_MEMORY);
+    assert_int_equal(add(rig, &who, "s", 0), TXN_DONE);
+    uint64_t open = rig->b->txn_bytes;
+    assert_int_equal(finish(rig, &who, ASK_NEXT_EPOCH), TXN_DONE); /* aborted */
+    assert_true(rig->b->txn_bytes <= open);
+    rig->b->options.txns_bytes_max = rig->b->txn_bytes;
+    assert_int_equal(add(rig, &who, "s", 0), TXN_NO_ROOM);
+    restart(&rig);
+    rig->b->options.txns_bytes_max = rig->b->txn_bytes;
+    rig_pass(rig, 900);
+    assert_int_equal(init(rig, &who), TXN_DONE);
+    rig_pass(rig, 200); /* the idle one makes room */
+    assert_int_equal(init(rig, &more), TXN_DONE);
+    assert_int_equal(stream_trim(rig->b, stream_named(rig, "s")->partitions[0], &end_of, &lsn), STREAM_DONE);
+    assert_int_equal(stream_named(rig, "s")->partitions[0]->isolation.aborted_count, 0);
+    end(rig);
+}
+
 /* ---- what a review has found ---- */
 
 static struct txn *the_txn(struct rig *rig, const char *name)
@@ -606,6 +669,8 @@ int main(void)
         cmocka_unit_test(who_takes_too_long_is_aborted),
         cmocka_unit_test(a_younger_instance_aborts),
         cmocka_unit_test(ids_that_nobody_uses_are_forgotten),
+        cmocka_unit_test(ids_go_by_time),
+        cmocka_unit_test(they_have_a_limit),
         cmocka_unit_test(a_fenced_instance_stays_fenced),
         cmocka_unit_test(a_timeout_in_the_last_epoch_fences_too),
         cmocka_unit_test(a_refused_batch_leaves_no_epoch),

@@ -362,7 +362,7 @@ if TARGET == 'millrace':
         assert status['memory_messages'] > 20 << 20
         assert status['memory_queues'] < 100_000 and status['memory_connections'] > 0
         if os.environ.get('MILLRACE_FLAVOUR', 'release') == 'release':
-            kinds = ('other', 'messages', 'entries', 'queues', 'groups', 'retained', 'pages', 'connections', 'journal', 'store', 'libraries', 'program')
+            kinds = ('other', 'messages', 'entries', 'queues', 'groups', 'transactions', 'retained', 'pages', 'connections', 'journal', 'store', 'libraries', 'program')
             parts = sum(status['memory_' + kind] for kind in kinds)
             assert parts + status['memory_kept'] == status['memory_resident']
             assert abs(parts - status['memory_resident']) < 8 << 20, status
