@@ -153,7 +153,8 @@ static void write_headers(struct broker *b, struct writer *w, const struct msg *
     static const char *const last[] = {"x-last-death-reason", "x-last-death-queue", "x-last-death-exchange"};
     write_deaths(b, w, msg, old, props, deaths, queue, reason);
     while (amqp_table_next(&r, &field)) {
-        bool skip = slice_is(field.name, "x-death") || (!keep_cc && slice_is(field.name, "CC"));
+        bool skip = slice_is(field.name, "x-death") || (!keep_cc && slice_is(field.name, "CC")) ||
+                    (msg->flags & MSG_OF_SHARE && slice_is(field.name, MQTT_HEADER_SHARE));
         for (size_t i = 0; i < ARRAY_LEN(last); i++)
             skip |= slice_is(field.name, last[i]);
         if (!skip)
@@ -190,7 +191,7 @@ static struct msg *make(struct broker *b, const struct dead_letter *d, const str
     CHECK(writer_ok(&out));
     struct msg *msg = msg_new(&b->heap, rules->dlx, key, writer_slice(&out), d->msg->body_len);
     if (msg) {
-        msg->flags = (uint8_t)((d->msg->flags & ~MSG_MANDATORY) | MSG_HAS_HEADERS);
+        msg->flags = (uint8_t)((d->msg->flags & ~(MSG_MANDATORY | MSG_OF_SHARE)) | MSG_HAS_HEADERS);
         msg->priority = d->msg->priority;
         if (d->msg->body_len)
             memcpy(msg_body_room(msg), msg_body(d->msg).ptr, d->msg->body_len);

@@ -23,6 +23,7 @@ enum msg_flag {
     MSG_HAS_REPLY_TO = 8,
     MSG_MANDATORY = 16, /* of the publish, not of the message; ignored once routed */
     MSG_INVALID = 32,   /* of the publish: expiration or delivery mode are refused once the exchange is known */
+    MSG_OF_SHARE = 32,  /* the same bit of what lies in a queue: it moved there from a share group (mqtt_share.c) */
     MSG_DELAYED = 128,  /* of the publish: x-delay counts, whatever its exchange */
     MSG_BATCH = 64,     /* not a message but a Kafka record batch, verbatim as the body, without names and properties */
 };

@@ -70,7 +70,7 @@
  *   ANSWER (origin: the packet id) whose lsn PUBREL waits for. NACK with REQUEUE gives a delivery back, as ever.
  * EFF_DELIVER: count: position in the queue, from which the packet id follows, 1 + count % MQTT_OWN_IDS from the own queue: what comes again has its id. origin: seconds until it expires (0:
  *   it does not). EFFECT_REDELIVERED is DUP. What a shared subscription of QoS 2 is to have with that QoS comes from the client's queue, with the header
- *   MQTT_HEADER_SHARE.
+ *   MQTT_HEADER_SHARE and the flag MSG_OF_SHARE; who sees the header without the flag sees what somebody else has written.
  * EFF_FANOUT goes to a loop, not to a session: the hub gives it to each member. msg, audience, consumer: how many members there were, number: 1 + the session
  *   of this loop that published it, else 0.
  */

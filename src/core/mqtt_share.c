@@ -3,7 +3,8 @@
  * Once it may have been seen by a member it belongs to that member's session: it is completed when he comes back, and goes to nobody
  * else when his session ends. So it is not delivered from the queue of the group. When it is a member's turn the message moves into the
  * queue of his client, in one record, and is delivered from there when that is durable: packet id, PUBREC, PUBREL, and what a crash
- * leaves, are those of the client's own messages. It carries a header that names the subscription.
+ * leaves, are those of the client's own messages. It carries a header that names the subscription, and MSG_OF_SHARE, without which the
+ * header means nothing: anybody may write one.
  *
  *   M6  a consumer that takes over belongs to a client that has a queue of its own, whose consumer has been started before.
  *   M7  no more is moved than the client could have at once: receive maximum, and a bounded number that waits to be durable.
@@ -60,7 +61,10 @@ static struct msg *named(struct broker *b, const struct mqtt_sub *sub, const str
     writer_patch32(&w, mark);
     CHECK(writer_ok(&w));
     struct amqp_value name = {.type = 'S', .raw = writer_slice(&w)};
-    return mqtt_msg_marked(b, e->msg, MQTT_HEADER_SHARE, &name, e->deadline);
+    struct msg *msg = mqtt_msg_marked(b, e->msg, MQTT_HEADER_SHARE, &name, e->deadline);
+    if (msg)
+        msg->flags |= MSG_OF_SHARE;
+    return msg;
 }
 
 bool mqtt_share_move(struct broker *b, const struct consumer *consumer, struct entry *e)

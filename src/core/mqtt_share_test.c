@@ -15,8 +15,8 @@ static void join(struct rig *rig, uint32_t session, const char *id, uint32_t exp
 static bool is_of_the_share(const struct effect *e)
 {
     struct amqp_value v;
-    return e->consumer == MQTT_OWN_QUEUE && amqp_table_find(msg_headers(e->msg), MQTT_HEADER_SHARE, &v) &&
-           slice_is(v.s, "g/a");
+    return e->consumer == MQTT_OWN_QUEUE && e->msg->flags & MSG_OF_SHARE &&
+           amqp_table_find(msg_headers(e->msg), MQTT_HEADER_SHARE, &v) && slice_is(v.s, "g/a");
 }
 
 /* Session 1 has "mine" without a PUBREC. */
@@ -204,6 +204,37 @@ static void the_queue_outlives_its_first_member(void **state)
     end(rig);
 }
 
+/* A dead letter of a session's queue has nothing of the share any more, wherever it goes; nor has what a publisher says. */
+static void what_leaves_is_like_any_other(void **state)
+{
+    (void)state;
+    uint8_t definition[200];
+    char why[200];
+    struct writer d = writer_of(definition, sizeof definition);
+    amqp_put_str(&d, "dead-letter-exchange", slice_str("amq.topic"));
+    amqp_put_str(&d, "dead-letter-routing-key", slice_str("dead"));
+    amqp_put_long(&d, "message-ttl", 1000);
+    struct rig *rig = begin();
+    struct vhost *vhost = vhost_find(rig->b, slice_str("/"));
+    assert_true(policy_put(rig->b, vhost, slice_str("p"), slice_str("^mqtt-subscription-one"), APPLY_QUEUES, 1,
+                           writer_slice(&d), false, why, sizeof why));
+    (void)log_object(rig->b, &policy_find(vhost, slice_str("p"), false)->object);
+    join(rig, 1, "one", 100, 2);
+    (void)attach(rig, 2, "two", 100);
+    assert_int_equal(subscribe(rig, 2, "dead", 1), 0);
+    rig_clear(rig);
+    publish(rig, 3, "a", "mine", 2);
+    assert_true(is_of_the_share(rig_nth(rig, EFF_DELIVER, 0)));
+    leave(rig, 1);
+    rig_pass(rig, 2000);
+    assert_string_equal(rig_delivered(rig), "mine");
+    const struct effect *e = rig_nth(rig, EFF_DELIVER, 0);
+    assert_int_equal(e->session, 2);
+    assert_false(e->msg->flags & MSG_OF_SHARE);
+    assert_false(amqp_table_find(msg_headers(e->msg), MQTT_HEADER_SHARE, &(struct amqp_value){0}));
+    end(rig);
+}
+
 /* Only what moves is past a queue's limit: what goes from a session's queue to another one for other reasons is not. */
 static void dead_letters_do_not_move(void **state)
 {
@@ -259,6 +290,7 @@ int main(void)
         cmocka_unit_test(a_purge_makes_room),
         cmocka_unit_test(time_goes_on),
         cmocka_unit_test(the_queue_outlives_its_first_member),
+        cmocka_unit_test(what_leaves_is_like_any_other),
         cmocka_unit_test(dead_letters_do_not_move),
         cmocka_unit_test(what_is_refused_goes_on_as_it_was),
     };

@@ -384,6 +384,7 @@ static bool properties_right(struct broker *b, struct channel *ch, const struct 
         fail(b, ch->peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "%s", why);
         return false;
     }
+    (*msg)->flags &= (uint8_t)~MSG_INVALID; /* which in a queue would be MSG_OF_SHARE */
     if (!user_id_right(b, ch, &props, c) || !routes_right(b, ch, props.headers, c, &bcc))
         return false;
     *ret_headers = props.headers;

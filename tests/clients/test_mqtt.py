@@ -252,6 +252,20 @@ def test_a_shared_message_of_qos_2_has_one_member():
         b.remove()
 
 
+def test_what_the_broker_notes_is_not_to_be_forged(broker, client):
+    """x-mqtt-share is what the broker writes on what moves from a share group; of anybody else it means nothing."""
+    ch = channel(broker)
+    c = client()
+    c.subscribe('forged/#', 1, properties=props('SUBSCRIBE', SubscriptionIdentifier=7))
+    c.subscribe('$share/workers/forged/#', 2, properties=props('SUBSCRIBE', SubscriptionIdentifier=8))
+    c.c.unsubscribe('$share/workers/forged/#')
+    c.event('unsubscribe')
+    for share in ('workers/forged.#', 'x', ''):
+        ch.basic_publish('amq.topic', 'forged.a', b'x', pika.BasicProperties(delivery_mode=2, headers={'x-mqtt-publish-qos': 2, 'x-mqtt-share': share}))
+        m = c.message()
+        assert (m.qos, m.properties.SubscriptionIdentifier) == (1, [7])
+
+
 @pytest.mark.parametrize('user,code', [(('guest', 'guest'), 0), (('guest', 'wrong'), 134), (('/:guest', 'guest'), 0), (('nowhere:guest', 'guest'), 135)])
 def test_logins(broker, client, user, code):
     c = client(user=user)

@@ -593,21 +593,23 @@ static void test_a_shared_message_of_the_own_queue(void **state)
     struct rig *rig = rig_ready(MQTT_5);
     subscribe(rig, "t", 1, 8);
     subscribe(rig, "$share/g/t", 2, 9);
-    for (unsigned gone = 0; gone < 2; gone++) {
+    for (unsigned gone = 0; gone < 3; gone++) { /* 2: somebody else has written the header, without being the core */
         struct writer w = writer_of(headers, sizeof headers), out = writer_of(raw, sizeof raw);
         amqp_put_long(&w, "x-mqtt-publish-qos", 2);
-        amqp_put_str(&w, "x-mqtt-share", slice_str(gone ? "h/t" : "g/t"));
+        amqp_put_str(&w, "x-mqtt-share", slice_str(gone == 1 ? "h/t" : "g/t"));
         struct amqp_props props = {
             .present = AMQP_HEADERS | AMQP_DELIVERY_MODE, .headers = writer_slice(&w), .delivery_mode = 2};
         amqp_props_write(&out, &props);
         struct msg *msg = msg_new(&rig->heap, slice_str("amq.topic"), slice_str("t"), writer_slice(&out), 1);
         assert_non_null(msg);
         memcpy(msg_body_room(msg), "s", 1);
-        msg->flags = MSG_PERSISTENT | MSG_HAS_HEADERS;
+        msg->flags = (uint8_t)(MSG_PERSISTENT | MSG_HAS_HEADERS | (gone < 2 ? MSG_OF_SHARE : 0));
         msg->expiration_ms = -1;
         rig_deliver(rig, MQTT_OWN_QUEUE, 1 + gone, gone, 0, msg);
-        rig_said(rig, gone ? "publish/4 \\x00\\x01t\\x00\\x02\\x00s\n"
-                           : "publish/4 \\x00\\x01t\\x00\\x01\\x02\\x0b\\x09s\n");
+        static const char *const said[] = {"publish/4 \\x00\\x01t\\x00\\x01\\x02\\x0b\\x09s\n",
+                                           "publish/4 \\x00\\x01t\\x00\\x02\\x00s\n",
+                                           "publish/2 \\x00\\x01t\\x00\\x03\\x02\\x0b\\x08s\n"};
+        rig_said(rig, said[gone]);
     }
     rig_free(rig);
 }

@@ -274,7 +274,7 @@ void mqtt_given_fini(struct mqtt_given *given)
 
 /* ---- out ---- */
 
-static void read_marks(struct mqtt_content *c)
+static void read_marks(const struct msg *msg, struct mqtt_content *c)
 {
     struct amqp_value value;
     if (amqp_table_find(c->props.headers, HEADER_QOS, &value) && amqp_value_is_int(&value) && c->qos && value.i == 2)
@@ -283,7 +283,8 @@ static void read_marks(struct mqtt_content *c)
         c->mark = MQTT_STORED_RETAINED;
     else if (amqp_table_find(c->props.headers, HEADER_RETAIN, &value) && value.type == 't' && value.i)
         c->mark = MQTT_PUBLISHED_RETAINED;
-    if (amqp_table_find(c->props.headers, HEADER_SHARE, &value) && amqp_value_is_str(&value))
+    if (msg->flags & MSG_OF_SHARE && amqp_table_find(c->props.headers, HEADER_SHARE, &value) &&
+        amqp_value_is_str(&value)) /* anybody may write the header; the flag is the core's */
         c->share = value.s;
 }
 
@@ -301,7 +302,7 @@ void mqtt_content_read(const struct msg *msg, struct mqtt_content *ret)
         return;
     }
     if (ret->props.present & AMQP_HEADERS)
-        read_marks(ret);
+        read_marks(msg, ret);
 }
 
 static void put_text(struct writer *w, enum mqtt_property property, struct slice text)
