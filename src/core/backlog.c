@@ -315,6 +315,12 @@ static bool over(const struct queue *q, uint64_t count, uint64_t bytes)
            (q->rules->max_length_bytes >= 0 && bytes > (uint64_t)q->rules->max_length_bytes);
 }
 
+/* What has moved to a client of MQTT and not been sent yet was safe where it lay: no limit of his queue sees it. */
+static struct mqtt_unsent unseen(struct queue *q)
+{
+    return q->mqtt && q->busy->consumer_count ? mqtt_share_unsent(q) : (struct mqtt_unsent){.next = backlog_head(q)};
+}
+
 /* As RabbitMQ counts: as if the message were to wait, whoever is ready. But what waits only to be durable and will then be
  * taken at once is not there any more. */
 bool backlog_would_overflow(struct queue *q, const struct msg *msg)
@@ -323,7 +329,12 @@ bool backlog_would_overflow(struct queue *q, const struct msg *msg)
              ready_bytes = q->busy->ready_bytes + q->busy->planned_bytes;
     if (q->rules->overflow == OVERFLOW_DROP_HEAD || !over(q, ready + 1, ready_bytes + msg->body_len))
         return false;
-    uint64_t left = ready - queue_appetite(q, ready);
+    struct mqtt_unsent unsent = unseen(q);
+    uint64_t appetite = queue_appetite(q, ready);
+    ready -= unsent.count;
+    ready_bytes -= unsent.bytes;
+    appetite -= unsent.count < appetite ? unsent.count : appetite;
+    uint64_t left = ready - appetite;
     uint64_t bytes = left ? ready_bytes / ready * left : 0;
     return over(q, left + 1, bytes + msg->body_len);
 }
@@ -335,10 +346,13 @@ void backlog_limit(struct broker *b, struct queue *q)
     if (q->rules->overflow != OVERFLOW_DROP_HEAD || (q->rules->max_length < 0 && q->rules->max_length_bytes < 0))
         return;
     while (q->busy->ready_count && over(q, q->busy->ready_count, q->busy->ready_bytes)) {
-        struct entry *head = backlog_head(q); /* the head even among priorities, as RabbitMQ has it */
-        if (!head)
+        struct mqtt_unsent unsent = unseen(q);
+        struct entry *oldest = unsent.next; /* the head even among priorities, as RabbitMQ has it */
+        if (!over(q, q->busy->ready_count - unsent.count, q->busy->ready_bytes - unsent.bytes))
+            return;
+        if (!oldest)
             backlog_want(b, q);
-        if (!head || !dead_letter(b, head, REASON_MAXLEN))
+        if (!oldest || !dead_letter(b, oldest, REASON_MAXLEN))
             return; /* on disk, or no memory: above the limit for a while */
     }
 }

@@ -154,7 +154,13 @@ bool mqtt_share_moves(const struct consumer *consumer,
                       const struct entry *e); /* this message is not delivered but moved */
 /* Out of the share's queue and into that of the consumer's client, in one record. False: no memory, nothing has changed. */
 bool mqtt_share_move(struct broker *b, const struct consumer *consumer, struct entry *e);
-void mqtt_share_drained(struct broker *b, struct queue *q); /* less waits in a queue of MQTT's than a moment ago */
+/* Of what waits in the queue of a connected client: has moved, and was not sent. next: the oldest that is something else; NULL: it is on disk. */
+struct mqtt_unsent {
+    uint64_t count, bytes;
+    struct entry *next;
+};
+struct mqtt_unsent mqtt_share_unsent(struct queue *q);
+void mqtt_share_drained(struct broker *b, struct queue *q); /* less may wait in a queue of MQTT's than a moment ago */
 
 /* audience.c */
 /* All taps of one exchange with one pattern: one binding, and a list for each loop. */

@@ -8,6 +8,8 @@
  *
  *   M6  a consumer that takes over belongs to a client that has a queue of its own, whose consumer has been started before.
  *   M7  no more is moved than the client could have at once: receive maximum, and a bounded number that waits to be durable.
+ *   M8  as long as he is connected, less than AHEAD_MAX wait in front of what has moved and was not sent: it is moved into a queue that
+ *       is shorter, and nothing comes back to that queue before his connection ends. Limits of his queue neither count nor drop it.
  *
  * What has moved counts as sent: a session that ends takes it along. A message that is not of QoS 2, and a subscription of less,
  * stay with the queue of the group.
@@ -21,26 +23,20 @@ bool mqtt_sub_takes_over(const struct mqtt_sub *sub)
     return sub->group.len && (sub->options & MQTT_QOS_MASK) == 2;
 }
 
-/* A limit of the client's queue must not drop what was safe where it lay. */
-static uint64_t ahead_max(const struct queue_rules *rules)
+static uint64_t room_of(const struct mqtt_client *client)
 {
-    if (rules->max_length_bytes >= 0)
-        return 1;
-    if (rules->max_length >= 0 && rules->max_length < (int64_t)AHEAD_MAX)
-        return rules->max_length ? (uint64_t)rules->max_length : 1;
-    return AHEAD_MAX;
+    const struct channel *ch = client->channel;
+    uint64_t waiting = client->queue->busy->ready_count;
+    uint64_t taken = waiting + ch->global_unacked + ch->releasing;
+    if (waiting >= AHEAD_MAX || taken >= ch->global_prefetch)
+        return 0;
+    uint64_t ahead = AHEAD_MAX - waiting, more = ch->global_prefetch - taken;
+    return ahead < more ? ahead : more;
 }
 
 uint64_t mqtt_share_room(const struct consumer *consumer)
 {
-    const struct channel *ch = consumer->channel;
-    const struct queue *q = consumer->takes_over->client->queue;
-    uint64_t waiting = q->busy->ready_count, ahead = ahead_max(q->rules);
-    uint64_t taken = waiting + ch->global_unacked + ch->releasing;
-    if (waiting >= ahead || taken >= ch->global_prefetch)
-        return 0;
-    ahead -= waiting;
-    return ahead < ch->global_prefetch - taken ? ahead : ch->global_prefetch - taken;
+    return room_of(consumer->takes_over->client);
 }
 
 bool mqtt_share_moves(const struct consumer *consumer, const struct entry *e)
@@ -84,6 +80,40 @@ bool mqtt_share_move(struct broker *b, const struct consumer *consumer, struct e
     if (moved)
         backlog_remove(b, e, REASON_MOVED);
     return moved;
+}
+
+/* Whatever a crash or a connection has left comes again as redelivered. */
+static bool is_unsent(const struct entry *e)
+{
+    return e->msg->flags & MSG_OF_SHARE && !(e->flags & ENTRY_REDELIVERED);
+}
+
+/* M8. entries: room for AHEAD_MAX of them, or NULL. */
+static struct mqtt_unsent look(struct queue *q, struct entry **entries)
+{
+    struct mqtt_unsent ret = {0};
+    struct entry *e = backlog_head(q);
+    if (!e)
+        return ret;
+    const struct list *end = lane_list_of(&q->busy->lanes[e->lane], e), *node = &e->link;
+    for (unsigned n = 0; n < AHEAD_MAX && node != end; n++, node = node->next) {
+        e = CONTAINER_OF(node, struct entry, link);
+        if (is_unsent(e)) {
+            if (entries)
+                entries[ret.count] = e;
+            ret.count++;
+            ret.bytes += e->msg->body_len;
+        } else if (!ret.next)
+            ret.next = e;
+    }
+    if (!ret.next && node != end)
+        ret.next = CONTAINER_OF(node, struct entry, link);
+    return ret;
+}
+
+struct mqtt_unsent mqtt_share_unsent(struct queue *q)
+{
+    return look(q, NULL);
 }
 
 void mqtt_share_drained(struct broker *b, struct queue *q)

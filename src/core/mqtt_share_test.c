@@ -263,6 +263,69 @@ static void dead_letters_do_not_move(void **state)
     end(rig);
 }
 
+static void limit_sessions(struct rig *rig, const char *limit, int value, const char *overflow)
+{
+    uint8_t definition[200];
+    char why[200];
+    struct writer d = writer_of(definition, sizeof definition);
+    amqp_put_long(&d, limit, value);
+    amqp_put_str(&d, "overflow", slice_str(overflow));
+    struct vhost *vhost = vhost_find(rig->b, slice_str("/"));
+    assert_true(policy_put(rig->b, vhost, slice_str("p"), slice_str("^mqtt-subscription"), APPLY_QUEUES, 1,
+                           writer_slice(&d), false, why, sizeof why));
+    (void)log_object(rig->b, &policy_find(vhost, slice_str("p"), false)->object);
+}
+
+/* Session 1 has two messages of the share in its queue, which are not durable there yet. */
+static void begin_moving(struct rig *rig)
+{
+    join(rig, 1, "one", 100, 2);
+    assert_int_equal(subscribe(rig, 1, "own", 1), 0);
+    rig_clear(rig);
+    publish(rig, 3, "a", "before", 2); /* so that the mark of the share's queue is far ahead */
+    acknowledge(rig, 1, 0);
+    leave(rig, 1);
+    publish(rig, 3, "a", "moved", 2);
+    publish(rig, 3, "a", "moves", 2);
+    rig->hold = true;
+    assert_true(attach(rig, 1, "one", 100));
+    assert_string_equal(rig_delivered(rig), "");
+    assert_int_equal(rig_ready(rig, OWN("one")), 2);
+}
+
+/* What has moved waits for the journal, and its member takes nothing more before that is done: no limit of his queue takes it, nor does
+ * it take the room of what is his own. */
+static void a_limit_does_not_see_what_has_moved(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *limit;
+        int value;
+        const char *overflow, *delivered;
+    } limits[] = {{"max-length-bytes", 3, "drop-head", "moved moves new"},
+                  {"max-length", 1, "drop-head", "moved moves new"},
+                  {"max-length", 0, "drop-head", "moved moves"},
+                  {"max-length-bytes", 3, "reject-publish", "moved moves old"},
+                  {"max-length", 1, "reject-publish", "moved moves old"}};
+    for (size_t i = 0; i < ARRAY_LEN(limits); i++) {
+        struct rig *rig = begin();
+        limit_sessions(rig, limits[i].limit, limits[i].value, limits[i].overflow);
+        begin_moving(rig);
+        struct channel *ch = the_client(rig, "one")->channel;
+        int64_t credit = ch->peer->credit;
+        ch->peer->credit = 0; /* its socket takes nothing */
+        publish(rig, 3, "own", "old", 1);
+        publish(rig, 3, "own", "new", 1);
+        rig_clear(rig);
+        ch->peer->credit = credit;
+        consumers_unpark(rig->b, ch);
+        rig->hold = false;
+        rig_step(rig);
+        assert_string_equal(rig_delivered(rig), limits[i].delivered);
+        end(rig);
+    }
+}
+
 /* Somebody else has a queue of the name that the client's own would have. */
 static void what_is_refused_goes_on_as_it_was(void **state)
 {
@@ -292,6 +355,7 @@ int main(void)
         cmocka_unit_test(the_queue_outlives_its_first_member),
         cmocka_unit_test(what_leaves_is_like_any_other),
         cmocka_unit_test(dead_letters_do_not_move),
+        cmocka_unit_test(a_limit_does_not_see_what_has_moved),
         cmocka_unit_test(what_is_refused_goes_on_as_it_was),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
