@@ -125,7 +125,7 @@ static void leave_lane(struct broker *b, struct entry *e)
     if (q->fed && w->ready_count % 64 == 0)
         feed_hungry_queue(b, q);
     if (q->mqtt && b->mqtt.takers)
-        mqtt_share_drained(b, q);
+        queue_schedule(b, q); /* when it has been pumped it is seen whether there is room for what moves to it */
     if (!was_head || q->deleting || q->hidden)
         return;
     struct entry *next = lane_first(lane);

@@ -322,16 +322,8 @@ static void pump_choosy(struct broker *b, struct queue *q, unsigned *budget)
     backlog_limit(b, q);
 }
 
-static void pump(struct broker *b, struct queue *q, unsigned *budget)
+static void pump_in_turn(struct broker *b, struct queue *q, unsigned *budget)
 {
-    if (q->stream) {
-        stream_pump(b, q, budget);
-        return;
-    }
-    if (q->busy->selecting) {
-        pump_choosy(b, q, budget);
-        return;
-    }
     for (unsigned n = 0; n < PUMP_PER_QUEUE && *budget; n++) {
         struct entry *e = backlog_head(q);
         if (!e) {
@@ -367,6 +359,18 @@ static void pump(struct broker *b, struct queue *q, unsigned *budget)
     if (backlog_head(q) && queue_next_ready(q))
         queue_schedule(b, q);
     backlog_limit(b, q);
+}
+
+static void pump(struct broker *b, struct queue *q, unsigned *budget)
+{
+    if (q->stream)
+        stream_pump(b, q, budget);
+    else if (q->busy->selecting)
+        pump_choosy(b, q, budget);
+    else
+        pump_in_turn(b, q, budget);
+    if (q->mqtt && b->mqtt.takers)
+        mqtt_share_drained(b, q);
 }
 
 void pump_all(struct broker *b, unsigned budget)

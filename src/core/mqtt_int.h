@@ -160,7 +160,8 @@ struct mqtt_unsent {
     struct entry *next;
 };
 struct mqtt_unsent mqtt_share_unsent(struct queue *q);
-void mqtt_share_drained(struct broker *b, struct queue *q); /* less may wait in a queue of MQTT's than a moment ago */
+void mqtt_share_drained(struct broker *b,
+                        struct queue *q); /* it has been pumped: who could take nothing more for it may take again */
 
 /* audience.c */
 /* All taps of one exchange with one pattern: one binding, and a list for each loop. */

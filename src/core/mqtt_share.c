@@ -119,6 +119,6 @@ struct mqtt_unsent mqtt_share_unsent(struct queue *q)
 void mqtt_share_drained(struct broker *b, struct queue *q)
 {
     struct mqtt_client *client = mqtt_queue_owner(q->vhost, q->name);
-    if (client && client->queue == q && client->resumed && !q->deleting)
+    if (client && client->queue == q && client->resumed && !list_empty(&client->channel->parked) && room_of(client))
         consumers_unpark(b, client->channel);
 }

@@ -326,6 +326,37 @@ static void a_limit_does_not_see_what_has_moved(void **state)
     }
 }
 
+/* A delivery to a member takes the room that it makes: those of his subscriptions that could take nothing are left alone. */
+static void a_delivery_wakes_nobody_in_vain(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    assert_int_equal(attach_with(rig, 1, "one", 100, 0, (struct slice){0}), 0);
+    rig_plain(rig, CMD_MQTT_RESUME, 1, 1, 1, 0);
+    assert_int_equal(subscribe_as(rig, 1, "a", "g", 2, 0, 5), 0);
+    assert_int_equal(subscribe(rig, 1, "own", 1), 0);
+    rig_clear(rig);
+    publish(rig, 3, "a", "first", 2);
+    publish(rig, 3, "a", "second", 2);
+    publish(rig, 3, "own", "own", 1);
+    assert_string_equal(rig_delivered(rig), "first");
+    struct broker *b = rig->b;
+    struct channel *ch = the_client(rig, "one")->channel;
+    const struct queue *share = queue_find(ch->peer->vhost, slice_str(SHARE));
+    assert_true(list_empty(&share->busy->ready)); /* parked with "second" */
+    ch->global_prefetch = 2;
+    struct queue *q = queue_find(ch->peer->vhost, slice_str(OWN("one")));
+    consumer_enlist(b, LIST_FIRST(&q->busy->consumers, struct consumer, queue_link));
+    pump_all(b, 100);
+    assert_int_equal(q->busy->ready_count, 0);
+    assert_true(list_empty(&share->busy->ready) && list_empty(&b->pump));
+    ch->global_prefetch = 3; /* and now there is room */
+    queue_schedule(b, q);
+    rig_step(rig);
+    assert_string_equal(rig_delivered(rig), "first own second");
+    end(rig);
+}
+
 /* Somebody else has a queue of the name that the client's own would have. */
 static void what_is_refused_goes_on_as_it_was(void **state)
 {
@@ -356,6 +387,7 @@ int main(void)
         cmocka_unit_test(what_leaves_is_like_any_other),
         cmocka_unit_test(dead_letters_do_not_move),
         cmocka_unit_test(a_limit_does_not_see_what_has_moved),
+        cmocka_unit_test(a_delivery_wakes_nobody_in_vain),
         cmocka_unit_test(what_is_refused_goes_on_as_it_was),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
