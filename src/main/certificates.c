@@ -274,6 +274,8 @@ enum exit_code certificates_open(const struct config *config, struct os *os, con
         snprintf(why, why_len, "there are settings for TLS, and tls.certificate is empty: without one there is no TLS");
         return END_CONFIG;
     }
+    if (code == END_OK)
+        tls_server_none();
     return code;
 }
 

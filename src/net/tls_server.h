@@ -46,6 +46,10 @@ MUST_USE int tls_server_new(const struct tls_options *options, struct tls_server
 MUST_USE int tls_server_reload(struct tls_server *server, const struct tls_options *options, char *why, size_t why_len);
 void tls_server_free(struct tls_server **server);
 
+/* Instead of all this: the process will speak no TLS, and OpenSSL, which it still hashes with, need not load the texts of its
+ * errors. The main thread, before anything of OpenSSL is used. */
+void tls_server_none(void);
+
 /* Who may have signed the certificate of the server that a client reaches. */
 enum tls_trust { TLS_TRUST_ANYBODY, TLS_TRUST_CA, TLS_TRUST_SYSTEM };
 
