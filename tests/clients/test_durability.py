@@ -368,6 +368,27 @@ if TARGET == 'millrace':
             assert abs(parts - status['memory_resident']) < 8 << 20, status
         w.close()
 
+    def test_an_idle_broker_is_small():
+        """The must of 10 MB, and half a MB for where the linker puts things. What comes beyond is named: of a library that every start
+        touches without need, say, or of the libraries of C++, which libsnappy as a shared library would bring."""
+        if os.environ.get('MILLRACE_FLAVOUR', 'release') != 'release':
+            return                      # sanitizers need memory of their own
+        by_file, name = {}, ''
+        broker = brokers.Millrace(args=('--set', 'loops=1'))
+        try:
+            broker.start().wire().abort()           # a login, with its hashes
+            with open('/proc/%d/smaps' % broker.process.pid) as smaps:
+                for line in smaps:
+                    words = line.split()
+                    if not words[0].endswith(':'):
+                        name = words[5] if len(words) > 5 else '[anonymous]'
+                    elif words[0] == 'Rss:':
+                        by_file[name] = by_file.get(name, 0) + int(words[1])
+        finally:
+            broker.remove()
+        assert not any('libstdc++' in name for name in by_file), by_file
+        assert sum(by_file.values()) <= 10.5 * 1024, sorted(by_file.items(), key=lambda row: -row[1])
+
     def test_what_a_burst_used_goes_back(fresh_millrace):
         """To the system, far below any mark, once there is nothing else to do."""
         if os.environ.get('MILLRACE_FLAVOUR', 'release') != 'release':
