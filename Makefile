@@ -52,11 +52,13 @@ WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -W
 WARN_BYTES := -Wconversion -Wno-sign-conversion
 BYTE_FOLDERS := fmt proto journal store
 
+, := ,
 PACKAGES := libpcre2-8 jansson inih libisal libssl libcrypto libxxhash zlib liblz4 libzstd libedit
 LIB_CFLAGS := $(shell pkg-config --cflags $(PACKAGES) 2>/dev/null)
 # libsnappy is C++. As a shared library it brings libstdc++, whose start touches 0.9 MB of every broker, for four C functions that
-# few clients ask for. What is shipped has the few objects of both that these need inside; what is only tested does not care.
-SNAPPY_release := -Wl,-Bstatic -lsnappy -lstdc++ -Wl,-Bdynamic
+# few clients ask for. What is shipped has the few objects of both that these need inside, where the system has such archives.
+has_archive = $(findstring /,$(shell $(CC) -print-file-name=$(1)))
+SNAPPY_release := $(if $(and $(call has_archive,libsnappy.a),$(call has_archive,libstdc++.a)),-Wl$(,)-Bstatic -lsnappy -lstdc++ -Wl$(,)-Bdynamic)
 LIBS := $(shell pkg-config --libs $(PACKAGES) 2>/dev/null || echo -lpcre2-8 -ljansson -linih -lisal -lssl -lcrypto -lz -llz4 -lzstd -ledit) \
 	$(or $(SNAPPY_$(FLAVOUR)),-lsnappy) -lm
 CPPFLAGS := -Isrc -D_GNU_SOURCE -DMILLRACE_VERSION='"$(VERSION)"' $(LIB_CFLAGS)
