@@ -112,7 +112,7 @@ static bool become_next(struct server_object *o, const struct server_object *old
     if (slice_equal(server_object_snapshots(old, room), slice_of(own, usual)))
         usual = (size_t)snprintf(own, sizeof own, SQL_INTERNAL SQL_INTERNAL "%s", old->name);
     o->snapshots = usual <= SQL_NAME_MAX ? mem_strdup(own) : NULL;
-    o->next = o->snapshots;
+    o->next = o->snapshots != NULL;
     return o->next;
 }
 
@@ -157,13 +157,9 @@ static enum verdict create_begin(struct request *r, const struct ast *s)
         return request_error(r, &error, text, s->at);
     const struct server_object *replaced = being_replaced(r->object);
     if (replaced)
-        return request_refuse(r, "55006", "%s is being replaced now", replaced->name);
-    bool built = old && server_object_runs(old) && server_object_runs(r->object);
-    bool takes = built && (old->takes ||
-                           r->object->takes); /* what one has taken from a queue goes back to it, and to the other */
-    if (built && !takes && !become_next(r->object, old))
-        return request_refuse(r, "54000", "%s: its name is too long for a query that is to be replaced, or no memory",
-                              old->name);
+        return request_refuse(r, "55006",
+                              "%s is being replaced: wait for that, or give it up by DROP QUERY \"" SERVER_NEXT "%s\"",
+                              replaced->name, replaced->name);
     r->step = r->object->kind == KIND_VIEW || r->object->kind == KIND_INSERT ? CREATE_PUT : CREATE_LOOK;
     if (r->object->kind == KIND_SINK && (r->object->with.queue.len || r->object->with.exchange.len))
         r->step = CREATE_MADE;
@@ -339,22 +335,50 @@ static enum verdict declare(struct request *r)
     return request_ask(r, CMD_QUEUE_DECLARE, ask_new(r->object->with.queue, none, none, none), 0, ASK_DURABLE);
 }
 
-/* Whose name it gets in the catalogue: of one that is to take a query's place that is another one that was to. NULL: nobody has it. */
-static struct server_object *named(struct request *r)
+/* What it remembered goes with a query; there may be none, and nobody waits for it. */
+static void forget_snapshots(struct request *r, const struct server_object *o)
 {
-    struct server_object *o = r->object, *old = server_object_find(r->server, r->vhost, slice_str(o->name));
-    o->next = o->next && old;
-    return o->next ? server_object_next(old) : old;
+    char name[SQL_NAME_MAX + sizeof SQL_INTERNAL];
+    struct slice none = {0};
+    if (server_object_runs(o))
+        (void)server_ask(r->session, NULL, CMD_STREAM_DELETE,
+                         ask_new(server_object_snapshots(o, name), none, none, none), 0, 0, false);
 }
 
-/* What replaces another one has no part in its trail, and takes its place in one step. */
+/* What was to take its place goes first: nothing is left of it when there is nothing any more whose place it could take. */
+static bool drop_next(struct request *r, const struct server_object *o)
+{
+    struct server_object *next = server_object_next(o);
+    struct command *c = next ? server_command(r->session, NULL, CMD_SQL_DROP, false) : NULL;
+    if (c) {
+        c->number = next->id;
+        forget_snapshots(r, next);
+        server_object_remove(next);
+    }
+    return c || !next;
+}
+
+/* It is built beside the old one. What one of them has taken from a queue goes back to it, and to the other: then there is nothing to build from. */
+static bool is_built(const struct server_object *o, const struct server_object *old)
+{
+    return old && server_object_runs(old) && server_object_runs(o) && !old->takes && !o->takes;
+}
+
+/* What replaces another one has no part in its trail, and takes its place in one step. Which one has the name now is looked at here: that may have changed since
+ * the statement was begun. */
 static enum verdict put(struct request *r)
 {
-    struct server_object *o = r->object, *old = named(r);
+    struct server_object *o = r->object, *old = server_object_find(r->server, r->vhost, slice_str(o->name));
     char name[SQL_NAME_MAX + sizeof SERVER_NEXT];
     struct slice none = {0};
     if (old && server_object_switching(old))
         return VERDICT_WAIT;
+    if (is_built(o, old) && !become_next(o, old))
+        return request_refuse(r, "54000", "%s: its name is too long for a query that is to be replaced, or no memory",
+                              old->name);
+    if (!o->next && old && !drop_next(r, old))
+        return request_refuse(r, "53000", "the broker has too much to do");
+    old = o->next ? server_object_next(old) : old; /* whose name it gets in the catalogue; NULL: nobody has it */
     r->channel = 0;
     r->step = CREATE_ENTERED;
     snprintf(name, sizeof name, "%s%s", o->next ? SERVER_NEXT : "", o->name);
@@ -395,16 +419,6 @@ static const char *query_result_text(uint64_t result)
 static uint64_t result_of(const struct request *r)
 {
     return r->answer.answer && r->answer.type == EFF_ANSWER ? r->answer.answer->number : QUERY_NO_ROOM;
-}
-
-/* What it remembered goes with a query; there may be none, and nobody waits for it. */
-static void forget_snapshots(struct request *r, const struct server_object *o)
-{
-    char name[SQL_NAME_MAX + sizeof SQL_INTERNAL];
-    struct slice none = {0};
-    if (server_object_runs(o))
-        (void)server_ask(r->session, NULL, CMD_STREAM_DELETE,
-                         ask_new(server_object_snapshots(o, name), none, none, none), 0, 0, false);
 }
 
 static void forget_rows(struct request *r, const struct server_object *o)
@@ -502,19 +516,6 @@ static bool is_a(const struct server_object *o, int64_t what)
     }
 }
 
-/* What was to take its place goes first: nothing is left of it when there is nothing any more whose place it could take. */
-static bool drop_next(struct request *r, const struct server_object *o)
-{
-    struct server_object *next = server_object_next(o);
-    struct command *c = next ? server_command(r->session, NULL, CMD_SQL_DROP, false) : NULL;
-    if (c) {
-        c->number = next->id;
-        forget_snapshots(r, next);
-        server_object_remove(next);
-    }
-    return c || !next;
-}
-
 /* The statement goes; the stream with its records stays, but for that of a materialized view, which is nothing but its rows. */
 enum verdict statement_drop(struct request *r, const struct ast *s)
 {
@@ -573,6 +574,7 @@ static enum verdict pause_end(struct request *r, struct server_object *o, bool r
     return VERDICT_DONE;
 }
 
+/* A version that has the name now, and had not when the core was asked, is asked for by itself. */
 enum verdict statement_pause(struct request *r, const struct ast *s)
 {
     const struct ast_pause *pause = AST_AS(pause, s);
@@ -580,18 +582,25 @@ enum verdict statement_pause(struct request *r, const struct ast *s)
     enum verdict v = find_own(r, pause->name, "query", &o);
     if (v != VERDICT_DONE)
         return v;
+    if (r->step == 1 && o != r->object)
+        r->step = 0;
     if (!server_object_runs(o))
         return request_refuse(r, "42809", "%s is no query", o->name);
     if (o->damaged)
         return request_refuse(r, "55000", "%s: %s", o->name, o->reason);
     if (r->step == 1)
         return pause_end(r, o, pause->resume);
+    if (server_object_switching(o))
+        return VERDICT_WAIT;
     if (!pause->resume && o->run) { /* what it has under way ends first */
         server_run_pause(o->run, true);
         return VERDICT_WAIT;
     }
     if (o->run)
         server_run_pause(o->run, false);
+    server_object_unref(&r->object);
+    r->object = o;
+    o->refs++;
     r->step = 1;
     return request_state(r, o, pause->resume ? SQL_RUNNING : SQL_PAUSED);
 }
