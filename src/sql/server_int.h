@@ -84,7 +84,11 @@ struct server_object {
     struct sql_with with;
     struct slice reads[PLAN_SOURCES_MAX], writes; /* of a query: streams' names in the broker, its own copies */
     uint32_t read_count;
-    bool takes;                  /* what it reads is a queue */
+    bool takes; /* what it reads is a queue */
+    struct object_clock {
+        const struct ast *of;    /* what the source reads; NULL: no operator asks what time it is there */
+        bool arrival;            /* the time is when its records came, and not that of their events */
+    } clocks[PLAN_SOURCES_MAX];  /* of a query, by source */
     struct server_object *to_do; /* while circles are looked for */
     bool reached;
     uint64_t step; /* number of the last one that was accepted */

@@ -372,6 +372,12 @@ static bool reads(const struct server_object *o, struct slice topic)
     return false;
 }
 
+static struct object_clock clock_of(const struct source *s)
+{
+    bool event = s->clock && s->clock->expr;
+    return (struct object_clock){.of = event || s->arrival->expr ? &s->stream->ast : NULL, .arrival = !event};
+}
+
 /* The streams of a query, whatever they are called in statements. */
 static bool note_streams(struct server_object *o, const struct plan *plan, struct sql_error *error)
 {
@@ -384,7 +390,8 @@ static bool note_streams(struct server_object *o, const struct plan *plan, struc
         topic = target.routing_key; /* a queue */
     if (!keep_name(o, topic, &o->writes, error))
         return false;
-    for (uint32_t i = 0; i < plan->source_count; i++)
+    for (uint32_t i = 0; i < plan->source_count; i++) {
+        o->clocks[i] = clock_of(&plan->sources[i]);
         LIST_EACH(&o->server->objects, node, after)
         {
             const struct server_object *source = CONTAINER_OF(node, struct server_object, link);
@@ -394,6 +401,7 @@ static bool note_streams(struct server_object *o, const struct plan *plan, struc
             if (!keep_name(o, o->takes ? source->with.queue : topic_of(source), &o->reads[o->read_count++], error))
                 return false;
         }
+    }
     return true;
 }
 

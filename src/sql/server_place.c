@@ -158,8 +158,7 @@ static bool read_places(struct server_run *run)
     return false;
 }
 
-/* Whether the trail ends with a PLACE: then the rows behind it were not given out. */
-static uint64_t given_until(struct slice trail)
+uint64_t run_given_until(struct slice trail)
 {
     struct trail_reader r;
     struct trail_entry entry;
@@ -183,7 +182,7 @@ void run_place(struct server_run *run)
     trail_read_begin(&run->replay, trail);
     if (!read_places(run) || !declare_partitions(run))
         return;
-    run->replay_open = given_until(trail);
+    run->replay_open = run_given_until(trail);
     output_open(run->output, run->replay_open);
     run->state = run->snapshot.until ? RUN_LOADING : RUN_REPLAYING;
 }
@@ -246,6 +245,33 @@ bool run_replay(struct server_run *run)
 }
 
 /* ---- time ---- */
+
+bool run_tell_time(const struct server_run *run, struct trail *trail)
+{
+    bool ok = true;
+    for (uint32_t i = 0; ok && i < run->source_count; i++) {
+        struct trail_entry entry = {.kind = TRAIL_ADVANCE, .source = i, .time = query_watermark(run->query, i)};
+        ok = !run->sources[i].timed || entry.time == TIME_NEVER || trail_add(trail, &entry);
+    }
+    return ok;
+}
+
+/* That a place was read up to, behind all outputs, says that none of them is missing (run_given_until). Neither this nor the time changes anything in a
+ * replay. */
+bool run_tell_last(struct server_run *run)
+{
+    if (run->last_told || run->state < RUN_GOING)
+        return true;
+    if (snapshot_busy(run))
+        return false;
+    run->last_told = true;
+    if (run->queue || query_stateless(run->query) || !run->object->step)
+        return true;
+    struct trail_entry entry = {.kind = TRAIL_RECORDS, .offset = run->sources[0].partitions[0].place};
+    if (!trail_add(&run->taken, &entry) || !run_tell_time(run, &run->taken))
+        run_fail(run, "no memory for its trail");
+    return true;
+}
 
 static bool is_silent(const struct server_run *run, const struct run_partition *p)
 {

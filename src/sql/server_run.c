@@ -80,6 +80,7 @@ void server_run_stop(struct server_run **ret)
 
 void server_run_pause(struct server_run *run, bool pause)
 {
+    run->last_told = run->last_told && run->pausing && pause;
     run->pausing = pause;
 }
 
@@ -453,9 +454,11 @@ bool server_runs_turn(struct sql_server *server)
     {
         struct server_run *run = CONTAINER_OF(node, struct server_run, link);
         more = run_turn(run) || more;
-        if (run->failed && run->object)
+        if (!run->object || run->turnover.call.number) /* or it may be the query of its name already */
+            continue;
+        if (run->failed)
             run_end(run, SQL_FAILED);
-        else if (run->pausing && run->object && (run->state < RUN_GOING || run_steps_idle(run)))
+        else if (run->pausing && run_tell_last(run) && (run->state < RUN_GOING || run_steps_idle(run)))
             run_end(run, SQL_PAUSED);
     }
     return more;

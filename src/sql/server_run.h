@@ -70,7 +70,8 @@ struct run_partition {
     uint64_t limit;          /* nothing behind it is taken now, while one takes the other's place; UINT64_MAX: none */
     uint64_t goal;           /* where the old version was when this round began */
     uint64_t stood;          /* so far the old version has read it, … */
-    bool shared, seen;       /* … if it reads it at all */
+    bool shared, seen;       /* … if it reads it at all, */
+    bool stood_idle;         /* … and it was silent when that one stopped */
     struct run_block *asked; /* its fetch is under way; NULL: none is */
     struct list wait;        /* asked->waiting */
     struct run_block *got;   /* not all of it is taken; NULL: nothing is there */
@@ -92,6 +93,7 @@ struct run_source {
     bool queue; /* `topic` is one: what is below it of partitions and time means nothing */
     int64_t idle_ns;
     bool timed;         /* some operator asks its clock */
+    int64_t stood_at;   /* time of the old version that has stopped, of the same clock; TIME_NEVER: not known */
     mono_t row_at;      /* when the last row came */
     mono_t advanced_at; /* when time was last moved without one */
 };
@@ -171,7 +173,8 @@ struct server_run {
     struct query_step *step; /* to be sent again at again_at; NULL: none, or it is with the core */
     struct server_call step_call;
     mono_t again_at, quiet_until;
-    bool held; /* another one takes its place: it reads no further than the limits */
+    bool held;      /* another one takes its place: it reads no further than the limits */
+    bool last_told; /* pausing: its trail says that all is given out, and what time it was */
     struct {
         uint8_t state;           /* enum switch_state */
         uint32_t rounds;         /* in each it comes to where the old one was when it began */
@@ -206,6 +209,12 @@ void run_place(struct server_run *run);
 MUST_USE bool run_name_streams(const struct server_run *run, struct trail *trail);
 /* Takes the next of the trail; at its end the run is GOING. False: it waits. */
 bool run_replay(struct server_run *run);
+/* Of a trail that ends with a PLACE: rows behind it may not have been given out. UINT64_MAX: all were. */
+uint64_t run_given_until(struct slice trail);
+/* What time it is by the query's clocks, which a replay knows anyway, but nobody else who reads the trail. False: no memory. */
+MUST_USE bool run_tell_time(const struct server_run *run, struct trail *trail);
+/* It is to be paused: the last that its trail says. False: not yet. */
+bool run_tell_last(struct server_run *run);
 /* Into the trail, and what comes of it. False: the run has failed. */
 bool run_go(struct server_run *run, const struct trail_entry *entry);
 /* Partitions that have nothing, and time that goes on without rows. */

@@ -201,7 +201,7 @@ static void write_next(struct server_run *run)
     s->call.on_done = on_produced;
 }
 
-/* SNAPSHOT, the streams, where each partition is, and the place: what a trail begins with. */
+/* SNAPSHOT, the streams, where each partition is, and the place: what a trail begins with. And what time it is. */
 bool snapshot_trail(struct server_run *run, struct trail *ret)
 {
     const struct run_snapshot *s = &run->snapshot;
@@ -214,7 +214,7 @@ bool snapshot_trail(struct server_run *run, struct trail *ret)
             ok = trail_add(ret, &entry);
         }
     entry = (struct trail_entry){.kind = TRAIL_PLACE, .offset = output_place(run->output)};
-    return ok && trail_add(ret, &entry);
+    return ok && trail_add(ret, &entry) && run_tell_time(run, ret);
 }
 
 void snapshot_named(struct server_run *run)

@@ -65,6 +65,17 @@ static void stands_as_it_runs(struct server_run *run, const struct server_run *o
     }
 }
 
+static bool has_partition(const struct trail_entry *e)
+{
+    return e->kind == TRAIL_RECORDS || e->kind == TRAIL_IDLE;
+}
+
+/* Both ask the same clock of the same stream. */
+static bool same_clock(const struct object_clock *a, const struct object_clock *b)
+{
+    return a->of && a->of == b->of && a->arrival == b->arrival;
+}
+
 /* Of one of its sources, as its trail says. False: another source stands elsewhere in the same stream. */
 static bool stands_by_trail(struct server_run *run, struct slice trail, uint32_t source, uint64_t stream)
 {
@@ -76,10 +87,11 @@ static bool stands_by_trail(struct server_run *run, struct slice trail, uint32_t
         p->seen = false;
     trail_read_begin(&r, trail);
     while (trail_read(&r, &e))
-        for (uint32_t i = 0; e.kind == TRAIL_RECORDS && e.source == source && (p = nth(run, i)); i++)
+        for (uint32_t i = 0; has_partition(&e) && e.source == source && (p = nth(run, i)); i++)
             if (p->source->stream == stream && p->number == e.partition) {
                 p->seen = true;
-                p->goal = e.offset;
+                p->stood_idle = e.kind == TRAIL_IDLE || (p->stood_idle && e.offset == p->goal);
+                p->goal = e.kind == TRAIL_RECORDS ? e.offset : p->goal;
             }
     for (uint32_t i = 0; (p = nth(run, i)); i++)
         if (p->seen) {
@@ -88,6 +100,13 @@ static bool stands_by_trail(struct server_run *run, struct slice trail, uint32_t
             p->stood = p->goal;
         }
     return even;
+}
+
+static void stood_at(struct server_run *run, const struct object_clock *clock, int64_t time)
+{
+    for (uint32_t i = 0; i < run->source_count; i++)
+        if (same_clock(&run->object->clocks[i], clock) && time > run->sources[i].stood_at)
+            run->sources[i].stood_at = time;
 }
 
 static void stands_as_it_stopped(struct server_run *run, const struct server_object *old)
@@ -100,17 +119,40 @@ static void stands_as_it_stopped(struct server_run *run, const struct server_obj
     if (run->turnover.looked == old->step + 1)
         return;
     for (uint32_t i = 0; (p = nth(run, i)); i++)
-        p->shared = false;
+        p->shared = p->stood_idle = false;
+    for (uint32_t i = 0; i < run->source_count; i++)
+        run->sources[i].stood_at = TIME_NEVER;
     trail_read_begin(&r, trail);
     while (trail_read(&r, &e))
         if (e.kind == TRAIL_STREAM)
             streams[e.source] = e.offset;
+        else if (e.kind == TRAIL_ADVANCE)
+            stood_at(run, &old->clocks[e.source], e.time);
     for (uint32_t i = 0; i < TRAIL_SOURCES_MAX; i++)
         if (streams[i] && !stands_by_trail(run, trail, i, streams[i]))
             run_fail(
                 run,
                 "the query that it is to replace reads a stream twice, and has not come as far in both: RESUME it");
+    if (old->damaged)
+        run_fail(run, "nobody knows where the query that it is to replace stands (%s): DROP that one first",
+                 old->reason);
+    else if (run_given_until(trail) != UINT64_MAX)
+        run_fail(run, "the query that it is to replace has stopped amid rows that it has to give out: RESUME it, and "
+                      "replace it again, or DROP it first");
     run->turnover.looked = old->step + 1;
+}
+
+/* What lies between them nobody would give out; but for who was told to begin behind it. */
+static void check_behind(struct server_run *run)
+{
+    const struct run_partition *p;
+    bool told = run->object->with.start == START_LATEST || run->object->with.start == START_TIME;
+    for (uint32_t i = 0; (p = nth(run, i)); i++)
+        if (p->shared && p->place > p->stood && !(told && p->place == p->kept))
+            run_fail(run,
+                     "the query that it is to replace has stopped at %.*s/%u, offset %llu, before the place where this "
+                     "one is: RESUME that one, or replace it again",
+                     SLICE_ARG(p->source->topic), p->number, (unsigned long long)p->stood);
 }
 
 /* False: it is not known yet, as the old one has not begun. */
@@ -127,29 +169,50 @@ static bool stands(struct server_run *run, const struct server_object *old)
     for (uint32_t i = 0; (p = nth(run, i)); i++)
         p->limit = !any ? p->place : !p->shared ? UINT64_MAX : p->stood > p->place ? p->stood : p->place;
     run->turnover.looked = old->run ? 0 : run->turnover.looked;
+    if (!old->run)
+        check_behind(run);
     return known && !run->failed;
 }
 
 /* ---- event time ---- */
 
+/* Its time in that source's stream; TIME_NEVER: it has none. */
+static int64_t time_of(const struct server_run *run, uint32_t source, const struct server_object *old)
+{
+    int64_t time = old->run ? TIME_NEVER : run->sources[source].stood_at;
+    for (uint32_t k = 0; old->run && k < old->run->source_count; k++)
+        if (same_clock(&run->object->clocks[source], &old->clocks[k])) {
+            int64_t own = query_watermark(old->run->query, k);
+            time = own > time ? own : time;
+        }
+    return time;
+}
+
+static bool was_idle(const struct run_partition *p, const struct server_object *old)
+{
+    const struct run_partition *q;
+    if (!old->run)
+        return p->shared && p->stood_idle && p->place >= p->stood;
+    for (uint32_t k = 0; (q = nth(old->run, k)); k++)
+        if (is_same(p, q) && q->idle && p->place >= q->place)
+            return true;
+    return false;
+}
+
 /* A partition that is silent for the old one is so for the new one, when it has read all of it, and time is as late at least. */
-static void follow_time(struct server_run *run, const struct server_run *old, bool advance)
+static void follow_time(struct server_run *run, const struct server_object *old, bool advance)
 {
     struct run_partition *p;
-    const struct run_partition *q;
-    for (uint32_t i = 0; old && (p = nth(run, i)) && !run->failed; i++)
-        for (uint32_t k = 0; (q = nth(old, k)) && !run->failed; k++) {
-            struct trail_entry e = {.kind = TRAIL_IDLE, .source = p->source->number, .partition = p->number};
-            if (is_same(p, q) && q->idle && !p->idle && p->place >= q->place && p->source->timed && run_go(run, &e))
-                p->idle = true;
-        }
-    for (uint32_t i = 0; old && advance && i < run->source_count; i++)
-        for (uint32_t k = 0; k < old->source_count && !run->failed; k++) {
-            bool same = query_plan(run->query)->sources[i].stream == query_plan(old->query)->sources[k].stream;
-            struct trail_entry e = {.kind = TRAIL_ADVANCE, .source = i, .time = query_watermark(old->query, k)};
-            if (same && e.time != TIME_NEVER && e.time > query_watermark(run->query, i))
-                (void)run_go(run, &e);
-        }
+    for (uint32_t i = 0; (p = nth(run, i)) && !run->failed; i++) {
+        struct trail_entry e = {.kind = TRAIL_IDLE, .source = p->source->number, .partition = p->number};
+        if (p->source->timed && !p->idle && was_idle(p, old) && run_go(run, &e))
+            p->idle = true;
+    }
+    for (uint32_t i = 0; advance && i < run->source_count && !run->failed; i++) {
+        struct trail_entry e = {.kind = TRAIL_ADVANCE, .source = i, .time = time_of(run, i, old)};
+        if (e.time != TIME_NEVER && e.time > query_watermark(run->query, i))
+            (void)run_go(run, &e);
+    }
 }
 
 /* ---- building ---- */
@@ -288,15 +351,17 @@ void switch_turn(struct server_run *run)
         old->run != run->turnover.with) /* it has failed, or was paused or resumed */
         run->turnover.state = SWITCH_BUILDING;
     bool building = run->turnover.state == SWITCH_BUILDING, known = !building || stands(run, old);
-    if (building && !run->failed)
-        follow_time(run, old->run && known ? old->run : NULL, false);
-    if (building && known && is_near(run))
+    bool saved = snapshot_busy(run); /* what is taken meanwhile neither it nor the trail would have */
+    if (building && known && !saved)
+        follow_time(run, old, false);
+    if (building && known && !run->failed && is_near(run))
         align(run, old->run);
-    if (run->turnover.state != SWITCH_ALIGNING || run->failed || !has_come(run) || (old->run && !has_come(old->run)))
+    if (run->turnover.state != SWITCH_ALIGNING || run->failed || saved || !has_come(run) ||
+        (old->run && !has_come(old->run)))
         return;
-    follow_time(run, old->run, true);
-    if (!run->failed && run->object->step && !snapshot_busy(run) && run_steps_idle(run) &&
-        (!old->run || run_steps_idle(old->run)) && run->server->now >= run->turnover.again_at)
+    follow_time(run, old, true);
+    if (!run->failed && run->object->step && run_steps_idle(run) && (!old->run || run_steps_idle(old->run)) &&
+        run->server->now >= run->turnover.again_at)
         ask(run, old);
 }
 

@@ -5,6 +5,9 @@
 #define TIMED                                                                                                          \
     "CREATE STREAM s (k TEXT, v BIGINT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '2' SECOND) WITH (topic = "    \
     "'in');"
+#define WINDOWS(n)                                                                                                     \
+    "SELECT k, COUNT(*) + " n " AS n FROM TUMBLE(s, ts, INTERVAL '5' SECOND) GROUP BY k, window_start, window_end"
+
 static void feed(struct world *w, unsigned from, unsigned upto)
 {
     char body[200];
@@ -39,6 +42,67 @@ static void must(struct world *w, const char *text)
     must_as(w, 1, text);
 }
 
+static void says_error(struct world *w, const char *text, const char *message)
+{
+    say_long_as(w, 1, text);
+    if (!strstr(w->said, message) || !w->ended)
+        rig_fail("%s\nsaid:\n%s\nexpected:\n%s", text, w->said, message);
+}
+
+static void expect_rows(struct world *w, const char *expected)
+{
+    if (strcmp(records_of(w, "out"), expected) != 0)
+        rig_fail("out has\n%s\nand not\n%s", records_of(w, "out"), expected);
+}
+
+/* ---- time ---- */
+
+/* The old version looks at the time of events, the new one does not. */
+static void test_a_version_that_has_no_time(void **state)
+{
+    struct world *w = world_new();
+    (void)state;
+    must(w, TIMED "CREATE STREAM out AS " WINDOWS("0"));
+    feed(w, 0, 10);
+    rest(w);
+    char *old = strdup(records_of(w, "out"));
+    assert_true(lines_of(old) > 0);
+    must(w, "CREATE OR REPLACE STREAM out AS SELECT v FROM s");
+    feed(w, 10, 12);
+    rest(w);
+    assert_string_equal(records_of(w, "out") + strlen(old), "{\"v\":10}\n{\"v\":11}\n");
+    free(old);
+    world_free(w);
+}
+
+/* What a version that is paused has ended by the clock does not end once more, whether its trail or a snapshot has it. */
+static void test_time_that_went_on_before_a_pause(void **state)
+{
+    static const char *const expected = "{\"k\":\"a\",\"n\":1}\n{\"k\":\"b\",\"n\":1}\n{\"k\":\"c\",\"n\":1}\n";
+    (void)state;
+    for (unsigned restarts = 0; restarts < 2; restarts++) {
+        struct world *w = world_with(restarts), *other = NULL;
+        must(w, TIMED "CREATE STREAM out AS " WINDOWS("0"));
+        feed(w, 0, 3);
+        rest(w);
+        rig_pass(w->rig, 5200);
+        expect_rows(w, expected);
+        must(w, "PAUSE out");
+        must(w, "CREATE OR REPLACE STREAM out AS " WINDOWS("1000"));
+        struct world *at = restarts ? (other = world_cut(w, w->rig->log->count)) : w;
+        rig_pass(at->rig, 60000);
+        expect_rows(at, expected);
+        feed(at, 20, 21);
+        rig_pass(at->rig, 60000);
+        assert_string_equal(records_of(at, "out") + strlen(expected), "{\"k\":\"c\",\"n\":1001}\n");
+        if (other)
+            world_free(other);
+        world_free(w);
+    }
+}
+
+/* ---- an old version that has stopped ---- */
+
 static void declare_short(struct world *w, const char *queue)
 {
     struct table t;
@@ -57,6 +121,91 @@ static void drain(struct world *w, const char *queue, char *got, size_t room)
         len += (size_t)snprintf(got + len, room - len, "%s", rig_delivered(w->rig));
         rig_pass(w->rig, 60);
     }
+}
+
+/* An exchange by which the queue gets what a sink gives; it fails when that is not there. */
+static void declare_way(struct world *w)
+{
+    assert_true(rig_ask(w->rig, CMD_EXCHANGE_DECLARE, 1, 1, "way", "fanout", NULL, (struct slice){0}, ASK_DURABLE));
+    assert_true(rig_ask(w->rig, CMD_QUEUE_BIND, 1, 1, "short", "way", "", (struct slice){0}, 0));
+}
+
+static void delete_way(struct world *w)
+{
+    assert_true(rig_ask(w->rig, CMD_EXCHANGE_DELETE, 1, 1, "way", NULL, NULL, (struct slice){0}, 0));
+    rig_pass(w->rig, 100);
+}
+
+#define OTHER "CREATE OR REPLACE SINK out WITH (queue = 'other') AS SELECT v * 10 AS v FROM s"
+
+/* It has read more than it has given out, and the new one has read as much: who takes its place then would lose what is between. */
+static void test_a_version_that_fails_before_all_is_given(void **state)
+{
+    struct world *w = world_new();
+    char got[400];
+    (void)state;
+    declare_short(w, "short");
+    declare_way(w);
+    must(w, TIMED "CREATE SINK out WITH (exchange = 'way') AS SELECT v FROM s");
+    feed(w, 0, 2);
+    rig_pass(w->rig, 100);
+    feed(w, 2, 8);
+    rig_pass(w->rig, 300);
+    say(w, OTHER);
+    rig_pass(w->rig, 200);
+    delete_way(w);
+    hear(w);
+    if (!strstr(w->said, "out is not replaced: ") || !strstr(w->said, "replace it again"))
+        rig_fail("said: %s", w->said);
+    must(w, OTHER);
+    drain(w, "other", got, sizeof got);
+    assert_string_equal(got, "{\"v\":20}{\"v\":30}{\"v\":40}{\"v\":50}{\"v\":60}{\"v\":70}");
+    world_free(w);
+}
+
+/* Some of what it took was given out, some not: nobody but itself can give the rest. */
+static void test_a_version_that_fails_in_the_middle(void **state)
+{
+    struct world *w = world_new();
+    char got[400];
+    (void)state;
+    declare_short(w, "short");
+    declare_way(w);
+    must(w, TIMED "CREATE SINK out WITH (exchange = 'way') AS SELECT v FROM s; PAUSE out");
+    feed(w, 0, 8);
+    must(w, "RESUME out");
+    rig_pass(w->rig, 200);
+    assert_int_equal(rig_ready(w->rig, "short"), 2);
+    delete_way(w);
+    says_error(w, OTHER, "RESUME it");
+    assert_int_equal(rig_ready(w->rig, "other"), 0);
+    declare_way(w);
+    must(w, "RESUME out");
+    drain(w, "short", got, sizeof got);
+    assert_string_equal(got, "{\"v\":0}{\"v\":1}{\"v\":2}{\"v\":3}{\"v\":4}{\"v\":5}{\"v\":6}{\"v\":7}");
+    must(w, OTHER);
+    feed(w, 8, 9);
+    drain(w, "other", got, sizeof got);
+    assert_string_equal(got, "{\"v\":80}");
+    world_free(w);
+}
+
+/* Who begins behind the old one, as it was told to, begins there. */
+static void test_a_version_that_begins_behind(void **state)
+{
+    struct world *w = world_new();
+    char got[400];
+    (void)state;
+    must(w, TIMED "CREATE SINK out WITH (queue = 'short') AS SELECT v FROM s");
+    feed(w, 0, 2);
+    rig_pass(w->rig, 300);
+    must(w, "PAUSE out");
+    feed(w, 2, 4);
+    must(w, "CREATE OR REPLACE SINK out WITH (queue = 'other', start = 'latest') AS SELECT v * 10 AS v FROM s");
+    feed(w, 4, 5);
+    drain(w, "other", got, sizeof got);
+    assert_string_equal(got, "{\"v\":40}");
+    world_free(w);
 }
 
 /* ---- another statement meanwhile ---- */
@@ -93,6 +242,11 @@ static void test_replaced_by_something_else_meanwhile(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_version_that_has_no_time),
+        cmocka_unit_test(test_time_that_went_on_before_a_pause),
+        cmocka_unit_test(test_a_version_that_fails_before_all_is_given),
+        cmocka_unit_test(test_a_version_that_fails_in_the_middle),
+        cmocka_unit_test(test_a_version_that_begins_behind),
         cmocka_unit_test(test_replaced_by_something_else_meanwhile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
