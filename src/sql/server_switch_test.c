@@ -239,6 +239,93 @@ static void test_replaced_by_something_else_meanwhile(void **state)
     world_free(w);
 }
 
+/* ---- anything at any moment ---- */
+
+static const char *said_at; /* what is said … */
+static unsigned said_turn;  /* … in which turn from the statement on; the journal is durable some turns later */
+
+static void say_then(struct world *w)
+{
+    w->count++;
+    w->rig->hold = w->count >= said_turn && w->count < said_turn + 6;
+    if (w->count != said_turn)
+        return;
+    struct ask *ask = ask_new(slice_str(said_at), (struct slice){0}, (struct slice){0}, (struct slice){0});
+    assert_non_null(ask);
+    rig_command(w->rig, 0, CMD_SQL_ASK, SECOND, 0)->ask = ask;
+}
+
+/* What the server has is what the core has, and what is said to run runs, and nothing else does. */
+static unsigned check_agreed(struct world *w, const char *what)
+{
+    unsigned count = 0;
+    LIST_EACH(&w->server->objects, node, after)
+    {
+        const struct server_object *o = CONTAINER_OF(node, struct server_object, link);
+        const struct sql_object *there = sql_object_find(w->rig->b, o->id);
+        char name[300];
+        snprintf(name, sizeof name, "%s%s", o->next ? SERVER_NEXT : "", o->name);
+        if (!there || !slice_is(there->name, name) || there->state != o->state ||
+            (server_object_runs(o) && (o->state == SQL_RUNNING) != (o->run != NULL)))
+            rig_fail("%s: %s is %u for the server%s, and for the core %.*s, %d", what, name, o->state,
+                     o->run ? ", and runs" : "", there ? (int)there->name.len : 4,
+                     there ? (const char *)there->name.ptr : "none", there ? there->state : -1);
+        count++;
+    }
+    assert_int_equal(count, w->rig->b->sql.objects.count);
+    return count;
+}
+
+static bool said_while_replaced(const char *text, unsigned turn)
+{
+    struct world *w = world_new();
+    char what[200];
+    snprintf(what, sizeof what, "%s, in turn %u", text, turn);
+    must(w, TIMED "CREATE STREAM out AS " WINDOWS("0"));
+    feed(w, 0, 3);
+    rig_pass(w->rig, 5200);
+    assert_true(rig_open(w->rig, SECOND));
+    said_at = text;
+    said_turn = turn;
+    w->count = 0;
+    w->meanwhile = say_then;
+    say(w, "CREATE OR REPLACE STREAM out AS " WINDOWS("1000"));
+    bool whole = w->count >= turn + 6;
+    w->meanwhile = NULL;
+    w->rig->hold = false;
+    rig_pass(w->rig, 2000);
+    hear(w);
+    (void)check_agreed(w, what);
+    must_as(w, SECOND, "CREATE STREAM IF NOT EXISTS out AS " WINDOWS("1000") "; RESUME out");
+    feed(w, 20, 21);
+    rig_pass(w->rig, 60000);
+    (void)check_agreed(w, what);
+    static const char *const before = "{\"k\":\"a\",\"n\":1}\n{\"k\":\"b\",\"n\":1}\n{\"k\":\"c\",\"n\":1}\n";
+    const char *rows = records_of(w, "out");
+    if (strstr(rows, before) != rows || (lines_of(rows) != 4 && !strstr(text, "DROP STREAM")))
+        rig_fail("%s: out has\n%s", what, rows);
+    world_free(w);
+    return whole;
+}
+
+static void test_anything_at_any_moment(void **state)
+{
+    static const char *const texts[] = {
+        "PAUSE out",
+        "RESUME out",
+        "PAUSE out; RESUME out",
+        "PAUSE \"amq.sql.next.out\"",
+        "PAUSE \"amq.sql.next.out\"; RESUME \"amq.sql.next.out\"",
+        "DROP QUERY \"amq.sql.next.out\"",
+        "DROP STREAM out",
+        "CREATE OR REPLACE STREAM out AS " WINDOWS("2000"),
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++)
+        for (unsigned turn = 1; said_while_replaced(texts[i], turn); turn++)
+            continue;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -247,6 +334,7 @@ int main(void)
         cmocka_unit_test(test_a_version_that_fails_before_all_is_given),
         cmocka_unit_test(test_a_version_that_fails_in_the_middle),
         cmocka_unit_test(test_a_version_that_begins_behind),
+        cmocka_unit_test(test_anything_at_any_moment),
         cmocka_unit_test(test_replaced_by_something_else_meanwhile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
