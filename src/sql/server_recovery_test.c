@@ -1,4 +1,5 @@
 /* Recovery of queries: whatever the journal has when the process dies, what a query has written in the end is what it would have written. */
+#include "sql/server_int.h"
 #include "sql/server_rig_test.h"
 
 /* Times go up by a second; values are not the same twice in a window. */
@@ -348,6 +349,100 @@ static void test_no_memory(void **state)
     world_free(whole);
 }
 
+/* An allocation fails in a turn of the records, and the process dies at any time behind that: resumed, a query has written each row and each dead letter
+ * once. */
+static void check_no_memory_and_a_cut(const char *query, unsigned turn, uint64_t n, const char *expected,
+                                      const char *letter, bool *ret_hit)
+{
+    struct world *w = world_new();
+    declare_all(w, query, 1);
+    w->rig->hold = true;
+    feed(w, 0, 9);
+    size_t begun = w->rig->log->count;
+    w->fail_turn = w->turn + turn;
+    w->fail_at = n;
+    w->rig->hold = false;
+    rest(w);
+    rig_pass(w->rig, 500);
+    *ret_hit = w->hit;
+    for (size_t cut = begun; cut <= w->rig->log->count; cut++) {
+        struct world *other = world_cut(w, cut);
+        rig_pass(other->rig, 300);
+        say(other, "RESUME out");
+        rig_pass(other->rig, 300);
+        if (strcmp(records_of(other, "out"), expected) != 0 || strcmp(records_of(other, "out.dlq"), letter) != 0)
+            rig_fail("allocation %llu of turn %u, cut at %zu: wrote\n%s", (unsigned long long)n, turn, cut,
+                     records_of(other, "out"));
+        world_free(other);
+    }
+    world_free(w);
+}
+
+static void test_no_memory_and_a_cut(void **state)
+{
+    static const char *const queries[] = {"SELECT k, v FROM s WHERE v <> 3",
+                                          "SELECT k, COUNT(*) AS n FROM s GROUP BY k EMIT CHANGES"};
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(queries); i++) {
+        struct world *whole = world_new();
+        bool hit = true;
+        unsigned hits = 0;
+        declare_all(whole, queries[i], 1);
+        feed(whole, 0, 9);
+        rest(whole);
+        char *expected = strdup(records_of(whole, "out")), *letter = strdup(records_of(whole, "out.dlq"));
+        world_free(whole);
+        for (unsigned turn = 1; turn < 8; turn++)
+            for (uint64_t n = 1; n == 1 || hit; n++, hits += hit)
+                check_no_memory_and_a_cut(queries[i], turn, n, expected, letter, &hit);
+        assert_true(hits > 10);
+        free(expected);
+        free(letter);
+    }
+}
+
+static struct server_object *only_query(struct world *w)
+{
+    LIST_EACH(&w->server->objects, node, after)
+    if (server_object_runs(CONTAINER_OF(node, struct server_object, link)))
+        return CONTAINER_OF(node, struct server_object, link);
+    return NULL;
+}
+
+static bool trail_goes_on(unsigned turn, uint64_t n)
+{
+    struct world *w = world_new(), *other;
+    char body[200];
+    declare_all(w, "SELECT COUNT(*) AS n FROM s GROUP BY v - v EMIT CHANGES", 3);
+    for (w->count = 0; only_query(w)->trail.len <= 250; w->count++) /* it begins with 256 */
+        put(w->rig, "in", event_of(w->count % 8, body));
+    w->fail_turn = w->turn + turn;
+    w->fail_at = n;
+    for (unsigned i = 0; i < 3; i++, w->count++)
+        put(w->rig, "in", event_of(w->count % 8, body));
+    bool hit = w->hit;
+    say(w, "RESUME out");
+    rest(w);
+    assert_true(lines_of(records_of(w, "out")) <= 2 * w->count - 1);
+    other = world_cut(w, w->rig->log->count);
+    rest(other);
+    say(other, "RESUME out");
+    rest(other);
+    assert_int_equal(lines_of(records_of(other, "out")), 2 * w->count - 1);
+    world_free(other);
+    world_free(w);
+    return hit;
+}
+
+/* A step is not told to the core before there is memory for what it adds to the trail: who goes on from a trail that lacks it gives rows twice. */
+static void test_no_memory_for_a_trail(void **state)
+{
+    (void)state;
+    for (unsigned turn = 1; turn < 16; turn++)
+        for (uint64_t n = 1; trail_goes_on(turn, n); n++)
+            continue;
+}
+
 /* A full queue took a part of much that was taken bit by bit; a start takes it again in other bits, and what is left comes. */
 #define FEW 20u
 #define MANY 32u /* that many records are a run of a query of so little memory */
@@ -558,6 +653,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_any_cut),
         cmocka_unit_test(test_any_cut_of_partitions),
+        cmocka_unit_test(test_no_memory_and_a_cut),
+        cmocka_unit_test(test_no_memory_for_a_trail),
         cmocka_unit_test(test_much_waits_for_a_full_queue),
         cmocka_unit_test(test_replaced_under_load),
         cmocka_unit_test(test_time_that_went_on_before_the_switch),

@@ -11,6 +11,7 @@
  * anew, shorter and with the same meaning, when the core has much more of it than need be. */
 #include "sql/server_run.h"
 
+#include "base/check.h"
 #include "base/mem.h"
 
 #define AGAIN_NS (20 * NS_PER_MS)
@@ -57,8 +58,8 @@ static void step_done(struct server_run *run, struct query_step *step)
     if (step->restart)
         trail_clear(&o->trail);
     o->core_trail = step->restart ? step->trail.len : o->core_trail + step->trail.len;
-    if (!trail_append(&o->trail, step->trail, &damaged))
-        run_fail(run, "no memory for its trail");
+    bool ok = trail_append(&o->trail, step->trail, &damaged);
+    CHECK(ok); /* there is the room that it had to have before the step went to the core */
     trail_clear(&run->steps.trail);
     output_group_free(run->server->heap, &run->steps.sent);
     if (run->snapshot.state == SNAPSHOT_WRITTEN)
@@ -199,7 +200,8 @@ static bool make_step(struct server_run *run)
     struct trail trail;
     bool restart;
     trail_init(&trail, TRAIL_REPLAYED_MAX);
-    if (!step_trail(run, place, last, &restart, &trail)) {
+    bool ok = step_trail(run, place, last, &restart, &trail);
+    if (!ok || !trail_room(&run->object->trail, (restart ? 0 : run->object->trail.len) + trail.len)) {
         trail_fini(&trail);
         return false;
     }
@@ -232,8 +234,10 @@ static bool cut(struct server_run *run)
         return false;
     }
     if (!trail_append(&run->steps.trail, trail_bytes(&run->taken), &damaged) ||
-        !dead_letters_take(&run->dead, run->server->heap, &run->steps.dead))
+        !dead_letters_take(&run->dead, run->server->heap, &run->steps.dead)) {
+        trail_clear(&run->steps.trail); /* or a step would say of it what was read, and not what came of that */
         return false;
+    }
     trail_clear(&run->taken);
     run->steps.acks = has_taken(run);
     run->steps.until = run->queue ? run_queue_taken(run) : 0;

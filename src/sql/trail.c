@@ -70,6 +70,11 @@ static bool room_for(struct trail *t, size_t len)
     return true;
 }
 
+bool trail_room(struct trail *t, size_t len)
+{
+    return room_for(t, len < t->max ? len : t->max);
+}
+
 /* It says more of what `last` says: that one is not needed any more. Between them nothing happened, so nobody can have seen it. */
 static bool goes_on(const struct trail_entry *last, const struct trail_entry *e)
 {

@@ -44,6 +44,8 @@ struct trail {
 /* max: bytes. Nothing is allocated yet. */
 void trail_init(struct trail *t, size_t max);
 void trail_fini(struct trail *t);
+/* A trail of that many bytes will find the room that it needs. False: no memory. */
+MUST_USE bool trail_room(struct trail *t, size_t len);
 /* Merged with the last entry where that says the same: RECORDS go on in a partition, time advances. A SNAPSHOT forgets what was before.
  * False: no memory, or no room; then nothing has changed. */
 MUST_USE bool trail_add(struct trail *t, const struct trail_entry *entry);
