@@ -101,6 +101,75 @@ static void test_time_that_went_on_before_a_pause(void **state)
     }
 }
 
+static void put_keyed(struct world *w, const char *key, unsigned second, unsigned pad, const char *k)
+{
+    char body[3000];
+    struct table t;
+    amqp_put_str(&table(&t)->w, "x-stream-key", slice_str(key));
+    struct amqp_props props = {
+        .present = AMQP_HEADERS | AMQP_DELIVERY_MODE, .delivery_mode = 2, .headers = writer_slice(&t.w)};
+    snprintf(body, sizeof body, "{\"k\":\"%s\",\"ts\":\"2026-01-01 00:00:%02u\",\"pad\":\"%0*u\"}", k, second, pad, 0u);
+    struct msg *msg = row_with(w->rig, "", "in", body, strlen(body), &props);
+    assert_non_null(msg);
+    rig_command(w->rig, 0, CMD_PUBLISH, 1, 1)->msg = msg;
+    rig_step(w->rig);
+    rig_clear(w->rig);
+}
+
+/* Ten seconds pass at the moment at which the new version writes its snapshot. */
+static void wait_amid_the_snapshot(struct world *w)
+{
+    LIST_EACH(&w->server->runs, node, after)
+    {
+        const struct server_run *run = CONTAINER_OF(node, struct server_run, link);
+        if (w->count || !run->object->next || run->snapshot.state != SNAPSHOT_WRITING)
+            continue;
+        w->count++;
+        w->rig->now += 10 * NS_PER_S;
+        w->rig->wall += 10000;
+    }
+}
+
+#define THIN 6000u /* not all of them come with one fetch, and what is left is not near */
+
+/* What is followed while a snapshot is written is in the snapshot or in the trail: a start comes to where it was. */
+static void test_a_silent_partition_while_a_snapshot_is_written(void **state)
+{
+    struct world *w = world_with(3000), *other;
+    (void)state;
+    must(w, "CREATE STREAM s (k TEXT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '2' SECOND) WITH (topic = 'in', "
+            "partitions = 2); CREATE STREAM out WITH (partitions = 1) AS " WINDOWS("0"));
+    const struct queue *q = queue_find(vhost_find(w->rig->b, slice_str("/")), slice_str("in"));
+    char silent[] = "a", busy[] = "a";
+    for (put_keyed(w, silent, 0, 1, "z"); !q->stream->partitions[1]->end; put_keyed(w, silent, 0, 1, "z"))
+        ++*silent; /* the new one looks there first */
+    for (uint64_t end = q->stream->partitions[0]->end; q->stream->partitions[0]->end == end; ++*busy)
+        put_keyed(w, busy, 0, 1, "z");
+    --*busy;
+    for (unsigned i = 0; i < THIN; i++)
+        put_keyed(w, busy, 1, 100, "y");
+    rest(w);
+    w->meanwhile = wait_amid_the_snapshot;
+    say(w, "CREATE OR REPLACE STREAM out WITH (partitions = 1) AS " WINDOWS("1000"));
+    rig_pass(w->rig, 100);
+    assert_int_equal(w->count, 1);
+    hear(w);
+    if (!w->ended || strstr(w->said, "error"))
+        rig_fail("said: %s", w->said);
+    rig_pass(w->rig, 10000);
+    unsigned before = lines_of(records_of(w, "out"));
+    put_keyed(w, busy, 20, 1, "x");
+    put_keyed(w, busy, 40, 1, "w");
+    rest(w);
+    other = world_cut(w, w->rig->log->count);
+    rig_pass(other->rig, 60000);
+    assert_int_equal(lines_of(records_of(w, "out")), before + 1);
+    if (lines_of(records_of(other, "out")) != before + 2)
+        rig_fail("out has\n%s", records_of(other, "out"));
+    world_free(other);
+    world_free(w);
+}
+
 /* ---- an old version that has stopped ---- */
 
 static void declare_short(struct world *w, const char *queue)
@@ -331,6 +400,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_version_that_has_no_time),
         cmocka_unit_test(test_time_that_went_on_before_a_pause),
+        cmocka_unit_test(test_a_silent_partition_while_a_snapshot_is_written),
         cmocka_unit_test(test_a_version_that_fails_before_all_is_given),
         cmocka_unit_test(test_a_version_that_fails_in_the_middle),
         cmocka_unit_test(test_a_version_that_begins_behind),
