@@ -167,7 +167,8 @@ static void call(struct control_conn *conn)
     engine->next_tick = request->ask ? engine->now + RETRY_NS : MONO_NEVER;
 }
 
-static void force_alarms(struct control_conn *conn, const json_t *request)
+/* False: there is none of this name. */
+static bool alarm_of(const char *name, unsigned *alarms)
 {
     static const struct {
         const char *name;
@@ -176,14 +177,23 @@ static void force_alarms(struct control_conn *conn, const json_t *request)
                 {"disk", ALARM_DISK},
                 {"memory-hard", ALARM_MEMORY | ALARM_MEMORY_HARD},
                 {"disk-hard", ALARM_DISK | ALARM_DISK_HARD}};
+    for (size_t row = 0; name && row < ARRAY_LEN(rows); row++)
+        if (strcmp(name, rows[row].name) == 0) {
+            *alarms |= rows[row].alarms;
+            return true;
+        }
+    return false;
+}
+
+static void force_alarms(struct control_conn *conn, const json_t *request)
+{
     unsigned alarms = 0;
     const json_t *list = json_object_get(request, "raised");
-    for (size_t i = 0; i < json_array_size(list); i++) {
-        const char *name = json_string_value(json_array_get(list, i));
-        for (size_t row = 0; name && row < ARRAY_LEN(rows); row++)
-            if (strcmp(name, rows[row].name) == 0)
-                alarms |= rows[row].alarms;
-    }
+    for (size_t i = 0; i < json_array_size(list); i++)
+        if (!alarm_of(json_string_value(json_array_get(list, i)), &alarms)) {
+            refuse(conn, "NOT_FOUND", slice_str("the alarms are memory, disk, memory-hard and disk-hard"));
+            return;
+        }
     conn->control->options.force_alarms(conn->control->options.arg, alarms);
     respond(conn, json_pack("{s:b}", "ok", 1));
 }

@@ -35,7 +35,8 @@ static const struct command_row rows[] = {
     {"permission", cli_admin, "set, clear, list permissions"},
     {"policy", cli_admin, "set, clear, list policies"},
     {"definitions", cli_admin, "import or export RabbitMQ's definitions JSON"},
-    {"list", cli_admin, "list queues, exchanges, bindings, connections, consumers, or totals"},
+    {"list", cli_admin,
+     "list queues, exchanges, bindings, connections, consumers, clients of MQTT, statements of SQL, or totals"},
     {"status", cli_admin, "what memory and disk are used for, marks and alarms"},
     {"alarm", cli_admin, "raise or clear an alarm by hand: publishers wait"},
     {"connection", cli_admin, "close a connection"},
@@ -103,10 +104,25 @@ static int run_bench(int argc, char **argv)
             argv[1] = (char *)protocols[i].name;
             return protocols[i].run(argc - 1, argv + 1);
         }
+    bool asked = argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-?") == 0);
+    if (argc > 1 && !asked)
+        cli_complain("there is no bench %s", argv[1]);
     fputs("usage: millrace bench amqp [OPTION...]\n       millrace bench kafka [OPTION...]\n"
-          "       millrace bench mqtt [OPTION...]\n       millrace bench nexmark [OPTION...]\n",
-          stderr);
-    return END_USAGE;
+          "       millrace bench mqtt [OPTION...]\n       millrace bench nexmark [OPTION...]\n"
+          "`millrace bench amqp --help` tells more, and so do the others.\n",
+          asked ? stdout : stderr);
+    return asked ? END_OK : END_USAGE;
+}
+
+/* What a command has written may still be in memory, and the disk full. The broker's exit code does not depend on who reads its words. */
+static int run_row(const struct command_row *row, int argc, char **argv)
+{
+    int code = row->run(argc, argv);
+    bool lost = fflush(stdout) != 0 || ferror(stdout);
+    if (!lost || code != END_OK || row->run == cli_serve)
+        return code;
+    cli_complain("standard output cannot be written to");
+    return END_FAILED;
 }
 
 int cli_main(int argc, char **argv)
@@ -120,11 +136,11 @@ int cli_main(int argc, char **argv)
         puts("millrace " MILLRACE_VERSION);
         return END_OK;
     }
-    if (strcmp(argv[1], "--help") == 0)
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "-?") == 0)
         argv[1] = (char *)"help";
     for (size_t i = 0; i < ARRAY_LEN(rows); i++)
         if (strcmp(rows[i].name, argv[1]) == 0)
-            return rows[i].run(argc - 1, argv + 1);
+            return run_row(&rows[i], argc - 1, argv + 1);
     cli_complain("there is no command %s; `millrace help` lists them", argv[1]);
     return END_USAGE;
 }

@@ -10,10 +10,12 @@
 #include "admin/definitions.h"
 #include "base/mem.h"
 #include "fmt/password.h"
+#include "os/os_process.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 struct admin_call {
     const struct cli_line *line;
@@ -63,9 +65,16 @@ static const char *vhost_of(const struct admin_call *call)
 
 /* ---- users ---- */
 
+/* A terminal does not show it. */
 static bool read_password(char *ret, size_t len)
 {
-    fputs("password: ", stderr);
+    if (os_is_terminal(STDIN_FILENO)) {
+        char *typed = getpass("password: ");
+        snprintf(ret, len, "%s", typed ? typed : "");
+        if (typed)
+            explicit_bzero(typed, strlen(typed));
+        return typed != NULL;
+    }
     if (!fgets(ret, (int)len, stdin))
         return false;
     ret[strcspn(ret, "\r\n")] = '\0';
@@ -203,8 +212,14 @@ static int alarm_raise(struct admin_call *call, const char *const *words, unsign
 static int connection_close(struct admin_call *call, const char *const *words, unsigned count)
 {
     const char *reason = count > 1 ? words[1] : "closed by an administrator";
-    return tell(call, json_pack("{s:s, s:I, s:s}", "op", "SESSION_CLOSE", "number",
-                                (json_int_t)strtoull(words[0], NULL, 10), "name", reason));
+    char *end;
+    errno = 0;
+    unsigned long long id = strtoull(words[0], &end, 10);
+    if (errno || *end || !strchr("123456789", *words[0])) {
+        cli_complain("%s is not the id of a connection; millrace list connections shows them", words[0]);
+        return END_USAGE;
+    }
+    return tell(call, json_pack("{s:s, s:I, s:s}", "op", "SESSION_CLOSE", "number", (json_int_t)id, "name", reason));
 }
 
 static int compact(struct admin_call *call, const char *const *words, unsigned count)
@@ -417,11 +432,17 @@ static const struct verb_row *verb_find(const char *command, const char *verb)
     return NULL;
 }
 
-static void print_usage(const char *command)
+/* What is wrong with the words, and what they may be. */
+static void print_usage(const struct cli_line *line, const struct verb_row *verb)
 {
+    if (verb)
+        cli_complain("%s %s takes other arguments", line->command, verb->verb);
+    else if (line->word_count)
+        cli_complain("there is no %s %s", line->command, line->words[0]);
     for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
-        if (strcmp(verbs[i].command, command) == 0)
-            cli_complain("usage: millrace %s %s %s", command, verbs[i].verb, verbs[i].usage);
+        if (verb ? verb == &verbs[i] : strcmp(verbs[i].command, line->command) == 0)
+            cli_complain("usage: millrace %s %s%s%s", line->command, verbs[i].verb, *verbs[i].usage ? " " : "",
+                         verbs[i].usage);
 }
 
 static int run_verb(struct admin_call *call, const struct verb_row *verb)
@@ -449,7 +470,8 @@ int cli_admin(int argc, char **argv)
     for (size_t i = 0; i < ARRAY_LEN(verbs); i++) {
         size_t len = strlen(usage);
         if (strcmp(verbs[i].command, argv[0]) == 0)
-            snprintf(usage + len, sizeof usage - len, "%s%s %s", len ? "\n" : "", verbs[i].verb, verbs[i].usage);
+            snprintf(usage + len, sizeof usage - len, "%s%s%s%s", len ? "\n" : "", verbs[i].verb,
+                     *verbs[i].usage ? " " : "", verbs[i].usage);
     }
     cli_line_parse(&line, usage, "Looks after a running broker through the control socket in its data folder.", argc,
                    argv);
@@ -460,7 +482,7 @@ int cli_admin(int argc, char **argv)
     const struct verb_row *verb = line.word_count ? verb_find(line.command, line.words[0]) : NULL;
     int code = END_USAGE;
     if (!verb || line.word_count - 1 < verb->words_min || line.word_count - 1 > verb->words_max)
-        print_usage(line.command);
+        print_usage(&line, verb);
     else if ((code = cli_config_load(&line, &config)) == END_OK) {
         struct admin_call call = {.line = &line, .dir = config.data};
         code = run_verb(&call, verb);

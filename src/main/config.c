@@ -97,8 +97,8 @@ static unsigned distance(const char *a, const char *b)
 
 const char *config_nearest(const char *key)
 {
-    const char *best = settings[0].key;
-    unsigned best_distance = UINT32_MAX;
+    const char *best = NULL;
+    unsigned best_distance = (unsigned)strlen(key) / 2 + 1; /* what is further away has nothing to do with it */
     for (size_t i = 0; i < ARRAY_LEN(settings); i++) {
         unsigned d = distance(key, settings[i].key);
         if (d < best_distance) {
@@ -263,11 +263,18 @@ static int set_value(struct load *load, const struct setting *s, const char *tex
     return -EINVAL;
 }
 
+static int complain_unknown(struct load *load, const char *key)
+{
+    const char *nearest = config_nearest(key);
+    return nearest ? complain(load, "there is no setting %s; did you mean %s?", key, nearest)
+                   : complain(load, "there is no setting %s; millrace reference lists them", key);
+}
+
 static int set_key(struct load *load, const char *key, const char *value)
 {
     const struct setting *s = setting_find(key);
     if (!s)
-        return complain(load, "there is no setting %s; did you mean %s?", key, config_nearest(key));
+        return complain_unknown(load, key);
     return set_value(load, s, value);
 }
 

@@ -45,7 +45,7 @@ bool config_address_next(const char **list, char *ret_host, size_t host_len, uin
 /* Is a text what it is when nobody has said anything? */
 bool config_is_preset(const struct config *config, const char *key);
 
-/* The key that is the least edits away from what was written. */
+/* The key that is the least edits away from what was written; NULL: none is near. */
 const char *config_nearest(const char *key);
 /* A table in Markdown. */
 void config_print_reference(FILE *to);

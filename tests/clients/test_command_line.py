@@ -1,0 +1,79 @@
+"""The command line as somebody types it who makes mistakes: what is said, and the exit code."""
+
+import json
+import os
+import subprocess
+
+import pytest
+
+from sql_shell import Terminal, binary, environment
+
+FAILED, USAGE, NO_BROKER, FOLDER, CONFIG = 1, 64, 69, 73, 78
+
+
+def run(*args, given=None, **kw):
+    done = subprocess.run([binary(), *args], input=given, stdout=kw.pop('stdout', subprocess.PIPE), stderr=subprocess.PIPE,
+                          stdin=None if given is not None else subprocess.DEVNULL, timeout=60, env=environment(), text=True, **kw)
+    return done.returncode, done.stdout, done.stderr
+
+
+WRONG = [
+    ('', USAGE, 'usage: millrace COMMAND'),
+    ('frobnicate', USAGE, 'there is no command frobnicate'),
+    ('user', USAGE, 'usage: millrace user add NAME [PASSWORD]\n'),
+    ('user frob', USAGE, 'there is no user frob\n'),
+    ('list queues extra', USAGE, 'list queues takes other arguments\nmillrace: usage: millrace list queues\n'),
+    ('permission set anna', USAGE, 'permission set takes other arguments'),
+    ('bench', USAGE, 'usage: millrace bench amqp'),
+    ('bench frob', USAGE, 'there is no bench frob'),
+    ('serve --set foo=1', CONFIG, 'there is no setting foo; millrace reference lists them'),
+    ('serve --set listen.ampq=', CONFIG, 'did you mean listen.amqp?'),
+    ('inspect nothing', FOLDER, 'nothing cannot be read: it is not a data folder'),
+    ('check nothing', FOLDER, 'nothing cannot be read: it is not a data folder'),
+    ('status --data nothing', NO_BROKER, 'no broker is running on nothing: start one'),
+    ('backup copy --data nothing', NO_BROKER, 'no broker is running on nothing'),
+    ('pub', USAGE, 'which queue or stream?'),
+    ('pub --host localhost:1 q m', NO_BROKER, 'cannot connect to localhost port 1: Connection refused'),
+]
+
+
+@pytest.mark.parametrize('line,code,said', WRONG)
+def test_wrong(line, code, said, tmp_path):
+    got, out, err = run(*line.split(), cwd=tmp_path)
+    assert got == code and said in err and out == ''
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize('line', ['help', '--help', '-h', 'help serve', 'bench --help', 'bench kafka --help', 'user --help', '--version'])
+def test_help(line):
+    code, out, err = run(*line.split())
+    assert code == 0 and err == '' and out.startswith('millrace 0' if line == '--version' else ('usage:', 'Usage:'))
+
+
+def test_output_that_is_lost_is_said():
+    with open('/dev/full', 'w') as full:
+        code, _, err = run('reference', stdout=full)
+    assert code == FAILED and 'standard output cannot be written to' in err
+
+
+def test_what_an_administrator_mistypes(millrace):
+    def ask(*args, given=None):
+        return run(*args, '--data', millrace.data, given=given)
+    assert ask('alarm', 'raise', 'foo')[0] == FAILED
+    assert 'the alarms are memory, disk' in ask('alarm', 'raise', 'memory', 'foo')[2]
+    assert json.loads(ask('status', '--json')[1])[0]['alarms'] == ''
+    for wrong in ('abc', '12x', '0', '99999999999999999999'):
+        code, _, err = ask('connection', 'close', wrong)
+        assert code == USAGE and wrong + ' is not the id of a connection' in err
+    assert ask('connection', 'close', '4711')[2] == 'millrace: NOT_FOUND - there is no connection 4711\n'
+    assert ask('user', 'add', 'carla', given='')[0] == USAGE
+    assert ask('user', 'add', 'carla', given='secret\n')[0] == 0
+
+
+def test_a_typed_password_is_not_shown(millrace):
+    t = Terminal(binary(), 'user', 'add', 'dora', '--data', millrace.data)
+    t.see('password: ')
+    t.type('geheim\n')
+    assert t.end() == 0 and 'geheim' not in t.raw
+    t.close()
+    assert 'dora' in millrace.cli('user', 'list')
