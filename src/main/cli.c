@@ -13,6 +13,7 @@
 
 #include <argp.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -198,6 +199,15 @@ static const struct argp_option admin_options[] = {
     {"priority", OPT_PRIORITY, "N", 0, "policy set: the highest wins", 0},
     {"operator", OPT_OPERATOR, 0, 0, "policy: operator policies", 0},
     {0}};
+static const struct {
+    int option;
+    const char *commands;
+} admin_only[] = {{OPT_JSON, "user vhost permission policy list status"},
+                  {OPT_VHOST, "permission policy list"},
+                  {OPT_TAGS, "user"},
+                  {OPT_APPLY_TO, "policy"},
+                  {OPT_PRIORITY, "policy"},
+                  {OPT_OPERATOR, "policy"}};
 static const struct argp_option inspect_options[] = {OPTIONS_OF_ALL,
                                                      {"groups", OPT_GROUPS, 0, 0, "no line per record or page", 0},
                                                      {"json", OPT_JSON, 0, 0, "a JSON object per line", 0},
@@ -246,6 +256,16 @@ static void line_rate(struct cli_line *line, const char *text, struct argp_state
     line->rate = rate * 1000000;
 }
 
+static void line_priority(struct cli_line *line, const char *text, struct argp_state *state)
+{
+    char *end;
+    errno = 0;
+    long priority = strtol(text, &end, 10);
+    if (end == text || *end || errno || priority < INT_MIN || priority > INT_MAX)
+        argp_error(state, "--priority takes a whole number, not %s", text);
+    line->priority = (int)priority;
+}
+
 static error_t parse_option(int key, char *arg, struct argp_state *state)
 {
     struct cli_line *line = state->input;
@@ -262,7 +282,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     case OPT_VHOST: line->vhost = arg; return 0;
     case OPT_TAGS: line->tags = arg; return 0;
     case OPT_APPLY_TO: line->apply_to = arg; return 0;
-    case OPT_PRIORITY: line->priority = (int)strtol(arg, NULL, 10); return 0;
+    case OPT_PRIORITY: line_priority(line, arg, state); return 0;
     case OPT_OPERATOR: line->operator_policy = true; return 0;
     case OPT_COPY: line->copy = true; return 0;
     case OPT_RATE: line_rate(line, arg, state); return 0;
@@ -292,12 +312,28 @@ static const struct argp_option *own_options(const char *command)
     return strcmp(command, "reference") == 0 ? options : admin_options;
 }
 
+/* What means nothing to a command is not in its --help. */
+static void hide_others(const char *command, struct argp_option *ret)
+{
+    for (size_t i = 0; i < ARRAY_LEN(admin_options); i++) {
+        ret[i] = admin_options[i];
+        for (size_t k = 0; k < ARRAY_LEN(admin_only); k++)
+            if (ret[i].key == admin_only[k].option && !strstr(admin_only[k].commands, command))
+                ret[i].flags |= OPTION_HIDDEN;
+    }
+}
+
 void cli_line_parse(struct cli_line *ret, const char *usage, const char *text, int argc, char **argv)
 {
     *ret = (struct cli_line){.command = argv[0], .rate = RATE_DEFAULT};
     char program[64];
     snprintf(program, sizeof program, "millrace %s", argv[0]);
-    struct argp argp = {.options = own_options(ret->command), .parser = parse_option, .args_doc = usage, .doc = text};
+    struct argp_option admin[ARRAY_LEN(admin_options)];
+    const struct argp_option *own = own_options(ret->command);
+    if (own == admin_options)
+        hide_others(ret->command, admin);
+    struct argp argp = {
+        .options = own == admin_options ? admin : own, .parser = parse_option, .args_doc = usage, .doc = text};
     argv[0] = program;
     argp_parse(&argp, argc, argv, 0, NULL, ret);
     argv[0] = (char *)(uintptr_t)ret->command;

@@ -24,6 +24,7 @@ WRONG = [
     ('user frob', USAGE, 'there is no user frob\n'),
     ('list queues extra', USAGE, 'list queues takes other arguments\nmillrace: usage: millrace list queues\n'),
     ('permission set anna', USAGE, 'permission set takes other arguments'),
+    ('policy set p .* {} --priority high', USAGE, '--priority takes a whole number, not high'),
     ('bench', USAGE, 'usage: millrace bench amqp'),
     ('bench frob', USAGE, 'there is no bench frob'),
     ('serve --set foo=1', CONFIG, 'there is no setting foo; millrace reference lists them'),
