@@ -261,7 +261,8 @@ ssize_t bench_socket_fill(struct bench_socket *s)
             return n;
         }
         if (n == 0)
-            return bench_socket_fail(s, "the server closed the TCP connection without saying why");
+            return bench_socket_fail(s, "the server closed the TCP connection without saying why: does the port want a "
+                                        "login, TLS, or another protocol?");
         if (errno == EAGAIN)
             return 0;
         if (errno != EINTR)

@@ -97,6 +97,7 @@ static enum exit_code set_amqp(struct protocols *p, struct engine_factory *ret)
     return END_OK;
 }
 
+/* The program is called as it was called, since it need not be on the PATH. */
 static void lines_amqp(const struct protocols *p, FILE *to)
 {
     char port[32] = "", offset[32] = "";
@@ -108,8 +109,8 @@ static void lines_amqp(const struct protocols *p, FILE *to)
     fprintf(to,
             "  /usr/bin/python3 -c \"import pika; c = pika.BlockingConnection(pika.ConnectionParameters('localhost', "
             "%u)).channel(); c.queue_declare('hello'); c.basic_publish('', 'hello', 'Hello World!')\"\n"
-            "  amqp-consume%s -q hello -c 1 cat\n  millrace bench amqp%s\n",
-            number, port, offset);
+            "  amqp-consume%s -q hello -c 1 cat\n  %s bench amqp%s\n",
+            number, port, program_invocation_name, offset);
 }
 
 /* ---- Kafka ---- */
@@ -352,9 +353,9 @@ static void lines_http(const struct protocols *p, FILE *to)
 {
     unsigned number = p->port[PROTOCOL_HTTP];
     if (number == 15672)
-        fputs("  millrace sql\n", to);
+        fprintf(to, "  %s sql\n", program_invocation_name);
     else
-        fprintf(to, "  millrace sql --host localhost:%u\n", number);
+        fprintf(to, "  %s sql --host localhost:%u\n", program_invocation_name, number);
 }
 
 /* Once it is known what is spoken at all. */
