@@ -1,5 +1,6 @@
 """What the documents and the manual page say of the program, held against the program: settings, commands, options, exit codes, and where links lead."""
 
+import fnmatch
 import functools
 import glob
 import os
@@ -89,3 +90,14 @@ def test_the_manual_page_has_every_command_and_exit_code():
     reference = said('reference')
     for code, text in re.findall(r'^\| (\d+) \| (.*) \|$', reference[reference.index('## Exit codes'):], re.M):
         assert '.B %s\n%s.\n' % (code, text[0].upper() + text[1:]) in page, code
+
+
+@pytest.mark.parametrize('path', [path for path in DOCUMENTS if path.startswith('src/')])
+def test_a_folder_s_page_names_its_files(path):
+    """Those that are in the program: `name`, or `name*` for several."""
+    folder = os.path.join(ROOT, os.path.dirname(path))
+    named = [re.sub(r'\.(c|h|def)$', '', name) for name in re.findall(r'`([a-z0-9_*.]+)`', read(path))]
+    for file in sorted(os.listdir(folder)):
+        stem = file[:-2]
+        if file.endswith('.c') and not stem.endswith('_test'):
+            assert any(fnmatch.fnmatch(stem, name) for name in named), file
