@@ -747,6 +747,7 @@ static void totals_op(struct broker *b, struct peer *peer, const struct command 
                 {"vhosts", t->vhosts},
                 {"users", t->users},
                 {"compactions", t->compactions},
+                {"fetch_sessions_evicted", t->fetch_sessions_evicted},
                 {"keyed_passes", t->keyed_passes},
                 {"keyed_files", t->keyed_files},
                 {"keyed_bytes_before", t->keyed_bytes_before},

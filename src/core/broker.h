@@ -138,7 +138,8 @@ enum effect_type {
     EFF_GET_OK, /* msg, number delivery tag, count messages left, flags EFFECT_REDELIVERED */
     EFF_GET_EMPTY,
     EFF_PRODUCED, /* flags: enum produce_result; channel: partition; number: base offset, count: where the partition begins */
-    EFF_FETCHED,       /* fetch: the block of the command, answered; it passes to the receiver */
+    EFF_FETCHED,            /* fetch: the block of the command, answered; it passes to the receiver */
+    EFF_FETCH_SESSION_GONE, /* number: id of the session, which had to make room for another */
     EFF_GROUP,         /* flags: enum group_error; number: that of the command; answer.fields: as core/group.h says */
     EFF_CONSUMER_GONE, /* consumer: its queue was deleted or it lost its right; only if the session asked CAN_CANCEL */
     EFF_BLOCKED,       /* stop reading this session: answer text is the reason; the session has published */
@@ -269,6 +270,7 @@ struct broker_options {
     int64_t group_retention_ms; /* offsets are kept so long after their group has lost its last member */
     uint32_t group_members_max;
     uint64_t groups_bytes_max;                 /* of all groups, members and offsets */
+    uint64_t fetch_sessions_bytes_max;         /* of all, at both ends; 0: 256 MiB */
     int64_t txn_retention_ms;                  /* a transactional id that nobody uses is forgotten then; 0: a week */
     uint64_t txns_bytes_max;                   /* of transactional ids, and what was aborted; 0: 256 MiB */
     uint64_t retained_max, retained_bytes_max; /* retained values, and memory for them; 0: 10 million, 2 GiB */
@@ -348,7 +350,8 @@ struct broker_totals {
     uint64_t messages, message_bytes, unacked, queues, exchanges, bindings, consumers, channels, sessions, vhosts,
         users;
     uint64_t compactions;
-    uint64_t stream_records; /* that streams keep */
+    uint64_t stream_records;         /* that streams keep */
+    uint64_t fetch_sessions_evicted; /* to make room for others */
     uint64_t keyed_passes, keyed_files, keyed_bytes_before,
         keyed_bytes_after; /* compactions of keyed streams: files made, bytes of what they replaced */
 };

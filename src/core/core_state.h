@@ -608,7 +608,9 @@ struct stream_state {                    /* stream.c */
     struct list fetched;       /* partitions where a fetch waits, and more has been written than it was told of */
     struct list fetches_ready; /* fetches that wait for their job's turn */
     uint32_t fetch_jobs;       /* on their way */
-    uint32_t fetch_sessions;   /* of all peers */
+    uint32_t fetch_sessions;   /* of all peers: */
+    struct list fetch_session_list;
+    uint64_t fetch_session_bytes;
     uint32_t fetch_session_id; /* the last that was given */
     lsn_t fetched_durable;     /* when `fetched` was looked through */
     bool fetched_news;         /* it has grown since */

@@ -109,6 +109,7 @@ struct fetch {
     uint32_t bytes_min, bytes_max; /* RECORDS: of all rows */
     uint8_t session_op;            /* RECORDS: enum fetch_session_op */
     uint32_t session_id;           /* answered: of OPEN and NEXT, 0: of none */
+    uint64_t session_bytes;        /* RECORDS: what the asker keeps of the session itself */
     bool committed;                /* RECORDS: only what is in no open transaction; OFFSETS: the end is that of those */
     struct ask
         *sharer;      /* RECORDS, of a share group: name group, other member, number most records, flags ASK_STRICT: no

@@ -25,6 +25,7 @@ void fetches_init(struct broker *b)
 {
     list_init(&b->streams.fetched);
     list_init(&b->streams.fetches_ready);
+    list_init(&b->streams.fetch_session_list);
 }
 
 /* ---- rows ---- */

@@ -10,10 +10,17 @@
  *
  * Rows with records come last the next time, so that all have their turn where an answer has less room than there is to read.
  * One block at a time is the session's: the engine waits for its answer before it sends the next.
+ *
+ * How many there are, and their bytes, both here and at the client's engine, have a limit. Who needs room when there is none takes
+ * that of another as KIP-227 has it, in which all of our clients are equal, since none is a replica: of the session that has not been
+ * used for the longest time, if that is two minutes; else of the smallest one that is older than that, if it is smaller than the new
+ * one. Who finds none does without a session. Whose session went hears of it: FETCH_SESSION_ID_NOT_FOUND, and it begins anew.
  */
 #include "core/stream_int.h"
 
 #define FETCH_SESSIONS_MAX 1000u /* Kafka's max.incremental.fetch.session.cache.slots */
+#define OLD_NS (120 * NS_PER_S)  /* Kafka's min.incremental.fetch.session.eviction.ms */
+#define BYTES_MAX (256ull << 20)
 
 struct fetch_watch {
     struct list link;      /* partition->watches */
@@ -28,7 +35,11 @@ struct fetch_watch {
 };
 
 struct fetch_session {
-    uint32_t id, watch_max;
+    struct list link; /* b->streams.fetch_session_list, longest unused first */
+    struct peer *peer;
+    mono_t made, used;
+    uint64_t bytes; /* of b->streams.fetch_session_bytes */
+    uint32_t id, watch_max, watch_count;
     struct fetch_watch **watches; /* by slot; NULL: free */
     struct list news;
     struct fetch *current;
@@ -86,6 +97,7 @@ static bool take_over(struct fetch_session *s, const struct fetch_row *row)
                                   .held = FETCH_NOWHERE};
         list_init(&w->link);
         list_init(&w->news_link);
+        s->watch_count++;
     }
     if (w->stream != row->stream)
         list_remove(&w->link);
@@ -104,6 +116,7 @@ static void forget(struct fetch_session *s, uint32_t slot)
         return;
     watch_free(s->watches[slot]);
     s->watches[slot] = NULL;
+    s->watch_count--;
 }
 
 /* ---- sessions ---- */
@@ -118,20 +131,81 @@ void fetch_session_end(struct broker *b, struct peer *peer)
         s->current->session = NULL;
     for (uint32_t i = 0; i < s->watch_max; i++)
         forget(s, i);
+    list_remove(&s->link);
+    b->streams.fetch_session_bytes -= s->bytes;
     mem_free_as(MEM_CONNECTIONS, s->watches);
     mem_free_as(MEM_CONNECTIONS, s);
     b->streams.fetch_sessions--;
 }
 
+/* Its client is told with the answer of its block, which comes at once unless the store has it, or by an effect of its own. */
+static void evict(struct broker *b, struct fetch_session *s)
+{
+    struct peer *peer = s->peer;
+    struct fetch *f = s->current;
+    uint32_t id = s->id;
+    fetch_session_end(b, peer);
+    b->totals.fetch_sessions_evicted++;
+    if (!f) {
+        effect_push(b, peer, EFF_FETCH_SESSION_GONE, 0)->number = id;
+        return;
+    }
+    f->session_id = 0;
+    f->late = true;
+    if (f->state == FETCH_STATE_PARKED)
+        fetch_answer(b, f);
+}
+
+/* Makes room for one with so many partitions, which may be in the list itself. False: all that there are go before it. */
+static bool evict_for(struct broker *b, const struct fetch_session *new, uint32_t count)
+{
+    struct fetch_session *victim = NULL;
+    LIST_EACH(&b->streams.fetch_session_list, node, after)
+    {
+        struct fetch_session *s = CONTAINER_OF(node, struct fetch_session, link);
+        if (s == new)
+            continue;
+        if (b->now - s->used > OLD_NS) { /* the list begins with those */
+            victim = s;
+            break;
+        }
+        if (b->now - s->made > OLD_NS && s->watch_count < (victim ? victim->watch_count : count))
+            victim = s;
+    }
+    if (victim)
+        evict(b, victim);
+    return victim;
+}
+
+/* It has been used, and may have grown. False: there is no room for it. */
+static bool used(struct broker *b, struct fetch_session *s, const struct fetch *f)
+{
+    uint64_t max = b->options.fetch_sessions_bytes_max ? b->options.fetch_sessions_bytes_max : BYTES_MAX;
+    uint64_t bytes = sizeof *s + s->watch_max * sizeof(struct fetch_watch *) +
+                     s->watch_count * sizeof(struct fetch_watch) + f->session_bytes;
+    b->streams.fetch_session_bytes += bytes - s->bytes;
+    s->bytes = bytes;
+    s->used = b->now;
+    list_remove(&s->link);
+    list_insert(&b->streams.fetch_session_list, &s->link);
+    while (b->streams.fetch_session_bytes > max)
+        if (bytes > max || !evict_for(b, s, s->watch_count))
+            return false;
+    return true;
+}
+
 static void begin_session(struct broker *b, struct peer *peer, struct fetch *f)
 {
     struct fetch_session *s;
-    if (b->streams.fetch_sessions >= FETCH_SESSIONS_MAX)
+    if (b->streams.fetch_sessions >= FETCH_SESSIONS_MAX && !evict_for(b, NULL, f->count))
         return;
     s = peer->fetch_session = mem_zalloc_as(MEM_CONNECTIONS, sizeof *s);
     if (!s)
         return;
     b->streams.fetch_sessions++;
+    s->peer = peer;
+    s->made = b->now;
+    list_init(&s->link);
     list_init(&s->news);
     for (uint32_t i = 0; i < f->count; i++) {
         f->rows[i].slot = i;
@@ -140,6 +214,10 @@ static void begin_session(struct broker *b, struct peer *peer, struct fetch *f)
             return;
         }
         f->rows[i].watch = s->watches[i];
+    }
+    if (!used(b, s, f)) {
+        fetch_session_end(b, peer);
+        return;
     }
     uint32_t *last = &b->streams.fetch_session_id; /* begins anywhere, so that one of before a restart is another */
     if (!*last)
@@ -174,6 +252,10 @@ static void next(struct broker *b, struct peer *peer, struct fetch *f)
             fetch_session_end(b, peer);
             return;
         }
+    }
+    if (!used(b, s, f)) {
+        fetch_session_end(b, peer);
+        return;
     }
     if (s->committed != f->committed || s->topology_gen != b->topology_gen)
         all_are_news(s);

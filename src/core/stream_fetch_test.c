@@ -747,6 +747,100 @@ static void sessions_end(void **state)
     end(rig);
 }
 
+/* One of n partitions for another peer. 0: it got none. */
+static uint32_t open_for(struct rig *rig, uint32_t peer, uint32_t n, uint64_t bytes)
+{
+    struct fetch *f = session_of(FETCH_OPEN, n);
+    for (uint32_t i = 0; i < n; i++) {
+        f->rows[i].stream = id_of(rig, "s");
+        f->rows[i].partition = i;
+    }
+    f->wait_ms = 0;
+    f->session_bytes = bytes;
+    rig_clear(rig);
+    send_by(rig, peer, f);
+    assert_non_null(answered(rig));
+    return answered(rig)->session_id;
+}
+
+/* Of the next request of that peer; 0: its session is lost. */
+static uint32_t goes_on(struct rig *rig, uint32_t peer, uint64_t bytes)
+{
+    struct fetch *f = session_of(FETCH_NEXT, 0);
+    f->wait_ms = 0;
+    f->session_bytes = bytes;
+    rig_clear(rig);
+    send_by(rig, peer, f);
+    assert_non_null(answered(rig));
+    return answered(rig)->session_id;
+}
+
+/* Who needs room takes it from who was silent for two minutes, or else from a smaller one that is older than that. */
+static void sessions_make_room(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    uint32_t id[5] = {0};
+    const uint64_t own = 100000;
+    declare_stream(rig, "s", 4);
+    for (uint32_t peer = 2; peer < 5; peer++)
+        assert_true(rig_open(rig, peer));
+    rig->b->options.fetch_sessions_bytes_max = 3 * own + own / 2;
+    for (uint32_t peer = 1; peer < 4; peer++)
+        assert_true((id[peer] = open_for(rig, peer, peer, own)) != 0);
+    assert_int_equal(open_for(rig, 4, 4, own), 0); /* nobody is old */
+    assert_int_equal(rig->b->streams.fetch_sessions, 3);
+    rig->now += 70 * NS_PER_S;
+    rig->wall += 70000;
+    for (uint32_t peer = 1; peer < 4; peer++)
+        assert_int_equal(goes_on(rig, peer, own), id[peer]);
+    rig->now += 70 * NS_PER_S;
+    rig->wall += 70000;
+    assert_int_equal(open_for(rig, 4, 1, own), 0); /* none is smaller */
+    assert_true(open_for(rig, 4, 3, own) != 0);    /* the smallest goes, and its client hears of it */
+    assert_int_equal(rig->b->streams.fetch_sessions, 3);
+    struct effect *e = rig_nth(rig, EFF_FETCH_SESSION_GONE, 0);
+    assert_true(e && e->session == 1 && e->number == id[1]);
+    assert_int_equal(goes_on(rig, 1, own), 0);
+    rig->now += 70 * NS_PER_S;
+    rig->wall += 70000;
+    assert_int_equal(goes_on(rig, 2, own), id[2]);
+    assert_true(open_for(rig, 1, 1, own) != 0); /* who is silent goes first, however large it is */
+    assert_int_equal(goes_on(rig, 3, own), 0);
+    assert_int_equal(goes_on(rig, 2, own), id[2]);
+    assert_int_equal(goes_on(rig, 2, 4 * own),
+                     0); /* that would be more than all may have, and those of 1 and 4 are young */
+    assert_int_equal(rig->b->totals.fetch_sessions_evicted, 2);
+    end(rig);
+}
+
+/* A parked one is answered at once, and says that there is no session. */
+static void a_parked_session_makes_room(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    declare_stream(rig, "s", 3);
+    assert_true(rig_open(rig, 2));
+    open_session(rig, 1);
+    rig->now += 130 * NS_PER_S;
+    rig->wall += 130000;
+    assert_null(next(rig, true));
+    struct fetch *f = session_of(FETCH_OPEN, 3);
+    for (uint32_t i = 0; i < 3; i++) {
+        f->rows[i].stream = id_of(rig, "s");
+        f->rows[i].partition = i;
+    }
+    f->session_bytes = 10000;
+    rig->b->options.fetch_sessions_bytes_max = rig->b->streams.fetch_session_bytes + f->session_bytes + 300;
+    rig_clear(rig);
+    send_by(rig, 2, f);
+    struct effect *e = rig_nth(rig, EFF_FETCHED, 0);
+    assert_true(e && e->session == 1 && e->fetch->session_id == 0);
+    assert_null(rig_nth(rig, EFF_FETCH_SESSION_GONE, 0));
+    assert_int_equal(rig->b->streams.fetch_sessions, 1);
+    end(rig);
+}
+
 /* Somebody else looks at what has become durable in the same turn: who is parked is told all the same. */
 static void two_look_at_once(void **state)
 {
@@ -944,6 +1038,8 @@ int main(void)
         cmocka_unit_test(a_session_waits_for_more),
         cmocka_unit_test(a_stream_of_a_session_goes),
         cmocka_unit_test(sessions_end),
+        cmocka_unit_test(sessions_make_room),
+        cmocka_unit_test(a_parked_session_makes_room),
         cmocka_unit_test(two_look_at_once),
         cmocka_unit_test(offsets),
         cmocka_unit_test(a_time_in_what_is_not_written),

@@ -520,6 +520,7 @@ static int make_broker(struct serve *s)
         .group_consumer_beat_ms = (int64_t)c->kafka_consumer_beat_ms,
         .group_members_max = (uint32_t)c->kafka_group_members_max,
         .groups_bytes_max = c->kafka_groups_bytes_max,
+        .fetch_sessions_bytes_max = c->kafka_fetch_sessions_bytes_max,
         .txn_retention_ms = (int64_t)c->kafka_txn_retention_s * 1000,
         .txns_bytes_max = c->kafka_txns_bytes_max,
         .retained_max = c->mqtt_retained_max,

@@ -447,6 +447,10 @@ static void on_effect(struct session *session, struct effect *e)
         hub_drop(kafka_hub(k), e);
         look(k);
         return;
+    case EFF_FETCH_SESSION_GONE:
+        kafka_fetch_session_gone(k, (int32_t)e->number);
+        hub_drop(kafka_hub(k), e);
+        return;
     case EFF_SESSION_CLOSED:
     case EFF_SESSION_KICK:
         hub_drop(kafka_hub(k), e);

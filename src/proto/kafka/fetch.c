@@ -79,7 +79,7 @@ static void fill_all(struct kafka *k, const struct kafka_request *r, struct fetc
     f->bytes_max = asked->max_bytes < FETCH_BYTES_MAX ? at_least_0(asked->max_bytes) : FETCH_BYTES_MAX;
     f->committed = asked->isolation_level == 1;
     f->session_op = ((const struct kafka_asked *)r->state)->op;
-    (void)k;
+    f->session_bytes = k->fetch_session ? k->fetch_session->bytes : 0;
 }
 
 static uint64_t stream_of(struct kafka *k, bool id, const struct kafka_uuid *uuid, struct slice name)
@@ -222,6 +222,7 @@ static void fill_next(struct kafka *k, struct kafka_request *r, struct fetch *f)
         }
     }
     put_forgotten(s, asked, f);
+    f->session_bytes = s->bytes;
     if (s->parts.count)
         return;
     kafka_fetch_session_end(k); /* of nothing: as Kafka has it */
@@ -381,7 +382,7 @@ static void went_on(struct kafka *k, struct kafka_request *r, const struct fetch
         say_news(k, r, f);
         return;
     }
-    said->error_code = KAFKA_ERR_FETCH_SESSION_ID_NOT_FOUND; /* the core had no memory for it */
+    said->error_code = KAFKA_ERR_FETCH_SESSION_ID_NOT_FOUND; /* the core has no room for it */
     kafka_fetch_session_end(k);
 }
 

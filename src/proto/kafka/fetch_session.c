@@ -5,6 +5,11 @@
 #include "base/mem.h"
 #include "proto/kafka/names.h"
 
+/* With their places in maps and lists, which are twice as many as are in use at most. */
+#define PLACE_BYTES 64u
+#define PART_BYTES (sizeof(struct kafka_fetch_part) + PLACE_BYTES)
+#define TOPIC_BYTES (sizeof(struct kafka_fetch_topic) + PLACE_BYTES)
+
 static struct slice topic_key(bool by_id, const struct kafka_uuid *uuid, struct slice name)
 {
     return by_id ? slice_of(uuid->bytes, sizeof uuid->bytes) : name;
@@ -28,6 +33,7 @@ struct kafka_fetch_session *kafka_fetch_session_open(struct kafka *k, bool by_id
         kafka_drop_memory(k);
         return NULL;
     }
+    s->bytes = sizeof *s;
     s->epoch = 1;
     s->by_id = by_id;
     map_init(&s->topics, (uint64_t)(uintptr_t)k);
@@ -50,6 +56,13 @@ void kafka_fetch_session_end(struct kafka *k)
     map_fini(&s->parts);
     mem_free_as(MEM_CONNECTIONS, s->slots);
     mem_free_as(MEM_CONNECTIONS, s);
+}
+
+void kafka_fetch_session_gone(struct kafka *k, int32_t id)
+{
+    struct kafka_fetch_session *s = k->fetch_session;
+    if (s && s->id == id && !s->busy) /* a request that is on its way is told so, too, and ends it */
+        kafka_fetch_session_end(k);
 }
 
 struct kafka_fetch_part *kafka_fetch_session_find(const struct kafka_fetch_session *s, struct slice name,
@@ -76,13 +89,16 @@ static struct kafka_fetch_topic *topic_of(struct kafka_fetch_session *s, struct 
         memcpy(topic->bytes, name.ptr, name.len);
     topic->name = slice_of(topic->bytes, name.len);
     map_put(&s->topics, topic_key(s->by_id, &topic->uuid, topic->name), topic);
+    s->bytes += TOPIC_BYTES + name.len;
     return topic;
 }
 
 static void topic_unused(struct kafka_fetch_session *s, struct kafka_fetch_topic *topic)
 {
-    if (!topic->parts)
-        mem_free_as(MEM_CONNECTIONS, map_take(&s->topics, topic_key(s->by_id, &topic->uuid, topic->name)));
+    if (topic->parts)
+        return;
+    s->bytes -= TOPIC_BYTES + topic->name.len;
+    mem_free_as(MEM_CONNECTIONS, map_take(&s->topics, topic_key(s->by_id, &topic->uuid, topic->name)));
 }
 
 /* The lowest that is free; false: no memory. */
@@ -131,6 +147,7 @@ struct kafka_fetch_part *kafka_fetch_session_part(struct kafka *k, struct slice 
     s->slots[slot] = part;
     s->slot_count += slot == s->slot_count;
     topic->parts++;
+    s->bytes += PART_BYTES;
     return part;
 }
 
@@ -151,5 +168,6 @@ void kafka_fetch_session_forget(struct kafka_fetch_session *s, struct kafka_fetc
         s->free_from = part->slot;
     part->topic->parts--;
     topic_unused(s, part->topic);
+    s->bytes -= PART_BYTES;
     mem_free_as(MEM_CONNECTIONS, part);
 }

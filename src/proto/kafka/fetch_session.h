@@ -2,7 +2,7 @@
  *
  * One a connection at most, which the next one replaces, and it ends with the connection: Kafka keeps sessions beyond that, but a
  * client begins anew when it has lost its connection, and one that asks for a session it does not have is told so and begins anew,
- * too. So nobody's sessions are in the way of others', and nothing has to be driven out.
+ * too. The core drives out what there are too many of (core/stream_fetch_session.c).
  * What partitions have to say is the core's (core/fetch.h); here are their names, by slot.
  * Life cycle: kafka_fetch_session_open ▸ FETCH_OPEN is answered with an id, or _end ▸ _note, _forget ▸ FETCH_NEXT … ▸ _end. The
  * loop's thread.
@@ -40,11 +40,13 @@ struct kafka_fetch_session {
     struct kafka_fetch_part **slots;
     uint32_t slot_count, slot_max, lost, topic_last;
     uint32_t free_from; /* slots below are taken */
+    uint64_t bytes;     /* roughly: the core has a limit for all of them */
 };
 
 /* The connection's session from now on, without parts. NULL: the connection has been dropped. */
 struct kafka_fetch_session *kafka_fetch_session_open(struct kafka *k, bool by_id);
-void kafka_fetch_session_end(struct kafka *k); /* none is nothing */
+void kafka_fetch_session_end(struct kafka *k);              /* none is nothing */
+void kafka_fetch_session_gone(struct kafka *k, int32_t id); /* the core has none of that id any more */
 /* The part of that topic (name, or id with by_id) and partition, made if need be. NULL: the connection has been dropped. */
 struct kafka_fetch_part *kafka_fetch_session_part(struct kafka *k, struct slice name, const struct kafka_uuid *uuid,
                                                   int32_t partition);

@@ -1,4 +1,5 @@
 /* Fetch, ListOffsets and OffsetForLeaderEpoch through the engine, in all versions. */
+#include "proto/kafka/fetch_session.h"
 #include "proto/kafka/names.h"
 #include "proto/kafka/rig_test.h"
 
@@ -302,6 +303,34 @@ static void sessions(void **state)
     krig_free(k);
 }
 
+/* The core gives a session up for another's sake: nothing of it stays here, and the next request of it is told. */
+static void a_session_makes_room(void **state)
+{
+    (void)state;
+    struct krig *k = krig_ready();
+    krig_topic(k, "a", 1, false);
+    krig_topic(k, "b", 2, false);
+    const struct want all[] = {{"a", 0, 0, 0, 0}, {"b", 0, 0, 0, 0}, {"b", 1, 0, 0, 0}};
+    struct kafka *engine = CONTAINER_OF(k->engine, struct kafka, session.engine);
+    struct broker *b = k->core->b;
+    int32_t id = in_session(k, 0, 0, all, 1, NULL)->session_id;
+    uint64_t bytes = engine->fetch_session->bytes, counted = b->streams.fetch_session_bytes;
+    assert_int_equal(in_session(k, id, 1, all + 1, 2, NULL)->session_id, id);
+    assert_true(engine->fetch_session->bytes > bytes && b->streams.fetch_session_bytes > counted + bytes);
+    assert_int_equal(in_session(k, id, 2, NULL, 0, "b")->session_id, id); /* partition 0 */
+    const struct want rest[] = {{"a", 0, 0, 0, 0}};
+    assert_int_equal(in_session(k, id, 3, rest, 1, NULL)->session_id, id);
+    counted = b->streams.fetch_session_bytes;
+    struct effect gone = {.type = EFF_FETCH_SESSION_GONE, .number = (uint64_t)id + 1};
+    engine->session.on_effect(&engine->session, &gone); /* of another one, which was there before */
+    assert_non_null(engine->fetch_session);
+    gone = (struct effect){.type = EFF_FETCH_SESSION_GONE, .number = (uint64_t)id};
+    engine->session.on_effect(&engine->session, &gone);
+    assert_null(engine->fetch_session);
+    assert_int_equal(in_session(k, id, 4, NULL, 0, NULL)->error_code, KAFKA_ERR_FETCH_SESSION_ID_NOT_FOUND);
+    krig_free(k);
+}
+
 /* Two hundred topics of long names, all with news for a request of nothing: more than its arena has for its own length. */
 static void a_large_answer_in_a_session(void **state)
 {
@@ -531,6 +560,7 @@ int main(void)
         cmocka_unit_test(many_large_ones_wait_outside),
         cmocka_unit_test(limits),
         cmocka_unit_test(sessions),
+        cmocka_unit_test(a_session_makes_room),
         cmocka_unit_test(a_large_answer_in_a_session),
         cmocka_unit_test(no_more_than_there_can_be),
         cmocka_unit_test(damaged_sessions),
