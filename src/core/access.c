@@ -168,6 +168,7 @@ bool user_put(struct broker *b, struct slice name, struct slice verifier, struct
     slice_drop(&user->verifier);
     slice_drop(&user->tags);
     user->verifier = kept_verifier;
+    user->iterations_known = false;
     user->tags = kept_tags;
     b->users_gen++;
     b->topology_gen++;

@@ -69,6 +69,8 @@ enum verb { VERB_CONFIGURE, VERB_WRITE, VERB_READ, VERB_COUNT };
 struct user {
     struct object object;
     struct slice name, verifier, tags;
+    unsigned iterations; /* of its SCRAM keys, once somebody has asked: credentials.c */
+    bool iterations_known;
     struct list permissions;
     uint32_t peers;
 };
@@ -690,6 +692,7 @@ struct broker {
     uint8_t secret[32]; /* of the store: credentials.c */
     bool has_secret;    /* the journal knows it */
     unsigned iterations;
+    uint64_t verifiers_read;            /* for it, ever */
     uint64_t iterations_gen, users_gen; /* users_gen grows with each change of a user; what iterations was found at */
     struct effect unsaid;               /* written for a peer that could not be told, never read */
     struct map *shared;                 /* replay: message id → msg of the snapshot */

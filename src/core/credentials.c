@@ -35,16 +35,21 @@ bool replay_secret(struct broker *b, struct reader *r)
 
 /* ---- nobody's keys ---- */
 
-static unsigned iterations_of(const struct user *user)
+/* 0: it has no keys. A verifier is read once. */
+static unsigned iterations_of(struct broker *b, struct user *user)
 {
     struct scram_keys keys;
-    for (enum scram_hash hash = 0; hash < SCRAM_HASHES; hash++)
+    if (user->iterations_known)
+        return user->iterations;
+    b->verifiers_read++;
+    user->iterations_known = true;
+    user->iterations = 0;
+    for (enum scram_hash hash = 0; !user->iterations && hash < SCRAM_HASHES; hash++)
         if (password_scram(user->verifier, hash, &keys)) {
-            unsigned iterations = keys.iterations;
+            user->iterations = keys.iterations;
             explicit_bzero(&keys, sizeof keys);
-            return iterations;
         }
-    return 0;
+    return user->iterations;
 }
 
 /* What most users have, looked up again when one has changed. */
@@ -58,7 +63,7 @@ static unsigned usual_iterations(struct broker *b)
         return b->iterations;
     MAP_EACH(&b->users, struct user, user)
     {
-        unsigned iterations = iterations_of(user);
+        unsigned iterations = iterations_of(b, user);
         size_t i = 0;
         while (i < used && counts[i].iterations != iterations)
             i++;

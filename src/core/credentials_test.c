@@ -156,6 +156,10 @@ static void nobody_is_told_apart(void **state)
         assert_int_equal(alter_one(rig, name, SCRAM_SHA256, i < 2 ? 8192 : 10000 + i), SCRAM_DONE);
     }
     assert_int_equal(nobody(rig, "nobody").iterations, 8192);
+    uint64_t read = rig->b->verifiers_read;
+    assert_int_equal(alter_one(rig, "u3", SCRAM_SHA256, 10004), SCRAM_DONE);
+    assert_int_equal(nobody(rig, "nobody").iterations, 8192);
+    assert_int_equal(rig->b->verifiers_read, read + 1); /* that one only */
     user_delete(rig->b, user_find(rig->b, slice_str("u0")));
     rig->b->users_gen--; /* a deletion counts: what is remembered would be wrong */
     assert_int_equal(nobody(rig, "nobody").iterations, 8192);

@@ -3,6 +3,8 @@
 
 #include "base/mem.h"
 
+#define OPEN_MAX 8u /* producers with an open transaction that a look at the silent ones passes */
+
 static struct slice key_of(const void *value)
 {
     return map_key_u64((const uint64_t *)&((const struct producer *)value)->id);
@@ -179,13 +181,17 @@ static bool may_forget(const struct producers *all, const struct producer *p, wa
 
 void producers_expire(struct producers *all, wall_t before, uint32_t max)
 {
-    LIST_EACH(&all->by_age, node, after)
-    {
-        struct producer *p = CONTAINER_OF(node, struct producer, link);
-        if (may_forget(all, p, before, max))
+    for (unsigned open = 0; open < OPEN_MAX && !list_empty(&all->by_age);) {
+        struct producer *p = LIST_FIRST(&all->by_age, struct producer, link);
+        if (may_forget(all, p, before, max)) {
             producer_end(all, p);
-        else if (list_empty(&p->open_link))
+            continue;
+        }
+        if (list_empty(&p->open_link))
             return;
+        list_remove(&p->link); /* out of the way: it will be heard of again, when its transaction ends */
+        list_insert(&all->by_age, &p->link);
+        open++;
     }
 }
 

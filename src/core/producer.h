@@ -39,7 +39,7 @@ struct producer {
 
 struct producers { /* of a partition */
     struct map map;
-    struct list by_age; /* longest unheard of first */
+    struct list by_age; /* longest unheard of first, but for those with an open transaction */
     struct list open;   /* with an open transaction, by its first offset */
 };
 #define PRODUCERS_NONE_OPEN UINT64_MAX
@@ -69,7 +69,8 @@ int16_t producers_epoch(const struct producers *all, int64_t id);
 uint64_t producers_stable(const struct producers *all);
 /* Forgets what is known of open transactions: in a replay, before a record says it anew. */
 void producers_close_all(struct producers *all);
-/* Forgets those that have written nothing since, and what is above max, the most silent first; who has a transaction open stays. */
+/* Forgets those that have written nothing since, and what is above max, the most silent first; who has a transaction open stays, and
+ * is passed over: a few of them in one call, which moves them behind the others. Called with each batch, so that costs little. */
 void producers_expire(struct producers *all, wall_t before, uint32_t max);
 
 /* In a journal record: PRODUCERS. What is read takes the place of what was known of that producer. */

@@ -119,6 +119,34 @@ static void the_silent_are_forgotten(void **state)
     assert_int_equal(producers_check(&all, 7, 0, 5, 5, false, &before), PRODUCE_OK);
 }
 
+/* However many have a transaction open, a look passes a few of them, and the next one goes on behind them. */
+static void the_open_are_passed_over(void **state)
+{
+    (void)state;
+    struct producer_batch before;
+    for (int64_t id = 0; id < 101; id++) {
+        struct producer_batch batch = {0, 0, (uint64_t)id, 1000};
+        assert_int_equal(producers_check(&all, id, 0, 0, 0, false, &before), PRODUCE_OK);
+        assert_true(producers_note(&all, id, 0, &batch));
+        assert_true(id == 100 || producers_open(&all, id, 0, (uint64_t)id));
+    }
+    unsigned calls = 0;
+    for (; producers_knows(&all, 100); calls++) {
+        struct list *first = all.by_age.next;
+        for (unsigned i = 0; i < 8; i++)
+            first = first->next;
+        producers_expire(&all, 2000, 1000);
+        assert_true(all.by_age.next == first || !producers_knows(&all, 100));
+    }
+    assert_int_equal(calls, 13);
+    assert_int_equal(all.map.count, 100);
+    uint64_t at;
+    assert_true(producers_close(&all, 50, 0, &at)); /* and who is over is found among those that are not */
+    for (unsigned i = 0; i < 13; i++)
+        producers_expire(&all, 2000, 1000);
+    assert_int_equal(all.map.count, 99);
+}
+
 static void a_record_takes_the_place_of_what_was_known(void **state)
 {
     (void)state;
@@ -155,6 +183,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(sequences_wrap, begin, end),
         cmocka_unit_test_setup_teardown(epochs_rise, begin, end),
         cmocka_unit_test_setup_teardown(the_silent_are_forgotten, begin, end),
+        cmocka_unit_test_setup_teardown(the_open_are_passed_over, begin, end),
         cmocka_unit_test_setup_teardown(a_record_takes_the_place_of_what_was_known, begin, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -114,7 +114,11 @@ enum kafka_progress kafka_groups_go(struct kafka *k, struct kafka_request *r, st
     for (; g->sent < g->count; g->sent++) {
         struct kafka_group_ask ask = {0};
         if (g->said[g->sent].error)
-            continue; /* answered before it was asked */
+            continue;                  /* answered before it was asked */
+        if (!hub_room(kafka_hub(k))) { /* what is made is made for a command that can be sent */
+            hub_wait_room(kafka_hub(k), &k->session);
+            return KAFKA_AGAIN;
+        }
         if (!make(k, r, g->sent, &ask))
             return KAFKA_AGAIN;
         if (!writer_ok(&ask.args)) { /* a name that is longer than any can be */

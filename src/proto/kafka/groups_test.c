@@ -461,6 +461,40 @@ static void ends_anywhere(void **state)
     krig_free(k);
 }
 
+/* While there is no slot for a command, nothing is made for it: a request that is looked at again and again does not grow. */
+static void a_full_ring_costs_nothing(void **state)
+{
+    (void)state;
+    enum { MANY = 9000 };
+    struct krig *k = krig_ready();
+    int32_t zero = 0;
+    krig_topic(k, "t", 1, false);
+    struct kafka_offset_fetch_request_group_topic topic = {.name = slice_str("t"), .partition_indexes = {&zero, 1}};
+    struct kafka_offset_fetch_request_group *groups = calloc(MANY, sizeof *groups);
+    char(*names)[8] = calloc(MANY, sizeof *names);
+    for (unsigned i = 0; i < MANY; i++) {
+        snprintf(names[i], sizeof names[i], "g%u", i);
+        groups[i] = (struct kafka_offset_fetch_request_group){.group_id = slice_str(names[i]), .topics = {&topic, 1}};
+    }
+    krig_put(k, KAFKA_API_offset_fetch, 8, &(struct kafka_offset_fetch_request){.groups = {groups, MANY}});
+    struct kafka *engine = CONTAINER_OF(k->engine, struct kafka, session.engine);
+    for (unsigned i = 0; i < 100 && hub_room(k->hub); i++)
+        krig_turn(k);
+    assert_int_equal(hub_room(k->hub), 0);
+    assert_non_null(engine->going);
+    size_t used = engine->going->arena.used;
+    for (unsigned i = 0; i < 5; i++)
+        engine->session.on_room(&engine->session);
+    assert_int_equal(engine->going->arena.used, used);
+    krig_settle(k);
+    const struct kafka_offset_fetch_response *said = krig_take(k);
+    assert_non_null(said);
+    assert_int_equal(said->groups.count, MANY);
+    free(groups);
+    free(names);
+    krig_free(k);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -471,6 +505,7 @@ int main(void)
         cmocka_unit_test(offsets_of_all_topics),
         cmocka_unit_test(rights),
         cmocka_unit_test(a_long_list),
+        cmocka_unit_test(a_full_ring_costs_nothing),
         cmocka_unit_test(long_names),
         cmocka_unit_test(offsets_that_members_read_stay),
         cmocka_unit_test(the_broker_assigns),
