@@ -729,9 +729,14 @@ enum produce_result txn_admit(struct broker *b, const struct peer *peer, struct 
 
 /* ---- listing ---- */
 
-static bool put_row(struct buffer *rows, const struct txn *t)
+static size_t row_bytes(const struct txn *t, bool parts)
 {
-    if (!buffer_reserve(rows, 64 + t->name.len + 12 * (size_t)t->part_count))
+    return 64 + t->name.len + (parts ? 12 * (size_t)t->part_count : 0);
+}
+
+static bool put_row(struct buffer *rows, const struct txn *t, bool parts)
+{
+    if (!buffer_reserve(rows, row_bytes(t, parts)))
         return false;
     struct writer w = writer_of(rows->bytes + rows->len, rows->max - rows->len);
     writer_str32(&w, t->name);
@@ -741,7 +746,7 @@ static bool put_row(struct buffer *rows, const struct txn *t)
     writer_u32(&w, t->timeout_ms);
     writer_u64(&w, (uint64_t)t->started);
     size_t mark = writer_mark32(&w);
-    for (uint32_t i = 0; i < t->part_count; i++) {
+    for (uint32_t i = 0; parts && i < t->part_count; i++) {
         writer_u64(&w, t->parts[i].stream);
         writer_u32(&w, t->parts[i].number);
     }
@@ -772,7 +777,7 @@ static bool list_named(struct broker *b, struct peer *peer, struct slice names, 
         struct txn *t = reader_ok(&r) ? txn_find(peer->vhost, name) : NULL;
         if (!reader_ok(&r))
             return true;
-        if (t && txn_may_use(b, peer, name) && !put_row(rows, t))
+        if (t && txn_may_use(b, peer, name) && !put_row(rows, t, true))
             return false;
     }
     return true;
@@ -813,21 +818,19 @@ static bool is_wanted(const struct broker *b, const struct wanted *w, const stru
     return !w->pattern.code || pattern_matches(&w->pattern, t->name);
 }
 
+/* Without their partitions, which nobody asks for here: many rows have room then. */
 static bool list_all(struct broker *b, struct peer *peer, const struct wanted *wanted, struct buffer *rows)
 {
-    uint32_t count = 0;
     MAP_EACH(&peer->vhost->txns, struct txn, t)
-    if (count < TXN_ROWS_MAX && is_wanted(b, wanted, t) && txn_may_use(b, peer, t->name)) {
-        count++;
-        if (!put_row(rows, t))
-            return false;
-    }
+    if (rows->len + row_bytes(t, false) <= rows->limit && is_wanted(b, wanted, t) && txn_may_use(b, peer, t->name) &&
+        !put_row(rows, t, false))
+        return false;
     return true;
 }
 
 void do_txn_list(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
 {
-    struct buffer rows = {.limit = 64u << 20};
+    struct buffer rows = {.limit = TXN_ROWS_BYTES_MAX};
     struct wanted wanted = {.states = c->ask->key, .producers = c->ask->args, .age_ms = c->ask->number};
     struct answer *said = NULL;
     (void)ch;

@@ -15,9 +15,9 @@
 #include "base/types.h"
 
 #define TXN_NAME_MAX 1024u
-#define TXN_TIMEOUT_MAX_MS 900000u /* transaction.max.timeout.ms */
-#define TXN_PARTITIONS_MAX 10000u  /* of one transaction */
-#define TXN_ROWS_MAX 1000u         /* of one answer */
+#define TXN_TIMEOUT_MAX_MS 900000u     /* transaction.max.timeout.ms */
+#define TXN_PARTITIONS_MAX 10000u      /* of one transaction */
+#define TXN_ROWS_BYTES_MAX (64u << 20) /* of one answer; what has no room in it is not listed */
 
 enum txn_result {
     TXN_DONE,
@@ -44,7 +44,7 @@ struct txn_row {
     enum txn_state state;
     uint32_t timeout_ms;
     wall_t started;          /* of one that is ongoing, or was the last; 0: there was none */
-    struct slice partitions; /* each: u64 stream, u32 number */
+    struct slice partitions; /* of those that were named; each: u64 stream, u32 number */
 };
 
 /* False at the end, or when it is no row (then reader_ok says no). */

@@ -353,6 +353,29 @@ static void damaged(void **state)
     krig_damage(storm, 1500);
 }
 
+/* More transactional ids than the request's own length would have room for. */
+static void a_long_list_of_transactions(void **state)
+{
+    (void)state;
+    enum { MANY = 3000 };
+    struct krig *k = krig_ready();
+    for (unsigned i = 0; i < MANY; i++) {
+        char name[600];
+        memset(name, 'x', sizeof name);
+        snprintf(name + 500, 100, "%u", i);
+        assert_int_equal(
+            KASK(k, init_producer_id, 2, .transactional_id = slice_str(name), .transaction_timeout_ms = 1000)
+                ->error_code,
+            KAFKA_ERR_NONE);
+        arena_reset(&k->arena);
+    }
+    const struct kafka_list_transactions_response *said = KASK(k, list_transactions, 0, .duration_filter = -1);
+    assert_non_null(said);
+    assert_int_equal(said->transaction_states.count, MANY);
+    assert_int_equal(said->transaction_states.at[MANY - 1].transactional_id.len > 500, 1);
+    krig_free(k);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -362,6 +385,7 @@ int main(void)
         cmocka_unit_test(credentials_come_and_go),
         cmocka_unit_test(bad_credentials),
         cmocka_unit_test(each_allocation),
+        cmocka_unit_test(a_long_list_of_transactions),
         cmocka_unit_test(damaged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

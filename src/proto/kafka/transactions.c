@@ -450,12 +450,30 @@ static enum kafka_progress list_transactions_go(struct kafka *k, struct kafka_re
     return send(k, r, CMD_TXN_LIST, ask);
 }
 
+/* As many as there are: a small request may have a large answer. */
+static void list_rows(struct kafka *k, struct kafka_request *r, struct reader fields)
+{
+    struct kafka_list_transactions_response *said = r->response;
+    struct reader again = fields;
+    struct txn_row row;
+    size_t count = 0;
+    while (txn_row_next(&again, &row))
+        count++;
+    r->arena.max += fields.left + count * (sizeof *said->transaction_states.at + sizeof(void *));
+    said->transaction_states.at = kafka_room(k, r, count, sizeof *said->transaction_states.at);
+    while (said->transaction_states.at && kafka_live(k) && txn_row_next(&fields, &row))
+        said->transaction_states.at[said->transaction_states.count++] =
+            (struct kafka_list_transactions_response_transaction_state){.transactional_id = kafka_keep(k, r, row.name),
+                                                                        .producer_id = (int64_t)row.producer,
+                                                                        .transaction_state =
+                                                                            slice_str(txn_state_name(row.state))};
+}
+
 static void list_transactions_effect(struct kafka *k, struct kafka_request *r, struct effect *e)
 {
     const struct kafka_list_transactions_request *asked = r->message;
     struct kafka_list_transactions_response *said = r->response;
     int32_t states = asked->state_filters.count > 0 ? asked->state_filters.count : 0;
-    said->transaction_states.at = kafka_room(k, r, TXN_ROWS_MAX, sizeof *said->transaction_states.at);
     said->unknown_state_filters.at = kafka_room(k, r, (size_t)states, sizeof(struct slice));
     if (e->type != EFF_ANSWER || !e->answer || !kafka_live(k)) {
         hub_drop(kafka_hub(k), e);
@@ -467,14 +485,7 @@ static void list_transactions_effect(struct kafka *k, struct kafka_request *r, s
             said->unknown_state_filters.at[said->unknown_state_filters.count++] = asked->state_filters.at[i];
     if (e->answer->number != TXN_DONE)
         said->error_code = KAFKA_ERR_INVALID_REGULAR_EXPRESSION;
-    struct reader fields = reader_of(e->answer->fields);
-    struct txn_row row;
-    while (kafka_live(k) && said->transaction_states.count < (int32_t)TXN_ROWS_MAX && txn_row_next(&fields, &row))
-        said->transaction_states.at[said->transaction_states.count++] =
-            (struct kafka_list_transactions_response_transaction_state){.transactional_id = kafka_keep(k, r, row.name),
-                                                                        .producer_id = (int64_t)row.producer,
-                                                                        .transaction_state =
-                                                                            slice_str(txn_state_name(row.state))};
+    list_rows(k, r, reader_of(e->answer->fields));
     hub_drop(kafka_hub(k), e);
 }
 
