@@ -141,6 +141,14 @@ static void unplug(struct broker *b, struct mqtt_client *client)
     channel_release(b, ch);
 }
 
+/* As unplug; what it was not sent of a share is the share's again. */
+static void hang_up(struct broker *b, struct mqtt_client *client)
+{
+    if (client->peer)
+        mqtt_share_give_back(b, client);
+    unplug(b, client);
+}
+
 /* Everything of it but the will. */
 static void strip(struct broker *b, struct mqtt_client *client)
 {
@@ -233,7 +241,7 @@ static void left(struct broker *b, struct mqtt_client *client, uint32_t expiry_s
 void mqtt_peer_gone(struct broker *b, struct peer *peer)
 {
     struct mqtt_client *client = peer->mqtt;
-    unplug(b, client);
+    hang_up(b, client);
     left(b, client, client->expiry_s, true);
 }
 
@@ -397,7 +405,7 @@ static void take_over(struct broker *b, struct mqtt_client *client, bool goes_on
 {
     if (client->peer) {
         kick_with(b, client->peer, ERR_TAKEN_OVER, "another connection has taken the session over");
-        unplug(b, client);
+        hang_up(b, client);
     }
     wheel_cancel(&b->wheel, &client->timer);
     if (client->will && (!goes_on || !client->will_delay_s))
@@ -557,7 +565,7 @@ void do_mqtt_detach(struct broker *b, struct peer *peer, struct channel *ch, str
         mqtt_reply(b, peer, c, ERR_PRECONDITION_FAILED, 0, 0);
         return;
     }
-    unplug(b, client);
+    hang_up(b, client);
     left(b, client, c->number > UINT32_MAX ? MQTT_NEVER : (uint32_t)c->number, c->flags & ASK_KEEP_WILL);
     mqtt_reply(b, peer, c, ERR_NONE, 0, 0);
 }

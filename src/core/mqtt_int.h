@@ -20,6 +20,7 @@
 struct answer;
 struct binding;
 struct broker;
+struct amqp_props;
 struct amqp_value;
 struct channel;
 struct command;
@@ -142,6 +143,8 @@ void mqtt_subs_silence(struct broker *b, struct mqtt_client *client); /* taps le
 /* Its queues and bindings are there as its subscriptions want them. False: no memory. */
 bool mqtt_subs_bind(struct broker *b, struct mqtt_client *client);
 void mqtt_share_left(struct broker *b, struct mqtt_sub *sub);
+/* Of a share by what MQTT_HEADER_SHARE says; NULL: it is gone. */
+struct queue *mqtt_share_queue(struct broker *b, struct vhost *vhost, struct slice share);
 void mqtt_sub_consumes_not(struct broker *b, const struct mqtt_sub *sub); /* a share's member: its consumer goes */
 size_t mqtt_queue_name(const struct mqtt_client *client, char ret[256]);
 struct mqtt_client *mqtt_queue_owner(struct vhost *vhost, struct slice queue_name);
@@ -160,6 +163,8 @@ struct mqtt_unsent {
     struct entry *next;
 };
 struct mqtt_unsent mqtt_share_unsent(struct queue *q);
+void mqtt_share_give_back(struct broker *b,
+                          struct mqtt_client *client); /* its connection ends: what has moved, and was not sent */
 void mqtt_share_drained(struct broker *b,
                         struct queue *q); /* it has been pumped: who could take nothing more for it may take again */
 
@@ -206,6 +211,8 @@ lsn_t mqtt_publish_retain(struct broker *b,
 /* The same message with one header more and, unless it is WALL_NEVER, an expiration. NULL: no memory, or there is no message. */
 struct msg *mqtt_msg_marked(struct broker *b, const struct msg *msg, const char *name, const struct amqp_value *value,
                             wall_t deadline);
+/* The same message with these properties and, unless it is WALL_NEVER, an expiration. NULL: no memory. */
+struct msg *mqtt_msg_aged(struct broker *b, const struct msg *msg, struct amqp_props *props, wall_t deadline);
 /* It was enqueued (accepted), or refused. */
 void mqtt_publish_end(struct broker *b, struct channel *ch, bool accepted, lsn_t *lsn);
 /* An ASK_ONCE whose id is there already: confirmed behind whatever is on its way. False: it is new. */

@@ -88,11 +88,25 @@ bool mqtt_publish_again(struct broker *b, struct channel *ch, const struct comma
     return true;
 }
 
+struct msg *mqtt_msg_aged(struct broker *b, const struct msg *msg, struct amqp_props *props, wall_t deadline)
+{
+    char expiration[24];
+    int64_t left = deadline == WALL_NEVER ? -1 : deadline > b->wall ? deadline - b->wall : 0;
+    if (left >= 0) {
+        props->expiration =
+            slice_of(expiration, (size_t)snprintf(expiration, sizeof expiration, "%lld", (long long)left));
+        props->present |= AMQP_EXPIRATION;
+    }
+    struct msg *copy = msg_with_props(b, msg, props);
+    if (copy && left >= 0)
+        copy->expiration_ms = left;
+    return copy;
+}
+
 struct msg *mqtt_msg_marked(struct broker *b, const struct msg *msg, const char *name, const struct amqp_value *value,
                             wall_t deadline)
 {
     struct amqp_props props;
-    char expiration[24];
     if (!msg || !amqp_props_parse(msg_props(msg), &props))
         return NULL;
     size_t max = props.headers.len + value->raw.len + 64;
@@ -106,15 +120,7 @@ struct msg *mqtt_msg_marked(struct broker *b, const struct msg *msg, const char 
     CHECK(writer_ok(&w));
     props.headers = writer_slice(&w);
     props.present |= AMQP_HEADERS;
-    int64_t left = deadline == WALL_NEVER ? -1 : deadline > b->wall ? deadline - b->wall : 0;
-    if (left >= 0) {
-        props.expiration =
-            slice_of(expiration, (size_t)snprintf(expiration, sizeof expiration, "%lld", (long long)left));
-        props.present |= AMQP_EXPIRATION;
-    }
-    struct msg *copy = msg_with_props(b, msg, &props);
-    if (copy && left >= 0)
-        copy->expiration_ms = left;
+    struct msg *copy = mqtt_msg_aged(b, msg, &props, deadline);
     mem_free(raw);
     return copy;
 }

@@ -11,7 +11,9 @@
  *   M8  as long as he is connected, less than AHEAD_MAX wait in front of what has moved and was not sent: it is moved into a queue that
  *       is shorter, and nothing comes back to that queue before his connection ends. Limits of his queue neither count nor drop it.
  *
- * What has moved counts as sent: a session that ends takes it along. A message that is not of QoS 2, and a subscription of less,
+ * What has moved and was not sent, because its record was not durable or the client took nothing more, goes back the same way when his
+ * connection ends, behind what waits in the group. All else counts as sent, also what a crash leaves in the client's queue: a session
+ * that ends takes it along. A message that is not of QoS 2, and a subscription of less,
  * stay with the queue of the group.
  */
 #include "core/core_int.h"
@@ -63,22 +65,28 @@ static struct msg *named(struct broker *b, const struct mqtt_sub *sub, const str
     return msg;
 }
 
+/* As msg, in one record. False: no memory, nothing has changed. */
+static bool move(struct broker *b, struct entry *e, struct msg *msg, struct queue *to)
+{
+    lsn_t lsn;
+    b->route_gen++;
+    b->route.count = b->route.audience_count = 0;
+    b->mqtt.moving = true;
+    bool moved = route_add(b, &b->route, to) && enqueue_routed(b, msg, &b->route, e, &lsn) != ENQUEUE_NO_MEMORY;
+    b->mqtt.moving = false;
+    if (moved)
+        backlog_remove(b, e, REASON_MOVED);
+    return moved;
+}
+
 bool mqtt_share_move(struct broker *b, const struct consumer *consumer, struct entry *e)
 {
     const struct mqtt_sub *sub = consumer->takes_over;
     struct msg *msg = b->options.log.room(b->options.log.self) ? named(b, sub, e) : NULL;
-    lsn_t lsn;
     if (!msg)
         return false;
-    b->route_gen++;
-    b->route.count = b->route.audience_count = 0;
-    b->mqtt.moving = true;
-    bool moved =
-        route_add(b, &b->route, sub->client->queue) && enqueue_routed(b, msg, &b->route, e, &lsn) != ENQUEUE_NO_MEMORY;
-    b->mqtt.moving = false;
+    bool moved = move(b, e, msg, sub->client->queue);
     msg_unref(&b->heap, msg);
-    if (moved)
-        backlog_remove(b, e, REASON_MOVED);
     return moved;
 }
 
@@ -114,6 +122,47 @@ static struct mqtt_unsent look(struct queue *q, struct entry **entries)
 struct mqtt_unsent mqtt_share_unsent(struct queue *q)
 {
     return look(q, NULL);
+}
+
+/* As it was before it moved. NULL: no memory. */
+static struct msg *unnamed(struct broker *b, const struct entry *e, struct slice *ret_share)
+{
+    struct amqp_props props;
+    struct amqp_field name; /* named() has put it first */
+    if (!amqp_props_parse(msg_props(e->msg), &props))
+        return NULL;
+    struct reader headers = reader_of(props.headers);
+    if (!amqp_table_next(&headers, &name) || !slice_is(name.name, MQTT_HEADER_SHARE))
+        return NULL;
+    props.headers = reader_rest(&headers);
+    struct msg *msg = mqtt_msg_aged(b, e->msg, &props, e->deadline);
+    if (msg)
+        msg->flags &= (uint8_t)~MSG_OF_SHARE;
+    *ret_share = name.value.s;
+    return msg;
+}
+
+/* False: no memory, or the group is gone; it stays with the client, then. */
+static bool give_back(struct broker *b, struct vhost *vhost, struct entry *e)
+{
+    struct slice share;
+    struct msg *msg = unnamed(b, e, &share);
+    if (!msg)
+        return false;
+    struct queue *to = mqtt_share_queue(b, vhost, share);
+    bool moved = to && move(b, e, msg, to);
+    msg_unref(&b->heap, msg);
+    return moved;
+}
+
+void mqtt_share_give_back(struct broker *b, struct mqtt_client *client)
+{
+    struct entry *entries[AHEAD_MAX];
+    if (!client->queue)
+        return;
+    struct mqtt_unsent unsent = look(client->queue, entries);
+    for (uint64_t i = 0; i < unsent.count; i++)
+        (void)give_back(b, client->vhost, entries[i]);
 }
 
 void mqtt_share_drained(struct broker *b, struct queue *q)

@@ -293,6 +293,56 @@ static void begin_moving(struct rig *rig)
     assert_int_equal(rig_ready(rig, OWN("one")), 2);
 }
 
+/* What has moved and was not sent is the group's again when the connection ends, whatever becomes of the session, and it has nothing of the
+ * member any more. */
+static void what_was_not_sent_goes_to_others(void **state)
+{
+    (void)state;
+    for (unsigned how = 0; how < 4; how++) {
+        struct rig *rig = begin();
+        begin_moving(rig);
+        join(rig, 2, "two", 100, 1);
+        switch (how) {
+        case 0: leave(rig, 1); break;
+        case 1: disconnect(rig, 1, 0, 0); break;
+        case 2: assert_int_equal(attach_with(rig, 4, "one", 0, ASK_CLEAN, (struct slice){0}), 0); break;
+        default: assert_int_equal(attach_with(rig, 4, "one", 100, 0, (struct slice){0}), 0);
+        }
+        assert_string_equal(rig_delivered(rig), "");
+        rig->hold = false;
+        rig_step(rig);
+        assert_string_equal(rig_delivered(rig), "moved moves");
+        for (unsigned i = 0; i < 2; i++) {
+            const struct effect *e = rig_nth(rig, EFF_DELIVER, i);
+            assert_int_equal(e->session, 2);
+            assert_false(e->msg->flags & MSG_OF_SHARE);
+            assert_false(amqp_table_find(msg_headers(e->msg), MQTT_HEADER_SHARE, &(struct amqp_value){0}));
+        }
+        end(rig);
+    }
+}
+
+/* Wherever a crash cuts, each message is in one queue. */
+static void a_crash_cuts_the_way_back(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    begin_moving(rig);
+    size_t first = rig->log->count;
+    join(rig, 2, "two", 100, 1);
+    leave(rig, 1);
+    rig->hold = false;
+    rig_step(rig);
+    for (size_t n = first; n <= rig->log->count; n++) {
+        struct rig_log *log = rig_log_copy(rig->log, n);
+        struct rig *other = rig_new(log, &rig->options, rig->wall);
+        assert_int_equal(rig_ready(other, SHARE) + rig_ready(other, OWN("one")), 2);
+        rig_free(other);
+        rig_log_free(log);
+    }
+    end(rig);
+}
+
 /* What has moved waits for the journal, and its member takes nothing more before that is done: no limit of his queue takes it, nor does
  * it take the room of what is his own. */
 static void a_limit_does_not_see_what_has_moved(void **state)
@@ -386,6 +436,8 @@ int main(void)
         cmocka_unit_test(the_queue_outlives_its_first_member),
         cmocka_unit_test(what_leaves_is_like_any_other),
         cmocka_unit_test(dead_letters_do_not_move),
+        cmocka_unit_test(what_was_not_sent_goes_to_others),
+        cmocka_unit_test(a_crash_cuts_the_way_back),
         cmocka_unit_test(a_limit_does_not_see_what_has_moved),
         cmocka_unit_test(a_delivery_wakes_nobody_in_vain),
         cmocka_unit_test(what_is_refused_goes_on_as_it_was),

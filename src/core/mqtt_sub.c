@@ -39,6 +39,14 @@ static size_t share_name(const struct mqtt_sub *sub, char ret[256])
     return len > 255 ? 0 : (size_t)len;
 }
 
+struct queue *mqtt_share_queue(struct broker *b, struct vhost *vhost, struct slice share)
+{
+    char text[256];
+    int len = snprintf(text, sizeof text, SHARE_PREFIX "%.*s", SLICE_ARG(share));
+    struct queue *q = len < 256 ? queue_find(vhost, slice_of((uint8_t *)text, (size_t)len)) : NULL;
+    return q && map_get(&b->mqtt.shares, map_key_u64(&q->id)) ? q : NULL;
+}
+
 /* ---- objects ---- */
 
 static size_t key_write(uint8_t *ret, const struct mqtt_client *client, struct slice pattern, struct slice group)

@@ -1,7 +1,9 @@
 """MQTT with the clients that people use: paho and mosquitto's own; beside AMQP; and over crashes of the broker."""
 
 import queue
+import re
 import shutil
+import socket
 import subprocess
 
 import pytest
@@ -264,6 +266,41 @@ def test_what_the_broker_notes_is_not_to_be_forged(broker, client):
         ch.basic_publish('amq.topic', 'forged.a', b'x', pika.BasicProperties(delivery_mode=2, headers={'x-mqtt-publish-qos': 2, 'x-mqtt-share': share}))
         m = c.message()
         assert (m.qos, m.properties.SubscriptionIdentifier) == (1, [7])
+
+
+def test_what_a_member_was_not_sent_goes_to_others(broker, client):
+    """One that reads nothing has its socket and its queue full. When it goes, what never was on its way to it is the group's (4.8.2); only
+    what was handed to its connection, 256 KiB at most beside its socket, is nobody's."""
+    def text(s):
+        return len(s).to_bytes(2, 'big') + s
+    filter_, numbers = '$share/workers/large/#', set(range(400))
+    keeper = client('keeper', clean=False, expiry=1000)     # the group outlives its connection
+    keeper.subscribe(filter_, 2)
+    keeper.close()
+    pub = client()
+    pub.subscribe('first/has/gone')
+    for sent in [pub.c.publish('large/a', b'<%d>' % i + bytes(1 << 16), 2) for i in sorted(numbers)]:
+        sent.wait_for_publish(WAIT)
+    with socket.create_connection(('127.0.0.1', broker.mqtt_port), WAIT) as first:
+        connect = text(b'MQTT') + b'\5\6\0\0\0' + text(b'') + b'\0' + text(b'first/has/gone') + text(b'')
+        subscribe = b'\0\1\0' + text(filter_.encode()) + b'\2'
+        first.sendall(b'\x10' + bytes([len(connect)]) + connect + b'\x82' + bytes([len(subscribe)]) + subscribe)
+        data = b''
+        while b'<' not in data:     # some of it is on its way
+            data += first.recv(1 << 16) or pytest.fail('it was closed')
+        second = client()
+        second.subscribe(filter_, 2)
+        first.shutdown(socket.SHUT_WR)
+        while more := first.recv(1 << 20):
+            data += more
+    sent = {int(n) for n in re.findall(rb'<(\d+)>', data)}
+    pub.message()
+    pub.publish('large/a', b'<-1>', 2)
+    got = []
+    while not got or got[-1] != -1:
+        got.append(int(second.message().payload.strip(b'\0')[1:-1]))
+    assert sent and not sent & set(got) and len(got) == len(set(got)), (len(sent), len(got), sent & set(got))
+    assert len(numbers - sent - set(got)) < 10, (len(sent), len(got), sorted(numbers - sent - set(got)), len(data))
 
 
 @pytest.mark.parametrize('user,code', [(('guest', 'guest'), 0), (('guest', 'wrong'), 134), (('/:guest', 'guest'), 0), (('nowhere:guest', 'guest'), 135)])
