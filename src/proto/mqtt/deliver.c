@@ -336,18 +336,24 @@ static void match_add(struct match *match, const struct mqtt_subscribed *sub, ui
         match->identifiers[match->identifier_count++] = sub->identifier;
 }
 
+struct own_match {
+    struct match *match;
+    uint8_t version;
+    bool any;
+};
+
+static void own_found(void *arg, const struct mqtt_subscribed *sub)
+{
+    struct own_match *own = arg;
+    match_add(own->match, sub, own->version);
+    own->any = true;
+}
+
 static void match_own(const struct mqtt *m, struct slice key, struct match *match)
 {
-    bool any = false;
-    for (uint32_t i = 0; i < m->subs_room; i++) {
-        const struct mqtt_subscribed *sub = m->subs[i];
-        if (!sub || sub->pending || sub->group_len || !(sub->options & MQTT_OPT_QOS) ||
-            !mqtt_pattern_matches(mqtt_sub_pattern(sub), key))
-            continue;
-        match_add(match, sub, m->version);
-        any = true;
-    }
-    if (!any)
+    struct own_match own = {.match = match, .version = m->version};
+    mqtt_subs_match(m, key, own_found, &own);
+    if (!own.any)
         match->qos = 2; /* it was there before its subscription went, and may have been sent so */
 }
 

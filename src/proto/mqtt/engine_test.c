@@ -431,6 +431,59 @@ static void test_many_subscriptions(void **state)
     rig_free(rig);
 }
 
+static void found(void *arg, const struct mqtt_subscribed *sub)
+{
+    unsigned *times = arg;
+    times[sub->identifier]++;
+}
+
+/* A topic or filter of up to four levels, few of which are different. */
+static void any_topic(uint32_t chance, bool filter, char ret[32])
+{
+    static const char *const levels[] = {"", "a", "b", "+", "#"};
+    size_t len = 0;
+    for (unsigned depth = 1 + (chance >> 4) % 4, last = 0, i = 0; i < depth && last != 4; i++) {
+        last = (chance >> (8 + 5 * i)) % (filter ? i + 1 == depth ? 5 : 4 : 3);
+        len += (size_t)snprintf(ret + len, 32 - len, "%s%s", i ? "/" : "", levels[last]);
+    }
+    if (!len)
+        snprintf(ret, 32, "/");
+}
+
+/* Many of a client are found by the beginnings of a key, few by looking at all: the same ones, each once. */
+static void test_many_patterns(void **state)
+{
+    (void)state;
+    enum { MANY = 300 };
+    struct rig *rig = rig_ready(MQTT_5);
+    uint32_t x = 7;
+    char filter[32], shared[50];
+    for (uint32_t n = 1; n < MANY; n++) {
+        x = x * 1664525u + 1013904223u;
+        any_topic(x, true, filter);
+        snprintf(shared, sizeof shared, "$share/g/%s", filter);
+        subscribe(rig, n % 8 ? filter : shared, n % 5 ? 1 + n % 2 : 0, n);
+        const struct mqtt *m = rig_mqtt(rig);
+        unsigned times[MANY] = {0};
+        char topic[32];
+        uint8_t key[32];
+        any_topic(x * 2654435761u, false, topic);
+        struct slice at = slice_of(key, strlen(topic));
+        mqtt_topic_swap(key, slice_str(topic));
+        mqtt_subs_match(m, at, found, times);
+        for (uint32_t slot = 0; slot < m->subs_room; slot++) {
+            const struct mqtt_subscribed *sub = m->subs[slot];
+            if (!sub)
+                continue;
+            bool wanted =
+                !sub->group_len && sub->options & MQTT_OPT_QOS && mqtt_pattern_matches(mqtt_sub_pattern(sub), at);
+            assert_int_equal(times[sub->identifier], wanted);
+        }
+    }
+    assert_true(rig_mqtt(rig)->subs_count > 100);
+    rig_free(rig);
+}
+
 static void test_subscriptions_have_a_limit(void **state)
 {
     (void)state;
@@ -906,6 +959,7 @@ int main(void)
         cmocka_unit_test(test_subscribe),
         cmocka_unit_test(test_subscribe_3),
         cmocka_unit_test(test_many_subscriptions),
+        cmocka_unit_test(test_many_patterns),
         cmocka_unit_test(test_subscriptions_have_a_limit),
         cmocka_unit_test(test_fanout),
         cmocka_unit_test(test_from_the_queue),

@@ -5,24 +5,35 @@
  * has come, everything that carries the old handle has been seen, and the old entry can go. What is retained is asked for when the
  * acknowledgement has its place in front of it.
  *
+ * A client with many subscriptions has them by their leads as well: the words of a pattern before its first wildcard, all of them when it
+ * has none. What matches a key has one of the beginnings of the key as its lead, so a message costs a look for each of its words.
+ *
  * A filter that is none, or that is not to be had, costs the core nothing. Thread: the loop's. */
 #include "base/check.h"
 #include "base/mem.h"
 #include "proto/mqtt/mqtt_int.h"
 
 #define SUBS_FIRST 4u
+#define LEADS_FROM 64u /* slots; with fewer, a walk over all is as fast and takes no memory */
 #define SLOT_BITS 20
 #define SLOT_MASK ((1u << SLOT_BITS) - 1)
 
 /* ---- subscriptions ---- */
 
+#define HASH_SEED 2166136261u
+
+static uint32_t hash_add(uint32_t hash, uint8_t byte)
+{
+    return (hash ^ byte) * 16777619u;
+}
+
 static uint32_t hash_of(struct slice pattern, struct slice group)
 {
-    uint32_t hash = 2166136261u;
+    uint32_t hash = HASH_SEED;
     for (size_t i = 0; i < pattern.len; i++)
-        hash = (hash ^ pattern.ptr[i]) * 16777619u;
+        hash = hash_add(hash, pattern.ptr[i]);
     for (size_t i = 0; i < group.len; i++)
-        hash = (hash ^ group.ptr[i]) * 16777619u + 1;
+        hash = hash_add(hash, group.ptr[i]) + 1;
     return hash;
 }
 
@@ -48,6 +59,94 @@ static struct mqtt_subscribed **head_of(const struct mqtt *m, uint32_t hash)
 {
     return &m->sub_heads[(hash ^ hash >> 16) & (m->subs_room - 1)];
 }
+
+/* ---- leads ---- */
+
+/* 1 + the slot of the first of each bucket, and behind these, by slot, 1 + the next one's; 0: none. NULL: there are few. */
+static uint32_t *leads_of(const struct mqtt *m)
+{
+    return m->subs_room >= LEADS_FROM ? (uint32_t *)(m->subs + 2 * (size_t)m->subs_room) : NULL;
+}
+
+static uint32_t *lead_head(const struct mqtt *m, uint32_t hash)
+{
+    return &leads_of(m)[(hash ^ hash >> 16) & (m->subs_room - 1)];
+}
+
+static uint32_t *lead_next(const struct mqtt *m, uint32_t slot)
+{
+    return &leads_of(m)[m->subs_room + slot];
+}
+
+static size_t lead_len(struct slice pattern)
+{
+    for (size_t i = 0; i < pattern.len; i++)
+        if (pattern.ptr[i] == '*' || pattern.ptr[i] == '#')
+            return i ? i - 1 : 0;
+    return pattern.len;
+}
+
+static uint32_t lead_hash(struct slice pattern)
+{
+    return hash_of(slice_of(pattern.ptr, lead_len(pattern)), (struct slice){0});
+}
+
+static void lead_link(struct mqtt *m, const struct mqtt_subscribed *sub)
+{
+    uint32_t slot = slot_of(sub->handle);
+    if (!leads_of(m) || sub->group_len)
+        return;
+    uint32_t *head = lead_head(m, lead_hash(mqtt_sub_pattern(sub)));
+    *lead_next(m, slot) = *head;
+    *head = slot + 1;
+}
+
+static void lead_unlink(struct mqtt *m, const struct mqtt_subscribed *sub)
+{
+    uint32_t slot = slot_of(sub->handle);
+    if (!leads_of(m) || sub->group_len)
+        return;
+    uint32_t *at = lead_head(m, lead_hash(mqtt_sub_pattern(sub)));
+    while (*at != slot + 1)
+        at = lead_next(m, *at - 1);
+    *at = *lead_next(m, slot);
+}
+
+static bool may_match(const struct mqtt_subscribed *sub, struct slice key)
+{
+    return sub && !sub->pending && !sub->group_len && sub->options & MQTT_OPT_QOS &&
+           mqtt_pattern_matches(mqtt_sub_pattern(sub), key);
+}
+
+/* Those whose lead is the first len bytes of the key. */
+static void match_led(const struct mqtt *m, struct slice key, size_t len, uint32_t hash,
+                      void (*found)(void *arg, const struct mqtt_subscribed *sub), void *arg)
+{
+    for (uint32_t at = *lead_head(m, hash); at; at = *lead_next(m, at - 1)) {
+        const struct mqtt_subscribed *sub = m->subs[at - 1];
+        if (may_match(sub, key) && lead_len(mqtt_sub_pattern(sub)) == len)
+            found(arg, sub);
+    }
+}
+
+void mqtt_subs_match(const struct mqtt *m, struct slice key,
+                     void (*found)(void *arg, const struct mqtt_subscribed *sub), void *arg)
+{
+    for (uint32_t i = 0; !leads_of(m) && i < m->subs_room; i++)
+        if (may_match(m->subs[i], key))
+            found(arg, m->subs[i]);
+    if (!leads_of(m))
+        return;
+    uint32_t hash = HASH_SEED;
+    for (size_t i = 0; i < key.len; i++) {
+        if (i == 0 || key.ptr[i] == '.')
+            match_led(m, key, i, hash, found, arg);
+        hash = hash_add(hash, key.ptr[i]);
+    }
+    match_led(m, key, key.len, hash, found, arg);
+}
+
+/* ---- by name ---- */
 
 /* The one that the core has, or that it has been asked for. */
 static struct mqtt_subscribed *sub_named(const struct mqtt *m, const struct mqtt_subscribed *like, bool pending)
@@ -105,6 +204,7 @@ static void sub_link(struct mqtt *m, struct mqtt_subscribed *sub)
     struct mqtt_subscribed **head = head_of(m, sub->hash);
     sub->chain = *head;
     *head = sub;
+    lead_link(m, sub);
 }
 
 static bool slots_grow(struct mqtt *m, uint32_t least)
@@ -112,7 +212,9 @@ static bool slots_grow(struct mqtt *m, uint32_t least)
     uint32_t room = m->subs_room ? m->subs_room : SUBS_FIRST / 2;
     while (room <= least)
         room *= 2;
-    struct mqtt_subscribed **grown = mem_zalloc_as(MEM_CONNECTIONS, 2 * (size_t)room * sizeof *grown);
+    size_t pointers =
+        2 * (size_t)room + (room >= LEADS_FROM ? 2 * (size_t)room * sizeof(uint32_t) / sizeof(void *) : 0);
+    struct mqtt_subscribed **grown = mem_zalloc_as(MEM_CONNECTIONS, pointers * sizeof *grown);
     if (!grown)
         return false;
     if (m->subs_room)
@@ -165,6 +267,7 @@ static void sub_remove(struct mqtt *m, struct mqtt_subscribed *sub)
     while (*at != sub)
         at = &(*at)->chain;
     *at = sub->chain;
+    lead_unlink(m, sub);
     m->subs[slot] = NULL;
     m->subs_count--;
     if (slot < m->subs_taken)
