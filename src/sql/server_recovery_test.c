@@ -146,6 +146,15 @@ static void check_cuts(const char *query, uint64_t snapshot_rows, unsigned parti
     "SELECT l.k, l.v AS x, r.v AS y FROM s l JOIN s r ON l.k = r.k AND r.ts BETWEEN l.ts AND l.ts + INTERVAL '4' "     \
     "SECOND"
 
+#define UNION                                                                                                          \
+    "SELECT k, window_end, COUNT(*) AS n FROM TUMBLE((SELECT k, ts FROM s UNION ALL SELECT k, ts FROM s WHERE v % 2 "  \
+    "= 0), ts, INTERVAL '5' SECOND) GROUP BY k, window_start, window_end EMIT EVERY INTERVAL '3' SECOND"
+
+#define PATTERN                                                                                                        \
+    "SELECT * FROM s MATCH_RECOGNIZE (PARTITION BY k ORDER BY ts MEASURES FIRST(A.v) AS a, SUM(B.v) AS b, C.v AS c "   \
+    "AFTER MATCH SKIP TO NEXT ROW PATTERN (A (A | B)+ C) WITHIN INTERVAL '15' SECOND DEFINE A AS v % 2 = 0, B AS "     \
+    "COUNT(A.v) < 3, C AS v > A.v AND v % 3 = 0)"
+
 static void test_any_cut(void **state)
 {
     (void)state;
@@ -154,6 +163,8 @@ static void test_any_cut(void **state)
     check_cuts("SELECT k, COUNT(*) AS n FROM s GROUP BY k EMIT CHANGES", 0, 1);
     check_cuts(JOIN, 0, 1);
     check_cuts(EVERY, 0, 1);
+    check_cuts(UNION, 0, 1);
+    check_cuts(PATTERN, 0, 1);
 }
 
 static void test_any_cut_of_partitions(void **state)
@@ -172,6 +183,9 @@ static void test_snapshots(void **state)
     check_cuts("SELECT k, COUNT(*) AS n, MAX(v) AS most FROM s GROUP BY k EMIT CHANGES", 3, 1);
     check_cuts(JOIN, 3, 1);
     check_cuts(EVERY, 3, 1);
+    check_cuts(UNION, 3, 1);
+    check_cuts(PATTERN, 3, 1);
+    check_cuts(PATTERN, 7, 1);
 }
 
 /* Records that come at any moment of a step or a snapshot. */
