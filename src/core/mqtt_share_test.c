@@ -65,6 +65,29 @@ static void a_crash_changes_nothing(void **state)
     end(rig);
 }
 
+/* Whatever record the journal ends with, it is in the queue of the group or in his. */
+static void it_moves_in_one_record(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    uint64_t there = 0;
+    join(rig, 1, "one", 100, 2);
+    size_t begun = rig->log->count;
+    publish(rig, 3, "a", "mine", 2);
+    assert_true(rig->log->count >= begun + 2);
+    for (size_t cut = begun; cut <= rig->log->count; cut++) {
+        struct rig_log *log = rig_log_copy(rig->log, cut);
+        struct rig *other = rig_new(log, &rig->options, rig->wall);
+        uint64_t now = rig_ready(other, SHARE) + rig_ready(other, OWN("one"));
+        assert_in_range(now, there, 1);
+        there = now;
+        rig_free(other);
+        rig_log_free(log);
+    }
+    assert_int_equal(there, 1);
+    end(rig);
+}
+
 /* A session that ends takes along what it was sent (4.8.2-5), and not what waits for anybody. */
 static void nobody_inherits(void **state)
 {
@@ -91,6 +114,9 @@ static void a_crash_ends_a_session(void **state)
     struct rig *rig = begin();
     (void)attach(rig, 2, "two", 100); /* the group lasts by him */
     assert_int_equal(subscribe_as(rig, 2, "a", "g", 2, 0, 5), 0);
+    /* the group's queue has a mark from here on: the next one waits for its move only */
+    publish(rig, 3, "a", "first", 2);
+    assert_string_equal(rig_delivered(rig), "first");
     leave(rig, 2);
     publish(rig, 3, "a", "mine", 2);
     rig->hold = true;
@@ -101,7 +127,7 @@ static void a_crash_ends_a_session(void **state)
     assert_string_equal(rig_delivered(rig), "mine");
     restart(&rig, 0);
     assert_true(attach(rig, 2, "two", 100));
-    assert_string_equal(rig_delivered(rig), "");
+    assert_string_equal(rig_delivered(rig), "first*");
     end(rig);
 }
 
@@ -137,15 +163,18 @@ static void no_more_than_it_takes(void **state)
     assert_int_equal(rig_ready(rig, SHARE), 2);
     uint64_t tag = rig_nth(rig, EFF_DELIVER, 0)->number;
     rig_clear(rig);
-    struct command *c = rig_command(rig, 0, CMD_ACK, 1, 1);
-    c->number = tag;
-    c->flags = ASK_RELEASING;
-    c->origin = 1;
-    rig_step(rig);
+    release(rig, 1, tag, 1);
     assert_string_equal(rig_delivered(rig), ""); /* released, and not completed */
     rig_plain(rig, CMD_MQTT_COMPLETED, 1, 1, 1, 0);
     assert_string_equal(rig_delivered(rig), "c");
     assert_int_equal(rig_ready(rig, SHARE), 1);
+    publish(rig, 3, "a", "e", 2);
+    release(rig, 1, tag + 1, 2);
+    release(rig, 1, tag + 2, 3);
+    rig_clear(rig);
+    rig_plain(rig, CMD_MQTT_COMPLETED, 1, 1, 2, 0);
+    assert_string_equal(rig_delivered(rig), "d");
+    assert_int_equal(rig_ready(rig, SHARE), 1); /* the other one counts until it is completed, too */
     end(rig);
 }
 
@@ -427,6 +456,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(it_waits_for_who_was_sent_it),
         cmocka_unit_test(a_crash_changes_nothing),
+        cmocka_unit_test(it_moves_in_one_record),
         cmocka_unit_test(nobody_inherits),
         cmocka_unit_test(a_crash_ends_a_session),
         cmocka_unit_test(less_stays_with_the_group),
