@@ -116,6 +116,7 @@ static void test_patterns(void **state)
     check("MEASURES FINAL LAST(v) AS l, RUNNING SUM(v) - FINAL COUNT(*) AS s PATTERN (A B) DEFINE B AS RUNNING LAST(v) "
           "> A.v",
           "1 2 3", "a,2,1\n");
+    check("MEASURES A.v AS a, B.v AS b PATTERN (A B) DEFINE B AS v > PREV(v)", "1 2 3 4", "a,1,2\na,3,4\n");
     check("MEASURES v AS v PATTERN (A) DEFINE A AS v > PREV(v, 2)", "3 2 1 2 3", "a,3\n");
     check("MEASURES MIN(v) AS lo, MAX(k) AS k2, COUNT(*) FILTER (WHERE v > 2) AS n, A.v + B.v AS s PATTERN (A B+) "
           "DEFINE B AS v > A.v",
