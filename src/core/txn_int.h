@@ -58,6 +58,7 @@ MUST_USE bool replay_txn(struct broker *b, struct reader *r);
 MUST_USE bool replay_txn_gone(struct broker *b, struct reader *r);
 MUST_USE bool replay_txn_add(struct broker *b, struct reader *r);
 
+struct txn *txn_find(const struct vhost *vhost, struct slice name); /* NULL: there is none */
 struct txn *txn_of_producer(const struct broker *b, uint64_t producer);
 void txn_begin(struct broker *b, struct txn *t); /* unless it is ongoing */
 
