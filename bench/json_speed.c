@@ -7,7 +7,7 @@
  */
 #include "base/mem.h"
 #include "fmt/json_scan.h"
-#include "sql/nexmark.h"
+#include "sql/query/nexmark.h"
 
 #include <jansson.h>
 #include <stdio.h>

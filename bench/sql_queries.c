@@ -6,9 +6,9 @@
  * A measurement, not a test; figures hold for the machine they were taken on.
  */
 #include "base/mem.h"
-#include "sql/nexmark.h"
-#include "sql/parse.h"
-#include "sql/query.h"
+#include "sql/language/parse.h"
+#include "sql/query/nexmark.h"
+#include "sql/query/query.h"
 
 #include <stdio.h>
 #include <stdlib.h>

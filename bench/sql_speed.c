@@ -6,11 +6,11 @@
  * A measurement, not a test; figures hold for the machine they were taken on.
  */
 #include "base/mem.h"
-#include "sql/bind.h"
-#include "sql/nexmark.h"
-#include "sql/parse.h"
-#include "sql/regex.h"
-#include "sql/scan.h"
+#include "sql/language/bind.h"
+#include "sql/language/parse.h"
+#include "sql/language/regex.h"
+#include "sql/query/nexmark.h"
+#include "sql/query/scan.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -5,10 +5,10 @@
 #include "main/cli.h"
 
 #include "base/mem.h"
-#include "main/bench_amqp.h"
-#include "main/bench_kafka.h"
-#include "main/bench_mqtt.h"
-#include "main/bench_nexmark.h"
+#include "main/bench/amqp.h"
+#include "main/bench/kafka.h"
+#include "main/bench/mqtt.h"
+#include "main/bench/nexmark.h"
 #include "main/cli_int.h"
 
 #include <argp.h>

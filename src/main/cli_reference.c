@@ -7,7 +7,7 @@
 #include "proto/amqp091/engine.h"
 #include "proto/amqp091/methods.h"
 #include "proto/kafka/engine.h"
-#include "sql/function.h"
+#include "sql/language/function.h"
 
 #include <inttypes.h>
 

@@ -4,8 +4,8 @@
 #include "base/mem.h"
 #include "main/cli_int.h"
 #include "main/cli_where.h"
-#include "main/sql_run.h"
-#include "main/sql_shell.h"
+#include "main/shell/run.h"
+#include "main/shell/shell.h"
 #include "os/os_process.h"
 
 #include <langinfo.h>

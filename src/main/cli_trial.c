@@ -1,8 +1,8 @@
 /* `millrace test`: files of SQL that say what is to come of them. Main thread. */
 #include "base/mem.h"
 #include "main/cli_int.h"
-#include "main/sql_file.h"
-#include "main/sql_trial.h"
+#include "main/shell/file.h"
+#include "main/shell/trial.h"
 #include "os/os_process.h"
 
 #include <argp.h>

@@ -8,7 +8,7 @@
 
 #include "base/mem.h"
 #include "os/thread.h"
-#include "sql/server.h"
+#include "sql/server/server.h"
 
 #include <stdatomic.h>
 #include <string.h>

@@ -1,4 +1,4 @@
-/* sql_engine: the thread of continuous SQL (sql/server.h), as the core's helper on the SQL port.
+/* sql_engine: the thread of continuous SQL (sql/server/server.h), as the core's helper on the SQL port.
  *
  * Life cycle: sql_engine_open → (replay) → sql_engine_wake whenever the core has sent something to the port, and once at the start when there are
  * statements in the catalogue → sql_engine_stop → (the broker is freed) → sql_engine_close. The thread is there from the first wake on.

@@ -1,4 +1,4 @@
-/* sql_scratch: the scratch files of queries (sql/scratch.h) in the data folder: each has no name from the moment it is there, so it is gone with the
+/* sql_scratch: the scratch files of queries (sql/query/scratch.h) in the data folder: each has no name from the moment it is there, so it is gone with the
  * query, or with the process, whatever ends that.
  *
  * Life cycle: sql_scratch_init → files, by sql_scratch_disk. Init at the boot, files on the thread of SQL.
@@ -7,7 +7,7 @@
 #define MILLRACE_MAIN_SQL_SCRATCH_H
 
 #include "os/os.h"
-#include "sql/scratch.h"
+#include "sql/query/scratch.h"
 
 struct sql_scratch {
     struct os *os;

@@ -1,4 +1,4 @@
-"""`millrace test`: files that are right and files that are wrong, as people run them. What an assertion says is src/main/sql_trial_test.c's."""
+"""`millrace test`: files that are right and files that are wrong, as people run them. What an assertion says is src/main/shell/trial_test.c's."""
 
 import json
 import os

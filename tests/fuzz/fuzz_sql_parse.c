@@ -1,6 +1,6 @@
 /* Fuzz target of the SQL parser and printer.
  * fuzz: -max_len=4096
- * covers: src/sql/lex.c src/sql/parse.c src/sql/parse_call.c src/sql/parse_create.c src/sql/parse_expr.c src/sql/parse_from.c src/sql/parse_match.c src/sql/parse_object.c src/sql/parse_query.c src/sql/parse_type.c src/sql/print.c src/sql/print_query.c src/sql/print_statement.c src/sql/ast.c src/sql/error.c
+ * covers: src/sql/language/lex.c src/sql/language/parse.c src/sql/language/parse_call.c src/sql/language/parse_create.c src/sql/language/parse_expr.c src/sql/language/parse_from.c src/sql/language/parse_match.c src/sql/language/parse_object.c src/sql/language/parse_query.c src/sql/language/parse_type.c src/sql/language/print.c src/sql/language/print_query.c src/sql/language/print_statement.c src/sql/language/ast.c src/sql/language/error.c
  *
  * The input is a text of statements. It ends with trees or with an error whose place lies in the text and which can be printed.
  * What was parsed is printed, and what was printed parses to equal trees, which print as the same text. The first byte, when it is
@@ -8,8 +8,8 @@
  */
 #include "base/check.h"
 #include "base/mem.h"
-#include "sql/parse.h"
-#include "sql/print.h"
+#include "sql/language/parse.h"
+#include "sql/language/print.h"
 
 #define PRINT_MAX (1u << 20)
 

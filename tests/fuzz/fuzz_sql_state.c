@@ -1,6 +1,6 @@
 /* Fuzz target of what a query reads that is no statement: trails, pieces of partitions, snapshots, records.
  * fuzz: -max_len=4096
- * covers: src/sql/trail.c src/sql/input.c src/sql/scan.c src/sql/encode.c src/sql/record_column.c
+ * covers: src/sql/query/trail.c src/sql/query/input.c src/sql/query/scan.c src/sql/query/encode.c src/sql/query/record_column.c
  *
  * The first byte chooses. 0: a trail; what can be read can be added, and flattened twice it is as flattened once. 1: a piece, whose first batch's
  * checksum is made right; runs of one and of a thousand records are the same records. 2: a snapshot of a query; when it is taken, the query runs on.
@@ -10,10 +10,10 @@
 #include "base/mem.h"
 #include "fmt/crc32c.h"
 #include "fmt/record_batch.h"
-#include "sql/encode.h"
-#include "sql/input.h"
-#include "sql/parse.h"
-#include "sql/trail.h"
+#include "sql/language/parse.h"
+#include "sql/query/encode.h"
+#include "sql/query/input.h"
+#include "sql/query/trail.h"
 
 #define BOUND (64u << 10)
 

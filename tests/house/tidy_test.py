@@ -5,7 +5,7 @@ import subprocess
 import pytest
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-LAYERS = "base:\nos: base\ncore: base\nproto: base core\njournal: base os\nmain: base os core proto journal\napart proto\n"
+LAYERS = "base:\nos: base\ncore: base\nproto: base core\njournal: base os\nmain: base os core proto journal\nsql: base\napart proto\nordered sql: low high\n"
 CLEAN = {
     "LAYERS": LAYERS,
     ".clang-format": open(os.path.join(TOP, ".clang-format")).read(),
@@ -23,6 +23,10 @@ CASES = [
     ("layers", {"src/core/a.c": '/* a */\n#include "proto/x/e.h"\n'}, "core may not include proto"),
     ("layers", {"src/proto/x/a.c": '/* a */\n#include "proto/y/e.h"\n'}, "do not know each other"),
     ("layers", {"src/proto/x/a.c": '/* a */\n#include "proto/x/e.h"\n'}, None),
+    ("layers", {"src/sql/high/a.c": '/* a */\n#include "sql/low/e.h"\n'}, None),
+    ("layers", {"src/sql/low/a.c": '/* a */\n#include "sql/high/e.h"\n'}, "sql/low is not above sql/high"),
+    ("layers", {"src/sql/new/e.c": '/* a */\n#include "sql/low/e.h"\n'}, "sql/new is not above sql/low"),
+    ("layers", {"src/sql/e.c": '/* a */\n#include "sql/low/e.h"\n'}, None),
     ("layers", {"src/util/a.c": "/* a */\n"}, "not in LAYERS"),
     ("strings", {"src/base/a.c": "/* a */\nvoid a(char *x){ strcpy(x, x); }\n"}, "a.c:2"),
     ("strings", {"src/base/a.c": '/* strcpy(a) */\nconst char *a = "strcpy(a)"; // strcpy(a)\n'}, None),
@@ -34,7 +38,7 @@ CASES = [
     ("files", {"src/os/a.c": "/* a */\nvoid a(int x){ write(x, 0, 0); }\n"}, None),
     ("files", {"src/core/a.c": "/* a */\nvoid a(struct os *o){ o->open(o, 0); }\n"}, None),
     ("sockets", {"src/net/a.c": "/* a */\nvoid a(int x){ connect(x); }\n", "LAYERS": LAYERS + "net: base\n"}, "connect()"),
-    ("sockets", {"src/main/bench_load.c": "/* a */\nvoid a(int x){ connect(x); }\n"}, None),
+    ("sockets", {"src/main/bench/load.c": "/* a */\nvoid a(int x){ connect(x); }\n"}, None),
     ("sockets", {"src/core/a.c": "/* a */\nstatic void send(int x)\n{\n}\nvoid a(int x){ send(x); }\n"}, None),
     ("threads", {"src/core/a.c": "/* a */\nvoid a(void){ sleep(1); }\n"}, "sleep()"),
     ("clocks", {"src/core/a.c": "/* a */\nlong a(void){ return time(0); }\n"}, "time()"),

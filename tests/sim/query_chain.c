@@ -7,7 +7,7 @@
 
 #include "base/mem.h"
 #include "kafka_chain_int.h"
-#include "sql/server.h"
+#include "sql/server/server.h"
 
 #define SQL_PORT (w->options.ports + 3)
 #define CLIENT_PORT 1u /* which is no loop's */

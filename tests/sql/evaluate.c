@@ -7,10 +7,10 @@
  */
 #include "base/mem.h"
 #include "fmt/json_scan.h"
-#include "sql/bind.h"
-#include "sql/decimal.h"
-#include "sql/kernel.h"
-#include "sql/parse.h"
+#include "sql/language/bind.h"
+#include "sql/language/decimal.h"
+#include "sql/language/kernel.h"
+#include "sql/language/parse.h"
 
 #include <stdio.h>
 #include <stdlib.h>

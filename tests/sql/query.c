@@ -15,9 +15,9 @@
  * Prints a JSON array a row: its weight, then the values. At the end the watermark passes everything. The last line is an object: late rows, rows
  * with faults, bytes of state at the end; with a STATE also the most there were, and the most in the scratch file.
  */
-#include "sql/query.h"
-#include "sql/nexmark.h"
-#include "sql/parse.h"
+#include "sql/query/query.h"
+#include "sql/language/parse.h"
+#include "sql/query/nexmark.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -7,10 +7,10 @@
  */
 #include "base/mem.h"
 #include "fmt/record_batch.h"
-#include "sql/input.h"
-#include "sql/nexmark.h"
-#include "sql/output.h"
-#include "sql/parse.h"
+#include "sql/language/parse.h"
+#include "sql/query/input.h"
+#include "sql/query/nexmark.h"
+#include "sql/query/output.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,0 +1,171 @@
+/* Functions OVER windows, and DISTINCT ON, see plan_int.h. Each window that is written makes an operator over what is there; ROW_NUMBER comes last,
+ * so that the condition outside of the query finds it. */
+#include "sql/query/plan_int.h"
+
+/* ------------------------------------------------------------------------------------------------------------- calls */
+
+static bool visit_call(const struct ast *child, void *arg)
+{
+    (void)arg;
+    return !has_window_call(child);
+}
+
+bool has_window_call(const struct ast *node)
+{
+    if (node->kind == AST_SUBQUERY)
+        return false;
+    return (node->kind == AST_CALL && AST_AS(call, node)->over) || !ast_each_child(node, visit_call, NULL);
+}
+
+struct calls {
+    struct planner *p;
+    const struct ast_call *at[WINDOW_CALLS_MAX];
+    const struct ast_window *windows[WINDOW_CALLS_MAX];
+    bool done[WINDOW_CALLS_MAX];
+    uint32_t count;
+    bool failed;
+};
+
+static bool collect(const struct ast *node, void *arg)
+{
+    struct calls *c = arg;
+    if (node->kind == AST_SUBQUERY)
+        return true;
+    if (node->kind != AST_CALL || !AST_AS(call, node)->over)
+        return ast_each_child(node, collect, c);
+    for (uint32_t i = 0; i < c->count; i++)
+        if (ast_equal(&c->at[i]->ast, node))
+            return true;
+    c->failed = c->count == WINDOW_CALLS_MAX;
+    if (c->failed)
+        return plan_refuse(c->p, node, "more than %u window functions", WINDOW_CALLS_MAX);
+    c->at[c->count++] = AST_AS(call, node);
+    return true;
+}
+
+/* OVER (…), or OVER name with WINDOW name AS (…). */
+static const struct ast_window *window_of(struct planner *p, const struct ast_select *select,
+                                          const struct ast_call *call)
+{
+    const struct ast_window *w = AST_AS(window, call->over);
+    struct nearest nearest = nearest_of(w->base);
+    if (!w->base.ptr)
+        return w;
+    for (size_t i = 0; i < select->windows.count; i++) {
+        const struct ast_named_window *named = AST_AS(named_window, select->windows.at[i]);
+        nearest_try(&nearest, named->name);
+        if (!name_equal(named->name, w->base))
+            continue;
+        if (w->bare && !AST_AS(window, named->window)->base.ptr)
+            return AST_AS(window, named->window);
+        return plan_refuse(p, call->over, "a window that begins with another one cannot be run yet");
+    }
+    sql_error_set(p->error, SQL_FAULT_NO_NAME, call->over->at, call->over->len, "there is no window %.*s",
+                  SLICE_ARG(w->base));
+    if (nearest_found(&nearest))
+        sql_error_hint(p->error, "did you mean %.*s?", SLICE_ARG(nearest.best));
+    return NULL;
+}
+
+static bool is_row_number(const struct ast_call *c)
+{
+    return name_equal(c->name.at[c->name.count - 1], slice_str("row_number"));
+}
+
+bool plan_add_call(struct planner *p, struct stage *s, const struct ast *ast, struct expr *x)
+{
+    struct window_call *more = plan_take(p, ast, (s->call_count + 1) * sizeof *more);
+    struct lazy *lazy = more ? plan_take(p, ast, sizeof *lazy) : NULL;
+    if (!lazy)
+        return false;
+    if (s->call_count)
+        memcpy(more, s->calls, s->call_count * sizeof *more);
+    lazy->x = x;
+    more[s->call_count++] = (struct window_call){.ast = ast, .lazy = lazy};
+    s->calls = more;
+    return true;
+}
+
+static bool plan_row_number(struct planner *p, const struct ast_call *call, const struct ast_window *w, struct stage *s)
+{
+    if (call->args.count || call->star || call->filter || call->distinct || w->unit != FRAME_NONE)
+        return plan_refuse(p, &call->ast, "ROW_NUMBER has no arguments, no FILTER and no frame");
+    return plan_rank(p, &call->ast, &w->partition, (const struct ast *const *)w->order.at, (uint32_t)w->order.count,
+                     s) &&
+           plan_add_call(p, s, &call->ast, s->node->rank->number);
+}
+
+static bool is_lag(const struct ast_call *c)
+{
+    return name_equal(c->name.at[c->name.count - 1], slice_str("lag"));
+}
+
+/* That call, and all others that one operator can compute with it. */
+static bool plan_together(struct planner *p, struct calls *c, uint32_t first, struct stage *s)
+{
+    const struct ast_call *calls[WINDOW_CALLS_MAX];
+    uint32_t count = 0;
+    for (uint32_t i = first; i < c->count; i++) {
+        bool with = !c->done[i] && !is_row_number(c->at[i]) && is_lag(c->at[i]) == is_lag(c->at[first]) &&
+                    ast_equal(&c->windows[i]->ast, &c->windows[first]->ast);
+        if (with)
+            calls[count++] = c->at[i];
+        c->done[i] |= with;
+    }
+    return plan_frame(p, c->windows[first], calls, count, s);
+}
+
+bool plan_window_calls(struct planner *p, const struct ast_select *select, struct stage *s)
+{
+    struct calls all = {.p = p}, *c = &all;
+    for (size_t i = 0; i < select->items.count; i++)
+        collect(select->items.at[i], c);
+    if (select->qualify)
+        collect(select->qualify, c);
+    if (c->failed)
+        return false;
+    if (c->count && s->windowing && s->windowing->rule.kind != SPAN_TUMBLE)
+        return plan_refuse(
+            p, s->windowing->place,
+            "window functions over HOP, CUMULATE and SESSION windows without GROUP BY cannot be run yet");
+    for (uint32_t i = 0; i < c->count; i++)
+        if (!(c->windows[i] = window_of(p, select, c->at[i])))
+            return false;
+    for (uint32_t i = 0; i < c->count; i++)
+        if (!is_row_number(c->at[i]) && !c->done[i] && !plan_together(p, c, i, s))
+            return false;
+    for (uint32_t i = 0; i < c->count; i++)
+        if (is_row_number(c->at[i]) && !plan_row_number(p, c->at[i], c->windows[i], s))
+            return false;
+    return true;
+}
+
+/* ------------------------------------------------------------------------------------------------------- DISTINCT ON */
+
+static bool among(const struct ast_list *list, const struct ast *node)
+{
+    for (size_t i = 0; i < list->count; i++)
+        if (ast_equal(list->at[i], node))
+            return true;
+    return false;
+}
+
+bool plan_distinct_on(struct planner *p, const struct ast_select *select, const struct ast_list *order, struct stage *s)
+{
+    size_t keys = select->distinct_on.count, count = order ? order->count : 0;
+    for (size_t i = 0; i < count && i < keys; i++)
+        if (!among(&select->distinct_on, AST_AS(order, order->at[i])->expr)) {
+            sql_error_set(p->error, SQL_FAULT_GROUPING, order->at[i]->at, order->at[i]->len,
+                          "ORDER BY begins with what is behind DISTINCT ON");
+            return false;
+        }
+    if (s->windowing && s->windowing->rule.kind != SPAN_TUMBLE)
+        return plan_refuse(p, s->windowing->place, "DISTINCT ON over windows without GROUP BY cannot be run yet");
+    const struct ast *const *rest = count > keys ? (const struct ast *const *)order->at + keys : NULL;
+    if (!plan_rank(p, &select->ast, &select->distinct_on, rest, count > keys ? (uint32_t)(count - keys) : 0, s))
+        return false;
+    struct node *n = s->node;
+    n->rank->rule.limit = 1;
+    n->retracts = n->changes && (n->rank->order_count || n->rank->rule.retracts);
+    return true;
+}
