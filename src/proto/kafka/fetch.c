@@ -278,11 +278,10 @@ static enum kafka_progress fetch_go(struct kafka *k, struct kafka_request *r)
         return KAFKA_SENT;
     if (!r->state && !begin(k, r))
         return KAFKA_AGAIN;
-    enum kafka_progress progress = kafka_asked_go(k, r, whole ? fill_whole : fill_next);
     uint8_t op = ((const struct kafka_asked *)r->state)->op;
-    if (progress == KAFKA_SENT && (op == FETCH_OPEN || op == FETCH_NEXT))
-        k->fetch_session->busy = true;
-    return progress;
+    if (op == FETCH_OPEN || op == FETCH_NEXT)
+        k->fetch_session->busy = true; /* it stays, though the core may give it up before this is sent */
+    return kafka_asked_go(k, r, whole ? fill_whole : fill_next);
 }
 
 /* ---- the answer ---- */

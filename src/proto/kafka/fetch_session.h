@@ -34,7 +34,7 @@ struct kafka_fetch_session {
     int32_t id;    /* 0: not answered yet */
     int32_t epoch; /* of the next request */
     bool by_id;
-    bool busy;         /* a request of it waits for the core: the next one waits for that */
+    bool busy;         /* a request of it is under way: the next one waits for that */
     struct map topics; /* name or uuid → topic */
     struct map parts;  /* topic's number and partition → part */
     struct kafka_fetch_part **slots;

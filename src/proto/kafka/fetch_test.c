@@ -1,4 +1,5 @@
 /* Fetch, ListOffsets and OffsetForLeaderEpoch through the engine, in all versions. */
+#include "core/stream_int.h"
 #include "proto/kafka/fetch_session.h"
 #include "proto/kafka/names.h"
 #include "proto/kafka/rig_test.h"
@@ -331,6 +332,32 @@ static void a_session_makes_room(void **state)
     krig_free(k);
 }
 
+/* The core gives it up while a request of it is begun, and has to hear which topics there are before it can be sent. */
+static void a_session_goes_under_a_request(void **state)
+{
+    (void)state;
+    struct krig *k = krig_ready();
+    krig_topic(k, "a", 1, false);
+    krig_topic(k, "new", 1, false);
+    const struct want first = {"a", 0, 0, 0, 0}, second = {"new", 0, 0, 0, 0};
+    struct kafka *engine = CONTAINER_OF(k->engine, struct kafka, session.engine);
+    struct broker *b = k->core->b;
+    int32_t id = in_session(k, 0, 0, &first, 1, NULL)->session_id;
+    put_session(k, id, 1, &second, 1, NULL);
+    krig_turn(k);
+    assert_non_null(engine->going);
+    LIST_EACH(&b->peers, node, after)
+    fetch_session_end(b, CONTAINER_OF(node, struct peer, link));
+    struct effect gone = {.type = EFF_FETCH_SESSION_GONE, .number = (uint64_t)id};
+    engine->session.on_effect(&engine->session, &gone);
+    krig_settle(k);
+    assert_int_equal(((const struct kafka_fetch_response *)krig_take(k))->error_code,
+                     KAFKA_ERR_FETCH_SESSION_ID_NOT_FOUND);
+    assert_null(engine->fetch_session);
+    assert_true(in_session(k, 0, 0, &first, 1, NULL)->session_id > 0);
+    krig_free(k);
+}
+
 /* Two hundred topics of long names, all with news for a request of nothing: more than its arena has for its own length. */
 static void a_large_answer_in_a_session(void **state)
 {
@@ -561,6 +588,7 @@ int main(void)
         cmocka_unit_test(limits),
         cmocka_unit_test(sessions),
         cmocka_unit_test(a_session_makes_room),
+        cmocka_unit_test(a_session_goes_under_a_request),
         cmocka_unit_test(a_large_answer_in_a_session),
         cmocka_unit_test(no_more_than_there_can_be),
         cmocka_unit_test(damaged_sessions),
