@@ -216,6 +216,15 @@ static bool parts_reserve(struct broker *b, struct txn *t, uint32_t more)
     return true;
 }
 
+static void parts_drop(struct broker *b, struct txn *t)
+{
+    b->txn_bytes -= t->part_max * PART_BYTES;
+    t->part_count = 0;
+    mem_free_as(MEM_TXNS, t->parts);
+    t->parts = NULL;
+    t->part_max = 0;
+}
+
 static struct partition *partition_of(struct broker *b, const struct txn_part *part)
 {
     struct queue *q = map_get(&b->queues_by_id, map_key_u64(&part->stream));
@@ -238,11 +247,7 @@ static void over(struct broker *b, struct txn *t, enum txn_state state)
     t->state = (uint8_t)state;
     t->touched = b->wall;
     rest(b, t);
-    b->txn_bytes -= t->part_max * PART_BYTES;
-    t->part_count = 0;
-    mem_free_as(MEM_TXNS, t->parts);
-    t->parts = NULL;
-    t->part_max = 0;
+    parts_drop(b, t);
 }
 
 /* ---- the end ---- */
@@ -796,6 +801,8 @@ bool replay_txn(struct broker *b, struct reader *r)
         if (!part_known(t, &part)) /* a journal of before has them in any order */
             part_put(t, &part);
     }
+    if (t->state != TXN_ONGOING)
+        parts_drop(b, t);
     t->last_epoch = TXN_EPOCH_NONE;
     if (!r->left)
         return reader_ok(r); /* one of before */

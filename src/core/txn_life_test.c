@@ -291,6 +291,25 @@ static void ids_go_by_time(void **state)
     end(rig);
 }
 
+/* What has ended holds no room for its partitions, after a restart either. */
+static void an_end_gives_room_back(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    struct who who = {.name = "t"};
+    declare_stream(rig, "s", 100);
+    assert_int_equal(init(rig, &who), TXN_DONE);
+    uint64_t idle = rig->b->txn_bytes;
+    for (uint32_t i = 0; i < 100; i++)
+        assert_int_equal(add(rig, &who, "s", i), TXN_DONE);
+    assert_true(rig->b->txn_bytes > idle);
+    assert_int_equal(finish(rig, &who, ASK_COMMIT), TXN_DONE);
+    uint64_t bytes = rig->b->txn_bytes;
+    restart(&rig);
+    assert_true(rig->b->txn_bytes <= bytes);
+    end(rig);
+}
+
 /* Ids, open transactions and what was aborted have one limit, at which none begins and each can end. */
 static void they_have_a_limit(void **state)
 {
@@ -671,6 +690,7 @@ int main(void)
         cmocka_unit_test(a_younger_instance_aborts),
         cmocka_unit_test(ids_that_nobody_uses_are_forgotten),
         cmocka_unit_test(ids_go_by_time),
+        cmocka_unit_test(an_end_gives_room_back),
         cmocka_unit_test(they_have_a_limit),
         cmocka_unit_test(a_fenced_instance_stays_fenced),
         cmocka_unit_test(a_timeout_in_the_last_epoch_fences_too),
