@@ -105,7 +105,8 @@ struct mqtt_state {
     uint64_t taps;   /* members of all audiences */
     bool fanned_out; /* into a port that is full: nobody publishes until that has been said */
     uint32_t takers; /* consumers that take over */
-    bool moving; /* a message goes on into the queue of who takes over, whatever its limit: it was accepted before */
+    bool
+        moving; /* a message goes on into the queue of who takes over, or back, whatever its limit and keys: it was accepted before */
     struct mqtt_once once;
     struct retained_store retained;
 };

@@ -372,6 +372,41 @@ static void a_crash_cuts_the_way_back(void **state)
     end(rig);
 }
 
+/* A queue that knows a message is no reason to lose it on its way back to it. */
+static void what_comes_back_is_no_duplicate(void **state)
+{
+    (void)state;
+    uint8_t definition[200];
+    char why[200];
+    struct writer d = writer_of(definition, sizeof definition);
+    amqp_put_bool(&d, "message-deduplication", true);
+    amqp_put_str(&d, "deduplication-header", slice_str(MQTT_HEADER_QOS)); /* one key for all */
+    amqp_put_long(&d, "cache-ttl", 1000);
+    struct rig *rig = begin();
+    struct vhost *vhost = vhost_find(rig->b, slice_str("/"));
+    assert_true(policy_put(rig->b, vhost, slice_str("p"), slice_str("^mqtt-"), APPLY_QUEUES, 1, writer_slice(&d), false,
+                           why, sizeof why));
+    (void)log_object(rig->b, &policy_find(vhost, slice_str("p"), false)->object);
+    join(rig, 1, "one", 100, 2);
+    publish(rig, 3, "a", "before", 2); /* so that the mark of the share's queue is far ahead */
+    acknowledge(rig, 1, 0);
+    leave(rig, 1);
+    rig_pass(rig, 2000);
+    publish(rig, 3, "a", "mine", 2);
+    publish(rig, 3, "a", "again", 2);
+    assert_int_equal(rig_ready(rig, SHARE), 1);
+    rig->hold = true;
+    assert_true(attach(rig, 1, "one", 100));
+    assert_int_equal(rig_ready(rig, OWN("one")), 1);
+    join(rig, 2, "two", 100, 1);
+    leave(rig, 1);
+    rig->hold = false;
+    rig_step(rig);
+    assert_string_equal(rig_delivered(rig), "mine");
+    assert_int_equal(rig_nth(rig, EFF_DELIVER, 0)->session, 2);
+    end(rig);
+}
+
 /* What has moved waits for the journal, and its member takes nothing more before that is done: no limit of his queue takes it, nor does
  * it take the room of what is his own. */
 static void a_limit_does_not_see_what_has_moved(void **state)
@@ -468,6 +503,7 @@ int main(void)
         cmocka_unit_test(dead_letters_do_not_move),
         cmocka_unit_test(what_was_not_sent_goes_to_others),
         cmocka_unit_test(a_crash_cuts_the_way_back),
+        cmocka_unit_test(what_comes_back_is_no_duplicate),
         cmocka_unit_test(a_limit_does_not_see_what_has_moved),
         cmocka_unit_test(a_delivery_wakes_nobody_in_vain),
         cmocka_unit_test(what_is_refused_goes_on_as_it_was),

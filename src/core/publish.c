@@ -115,7 +115,7 @@ enum enqueue_result enqueue_routed(struct broker *b, struct msg *msg, const stru
         struct key_value key = {0};
         if (q->rules->dedup)
             key = dedup_key(q, msg, b->wall);
-        if (key.has && dedup_is_duplicate(b, q, msg, &key, from)) {
+        if (key.has && !b->mqtt.moving && dedup_is_duplicate(b, q, msg, &key, from)) {
             duplicate = true;
             continue;
         }
