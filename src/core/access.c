@@ -57,25 +57,35 @@ void pattern_drop(struct pattern *pattern)
     slice_drop(&pattern->text);
 }
 
-bool pattern_matches(const struct pattern *pattern, struct slice subject)
+bool pattern_decides(const struct pattern *pattern, struct slice subject, bool *ret_matches)
 {
+    *ret_matches = false;
     if (!pattern->code)
-        return false;
-    if (slice_is(pattern->text, ".*"))
-        return true; /* what most users have; listings ask for each of ten thousand names */
+        return true;
+    if (slice_is(pattern->text, ".*")) {
+        *ret_matches = true; /* what most users have; listings ask for each of ten thousand names */
+        return true;
+    }
     pcre2_match_data *match = pcre2_match_data_create(1, NULL);
     pcre2_match_context *limits = pcre2_match_context_create(NULL);
-    bool yes = false;
+    int code = PCRE2_ERROR_NOMEMORY;
     if (match && limits) {
         pcre2_set_match_limit(limits, MATCH_LIMIT);
         pcre2_set_depth_limit(limits, DEPTH_LIMIT);
         pcre2_set_heap_limit(limits, HEAP_LIMIT_KIB);
-        yes = pcre2_match(pattern->code, subject.ptr ? subject.ptr : (PCRE2_SPTR) "", subject.len, 0, 0, match,
-                          limits) >= 0;
+        code =
+            pcre2_match(pattern->code, subject.ptr ? subject.ptr : (PCRE2_SPTR) "", subject.len, 0, 0, match, limits);
     }
     pcre2_match_context_free(limits);
     pcre2_match_data_free(match);
-    return yes;
+    *ret_matches = code >= 0;
+    return code >= 0 || code == PCRE2_ERROR_NOMATCH;
+}
+
+bool pattern_matches(const struct pattern *pattern, struct slice subject)
+{
+    bool matches;
+    return pattern_decides(pattern, subject, &matches) && matches;
 }
 
 struct user *user_find(struct broker *b, struct slice name)

@@ -58,6 +58,8 @@ MUST_USE bool pattern_make(struct pattern *ret, struct slice text, char *error, 
 MUST_USE bool pattern_make_whole(struct pattern *ret, struct slice text); /* one that has to match the whole subject */
 void pattern_drop(struct pattern *pattern);
 bool pattern_matches(const struct pattern *pattern, struct slice subject);
+/* The same for who must know. False: nobody knows, it would take too long or too much memory. */
+MUST_USE bool pattern_decides(const struct pattern *pattern, struct slice subject, bool *ret_matches);
 
 /* vhost.c (with policies) */
 struct vhost *vhost_find(struct broker *b, struct slice name);

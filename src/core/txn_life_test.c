@@ -624,6 +624,23 @@ static void listing(void **state)
     end(rig);
 }
 
+/* An expression that takes too long for one name is refused: it is not tried with all the others, nor does a name go untold. */
+static void an_expression_that_takes_long(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    char name[203];
+    for (unsigned i = 0; i < 5; i++) {
+        struct who who = {.name = name};
+        memset(name, 'a', 200);
+        snprintf(name + 200, sizeof name - 200, "%u", i);
+        assert_int_equal(init(rig, &who), TXN_DONE);
+    }
+    assert_int_equal(ask(rig, CMD_TXN_LIST, "(a|aa)+[xy]", (struct slice){0}, 0, 0).result, TXN_BAD_NAME);
+    assert_int_equal(ask(rig, CMD_TXN_LIST, "(?:a)+4", (struct slice){0}, 0, 0).result, TXN_DONE);
+    end(rig);
+}
+
 static unsigned listed(struct rig *rig, struct slice states, struct slice producers, uint64_t age, const char *first)
 {
     struct ask *made = ask_new((struct slice){0}, (struct slice){0}, states, producers);
@@ -701,6 +718,7 @@ int main(void)
         cmocka_unit_test(allocations_fail),
         cmocka_unit_test(power_cuts),
         cmocka_unit_test(listing),
+        cmocka_unit_test(an_expression_that_takes_long),
         cmocka_unit_test(a_listing_of_some),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -87,18 +87,27 @@ static bool is_wanted(const struct broker *b, const struct wanted *w, const stru
         return false;
     if (w->age_ms && (!t->started || b->wall - t->started < (int64_t)w->age_ms))
         return false;
-    if (w->producers.len && !is_named(w->producers, t->producer))
-        return false;
-    return !w->pattern.code || pattern_matches(&w->pattern, t->name);
+    return !w->producers.len || is_named(w->producers, t->producer);
 }
 
-/* Without their partitions, which nobody asks for here: many rows have room then. */
-static bool list_all(struct broker *b, struct peer *peer, const struct wanted *wanted, struct buffer *rows)
+/* Without their partitions, which nobody asks for here: many rows have room then. The expression is a client's: it sees no name that the
+ * user may not, and one that takes too long for a name is not tried with the others (*ret_good false). */
+static bool list_all(struct broker *b, struct peer *peer, const struct wanted *wanted, struct buffer *rows,
+                     bool *ret_good)
 {
     MAP_EACH(&peer->vhost->txns, struct txn, t)
-    if (rows->len + row_bytes(t, false) <= rows->limit && is_wanted(b, wanted, t) && txn_may_use(b, peer, t->name) &&
-        !put_row(rows, t, false))
-        return false;
+    {
+        bool matches = true;
+        if (rows->len + row_bytes(t, false) > rows->limit || !is_wanted(b, wanted, t) || !txn_may_use(b, peer, t->name))
+            continue;
+        if (wanted->pattern.code && !pattern_decides(&wanted->pattern, t->name, &matches)) {
+            rows->len = 0;
+            *ret_good = false;
+            return true;
+        }
+        if (matches && !put_row(rows, t, false))
+            return false;
+    }
     return true;
 }
 
@@ -110,7 +119,7 @@ void do_txn_list(struct broker *b, struct peer *peer, struct channel *ch, struct
     (void)ch;
     bool good = pattern_make_whole(&wanted.pattern, c->ask->name), ok = peer->state == PEER_ENTERED;
     if (ok && good)
-        ok = c->ask->other.len ? list_named(b, peer, c->ask->other, &rows) : list_all(b, peer, &wanted, &rows);
+        ok = c->ask->other.len ? list_named(b, peer, c->ask->other, &rows) : list_all(b, peer, &wanted, &rows, &good);
     if (ok)
         said = answer_new((struct slice){0}, (struct slice){0}, slice_of(rows.bytes, rows.len));
     if (said)
