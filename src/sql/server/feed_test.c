@@ -129,6 +129,7 @@ static bool asleep(struct rig *rig)
 static void hinder(struct world *w)
 {
     run_of(w, "wide")->over = w->count++ % 3 != 0;
+    w->awake = true;
 }
 
 /* Of three, one has to wait within a block; when it comes, the others are further on. None loses or repeats a row. */

@@ -258,19 +258,16 @@ bool run_tell_time(const struct server_run *run, struct trail *trail)
 
 /* That a place was read up to, behind all outputs, says that none of them is missing (run_given_until). Neither this nor the time changes anything in a
  * replay. */
-bool run_tell_last(struct server_run *run)
+void run_tell_last(struct server_run *run)
 {
-    if (run->last_told || run->state < RUN_GOING)
-        return true;
-    if (snapshot_busy(run))
-        return false;
+    if (run->last_told || snapshot_busy(run) || !run_steps_idle(run))
+        return;
     run->last_told = true;
-    if (run->queue || query_stateless(run->query) || !run->object->step)
-        return true;
+    if (run->queue || query_stateless(run->query))
+        return;
     struct trail_entry entry = {.kind = TRAIL_RECORDS, .offset = run->sources[0].partitions[0].place};
     if (!trail_add(&run->taken, &entry) || !run_tell_time(run, &run->taken))
         run_fail(run, "no memory for its trail");
-    return true;
 }
 
 static bool is_silent(const struct server_run *run, const struct run_partition *p)

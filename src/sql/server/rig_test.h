@@ -21,17 +21,36 @@ struct world {
     bool hit;
     void (*meanwhile)(struct world *w); /* behind each turn, before the core's next step; NULL: nothing */
     unsigned count, pace;               /* its own */
+    bool awake;                         /* its next turn comes at once */
+    lsn_t durable;                      /* at its last one */
 };
+
+#define SOON (200 * NS_PER_MS) /* what is due by then has not to wait for it, where time stands still */
+
+/* As the thread does it (main/sql_engine.c): it sleeps until it is due, or hears something. */
+RIG_FN bool is_asleep(struct world *w)
+{
+    struct port *port = broker_port(w->rig->b, SQL_PORT);
+    return !w->awake && ring_empty(&port->effects) && sql_server_next_due(w->server) > w->rig->now + SOON &&
+           !(sql_server_holds(w->server) && w->durable != w->rig->durable);
+}
+
+RIG_FN bool turn(struct world *w)
+{
+    bool fails = ++w->turn == w->fail_turn;
+    if (fails)
+        mem_fail_at(w->fail_at, false);
+    w->durable = w->rig->durable;
+    w->awake = sql_server_turn(w->server, w->durable, w->rig->now, w->rig->wall);
+    w->hit = w->hit || (fails && mem_failures_hit());
+    mem_fail_at(0, false);
+    return w->awake;
+}
 
 RIG_FN bool engine(struct rig *rig)
 {
     struct world *w = rig->engine_arg;
-    bool fails = ++w->turn == w->fail_turn;
-    if (fails)
-        mem_fail_at(w->fail_at, false);
-    bool more = sql_server_turn(w->server, rig->durable, rig->now, rig->wall);
-    w->hit = w->hit || (fails && mem_failures_hit());
-    mem_fail_at(0, false);
+    bool more = !is_asleep(w) && turn(w);
     if (w->meanwhile)
         w->meanwhile(w);
     return sql_server_publish(w->server) || more;
@@ -57,6 +76,7 @@ RIG_FN void serve(struct world *w)
     assert_non_null(w->server);
     w->rig->engine = engine;
     w->rig->engine_arg = w;
+    w->awake = true;
     w->rig->log->streams->batches = true;
     rig_step(w->rig);
 }

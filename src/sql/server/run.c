@@ -430,6 +430,8 @@ static bool run_turn(struct server_run *run)
         run->state = RUN_REPLAYING;
     if (run->object && run->state == RUN_GOING && !run->failed)
         snapshot_turn(run);
+    if (run->pausing && run->state == RUN_GOING && !run->failed)
+        run_tell_last(run);
     if (run->object && !run->failed)
         run_steps(run);
     if (run->state >= RUN_REPLAYING && !run->pausing)
@@ -458,7 +460,7 @@ bool server_runs_turn(struct sql_server *server)
             continue;
         if (run->failed)
             run_end(run, SQL_FAILED);
-        else if (run->pausing && run_tell_last(run) && (run->state < RUN_GOING || run_steps_idle(run)))
+        else if (run->pausing && (run->state < RUN_GOING || (run->last_told && run_steps_idle(run))))
             run_end(run, SQL_PAUSED);
     }
     return more;

@@ -213,8 +213,8 @@ bool run_replay(struct server_run *run);
 uint64_t run_given_until(struct slice trail);
 /* What time it is by the query's clocks, which a replay knows anyway, but nobody else who reads the trail. False: no memory. */
 MUST_USE bool run_tell_time(const struct server_run *run, struct trail *trail);
-/* It is to be paused: the last that its trail says. False: not yet. */
-bool run_tell_last(struct server_run *run);
+/* It is GOING, and to be paused: when it owes the core nothing any more, the last that its trail says. */
+void run_tell_last(struct server_run *run);
 /* Into the trail, and what comes of it. False: the run has failed. */
 bool run_go(struct server_run *run, const struct trail_entry *entry);
 /* Partitions that have nothing, and time that goes on without rows. */

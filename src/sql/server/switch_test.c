@@ -170,6 +170,60 @@ static void test_a_silent_partition_while_a_snapshot_is_written(void **state)
     world_free(w);
 }
 
+/* ---- a pause ---- */
+
+static const char *said_at; /* what is said … */
+static unsigned said_turn;  /* … in which turn from the statement on; the journal is durable some turns later */
+
+static void say_then(struct world *w)
+{
+    w->count++;
+    w->rig->hold = w->count >= said_turn && w->count < said_turn + 6;
+    if (w->count != said_turn)
+        return;
+    struct ask *ask = ask_new(slice_str(said_at), (struct slice){0}, (struct slice){0}, (struct slice){0});
+    assert_non_null(ask);
+    rig_command(w->rig, 0, CMD_SQL_ASK, SECOND, 0)->ask = ask;
+}
+
+static void publish(struct world *w, const char *body)
+{
+    struct amqp_props props = {.present = AMQP_DELIVERY_MODE, .delivery_mode = 2};
+    rig_command(w->rig, 0, CMD_PUBLISH, 1, 1)->msg = row_with(w->rig, "", "in", body, strlen(body), &props);
+}
+
+/* Rows and a dead letter go in several steps. Whenever it is paused, what its trail says in the end is that all of them were given out. */
+static void test_a_pause_amid_rows(void **state)
+{
+    (void)state;
+    bool whole = true;
+    for (unsigned turn = 1; whole; turn++) {
+        struct world *w = world_new();
+        must(w, TIMED "CREATE STREAM out AS SELECT COUNT(*) AS n FROM s EMIT CHANGES");
+        assert_true(rig_open(w->rig, SECOND));
+        said_at = "PAUSE out";
+        said_turn = turn;
+        w->meanwhile = say_then;
+        publish(w, "{\"k\":\"a\"}");
+        publish(w, "{\"k\":");
+        publish(w, "{\"k\":\"b\"}");
+        rig_step(w->rig);
+        rig_pass(w->rig, 500);
+        hear(w);
+        whole = w->count >= turn + 6;
+        w->meanwhile = NULL;
+        w->rig->hold = false;
+        if (whole && !strstr(w->said, "\"PAUSE\""))
+            rig_fail("in turn %u: %s", turn, w->said);
+        must(w, "CREATE OR REPLACE STREAM out AS SELECT COUNT(*) + 100 AS n FROM s EMIT CHANGES");
+        publish(w, "{\"k\":\"c\"}");
+        rest(w);
+        if (!strstr(records_of(w, "out"), "103}\n"))
+            rig_fail("in turn %u: %s", turn, records_of(w, "out"));
+        world_free(w);
+    }
+}
+
 /* ---- an old version that has stopped ---- */
 
 static void declare_short(struct world *w, const char *queue)
@@ -310,20 +364,6 @@ static void test_replaced_by_something_else_meanwhile(void **state)
 
 /* ---- anything at any moment ---- */
 
-static const char *said_at; /* what is said … */
-static unsigned said_turn;  /* … in which turn from the statement on; the journal is durable some turns later */
-
-static void say_then(struct world *w)
-{
-    w->count++;
-    w->rig->hold = w->count >= said_turn && w->count < said_turn + 6;
-    if (w->count != said_turn)
-        return;
-    struct ask *ask = ask_new(slice_str(said_at), (struct slice){0}, (struct slice){0}, (struct slice){0});
-    assert_non_null(ask);
-    rig_command(w->rig, 0, CMD_SQL_ASK, SECOND, 0)->ask = ask;
-}
-
 /* What the server has is what the core has, and what is said to run runs, and nothing else does. */
 static unsigned check_agreed(struct world *w, const char *what)
 {
@@ -401,6 +441,7 @@ int main(void)
         cmocka_unit_test(test_a_version_that_has_no_time),
         cmocka_unit_test(test_time_that_went_on_before_a_pause),
         cmocka_unit_test(test_a_silent_partition_while_a_snapshot_is_written),
+        cmocka_unit_test(test_a_pause_amid_rows),
         cmocka_unit_test(test_a_version_that_fails_before_all_is_given),
         cmocka_unit_test(test_a_version_that_fails_in_the_middle),
         cmocka_unit_test(test_a_version_that_begins_behind),
