@@ -126,6 +126,21 @@ static void show_inferred(struct request *r)
     query_free(&q);
 }
 
+/* Whether the statement may replace that one, which has its name. */
+static enum verdict check_replaced(struct request *r, const struct ast *s, const struct server_object *old)
+{
+    if (!flag_of(s, true))
+        return request_refuse(r, "42P07", "there is a %s already", old->name);
+    if (strcmp(old->owner, r->user) != 0)
+        return request_refuse(r, "42501", "%s belongs to %s", old->name, old->owner);
+    if (old->kind == KIND_MATERIALIZED || (s->kind == AST_CREATE_VIEW && AST_AS(create_view, s)->materialized))
+        return request_refuse(r, "0A000", "a MATERIALIZED VIEW cannot be replaced yet, nor replace: drop it first");
+    const struct server_object *user = server_object_user(old);
+    if (user)
+        return request_refuse(r, "2BP01", "%s cannot be replaced: %s is made of it", old->name, user->name);
+    return VERDICT_DONE;
+}
+
 static enum verdict create_begin(struct request *r, const struct ast *s)
 {
     struct sql_error error = {0};
@@ -136,16 +151,9 @@ static enum verdict create_begin(struct request *r, const struct ast *s)
         request_done(r, word_of(s), name);
         return VERDICT_DONE;
     }
-    if (old && !flag_of(s, true))
-        return request_refuse(r, "42P07", "there is a %.*s already", SLICE_ARG(name));
-    if (old && strcmp(old->owner, r->user) != 0)
-        return request_refuse(r, "42501", "%s belongs to %s", old->name, old->owner);
-    if (old && (old->kind == KIND_MATERIALIZED || (s->kind == AST_CREATE_VIEW && AST_AS(create_view, s)->materialized)))
-        return request_refuse(r, "0A000", "a MATERIALIZED VIEW cannot be replaced yet, nor replace: drop it first");
-    const struct server_object *user = old ? server_object_user(old) : NULL;
-    if (user)
-        return request_refuse(r, "2BP01", "%s cannot be replaced: %s is made of it", old->name, user->name);
-    enum verdict v = infers(s) ? server_infer(r, AST_AS(create_stream, s), &text) : VERDICT_DONE;
+    enum verdict v = old ? check_replaced(r, s, old) : VERDICT_DONE;
+    if (v == VERDICT_DONE && infers(s))
+        v = server_infer(r, AST_AS(create_stream, s), &text);
     if (v != VERDICT_DONE)
         return v;
     if (old)
@@ -366,13 +374,15 @@ static bool is_built(const struct server_object *o, const struct server_object *
 
 /* What replaces another one has no part in its trail, and takes its place in one step. Which one has the name now is looked at here: that may have changed since
  * the statement was begun. */
-static enum verdict put(struct request *r)
+static enum verdict put(struct request *r, const struct ast *s)
 {
     struct server_object *o = r->object, *old = server_object_find(r->server, r->vhost, slice_str(o->name));
     char name[SQL_NAME_MAX + sizeof SERVER_NEXT];
     struct slice none = {0};
     if (old && server_object_switching(old))
         return VERDICT_WAIT;
+    if (old && check_replaced(r, s, old) != VERDICT_DONE)
+        return VERDICT_FAILED;
     if (is_built(o, old) && !become_next(o, old))
         return request_refuse(r, "54000", "%s: its name is too long for a query that is to be replaced, or no memory",
                               old->name);
@@ -483,7 +493,7 @@ enum verdict statement_create(struct request *r, const struct ast *s)
     case CREATE_REOPENED: return declare(r);
     case CREATE_DECLARED: return failed(r) ? core_refuses(r) : close_channel(r);
     case CREATE_CLOSED:
-    case CREATE_PUT: return put(r);
+    case CREATE_PUT: return put(r, s);
     case CREATE_ENTERED: return entered(r, s);
     case CREATE_BUILDING: return built(r, s);
     }
@@ -582,7 +592,7 @@ enum verdict statement_pause(struct request *r, const struct ast *s)
     enum verdict v = find_own(r, pause->name, "query", &o);
     if (v != VERDICT_DONE)
         return v;
-    if (r->step == 1 && o != r->object)
+    if (r->step == 1 && (o != r->object || (!pause->resume && o->run))) /* RESUME was asked for before this */
         r->step = 0;
     if (!server_object_runs(o))
         return request_refuse(r, "42809", "%s is no query", o->name);

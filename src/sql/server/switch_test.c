@@ -435,6 +435,46 @@ static void test_anything_at_any_moment(void **state)
             continue;
 }
 
+/* Two statements about one name, at any moment of one another. */
+static bool said_beside(const char *before, const char *text, const char *beside, unsigned turn)
+{
+    struct world *w = world_new();
+    char what[400];
+    snprintf(what, sizeof what, "%s, and in turn %u %s", text, turn, beside);
+    must(w, TIMED);
+    must(w, before);
+    assert_true(rig_open(w->rig, SECOND));
+    said_at = beside;
+    said_turn = turn;
+    w->count = 0;
+    w->meanwhile = say_then;
+    say(w, text);
+    bool whole = w->count >= turn + 6;
+    w->meanwhile = NULL;
+    w->rig->hold = false;
+    rig_pass(w->rig, 200);
+    hear(w);
+    (void)check_agreed(w, what);
+    if (strncmp(beside, "CREATE", 6) == 0 && !strstr(w->said, "42P07"))
+        rig_fail("%s: %s", what, w->said);
+    world_free(w);
+    return whole;
+}
+
+static void test_two_statements_about_one_name(void **state)
+{
+    static const char *const cases[][3] = {
+        {"CREATE STREAM out AS SELECT v FROM s; PAUSE out", "RESUME out", "PAUSE out"},
+        {"CREATE STREAM out AS SELECT v FROM s", "PAUSE out", "RESUME out"},
+        {"CREATE VIEW first AS SELECT v FROM s", "CREATE SINK out WITH (queue = 'other') AS SELECT v FROM s",
+         "CREATE STREAM out AS SELECT v + 100 AS v FROM s"},
+    };
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++)
+        for (unsigned turn = 1; said_beside(cases[i][0], cases[i][1], cases[i][2], turn); turn++)
+            continue;
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -446,6 +486,7 @@ int main(void)
         cmocka_unit_test(test_a_version_that_fails_in_the_middle),
         cmocka_unit_test(test_a_version_that_begins_behind),
         cmocka_unit_test(test_anything_at_any_moment),
+        cmocka_unit_test(test_two_statements_about_one_name),
         cmocka_unit_test(test_replaced_by_something_else_meanwhile),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
