@@ -263,6 +263,19 @@ int64_t query_watermark(const struct query *query, uint32_t source)
     return c && c->now != TIME_NEVER ? c->now + c->delay : TIME_NEVER; /* as query_advance takes it */
 }
 
+int64_t query_reached(const struct query *query, uint32_t source)
+{
+    const struct source *s = &query->plan.sources[source];
+    const struct clock *clocks[] = {s->clock, s->arrival};
+    int64_t reached = INT64_MAX;
+    for (size_t i = 0; i < ARRAY_LEN(clocks); i++) {
+        const struct clock *c = clocks[i];
+        int64_t own = c && c->expr ? (c->now != TIME_NEVER ? c->now + c->delay : TIME_NEVER) : INT64_MAX;
+        reached = own < reached ? own : reached;
+    }
+    return reached != INT64_MAX ? reached : TIME_NEVER;
+}
+
 int64_t query_due_after(const struct query *query, int64_t watermark)
 {
     int64_t due = INT64_MAX, delay = query->plan.source_count ? query->plan.sources[0].arrival->delay : 0; /* of all */

@@ -60,6 +60,8 @@ MUST_USE bool query_advance(struct query *query, uint32_t source, int64_t us, en
 MUST_USE bool query_partitions(struct query *query, uint32_t source, uint32_t count);
 /* Of the source, where it is used; TIME_NEVER: none yet. */
 int64_t query_watermark(const struct query *query, uint32_t source);
+/* The latest time to which query_advance moves nothing: the earlier of the source's clocks, which it moves all; TIME_NEVER: there is none. */
+int64_t query_reached(const struct query *query, uint32_t source);
 /* The watermark at which something comes out, though nothing comes in; INT64_MAX: none waits for time. */
 int64_t query_due(const struct query *query);
 /* The first of these that is beyond that watermark: what is due by then waits for another source. */

@@ -250,7 +250,7 @@ bool run_tell_time(const struct server_run *run, struct trail *trail)
 {
     bool ok = true;
     for (uint32_t i = 0; ok && i < run->source_count; i++) {
-        struct trail_entry entry = {.kind = TRAIL_ADVANCE, .source = i, .time = query_watermark(run->query, i)};
+        struct trail_entry entry = {.kind = TRAIL_ADVANCE, .source = i, .time = query_reached(run->query, i)};
         ok = !run->sources[i].timed || entry.time == TIME_NEVER || trail_add(trail, &entry);
     }
     return ok;
