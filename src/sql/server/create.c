@@ -537,7 +537,9 @@ enum verdict statement_drop(struct request *r, const struct ast *s)
     snprintf(done, sizeof done, "DROP %s", words[drop->what]);
     if (drop->cascade)
         return request_refuse(r, "0A000", "CASCADE cannot be run yet: drop what is made of it first");
-    if (!o && (drop->if_exists || r->step)) { /* or its vhost has gone while it was asked */
+    if (r->step && o != r->object) /* it went with its vhost while it was asked, or another one has its name */
+        o = NULL;
+    if (!o && (drop->if_exists || r->step)) {
         request_done(r, done, name);
         return VERDICT_DONE;
     }
@@ -562,6 +564,8 @@ enum verdict statement_drop(struct request *r, const struct ast *s)
         return VERDICT_WAIT;
     if (!drop_next(r, o))
         return request_refuse(r, "53000", "the broker has too much to do");
+    r->object = o;
+    o->refs++;
     r->step = 1;
     return request_command(r, CMD_SQL_DROP, o->id);
 }
