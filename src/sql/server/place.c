@@ -296,9 +296,15 @@ static void advance(struct server_run *run, struct run_source *s)
         s->advanced_at = now;
 }
 
+/* While one takes the place of another, neither does; the one that is built follows the other one's time (server/switch.c). */
+static bool asks_time(const struct server_run *run)
+{
+    return !run->held && !switch_builds(run);
+}
+
 void run_idle(struct server_run *run)
 {
-    for (uint32_t i = 0; i < run->source_count; i++) {
+    for (uint32_t i = 0; i < run->source_count && asks_time(run); i++) {
         struct run_source *s = &run->sources[i];
         bool all = s->timed;
         for (uint32_t k = 0; s->timed && k < s->count && !run->failed; k++) {
@@ -340,15 +346,16 @@ static mono_t advance_due(const struct server_run *run, const struct run_source 
 static mono_t idle_due(const struct server_run *run)
 {
     mono_t due = MONO_NEVER;
+    bool asks = asks_time(run);
     for (uint32_t i = 0; i < run->source_count; i++) {
         const struct run_source *s = &run->sources[i];
-        mono_t own = advance_due(run, s);
+        mono_t own = asks ? advance_due(run, s) : MONO_NEVER;
         due = own < due ? own : due;
         for (uint32_t k = 0; k < s->count; k++) {
             const struct run_partition *p = &s->partitions[k];
-            own = p->again_at > run->server->now                     ? p->again_at
-                  : s->timed && s->count > 1 && p->asked && !p->idle ? p->asked_at + s->idle_ns
-                                                                     : MONO_NEVER;
+            own = p->again_at > run->server->now                             ? p->again_at
+                  : asks && s->timed && s->count > 1 && p->asked && !p->idle ? p->asked_at + s->idle_ns
+                                                                             : MONO_NEVER;
             due = own < due ? own : due;
         }
     }

@@ -423,7 +423,7 @@ static bool run_turn(struct server_run *run)
         switch_turn(run);
     if (run->state == RUN_GOING && run_has_room(run)) {
         more = run->queue ? run_queue_take(run) : take_next(run);
-        if (!more && !run->queue && !run->held && !switch_builds(run))
+        if (!more && !run->queue)
             run_idle(run);
     }
     if (run->state == RUN_LOADING && snapshot_load(run))

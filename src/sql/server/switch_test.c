@@ -361,6 +361,32 @@ static void test_a_version_that_begins_behind(void **state)
     world_free(w);
 }
 
+/* ---- an old version that owes ---- */
+
+/* Both stand still and wait for the full queue of the old one, and time goes on: for that nobody has to be called at once. */
+static void test_while_both_wait(void **state)
+{
+    struct world *w = world_new();
+    char got[400];
+    (void)state;
+    declare_short(w, "short");
+    must(w, TIMED "CREATE SINK out WITH (queue = 'short') AS " WINDOWS("0"));
+    feed(w, 0, 3);
+    feed(w, 20, 22);
+    rig_pass(w->rig, 1000);
+    assert_int_equal(rig_ready(w->rig, "short"), 2);
+    say(w, "CREATE OR REPLACE SINK out WITH (queue = 'other') AS " WINDOWS("1000"));
+    rig_pass(w->rig, 10000);
+    assert_false(w->ended);
+    assert_true(sql_server_next_due(w->server) > w->rig->now + NS_PER_MS);
+    drain(w, "short", got, sizeof got);
+    assert_string_equal(got, "{\"k\":\"a\",\"n\":1}{\"k\":\"b\",\"n\":1}{\"k\":\"c\",\"n\":1}");
+    rig_pass(w->rig, 10000);
+    drain(w, "other", got, sizeof got);
+    assert_string_equal(got, "{\"k\":\"c\",\"n\":1001}{\"k\":\"a\",\"n\":1001}");
+    world_free(w);
+}
+
 /* ---- another statement meanwhile ---- */
 
 /* What is not built beside the old version ends it, and what was being built as well. */
@@ -520,6 +546,7 @@ int main(void)
         cmocka_unit_test(test_a_version_that_fails_before_all_is_given),
         cmocka_unit_test(test_a_version_that_fails_in_the_middle),
         cmocka_unit_test(test_a_version_that_begins_behind),
+        cmocka_unit_test(test_while_both_wait),
         cmocka_unit_test(test_anything_at_any_moment),
         cmocka_unit_test(test_two_statements_about_one_name),
         cmocka_unit_test(test_replaced_by_something_else_meanwhile),
