@@ -47,10 +47,23 @@ RIG_FN bool turn(struct world *w)
     return w->awake;
 }
 
+/* It wants to be called at once, and nobody has said anything. */
+RIG_FN bool is_restless(struct world *w)
+{
+    struct port *port = broker_port(w->rig->b, SQL_PORT);
+    return !w->awake && !ring_dirty(&port->commands) && ring_empty(&port->effects) &&
+           sql_server_next_due(w->server) <= w->rig->now;
+}
+
 RIG_FN bool engine(struct rig *rig)
 {
     struct world *w = rig->engine_arg;
     bool more = !is_asleep(w) && turn(w);
+    for (unsigned n = 0; !w->fail_turn && is_restless(w); n++) {
+        if (n == 50)
+            rig_fail("one turn comes after the other, and nothing happens");
+        more = turn(w) || more;
+    }
     if (w->meanwhile)
         w->meanwhile(w);
     return sql_server_publish(w->server) || more;

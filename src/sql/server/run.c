@@ -458,6 +458,8 @@ bool server_runs_turn(struct sql_server *server)
         more = run_turn(run) || more;
         if (!run->object || run->turnover.call.number) /* or it may be the query of its name already */
             continue;
+        if (run->failed && run->step_call.number) /* whether it was accepted says from where another one goes on */
+            continue;
         if (run->failed)
             run_end(run, SQL_FAILED);
         else if (run->pausing && (run->state < RUN_GOING || (run->last_told && run_steps_idle(run))))

@@ -361,6 +361,39 @@ static void test_a_version_that_begins_behind(void **state)
     world_free(w);
 }
 
+/* Once, while a step with rows is with the core: it fails in a turn before the answer comes. */
+static void fail_amid_a_step(struct world *w)
+{
+    struct server_object *o = server_object_find(w->server, "/", slice_str("out"));
+    if (w->count || !o || !o->run || !o->step || !o->run->step_call.number)
+        return;
+    w->count++;
+    run_fail(o->run, "no memory");
+    (void)turn(w);
+}
+
+/* What the core has accepted is known, whatever has become of the query meanwhile: it, or another version, goes on from there. */
+static void test_a_version_that_fails_amid_a_step(void **state)
+{
+    static const char *const texts[] = {"RESUME out",
+                                        "CREATE OR REPLACE STREAM out AS SELECT COUNT(*) AS n FROM s EMIT CHANGES"};
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
+        struct world *w = world_new();
+        must(w, TIMED "CREATE STREAM out AS SELECT COUNT(*) AS n FROM s EMIT CHANGES");
+        w->count = 0;
+        w->meanwhile = fail_amid_a_step;
+        feed(w, 0, 1);
+        rest(w);
+        assert_int_equal(w->count, 1);
+        must(w, texts[i]);
+        feed(w, 1, 2);
+        rig_pass(w->rig, 300);
+        expect_rows(w, "{\"_op\":\"+\",\"n\":1}\n{\"_op\":\"-\",\"n\":1}\n{\"_op\":\"+\",\"n\":2}\n");
+        world_free(w);
+    }
+}
+
 /* ---- an old version that owes ---- */
 
 /* Both stand still and wait for the full queue of the old one, and time goes on: for that nobody has to be called at once. */
@@ -546,6 +579,7 @@ int main(void)
         cmocka_unit_test(test_a_version_that_fails_before_all_is_given),
         cmocka_unit_test(test_a_version_that_fails_in_the_middle),
         cmocka_unit_test(test_a_version_that_begins_behind),
+        cmocka_unit_test(test_a_version_that_fails_amid_a_step),
         cmocka_unit_test(test_while_both_wait),
         cmocka_unit_test(test_anything_at_any_moment),
         cmocka_unit_test(test_two_statements_about_one_name),
