@@ -227,10 +227,13 @@ bool os_signal_hung_up(void)
     return atomic_load_explicit(&hung_up, memory_order_relaxed) && atomic_exchange(&hung_up, false);
 }
 
+/* One that comes a moment before the wait begins ends nothing: so it is said again every second, until somebody has heard of it. */
 static void on_interrupt(int number)
 {
-    (void)number;
-    atomic_store(&interrupted, true);
+    if (number == SIGINT)
+        atomic_store(&interrupted, true);
+    if (atomic_load(&interrupted))
+        alarm(1);
 }
 
 void os_interrupts_keep(void)
@@ -238,11 +241,15 @@ void os_interrupts_keep(void)
     struct sigaction action = {.sa_handler = on_interrupt}; /* no SA_RESTART: who waits is to hear of it */
     sigemptyset(&action.sa_mask);
     sigaction(SIGINT, &action, NULL);
+    sigaction(SIGALRM, &action, NULL);
 }
 
 bool os_interrupt_taken(void)
 {
-    return atomic_exchange(&interrupted, false);
+    bool taken = atomic_exchange(&interrupted, false);
+    if (taken)
+        alarm(0);
+    return taken;
 }
 
 int os_signal_caught(void)
