@@ -2,7 +2,8 @@
  *
  * Memory by kind is our own account, from allocation to free. What the process occupies is more, by what libraries allocate,
  * by the program, and by what the allocator keeps for the next burst, and stacks; and less, by what was allocated and never
- * touched. Of these two only the difference is known (kept), so that the sum is what the system says. */
+ * touched. Of these two only the difference is known: it is told as kept or as untouched, the other one is 0. All but
+ * untouched, less untouched, is what the system says. */
 #include "main/status.h"
 
 #include "base/mem.h"
@@ -29,10 +30,11 @@ static void put_memory(json_t *object)
         counted += bytes;
     }
     uint64_t libraries = memory.heap > counted ? memory.heap - counted : 0;
-    json_int_t known = (json_int_t)(counted + libraries + memory.files);
+    uint64_t known = counted + libraries + memory.files;
     number(object, "memory_libraries", libraries);
     number(object, "memory_program", memory.files);
-    json_object_set_new(object, "memory_kept", json_integer((json_int_t)memory.resident - known));
+    number(object, "memory_kept", memory.resident > known ? memory.resident - known : 0);
+    number(object, "memory_untouched", known > memory.resident ? known - memory.resident : 0);
 }
 
 static void put_marks(json_t *object, struct worker *worker)

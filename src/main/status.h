@@ -7,7 +7,8 @@
 
 #include <jansson.h>
 
-/* One flat object. scrubber may be NULL. The rows memory_* but the marks add up to memory_resident; the caller's. NULL: no memory. */
+/* One flat object. scrubber may be NULL. The rows memory_* but the marks add up to memory_resident, of which
+ * memory_untouched is taken away; the caller's. NULL: no memory. */
 MUST_USE json_t *status_json(struct worker *worker, const struct journal *journal, const struct scrubber *scrubber);
 
 #endif

@@ -364,7 +364,9 @@ if TARGET == 'millrace':
         if os.environ.get('MILLRACE_FLAVOUR', 'release') == 'release':
             kinds = ('other', 'messages', 'entries', 'queues', 'groups', 'transactions', 'retained', 'pages', 'connections', 'journal', 'store', 'libraries', 'program')
             parts = sum(status['memory_' + kind] for kind in kinds)
-            assert parts + status['memory_kept'] == status['memory_resident']
+            kept, untouched = status['memory_kept'], status['memory_untouched']
+            assert parts + kept - untouched == status['memory_resident']
+            assert min(kept, untouched) == 0, status                # never a negative one: that is the other's
             assert abs(parts - status['memory_resident']) < 8 << 20, status
         w.close()
 
