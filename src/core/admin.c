@@ -578,7 +578,7 @@ static void session_list_op(struct broker *b, struct peer *peer, const struct co
     LIST_EACH(&b->peers, node, after)
     {
         struct peer *p = CONTAINER_OF(node, struct peer, link);
-        if (p == peer)
+        if (peer_is_own(p))
             continue;
         row_begin(&row);
         row_number(&row, "id", (uint64_t)p->side->index << 32 | p->number);
@@ -600,8 +600,13 @@ static void session_close_op(struct broker *b, struct peer *peer, const struct c
     unsigned side = (unsigned)(id >> 32);
     char text[256];
     struct peer *victim = side < b->side_count ? peer_of(b, &b->sides[side], (uint32_t)id) : NULL;
-    if (!victim || victim == peer) {
+    if (!victim) {
         refuse(b, peer, c, ERR_NOT_FOUND, "there is no connection %llu", (unsigned long long)id);
+        return;
+    }
+    if (peer_is_own(victim)) {
+        refuse(b, peer, c, ERR_ACCESS_REFUSED, "%llu is no connection of a client, but the broker's own",
+               (unsigned long long)id);
         return;
     }
     snprintf(text, sizeof text, "%.*s",
@@ -742,6 +747,7 @@ static void totals_op(struct broker *b, struct peer *peer, const struct command 
                 {"bindings", t->bindings},
                 {"consumers", t->consumers},
                 {"channels", t->channels},
+                {"connections", t->connections},
                 {"sessions", t->sessions},
                 {"mqtt_sessions", b->mqtt.numbers.count},
                 {"vhosts", t->vhosts},

@@ -281,7 +281,7 @@ static void dispatch(struct broker *b, struct port_side *side, struct command *c
     struct channel *ch = NULL;
     struct ask *ask = row->cargo == CARGO_ASK ? c->ask : NULL;
     if (!peer && (c->type == CMD_ADMIN || c->type == CMD_DRAIN)) {
-        struct command open = {.type = CMD_SESSION_OPEN, .session = c->session};
+        struct command open = {.type = CMD_SESSION_OPEN, .session = c->session, .flags = ASK_INTERNAL};
         open.number = side->index;
         do_session_open(b, NULL, NULL, &open);
         peer = peer_of(b, side, c->session);

@@ -349,6 +349,7 @@ struct broker_totals {
         refused, duplicates;
     uint64_t messages, message_bytes, unacked, queues, exchanges, bindings, consumers, channels, sessions, vhosts,
         users;
+    uint64_t connections; /* sessions that are clients' */
     uint64_t compactions;
     uint64_t stream_records;         /* that streams keep */
     uint64_t fetch_sessions_evicted; /* to make room for others */

@@ -514,6 +514,12 @@ struct peer {
     uint64_t produces_gen;
 };
 
+/* Administration's, SQL's, that of $SYS: nobody sees or closes it as a connection. */
+static inline bool peer_is_own(const struct peer *peer)
+{
+    return peer->flags & ASK_INTERNAL;
+}
+
 struct port_side {
     struct broker *broker;
     struct port port;

@@ -130,6 +130,7 @@ void do_session_open(struct broker *b, struct peer *old, struct channel *ch, str
     list_insert(&b->peers, &peer->link);
     side->peers[c->session] = peer;
     b->totals.sessions++;
+    b->totals.connections += !peer_is_own(peer);
 }
 
 /* Channels go first, in order, so that their messages are back before exclusive queues die. */
@@ -167,6 +168,7 @@ void do_session_close(struct broker *b, struct peer *peer, struct channel *ch, s
     list_remove(&peer->link);
     peer->side->peers[peer->number] = NULL;
     effect_push(b, peer, EFF_SESSION_CLOSED, 0);
+    b->totals.connections -= !peer_is_own(peer);
     slice_drop(&peer->address);
     slice_drop(&peer->protocol);
     mem_free(peer->channels);

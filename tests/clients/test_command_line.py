@@ -71,6 +71,19 @@ def test_what_an_administrator_mistypes(millrace):
     assert ask('user', 'add', 'carla', given='secret\n')[0] == 0
 
 
+def test_connections_are_those_of_clients(fresh_millrace):
+    """SQL's sessions, that of $SYS and administration's own are no connections."""
+    code, _, err = run('sql', '--host', 'localhost:%d' % fresh_millrace.http_port, '-c',
+                       'CREATE STREAM seen (n BIGINT); CREATE STREAM kept AS SELECT * FROM seen;')
+    assert code == 0, err
+    w = fresh_millrace.wire()
+    rows = json.loads(fresh_millrace.cli('list', 'connections', '--json'))
+    totals = json.loads(fresh_millrace.cli('list', 'totals', '--json'))[0]
+    assert [r['protocol'] for r in rows] == ['AMQP 0-9-1'] and totals['connections'] == 1
+    assert totals['sessions'] > 1, totals       # there are some that are not shown
+    w.close()
+
+
 def test_a_typed_password_is_not_shown(millrace):
     t = Terminal(binary(), 'user', 'add', 'dora', '--data', millrace.data)
     t.see('password: ')

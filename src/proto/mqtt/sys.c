@@ -260,8 +260,8 @@ struct mqtt_sys *mqtt_sys_new(const struct mqtt_sys_options *options, struct hub
         return NULL;
     }
     sys->state = SYS_LOGIN;
-    sys->session.core_open =
-        ask(sys, CMD_SESSION_OPEN, ASK_LOOPBACK, ask_new(slice_str("$SYS"), slice_str("$SYS"), none, none));
+    sys->session.core_open = ask(sys, CMD_SESSION_OPEN, ASK_LOOPBACK | ASK_INTERNAL,
+                                 ask_new(slice_str("$SYS"), slice_str("$SYS"), none, none));
     if (sys->session.core_open && !ask(sys, CMD_LOGIN, ASK_LOOPBACK | ASK_TRUSTED,
                                        ask_new(slice_str(options->user), none, slice_str("ANONYMOUS"), none)))
         give_up(sys);

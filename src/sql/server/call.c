@@ -174,7 +174,7 @@ static void session_open(struct server_session *session)
     struct slice none = {0};
     if (ring_room(&session->server->port->commands) < 4 ||
         !server_ask(session, NULL, CMD_SESSION_OPEN, ask_new(slice_str("sql"), slice_str("SQL"), none, none), 0,
-                    ASK_LOOPBACK | (session->own ? ASK_CAN_CANCEL : 0), false))
+                    ASK_LOOPBACK | ASK_INTERNAL | (session->own ? ASK_CAN_CANCEL : 0), false))
         return;
     session->opened = true;
     session->ready = !session->user;
