@@ -64,6 +64,11 @@ struct talk_line {
     unsigned offset;
 };
 
+static void say(const char *sentence)
+{
+    cli_complain("%s", sentence);
+}
+
 /* ---- options ---- */
 
 #define OPTIONS_OF_ALL                                                                                                 \
@@ -276,6 +281,7 @@ static void line_parse(struct talk_line *ret, int argc, char **argv)
                                        .user = secure_getenv("MILLRACE_USER"),
                                        .password = secure_getenv("MILLRACE_PASSWORD"),
                                        .stream_only = tail,
+                                       .say = say,
                                        .last = tail ? LAST_DEFAULT : 0},
                               .protocol = protocols[0],
                               .is_pub = pub,

@@ -267,6 +267,34 @@ def test_messages_wait_for_a_broker_that_stops(fresh_millrace):
     assert b'may not have arrived' in publisher.stderr.read()
 
 
+def test_who_is_held_back_is_told(fresh_millrace, tmp_path):
+    """While an alarm holds nothing is confirmed: who waits hears it, with the reason where the protocol tells, and goes on when it is over."""
+    cli, publishers = Cli(fresh_millrace), {}
+    connection = pika.BlockingConnection(pika.ConnectionParameters('127.0.0.1', fresh_millrace.port))
+    channel = connection.channel()
+    for protocol in ('amqp', 'mqtt', 'stomp'):
+        channel.queue_declare('held-' + protocol, durable=True)
+    channel.queue_declare('held-kafka', durable=True, arguments={'x-queue-type': 'stream'})
+    channel.queue_bind('held-mqtt', 'amq.topic', 'held-mqtt')
+    fresh_millrace.cli('alarm', 'raise', 'disk')
+
+    def said(protocol):
+        return (tmp_path / protocol).read_text()
+    for protocol in ('amqp', 'kafka', 'mqtt', 'stomp'):
+        with open(tmp_path / protocol, 'w') as err:
+            command = cli.command('pub', '--protocol', protocol, 'held-' + protocol, 'x' * 100_000, '-c', '20')
+            publishers[protocol] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=err)
+    for protocol in publishers:
+        word = 'the broker holds publishers back (low on disk)' if protocol == 'amqp' else 'the broker may hold publishers back'
+        brokers.wait_until(lambda: word in said(protocol), 20, 'a word about the alarm over ' + protocol)
+        assert publishers[protocol].poll() is None
+    fresh_millrace.cli('alarm', 'clear')
+    for protocol, publisher in publishers.items():
+        assert publisher.wait(20) == 0, said(protocol)
+        assert said(protocol).endswith('20 messages confirmed\n')
+    connection.close()
+
+
 def test_help(millrace):
     for name in ('pub', 'sub', 'tail'):
         text = subprocess.run([millrace.binary, name, '--help'], capture_output=True, text=True, check=True).stdout

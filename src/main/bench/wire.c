@@ -261,6 +261,8 @@ int bench_wire_on_method(struct bench_wire *w, enum bench_method method, const s
         if (!w->blocked)
             w->blocked_at_ns = client_clock_ns();
         w->blocked = true;
+        if (f->len > 4 && f->payload[4] <= f->len - 5)
+            snprintf(w->blocked_why, sizeof(w->blocked_why), "%.*s", (int)f->payload[4], (const char *)f->payload + 5);
         return 0;
     case BENCH_CONNECTION_UNBLOCKED:
         if (w->blocked)

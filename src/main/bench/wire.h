@@ -147,7 +147,8 @@ struct bench_wire {
     uint16_t channel_max;
     uint16_t heartbeat_s;
     bool blocked;
-    bool open; /* logged in: close politely */
+    char blocked_why[64]; /* in the server's words */
+    bool open;            /* logged in: close politely */
     uint64_t blocked_at_ns;
     uint64_t blocked_ns; /* closed intervals only */
     uint64_t read_at_ns; /* when bytes last came, for heartbeats */

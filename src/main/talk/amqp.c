@@ -310,7 +310,11 @@ static int await_confirms(struct talk_amqp *a, uint64_t unconfirmed_max)
 {
     struct bench_frame frame;
     while (a->talk.published - a->base > unconfirmed_max) {
-        int got = frame_next(a, a->wire.blocked ? -1 : ANSWER_MS, &frame);
+        int got = frame_next(a, TALK_HELD_MS, &frame);
+        if (got == 0) {
+            talk_held(&a->talk, a->wire.blocked ? a->wire.blocked_why : NULL);
+            got = frame_next(a, a->wire.blocked ? -1 : ANSWER_MS - TALK_HELD_MS, &frame);
+        }
         if (got == 0)
             return talk_fail(&a->talk, "the server has not confirmed %llu messages within %d s",
                              (unsigned long long)(a->talk.published - a->base), BENCH_ANSWER_TIMEOUT_S);

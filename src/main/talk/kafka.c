@@ -20,6 +20,7 @@
 #define FETCH_WAIT_MS 500
 #define UNPACKED_MAX (256u << 20)
 #define PRODUCE_TIMEOUT_MS 30000
+#define ANSWER_MS (BENCH_ANSWER_TIMEOUT_S * 1000)
 #define TIME_FIRST (-2)
 #define TIME_NEXT (-1)
 
@@ -127,6 +128,29 @@ static int topic_open(struct talk_kafka *k)
 
 /* ---- publishing ---- */
 
+/* Waits for the answer to Produce: 0, and what was answered. */
+static int produced(struct talk_kafka *k, void **ret)
+{
+    struct client_socket *s = &k->wire.socket;
+    struct slice frame;
+    int got;
+    client_socket_patience(s, TALK_HELD_MS);
+    while ((got = bench_kafka_frame_next(&k->wire, &frame)) == 0) {
+        ssize_t n = client_socket_fill(s);
+        if (n < 0)
+            break;
+        if (n == 0 && s->patience_ms == ANSWER_MS)
+            return talk_fail(&k->talk, "the server has not confirmed what was sent within %d s",
+                             BENCH_ANSWER_TIMEOUT_S);
+        if (n > 0)
+            continue;
+        talk_held(&k->talk, NULL);
+        client_socket_patience(s, ANSWER_MS);
+    }
+    client_socket_patience(s, ANSWER_MS);
+    return got == 1 && bench_kafka_decode(&k->wire, KAFKA_API_produce, frame, ret) == 0 ? 0 : wire_failed(k);
+}
+
 static int send_batch(struct talk_kafka *k)
 {
     if (!k->batch_open)
@@ -139,8 +163,10 @@ static int send_batch(struct talk_kafka *k)
     struct kafka_produce_request ask = {
         .acks = -1, .timeout_ms = PRODUCE_TIMEOUT_MS, .topic_data = {.at = &topic, .count = 1}};
     void *found;
-    if (bench_kafka_ask(&k->wire, KAFKA_API_produce, &ask, &found) != 0)
+    if (bench_kafka_send(&k->wire, KAFKA_API_produce, &ask) != 0)
         return wire_failed(k);
+    if (produced(k, &found) != 0)
+        return -1;
     const struct kafka_produce_response *answer = found;
     if (answer->responses.count != 1 || answer->responses.at[0].partition_responses.count != 1)
         return talk_fail(&k->talk, "the answer to Produce leaves out what was sent");

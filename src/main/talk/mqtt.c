@@ -256,7 +256,11 @@ static int await_confirms(struct talk_mqtt *m, uint32_t unconfirmed_max)
     enum mqtt_type type;
     union mqtt_fields f;
     while (m->unconfirmed > unconfirmed_max) {
-        int got = packet_next(m, ANSWER_MS, &type, &f);
+        int got = packet_next(m, TALK_HELD_MS, &type, &f);
+        if (got == 0) {
+            talk_held(&m->talk, NULL);
+            got = packet_next(m, ANSWER_MS - TALK_HELD_MS, &type, &f);
+        }
         if (got == 0)
             return talk_fail(&m->talk, "the server has not confirmed %u messages within %d s", m->unconfirmed,
                              BENCH_ANSWER_TIMEOUT_S);

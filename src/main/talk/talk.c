@@ -20,6 +20,24 @@ int talk_fail(struct talk *t, const char *format, ...)
     return -1;
 }
 
+void talk_held(struct talk *t, const char *why)
+{
+    char sentence[200];
+    unsigned told = why ? 2 : 1;
+    if (t->held_told >= told)
+        return;
+    t->held_told = told;
+    if (why)
+        snprintf(sentence, sizeof sentence,
+                 "the broker holds publishers back (%.60s); this goes on by itself when that is over", why);
+    else
+        snprintf(sentence, sizeof sentence,
+                 "nothing was confirmed for %d s: the broker may hold publishers back, for want of memory or disk "
+                 "(millrace status tells); this goes on by itself",
+                 TALK_HELD_MS / 1000);
+    t->options->say(sentence);
+}
+
 int talk_connect(struct client_socket *s, const struct talk_options *o)
 {
     if (client_socket_connect(s, o->host, o->port) != 0)

@@ -34,7 +34,11 @@ struct talk_options {
     bool peek;         /* give everything back */
     bool stream_only;  /* tail: not from a queue whose messages it would take */
     bool retain;       /* pub: the topic keeps the message for who subscribes later */
+    /* What people should know meanwhile. */
+    void (*say)(const char *sentence);
 };
+
+#define TALK_HELD_MS 2000 /* who waits longer for a confirmation is told so */
 
 struct talk_message {
     json_t *about;     /* next: the caller's */
@@ -47,8 +51,9 @@ struct talk {
     const struct talk_protocol *protocol;
     const struct talk_options *options;
     uint64_t published;
-    uint64_t unrouted; /* of those: nobody was there to take them */
-    uint64_t refused;  /* of those: not accepted (a queue is full) */
+    uint64_t unrouted;  /* of those: nobody was there to take them */
+    uint64_t refused;   /* of those: not accepted (a queue is full) */
+    unsigned held_told; /* that the broker holds publishers back: 1 perhaps, 2 why */
     char error[800];
 };
 
@@ -77,6 +82,8 @@ bool talk_is_certified(const struct talk_options *o);
 extern const struct talk_protocol talk_amqp, talk_kafka, talk_mqtt, talk_stomp;
 
 __attribute__((format(printf, 2, 3))) int talk_fail(struct talk *t, const char *format, ...);
+/* Says, once, that the broker holds publishers back. why: in its words; NULL: it has said nothing. */
+void talk_held(struct talk *t, const char *why);
 /* A point in time as milliseconds since 1970: 2026-11-26, 2026-11-26T13:05:09, with or without Z at the end (UTC); or an
  * interval before now: 10s, 5m, 1h, 2D. False: it is none. */
 bool talk_time_parse(const char *text, wall_t now, wall_t *ret);
