@@ -162,7 +162,7 @@ static const struct bench_option OPTIONS[] = {
 static const char DOC[] =
     "Puts load on an AMQP 0-9-1 server and measures rates, latencies, order and losses.\v"
     "Exit code: 0 clean, 1 could not run or the server closed, 2 messages lost, doubled or out of order, 64 wrong "
-    "usage.\n"
+    "usage, 130 cut short by Ctrl-C.\n"
     "Example: millrace bench amqp --producers 1 --consumers 1 --size 100 --window 1000 --duration 10";
 
 static void options_default(struct command *c)

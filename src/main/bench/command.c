@@ -1,6 +1,7 @@
 /* See bench/command.h. Nothing here knows a protocol. */
 #include "command.h"
 
+#include "os/os_process.h"
 #include "report.h"
 
 #include <argp.h>
@@ -15,16 +16,30 @@ enum { PROGRESS_EVERY = 100 };
 
 static const char *command_name = "millrace bench";
 
+/* In signal context. Whoever waits hears at once what he waits for. */
+static void on_interrupt(void *arg)
+{
+    static const char text[] = "\nending in order; once more ends at once, and leaves behind what was made\n";
+    (void)arg;
+    (void)!write(STDERR_FILENO, text, sizeof(text) - 1);
+}
+
 void bench_command_begin(const char *name)
 {
     struct rlimit limit;
     command_name = name;
     argp_err_exit_status = BENCH_EXIT_USAGE;
-    signal(SIGPIPE, SIG_IGN);
+    os_signals_catch(on_interrupt, NULL);
+    signal(SIGHUP, SIG_DFL); /* nobody is there to read a report */
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0) {
         limit.rlim_cur = limit.rlim_max;
         setrlimit(RLIMIT_NOFILE, &limit);
     }
+}
+
+bool bench_interrupted(void)
+{
+    return os_signal_caught() != 0;
 }
 
 int bench_fail(const char *what, const char *why)
@@ -41,6 +56,10 @@ int bench_refuse(const char *contradiction)
 
 int bench_command_end(struct bench_report *r, int code, bool json, const char *violation)
 {
+    if (bench_interrupted()) {
+        bench_report_text(r, "run", "cut_short", "by a signal; these are the figures until then");
+        code = code == BENCH_EXIT_OK ? BENCH_EXIT_CUT : code;
+    }
     if (code != BENCH_EXIT_FAILED)
         bench_report_print(r, json, stdout);
     if (code == BENCH_EXIT_VIOLATION && violation != NULL)

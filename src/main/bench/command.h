@@ -14,16 +14,25 @@
 
 struct bench_report;
 
-enum { BENCH_EXIT_OK = 0, BENCH_EXIT_FAILED = 1, BENCH_EXIT_VIOLATION = 2, BENCH_EXIT_USAGE = 64 };
+enum {
+    BENCH_EXIT_OK = 0,
+    BENCH_EXIT_FAILED = 1,
+    BENCH_EXIT_VIOLATION = 2,
+    BENCH_EXIT_USAGE = 64,
+    BENCH_EXIT_CUT = 130
+};
 
-/* "millrace bench amqp" in front of complaints; ignores SIGPIPE and allows as many descriptors as the system does. */
+/* "millrace bench amqp" in front of complaints; ignores SIGPIPE and allows as many descriptors as the system does. From now on the
+ * first SIGINT or SIGTERM asks for an end, the next one ends the process. Main thread. */
 void bench_command_begin(const char *name);
+/* An end was asked for: load stops, what is under way is waited for, what was made is taken away, and what was measured is told. */
+bool bench_interrupted(void);
 /* "<name>: <what>: <why>" on stderr; answers BENCH_EXIT_FAILED. */
 int bench_fail(const char *what, const char *why);
 /* Says that options contradict each other; answers BENCH_EXIT_USAGE. */
 int bench_refuse(const char *contradiction);
 /* Prints the report, unless the scenario failed, and frees it. violation: what is said of BENCH_EXIT_VIOLATION, or NULL
- * when the scenario has said it. Answers `code`. */
+ * when the scenario has said it. Answers `code`, or BENCH_EXIT_CUT where all was well until it was interrupted. */
 int bench_command_end(struct bench_report *r, int code, bool json, const char *violation);
 /* A number that tells this run's messages from those of others; never 0. */
 uint32_t bench_run_id(void);

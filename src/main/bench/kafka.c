@@ -155,7 +155,7 @@ static const char DOC[] =
     "Puts load on a Kafka broker, any from 2.1 on, and measures rates, latencies, order and losses.\v"
     "mb_s counts the bytes of record batches as they are on the wire, value_mb_s those of the records' values.\n"
     "Exit code: 0 clean, 1 could not run or the server refused or closed, 2 records lost, doubled or out of order, 64 "
-    "wrong usage.\n"
+    "wrong usage, 130 cut short by Ctrl-C.\n"
     "Example: millrace bench kafka --partitions 4 --size 100 --batch 100 --window 10 --duration 10";
 
 static void options_default(struct command *c)

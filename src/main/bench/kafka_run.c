@@ -163,7 +163,7 @@ static struct counters loop_count(const struct loop *l)
 
 static bool producers_stopping(const struct loop *l, uint64_t now_ns)
 {
-    return now_ns >= l->phases.to_ns;
+    return bench_phases_stopping(&l->phases, now_ns);
 }
 
 /* How many requests this producer may send now. */
@@ -397,7 +397,7 @@ static bool loop_done(struct loop *l, const struct counters *c, uint64_t now_ns)
     if (l->o->consumers > 0 && l->o->producers > 0)
         consumed = c->consumed - l->reading.foreign >= c->acked;
     else if (l->o->consumers > 0)
-        consumed = now_ns >= l->phases.to_ns || consumers_enough(l);
+        consumed = bench_phases_stopping(&l->phases, now_ns) || consumers_enough(l);
     if (produced && consumed)
         return true;
     return bench_phases_stalled(&l->phases, c->produced + c->acked + c->consumed - l->reading.foreign, l->o->drain_s,
@@ -479,6 +479,8 @@ static void loop_run(struct loop *l)
     while (!l->failed) {
         uint64_t now_ns = client_clock_ns();
         struct counters c = loop_count(l);
+        if (bench_interrupted())
+            bench_phases_cut(&l->phases, now_ns);
         enum bench_phase_change change = bench_phases_step(&l->phases, now_ns);
         if (change == BENCH_PHASE_BEGUN)
             l->at_start = c;
@@ -804,7 +806,7 @@ static int report_checks(struct bench_report *r, struct loop *l)
     uint64_t unacked = c.produced - c.acked, wanted = o->producers > 0 ? c.acked : o->records;
     if (l->reading.streams > 0)
         missing = t->missing;
-    else if (o->consumers > 0 && c.consumed < wanted)
+    else if (o->consumers > 0 && c.consumed < wanted && (o->producers > 0 || !l->phases.cut))
         missing = wanted - c.consumed;
     bench_report_number(r, "checks", "missing", (double)missing, "");
     bench_report_number(r, "checks", "duplicates", (double)t->duplicates, "");

@@ -13,11 +13,11 @@ enum { LATENCY_WARMUP_ROUNDS = 200 };
 
 void bench_kafka_hold(const struct bench_kafka_options *o)
 {
-    if (o->hold_s <= 0)
+    if (o->hold_s <= 0 || bench_interrupted())
         return;
     fprintf(stderr, "holding for %.1f s\n", o->hold_s);
     fflush(stderr);
-    poll(NULL, 0, (int)(o->hold_s * 1000));
+    poll(NULL, 0, (int)(o->hold_s * 1000)); /* a signal ends it */
 }
 
 /* ---- connect ---- */
@@ -29,7 +29,7 @@ int bench_kafka_connect(const struct bench_kafka_options *o, struct bench_report
     unsigned opened = 0;
     int code = 0;
     uint64_t begun_ns = client_clock_ns();
-    while (code == 0 && opened < o->connections) {
+    while (code == 0 && opened < o->connections && !bench_interrupted()) {
         uint64_t from_ns = client_clock_ns();
         if (bench_kafka_open(&wires[opened++], &o->server) != 0)
             code = bench_fail("connecting", wires[opened - 1].socket.error);
@@ -98,7 +98,7 @@ static int latency_rounds(const struct bench_kafka_options *o, struct latency_ru
 {
     uint64_t rounds = o->records > 0 ? o->records : INT32_MAX, took_ns = 0, sync_ns = 0, from_ns = client_clock_ns();
     uint64_t warm_ns = from_ns + (uint64_t)(o->warmup_s * 1e9), until_ns = warm_ns + (uint64_t)(o->duration_s * 1e9);
-    for (uint64_t i = 1; i <= rounds; i++) {
+    for (uint64_t i = 1; i <= rounds && !bench_interrupted(); i++) {
         if (round_trip(run, (int32_t)i, &took_ns) != 0)
             return bench_fail("latency", run->wire.socket.error);
         if (run->syncs != NULL && bench_probe_sync(&run->probe, &sync_ns) != 0)

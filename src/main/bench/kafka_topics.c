@@ -205,11 +205,13 @@ int bench_kafka_offsets(struct bench_kafka_wire *w, const char *topic, const int
 
 /* ---- scenario create ---- */
 
-static int each_topic(const struct bench_kafka_options *o, struct bench_kafka_wire *w, bool create,
+/* Creates them until it is interrupted, and counts them into *made; or deletes so many. */
+static int each_topic(const struct bench_kafka_options *o, struct bench_kafka_wire *w, bool create, unsigned *made,
                       struct bench_histogram *h)
 {
     char name[BENCH_TOPIC_BYTES];
-    for (unsigned i = 0; i < o->topics; i++) {
+    unsigned count = create ? o->topics : *made;
+    for (unsigned i = 0; i < count && !(create && bench_interrupted()); i++) {
         bench_kafka_topic_name(o, i, name);
         uint64_t from_ns = client_clock_ns();
         int failed =
@@ -219,7 +221,8 @@ static int each_topic(const struct bench_kafka_options *o, struct bench_kafka_wi
         if (failed > 0)
             return bench_fail(name, "this topic is there already: name another with --topic");
         bench_histogram_add(h, client_clock_ns() - from_ns, 1);
-        bench_progress(o->progress, create ? "created" : "deleted", i + 1u, o->topics);
+        *made = create ? i + 1u : *made;
+        bench_progress(o->progress, create ? "created" : "deleted", i + 1u, count);
     }
     return 0;
 }
@@ -230,17 +233,18 @@ int bench_kafka_create(const struct bench_kafka_options *o, struct bench_report 
     struct bench_histogram *h = bench_histogram_new();
     char name[BENCH_TOPIC_BYTES];
     int32_t partitions = 0;
+    unsigned made = 0;
     int code = bench_kafka_open(&w, &o->server) != 0 ? bench_fail("connecting", w.socket.error) : 0;
     uint64_t from_ns = client_clock_ns();
-    if (code == 0 && (code = each_topic(o, &w, true, h)) == 0) {
+    if (code == 0 && (code = each_topic(o, &w, true, &made, h)) == 0) {
         double asked_s = bench_seconds_since(from_ns);
-        for (unsigned i = 0; i < o->topics && code == 0; i++) {
+        for (unsigned i = 0; i < made && code == 0; i++) {
             bench_kafka_topic_name(o, i, name);
             if (topic_await(o, &w, name, &partitions) != 0)
                 code = bench_fail("waiting for leaders", w.socket.error);
         }
-        bench_report_number(r, "create", "topics", o->topics, "");
-        bench_report_number(r, "create", "partitions", o->topics * (double)partitions, "");
+        bench_report_number(r, "create", "topics", made, "");
+        bench_report_number(r, "create", "partitions", made * (double)partitions, "");
         bench_report_number(r, "create", "answered_s", asked_s, "");
         bench_report_number(r, "create", "seconds", bench_seconds_since(from_ns), "");
         bench_report_latency(r, "create latency", h);
@@ -249,7 +253,7 @@ int bench_kafka_create(const struct bench_kafka_options *o, struct bench_report 
     }
     bench_histogram_reset(h);
     from_ns = client_clock_ns();
-    if (code == 0 && !o->topic_kept && (code = each_topic(o, &w, false, h)) == 0) {
+    if (code == 0 && !o->topic_kept && (code = each_topic(o, &w, false, &made, h)) == 0) {
         bench_report_number(r, "delete", "seconds", bench_seconds_since(from_ns), "");
         bench_report_latency(r, "delete latency", h);
     }

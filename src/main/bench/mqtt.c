@@ -90,7 +90,7 @@ static const struct bench_option OPTIONS[] = {
 static const char DOC[] =
     "Puts load on an MQTT broker and measures rates, latencies, order and losses.\v"
     "Exit code: 0 clean, 1 could not run or the server refused or closed, 2 messages lost (QoS 1, 2), doubled (QoS 0, "
-    "2) or out of order, 64 wrong usage.\n"
+    "2) or out of order, 64 wrong usage, 130 cut short by Ctrl-C.\n"
     "Example: millrace bench mqtt --qos 1 --publishers 1 --subscribers 50 --size 64 --window 1000 --duration 10";
 
 static void options_default(struct command *c)

@@ -182,7 +182,7 @@ static void link_out_reserve(struct link *k, size_t bytes)
 
 static bool publishers_stopping(const struct loop *l, uint64_t now_ns)
 {
-    return now_ns >= l->phases.to_ns;
+    return bench_phases_stopping(&l->phases, now_ns);
 }
 
 /* How many messages the subscribers let this publisher have on their way beyond what is. */
@@ -532,6 +532,8 @@ static void loop_turn(struct loop *l)
     for (;;) {
         uint64_t now_ns = client_clock_ns();
         c = loop_count(l);
+        if (bench_interrupted())
+            bench_phases_cut(&l->phases, now_ns);
         switch (bench_phases_step(&l->phases, now_ns)) {
         case BENCH_PHASE_BEGUN:
             if (l->o->messages == 0) /* else everything counts */

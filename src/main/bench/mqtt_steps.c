@@ -24,7 +24,7 @@ static int hold(const struct bench_mqtt_options *o, struct bench_mqtt_wire *wire
     fprintf(stderr, "holding for %.1f s\n", o->hold_s);
     fflush(stderr);
     uint64_t from_ns = client_clock_ns(), pinged_ns = from_ns;
-    while (bench_seconds_since(from_ns) < o->hold_s) {
+    while (bench_seconds_since(from_ns) < o->hold_s && !bench_interrupted()) {
         poll(NULL, 0, 100);
         uint64_t now_ns = client_clock_ns(), keep_alive_ns = wires[0].keep_alive_s * BENCH_NS_PER_S;
         if (keep_alive_ns == 0 || now_ns - pinged_ns < keep_alive_ns / 2)
@@ -55,7 +55,7 @@ static int connect_all(const struct bench_mqtt_options *o, struct bench_mqtt_wir
 {
     uint64_t *asked_ns = bench_zeroed(o->at_once, sizeof(*asked_ns));
     int code = 0;
-    while (code == 0 && *opened < o->connections) {
+    while (code == 0 && *opened < o->connections && !bench_interrupted()) {
         unsigned first = *opened, left = o->connections - first, count = left < o->at_once ? left : o->at_once;
         for (unsigned i = 0; i < count && code == 0; i++) {
             asked_ns[i] = client_clock_ns();
@@ -123,6 +123,7 @@ struct setting {
     struct bench_mqtt_flight flight;
     uint8_t *out, *payload;
     size_t out_len, out_cap, payload_bytes;
+    unsigned made; /* topics that are set */
 };
 
 static int setting_flush(struct setting *s)
@@ -187,15 +188,17 @@ static int setting_end(struct setting *s)
     return bench_mqtt_type(&p) == BENCH_MQTT_PINGRESP ? 0 : bench_mqtt_unasked(&s->wire, &p);
 }
 
-/* Sets all topics, or with no payload clears them. */
+/* Sets all topics, until it is interrupted; or with no payload clears those that are set. */
 static int retained_set(struct setting *s, size_t payload_bytes, double *ret_took_s)
 {
     uint64_t from_ns = client_clock_ns();
+    unsigned count = payload_bytes > 0 ? s->o->topics : s->made;
     s->payload_bytes = payload_bytes;
-    for (unsigned i = 0; i < s->o->topics; i++) {
+    for (unsigned i = 0; i < count && !(payload_bytes > 0 && bench_interrupted()); i++) {
         if (setting_put(s, i) != 0)
             return bench_fail("publishing", s->wire.socket.error);
-        bench_progress(s->o->progress, payload_bytes > 0 ? "set" : "cleared", i + 1u, s->o->topics);
+        s->made = payload_bytes > 0 ? i + 1u : s->made;
+        bench_progress(s->o->progress, payload_bytes > 0 ? "set" : "cleared", i + 1u, count);
     }
     if (setting_end(s) != 0)
         return bench_fail("publishing", s->wire.socket.error);
@@ -321,9 +324,10 @@ static int retained_read(const struct bench_mqtt_options *o, struct bench_report
     struct bench_histogram *first = bench_histogram_new(), *last = bench_histogram_new();
     struct getting *sum = bench_zeroed(1, sizeof(*sum));
     int code = 0;
-    for (unsigned i = 0; i < o->subscribers && code == 0; i++)
-        code = retained_get(o, i, sum, first, last);
-    uint64_t missing = (uint64_t)o->topics * o->subscribers - sum->count;
+    unsigned rounds = 0;
+    while (rounds < o->subscribers && code == 0 && !bench_interrupted())
+        code = retained_get(o, rounds++, sum, first, last);
+    uint64_t missing = (uint64_t)o->topics * rounds - sum->count;
     if (code == 0) {
         bench_report_number(r, "subscribe", "first_ms", (double)bench_histogram_quantile(first, 0.5) / 1e6, "ms");
         bench_report_number(r, "subscribe", "last_ms", (double)bench_histogram_quantile(last, 0.5) / 1e6, "ms");
@@ -353,12 +357,12 @@ int bench_mqtt_retained(const struct bench_mqtt_options *o, struct bench_report 
     memset(s.payload, 'x', o->payload_bytes);
     bench_mqtt_flight_init(&s.flight, o->qos, o->window < s.wire.receive_max ? o->window : s.wire.receive_max);
     if (code == 0 && (code = retained_set(&s, o->payload_bytes, &took_s)) == 0) {
-        bench_report_number(r, "set", "topics", o->topics, "");
+        bench_report_number(r, "set", "topics", s.made, "");
         bench_report_number(r, "set", "seconds", took_s, "");
-        bench_report_number(r, "set", "rate", o->topics / took_s, "topics/s");
+        bench_report_number(r, "set", "rate", s.made / took_s, "topics/s");
         code = hold(o, &s.wire, 1);
     }
-    if (code == 0)
+    if (code == 0 && !bench_interrupted())
         code = retained_read(o, r);
     if (code != BENCH_EXIT_FAILED && !o->keep) {
         int cleared = retained_set(&s, 0, &took_s);

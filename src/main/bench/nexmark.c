@@ -102,7 +102,7 @@ static const char DOC[] =
     "Runs the queries of the Nexmark benchmark in a Millrace broker and measures rates, state and latency. The broker "
     "must not have streams or views called nexmark, person, auction, bid, side or result.\v"
     "Exit code: 0 clean (a query that the broker refuses is named), 1 could not run, 2 a query failed or gave another "
-    "number of rows than it should, 64 wrong usage.\n"
+    "number of rows than it should, 64 wrong usage, 130 cut short by Ctrl-C.\n"
     "Example: millrace bench nexmark --queries q0,q5 --events 1000000 --pid $(pidof millrace)";
 
 static void options_default(struct command *c)

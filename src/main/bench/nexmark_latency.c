@@ -188,7 +188,7 @@ static bool flow(struct latency *l)
             return false;
         if (l->sent < l->o->events)
             ended_ns = client_clock_ns();
-    } while (!is_over(l, ended_ns));
+    } while (!is_over(l, ended_ns) && !bench_interrupted());
     return true;
 }
 
@@ -201,7 +201,7 @@ static int judge(struct latency *l, struct bench_report *r, const struct bench_n
     struct bench_nexmark_cpu after = bench_nexmark_cpu(l->o->pid);
     for (uint64_t end = 1; end <= l->window_count; end++) {
         const struct window *w = &l->windows[end];
-        missing += w->last_ns == 0;
+        missing += w->last_ns == 0 && !bench_interrupted();
         if (w->last_ns != 0 && (double)end >= l->o->warmup_s)
             bench_histogram_add(l->of_windows, w->last_ns > w->passed_ns ? w->last_ns - w->passed_ns : 0, 1);
     }

@@ -72,7 +72,7 @@ int bench_nexmark_tear_down(const struct bench_nexmark_options *o, struct bench_
 static bool load_all(struct bench_nexmark_load *l, const struct bench_nexmark_options *o)
 {
     struct bench_pace pace = bench_pace_of(o->rate, 0, 1, client_clock_ns());
-    for (uint64_t at = 0; at < o->events;) {
+    for (uint64_t at = 0; at < o->events && !bench_interrupted();) {
         uint64_t now_ns = client_clock_ns(), due = bench_pace_due(&pace, at, now_ns);
         uint64_t left = o->events - at, count = left < o->batch ? left : o->batch;
         count = due < count ? due : count;
@@ -165,7 +165,7 @@ static bool wait_until_read(const struct bench_nexmark_options *o, struct bench_
             return false;
         if (!m->shown.there || strcmp(m->shown.state, "FAILED") == 0)
             return true;
-        if (m->shown.rows_in >= wanted && m->shown.lag == 0)
+        if ((m->shown.rows_in >= wanted && m->shown.lag == 0) || bench_interrupted())
             return true;
         bench_progress(o->progress, m->query->name, m->shown.rows_in, wanted);
         poll(NULL, 0, LOOK_MS);
@@ -200,6 +200,14 @@ static void statement_of(const struct bench_nexmark_options *o, const struct ben
 static int fail(const struct bench_nexmark_query *q, const char *why)
 {
     return bench_fail(q->name, why);
+}
+
+/* It goes, with what it gave. */
+static int end_unmeasured(const struct bench_nexmark_options *o, struct bench_nexmark_sql *sql,
+                          const struct bench_nexmark_query *q, const char *topic, int code)
+{
+    bool dropped = bench_nexmark_sql_run(sql, "DROP QUERY result");
+    return dropped && result_records(o, topic, sql->error, sizeof(sql->error)) >= 0 ? code : fail(q, sql->error);
 }
 
 /* It has read all; then what is left of it goes. */
@@ -238,10 +246,10 @@ static int run_query(const struct bench_nexmark_options *o, struct bench_nexmark
     if (strcmp(m->shown.state, "FAILED") == 0) {
         bench_report_text(r, q->name, "failed", m->shown.reason);
         fail(q, m->shown.reason);
-        bool dropped = bench_nexmark_sql_run(sql, "DROP QUERY result");
-        return dropped && result_records(o, topic, sql->error, sizeof(sql->error)) >= 0 ? BENCH_EXIT_VIOLATION
-                                                                                        : fail(q, sql->error);
+        return end_unmeasured(o, sql, q, topic, BENCH_EXIT_VIOLATION);
     }
+    if (bench_interrupted())
+        return end_unmeasured(o, sql, q, topic, BENCH_EXIT_OK);
     if (!bench_nexmark_sql_run(sql, "PAUSE result"))
         return fail(q, sql->error);
     m->durable_s = bench_seconds_since(from_ns);
@@ -258,7 +266,7 @@ static int run_queries(const struct bench_nexmark_options *o, struct bench_nexma
                        struct bench_report *r)
 {
     int code = BENCH_EXIT_OK;
-    for (unsigned i = 0; i < o->query_count && code != BENCH_EXIT_FAILED; i++) {
+    for (unsigned i = 0; i < o->query_count && code != BENCH_EXIT_FAILED && !bench_interrupted(); i++) {
         const struct bench_nexmark_query *q = o->queries[i];
         struct measured m = {.query = q, .wanted = q->gives != NULL ? rows[q - bench_nexmark_queries] : UINT64_MAX};
         int own = run_query(o, sql, &m, r);

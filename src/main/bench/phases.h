@@ -1,7 +1,7 @@
 /* The clock of a run: warm-up, measured, drain; or, when a run goes by numbers, everything measured.
  *
  * Life cycle: bench_phases_plan → bench_phases_step once per round → bench_phases_end. bench_phases_stalled tells when
- * draining is hopeless. Thread: one owner, whose CPU time is taken at both ends. Units: monotonic nanoseconds.
+ * draining is hopeless, bench_phases_cut ends the run early. Thread: one owner, whose CPU time is taken at both ends. Units: monotonic nanoseconds.
  */
 #ifndef MAIN_BENCH_PHASES_H
 #define MAIN_BENCH_PHASES_H
@@ -15,6 +15,7 @@ struct bench_phases {
     uint64_t measured_from_ns, measured_to_ns; /* as it happened; 0: not yet */
     uint64_t cpu_from_ns, cpu_to_ns;
     bool measuring;
+    bool cut;
     uint64_t moved_at_ns, moved_sum;
 };
 
@@ -26,6 +27,23 @@ static inline void bench_phases_plan(struct bench_phases *p, uint64_t start_ns, 
     *p = (struct bench_phases){.start_ns = start_ns};
     p->from_ns = start_ns + (by_numbers ? 0 : (uint64_t)(warmup_s * 1e9));
     p->to_ns = by_numbers ? UINT64_MAX : p->from_ns + (uint64_t)(duration_s * 1e9);
+}
+
+/* The run is to end before its time: nothing more is sent. What goes by the clock is measured until now, what goes by numbers until the
+ * last of what was sent has come. */
+static inline void bench_phases_cut(struct bench_phases *p, uint64_t now_ns)
+{
+    p->cut = true;
+    if (p->to_ns == UINT64_MAX || now_ns >= p->to_ns)
+        return;
+    p->to_ns = now_ns;
+    p->from_ns = p->from_ns < now_ns ? p->from_ns : now_ns;
+}
+
+/* Nothing more is to be sent. */
+static inline bool bench_phases_stopping(const struct bench_phases *p, uint64_t now_ns)
+{
+    return p->cut || now_ns >= p->to_ns;
 }
 
 /* Says when the measured phase has just begun or ended: the caller then looks at its counters. */

@@ -61,13 +61,45 @@ static void draining_ends_when_nothing_moves(void **state)
     assert_true(bench_phases_stalled(&p, 6, 3, 116 * S));
 }
 
+static void a_cut_ends_what_goes_by_the_clock(void **state)
+{
+    (void)state;
+    struct bench_phases p;
+    bench_phases_plan(&p, 100 * S, 2, 10, false);
+    assert_int_equal(bench_phases_step(&p, 103 * S), BENCH_PHASE_BEGUN);
+    assert_false(bench_phases_stopping(&p, 104 * S));
+    bench_phases_cut(&p, 105 * S);
+    assert_true(bench_phases_stopping(&p, 105 * S));
+    assert_int_equal(bench_phases_step(&p, 105 * S), BENCH_PHASE_ENDED);
+    assert_int_equal(p.measured_to_ns, 105 * S);
+    bench_phases_cut(&p, 106 * S); /* asked again in each round */
+    assert_false(bench_phases_end(&p, 107 * S));
+    assert_int_equal(p.measured_to_ns, 105 * S);
+    bench_phases_plan(&p, 100 * S, 2, 10, false);
+    bench_phases_cut(&p, 101 * S); /* in the warm-up: nothing was measured */
+    assert_int_equal(bench_phases_step(&p, 101 * S), BENCH_PHASE_BEGUN);
+    assert_int_equal(bench_phases_step(&p, 101 * S), BENCH_PHASE_ENDED);
+}
+
+static void a_cut_lets_come_what_goes_by_numbers(void **state)
+{
+    (void)state;
+    struct bench_phases p;
+    bench_phases_plan(&p, 100 * S, 2, 10, true);
+    assert_int_equal(bench_phases_step(&p, 100 * S), BENCH_PHASE_BEGUN);
+    bench_phases_cut(&p, 105 * S);
+    assert_true(bench_phases_stopping(&p, 105 * S));
+    assert_int_equal(bench_phases_step(&p, 105 * S), BENCH_PHASE_SAME);
+    assert_true(bench_phases_end(&p, 107 * S));
+    assert_int_equal(p.measured_to_ns, 107 * S);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(phases_follow_the_clock),
-        cmocka_unit_test(numbers_measure_everything),
-        cmocka_unit_test(an_early_end_measures_nothing),
-        cmocka_unit_test(draining_ends_when_nothing_moves),
+        cmocka_unit_test(phases_follow_the_clock),           cmocka_unit_test(numbers_measure_everything),
+        cmocka_unit_test(an_early_end_measures_nothing),     cmocka_unit_test(draining_ends_when_nothing_moves),
+        cmocka_unit_test(a_cut_ends_what_goes_by_the_clock), cmocka_unit_test(a_cut_lets_come_what_goes_by_numbers),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

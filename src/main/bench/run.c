@@ -172,7 +172,7 @@ static void link_watch(struct loop *l, struct link *k, bool writable_wanted)
 
 static bool producers_stopping(const struct loop *l, uint64_t now_ns)
 {
-    return now_ns >= l->phases.to_ns;
+    return bench_phases_stopping(&l->phases, now_ns);
 }
 
 /* How many messages the server lets this producer have in flight beyond what is. */
@@ -555,10 +555,10 @@ static bool producers_done(const struct loop *l, uint64_t now_ns)
 
 static bool consumers_done(const struct loop *l, uint64_t now_ns)
 {
-    if (reads_only(l->o) && l->o->messages > 0)
-        return l->consumed >= l->o->messages * l->consumer_count;
+    if (reads_only(l->o) && l->o->messages > 0 && l->consumed >= l->o->messages * l->consumer_count)
+        return true;
     if (l->o->synthetic || l->o->producers == 0)
-        return now_ns >= l->phases.to_ns;
+        return bench_phases_stopping(&l->phases, now_ns);
     if (!atomic_load(&l->shared->producers_done))
         return false;
     uint64_t expected = atomic_load(&l->shared->published) - atomic_load(&l->shared->refused);
@@ -574,7 +574,7 @@ static bool loop_done(struct loop *l, const struct counters *c, uint64_t now_ns)
     if (produced && (l->consumer_count == 0 || consumers_done(l, now_ns)))
         return true;
     for (unsigned i = 0; i < l->producer_count; i++)
-        if (l->producers[i].link.wire.blocked)
+        if (l->producers[i].link.wire.blocked && !l->phases.cut)
             l->phases.moved_at_ns = 0; /* an alarm is the server's right */
     if (l->producer_count == 0 && !atomic_load(&l->shared->producers_done) && !l->o->synthetic)
         l->phases.moved_at_ns = 0;
@@ -632,6 +632,8 @@ static void loop_run(struct loop *l)
     while (!atomic_load_explicit(&l->shared->failed, memory_order_relaxed)) {
         uint64_t now_ns = client_clock_ns();
         struct counters c = loop_count(l);
+        if (bench_interrupted())
+            bench_phases_cut(&l->phases, now_ns);
         loop_publish_counters(l, &c);
         loop_phases(l, &c, now_ns);
         if (loop_done(l, &c, now_ns))
@@ -658,6 +660,8 @@ static void loop_run(struct loop *l)
     }
     struct counters c = loop_count(l);
     loop_publish_counters(l, &c);
+    if (l->producer_count > 0)
+        atomic_store(&l->shared->producers_done, true); /* also when it gave up: the consumers' loop waits for this */
     if (bench_phases_end(&l->phases, client_clock_ns())) {
         l->at_end = c;
         consumers_end(l);
@@ -882,7 +886,7 @@ static int report_checks(const struct bench_options *o, struct bench_report *r, 
     uint64_t missing = t->missing;
     if (!stamped && o->consumers > 0 && !o->synthetic && cl->consumed + nacked + returned < published)
         missing = published - nacked - returned - cl->consumed;
-    if (reads_only(o) && o->messages > 0)
+    if (reads_only(o) && o->messages > 0 && !cl->phases.cut)
         missing = o->messages * o->consumers - cl->consumed;
     uint64_t backwards = t->reordered;
     for (unsigned i = 0; i < cl->consumer_count; i++)

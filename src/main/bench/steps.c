@@ -26,7 +26,7 @@ static int hold(const struct bench_options *o, struct bench_wire *wires, unsigne
     fprintf(stderr, "holding for %.1f s\n", o->hold_s);
     fflush(stderr);
     uint64_t from_ns = client_clock_ns();
-    while (bench_seconds_since(from_ns) < o->hold_s) {
+    while (bench_seconds_since(from_ns) < o->hold_s && !bench_interrupted()) {
         poll(NULL, 0, 100);
         for (unsigned i = 0; i < count; i++) {
             struct bench_wire *w = &wires[i];
@@ -86,17 +86,21 @@ int bench_queues_tear_down(const struct bench_options *o)
 
 /* ---- declare ---- */
 
-static int each_queue(const struct bench_options *o, struct bench_wire *w, bool declare, struct bench_histogram *h)
+/* Declares them until it is interrupted, and counts them into *made; or deletes so many. */
+static int each_queue(const struct bench_options *o, struct bench_wire *w, bool declare, unsigned *made,
+                      struct bench_histogram *h)
 {
     char queue[BENCH_QUEUE_NAME_BYTES];
-    for (unsigned i = 0; i < o->queues; i++) {
+    unsigned count = declare ? o->queues : *made;
+    for (unsigned i = 0; i < count && !(declare && bench_interrupted()); i++) {
         bench_queue_name(o, i, queue);
         uint64_t from_ns = client_clock_ns();
         int failed = declare ? bench_wire_queue_declare(w, queue, &o->queue_kind) : bench_wire_queue_delete(w, queue);
         if (failed != 0)
             return bench_fail(declare ? "declaring" : "deleting", w->socket.error);
         bench_histogram_add(h, client_clock_ns() - from_ns, 1);
-        bench_progress(o->progress, declare ? "declared" : "deleted", i + 1u, o->queues);
+        *made = declare ? i + 1u : *made;
+        bench_progress(o->progress, declare ? "declared" : "deleted", i + 1u, count);
     }
     return 0;
 }
@@ -106,23 +110,24 @@ int bench_steps_declare(const struct bench_options *o, struct bench_report *r)
     struct bench_wire w;
     struct bench_histogram *h = bench_histogram_new();
     int code = 0;
+    unsigned made = 0;
     if (bench_wire_open(&w, &o->uri, &o->limits) != 0)
         code = bench_fail("connecting", w.socket.error);
     uint64_t from_ns = client_clock_ns();
-    if (code == 0 && (code = each_queue(o, &w, true, h)) == 0) {
+    if (code == 0 && (code = each_queue(o, &w, true, &made, h)) == 0) {
         double took_s = bench_seconds_since(from_ns);
-        bench_report_number(r, "declare", "queues", o->queues, "");
+        bench_report_number(r, "declare", "queues", made, "");
         bench_report_number(r, "declare", "seconds", took_s, "");
-        bench_report_number(r, "declare", "rate", o->queues / took_s, "queues/s");
+        bench_report_number(r, "declare", "rate", made / took_s, "queues/s");
         bench_report_latency(r, "declare latency", h);
         code = hold(o, &w, 1);
     }
     bench_histogram_reset(h);
     from_ns = client_clock_ns();
-    if (code == 0 && !o->queue_kept && (code = each_queue(o, &w, false, h)) == 0) {
+    if (code == 0 && !o->queue_kept && (code = each_queue(o, &w, false, &made, h)) == 0) {
         double took_s = bench_seconds_since(from_ns);
         bench_report_number(r, "delete", "seconds", took_s, "");
-        bench_report_number(r, "delete", "rate", o->queues / took_s, "queues/s");
+        bench_report_number(r, "delete", "rate", made / took_s, "queues/s");
         bench_report_latency(r, "delete latency", h);
     }
     bench_wire_close(&w);
@@ -141,7 +146,7 @@ int bench_steps_connect(const struct bench_options *o, struct bench_report *r)
     unsigned opened = 0;
     limits.in_bytes = 0;
     uint64_t begun_ns = client_clock_ns();
-    while (code == 0 && opened < o->connections) {
+    while (code == 0 && opened < o->connections && !bench_interrupted()) {
         uint64_t from_ns = client_clock_ns();
         if (bench_wire_open(&wires[opened++], &o->uri, &limits) != 0)
             code = bench_fail("connecting", wires[opened - 1].socket.error);
@@ -190,7 +195,7 @@ static int latency_rounds(const struct bench_options *o, struct latency_run *run
     uint64_t rounds = o->messages > 0 ? o->messages : UINT64_MAX, took_ns, sync_ns = 0;
     uint64_t from_ns = client_clock_ns(), until_ns = from_ns + (uint64_t)((o->warmup_s + o->duration_s) * 1e9);
     uint64_t warm_ns = from_ns + (uint64_t)(o->warmup_s * 1e9);
-    for (uint64_t i = 1; i <= rounds; i++) {
+    for (uint64_t i = 1; i <= rounds && !bench_interrupted(); i++) {
         if (round_trip(&run->wire, &run->template, i, &took_ns) != 0)
             return bench_fail("latency", run->wire.socket.error);
         if (run->syncs != NULL && bench_probe_sync(&run->probe, &sync_ns) != 0)
@@ -295,7 +300,7 @@ static int get_all(const struct bench_options *o, struct bench_wire *w, struct b
     bench_put_shortstr(&ask, o->queue);
     bench_put_u8(&ask, o->auto_ack ? 1 : 0);
     bench_put_frame_end(&ask);
-    for (;;) {
+    while (!bench_interrupted()) {
         uint64_t tag = 0, from_ns = client_clock_ns();
         int got = get_one(w, ask.bytes, ask.at, &tag);
         if (got <= 0)
@@ -311,17 +316,18 @@ static int get_all(const struct bench_options *o, struct bench_wire *w, struct b
         if (client_socket_send(&w->socket, ack.bytes, ack.at) != 0)
             return bench_fail("get", w->socket.error);
     }
+    return 0;
 }
 
 int bench_steps_get(const struct bench_options *o, struct bench_report *r)
 {
     uint64_t count = o->messages > 0 ? o->messages : GET_MESSAGES_DEFAULT;
     int code = get_fill(o, r, count);
-    if (code != 0)
+    if (code == BENCH_EXIT_FAILED)
         return code;
-    struct bench_wire w;
+    struct bench_wire w = {.socket.fd = -1};
     struct bench_histogram *h = bench_histogram_new();
-    if (bench_wire_open(&w, &o->uri, &o->limits) != 0)
+    if (code == 0 && bench_wire_open(&w, &o->uri, &o->limits) != 0)
         code = bench_fail("get", w.socket.error);
     uint64_t from_ns = client_clock_ns();
     if (code == 0 && (code = get_all(o, &w, h)) == 0) {
@@ -330,7 +336,7 @@ int bench_steps_get(const struct bench_options *o, struct bench_report *r)
         bench_report_number(r, "get", "messages", (double)got, "");
         bench_report_number(r, "get", "rate", (double)got / took_s, "msg/s");
         bench_report_latency(r, "get latency", h);
-        code = got == count ? 0 : BENCH_EXIT_VIOLATION;
+        code = got == count || bench_interrupted() ? 0 : BENCH_EXIT_VIOLATION;
     }
     bench_wire_close(&w);
     bench_histogram_free(h);
@@ -349,7 +355,7 @@ int bench_steps_fdatasync(const struct bench_options *o, struct bench_report *r)
         return bench_fail(dir, strerror(errno));
     struct bench_histogram *h = bench_histogram_new();
     int code = 0;
-    for (uint64_t i = 1; i <= rounds && code == 0; i++) {
+    for (uint64_t i = 1; i <= rounds && code == 0 && !bench_interrupted(); i++) {
         if (bench_probe_sync(&probe, &took_ns) != 0)
             code = bench_fail(dir, strerror(errno));
         else
