@@ -69,6 +69,24 @@ void cli_complain(const char *format, ...)
     va_end(args);
 }
 
+bool cli_lies_within(const char *path, const char *dir)
+{
+    char at[PATH_MAX], real[PATH_MAX], real_dir[PATH_MAX];
+    if (!realpath(dir, real_dir) || snprintf(at, sizeof at, "%s", path) >= (int)sizeof at)
+        return false;
+    while (!realpath(at, real)) { /* the nearest of its folders that is there */
+        char *slash = strrchr(at, '/');
+        if (!slash && strcmp(at, ".") == 0)
+            return false;
+        if (slash)
+            slash[slash == at] = '\0';
+        else
+            snprintf(at, sizeof at, ".");
+    }
+    size_t len = strlen(real_dir);
+    return strncmp(real, real_dir, len) == 0 && (real[len] == '\0' || real[len] == '/');
+}
+
 static void print_help(FILE *to)
 {
     fputs("usage: millrace COMMAND [ARGUMENT...]\n\n", to);

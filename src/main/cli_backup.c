@@ -100,6 +100,11 @@ static int run(const struct cli_line *line, const char *dir)
         cli_complain("backup needs one folder, which is absent or empty: millrace backup DIR");
         return END_USAGE;
     }
+    if (cli_lies_within(line->words[0], dir)) {
+        cli_complain("%s lies in the data folder %s: a backup belongs elsewhere, best on another disk", line->words[0],
+                     dir);
+        return END_USAGE;
+    }
     if (control_client_open(&b.client, dir) < 0) {
         cli_complain("no broker is running on %s: a stopped one's folder is copied with cp", dir);
         return END_NO_BROKER;

@@ -162,6 +162,10 @@ static int run(const struct cli_line *line, const char *dir)
 {
     if (strcmp(line->command, "check") == 0)
         return check(dir, line->json);
+    if (line->to && cli_lies_within(line->to, dir)) {
+        cli_complain("%s lies in the data folder %s, which salvage does not change: name another place", line->to, dir);
+        return END_USAGE;
+    }
     if (line->to)
         return run_salvage(dir, line->to, line->json);
     cli_complain("salvage needs --to NEWDIR, a folder that is absent or empty");

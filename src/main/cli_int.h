@@ -44,6 +44,9 @@ void cli_line_free(struct cli_line *line);
 /* 0, or an exit code after having said why. */
 MUST_USE int cli_config_load(const struct cli_line *line, struct config *ret);
 
+/* Whether what is to be made at `path` would lie in the folder `dir`, or be it; links are followed. */
+bool cli_lies_within(const char *path, const char *dir);
+
 /* Prints `millrace: …` on standard error. */
 __attribute__((format(printf, 1, 2))) void cli_complain(const char *format, ...);
 

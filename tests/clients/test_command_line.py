@@ -84,6 +84,21 @@ def test_connections_are_those_of_clients(fresh_millrace):
     w.close()
 
 
+def test_a_copy_does_not_lie_in_what_is_copied(fresh_millrace, tmp_path):
+    data, link = fresh_millrace.data, str(tmp_path / 'link')
+    os.symlink(data, link)
+    before = sorted(os.listdir(data))
+    for to in (data + '/copy', data + '/wal/../deep/copy', link + '/copy', data):
+        code, _, err = run('backup', to, '--data', data)
+        assert code == USAGE and 'lies in the data folder' in err, (to, err)
+    assert run('backup', 'copy', '--data', '.', cwd=data)[0] == USAGE
+    assert run('backup', data + '-copy', '--data', data)[0] == 0        # beside it, and its name begins alike
+    assert sorted(os.listdir(data)) == before
+    fresh_millrace.stop()
+    code, _, err = run('salvage', data, '--to', data + '/new')
+    assert code == USAGE and 'lies in the data folder' in err and not os.path.exists(data + '/new')
+
+
 def test_a_typed_password_is_not_shown(millrace):
     t = Terminal(binary(), 'user', 'add', 'dora', '--data', millrace.data)
     t.see('password: ')
