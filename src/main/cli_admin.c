@@ -13,8 +13,11 @@
 #include "os/os_process.h"
 
 #include <errno.h>
+#include <libgen.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 struct admin_call {
@@ -269,6 +272,52 @@ static int definitions_import(struct admin_call *call, const char *const *words,
     return err < 0 ? END_DEFINITIONS : END_OK;
 }
 
+static int write_new(struct os *os, const char *path, struct slice text)
+{
+    int fd = -1, err = os->unlink(os, path); /* what an interrupted one left may be readable to others */
+    if (err == 0 || err == -ENOENT)
+        err = os->open(os, path, OS_WRITE | OS_CREATE | OS_EXCLUSIVE, &fd);
+    if (err < 0)
+        return err;
+    err = os->pwrite(os, fd, text.ptr, text.len, 0);
+    if (err == 0)
+        err = os->fdatasync(os, fd);
+    int closed = os->close(os, fd);
+    return err < 0 ? err : closed;
+}
+
+/* Made beside it under another name, so that what bears the name is whole; and for our eyes only, since verifiers of passwords are in
+ * it. A link stays a link. */
+static int replace_file(const char *path, struct slice text)
+{
+    struct os *os = os_posix();
+    char name[PATH_MAX], partial[PATH_MAX + 16];
+    if (!realpath(path, name) && snprintf(name, sizeof name, "%s", path) >= (int)sizeof name)
+        return -ENAMETOOLONG;
+    snprintf(partial, sizeof partial, "%s.partial", name);
+    int err = write_new(os, partial, text);
+    if (err == 0)
+        err = os->rename(os, partial, name);
+    if (err == 0)
+        return os->sync_dir(os, dirname(partial));
+    (void)os->unlink(os, partial);
+    return err;
+}
+
+/* What is no file (a pipe, a terminal) is written to as it is. */
+static int write_definitions(const json_t *json, const char *path)
+{
+    struct stat there;
+    json_free_t json_free;
+    if (stat(path, &there) == 0 && !S_ISREG(there.st_mode))
+        return json_dump_file(json, path, JSON_INDENT(2)) < 0 ? -EIO : 0;
+    char *text = json_dumps(json, JSON_INDENT(2));
+    int err = text ? replace_file(path, slice_str(text)) : -ENOMEM;
+    json_get_alloc_funcs(NULL, &json_free);
+    json_free(text);
+    return err;
+}
+
 static int definitions_save(struct admin_call *call, const char *const *words, unsigned count)
 {
     char why[600] = "";
@@ -281,10 +330,10 @@ static int definitions_save(struct admin_call *call, const char *const *words, u
     if (count == 0)
         err = json_dumpf(json, stdout, JSON_INDENT(2)) < 0 ? -EIO : putchar('\n') == EOF ? -EIO : 0;
     else
-        err = json_dump_file(json, words[0], JSON_INDENT(2)) < 0 ? -EIO : 0;
+        err = write_definitions(json, words[0]);
     json_decref(json);
     if (err < 0)
-        cli_complain("%s cannot be written", count ? words[0] : "standard output");
+        cli_complain("%s cannot be written: %s", count ? words[0] : "standard output", strerror(-err));
     return err < 0 ? END_FAILED : END_OK;
 }
 

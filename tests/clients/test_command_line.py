@@ -99,6 +99,28 @@ def test_a_copy_does_not_lie_in_what_is_copied(fresh_millrace, tmp_path):
     assert code == USAGE and 'lies in the data folder' in err and not os.path.exists(data + '/new')
 
 
+def test_exported_definitions_are_private_and_whole(millrace, tmp_path):
+    def export(to, **kw):
+        return run('definitions', 'export', str(to), '--data', millrace.data, **kw)
+    old, link = tmp_path / 'old.json', tmp_path / 'link.json'
+    old.write_text('old')
+    old.chmod(0o644)
+    link.symlink_to(old)
+    (tmp_path / 'new.json.partial').write_text('of an interrupted one')
+    for path in (tmp_path / 'new.json', old, link):
+        with open(old) as reader:
+            was = reader.read()
+            assert export(path)[0] == 0
+            assert reader.read() == '' and was          # who was reading it is not given half of another
+        assert path.stat().st_mode & 0o777 == 0o600 and 'password_hash' in path.read_text()
+        assert json.loads(path.read_text()) == json.loads(run('definitions', 'export', '--data', millrace.data)[1])
+    assert link.is_symlink() and sorted(p.name for p in tmp_path.iterdir()) == ['link.json', 'new.json', 'old.json']
+    code, _, err = export(tmp_path / 'nowhere' / 'x.json')
+    assert code == FAILED and 'cannot be written: No such file' in err
+    code, out, _ = export('/dev/stdout')
+    assert code == 0 and json.loads(out) and os.path.exists('/dev/stdout') and not os.path.exists('/dev/stdout.partial')
+
+
 def test_a_typed_password_is_not_shown(millrace):
     t = Terminal(binary(), 'user', 'add', 'dora', '--data', millrace.data)
     t.see('password: ')
