@@ -193,15 +193,19 @@ static const struct {
 } set_options[] = {
     {OPT_DATA, "data"}, {OPT_OFFSET, "port_offset"}, {OPT_DEFINITIONS, "definitions"}, {OPT_FORMAT, "log.format"}};
 
-#define OPTIONS_OF_ALL                                                                                                 \
+/* Who looks at files only has no ports; what means nothing to a command is taken, but not in its --help. */
+#define OPTIONS_WITH(ports)                                                                                            \
     {"data", OPT_DATA, "DIR", 0, "data folder (default: millrace-data)", 0},                                           \
-        {"port-offset", OPT_OFFSET, "N", 0, "added to every usual port, 0 to 3900", 0},                                \
+        {"port-offset", OPT_OFFSET, "N", ports, "added to every usual port, 0 to 3900", 0},                            \
         {"config", OPT_CONFIG, "FILE", 0, "settings from an INI file", 0},                                             \
     {                                                                                                                  \
         "set", OPT_SET, "KEY=VALUE", 0, "one setting; `millrace reference` lists them", 0                              \
     }
 
-static const struct argp_option options[] = {OPTIONS_OF_ALL, {0}};
+#define OPTIONS_OF_ALL OPTIONS_WITH(0)
+#define OPTIONS_OF_FOLDERS OPTIONS_WITH(OPTION_HIDDEN)
+
+static const struct argp_option no_options[] = {{0}};
 static const struct argp_option serve_options[] = {
     OPTIONS_OF_ALL,
     {"definitions", OPT_DEFINITIONS, "FILE", 0, "import definitions (RabbitMQ's JSON) first", 0},
@@ -226,16 +230,16 @@ static const struct {
                   {OPT_APPLY_TO, "policy"},
                   {OPT_PRIORITY, "policy"},
                   {OPT_OPERATOR, "policy"}};
-static const struct argp_option inspect_options[] = {OPTIONS_OF_ALL,
+static const struct argp_option inspect_options[] = {OPTIONS_OF_FOLDERS,
                                                      {"groups", OPT_GROUPS, 0, 0, "no line per record or page", 0},
                                                      {"json", OPT_JSON, 0, 0, "a JSON object per line", 0},
                                                      {0}};
 
 static const struct argp_option check_options[] = {
-    OPTIONS_OF_ALL, {"json", OPT_JSON, 0, 0, "the findings as JSON", 0}, {0}};
+    OPTIONS_OF_FOLDERS, {"json", OPT_JSON, 0, 0, "the findings as JSON", 0}, {0}};
 
 static const struct argp_option salvage_options[] = {
-    OPTIONS_OF_ALL,
+    OPTIONS_OF_FOLDERS,
     {"to", OPT_TO, "NEWDIR", 0, "the new data folder; absent or empty", 0},
     {"json", OPT_JSON, 0, 0, "the findings as JSON", 0},
     {0}};
@@ -327,7 +331,7 @@ static const struct argp_option *own_options(const char *command)
         return backup_options;
     if (strcmp(command, "salvage") == 0)
         return salvage_options;
-    return strcmp(command, "reference") == 0 ? options : admin_options;
+    return strcmp(command, "reference") == 0 ? no_options : admin_options;
 }
 
 /* What means nothing to a command is not in its --help. */

@@ -34,6 +34,7 @@ WRONG = [
     ('status --data nothing', NO_BROKER, 'no broker is running on nothing: start one'),
     ('backup copy --data nothing', NO_BROKER, 'no broker is running on nothing'),
     ('pub', USAGE, 'which queue or stream?'),
+    ('reference --data x', USAGE, "unrecognized option '--data'"),
     ('pub --host localhost:1 q m', NO_BROKER, 'cannot connect to localhost port 1: Connection refused'),
 ]
 
@@ -49,6 +50,13 @@ def test_wrong(line, code, said, tmp_path):
 def test_help(line):
     code, out, err = run(*line.split())
     assert code == 0 and err == '' and out.startswith('millrace 0' if line == '--version' else ('usage:', 'Usage:'))
+
+
+@pytest.mark.parametrize('command', ['check', 'inspect', 'salvage', 'reference'])
+def test_files_have_no_ports(command):
+    code, out, _ = run(command, '--help')
+    assert code == 0 and '--port-offset' not in out and ('--data' in out) == (command != 'reference')
+    assert '--port-offset' in run('serve', '--help')[1]
 
 
 def test_output_that_is_lost_is_said():
