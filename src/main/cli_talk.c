@@ -201,6 +201,9 @@ static void settle_words(struct talk_line *line, struct argp_state *state)
         argp_error(state, "with --json messages come from standard input");
     if (line->talk.retain && !line->protocol->retains)
         argp_error(state, "only MQTT retains: --retain wants --protocol mqtt");
+    const char *misused = line->protocol->misused ? line->protocol->misused(&line->talk) : NULL;
+    if (misused)
+        argp_error(state, "%s", misused);
     if (line->json + line->raw + line->pretty > 1)
         argp_error(state, "one of --json, --raw and --pretty");
 }
@@ -472,8 +475,9 @@ static enum exit_code say_published(const struct talk_line *line, const struct t
     }
     if (t->unrouted)
         cli_complain("%llu of %llu message%s went nowhere: %s", (unsigned long long)t->unrouted, all, plural(all),
-                     line->talk.exchange ? "no queue is bound to the exchange for this key"
-                                         : "there is no such queue (--create makes it)");
+                     line->protocol == &talk_mqtt ? "nobody subscribes to the topic"
+                     : line->talk.exchange        ? "no queue is bound to the exchange for this key"
+                                                  : "there is no such queue (--create makes it)");
     if (t->refused)
         cli_complain("%llu of %llu message%s were refused: the queue is full", (unsigned long long)t->refused, all,
                      plural(all));

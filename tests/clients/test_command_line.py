@@ -34,6 +34,9 @@ WRONG = [
     ('status --data nothing', NO_BROKER, 'no broker is running on nothing: start one'),
     ('backup copy --data nothing', NO_BROKER, 'no broker is running on nothing'),
     ('pub', USAGE, 'which queue or stream?'),
+    ('pub --protocol mqtt --create t m', USAGE, '--create and --partition mean nothing there'),
+    ('pub --protocol mqtt --exchange e m', USAGE, 'MQTT has topics'),
+    ('sql --host localhost:1', NO_BROKER, 'cannot connect to localhost port 1: Connection refused'),
     ('reference --data x', USAGE, "unrecognized option '--data'"),
     ('pub --host localhost:1 q m', NO_BROKER, 'cannot connect to localhost port 1: Connection refused'),
 ]

@@ -60,8 +60,13 @@ static bool connect_to(struct sql_client *c)
         c->unreachable = true;
         return fail(c, "%s", c->socket.error);
     }
-    c->connected = true;
+    c->connected = c->reached = true;
     return true;
+}
+
+bool sql_client_reach(struct sql_client *c)
+{
+    return c->reached || connect_to(c);
 }
 
 static bool put_authorization(struct sql_client *c, struct writer *w)

@@ -21,6 +21,7 @@ struct sql_client {
     uint8_t *line; /* what has come of it */
     size_t line_len, line_room, line_seen;
     bool connected, asking; /* an answer is not over */
+    bool reached;           /* somebody was there */
     bool has_head;
     bool keeps;       /* the connection is there for another request */
     bool unreachable; /* the error is that nobody is there */
@@ -30,6 +31,8 @@ struct sql_client {
 enum sql_client_got { SQL_CLIENT_LINE, SQL_CLIENT_NOTHING, SQL_CLIENT_END, SQL_CLIENT_FAILED };
 
 void sql_client_init(struct sql_client *c, const char *host, unsigned port);
+/* Whether somebody is there, for who has nothing to ask. False: the error says why. */
+MUST_USE bool sql_client_reach(struct sql_client *c);
 /* False: the error says why. An answer that is not over is stopped. */
 MUST_USE bool sql_client_ask(struct sql_client *c, struct slice text);
 /* *ret: without its line feed, a loan until the next call. NOTHING: not within ms, or SIGINT came. */

@@ -112,12 +112,12 @@ static enum exit_code run_whole(struct sql_run *r, struct slice text, size_t *re
     return code;
 }
 
-/* What has no semicolon behind it, but nothing else either. */
+/* What has no semicolon behind it, but nothing else either. Who asked nothing at all hears, too, when nobody is there. */
 static enum exit_code run_last(struct sql_run *r, struct slice text)
 {
-    bool blank;
-    if (sql_split(text, &blank) == 0 && blank)
-        return END_OK;
+    bool blank = true;
+    if (text.len == 0 || (sql_split(text, &blank) == 0 && blank))
+        return sql_client_reach(&r->client) ? END_OK : lost(r);
     return sql_run_statement(r, sql_without_space(text, &r->show.line));
 }
 
@@ -127,7 +127,7 @@ enum exit_code sql_run_text(struct sql_run *r, const char *name, struct slice te
     r->show.file = name;
     r->show.line = 1;
     enum exit_code code = run_whole(r, text, &used);
-    if (code == END_OK && used < text.len)
+    if (code == END_OK)
         code = run_last(r, slice_of(text.ptr + used, text.len - used));
     r->show.file = NULL;
     return code;
@@ -184,7 +184,7 @@ enum exit_code sql_run_input(struct sql_run *r)
         sql_show_error(&r->show, "a statement is too long");
         code = END_FAILED;
     }
-    if (code == END_OK && len)
+    if (code == END_OK)
         code = run_last(r, slice_of(text, len));
     r->show.file = NULL;
     mem_free(text);

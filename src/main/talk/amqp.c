@@ -59,7 +59,8 @@ static int wire_failed(struct talk_amqp *a)
     const char *hint = "";
     if (a->talk.options->stream_only && strstr(a->wire.socket.error, "x-stream-offset"))
         return no_stream(a);
-    if (a->talk.options->name && !a->talk.options->create && strstr(a->wire.socket.error, "404"))
+    bool makes = !a->talk.options->create && !a->talk.options->stream_only; /* a stream is made otherwise */
+    if (a->talk.options->name && makes && strstr(a->wire.socket.error, "404"))
         hint = " (--create makes it)";
     return talk_fail(&a->talk, "%s%s", a->wire.socket.error[0] ? a->wire.socket.error : "out of memory", hint);
 }

@@ -163,6 +163,15 @@ static int login(struct talk_mqtt *m)
     return 0;
 }
 
+static const char *misused(const struct talk_options *o)
+{
+    if (!topic_of(o))
+        return "MQTT has topics, and neither exchanges nor queues: name one";
+    if (o->from || o->peek || o->create || o->partition >= 0)
+        return "topics of MQTT keep nothing: --from, --peek, --create and --partition mean nothing there";
+    return NULL;
+}
+
 static struct talk *talk_open(const struct talk_options *o)
 {
     struct talk_mqtt *m = mem_zalloc(sizeof *m);
@@ -171,11 +180,7 @@ static struct talk *talk_open(const struct talk_options *o)
     m->talk.protocol = &talk_mqtt;
     m->talk.options = o;
     m->socket.fd = -1;
-    if (!topic_of(o))
-        talk_fail(&m->talk, "MQTT has topics, and neither exchanges nor queues: name one");
-    else if (o->from || o->peek || o->create || o->partition >= 0)
-        talk_fail(&m->talk, "topics of MQTT keep nothing: --from, --peek, --create and --partition mean nothing there");
-    else if (talk_connect(&m->socket, o) != 0 || client_socket_reserve(&m->socket, IN_BYTES) != 0)
+    if (talk_connect(&m->socket, o) != 0 || client_socket_reserve(&m->socket, IN_BYTES) != 0)
         socket_failed(m);
     else
         (void)login(m);
@@ -392,6 +397,7 @@ const struct talk_protocol talk_mqtt = {
     .port = 1883,
     .tls_port = 8883,
     .retains = true,
+    .misused = misused,
     .open = talk_open,
     .publish = talk_publish,
     .flush = talk_flush,

@@ -120,8 +120,10 @@ static int on_error(struct talk_stomp *s)
              (const char *)s->frame.body.ptr);
     for (char *c = detail; *c; c++)
         *c = *c == '\n' || *c == '\r' ? ' ' : *c;
+    for (size_t len = strlen(detail); len && detail[len - 1] == ' '; len--)
+        detail[len - 1] = '\0';
     s->is_open = false;
-    return talk_fail(&s->talk, "the server says: %.*s: %s", SLICE_ARG(message), detail);
+    return talk_fail(&s->talk, "the server says: %.*s%s%s", SLICE_ARG(message), *detail ? ": " : "", detail);
 }
 
 /* 1: a frame is held; 0: none came within wait_ms (negative: for ever). */

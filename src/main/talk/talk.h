@@ -61,6 +61,8 @@ struct talk_protocol {
     const char *name;
     unsigned port, tls_port;
     bool retains;
+    /* What of the options means nothing in this protocol, a sentence; NULL: nothing. May be NULL. */
+    const char *(*misused)(const struct talk_options *options);
     /* Connects and logs in. NULL: no memory. A talk whose error is not empty is of no use but to be closed. */
     struct talk *(*open)(const struct talk_options *options);
     int (*publish)(struct talk *t, const struct talk_message *message);
