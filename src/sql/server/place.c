@@ -5,8 +5,11 @@
 #include "sql/server/run.h"
 
 #include "base/mem.h"
+#include "sql/query/op_aggregate.h"
 
 #define AGAIN_NS (20 * NS_PER_MS)
+#define WAIT_MOST_US                                                                                                   \
+    (INT64_MAX / 4000) /* decades: nobody waits for what is further, as an event with a wrong time may be */
 
 static struct run_partition *partition_of(struct server_run *run, uint32_t source, uint32_t partition)
 {
@@ -337,7 +340,7 @@ static mono_t advance_due(const struct server_run *run, const struct run_source 
 {
     int64_t at = query_watermark(run->query, s->number), due = query_due_after(run->query, at);
     mono_t since = s->advanced_at ? s->advanced_at : s->row_at;
-    if (!s->timed || !since || at == TIME_NEVER || due == INT64_MAX)
+    if (!s->timed || !since || at == TIME_NEVER || due == INT64_MAX || due > time_plus(at, WAIT_MOST_US))
         return MONO_NEVER;
     mono_t then = since + (due - at) * 1000 + 1000, silent = silent_from(s);
     return then > silent ? then : silent;

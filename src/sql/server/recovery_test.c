@@ -314,6 +314,22 @@ static void test_time_waits_for_the_other_input(void **state)
     world_free(w);
 }
 
+/* A clock that is wrong by centuries: what is due then is waited for, and not asked for in one turn after the other. */
+static void test_time_that_is_centuries_off(void **state)
+{
+    struct world *w = world_new();
+    (void)state;
+    say(w, UNITED);
+    put(w->rig, "left", "{\"k\":\"a\",\"ts\":\"2026-01-01 00:00:01\"}");
+    put(w->rig, "right", "{\"k\":\"b\",\"ts\":\"2500-01-01 00:00:00\"}");
+    rest(w);
+    rig_pass(w->rig, 3000);
+    assert_true(sql_server_next_due(w->server) > w->rig->now + NS_PER_MS);
+    rig_pass(w->rig, 3000);
+    assert_string_equal(records_of(w, "out"), "{\"k\":\"a\",\"n\":1}\n");
+    world_free(w);
+}
+
 /* Each allocation of each turn fails once: a query goes on as if nothing had happened, or it has failed and says so; resumed after a start it
  * has written what it would have. Statements are answered in any case. */
 static void test_no_memory(void **state)
@@ -682,6 +698,7 @@ int main(void)
         cmocka_unit_test(test_replaced_under_load),
         cmocka_unit_test(test_time_that_went_on_before_the_switch),
         cmocka_unit_test(test_time_waits_for_the_other_input),
+        cmocka_unit_test(test_time_that_is_centuries_off),
         cmocka_unit_test(test_snapshots),
         cmocka_unit_test(test_time_goes_on),
         cmocka_unit_test(test_no_memory),
