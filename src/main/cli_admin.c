@@ -17,7 +17,6 @@
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 struct admin_call {
@@ -307,9 +306,8 @@ static int replace_file(const char *path, struct slice text)
 /* What is no file (a pipe, a terminal) is written to as it is. */
 static int write_definitions(const json_t *json, const char *path)
 {
-    struct stat there;
     json_free_t json_free;
-    if (stat(path, &there) == 0 && !S_ISREG(there.st_mode))
+    if (os_is_special(path))
         return json_dump_file(json, path, JSON_INDENT(2)) < 0 ? -EIO : 0;
     char *text = json_dumps(json, JSON_INDENT(2));
     int err = text ? replace_file(path, slice_str(text)) : -ENOMEM;

@@ -15,6 +15,7 @@
 #include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -36,6 +37,12 @@ uint64_t os_descriptors_raise(void)
     if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
         return before;
     return limit.rlim_cur == RLIM_INFINITY ? 1u << 20 : limit.rlim_cur;
+}
+
+bool os_is_special(const char *path)
+{
+    struct stat there;
+    return stat(path, &there) == 0 && !S_ISREG(there.st_mode);
 }
 
 bool os_is_terminal(int fd)

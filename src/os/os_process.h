@@ -31,6 +31,9 @@ void os_allocator_trim(void);
 /* Whether somebody looks at this descriptor (a terminal). */
 bool os_is_terminal(int fd);
 
+/* Whether something is there that is no plain file: a pipe, a terminal, a folder. */
+bool os_is_special(const char *path);
+
 /* Its columns; 0: nobody knows. */
 unsigned os_terminal_columns(int fd);
 
