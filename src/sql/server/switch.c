@@ -142,11 +142,21 @@ static void stands_as_it_stopped(struct server_run *run, const struct server_obj
     run->turnover.looked = old->step + 1;
 }
 
+/* Its trail has where it began: no snapshot stands in its place. */
+static bool beginning_is_known(const struct server_run *run)
+{
+    struct trail_reader r;
+    struct trail_entry e;
+    trail_read_begin(&r, trail_bytes(&run->object->trail));
+    return !trail_read(&r, &e) || e.kind != TRAIL_SNAPSHOT;
+}
+
 /* What lies between them nobody would give out; but for who was told to begin behind it. */
 static void check_behind(struct server_run *run)
 {
     const struct run_partition *p;
-    bool told = run->object->with.start == START_LATEST || run->object->with.start == START_TIME;
+    bool told =
+        (run->object->with.start == START_LATEST || run->object->with.start == START_TIME) && beginning_is_known(run);
     for (uint32_t i = 0; (p = nth(run, i)); i++)
         if (p->shared && p->place > p->stood && !(told && p->place == p->kept))
             run_fail(run,

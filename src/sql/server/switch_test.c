@@ -361,6 +361,45 @@ static void test_a_version_that_begins_behind(void **state)
     world_free(w);
 }
 
+/* The old version fails before all is given, and the new one, which reads a second stream, has saved that it is as far. */
+static void fail_behind_a_snapshot(struct world *w)
+{
+    struct server_object *o = server_object_find(w->server, "/", slice_str("out"));
+    const struct server_object *next = o ? server_object_next(o) : NULL;
+    const struct server_run *run = next ? next->run : NULL;
+    if (w->count || !run || !o->run || run->state != RUN_GOING || snapshot_busy(run) ||
+        run->sources[1].partitions[0].kept != 8)
+        return;
+    w->count++;
+    run_fail(o->run, "its target has gone");
+}
+
+static void test_a_version_that_fails_behind_a_snapshot(void **state)
+{
+    struct world *w = world_with(1);
+    (void)state;
+    declare_short(w, "short");
+    must(w, TIMED "CREATE STREAM t (v BIGINT) WITH (topic = 'more');"
+                  "CREATE SINK out WITH (queue = 'short') AS SELECT v FROM s");
+    char more[200];
+    snprintf(more, sizeof more, "{\"v\":1,\"pad\":\"%0100u\"}", 0u);
+    for (unsigned i = 0; i < THIN; i++) {
+        put(w->rig, "more", more);
+        rig_clear(w->rig);
+    }
+    feed(w, 0, 8); /* the old one gives two of them, and waits */
+    rig_pass(w->rig, 300);
+    w->count = 0;
+    w->meanwhile = fail_behind_a_snapshot;
+    say_long_as(w, 1,
+                "CREATE OR REPLACE SINK out WITH (queue = 'other', start = '2000-01-01 00:00:00') AS SELECT "
+                "COUNT(*) AS n FROM (SELECT v FROM t UNION ALL SELECT v FROM s) EMIT CHANGES");
+    assert_int_equal(w->count, 1);
+    if (!strstr(w->said, "before the place where this one is"))
+        rig_fail("said: %s", w->said);
+    world_free(w);
+}
+
 /* Once, while a step with rows is with the core: it fails in a turn before the answer comes. */
 static void fail_amid_a_step(struct world *w)
 {
@@ -579,6 +618,7 @@ int main(void)
         cmocka_unit_test(test_a_version_that_fails_before_all_is_given),
         cmocka_unit_test(test_a_version_that_fails_in_the_middle),
         cmocka_unit_test(test_a_version_that_begins_behind),
+        cmocka_unit_test(test_a_version_that_fails_behind_a_snapshot),
         cmocka_unit_test(test_a_version_that_fails_amid_a_step),
         cmocka_unit_test(test_while_both_wait),
         cmocka_unit_test(test_anything_at_any_moment),
