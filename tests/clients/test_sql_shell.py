@@ -127,7 +127,7 @@ def test_a_query_without_end(fake):
     for form in ((), ('--csv',), ('--json',)):
         fake.gone.clear()
         p = subprocess.Popen([sql_shell.binary(), 'sql', '--host', '127.0.0.1:%d' % fake.port, '-c', 'SELECT live', *form], stdout=subprocess.PIPE,
-                             env=sql_shell.environment())
+                             env=sql_shell.environment(), preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))   # tests in the background ignore it
         for n in (41, 4200):
             rows.put({'row': [n]})
             while str(n).encode() not in p.stdout.readline():
