@@ -205,7 +205,6 @@ static const struct {
 #define OPTIONS_OF_ALL OPTIONS_WITH(0)
 #define OPTIONS_OF_FOLDERS OPTIONS_WITH(OPTION_HIDDEN)
 
-static const struct argp_option no_options[] = {{0}};
 static const struct argp_option serve_options[] = {
     OPTIONS_OF_ALL,
     {"definitions", OPT_DEFINITIONS, "FILE", 0, "import definitions (RabbitMQ's JSON) first", 0},
@@ -319,6 +318,7 @@ static error_t parse_option(int key, char *arg, struct argp_state *state)
     }
 }
 
+/* NULL: none. */
 static const struct argp_option *own_options(const char *command)
 {
     if (strcmp(command, "serve") == 0)
@@ -331,7 +331,9 @@ static const struct argp_option *own_options(const char *command)
         return backup_options;
     if (strcmp(command, "salvage") == 0)
         return salvage_options;
-    return strcmp(command, "reference") == 0 ? no_options : admin_options;
+    if (strcmp(command, "reference") == 0)
+        return NULL; /* argp does not give back what it takes for an empty table */
+    return admin_options;
 }
 
 /* What means nothing to a command is not in its --help. */
