@@ -389,9 +389,8 @@ def test_a_backup_shares_nothing_that_is_written(busy, tmp_path, revive):
     to = str(tmp_path / 'backup')
     backup(busy, to)
     was = contents(to)
-    inodes = {os.stat(os.path.join(d, n)).st_ino for d, _, f in os.walk(busy.data) for n in f
-              if not os.path.relpath(d, busy.data).startswith('seg')}
-    assert not inodes & {os.stat(os.path.join(d, n)).st_ino for d, _, f in os.walk(to) for n in f}
+    inodes = {stat.st_ino for path, stat in brokers.stats(busy.data) if not os.path.relpath(path, busy.data).startswith('seg')}
+    assert not inodes & {stat.st_ino for _, stat in brokers.stats(to)}
     count = len(busy.confirmed)
     brokers.wait_until(lambda: len(busy.confirmed) > count + 100, 30, 'the publisher')
     assert contents(to) == was
