@@ -244,8 +244,9 @@ fuzz-coverage:  ## line coverage of parser and recovery by the fuzz corpora, at 
 	@$(MAKE) --no-print-directory FLAVOUR=fuzzcov fuzz-build
 	@tools/coverage fuzz --least 85
 
-install: all  ## install below DESTDIR/PREFIX: binary, manual pages, systemd unit
+install: all  ## install below DESTDIR/PREFIX: binary (without what only a debugger reads), manual pages, systemd unit
 	install -D -m 755 build/millrace "$(DESTDIR)$(PREFIX)/bin/millrace"
+	strip --strip-debug "$(DESTDIR)$(PREFIX)/bin/millrace"
 	for page in man/*.[1-8]; do \
 	    [ -e "$$page" ] || continue; \
 	    install -D -m 644 "$$page" "$(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/}"; \
