@@ -256,10 +256,24 @@ bool query_partitions(struct query *query, uint32_t source, uint32_t count)
     return !count || ((!s->clock || clock_room(s->clock, count - 1)) && clock_room(s->arrival, count - 1));
 }
 
+/* The one that says what time it is in the source; NULL: nobody asks. */
+static const struct clock *clock_told(const struct source *s)
+{
+    return s->clock && s->clock->expr ? s->clock : s->arrival->expr ? s->arrival : NULL;
+}
+
+bool query_untimed(const struct query *query, uint32_t source)
+{
+    const struct clock *c = clock_told(&query->plan.sources[source]);
+    for (uint32_t i = 0; c && i < c->partition_count; i++)
+        if (c->partitions[i] != TIME_NEVER)
+            return false;
+    return true;
+}
+
 int64_t query_watermark(const struct query *query, uint32_t source)
 {
-    const struct source *s = &query->plan.sources[source];
-    const struct clock *c = s->clock && s->clock->expr ? s->clock : s->arrival->expr ? s->arrival : NULL;
+    const struct clock *c = clock_told(&query->plan.sources[source]);
     return c && c->now != TIME_NEVER ? c->now + c->delay : TIME_NEVER; /* as query_advance takes it */
 }
 

@@ -60,6 +60,8 @@ MUST_USE bool query_advance(struct query *query, uint32_t source, int64_t us, en
 MUST_USE bool query_partitions(struct query *query, uint32_t source, uint32_t count);
 /* Of the source, where it is used; TIME_NEVER: none yet. */
 int64_t query_watermark(const struct query *query, uint32_t source);
+/* No row has brought the source's clocks a time yet: what they say, if anything, query_advance has told them. */
+bool query_untimed(const struct query *query, uint32_t source);
 /* The latest time to which query_advance moves nothing: the earlier of the source's clocks, which it moves all; TIME_NEVER: there is none. */
 int64_t query_reached(const struct query *query, uint32_t source);
 /* The watermark at which something comes out, though nothing comes in; INT64_MAX: none waits for time. */

@@ -286,6 +286,34 @@ bool run_go(struct server_run *run, const struct trail_entry *entry)
     return false;
 }
 
+/* Where time has come to in the other sources, the least far of them; TIME_NEVER: nowhere. */
+static int64_t time_elsewhere(const struct server_run *run, const struct run_source *s)
+{
+    int64_t least = TIME_NEVER;
+    for (uint32_t i = 0; i < run->source_count; i++) {
+        bool counts = i != s->number && run->sources[i].timed && !query_untimed(run->query, i);
+        int64_t own = counts ? query_watermark(run->query, i) : TIME_NEVER;
+        least = own != TIME_NEVER && (least == TIME_NEVER || own < least) ? own : least;
+    }
+    return least;
+}
+
+/* A source that has never had a row knows no time from which it could go on by itself: while it is silent it has that of the others, so that it holds back
+ * neither what they give nor what is forgotten. At once when something waits for it, else now and then: each time is an entry of the trail. */
+static bool follow(struct server_run *run, struct run_source *s)
+{
+    if (!query_untimed(run->query, s->number))
+        return false;
+    int64_t at = query_watermark(run->query, s->number), to = time_elsewhere(run, s);
+    bool long_ago = !s->advanced_at || run->server->now - s->advanced_at >= s->idle_ns;
+    if (to <= at || (!long_ago && query_due_after(run->query, at) > to))
+        return false;
+    struct trail_entry entry = {.kind = TRAIL_ADVANCE, .source = s->number, .time = to};
+    if (run_go(run, &entry))
+        s->advanced_at = run->server->now;
+    return true;
+}
+
 /* All partitions are silent: event time goes on as fast as the broker's does, so that windows end though nothing comes. What is due already waits for
  * another source: going on by itself brings it no nearer. */
 static void advance(struct server_run *run, struct run_source *s)
@@ -318,7 +346,7 @@ void run_idle(struct server_run *run)
             if (silent && !p->idle && s->count > 1 && run_go(run, &entry))
                 p->idle = true;
         }
-        if (all && !run->failed)
+        if (all && !run->failed && !follow(run, s))
             advance(run, s);
     }
 }
@@ -333,6 +361,15 @@ static mono_t silent_from(const struct run_source *s)
         from = own > from ? own : from;
     }
     return from;
+}
+
+/* When a source without a time of its own takes that of the others. */
+static mono_t follow_due(const struct server_run *run, const struct run_source *s)
+{
+    bool behind = s->timed && query_untimed(run->query, s->number) &&
+                  time_elsewhere(run, s) > query_watermark(run->query, s->number);
+    mono_t silent = behind ? silent_from(s) : MONO_NEVER, again = s->advanced_at ? s->advanced_at + s->idle_ns : 0;
+    return silent > again ? silent : again;
 }
 
 /* When time, going on, brings something out. */
@@ -352,8 +389,9 @@ static mono_t idle_due(const struct server_run *run)
     bool asks = asks_time(run);
     for (uint32_t i = 0; i < run->source_count; i++) {
         const struct run_source *s = &run->sources[i];
-        mono_t own = asks ? advance_due(run, s) : MONO_NEVER;
+        mono_t own = asks ? advance_due(run, s) : MONO_NEVER, follows = asks ? follow_due(run, s) : MONO_NEVER;
         due = own < due ? own : due;
+        due = follows < due ? follows : due;
         for (uint32_t k = 0; k < s->count; k++) {
             const struct run_partition *p = &s->partitions[k];
             own = p->again_at > run->server->now                             ? p->again_at

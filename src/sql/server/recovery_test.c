@@ -296,10 +296,11 @@ static void test_time_waits_for_the_other_input(void **state)
     struct world *w = world_new();
     (void)state;
     say(w, UNITED);
+    put(w->rig, "right", "{\"k\":\"z\",\"ts\":\"2025-12-31 23:59:00\"}");
     put(w->rig, "left", "{\"k\":\"a\",\"ts\":\"2026-01-01 00:00:01\"}");
     put(w->rig, "left", "{\"k\":\"b\",\"ts\":\"2026-01-01 00:00:30\"}");
     rest(w);
-    rig_pass(w->rig, 2000);
+    rig_pass(w->rig, 6000); /* z is given out, by the other one's time */
     size_t count = w->rig->log->count;
     rig_pass(w->rig, 3000);
     assert_int_equal(w->rig->log->count, count);
@@ -307,10 +308,97 @@ static void test_time_waits_for_the_other_input(void **state)
     put(w->rig, "right", "{\"k\":\"a\",\"ts\":\"2026-01-01 00:00:02\"}");
     rest(w);
     rig_pass(w->rig, 40000); /* the other one's time goes on, too */
-    assert_string_equal(records_of(w, "out"), "{\"k\":\"a\",\"n\":2}\n{\"k\":\"b\",\"n\":1}\n");
+    assert_string_equal(records_of(w, "out"), "{\"k\":\"z\",\"n\":1}\n{\"k\":\"a\",\"n\":2}\n{\"k\":\"b\",\"n\":1}\n");
     count = w->rig->log->count;
     rig_pass(w->rig, 3000);
     assert_int_equal(w->rig->log->count, count);
+    world_free(w);
+}
+
+#define FOLLOWED 12u
+
+static void put_left(struct world *w, unsigned i)
+{
+    char body[100];
+    snprintf(body, sizeof body, "{\"k\":\"a\",\"ts\":\"2026-01-01 00:00:%02u\"}", 3 * i);
+    put(w->rig, "left", body);
+}
+
+/* What a source that never had a row lets out; then its first rows: one is late by the time that it had been given. */
+static void check_follows(struct world *w, const char *what)
+{
+    static const char *const expected =
+        "{\"k\":\"a\",\"n\":2}\n{\"k\":\"a\",\"n\":2}\n{\"k\":\"a\",\"n\":1}\n{\"k\":\"a\",\"n\":2}\n"
+        "{\"k\":\"a\",\"n\":2}\n{\"k\":\"a\",\"n\":1}\n{\"k\":\"a\",\"n\":3}\n";
+    rest(w);
+    for (unsigned i = lines_of(records_of(w, "left")); i < FOLLOWED; i++)
+        put_left(w, i);
+    rest(w);
+    rig_pass(w->rig, 1100);
+    if (lines_of(records_of(w, "out")) != 6)
+        rig_fail("%s: it gave out\n%s", what, records_of(w, "out"));
+    put(w->rig, "right", "{\"k\":\"late\",\"ts\":\"2026-01-01 00:00:08\"}");
+    put(w->rig, "right", "{\"k\":\"a\",\"ts\":\"2026-01-01 00:00:34\"}");
+    rest(w);
+    rig_pass(w->rig, 30000);
+    if (strcmp(records_of(w, "out"), expected) != 0)
+        rig_fail("%s: it has\n%s\nand not\n%s", what, records_of(w, "out"), expected);
+}
+
+/* A source that never had a row does not hold the others back, and a restart repeats when it stopped doing so. */
+static void test_time_of_a_source_without_rows(void **state)
+{
+    (void)state;
+    for (uint64_t snapshot_rows = 0; snapshot_rows < 4; snapshot_rows += 3) {
+        struct world *w = world_with(snapshot_rows);
+        say(w, UNITED);
+        size_t begun = w->rig->log->count;
+        for (unsigned i = 0; i < 5; i++)
+            put_left(w, i);
+        rest(w);
+        rig_pass(w->rig, 900);
+        assert_string_equal(records_of(w, "out"), "");
+        rig_pass(w->rig, 200); /* silent for a second: it is as late as it is on the left, 00:00:12 */
+        assert_int_equal(lines_of(records_of(w, "out")), 2);
+        put_left(w, 5);
+        put_left(w, 6);
+        rest(w); /* it stays with the left side */
+        assert_int_equal(lines_of(records_of(w, "out")), 3);
+        size_t count = w->rig->log->count;
+        rig_pass(w->rig, 900);
+        assert_true(sql_server_next_due(w->server) > w->rig->now + NS_PER_MS);
+        check_follows(w, "as it went on");
+        for (size_t cut = begun; cut <= count; cut++) {
+            struct world *other = world_cut(w, cut);
+            char what[60];
+            snprintf(what, sizeof what, "cut at %zu of %zu", cut, count);
+            check_follows(other, what);
+            world_free(other);
+        }
+        world_free(w);
+    }
+}
+
+/* Nor does it keep the rows of a join, or what is gathered, waiting. */
+static void test_nothing_waits_for_a_source_without_rows(void **state)
+{
+    struct world *w = world_new();
+    (void)state;
+    say(w, "CREATE STREAM l (k TEXT, ts TIMESTAMP, WATERMARK FOR ts AS ts) WITH (topic = 'left', partitions = 1);"
+           "CREATE STREAM r (k TEXT, ts TIMESTAMP, WATERMARK FOR ts AS ts) WITH (topic = 'right', partitions = 1);"
+           "CREATE STREAM alone WITH (partitions = 1) AS SELECT l.k FROM l LEFT JOIN r ON l.k = r.k AND r.ts BETWEEN "
+           "l.ts AND l.ts + INTERVAL '4' SECOND WHERE r.k IS NULL;"
+           "CREATE STREAM every WITH (partitions = 1) AS SELECT COUNT(*) AS n FROM (SELECT k FROM l UNION ALL SELECT "
+           "k FROM r) GROUP BY k EMIT EVERY INTERVAL '2' SECOND");
+    put(w->rig, "left", "{\"k\":\"a\",\"ts\":\"2026-01-01 00:00:01\"}");
+    put(w->rig, "left", "{\"k\":\"b\",\"ts\":\"2026-01-01 00:00:10\"}");
+    rest(w);
+    rig_pass(w->rig, 900);
+    assert_string_equal(records_of(w, "alone"), "");
+    rig_pass(w->rig, 200);
+    assert_string_equal(records_of(w, "alone"), "{\"k\":\"a\"}\n");
+    rig_pass(w->rig, 2000);
+    assert_int_equal(lines_of(records_of(w, "every")), 2);
     world_free(w);
 }
 
@@ -698,6 +786,8 @@ int main(void)
         cmocka_unit_test(test_replaced_under_load),
         cmocka_unit_test(test_time_that_went_on_before_the_switch),
         cmocka_unit_test(test_time_waits_for_the_other_input),
+        cmocka_unit_test(test_time_of_a_source_without_rows),
+        cmocka_unit_test(test_nothing_waits_for_a_source_without_rows),
         cmocka_unit_test(test_time_that_is_centuries_off),
         cmocka_unit_test(test_snapshots),
         cmocka_unit_test(test_time_goes_on),
