@@ -302,10 +302,11 @@ class Queries(Maker):
         where = self.where(0.4)
         return Relation(f"SELECT DISTINCT {ours} FROM {q.ours} AS q{where[0]}", f"SELECT DISTINCT {theirs} FROM {q.theirs} AS q{where[1]}", changes=True)
 
-    def order(self, base):
-        """Of rows that are not equal. NULLs are greater than all else if nothing is said."""
+    def order(self, base, ties=False):
+        """Of rows that are not equal, or ties: may be. NULLs are greater than all else if nothing is said."""
         parts = [(self.value(self.chance.choice(["whole", "real", "text", "truth"]), 1))]
-        parts += [same("q.n")] if base else [same(f"q.{name}") for name in COLUMNS]
+        if not ties:
+            parts += [same("q.n")] if base else [same(f"q.{name}") for name in COLUMNS]
         texts = []
         for ours, theirs in parts:
             descending, said = self.chance.random() < 0.4, self.chance.choice(["", "", " NULLS FIRST", " NULLS LAST"])
@@ -320,19 +321,20 @@ class Queries(Maker):
     def first_rows(self, depth):
         q = self.relation(depth).nested()
         self.within(["q"], q.base)
-        order, partition = self.order(q.base), self.partition()
+        number = self.chance.choice(["row_number", "row_number", "rank", "dense_rank"])
+        order, partition = self.order(q.base, number != "row_number" and self.chance.random() < 0.8), self.partition()
         if q.base and self.chance.random() < 0.4:
             way = self.chance.choice(["", " DESC"])
-            order = (f"q.ts{way}", f"q.ts{way}, q.n{way}")
+            order = (f"q.ts{way}", f"q.ts{way}, q.n{way}" if number == "row_number" else f"q.ts{way}")
         columns = ", ".join(f"q.{name}" for name in COLUMNS)
         where, most = self.where(0.3), self.chance.randrange(1, 4)
         outer = ", ".join(["z.a", "z.rn AS b" if self.chance.random() < 0.3 else "z.b"] + [f"z.{name}" for name in COLUMNS[2:]])
         if self.chance.random() < 0.3:
-            ours = f"SELECT {columns} FROM {q.ours} AS q{where[0]} QUALIFY row_number() OVER ({partition}ORDER BY {order[0]}) <= {most}"
+            ours = f"SELECT {columns} FROM {q.ours} AS q{where[0]} QUALIFY {number}() OVER ({partition}ORDER BY {order[0]}) <= {most}"
             outer = ", ".join(f"z.{name}" for name in COLUMNS)
         else:
-            ours = f"SELECT {outer} FROM (SELECT {columns}, row_number() OVER ({partition}ORDER BY {order[0]}) AS rn FROM {q.ours} AS q{where[0]}) AS z WHERE z.rn <= {most}"
-        return Relation(ours, f"SELECT {outer} FROM (SELECT {columns}, row_number() OVER ({partition}ORDER BY {order[1]}) AS rn FROM {q.theirs} AS q{where[1]}) AS z WHERE z.rn <= {most}", changes=True)
+            ours = f"SELECT {outer} FROM (SELECT {columns}, {number}() OVER ({partition}ORDER BY {order[0]}) AS rn FROM {q.ours} AS q{where[0]}) AS z WHERE z.rn <= {most}"
+        return Relation(ours, f"SELECT {outer} FROM (SELECT {columns}, {number}() OVER ({partition}ORDER BY {order[1]}) AS rn FROM {q.theirs} AS q{where[1]}) AS z WHERE z.rn <= {most}", changes=True)
 
     def best(self, depth):
         """DISTINCT ON."""
@@ -370,7 +372,10 @@ class Queries(Maker):
         self.within(["q"], q.base)
         order, partition, where = self.order(q.base), self.partition(), self.where(0.3)
         frames = [f"ROWS BETWEEN {self.chance.randrange(4)} PRECEDING AND CURRENT ROW"]
-        if q.base and self.chance.random() < 0.6:
+        lead = self.chance.random() < 0.15  # its rows come at once, and are changed by later ones
+        if q.base and lead:
+            order = ("q.ts", "q.ts, q.n")
+        elif q.base and self.chance.random() < 0.6:
             order = ("q.ts", "q.ts, q.n")
             late = "q.ts >= q.wm"
             where = (where[0], f"{where[1]} AND {late}" if where[1] else f" WHERE {late}")
@@ -382,12 +387,16 @@ class Queries(Maker):
             windows = [f"({partition}ORDER BY q.ts RANGE BETWEEN {text} PRECEDING AND CURRENT ROW)" for text in (f"INTERVAL '{span}' SECOND", f"{span}000")]
         plain = [f"({partition}ORDER BY {order[side]})" for side in (0, 1)]
         items = {name: same(f"q.{name}") for name in COLUMNS}
-        lags = self.chance.random() < 0.35  # two windows may have equal rows each in its own order
+        lags = lead or self.chance.random() < 0.35  # two windows may have equal rows each in its own order
         for name in self.chance.sample(COLUMNS if lags else COLUMNS[:5], self.chance.randrange(1, 4)):
             if lags:
                 x = same(f"q.{name}")
-                places = self.chance.choice(["", ", 2"])
-                items[name] = tuple(f"lag({x[side]}{places}) OVER {plain[side]}" for side in (0, 1))
+                places = self.chance.choice(["", ", 2", ", 0"] + [f", {self.chance.choice([1, 3])}, q.{name}"] * 2)
+                near = self.chance.choice(["lag", "lead"]) if lead else "lag"
+                items[name] = tuple(f"{near}({x[side]}{places}) OVER {plain[side]}" for side in (0, 1))
+            elif frame != "RANGE" and self.chance.random() < 0.4:
+                value = self.chance.choice(["first_value(q.{})", "last_value(q.{})", "nth_value(q.{}, 1)", "nth_value(q.{}, 2)", "nth_value(q.{}, 3)"]).format(name)
+                items[name] = tuple(f"{value} OVER {windows[side]}" for side in (0, 1))
             else:
                 aggregate = self.chance.choice({"whole": ["sum", "count", "min", "max"], "real": ["sum", "min", "max"], "text": ["min", "max"]}[KINDS[name]])
                 items[name] = tuple(f"{aggregate}(q.{name}) OVER {windows[side]}" for side in (0, 1))

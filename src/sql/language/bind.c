@@ -3,6 +3,7 @@
 
 #include "sql/language/datetime.h"
 #include "sql/language/decimal.h"
+#include "sql/language/window_function.h"
 
 /* ----------------------------------------------------------------------------------------------------------- names */
 
@@ -359,9 +360,8 @@ static struct expr *bind_coalesce(struct binder *b, const struct ast_call *n, st
 
 static bool is_aggregate(struct slice name)
 {
-    static const char *const names[] = {"count",      "sum",      "avg",         "min",        "max",  "array_agg",
-                                        "string_agg", "bool_and", "bool_or",     "row_number", "rank", "dense_rank",
-                                        "lag",        "lead",     "first_value", "last_value"};
+    static const char *const names[] = {"count",     "sum",        "avg",      "min",    "max",
+                                        "array_agg", "string_agg", "bool_and", "bool_or"};
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
         if (name_equal(name, slice_str(names[i])))
             return true;
@@ -376,6 +376,9 @@ static struct expr *bind_call(struct binder *b, const struct ast_call *n)
         return bind_fail(b, &n->ast, SQL_FAULT_WINDOWING, "a window function cannot stand here");
     if (is_aggregate(name) || n->star || n->distinct || n->filter || n->order.count)
         return bind_fail(b, &n->ast, SQL_FAULT_GROUPING, "the aggregate %.*s cannot stand here", SLICE_ARG(name));
+    if (window_find(name) != WINDOW_NONE)
+        return bind_fail(b, &n->ast, SQL_FAULT_WINDOWING, "%.*s is a window function: it needs OVER (ORDER BY …)",
+                         SLICE_ARG(name));
     if (count > FUNCTION_ARGS_MAX)
         return bind_fail(b, &n->ast, SQL_FAULT_LIMIT, "more than %u arguments", FUNCTION_ARGS_MAX);
     struct expr *args[FUNCTION_ARGS_MAX];

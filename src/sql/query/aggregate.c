@@ -20,6 +20,12 @@ enum aggregate_kind aggregate_find(struct slice name)
     return (enum aggregate_kind)kind;
 }
 
+void aggregate_nearest(struct nearest *nearest)
+{
+    for (unsigned kind = AGG_COUNT; kind < AGG_KINDS; kind++)
+        nearest_try(nearest, slice_str(names[kind]));
+}
+
 static bool sum_type(struct aggregate *a)
 {
     const struct sql_type *arg = &a->arg;

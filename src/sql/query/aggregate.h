@@ -52,6 +52,8 @@ struct cell {
 
 /* By name, regardless of case. AGG_KINDS: none such. */
 enum aggregate_kind aggregate_find(struct slice name);
+/* Names that may have been meant. */
+void aggregate_nearest(struct nearest *nearest);
 /* The result's type, by PostgreSQL's rules; false: it does not take such an argument. */
 MUST_USE bool aggregate_type(struct aggregate *a, bool retracts, const char **ret_why);
 /* Says which of the operator's aggregates share a set of values: those over the same column. */

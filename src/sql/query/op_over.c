@@ -71,33 +71,52 @@ struct over_row *over_find(const struct ordered *list, const struct entry *of, s
     return NULL;
 }
 
-static bool set_lags(struct over *o, struct step *step, const struct over_row *row, const struct over_row *skip)
+/* NULL: there is none. */
+static const struct over_row *picked(const struct over_pick *pick, const struct over_row *row,
+                                     const struct over_view *view)
 {
-    for (uint32_t i = 0; i < o->arg_count; i++) {
-        const struct over_row *from = row;
-        for (uint32_t n = 0; from && n < o->lags[i]; n++) {
-            from = over_row_of(from->node.before);
-            if (from && from == skip)
-                from = over_row_of(from->node.before);
-        }
-        if (!from)
+    uint32_t n = pick->rows;
+    switch (pick->which) {
+    case OVER_BEFORE:
+        for (; row && n; n--)
+            row = over_before(row, view->skip);
+        return row;
+    case OVER_AFTER:
+        for (; row && n; n--)
+            row = over_after(row, view->skip);
+        return row;
+    case OVER_FIRST: return view->first;
+    case OVER_LAST: return view->last;
+    default: row = view->first;
+    }
+    for (; row && n > 1; n--)
+        row = row == view->last ? NULL : over_after(row, view->skip);
+    return row;
+}
+
+static bool set_picks(struct over *o, struct step *step, const struct over_row *row, const struct over_view *view)
+{
+    for (uint32_t i = 0; i < o->pick_count; i++) {
+        const struct over_row *from = picked(&o->picks[i], row, view);
+        uint32_t arg = from ? o->picks[i].arg : o->picks[i].otherwise;
+        if (arg == OVER_NO_ARG)
             continue;
-        load_args(o, from);
-        if (!o->arg_nulls[i] && !emit_set_copy(&o->m, step, i, &o->arg_room[i]))
+        load_args(o, from ? from : row);
+        if (!o->arg_nulls[arg] && !emit_set_copy(&o->m, step, i, &o->arg_room[arg]))
             return false;
     }
     return true;
 }
 
 bool over_emit(struct over *o, struct step *step, uint32_t origin, int weight, const struct over_row *row,
-               const struct cell *cells, const struct over_row *skip)
+               const struct cell *cells, const struct over_view *view)
 {
     const uint8_t *at = over_values(row).ptr;
     uint8_t room[KEY_ROOM];
     uint32_t column = 0;
     if (!emit_row(&o->m, step, origin, weight))
         return false;
-    if (!o->aggregate_count && !set_lags(o, step, row, skip))
+    if (!set_picks(o, step, row, view))
         return false;
     for (; column < o->aggregate_count; column++) {
         enum sql_fault fault;
@@ -345,8 +364,8 @@ static void over_fini(struct op *op)
     pieces_fini(&o->entries);
     emit_fini(&o->m);
     arena_fini(&o->scratch);
-    void *taken[] = {o->aggregates, o->lags, o->order,    o->key_types, o->arg_types,
-                     o->types,      o->args, o->arg_room, o->arg_nulls, o->sum};
+    void *taken[] = {o->aggregates, o->picks, o->order,    o->key_types, o->arg_types,
+                     o->types,      o->args,  o->arg_room, o->arg_nulls, o->sum};
     for (size_t i = 0; i < ARRAY_LEN(taken); i++)
         mem_free(taken[i]);
 }
@@ -372,7 +391,7 @@ static bool copy_all(struct over *o, const struct over_columns *c, const struct 
 {
     uint32_t args = c->keys + c->order_count;
     o->aggregates = copy(c->aggregates, c->aggregate_count, sizeof *o->aggregates);
-    o->lags = copy(c->lags, c->lags ? c->arg_count : 0, sizeof *o->lags);
+    o->picks = copy(c->picks, c->pick_count, sizeof *o->picks);
     o->order = copy(c->order, c->order_count, sizeof *o->order);
     o->key_types = copy(types, c->keys, sizeof *types);
     o->arg_types = copy(types + args, c->arg_count, sizeof *types);
@@ -381,7 +400,7 @@ static bool copy_all(struct over *o, const struct over_columns *c, const struct 
     o->arg_room = copy(NULL, c->arg_count, sizeof *o->arg_room);
     o->arg_nulls = copy(NULL, c->arg_count, sizeof *o->arg_nulls);
     o->sum = copy(NULL, c->aggregate_count, sizeof *o->sum);
-    if (!o->aggregates || !o->lags || !o->order || !o->key_types || !o->arg_types || !o->types || !o->args ||
+    if (!o->aggregates || !o->picks || !o->order || !o->key_types || !o->arg_types || !o->types || !o->args ||
         !o->arg_room || !o->arg_nulls || !o->sum)
         return false;
     memcpy(o->types, results, o->result_count * sizeof *types);
@@ -406,7 +425,8 @@ struct op *op_over_new(struct budget *budget, const struct over_rule *rule, cons
                                         .save = over_save,
                                         .load = over_load};
     struct over *o = mem_zalloc(sizeof *o);
-    CHECK(rule->clock || !rule->unbounded);
+    CHECK(rule->clock ? !rule->ahead : !rule->unbounded);
+    CHECK(!columns->aggregate_count || !columns->pick_count);
     if (!o)
         return NULL;
     o->op.kind = &kind;
@@ -417,7 +437,14 @@ struct op *op_over_new(struct budget *budget, const struct over_rule *rule, cons
     o->arg_count = columns->arg_count;
     o->pass_count = type_count - columns->keys - columns->order_count - columns->arg_count;
     o->aggregate_count = columns->aggregate_count;
-    o->result_count = columns->aggregate_count ? columns->aggregate_count : columns->arg_count;
+    o->pick_count = columns->pick_count;
+    o->result_count = o->aggregate_count + o->pick_count;
+    for (uint32_t i = 0; i < o->pick_count; i++) {
+        const struct over_pick *pick = &columns->picks[i];
+        uint32_t rows = pick->which == OVER_FIRST ? 1 : pick->which == OVER_NTH ? pick->rows : 0;
+        o->first_rows = rows > o->first_rows ? rows : o->first_rows;
+        o->framed |= pick->which >= OVER_FIRST;
+    }
     o->cell_count = rule->clock && !rule->unbounded ? columns->aggregate_count : 0;
     pieces_init(&o->pieces, &o->op.account);
     pieces_init(&o->entries, &o->op.account);

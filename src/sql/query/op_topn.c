@@ -1,51 +1,12 @@
 /* The first rows of each partition, see op_topn.h. Partitions are in a hash table for each time; a partition has its rows in a list by their sort
  * keys (sql/query/ordered.h), at most `limit` of them unless rows may be taken back. With a limit of 1 it has one row and no list. When there is no
  * order, and what is given out is never taken back, not even that: the first row goes out as it comes. */
-#include "sql/query/op_topn.h"
+#include "sql/query/op_topn_int.h"
 
 #include "base/check.h"
 #include "base/mem.h"
-#include "sql/query/ordered.h"
-#include "sql/query/spill.h"
 
 #define SCRATCH_MAX (8u << 20)
-
-struct row {
-    uint32_t key_len, len;
-    uint8_t bytes[] __attribute__((aligned(16))); /* sort key, values */
-};
-
-struct part {
-    union {
-        struct row *one;
-        struct ordered rows;
-    };
-};
-
-struct frame {
-    int64_t time;
-    struct table parts;
-};
-
-struct topn {
-    struct op op;
-    struct topn_rule rule;
-    struct sql_type *types; /* of the output; behind the first one, of what is given out */
-    uint32_t type_count;
-    enum sql_form *forms;
-    struct sql_type *key_types;
-    uint32_t keys, order_count, from; /* from: the first column that is given out */
-    struct sort_item *order;
-    bool single, first_only;
-    size_t node_len; /* in front of a row */
-    struct frame **frames;
-    uint32_t frame_count, frame_room;
-    uint64_t number;
-    struct pieces pieces;
-    struct spill spill; /* of the partitions, when no time ends them: then they are given out in their order */
-    struct emitter m;
-    struct arena scratch;
-};
 
 /* -------------------------------------------------------------------------------------------------------------- rows */
 
@@ -54,28 +15,12 @@ static struct part *part_of(struct entry *e)
     return (struct part *)(void *)e->bytes;
 }
 
-static struct row *row_of(struct ordered_row *node)
-{
-    return (struct row *)(void *)((uint8_t *)node + sizeof *node);
-}
-
-static struct ordered_row *node_of(struct row *row)
-{
-    return (struct ordered_row *)(void *)((uint8_t *)row - sizeof(struct ordered_row));
-}
-
 static struct slice row_key(const struct row *row)
 {
     return slice_of(row->bytes, row->key_len);
 }
 
-static struct slice row_values(const struct row *row)
-{
-    return slice_of(row->bytes + row->key_len, row->len);
-}
-
-/* NULL: no memory. */
-static struct row *row_new(struct topn *t, struct slice key, struct slice values)
+struct row *topn_row_new(struct topn *t, struct slice key, struct slice values)
 {
     uint8_t *piece = pieces_take(&t->pieces, t->node_len + sizeof(struct row) + key.len + values.len);
     if (!piece)
@@ -87,21 +32,21 @@ static struct row *row_new(struct topn *t, struct slice key, struct slice values
     if (values.len)
         memcpy(row->bytes + key.len, values.ptr, values.len);
     if (!t->single) {
-        node_of(row)->key = row->bytes;
-        node_of(row)->key_len = row->key_len;
+        topn_node_of(row)->key = row->bytes;
+        topn_node_of(row)->key_len = row->key_len;
     }
     return row;
 }
 
-static void row_free(struct topn *t, struct row *row)
+void topn_row_free(struct topn *t, struct row *row)
 {
     pieces_give(&t->pieces, (uint8_t *)row - t->node_len, t->node_len + sizeof *row + row->key_len + row->len);
 }
 
 /* With changes a row may be freed before what was emitted is pushed, so texts are copied. */
-static bool emit(struct topn *t, struct step *step, uint32_t origin, int weight, const struct row *row, uint64_t number)
+bool topn_emit(struct topn *t, struct step *step, uint32_t origin, int weight, const struct row *row, uint64_t number)
 {
-    const uint8_t *at = row_values(row).ptr;
+    const uint8_t *at = topn_row_values(row).ptr;
     uint8_t room[KEY_ROOM];
     if (!emit_row(&t->m, step, origin, weight))
         return false;
@@ -130,9 +75,8 @@ static bool unusable(struct topn *t, struct step *step, const struct batch *b, u
     return true;
 }
 
-/* The values that are given out. False: no memory, or the row has been diverted (*ret_ok). */
-static bool values_of(struct topn *t, struct step *step, const struct batch *b, uint32_t row, struct slice *ret,
-                      bool *ret_ok)
+bool topn_values_of(struct topn *t, struct step *step, const struct batch *b, uint32_t row, struct slice *ret,
+                    bool *ret_ok)
 {
     enum sql_fault fault;
     if (key_of_row(&t->scratch, b->columns + t->from, t->type_count - 1, row, ret, &fault))
@@ -151,123 +95,19 @@ static bool add_single(struct topn *t, struct step *step, const struct batch *b,
     bool ok;
     if (old && ordered_compare(key, row_key(old)) > 0)
         return true;
-    if (!values_of(t, step, b, at, &values, &ok))
+    if (!topn_values_of(t, step, b, at, &values, &ok))
         return ok;
-    struct row *row = row_new(t, key, values);
+    struct row *row = topn_row_new(t, key, values);
     if (!row)
         return op_fail(step, SQL_FAULT_MEMORY);
     part->one = row;
     if (t->rule.changes) {
-        if (!emit_room(&t->m, step, 2) || (old && !emit(t, step, batch_origin(b, at), -1, old, 1)) ||
-            !emit(t, step, batch_origin(b, at), 1, row, 1))
+        if (!emit_room(&t->m, step, 2) || (old && !topn_emit(t, step, batch_origin(b, at), -1, old, 1)) ||
+            !topn_emit(t, step, batch_origin(b, at), 1, row, 1))
             return false;
     }
     if (old)
-        row_free(t, old);
-    return true;
-}
-
-/* ------------------------------------------------------------------------------------------------------------- lists */
-
-/* 0 …; the limit: it is not among the first ones. */
-static uint32_t place_of(const struct topn *t, const struct ordered *rows, const struct ordered_row *row)
-{
-    uint32_t place = 0;
-    for (const struct ordered_row *r = rows->first; r != row && place < t->rule.limit; r = r->after)
-        place++;
-    return place;
-}
-
-/* From that place on, each row has made room for the one before it (weight 1: `row` has come), or has followed it (-1: it is going). */
-static bool emit_moved(struct topn *t, struct step *step, uint32_t origin, struct ordered_row *row, uint32_t place,
-                       int weight)
-{
-    for (; row && place < t->rule.limit; row = row->after, place++) {
-        struct ordered_row *goes = weight > 0 ? row->after : row, *comes = weight > 0 ? row : row->after;
-        if (goes && !emit(t, step, origin, -1, row_of(goes), place + 1))
-            return false;
-        if (comes && !emit(t, step, origin, 1, row_of(comes), place + 1))
-            return false;
-    }
-    return true;
-}
-
-/* A row has come, or is going, that is among the first ones; all are in the list. */
-static bool emit_change(struct topn *t, struct step *step, uint32_t origin, struct ordered_row *row, uint32_t place,
-                        int weight)
-{
-    if (t->rule.ranked)
-        return emit_moved(t, step, origin, row, place, weight);
-    struct ordered_row *next = row; /* the first one that is not among them */
-    for (; next && place < t->rule.limit; place++)
-        next = next->after;
-    struct ordered_row *goes = weight > 0 ? next : row, *comes = weight > 0 ? row : next;
-    if (goes && !emit(t, step, origin, -1, row_of(goes), 0))
-        return false;
-    return !comes || emit(t, step, origin, 1, row_of(comes), 0);
-}
-
-static bool add_listed(struct topn *t, struct step *step, const struct batch *b, uint32_t at, struct part *part,
-                       struct slice key)
-{
-    struct ordered *rows = &part->rows;
-    struct slice values;
-    bool ok, bounded = !t->rule.retracts;
-    if (bounded && rows->count == t->rule.limit && ordered_compare(key, ordered_key(rows->last)) > 0)
-        return true;
-    if (!values_of(t, step, b, at, &values, &ok))
-        return ok;
-    struct row *row = row_new(t, key, values);
-    if (!row)
-        return op_fail(step, SQL_FAULT_MEMORY);
-    ordered_add(rows, node_of(row));
-    uint32_t place = t->rule.changes ? place_of(t, rows, node_of(row)) : t->rule.limit;
-    if (place < t->rule.limit && !emit_change(t, step, batch_origin(b, at), node_of(row), place, 1))
-        return false;
-    if (bounded && rows->count > t->rule.limit) {
-        struct row *last = row_of(rows->last);
-        ordered_remove(rows, node_of(last));
-        row_free(t, last);
-    }
-    return true;
-}
-
-/* The oldest row with these values; NULL: it is not there. */
-static struct ordered_row *find_row(const struct topn *t, const struct ordered *rows, struct slice key,
-                                    struct slice values)
-{
-    struct slice wanted = sort_key_values(key);
-    struct ordered_row *before = ordered_at_most(rows, wanted), *found = NULL;
-    for (struct ordered_row *r = before ? before->after : rows->first; r; r = r->after) {
-        if (!slice_equal(sort_key_values(ordered_key(r)), wanted))
-            break;
-        if (slice_equal(row_values(row_of(r)), values)) {
-            found = r;
-            if (!t->rule.newest_first)
-                break;
-        }
-    }
-    return found;
-}
-
-static bool take_back(struct topn *t, struct step *step, const struct batch *b, uint32_t at, struct frame *f,
-                      struct entry *e, struct slice key)
-{
-    struct ordered *rows = &part_of(e)->rows;
-    struct slice values;
-    bool ok;
-    if (!values_of(t, step, b, at, &values, &ok))
-        return ok;
-    struct ordered_row *row = find_row(t, rows, key, values);
-    if (!row)
-        return true;
-    uint32_t place = t->rule.changes ? place_of(t, rows, row) : t->rule.limit;
-    if (place < t->rule.limit && !emit_change(t, step, batch_origin(b, at), row, place, -1))
-        return false;
-    ordered_remove(rows, row);
-    row_free(t, row_of(row));
-    if (!rows->count)
-        table_remove(&f->parts, e);
+        topn_row_free(t, old);
     return true;
 }
 
@@ -279,12 +119,12 @@ static void part_free(struct topn *t, struct part *part)
         return;
     if (t->single) {
         if (part->one)
-            row_free(t, part->one);
+            topn_row_free(t, part->one);
         return;
     }
     for (struct ordered_row *r = part->rows.first; r;) {
         struct ordered_row *next = r->after;
-        row_free(t, row_of(r));
+        topn_row_free(t, topn_row_of(r));
         r = next;
     }
 }
@@ -339,15 +179,10 @@ static struct frame *frame_at(struct topn *t, int64_t time)
 static bool emit_frame(struct topn *t, struct step *step, uint32_t origin, struct frame *f)
 {
     for (struct entry *e = f->parts.first; e; e = e->newer) {
-        uint64_t number = 0;
-        if (t->single) {
-            if (part_of(e)->one && !emit(t, step, origin, 1, part_of(e)->one, 1))
-                return false;
-            continue;
-        }
-        for (struct ordered_row *r = part_of(e)->rows.first; r && number < t->rule.limit; r = r->after)
-            if (!emit(t, step, origin, 1, row_of(r), ++number))
-                return false;
+        if (t->single && part_of(e)->one && !topn_emit(t, step, origin, 1, part_of(e)->one, 1))
+            return false;
+        if (!t->single && !topn_list_emit(t, step, origin, &part_of(e)->rows))
+            return false;
     }
     return emit_end(&t->m, step); /* before what the rows point at goes */
 }
@@ -466,9 +301,14 @@ static bool push_row(struct topn *t, struct step *step, const struct batch *b, u
     if (!sort_key(&t->scratch, order, t->order, t->order_count, row, t->number, t->rule.newest_first, &key, &fault))
         return unusable(t, step, b, row, fault);
     t->number += comes;
-    if (!comes)
-        return take_back(t, step, b, row, f, e, key);
-    return t->single ? add_single(t, step, b, row, part_of(e), key) : add_listed(t, step, b, row, part_of(e), key);
+    if (comes)
+        return t->single ? add_single(t, step, b, row, part_of(e), key)
+                         : topn_list_add(t, step, b, row, &part_of(e)->rows, key);
+    if (!topn_list_take_back(t, step, b, row, &part_of(e)->rows, key))
+        return false;
+    if (!part_of(e)->rows.count)
+        table_remove(&f->parts, e);
+    return true;
 }
 
 static bool topn_push(struct op *op, struct step *step, const struct batch *b)
@@ -502,7 +342,7 @@ static bool topn_flush(struct op *op, struct step *step)
 static void row_save(const struct row *row, struct state_writer *w)
 {
     state_put_slice(w, row_key(row));
-    state_put_slice(w, row_values(row));
+    state_put_slice(w, topn_row_values(row));
 }
 
 static void part_save(struct op *op, struct entry *e, struct state_writer *w, int64_t until[RUN_UNTIL])
@@ -515,7 +355,7 @@ static void part_save(struct op *op, struct entry *e, struct state_writer *w, in
     if (t->single && part_of(e)->one)
         row_save(part_of(e)->one, w);
     for (struct ordered_row *r = t->single ? NULL : part_of(e)->rows.first; r; r = r->after)
-        row_save(row_of(r), w);
+        row_save(topn_row_of(r), w);
 }
 
 static void topn_save(const struct op *op, struct state_writer *w)
@@ -546,15 +386,16 @@ static struct row *row_load(struct topn *t, struct state_reader *r)
     if (!key)
         return NULL;
     state_get(r, key, len);
-    return key_load(&t->scratch, t->types + 1, t->type_count - 1, r, &values) ? row_new(t, slice_of(key, len), values)
-                                                                              : NULL;
+    return key_load(&t->scratch, t->types + 1, t->type_count - 1, r, &values)
+               ? topn_row_new(t, slice_of(key, len), values)
+               : NULL;
 }
 
 static bool part_load(struct op *op, struct entry *e, struct state_reader *r)
 {
     struct topn *t = CONTAINER_OF(op, struct topn, op);
     uint64_t rows = t->first_only ? 0 : state_get_varint(r);
-    r->failed |= t->single ? rows > 1 : !t->rule.retracts && rows > t->rule.limit;
+    r->failed |= t->single ? rows > 1 : !t->rule.retracts && t->rule.ranking == RANKING_ROW && rows > t->rule.limit;
     for (uint64_t i = 0; i < rows && !r->failed; i++) {
         struct row *row = row_load(t, r);
         if (!row)
@@ -562,10 +403,10 @@ static bool part_load(struct op *op, struct entry *e, struct state_reader *r)
         if (t->single) {
             part_of(e)->one = row;
         } else if (part_of(e)->rows.last && ordered_compare(row_key(row), ordered_key(part_of(e)->rows.last)) <= 0) {
-            row_free(t, row);
+            topn_row_free(t, row);
             r->failed = true;
         } else {
-            ordered_add(&part_of(e)->rows, node_of(row));
+            ordered_add(&part_of(e)->rows, topn_node_of(row));
         }
         arena_recycle(&t->scratch);
     }
@@ -678,7 +519,7 @@ struct op *op_topn_new(struct budget *budget, const struct topn_rule *rule, cons
     t->order_count = order_count;
     t->from = from;
     t->type_count = type_count - from + 1;
-    t->single = rule->limit == 1 && !rule->retracts;
+    t->single = rule->limit == 1 && !rule->retracts && rule->ranking == RANKING_ROW;
     t->first_only = t->single && rule->changes && !order_count && !rule->newest_first;
     t->node_len = t->single ? 0 : sizeof(struct ordered_row);
     pieces_init(&t->pieces, &t->op.account);

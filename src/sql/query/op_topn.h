@@ -1,4 +1,5 @@
-/* op_topn: the first rows of each partition in an order: ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) with a condition rn <= n, and DISTINCT ON.
+/* op_topn: the first rows of each partition in an order: ROW_NUMBER() OVER (PARTITION BY … ORDER BY …) with a condition rn <= n, and DISTINCT ON; those
+ * whose RANK() or DENSE_RANK() is at most n, which may be more.
  *
  * Input columns: the partition's keys, then (with time) the time, then what is ordered by, then what is given out. Output: the row's number, 1 …
  * limit (NULL unless it is asked for), then what is given out.
@@ -14,11 +15,14 @@
 
 #define TOPN_MAX 10000u
 
+enum topn_ranking { RANKING_ROW, RANKING_RANK, RANKING_DENSE };
+
 struct topn_rule {
+    enum topn_ranking ranking;
     struct span_rule span;  /* SPAN_NONE, or SPAN_VALUE: the time is one of the keys */
     bool changes, retracts; /* retracts: rows that come may be taken back, so all are kept */
     bool ranked;            /* somebody asks for the numbers */
-    bool newest_first;      /* of rows that are equal in the order */
+    bool newest_first;      /* of rows that are equal in the order; for RANKING_ROW only */
     uint32_t limit;         /* 1 … TOPN_MAX */
 };
 

@@ -1,25 +1,12 @@
 /* Frames of rows that come and go in any order, see op_over.h: every row is kept, and a frame is walked when it is asked for. */
 #include "sql/query/over_rows.h"
 
-/* The row before or after, as if `skip` was not there. */
-static struct over_row *before(const struct over_row *row, const struct over_row *skip)
-{
-    struct over_row *b = over_row_of(row->node.before);
-    return b && b == skip ? over_row_of(b->node.before) : b;
-}
-
-static struct over_row *after(const struct over_row *row, const struct over_row *skip)
-{
-    struct over_row *a = over_row_of(row->node.after);
-    return a && a == skip ? over_row_of(a->node.after) : a;
-}
-
 static const struct over_row *frame_begin(const struct over *o, const struct over_row *row, const struct over_row *skip)
 {
     const struct over_row *begin = row;
     int64_t least = over_least(o, row->at);
     int64_t left = o->rule.reach;
-    for (const struct over_row *b = before(row, skip); b; b = before(b, skip)) {
+    for (const struct over_row *b = over_before(row, skip); b; b = over_before(b, skip)) {
         if (o->rule.rows ? left-- <= 0 : b->at < least && !over_peers(b, row))
             break;
         begin = b;
@@ -27,18 +14,26 @@ static const struct over_row *frame_begin(const struct over *o, const struct ove
     return begin;
 }
 
+/* Its last row: itself, or with RANGE the last that is equal in the order. */
+static const struct over_row *frame_end(const struct over *o, const struct over_row *row, const struct over_row *skip)
+{
+    const struct over_row *end = row, *a = o->rule.rows ? NULL : over_after(row, skip);
+    for (; a && over_peers(a, row); a = over_after(a, skip))
+        end = a;
+    return end;
+}
+
 static bool emit(struct over *o, struct step *step, uint32_t origin, int weight, const struct over_row *row,
                  const struct over_row *skip)
 {
-    const struct over_row *at = o->aggregate_count ? frame_begin(o, row, skip) : NULL;
-    bool ok = true, passed = false;
-    for (; ok && at; at = after(at, skip)) {
-        if (passed && (o->rule.rows || !over_peers(at, row)))
-            break;
-        passed |= at == row;
+    bool framed = o->aggregate_count || o->framed, ok = true;
+    const struct over_view view = {.first = framed ? frame_begin(o, row, skip) : NULL,
+                                   .last = framed ? frame_end(o, row, skip) : NULL,
+                                   .skip = skip};
+    for (const struct over_row *at = o->aggregate_count ? view.first : NULL; ok && at;
+         at = at == view.last ? NULL : over_after(at, skip))
         ok = over_add(o, step, o->sum, at);
-    }
-    ok = ok && over_emit(o, step, origin, weight, row, o->sum, skip);
+    ok = ok && over_emit(o, step, origin, weight, row, o->sum, &view);
     aggregates_fini(o->aggregates, o->aggregate_count, &o->op.account, o->sum);
     return ok;
 }
@@ -62,6 +57,8 @@ bool over_change(struct over *o, struct step *step, uint32_t origin, struct over
 {
     struct over_row *at = row;
     int64_t left = o->rule.reach;
+    for (uint32_t n = o->rule.ahead; n && at->node.before; n--)
+        at = over_row_of(at->node.before);
     while (!o->rule.rows && at->node.before && over_peers(over_row_of(at->node.before), row))
         at = over_row_of(at->node.before);
     for (bool passed = false; at; at = over_row_of(at->node.after)) {

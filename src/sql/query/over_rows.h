@@ -13,6 +13,7 @@ struct over_row {
     struct over_row *next; /* of those that are used together */
     int64_t at;            /* the first value that is ordered by, for RANGE; ascending */
     uint32_t key_len, args_len, len;
+    bool kept; /* in its partition's queue */
     struct cell cells[] __attribute__((aligned(16)));
 };
 
@@ -20,6 +21,7 @@ struct over_row {
  * sum of all. So a frame is one row's cells and the back, and what leaves it costs nothing. */
 struct over_queue {
     struct over_row *first, *last, *front_last;
+    const struct over_row *newest; /* that was used last; it may be gone by the next one */
     uint32_t count;
     struct cell back[] __attribute__((aligned(16)));
 };
@@ -27,10 +29,12 @@ struct over_queue {
 struct over {
     struct op op;
     struct over_rule rule;
-    uint32_t keys, order_count, arg_count, pass_count, aggregate_count, result_count;
+    uint32_t keys, order_count, arg_count, pass_count, aggregate_count, pick_count, result_count;
     uint32_t cell_count; /* of a row */
     struct aggregate *aggregates;
-    uint32_t *lags;
+    struct over_pick *picks;
+    bool framed;         /* some pick is of a row of the frame */
+    uint32_t first_rows; /* of a frame from the first row on that picks may ask for */
     struct sort_item *order;
     struct sql_type *key_types, *arg_types, *types; /* types: of the output */
     struct table parts;                             /* payload: struct ordered, or struct over_queue */
@@ -76,6 +80,23 @@ static inline bool over_peers(const struct over_row *a, const struct over_row *b
     return slice_equal(sort_key_values(ordered_key(&a->node)), sort_key_values(ordered_key(&b->node)));
 }
 
+/* A frame as picks see it: its first and its last row, and one in the list that is not there. */
+struct over_view {
+    const struct over_row *first, *last, *skip;
+};
+
+static inline struct over_row *over_before(const struct over_row *row, const struct over_row *skip)
+{
+    struct over_row *b = over_row_of(row->node.before);
+    return b && b == skip ? over_row_of(b->node.before) : b;
+}
+
+static inline struct over_row *over_after(const struct over_row *row, const struct over_row *skip)
+{
+    struct over_row *a = over_row_of(row->node.after);
+    return a && a == skip ? over_row_of(a->node.after) : a;
+}
+
 static inline int64_t over_least(const struct over *o, int64_t at)
 {
     int64_t least;
@@ -87,9 +108,9 @@ struct over_row *over_row_new(struct over *o, struct entry *of, int64_t at, stru
                               struct slice values);
 void over_row_free(struct over *o, struct over_row *row);
 bool over_add(struct over *o, struct step *step, struct cell *cells, const struct over_row *row);
-/* The row with these results. One whose result has a fault is diverted, and not pushed. */
+/* The row with these results: of cells, or as picks find them in the view. One whose result has a fault is diverted, and not pushed. */
 bool over_emit(struct over *o, struct step *step, uint32_t origin, int weight, const struct over_row *row,
-               const struct cell *cells, const struct over_row *skip);
+               const struct cell *cells, const struct over_view *view);
 /* The first row of the list with that order, arguments and values; NULL: there is none. of NULL: of any partition. */
 struct over_row *over_find(const struct ordered *list, const struct entry *of, struct slice key, struct slice args,
                            struct slice values);

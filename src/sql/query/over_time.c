@@ -56,12 +56,19 @@ static void append(struct over_queue *q, struct over_row *row)
     *(q->last ? &q->last->node.after : (struct ordered_row **)&q->first) = &row->node;
     q->last = row;
     q->count++;
+    row->kept = true;
 }
 
-/* Whether rows are kept after they have been used. */
+/* Whether rows are kept after they have been used, until they leave the frame. */
 static bool keeps(const struct over *o)
 {
     return !o->rule.unbounded;
+}
+
+/* So many rows a partition keeps. */
+static uint64_t most_kept(const struct over *o)
+{
+    return keeps(o) ? UINT32_MAX : o->first_rows;
 }
 
 static bool enter(struct over *o, struct step *step, struct over_row *row)
@@ -69,8 +76,9 @@ static bool enter(struct over *o, struct step *step, struct over_row *row)
     struct over_queue *q = over_queue(row->of);
     if (o->aggregate_count && !over_add(o, step, q->back, row))
         return false;
-    if (keeps(o))
+    if (q->count < most_kept(o))
         append(q, row);
+    q->newest = row;
     return true;
 }
 
@@ -89,11 +97,12 @@ static bool emit(struct over *o, struct step *step, uint32_t origin, const struc
 {
     struct over_queue *q = over_queue(row->of);
     const struct aggregate *a = o->aggregates;
+    const struct over_view view = {.first = q->first, .last = q->newest};
     if (!o->aggregate_count || o->rule.unbounded)
-        return over_emit(o, step, origin, 1, row, q->back, NULL);
+        return over_emit(o, step, origin, 1, row, q->back, &view);
     bool ok = (!q->front_last || aggregates_merge(a, o->aggregate_count, &o->op.account, o->sum, q->first->cells)) &&
               aggregates_merge(a, o->aggregate_count, &o->op.account, o->sum, q->back);
-    ok = ok ? over_emit(o, step, origin, 1, row, o->sum, NULL) : op_fail(step, SQL_FAULT_MEMORY);
+    ok = ok ? over_emit(o, step, origin, 1, row, o->sum, &view) : op_fail(step, SQL_FAULT_MEMORY);
     aggregates_fini(a, o->aggregate_count, &o->op.account, o->sum);
     return ok;
 }
@@ -122,7 +131,7 @@ static bool settle_some(struct over *o, struct step *step)
     for (struct over_row *row = all, *next; ok && row; row = next) {
         next = row->next;
         ok = leave(o, step, row) && emit(o, step, origin, row);
-        if (!keeps(o))
+        if (!row->kept)
             over_row_free(o, row);
     }
     return ok;
@@ -177,7 +186,7 @@ static bool load_queue(struct over *o, struct state_reader *r)
         return false;
     uint64_t count = state_get_varint(r), front = state_get_varint(r);
     struct over_queue *q = over_queue(e);
-    r->failed |= front > count || (count && !keeps(o)) || count > UINT32_MAX;
+    r->failed |= front > count || count > most_kept(o);
     for (uint64_t i = 0; i < count && !r->failed; i++) {
         struct over_row *row = over_load_row(o, e, r);
         if (!row)

@@ -65,7 +65,11 @@ static struct op *build_rank(struct build *b, struct node *n)
 {
     const struct ranking *r = n->rank;
     if (!r->rule.limit)
-        return plan_refuse(b->p, r->place, "ROW_NUMBER without a condition such as rn <= 10 in the query around it");
+        return plan_refuse(b->p, r->place, "%s without a condition such as %s <= 10 in the query around it",
+                           r->rule.ranking == RANKING_ROW    ? "ROW_NUMBER"
+                           : r->rule.ranking == RANKING_RANK ? "RANK"
+                                                             : "DENSE_RANK",
+                           r->rule.ranking == RANKING_ROW ? "rn" : "rk");
     const struct sql_type *types = item_types(b, n);
     struct op *op = types ? build_keep(b, op_topn_new(&b->p->plan->budget, &r->rule, types, n->item_count, n->keys,
                                                       r->order, r->order_count))
@@ -82,7 +86,8 @@ static struct op *build_frame(struct build *b, struct node *n)
                                    .order = f->order,
                                    .aggregates = f->aggregates,
                                    .aggregate_count = f->aggregate_count,
-                                   .lags = f->lags};
+                                   .picks = f->picks,
+                                   .pick_count = f->pick_count};
     const struct sql_type *types = item_types(b, n);
     struct op *op =
         types ? build_keep(b, op_over_new(&b->p->plan->budget, &f->rule, &columns, types, n->item_count, n->types))

@@ -1,32 +1,14 @@
 /* Functions over frames, see plan_int.h. */
 #include "sql/query/plan_int.h"
 
-/* Of ROWS n PRECEDING, RANGE n PRECEDING, LAG(x, n). */
-static bool whole_number(struct planner *p, const struct ast *node, int64_t most, int64_t *ret)
-{
-    static const struct scope none = {0};
-    struct sql_type type = type_of(TYPE_BIGINT);
-    struct expr *x = sql_bind_as(node, &type, &none, p->arena, p->error);
-    if (!x)
-        return false;
-    if (x->op == EXPR_CONST && !column_null(&x->constant, 0))
-        memcpy(ret, x->constant.values, sizeof *ret);
-    else
-        *ret = -1;
-    if (*ret < 0 || *ret > most)
-        sql_error_set(p->error, SQL_FAULT_ARGUMENT, node->at, node->len, "this is a number from 0 to %lld",
-                      (long long)most);
-    return *ret >= 0 && *ret <= most;
-}
-
 static bool set_reach(struct planner *p, const struct ast_bound *bound, const struct expr *first, struct framing *f)
 {
     struct over_rule *r = &f->rule;
     bool time = first->type.kind == TYPE_TIMESTAMP || first->type.kind == TYPE_TIMESTAMPTZ;
     if (r->rows)
-        return whole_number(p, bound->expr, r->clock ? OVER_ROWS_MAX : OVER_CHANGED_ROWS_MAX, &r->reach);
+        return plan_whole_number(p, bound->expr, 0, r->clock ? OVER_ROWS_MAX : OVER_CHANGED_ROWS_MAX, &r->reach);
     if (!time)
-        return whole_number(p, bound->expr, INT64_MAX, &r->reach);
+        return plan_whole_number(p, bound->expr, 0, INT64_MAX, &r->reach);
     if (!plan_duration(p, bound->expr, &r->reach))
         return false;
     if (r->reach < 0)
@@ -48,46 +30,18 @@ static bool set_frame(struct planner *p, const struct ast_window *w, const struc
         return plan_refuse(p, &end->ast, "a frame that ends elsewhere than with CURRENT ROW cannot be run yet");
     if (w->unit != FRAME_NONE && start->kind > BOUND_CURRENT)
         return plan_refuse(p, &start->ast, "a frame that begins behind CURRENT ROW");
-    if (r->unbounded && !r->clock)
-        return plan_refuse(p, &w->ast,
-                           "a frame from the first row on would change without end: it needs ORDER BY a time with a "
-                           "watermark, ascending, and no EMIT CHANGES");
+    if (r->unbounded && !r->clock) {
+        (void)plan_refuse(p, &w->ast,
+                          "a frame from the first row on would change without end: it needs ORDER BY a time with a "
+                          "watermark, ascending, and no EMIT CHANGES");
+        sql_error_hint(p->error, "or bound it: ROWS 10 PRECEDING behind ORDER BY");
+        return false;
+    }
     bool whole =
         first->type.kind == TYPE_TIMESTAMP || first->type.kind == TYPE_TIMESTAMPTZ || type_is_integer(first->type.kind);
     if (!r->unbounded && !r->rows && (f->order_count > 1 || !whole))
         return plan_refuse(p, &w->ast, "RANGE is over one timestamp or whole number");
     return r->unbounded || start->kind == BOUND_CURRENT || set_reach(p, start, first, f);
-}
-
-/* The item that is this argument or condition, counted from the first one. */
-static bool add_item(struct planner *p, struct node *n, struct expr *x, const struct ast *place, uint32_t *ret)
-{
-    struct framing *f = n->frame;
-    uint32_t begin = n->keys + f->order_count;
-    if (!x)
-        return false;
-    if (begin + f->arg_count >= PLAN_COLUMNS_MAX - 1)
-        return plan_refuse(p, place, "more than %u columns", PLAN_COLUMNS_MAX);
-    *ret = f->arg_count;
-    n->items[begin + f->arg_count++] = x;
-    return true;
-}
-
-static bool add_lag(struct planner *p, struct node *n, const struct ast_call *c, struct stage *s, struct sql_type *ret)
-{
-    struct framing *f = n->frame;
-    int64_t rows = 1;
-    uint32_t item;
-    if (c->star || c->filter || c->distinct || c->args.count < 1 || c->args.count > 2)
-        return plan_refuse(p, &c->ast, "LAG has a value and a number of rows");
-    if (c->args.count > 1 && !whole_number(p, c->args.at[1], OVER_CHANGED_ROWS_MAX, &rows))
-        return false;
-    if (!add_item(p, n, stage_bind(p, s, c->args.at[0]), &c->ast, &item))
-        return false;
-    f->lags[item] = (uint32_t)rows;
-    f->rule.reach = rows > f->rule.reach ? rows : f->rule.reach;
-    *ret = n->items[n->keys + f->order_count + item]->type;
-    return true;
 }
 
 static bool add_aggregate(struct planner *p, struct node *n, const struct ast_call *c, struct stage *s,
@@ -98,19 +52,17 @@ static bool add_aggregate(struct planner *p, struct node *n, const struct ast_ca
     enum aggregate_kind kind = aggregate_find(name);
     struct aggregate a = {.kind = c->star ? AGG_COUNT_ALL : kind, .arg = type_of(TYPE_BOOL), .filter = NO_FILTER};
     const char *why;
-    if (kind == AGG_KINDS)
-        return plan_refuse(p, &c->ast, "the window function %.*s cannot be run yet", SLICE_ARG(name));
     if (c->distinct)
         return plan_refuse(p, &c->ast, "DISTINCT over a frame cannot be run yet");
     if (c->args.count != !c->star || (c->star && kind != AGG_COUNT))
         return plan_refuse(p, &c->ast, "an aggregate takes one argument; only COUNT takes a star");
     if (!c->star) {
         struct expr *x = stage_bind(p, s, c->args.at[0]);
-        if (!add_item(p, n, x, &c->ast, &a.column))
+        if (!plan_frame_item(p, n, x, &c->ast, &a.column))
             return false;
         a.arg = x->type;
     }
-    if (c->filter && !add_item(p, n, stage_bind_bool(p, s, c->filter), c->filter, &a.filter))
+    if (c->filter && !plan_frame_item(p, n, stage_bind_bool(p, s, c->filter), c->filter, &a.filter))
         return false;
     if (!aggregate_type(&a, false, &why)) {
         sql_error_set(p->error, SQL_FAULT_TYPE, c->ast.at, c->ast.len, "%.*s %s", SLICE_ARG(name), why);
@@ -138,12 +90,24 @@ static bool set_keys(struct planner *p, struct node *n, const struct ast_window 
     return plan_order(p, n, (const struct ast *const *)w->order.at, f->order_count, s, f->order, &n->pass_from);
 }
 
-/* By which clock rows are used, if by any. */
-static bool set_clock(struct planner *p, struct node *n, const struct ast_window *w)
+static bool has_lead(const struct ast_call *const *calls, uint32_t count)
+{
+    while (count && plan_window_kind(calls[count - 1]) != WINDOW_LEAD)
+        count--;
+    return count;
+}
+
+/* By which clock rows are used, if by any. leads: a row changes with one that comes behind it. */
+static bool set_clock(struct planner *p, struct node *n, const struct ast_window *w, bool leads)
 {
     struct framing *f = n->frame;
     const struct expr *first = n->items[n->keys];
-    if (first->clock && !f->order[0].descending && p->emit != EMIT_CHANGES) {
+    if (leads && p->emit == EMIT_CLOSE) {
+        (void)plan_refuse(p, &w->ast, "EMIT ON WINDOW CLOSE cannot be: LEAD is of a row that may never come");
+        sql_error_hint(p->error, "LAG in the later row says the same once and for all; or EMIT CHANGES");
+        return false;
+    }
+    if (!leads && first->clock && !f->order[0].descending && p->emit != EMIT_CHANGES) {
         f->rule.clock = first->clock;
         f->rule.offset = first->clock_offset;
         return plan_use_clock(p, first->clock, &w->ast);
@@ -161,22 +125,23 @@ bool plan_frame(struct planner *p, const struct ast_window *w, const struct ast_
     struct node *n = plan_node(p, s, &w->ast);
     struct sql_type types[WINDOW_CALLS_MAX];
     struct expr *outs[WINDOW_CALLS_MAX];
-    bool lag = name_equal(calls[0]->name.at[calls[0]->name.count - 1], slice_str("lag"));
+    enum window_class class = plan_window_class(calls[0]);
+    bool near = class == WINDOW_NEAR, picks = class != WINDOW_AGGREGATE;
     if (!n || !(n->frame = plan_take(p, &w->ast, sizeof *n->frame)))
         return false;
-    if (!set_keys(p, n, w, s) || !set_clock(p, n, w))
+    if (!set_keys(p, n, w, s) || !set_clock(p, n, w, has_lead(calls, count)))
         return false;
-    n->frame->rule.rows = lag;
-    if (lag && w->unit != FRAME_NONE)
-        return plan_refuse(p, &w->ast, "LAG has no frame");
-    if (!lag && !set_frame(p, w, n->items[n->keys], n->frame))
-        return false;
+    n->frame->rule.rows = near;
+    if (near && w->unit != FRAME_NONE)
+        return plan_refuse(p, &w->ast, "LAG and LEAD have no frame");
     for (uint32_t i = 0; i < count; i++) {
         if (calls[i]->order.count || calls[i]->nulls)
             return plan_refuse(p, &calls[i]->ast, "ORDER BY and NULLS in a window function's arguments");
-        if (!(lag ? add_lag : add_aggregate)(p, n, calls[i], s, &types[i]))
+        if (!(picks ? plan_pick : add_aggregate)(p, n, calls[i], s, &types[i]))
             return false;
     }
+    if (!near && !set_frame(p, w, n->items[n->keys], n->frame))
+        return false;
     n->pass_from = n->item_count = n->keys + n->frame->order_count + n->frame->arg_count;
     for (uint32_t i = 0; i < count; i++)
         if (!(outs[i] = plan_out(p, n, types[i], &calls[i]->ast)))

@@ -8,6 +8,7 @@
 #define MILLRACE_SQL_QUERY_PLAN_INT_H
 
 #include "sql/language/bind_int.h"
+#include "sql/language/window_function.h"
 #include "sql/query/op_aggregate.h"
 #include "sql/query/op_join.h"
 #include "sql/query/op_latest.h"
@@ -86,8 +87,9 @@ struct framing {
     struct sort_item order[ORDER_ITEMS_MAX];
     uint32_t order_count, arg_count;
     struct aggregate aggregates[WINDOW_CALLS_MAX];
-    uint32_t aggregate_count; /* 0: LAGs */
-    uint32_t lags[WINDOW_CALLS_MAX];
+    uint32_t aggregate_count; /* 0: there are picks */
+    struct over_pick picks[WINDOW_CALLS_MAX];
+    uint32_t pick_count;
 };
 
 /* Two stages whose rows are one relation's: the values of each column of both. */
@@ -302,7 +304,14 @@ bool plan_duration(struct planner *p, const struct ast *node, int64_t *ret);
 bool has_window_call(const struct ast *node);
 /* Puts operators on the stage for what the SELECT computes OVER windows. */
 bool plan_window_calls(struct planner *p, const struct ast_select *select, struct stage *s);
-/* plan_frame.c: what these calls over the same window compute, all of them LAG or none. */
+enum window_kind plan_window_kind(const struct ast_call *c);
+/* Of a class: WINDOW_AGGREGATE when it is none of the others. */
+enum window_class plan_window_class(const struct ast_call *c);
+/* plan_pick.c: an argument or condition more, counted from the first one; how far a frame or a function reaches; a value of one row. */
+bool plan_frame_item(struct planner *p, struct node *n, struct expr *x, const struct ast *place, uint32_t *ret);
+bool plan_whole_number(struct planner *p, const struct ast *node, int64_t least, int64_t most, int64_t *ret);
+bool plan_pick(struct planner *p, struct node *n, const struct ast_call *c, struct stage *s, struct sql_type *ret);
+/* plan_frame.c: what these calls over the same window compute, all of them of one class. */
 bool plan_frame(struct planner *p, const struct ast_window *w, const struct ast_call *const *calls, uint32_t count,
                 struct stage *s);
 bool plan_distinct_on(struct planner *p, const struct ast_select *select, const struct ast_list *order,
@@ -313,7 +322,7 @@ struct expr *plan_passed(struct planner *p, struct node *n, struct expr *inner, 
 bool plan_add_call(struct planner *p, struct stage *s, const struct ast *ast, struct expr *x);
 
 /* plan_rank.c */
-bool plan_rank(struct planner *p, const struct ast *place, const struct ast_list *partition,
+bool plan_rank(struct planner *p, enum topn_ranking ranking, const struct ast *place, const struct ast_list *partition,
                const struct ast *const *order, uint32_t order_count, struct stage *s);
 /* Takes out of a condition how many rows of a partition are wanted. *x NULL: nothing is left of it. */
 bool plan_rank_limit(struct planner *p, struct node *n, struct expr **x, const struct ast *place);

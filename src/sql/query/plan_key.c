@@ -27,7 +27,7 @@ static bool of_table(struct plan *plan, const struct joining *j, struct expr *co
 /* One row of each partition, whose columns may be among those that the node has passed on. */
 static bool of_first(struct plan *plan, const struct node *n, struct expr *const *items, uint32_t count)
 {
-    bool all = n->rank->rule.limit == 1 && n->keys <= PLAN_KEYS_MAX;
+    bool all = n->rank->rule.limit == 1 && n->rank->rule.ranking == RANKING_ROW && n->keys <= PLAN_KEYS_MAX;
     for (uint32_t k = 0; all && k < n->keys; k++) {
         const struct expr *key = n->items[k];
         uint32_t i = n->pass_from;

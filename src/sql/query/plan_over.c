@@ -1,5 +1,5 @@
-/* Functions OVER windows, and DISTINCT ON, see plan_int.h. Each window that is written makes an operator over what is there; ROW_NUMBER comes last,
- * so that the condition outside of the query finds it. */
+/* Functions OVER windows, and DISTINCT ON, see plan_int.h. Each window that is written makes an operator over what is there; ROW_NUMBER and its like come
+ * last, so that the condition outside of the query finds it. */
 #include "sql/query/plan_int.h"
 
 /* ------------------------------------------------------------------------------------------------------------- calls */
@@ -67,9 +67,15 @@ static const struct ast_window *window_of(struct planner *p, const struct ast_se
     return NULL;
 }
 
-static bool is_row_number(const struct ast_call *c)
+enum window_kind plan_window_kind(const struct ast_call *c)
 {
-    return name_equal(c->name.at[c->name.count - 1], slice_str("row_number"));
+    return window_find(c->name.at[c->name.count - 1]);
+}
+
+enum window_class plan_window_class(const struct ast_call *c)
+{
+    const struct window_function *f = window_function(plan_window_kind(c));
+    return f ? f->class : WINDOW_AGGREGATE;
 }
 
 bool plan_add_call(struct planner *p, struct stage *s, const struct ast *ast, struct expr *x)
@@ -86,18 +92,41 @@ bool plan_add_call(struct planner *p, struct stage *s, const struct ast *ast, st
     return true;
 }
 
-static bool plan_row_number(struct planner *p, const struct ast_call *call, const struct ast_window *w, struct stage *s)
+static bool plan_place(struct planner *p, const struct ast_call *call, const struct ast_window *w, struct stage *s)
 {
+    enum window_kind kind = plan_window_kind(call);
+    enum topn_ranking ranking = kind == WINDOW_RANK         ? RANKING_RANK
+                                : kind == WINDOW_DENSE_RANK ? RANKING_DENSE
+                                                            : RANKING_ROW;
     if (call->args.count || call->star || call->filter || call->distinct || w->unit != FRAME_NONE)
-        return plan_refuse(p, &call->ast, "ROW_NUMBER has no arguments, no FILTER and no frame");
-    return plan_rank(p, &call->ast, &w->partition, (const struct ast *const *)w->order.at, (uint32_t)w->order.count,
-                     s) &&
+        return plan_refuse(p, &call->ast, "%.*s has no arguments, no FILTER and no frame",
+                           SLICE_ARG(call->name.at[call->name.count - 1]));
+    return plan_rank(p, ranking, &call->ast, &w->partition, (const struct ast *const *)w->order.at,
+                     (uint32_t)w->order.count, s) &&
            plan_add_call(p, s, &call->ast, s->node->rank->number);
 }
 
-static bool is_lag(const struct ast_call *c)
+/* It is one, and one that a stream can compute. */
+static bool check_call(struct planner *p, const struct ast_call *call)
 {
-    return name_equal(c->name.at[c->name.count - 1], slice_str("lag"));
+    const struct window_function *f = window_function(plan_window_kind(call));
+    struct slice name = call->name.at[call->name.count - 1];
+    struct nearest nearest = nearest_of(name);
+    if (f ? f->class != WINDOW_WHOLE : aggregate_find(name) != AGG_KINDS)
+        return true;
+    if (f) {
+        (void)plan_refuse(p, &call->ast, "%.*s asks how many rows there will be, which a stream does not know",
+                          SLICE_ARG(name));
+        sql_error_hint(p->error, "%s", f->remark);
+        return false;
+    }
+    sql_error_set(p->error, SQL_FAULT_NO_FUNCTION, call->ast.at, call->ast.len, "there is no window function %.*s",
+                  SLICE_ARG(name));
+    window_nearest(&nearest);
+    aggregate_nearest(&nearest);
+    if (nearest_found(&nearest))
+        sql_error_hint(p->error, "did you mean %.*s?", SLICE_ARG(nearest.best));
+    return false;
 }
 
 /* That call, and all others that one operator can compute with it. */
@@ -106,7 +135,7 @@ static bool plan_together(struct planner *p, struct calls *c, uint32_t first, st
     const struct ast_call *calls[WINDOW_CALLS_MAX];
     uint32_t count = 0;
     for (uint32_t i = first; i < c->count; i++) {
-        bool with = !c->done[i] && !is_row_number(c->at[i]) && is_lag(c->at[i]) == is_lag(c->at[first]) &&
+        bool with = !c->done[i] && plan_window_class(c->at[i]) == plan_window_class(c->at[first]) &&
                     ast_equal(&c->windows[i]->ast, &c->windows[first]->ast);
         if (with)
             calls[count++] = c->at[i];
@@ -129,13 +158,13 @@ bool plan_window_calls(struct planner *p, const struct ast_select *select, struc
             p, s->windowing->place,
             "window functions over HOP, CUMULATE and SESSION windows without GROUP BY cannot be run yet");
     for (uint32_t i = 0; i < c->count; i++)
-        if (!(c->windows[i] = window_of(p, select, c->at[i])))
+        if (!check_call(p, c->at[i]) || !(c->windows[i] = window_of(p, select, c->at[i])))
             return false;
     for (uint32_t i = 0; i < c->count; i++)
-        if (!is_row_number(c->at[i]) && !c->done[i] && !plan_together(p, c, i, s))
+        if (plan_window_class(c->at[i]) != WINDOW_PLACE && !c->done[i] && !plan_together(p, c, i, s))
             return false;
     for (uint32_t i = 0; i < c->count; i++)
-        if (is_row_number(c->at[i]) && !plan_row_number(p, c->at[i], c->windows[i], s))
+        if (plan_window_class(c->at[i]) == WINDOW_PLACE && !plan_place(p, c->at[i], c->windows[i], s))
             return false;
     return true;
 }
@@ -162,7 +191,8 @@ bool plan_distinct_on(struct planner *p, const struct ast_select *select, const 
     if (s->windowing && s->windowing->rule.kind != SPAN_TUMBLE)
         return plan_refuse(p, s->windowing->place, "DISTINCT ON over windows without GROUP BY cannot be run yet");
     const struct ast *const *rest = count > keys ? (const struct ast *const *)order->at + keys : NULL;
-    if (!plan_rank(p, &select->ast, &select->distinct_on, rest, count > keys ? (uint32_t)(count - keys) : 0, s))
+    if (!plan_rank(p, RANKING_ROW, &select->ast, &select->distinct_on, rest,
+                   count > keys ? (uint32_t)(count - keys) : 0, s))
         return false;
     struct node *n = s->node;
     n->rank->rule.limit = 1;

@@ -1,4 +1,4 @@
-/* ROW_NUMBER with a limit, see plan_int.h. How many rows are wanted stands in a condition outside: it is found when that is bound. */
+/* ROW_NUMBER, RANK and DENSE_RANK with a limit, see plan_int.h. How many rows are wanted stands in a condition outside: it is found when that is bound. */
 #include "sql/query/plan_int.h"
 
 bool stage_through(struct planner *p, struct stage *s, struct node *n, const struct ast *place)
@@ -67,7 +67,7 @@ bool plan_order(struct planner *p, struct node *n, const struct ast *const *orde
     return true;
 }
 
-bool plan_rank(struct planner *p, const struct ast *place, const struct ast_list *partition,
+bool plan_rank(struct planner *p, enum topn_ranking ranking, const struct ast *place, const struct ast_list *partition,
                const struct ast *const *order, uint32_t order_count, struct stage *s)
 {
     struct node *n = plan_node(p, s, place);
@@ -75,6 +75,8 @@ bool plan_rank(struct planner *p, const struct ast *place, const struct ast_list
     uint32_t keys = (uint32_t)partition->count;
     if (!r)
         return false;
+    if (ranking != RANKING_ROW && !order_count)
+        return plan_refuse(p, place, "RANK and DENSE_RANK without ORDER BY: every row would be a first one");
     if (keys >= PLAN_COLUMNS_MAX / 2)
         return plan_refuse(p, place, "PARTITION BY more than %u values", PLAN_COLUMNS_MAX / 2);
     for (uint32_t i = 0; i < keys; i++) {
@@ -93,8 +95,9 @@ bool plan_rank(struct planner *p, const struct ast *place, const struct ast_list
     n->rank = r;
     r->place = place;
     r->order_count = order_count;
-    r->rule = (struct topn_rule){.span = n->rule, .changes = n->changes, .retracts = s->node->retracts};
-    r->rule.newest_first = order_count && r->order[0].descending && (*first)->clock;
+    r->rule =
+        (struct topn_rule){.ranking = ranking, .span = n->rule, .changes = n->changes, .retracts = s->node->retracts};
+    r->rule.newest_first = ranking == RANKING_ROW && order_count && r->order[0].descending && (*first)->clock;
     r->number = plan_out(p, n, type_of(TYPE_BIGINT), place);
     return r->number && stage_through(p, s, n, place);
 }
