@@ -289,7 +289,10 @@ class Queries(Maker):
             return Relation(f"SELECT {ours} FROM {x.ours} AS x WHERE {'NOT ' if kind == 3 else ''}EXISTS (SELECT 1 FROM {y.ours} AS y WHERE {condition[0]}){more[0]}", theirs + more[1], changes=True)
         self.forever = True
         column = self.chance.choice("abtu")
-        texts = [f"SELECT {list_} FROM {a} AS x WHERE x.{column} IN (SELECT y.{column} FROM {b} AS y){m}" for list_, a, b, m in ((ours, x.ours, y.ours, more[0]), (self.list_of(items)[1], x.theirs, y.theirs, more[1]))]
+        sure, few = self.chance.choice(["", "", f" WHERE y.{column} IS NOT NULL"]), self.chance.choice(["", f" AND x.{column} IS NOT NULL"])
+        way = self.chance.choice(["IN", "NOT IN", "NOT IN"])
+        inner = f"{sure}{' AND' if sure else ' WHERE'} y.n % 3 = 0" if y.base else sure  # few of them: else NOT IN has hardly a row
+        texts = [f"SELECT {list_} FROM {a} AS x WHERE x.{column} {way} (SELECT y.{column} FROM {b} AS y{inner}){few}{m}" for list_, a, b, m in ((ours, x.ours, y.ours, more[0]), (self.list_of(items)[1], x.theirs, y.theirs, more[1]))]
         return Relation(*texts, changes=True)
 
     def distinct(self, depth):

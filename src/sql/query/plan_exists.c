@@ -1,5 +1,5 @@
-/* WHERE, and in it EXISTS (query) and x IN (query): such a condition is a SEMI join with the query's rows, NOT EXISTS an ANTI join. They stand by
- * themselves or between ANDs. */
+/* WHERE, and in it EXISTS (query) and x IN (query): such a condition is a SEMI join with the query's rows, NOT EXISTS and NOT IN are ANTI joins. They
+ * stand by themselves or between ANDs. */
 #include "sql/query/plan_int.h"
 
 static bool refuse(struct planner *p, const struct ast *place, const char *what)
@@ -63,15 +63,46 @@ static bool exists_sides(struct planner *p, const struct ast_subquery *node, str
     return !select->where || join_on(p, j, stage_bind_bool(p, ret, select->where));
 }
 
-static bool in_sides(struct planner *p, const struct ast_in *node, bool negated, struct stage *ret)
+/* x IN (query) is a SEMI join by equality, x NOT IN (query) is not the ANTI join alone: it is true only when the query has no row that is equal, and none of
+ * which it is not known, that is none at all when x is NULL, and none with a NULL else. */
+enum in_part { IN_EQUAL, IN_NULL_THERE, IN_NULL_HERE, IN_PARTS };
+
+/* Known to be no NULL ever. */
+static bool is_never_null(const struct node *n, const struct expr *x)
+{
+    if (x->op == EXPR_CONST)
+        return !column_null(&x->constant, 0);
+    if (x->op != EXPR_COLUMN)
+        return false;
+    if (n->source)
+        return n->source->columns[x->column].pseudo < 0 && n->source->columns[x->column].path.not_null;
+    const struct joining *j = n->join;
+    if (!j || (j->kind >= JOIN_LEFT && j->kind <= JOIN_FULL))
+        return false;
+    const struct join_column *out = &j->outs[x->column];
+    return is_never_null(j->sides[out->side].node, out->inner);
+}
+
+static struct expr *is_null(struct planner *p, struct expr *x, const struct ast *place)
+{
+    static const struct scope none = {0};
+    struct binder b = plan_binder(p, &none);
+    struct expr *test = expr_new(&b, EXPR_TEST, place, 1);
+    if (!test)
+        return NULL;
+    test->number = IS_NULL;
+    test->type = type_of(TYPE_BOOL);
+    test->args[0] = x;
+    return test;
+}
+
+/* ret_possible: of which parts there may be a row. */
+static bool in_sides(struct planner *p, const struct ast_in *node, enum in_part part, struct stage *ret,
+                     bool ret_possible[IN_PARTS])
 {
     struct joining *j = ret->node->join;
     struct binder b = plan_binder(p, NULL);
     uint32_t left_count = ret->count;
-    if (negated)
-        return plan_refuse(p, &node->ast,
-                           "NOT IN with a query is false for ever once the query has given a NULL: "
-                           "NOT EXISTS says what is meant");
     struct expr *x = stage_bind(p, ret, node->operand);
     if (!x || !plan_query_stage(p, node->query, &j->sides[1]) || !join_names(p, ret, 1, &node->ast))
         return false;
@@ -80,29 +111,49 @@ static bool in_sides(struct planner *p, const struct ast_in *node, bool negated,
         return false;
     }
     struct expr *y = lazy_expr(p, ret->names[left_count].lazy, &node->ast);
-    return y && join_on(p, j, comparison(&b, &node->ast, AST_OP_EQ, x, y));
+    if (!y)
+        return false;
+    ret_possible[IN_NULL_THERE] = !is_never_null(ret->node, y);
+    ret_possible[IN_NULL_HERE] = !is_never_null(ret->node, x);
+    return join_on(p, j,
+                   part == IN_EQUAL        ? comparison(&b, &node->ast, AST_OP_EQ, x, y)
+                   : part == IN_NULL_THERE ? is_null(p, y, &node->ast)
+                                           : is_null(p, x, &node->ast));
 }
 
-static bool plan_semi(struct planner *p, struct stage *s, const struct ast *node)
+/* A join with the rows of a query, after which the stage's names are what they were. */
+static bool plan_semi(struct planner *p, struct stage *s, const struct ast *node, enum in_part part,
+                      bool ret_possible[IN_PARTS])
 {
     bool negated;
     const struct ast *query = query_of(node, &negated);
     struct stage joined;
-    if (s->windowing)
-        return refuse(p, node, "EXISTS or IN with a query over windows without GROUP BY");
     if (!join_begin(p, negated ? JOIN_ANTI : JOIN_SEMI, node, &joined))
         return false;
     joined.node->join->sides[0] = *s;
     if (!join_names(p, &joined, 0, node))
         return false;
     uint32_t left_count = joined.count;
-    bool ok = query->kind == AST_IN ? in_sides(p, AST_AS(in, query), negated, &joined)
+    bool ok = query->kind == AST_IN ? in_sides(p, AST_AS(in, query), part, &joined, ret_possible)
                                     : exists_sides(p, AST_AS(subquery, query), &joined);
     joined.count = left_count;
     for (uint32_t i = 0; ok && i < left_count; i++)
         joined.names[i].qualified = s->names[i].qualified;
     *s = joined;
     return ok && plan_join_finish(p, s);
+}
+
+static bool plan_with_query(struct planner *p, struct stage *s, const struct ast *node)
+{
+    bool negated, possible[IN_PARTS] = {false};
+    const struct ast *query = query_of(node, &negated);
+    if (s->windowing)
+        return refuse(p, node, "EXISTS or IN with a query over windows without GROUP BY");
+    if (!plan_semi(p, s, node, IN_EQUAL, possible))
+        return false;
+    bool nulls = negated && query->kind == AST_IN;
+    return (!nulls || !possible[IN_NULL_THERE] || plan_semi(p, s, node, IN_NULL_THERE, possible)) &&
+           (!nulls || !possible[IN_NULL_HERE] || plan_semi(p, s, node, IN_NULL_HERE, possible));
 }
 
 /* Conditions with queries, or those without. */
@@ -114,7 +165,7 @@ static bool plan_conditions(struct planner *p, struct stage *s, const struct ast
                plan_conditions(p, s, AST_AS(binary, node)->right, with_queries);
     if ((query_of(node, &negated) != NULL) != with_queries)
         return true;
-    return with_queries ? plan_semi(p, s, node) : stage_filter(p, s, stage_bind_bool(p, s, node), node);
+    return with_queries ? plan_with_query(p, s, node) : stage_filter(p, s, stage_bind_bool(p, s, node), node);
 }
 
 bool plan_where(struct planner *p, struct stage *s, const struct ast *where)
