@@ -391,11 +391,12 @@ class Queries(Maker):
         plain = [f"({partition}ORDER BY {order[side]})" for side in (0, 1)]
         items = {name: same(f"q.{name}") for name in COLUMNS}
         lags = lead or self.chance.random() < 0.35  # two windows may have equal rows each in its own order
-        for name in self.chance.sample(COLUMNS if lags else COLUMNS[:5], self.chance.randrange(1, 4)):
+        names = self.chance.sample(COLUMNS if lags else COLUMNS[:5], self.chance.randrange(1, 4))
+        for name in names:
             if lags:
                 x = same(f"q.{name}")
                 places = self.chance.choice(["", ", 2", ", 0"] + [f", {self.chance.choice([1, 3])}, q.{name}"] * 2)
-                near = self.chance.choice(["lag", "lead"]) if lead else "lag"
+                near = "lead" if lead and (name == names[0] or self.chance.random() < 0.5) else "lag"
                 items[name] = tuple(f"{near}({x[side]}{places}) OVER {plain[side]}" for side in (0, 1))
             elif frame != "RANGE" and self.chance.random() < 0.4:
                 value = self.chance.choice(["first_value(q.{})", "last_value(q.{})", "nth_value(q.{}, 1)", "nth_value(q.{}, 2)", "nth_value(q.{}, 3)"]).format(name)
