@@ -78,6 +78,7 @@ TABLES = {
     'record': table_below(doc('journal.md'), '### 1.4 Record'),
     'segment': table_below(doc('segments.md'), '**File header**'),
     'page': table_below(doc('segments.md'), '**Page**'),
+    'stream': table_below(doc('streams.md'), '**File header**'),
 }
 
 
@@ -236,7 +237,102 @@ def group_config(c):
     return r
 
 
+def repeated(c, *names):
+    """Rows to the end of the record, each of so many varints."""
+    rows = []
+    while c.left():
+        rows.append({name: c.v() for name in names})
+    return rows
+
+
+def counted(c, *names):
+    return [{name: c.v() for name in names} for _ in range(c.v())]
+
+
+def stream(c):
+    r = {name: c.v() for name in ('queue', 'partition', 'start', 'end', 'base', 'bytes', 'time', 'highest')}
+    r['sealed'] = counted(c, 'base', 'end', 'bytes', 'time', 'highest')
+    if c.left():
+        r['dirty'] = c.v()
+        r['generations'] = [c.v() for _ in r['sealed']]
+    return r
+
+
+def producers(c):
+    r = {'queue': c.v(), 'partition': c.v(), 'producers': []}
+    while c.left():
+        r['producers'].append({'id': c.v(), 'epoch': c.v(), 'batches': counted(c, 'first', 'last', 'offset', 'accepted')})
+    return r
+
+
+def offset_rows(c):
+    rows = []
+    while c.left():
+        rows.append({name: c.v() for name in ('stream', 'partition', 'offset', 'epoch', 'committed')})
+        rows[-1]['metadata'] = c.take(c.u(4))
+    return rows
+
+
+def group(c):
+    r = {'vhost': c.take(c.u(1)), 'group': c.take(c.u(1)), 'what': c.u(1), 'empty since': c.v(), 'generation': c.v()}
+    r.update({name: c.take(c.u(1)) for name in ('type', 'protocol', 'leader')}, members=[])
+    while c.left():
+        m = {name: c.take(c.u(1)) for name in ('id', 'instance', 'client', 'host')}
+        m.update(session=c.v(), rebalance=c.v(), protocols=[], assignment=None)
+        protocols = Cursor(c.take(c.u(4)))
+        while protocols.left():
+            m['protocols'].append((protocols.take(protocols.u(1)), protocols.take(protocols.u(4))))
+        m['assignment'] = c.take(c.u(4))
+        r['members'].append(m)
+    return r
+
+
+def txn(c):
+    r = {'vhost': c.take(c.u(1)), 'id': c.take(c.u(4))}
+    r.update({name: c.v() for name in ('producer', 'epoch', 'state', 'timeout', 'began', 'used')}, partitions=counted(c, 'queue', 'partition'))
+    if c.left():
+        r['again'] = (c.v(), c.v())
+    return r
+
+
+def isolation(c):
+    r = {'queue': c.v(), 'partition': c.v(), 'instead': c.u(1), 'rows': []}
+    while c.left():
+        r['rows'].append(('open', c.v(), c.v(), c.v()) if c.u(1) else ('aborted', c.v(), c.v(), c.v(), c.v()))
+    return r
+
+
+def window(c):
+    r = {'queue': c.v(), 'keys': []}
+    while c.left():
+        r['keys'].append((c.take(16), c.v(), c.v()))
+    return r
+
+
+def sql_object(c):
+    r = {'id': c.v(), 'vhost': c.take(c.u(1)), 'name': c.take(c.u(1)), 'owner': c.take(c.u(1)), 'kind': c.u(1), 'state': c.u(1), 'step': c.v()}
+    lengths = {name: c.v() for name in ('text', 'settings', 'reason', 'trail')}
+    return dict(r, **{name: c.take(length) for name, length in lengths.items()})
+
+
 SPECIAL = {
+    'QUEUE_ARGS': lambda c: {'queue': c.v(), 'arguments': c.take(c.u(4))},
+    'STREAM': stream,
+    'STREAM_TRIM': lambda c: {'queue': c.v(), 'partition': c.v(), 'start': c.v()},
+    'REWRITTEN': lambda c: {name: c.v() for name in ('queue', 'partition', 'dirty', 'base', 'end', 'bytes', 'time', 'highest', 'generation')},
+    'BATCH': lambda c: {'queue': c.v(), 'partition': c.v(), 'offset': c.v(), 'accepted': c.v(), 'batch': c.rest()},
+    'PRODUCERS': producers,
+    'OFFSETS': lambda c: {'vhost': c.take(c.u(1)), 'group': c.take(c.u(1)), 'rows': offset_rows(c)},
+    'GROUP': group,
+    'TXN': txn,
+    'TXN_ADD': lambda c: {'producer': c.v(), 'at': c.v(), 'queue': c.v(), 'partition': c.v()},
+    'TXN_OFFSETS': lambda c: {'producer': c.v(), 'at': c.v(), 'group': c.take(c.u(1)), 'rows': offset_rows(c)},
+    'ISOLATION': isolation,
+    'WINDOW': window,
+    'RETRY': lambda c: {'queue': c.v(), 'position': c.v(), 'returns': c.v(), 'not before': c.v()},
+    'SQL_OBJECT': sql_object,
+    'SQL_STATE': lambda c: {'id': c.v(), 'state': c.u(1), 'reason': c.rest()},
+    'QUERY_STEP': lambda c: {'id': c.v(), 'step': c.v(), 'instead': c.u(1), 'trail': c.rest()},
     'MQTT_CLIENT': mqtt_client,
     'MQTT_ID': mqtt_id,
     'MQTT_ONCE': lambda c: {'client': c.v(), 'id': c.v(), 'inner': record(c.rest())},
