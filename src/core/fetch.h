@@ -68,7 +68,7 @@ struct fetch_row {
     wall_t time;        /* the same */
     int32_t wanted;     /* the same */
     uint32_t bytes_max; /* the first batch of an answer is given whole, though it has more */
-    uint8_t at;         /* enum fetch_at */
+    uint8_t at;         /* enum fetch_at; of RECORDS: FETCH_AT_TIME while the core looks where a share begins, else 0 */
     /* answered */
     uint8_t result;      /* enum fetch_result */
     uint64_t start, end; /* offsets: of the first record, behind the last that is durable; FETCH_NOWHERE: not known */

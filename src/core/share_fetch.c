@@ -27,33 +27,28 @@ static bool next_free(const struct share_ranges *r, uint64_t from, uint64_t last
     return true;
 }
 
-/* So long ago is in the first file whose youngest record is not older: the group begins with that file, earlier than it asks for at
- * most, as times in it need not ascend. */
-static uint64_t first_since(const struct partition *p, wall_t time, uint64_t end)
+static struct share *make(struct broker *b, struct group *g, struct partition *p, uint64_t start)
 {
-    for (uint32_t i = 0; i < p->sealed_count; i++)
-        if (p->sealed[i].max_at >= time && p->sealed[i].end > p->start)
-            return p->sealed[i].base > p->start ? p->sealed[i].base : p->start;
-    if (p->tail.end > p->tail.base && p->tail.max_at >= time)
-        return p->tail.base > p->start ? p->tail.base : p->start;
-    return end; /* what is not written yet is read in any case: it is behind, or its file is */
-}
-
-static uint64_t begins_at(struct broker *b, const struct group_config *config, const struct fetch_row *row,
-                          const struct partition *p)
-{
-    if (config->since_ms)
-        return first_since(p, b->wall - config->since_ms, p->written < row->end ? p->written : row->end);
-    return config->earliest ? p->start : row->end;
-}
-
-static struct share *find_or_make(struct broker *b, struct group *g, const struct fetch_row *row, struct partition *p)
-{
-    struct share *s = share_find(g, row->stream, row->partition);
-    if (s)
-        return s;
     CHECK(g->state != GROUP_DEAD); /* nothing would free it */
-    return share_make(b, g, p, begins_at(b, group_config_of(g), row, p));
+    return share_make(b, g, p, start > p->start ? start : p->start);
+}
+
+/* A share that does not begin at an end of its partition begins with the first record that is not older than so long ago, as Kafka's: the
+ * store looks for that, and the share is made when it has. Two members may look at once; who is told first makes it. */
+static bool seek(struct broker *b, const struct group_config *config, struct fetch_row *row, const struct partition *p)
+{
+    if (!config->since_ms || p->start >= p->seen) /* what is not readable yet is young */
+        return false;
+    row->at = FETCH_AT_TIME;
+    row->time = b->wall - config->since_ms;
+    row->offset = p->start;
+    row->until = p->seen;
+    return true;
+}
+
+static uint64_t begins_at(const struct group_config *config, const struct fetch_row *row, const struct partition *p)
+{
+    return config->since_ms ? p->seen : config->earliest ? p->start : row->end;
 }
 
 static void forget(struct fetch_row *row)
@@ -64,6 +59,7 @@ static void forget(struct fetch_row *row)
     row->aborted = NULL;
     row->run_count = row->aborted_count = 0;
     row->offset = row->until = row->base = row->next = row->enough = 0;
+    row->at = FETCH_AT_START;
 }
 
 static bool note_aborted(struct fetch_row *row, const struct partition *p)
@@ -92,10 +88,12 @@ enum fetch_result share_look(struct broker *b, struct fetch *f, struct fetch_row
         return FETCH_GROUP_REFUSED;
     if (!g || !g->sharing || g->state == GROUP_DEAD)
         return FETCH_NO_GROUP;
-    struct share *s = find_or_make(b, g, row, p);
-    if (!s)
-        return FETCH_TROUBLE;
     const struct group_config *config = group_config_of(g);
+    struct share *s = share_find(g, row->stream, row->partition);
+    if (!s && seek(b, config, row, p))
+        return FETCH_OK;
+    if (!s && !(s = make(b, g, p, begins_at(config, row, p))))
+        return FETCH_TROUBLE;
     uint64_t until = config->committed && row->stable < p->seen ? row->stable : p->seen;
     share_trim(b, s, p->start); /* what retention has taken */
     f->lsn = s->lsn > f->lsn ? s->lsn : f->lsn;
@@ -244,6 +242,20 @@ static void take_row(struct broker *b, struct fetch *f, struct fetch_row *row, s
         file_piece_fini(&row->piece);
 }
 
+/* The store has looked where the share begins: at row->offset, which is behind all that it has looked at when nothing there is young enough. */
+static enum fetch_result found(struct broker *b, const struct fetch *f, const struct fetch_row *row)
+{
+    struct group *g = group_find(b, f->peer->vhost, f->sharer->name);
+    struct partition *p = fetch_partition_of(b, row->stream, row->partition);
+    if (row->result != FETCH_OK)
+        return row->result;
+    if (!p)
+        return FETCH_UNKNOWN;
+    if (!g || !g->sharing || g->state == GROUP_DEAD)
+        return FETCH_NO_GROUP;
+    return share_find(g, row->stream, row->partition) || make(b, g, p, row->offset) ? FETCH_OK : FETCH_TROUBLE;
+}
+
 void share_take(struct broker *b, struct fetch *f, bool *ret_more)
 {
     struct taking t = {.left = f->sharer->number ? f->sharer->number : 1,
@@ -251,10 +263,16 @@ void share_take(struct broker *b, struct fetch *f, bool *ret_more)
                        .strict = f->sharer->flags & ASK_STRICT};
     *ret_more = false;
     for (uint32_t i = 0; i < f->count; i++) {
-        if (f->rows[i].until <= f->rows[i].offset)
+        struct fetch_row *row = &f->rows[i];
+        bool sought = row->at == FETCH_AT_TIME;
+        if (sought) {
+            row->result = (uint8_t)found(b, f, row);
+            forget(row);
+        } else if (row->until > row->offset)
+            take_row(b, f, row, &t);
+        else
             continue;
-        take_row(b, f, &f->rows[i], &t);
-        *ret_more = *ret_more || f->rows[i].moved;
+        *ret_more = *ret_more || sought || row->moved;
     }
     share_changes_fini(&t.changes);
 }

@@ -161,6 +161,77 @@ static void what_is_trimmed_is_nobodys(void **state)
     end_sharing(rig);
 }
 
+/* Three records, a second after each other, the last one just now. */
+static struct rig *begin_by_time(const struct group_config *config)
+{
+    struct rig *rig = begin_sharing(1);
+    the_group(rig, "g")->config = config;
+    for (unsigned i = 0; i < 2; i++) {
+        rig_pass(rig, 1000);
+        put_some(rig, 1);
+    }
+    return rig;
+}
+
+/* by_duration: with the first record that is young enough, not with its file; behind all when none is. */
+static void begins_so_long_ago(void **state)
+{
+    static const struct {
+        int64_t since_ms;
+        const char *given, *behind; /* at first; when another record came */
+    } rows[] = {{1500, "1-2:1", "1-3:1"}, {500, "2-2:1", "2-3:1"}, {5000, "0-2:1", "0-3:1"}, {1, NULL, "3-3:1"}};
+    (void)state;
+    for (unsigned i = 0; i < ARRAY_LEN(rows); i++) {
+        struct group_config config = from_the_start;
+        config.since_ms = rows[i].since_ms;
+        struct rig *rig = begin_by_time(&config);
+        rig_pass(rig, 5);
+        const struct fetch *f = take(rig, 2, "a", 10);
+        assert_true((f != NULL) == (rows[i].given != NULL));
+        if (f)
+            assert_string_equal(runs_of(f), rows[i].given);
+        if (f)
+            assert_int_equal(ack(rig, "a", f->rows[0].runs[0].first, 2, SHARE_ACK_RELEASE), GROUP_OK);
+        rig_clear(rig);
+        put(rig, "s", "x");
+        f = f ? take(rig, 2, "a", 10) : answered(rig);
+        assert_int_equal(f->rows[0].runs[0].first, (uint64_t)(rows[i].behind[0] - '0'));
+        assert_int_equal(f->rows[0].runs[f->rows[0].run_count - 1].last, 3);
+        the_group(rig, "g")->config = &from_the_start;
+        end_sharing(rig);
+    }
+}
+
+/* While the store looks for that: another member looks too, and both share what there is; the group goes, the stream goes, the disk fails. */
+static void what_happens_while_it_is_sought(void **state)
+{
+    (void)state;
+    struct group_config config = from_the_start;
+    config.since_ms = 1500;
+    for (unsigned i = 0; i < 4; i++) {
+        struct rig *rig = begin_by_time(&config);
+        rig->log->streams->read_err = i == 3 ? -EIO : 0;
+        rig_command(rig, 0, CMD_FETCH, 2, 0)->fetch = share_fetch(rig, "a", 1);
+        if (i == 0)
+            rig_command(rig, 0, CMD_FETCH, 1, 0)->fetch = share_fetch(rig, "c", 10);
+        if (i == 1)
+            assert_int_equal(delete_group(rig), GROUP_OK);
+        else if (i == 2)
+            (void)rig_ask(rig, CMD_QUEUE_DELETE, 1, 1, "s", NULL, NULL, NOTHING, 0);
+        else
+            rig_step(rig);
+        static const enum fetch_result results[] = {FETCH_OK, FETCH_NO_GROUP, FETCH_UNKNOWN, FETCH_TROUBLE};
+        struct fetch *f = answered(rig);
+        assert_int_equal(f->rows[0].result, results[i]);
+        assert_string_equal(runs_of(f), i ? "" : "1-1:1");
+        if (i == 0)
+            assert_string_equal(runs_of(rig_nth(rig, EFF_FETCHED, 1)->fetch), "2-2:1");
+        if (the_group(rig, "g"))
+            the_group(rig, "g")->config = &from_the_start;
+        end_sharing(rig);
+    }
+}
+
 /* Who waits is told that the group is gone, and gets no share of a group that is going. */
 static void a_group_goes_while_somebody_waits(void **state)
 {
@@ -645,6 +716,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_trimmed_is_nobodys),
+        cmocka_unit_test(begins_so_long_ago),
+        cmocka_unit_test(what_happens_while_it_is_sought),
         cmocka_unit_test(a_group_goes_while_somebody_waits),
         cmocka_unit_test(without_room_for_new_members),
         cmocka_unit_test(nothing_is_given_of_what_failed),

@@ -330,7 +330,7 @@ RIG_STREAM_FN void rig_stream_fetch(struct rig_streams *all, struct fetch *fetch
         }
         if (row->err)
             continue;
-        if (fetch->kind == FETCH_OFFSETS) {
+        if (fetch->kind == FETCH_OFFSETS || row->at == FETCH_AT_TIME) {
             struct stream_job job = {.stream = row->stream,
                                      .partition = row->partition,
                                      .first = row->offset,

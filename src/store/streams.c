@@ -421,7 +421,8 @@ static bool serve_fetch(struct streams *streams, struct fetch *fetch)
         if (rows++ == FETCH_TURN_ROWS || streams->scan.bytes_read - before > FETCH_TURN_BYTES)
             return false;
         size_t room = fetch->bytes_max > fetch->given ? fetch->bytes_max - fetch->given : 0;
-        row->err = fetch->kind == FETCH_RECORDS ? fetch_row(streams, row, room, !fetch->given) : find_row(streams, row);
+        bool records = fetch->kind == FETCH_RECORDS && row->at != FETCH_AT_TIME;
+        row->err = records ? fetch_row(streams, row, room, !fetch->given) : find_row(streams, row);
         fetch->given += row->piece.len;
         fetch->job->err = fetch->job->err ? fetch->job->err : row->err;
     }

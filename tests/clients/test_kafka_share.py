@@ -3,6 +3,7 @@
     MILLRACE_TARGET=kafka /usr/bin/python3 -m pytest tests/clients/test_kafka_share.py     # a real Kafka: tests the tests
 """
 
+import time
 import uuid
 
 import pytest
@@ -279,6 +280,24 @@ def test_what_was_aborted(broker, topic, group, level):
             assert offsets(a.take(3)) == [8, 9, 10]
             assert errors(a.acknowledge({part: [(8, 10, [ACCEPT])]})) == [0]
             until(lambda: a.fetch(wait=50) and lag(a, group) == 0)    # the marker behind them is passed over
+
+
+@pytest.mark.parametrize('since, first', [('PT90M', 1), ('PT30M', 2), ('PT3H', 0), ('PT1M', 3)])
+def test_it_begins_so_long_ago(broker, topic, group, since, first):
+    """With the first record that is not older, though all lie in one file; a younger one may have older ones behind it."""
+    made(broker, topic, 1)
+    set_group(broker, group, share_auto_offset_reset='by_duration:' + since)
+    with Sharer(broker.kafka_port, group, [topic]).has(1) as a:
+        now = int(time.time() * 1000)
+        for i, minutes in enumerate((120, 60, 10)):
+            assert kafka_wire.produce(a.wire, topic, kafka_wire.batch(['%d' % i], timestamp=now - minutes * 60000))['error_code'] == 0
+        if first < 3:
+            assert offsets(a.take(3 - first)) == list(range(first, 3))
+            return
+        said = a.fetch(wait=100)            # Kafka says OFFSET_NOT_AVAILABLE until there is one
+        assert not acquired(said) and {p['error_code'] for t in said['responses'] for p in t['partitions']} <= {0, 78}
+        assert kafka_wire.produce(a.wire, topic, kafka_wire.batch(['3'], timestamp=now))['error_code'] == 0
+        until(lambda: acquired(a.fetch(wait=100)) == [(3, 3, 1)])
 
 
 def lag(a, group):
