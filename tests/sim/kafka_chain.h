@@ -64,6 +64,8 @@ void kafka_chain_begin(struct kafka_chain *k, struct guest *g, struct world *w);
 void kafka_chain_op(struct kafka_chain *k, struct guest *g);
 /* By the last comparison: a reader of committed records sees that offset. */
 bool kafka_chain_committed(const struct kafka_chain *k, unsigned part, uint64_t offset);
+/* As far as is known: no record of a client's stands there. */
+bool kafka_chain_marker(const struct kafka_chain *k, unsigned part, uint64_t offset);
 /* The queue gets every record that readers of committed ones see. */
 void kafka_chain_drained(struct kafka_chain *k, struct guest *g);
 

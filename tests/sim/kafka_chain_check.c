@@ -425,6 +425,11 @@ bool kafka_chain_committed(const struct kafka_chain *k, unsigned part, uint64_t 
     return id && !is_mark(id) && (!k->batches[id].tx || k->txs[k->batches[id].tx].state == TX_COMMITTED);
 }
 
+bool kafka_chain_marker(const struct kafka_chain *k, unsigned part, uint64_t offset)
+{
+    return offset < k->end[part] && is_mark(k->owner[part][offset]);
+}
+
 bool kafka_chain_compare(struct kafka_chain *k, struct guest *g, bool with_queue)
 {
     static struct view views[KAFKA_PARTS];

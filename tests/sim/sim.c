@@ -8,6 +8,9 @@
  *
  * MQTT's clients take part (mqtt_chain.c): QoS 0, 1 and 2 both ways, a share group, retained values, a will; they go on with their sessions.
  *
+ * Two members of a share group read the Kafka clients' topic together (share_chain.c), each with a connection of its own. A compacted topic is
+ * updated while it is compacted (keyed_chain.c).
+ *
  * In one chain of twelve queries run (query_chain.c) over the Kafka clients' topic, which has aborted transactions: each record that readers of committed
  * ones see has its effect once, in a filter and in sums that are state with snapshots.
  *
@@ -21,9 +24,11 @@
  * number of operations. The last line is "N passed, N failed": one passed per thousand crash points.
  */
 #include "kafka_chain_int.h"
+#include "keyed_chain.h"
 #include "mqtt_chain.h"
 #include "peek.h"
 #include "query_chain.h"
+#include "share_chain.h"
 #include "world.h"
 
 #include <stdio.h>
@@ -46,6 +51,8 @@ struct totals {
     uint64_t letters, letters_again, letters_got, letters_compared, values, wills;
     uint64_t batches, batches_again, commits, aborts, batches_compared;
     uint64_t query_chains, query_rows;
+    uint64_t acquired, acquired_again, accepted, expired, shared;
+    uint64_t updates, nulls, updates_compared, updates_missing, nulls_missing;
     uint64_t records_found, records_trimmed, feeds, records_written, records_read, stream_syncs, stream_deliveries;
 };
 
@@ -59,6 +66,9 @@ static struct model *furnished_model;
 static struct kafka_chain *furnished_kafka, *kafka; /* of the chain that runs */
 static struct mqtt_chain *furnished_mqtt, *mqtt;
 static struct mqtt_life mqtt_life;
+static struct share_chain *furnished_share, *share;
+static struct share_life share_life;
+static struct keyed_chain *keyed;
 static struct os_sim *furnished_sql; /* the same with queries */
 static struct query_chain queries;
 
@@ -131,9 +141,13 @@ static bool live(struct world *w, struct totals *t, const struct limits *limits)
         bool connected = !w->model->wrong[0] && world_connect(w);
         if (connected && !w->dead)
             kafka_chain_begin(kafka, &guest, w);
+        if (guest.engine && !kafka->stopped && !w->dead)
+            keyed_chain_compare(keyed, kafka, &guest);
         compare_queries(w, &guest);
-        if (connected && !w->dead && !w->model->wrong[0])
+        if (connected && !w->dead && !w->model->wrong[0]) {
             mqtt_chain_begin(mqtt, &mqtt_life, w);
+            share_chain_begin(share, &share_life, kafka, w);
+        }
         arm_started(w, ending);
         if (connected) {
             unsigned ops = 1 + world_pick(w, world_pick(w, 3) ? 30 : 90);
@@ -144,13 +158,20 @@ static bool live(struct world *w, struct totals *t, const struct limits *limits)
                     mqtt_chain_op(&mqtt_life);
                 } else if (more && world_pick(w, 4) == 0 && !kafka->stopped) {
                     w->ops++;
-                    kafka_chain_op(kafka, &guest);
+                    if (world_pick(w, 4))
+                        kafka_chain_op(kafka, &guest);
+                    else
+                        keyed_chain_op(keyed, kafka, &guest);
+                } else if (more && share_life.chain && world_pick(w, 5) == 0) {
+                    w->ops++;
+                    share_chain_op(&share_life);
                 } else if (more)
                     world_op(w);
             }
         }
         guest_end(&guest);
         mqtt_chain_end(&mqtt_life);
+        share_chain_end(&share_life);
         broker_check(w->broker);
         struct broker_totals totals;
         broker_totals(w->broker, &totals);
@@ -231,7 +252,13 @@ static void last_life(struct world *w)
             world_streams_drain(w);
             kafka_chain_begin(kafka, &guest, w);
             if (!kafka->stopped && !w->model->wrong[0])
+                keyed_chain_compare(keyed, kafka, &guest);
+            if (!kafka->stopped && !w->model->wrong[0])
                 kafka_chain_drained(kafka, &guest);
+            if (!kafka->stopped && !w->model->wrong[0]) {
+                share_chain_begin(share, &share_life, kafka, w);
+                share_chain_drained(&share_life);
+            }
             if (w->runs_sql && !kafka->stopped && !w->model->wrong[0])
                 query_chain_drained(&queries, kafka, w);
             if (!w->model->wrong[0])
@@ -239,6 +266,7 @@ static void last_life(struct world *w)
         }
         guest_end(&guest);
         mqtt_chain_end(&mqtt_life);
+        share_chain_end(&share_life);
     } else
         model_fault(w->model, "the broker does not start: %s", w->why);
     world_end(w, true);
@@ -254,6 +282,7 @@ static bool run_chain(uint64_t seed, const struct limits *limits, struct totals 
     w.compact_every = 5 + world_pick(&w, 46); /* commands of the core between compactions */
     w.compact_slice_bytes = 1 + world_pick(&w, 4000);
     w.with_streams = true;
+    w.keyed_every_ms = 10 + world_pick(&w, 100);
     w.stream_sync_bytes = world_pick(&w, 2) ? 1 + world_pick(&w, 20000) : 0;
     w.paging_bytes = world_pick(&w, 3) ? 400 + world_pick(&w, 4000) : 0;
     w.model = malloc(sizeof *w.model);
@@ -262,6 +291,8 @@ static bool run_chain(uint64_t seed, const struct limits *limits, struct totals 
     memcpy(w.model, furnished_model, sizeof *w.model);
     memcpy(kafka, furnished_kafka, sizeof *kafka);
     memcpy(mqtt, furnished_mqtt, sizeof *mqtt);
+    memcpy(share, furnished_share, sizeof *share);
+    *keyed = (struct keyed_chain){0};
     queries = (struct query_chain){0};
     w.with_sql = w.runs_sql = seed % CHAINS_A_QUERY == 0;
     w.disk = os_sim_clone(w.runs_sql ? furnished_sql : furnished);
@@ -307,6 +338,16 @@ static bool run_chain(uint64_t seed, const struct limits *limits, struct totals 
     t->commits += kafka->commits;
     t->aborts += kafka->aborts;
     t->batches_compared += kafka->compared;
+    t->acquired += share->acquired;
+    t->acquired_again += share->again;
+    t->accepted += share->accepted;
+    t->expired += share->expired;
+    t->shared += share->checked;
+    t->updates += keyed->updates;
+    t->nulls += keyed->nulls;
+    t->updates_compared += keyed->compared;
+    t->updates_missing += keyed->missing;
+    t->nulls_missing += keyed->nulls_missing;
     t->query_chains += w.runs_sql;
     t->query_rows += queries.compared;
     t->disk_ops += os_sim_ops(w.disk) - before;
@@ -334,7 +375,10 @@ static bool furnish(void)
     furnished_kafka = malloc(sizeof *furnished_kafka);
     mqtt = malloc(sizeof *mqtt);
     furnished_mqtt = malloc(sizeof *furnished_mqtt);
-    if (!kafka || !furnished_kafka || !mqtt || !furnished_mqtt)
+    share = malloc(sizeof *share);
+    furnished_share = malloc(sizeof *furnished_share);
+    keyed = malloc(sizeof *keyed);
+    if (!kafka || !furnished_kafka || !mqtt || !furnished_mqtt || !share || !furnished_share || !keyed)
         abort();
     if (good)
         world_furnish(&w);
@@ -342,6 +386,10 @@ static bool furnish(void)
         kafka_chain_furnish(furnished_kafka, &w);
     if (good && !w.model->wrong[0])
         mqtt_chain_furnish(furnished_mqtt, &w);
+    if (good && !w.model->wrong[0])
+        share_chain_furnish(furnished_share, &w);
+    if (good && !w.model->wrong[0])
+        keyed_chain_furnish(&w);
     if (!good || w.model->wrong[0])
         printf("the empty broker could not be furnished: %s %s\n", w.why, w.model->wrong);
     good = good && !w.model->wrong[0];
@@ -439,6 +487,16 @@ static void report(const struct totals *t, double seconds)
            "retained values\n",
            (unsigned long long)t->letters, (unsigned long long)t->letters_again, (unsigned long long)t->letters_got,
            (unsigned long long)t->wills, (unsigned long long)t->letters_compared, (unsigned long long)t->values);
+    printf("share group: %llu records acquired, %llu of them again, %llu after a lock was over, %llu accepted or "
+           "rejected; compared: "
+           "%llu records\n",
+           (unsigned long long)t->acquired, (unsigned long long)t->acquired_again, (unsigned long long)t->expired,
+           (unsigned long long)t->accepted, (unsigned long long)t->shared);
+    printf("compacted topic: %llu updates, %llu of them null values; compaction took %llu, and of those %llu null "
+           "values that were the last of "
+           "their key; compared: %llu records\n",
+           (unsigned long long)t->updates, (unsigned long long)t->nulls, (unsigned long long)t->updates_missing,
+           (unsigned long long)t->nulls_missing, (unsigned long long)t->updates_compared);
     printf("queries: in %llu chains; compared: %llu rows\n", (unsigned long long)t->query_chains,
            (unsigned long long)t->query_rows);
 }
@@ -493,6 +551,9 @@ int main(int argc, char **argv)
     free(kafka);
     free(furnished_mqtt);
     free(mqtt);
+    free(furnished_share);
+    free(share);
+    free(keyed);
     printf("%llu passed, %llu failed\n", (unsigned long long)(t.lives / 1000), (unsigned long long)failed);
     return failed != 0;
 }
