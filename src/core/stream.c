@@ -245,12 +245,15 @@ bool stream_grow_prepare(struct broker *b, struct stream *s, uint32_t count)
     return false;
 }
 
-void stream_grow(struct stream *s, uint32_t count)
+void stream_grow(struct broker *b, struct stream *s, uint32_t count)
 {
-    if (count <= s->partition_count)
+    uint32_t before = s->partition_count;
+    if (count <= before)
         return;
     s->partition_count = count;
     followers_grow(s);
+    for (uint32_t i = 0; i < before; i++)
+        fetches_outgrown(b, s->partitions[i]);
 }
 
 /* Its source, amq.stream.NAME: an exchange that nobody publishes to. It comes and goes with the stream. */

@@ -439,7 +439,7 @@ static bool change_prepare(struct broker *b, struct queue *q, struct slice args,
 static void change(struct broker *b, struct queue *q, struct slice *args, uint32_t partitions)
 {
     if (q->stream)
-        stream_grow(q->stream, partitions);
+        stream_grow(b, q->stream, partitions);
     b->topology_gen++; /* groups that read it look at their topics again */
     streams_changed(b);
     queue_args_replace(b, q, args);

@@ -7,7 +7,7 @@
  *                   └─ more came, or time is up ────────┘
  *
  * A parked fetch hangs on the list of each of its partitions, and on a timer: nobody looks at it before one of them has grown, or
- * goes. How many bytes came is known roughly (partition->filled), so that one who waits for many does not read at every record.
+ * goes, or there are more partitions than it knows of (row->known). How many bytes came is known roughly (partition->filled), so that one who waits for many does not read at every record.
  * What is readable is durable and in the file; the end that a client is told is the durable one, which a restart does not take
  * back, though the files are behind the journal for a moment then.
  * A time is looked for in the files, too: what was durable when it was asked for is waited for, though not for ever.
@@ -141,6 +141,7 @@ enum fetch_result fetch_look_at(struct broker *b, struct fetch *f, struct fetch_
         return FETCH_REFUSED;
     if (row->epoch != -1 && row->epoch != LEADER_EPOCH)
         return row->epoch < LEADER_EPOCH ? FETCH_OLD_EPOCH : FETCH_NEW_EPOCH;
+    row->partitions = p->stream->partition_count;
     row->start = p->start;
     row->end = partition_durable(b, p);
     row->stable = stable_end(b, p, row->end);
@@ -259,6 +260,12 @@ bool fetch_is_let_go(struct broker *b, const struct fetch *f, uint64_t held, str
     return f->committed && held != FETCH_NOWHERE && stable_end(b, p, p->seen) > held;
 }
 
+/* Who reads all of the stream does not know of all its partitions. */
+static bool is_outgrown(const struct fetch_row *row, uint32_t partitions)
+{
+    return row->known && row->known < partitions;
+}
+
 static void look(struct broker *b, struct fetch *f);
 
 /* The rows of a session are told of what comes all the time, and count it. */
@@ -310,7 +317,7 @@ static void park(struct broker *b, struct fetch *f)
         fetch_see(b, p);
         f->hoped += p->seen_bytes - row->filled;
         row->filled = p->seen_bytes;
-        let_go = let_go || fetch_is_let_go(b, f, fetch_held_at(row), p);
+        let_go = let_go || fetch_is_let_go(b, f, fetch_held_at(row), p) || is_outgrown(row, p->stream->partition_count);
         list_insert(&p->fetches, &row->link);
         fetch_expect(b, p);
     }
@@ -331,7 +338,7 @@ static void ready(struct broker *b, struct fetch *f)
 /* It is on no list but its peer's. */
 static void look(struct broker *b, struct fetch *f)
 {
-    bool wanted = false, wrong = false;
+    bool wanted = false, wrong = false; /* or there is more to say than records */
     f->state = FETCH_STATE_NEW;
     f->found = 0;
     bool next = f->session && f->session_op == FETCH_NEXT;
@@ -341,7 +348,7 @@ static void look(struct broker *b, struct fetch *f)
         struct fetch_row *row = &f->rows[i];
         if (!next)
             row->result = (uint8_t)fetch_look_at(b, f, row);
-        wrong = wrong || row->result != FETCH_OK;
+        wrong = wrong || row->result != FETCH_OK || is_outgrown(row, row->partitions);
     }
     if (is_behind(b, f)) {
         park(b, f);
@@ -484,12 +491,18 @@ void fetches_filled(struct broker *b, struct partition *p)
         list_insert(&b->streams.fetched, &p->fetch_link);
 }
 
+/* Takes the whole list over: who is not pleased comes into it again. */
+static void take_waiting(struct partition *p, struct list *ret)
+{
+    list_init(ret);
+    list_insert(p->fetches.next, ret);
+    list_remove(&p->fetches);
+}
+
 static void wake(struct broker *b, struct partition *p)
 {
     struct list waiting;
-    list_init(&waiting);
-    list_insert(p->fetches.next, &waiting); /* takes the whole list over: who is not pleased comes into it again */
-    list_remove(&p->fetches);
+    take_waiting(p, &waiting);
     while (!list_empty(&waiting)) {
         struct fetch_row *row = CONTAINER_OF(waiting.next, struct fetch_row, link);
         struct fetch *f = row->fetch;
@@ -538,6 +551,19 @@ void fetches_turn(struct broker *b)
         shares_partition_changed(b, p);
     }
     send_ready(b);
+}
+
+void fetches_outgrown(struct broker *b, struct partition *p)
+{
+    struct list waiting;
+    take_waiting(p, &waiting);
+    while (!list_empty(&waiting)) {
+        struct fetch_row *row = CONTAINER_OF(waiting.next, struct fetch_row, link);
+        list_remove(&row->link);
+        list_insert(&p->fetches, &row->link);
+        if (is_outgrown(row, p->stream->partition_count))
+            fetch_look_again(b, row->fetch);
+    }
 }
 
 void fetches_partition_gone(struct broker *b, struct partition *p)

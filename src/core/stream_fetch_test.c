@@ -982,6 +982,38 @@ static void epochs(void **state)
 
 /* ---- memory ---- */
 
+static struct fetch *knowing(struct rig *rig, uint32_t partitions)
+{
+    struct fetch *f = fetch_of(rig, "s", 2);
+    f->rows[0].known = partitions;
+    return f;
+}
+
+/* Who says how many partitions it knows of is answered when there are more, nobody else. */
+static void a_stream_that_gets_partitions(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    declare_stream(rig, "s", 1);
+    put_numbers(rig, "s", 0, 2);
+    assert_null(send(rig, fetch_of(rig, "s", 2)));
+    assert_null(send(rig, knowing(rig, 1)));
+    assert_null(send(rig, knowing(rig, 3)));
+    assert_true(rig_ask_full(rig, CMD_STREAM_GROW, 1, 0, "s", NULL, NULL, (struct slice){0}, 0, 3));
+    assert_int_equal(rig_count(rig, EFF_FETCHED), 1);
+    assert_int_equal(answered(rig)->rows[0].partitions, 3);
+    assert_int_equal(answered(rig)->rows[0].result, FETCH_OK);
+    assert_int_equal(answered(rig)->rows[0].known, 1);
+    assert_int_equal(answered(rig)->rows[0].piece.len, 0);
+    assert_int_equal(send(rig, knowing(rig, 2))->rows[0].partitions, 3); /* at once */
+    assert_null(send(rig, knowing(rig, 3)));
+    rig_clear(rig);
+    while (stream_named(rig, "s")->stream->partitions[0]->end == 2)
+        put(rig, "s", "x");
+    assert_int_equal(rig_count(rig, EFF_FETCHED), 3); /* what waited for records */
+    end(rig);
+}
+
 static bool storm(struct rig *rig)
 {
     struct table t;
@@ -1044,6 +1076,7 @@ int main(void)
         cmocka_unit_test(offsets),
         cmocka_unit_test(a_time_in_what_is_not_written),
         cmocka_unit_test(epochs),
+        cmocka_unit_test(a_stream_that_gets_partitions),
         cmocka_unit_test(without_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

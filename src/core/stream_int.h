@@ -193,8 +193,9 @@ void partition_hurry(struct broker *b, struct partition *p);
 /* ---- stream_fetch.c ---- */
 void fetches_init(struct broker *b);
 void fetches_turn(struct broker *b);
-void fetch_back(struct broker *b, struct stream_job *job);  /* from the store; takes it */
-void fetches_filled(struct broker *b, struct partition *p); /* more of it is in its files */
+void fetch_back(struct broker *b, struct stream_job *job);    /* from the store; takes it */
+void fetches_filled(struct broker *b, struct partition *p);   /* more of it is in its files */
+void fetches_outgrown(struct broker *b, struct partition *p); /* its stream has more partitions */
 void fetches_partition_gone(struct broker *b, struct partition *p);
 void fetches_trimmed(struct broker *b, struct partition *p); /* it begins elsewhere */
 /* For stream_fetch_session.c. */
@@ -253,7 +254,7 @@ bool stream_put_rewritten(struct partition *p, const struct stream_extent *made)
 /* ---- stream.c ---- */
 /* Everything that so many partitions need, if they are more than there are; then they count, or are given up. False: no memory. */
 MUST_USE bool stream_grow_prepare(struct broker *b, struct stream *s, uint32_t count);
-void stream_grow(struct stream *s, uint32_t count);
+void stream_grow(struct broker *b, struct stream *s, uint32_t count);
 void stream_grow_undo(struct stream *s, uint32_t count);
 /* What lies below the offset (OFFSET_NONE: the durable end) is given up. *offset: where it begins then. */
 enum stream_result stream_trim(struct broker *b, struct partition *p, uint64_t *offset, lsn_t *ret_lsn);
