@@ -120,6 +120,7 @@ static void answer(struct run_partition *p, struct run_block *b, const struct fe
         run_fail(run, "%s", run->session->why);
     } else if (row->result == FETCH_OK) {
         p->end = row->end;
+        run_partitions_exist(p->source, row->partitions);
         note_start(p, row->start);
         if (row->piece.file)
             p->asked_at = 0;
@@ -147,6 +148,8 @@ static void on_fetched(struct server_call *call, struct effect *e)
     struct sql_server *server = b->feed->session->server;
     struct fetch_row *row = e && e->type == EFF_FETCHED ? &e->fetch->rows[0] : NULL;
     feed_block_ref(&held, b);
+    if (row && row->result == FETCH_OK)
+        b->known = row->partitions;
     if (row && row->result == FETCH_OK && row->piece.file)
         (void)!read_block(b, row); /* without its bytes it is asked for again */
     LIST_EACH(&b->waiting, node, after)
@@ -182,6 +185,7 @@ static struct run_block *ask_block(struct run_partition *p, uint64_t from, uint3
     f->committed = true;
     f->rows[0].stream = p->source->stream;
     f->rows[0].partition = p->number;
+    f->rows[0].known = b->known = p->source->exist;
     f->rows[0].offset = from;
     f->rows[0].bytes_max = bytes;
     c->fetch = f;
@@ -203,6 +207,7 @@ void run_fetch_one(struct server_run *run, struct run_partition *p, uint32_t byt
         p->again_at = run->server->now + TROUBLE_NS;
         return;
     }
+    run_partitions_exist(p->source, b->known);
     if (b->bytes) {
         take_block(p, b);
         return;

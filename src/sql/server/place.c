@@ -11,23 +11,6 @@
 #define WAIT_MOST_US                                                                                                   \
     (INT64_MAX / 4000) /* decades: nobody waits for what is further, as an event with a wrong time may be */
 
-static struct run_partition *partition_of(struct server_run *run, uint32_t source, uint32_t partition)
-{
-    return source < run->source_count && partition < run->sources[source].count
-               ? &run->sources[source].partitions[partition]
-               : NULL;
-}
-
-static bool declare_partitions(struct server_run *run)
-{
-    for (uint32_t i = 0; i < run->source_count; i++)
-        if (!query_partitions(run->query, i, run->sources[i].count)) {
-            run_fail(run, "no memory for the clocks");
-            return false;
-        }
-    return true;
-}
-
 /* ---- a beginning ---- */
 
 static void begin_at(struct server_run *run, struct run_partition *p, uint64_t place)
@@ -73,7 +56,7 @@ static void on_placed(struct server_call *call, struct effect *e)
         }
     if (!run->failed && run->object && !trail_add(&run->taken, &mark))
         run_fail(run, "no memory for its trail");
-    if (!run->failed && declare_partitions(run))
+    if (!run->failed)
         run->state = RUN_GOING;
     if (e)
         server_effect_drop(run->server, e);
@@ -94,8 +77,11 @@ static void ask_fetch_place(struct fetch_row *row, const struct run_partition *p
 static void ask_places(struct server_run *run)
 {
     uint32_t count = 0, i = 0;
-    for (uint32_t s = 0; s < run->source_count; s++)
-        count += run->sources[s].count;
+    for (uint32_t s = 0; s < run->source_count; s++) {
+        count += run->sources[s].exist;
+        if (!run_partition_named(run, s, run->sources[s].exist - 1))
+            return;
+    }
     struct fetch *f = fetch_new(FETCH_OFFSETS, count);
     struct command *c = f ? server_command(run->session, &run->call, CMD_FETCH, false) : NULL;
     if (!c) {
@@ -134,7 +120,6 @@ static bool read_places(struct server_run *run)
 {
     struct trail_entry e;
     while (trail_read(&run->replay, &e)) {
-        struct run_partition *p = partition_of(run, e.source, e.partition);
         if (e.kind == TRAIL_PLACE) {
             output_seek(run->output, e.offset);
             return true;
@@ -151,10 +136,9 @@ static bool read_places(struct server_run *run)
         }
         if (e.kind != TRAIL_RECORDS)
             break;
-        if (!p) {
-            run_fail(run, "its trail names a partition that is not there any more");
+        struct run_partition *p = run_partition_named(run, e.source, e.partition);
+        if (!p)
             return false;
-        }
         p->place = p->end = p->kept = e.offset;
     }
     run_fail(run, "its trail in the catalogue is damaged");
@@ -183,7 +167,7 @@ void run_place(struct server_run *run)
     }
     struct slice trail = trail_bytes(&run->object->trail);
     trail_read_begin(&run->replay, trail);
-    if (!read_places(run) || !declare_partitions(run))
+    if (!read_places(run))
         return;
     run->replay_open = run_given_until(trail);
     output_open(run->output, run->replay_open);
@@ -227,11 +211,10 @@ bool run_replay(struct server_run *run)
         return !run->failed;
     }
     run->entry_there = true;
-    struct run_partition *p = partition_of(run, run->entry.source, run->entry.partition);
-    if ((run->entry.kind == TRAIL_RECORDS || run->entry.kind == TRAIL_IDLE) && !p) {
-        run_fail(run, "its trail names a partition that is not there any more");
+    bool named = run->entry.kind == TRAIL_RECORDS || run->entry.kind == TRAIL_IDLE;
+    struct run_partition *p = named ? run_partition_named(run, run->entry.source, run->entry.partition) : NULL;
+    if (named && !p)
         return false;
-    }
     if (run->entry.kind == TRAIL_RECORDS && p->place < run->entry.offset) {
         bool more = p->got && run_take(run, p, run->entry.offset);
         if (p->place < run->entry.offset)

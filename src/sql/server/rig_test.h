@@ -114,13 +114,14 @@ RIG_FN struct world *world_new(void)
     return world_of(0, 0);
 }
 
-/* Files of streams that the journal does not name are swept away. */
+/* Files of streams, and of partitions, that the journal does not name are swept away. */
 RIG_FN void sweep(struct rig *rig)
 {
     struct rig_streams *all = rig->log->streams;
     for (size_t i = 0; i < all->count;) {
         const struct rig_stream_record *r = &all->records[i];
-        if (map_get(&rig->b->queues_by_id, map_key_u64(&r->stream)))
+        const struct queue *q = map_get(&rig->b->queues_by_id, map_key_u64(&r->stream));
+        if (q && q->stream && r->partition < q->stream->partition_count)
             i++;
         else
             rig_stream_cut(all, r->stream, r->partition, 0, UINT64_MAX);

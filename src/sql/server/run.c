@@ -279,16 +279,7 @@ static bool take_source(struct server_run *run, struct run_source *s, const stru
         return false;
     }
     s->stream = row->id;
-    s->partitions = mem_zalloc(row->partitions * sizeof *s->partitions);
-    if (!s->partitions) {
-        run_fail(run, "no memory for the partitions");
-        return false;
-    }
-    s->count = row->partitions;
-    for (uint32_t i = 0; i < s->count; i++)
-        s->partitions[i] = (struct run_partition){
-            .source = s, .number = i, .until = UINT64_MAX, .limit = UINT64_MAX, .start = FETCH_NOWHERE};
-    return true;
+    return run_partitions(s, row->partitions);
 }
 
 static void on_aimed(struct server_call *call, struct effect *e)
@@ -419,6 +410,8 @@ static bool run_turn(struct server_run *run)
         look(run);
     if (run->state == RUN_REPLAYING)
         more = run_replay(run);
+    if (run->state == RUN_GOING && run_has_room(run))
+        run_join(run);
     if (run->state == RUN_GOING && switch_builds(run))
         switch_turn(run);
     if (run->state == RUN_GOING && run_has_room(run)) {

@@ -49,6 +49,7 @@ struct run_block {
     uint64_t until;  /* where the next fetch begins; UINT64_MAX: not known before all of it is taken */
     uint64_t stable; /* nothing behind it is read */
     uint64_t end;    /* of the partition then */
+    uint32_t known;  /* so many partitions who asked knew of, or then the stream had */
     struct aborted *aborted;
     uint32_t aborted_count;
     struct shared_reading *reading; /* NULL: nobody has begun to read it for several */
@@ -86,7 +87,8 @@ struct run_source {
     struct server_feed *feed; /* of that stream; NULL: nothing was asked yet */
     struct list fellow;       /* feed->sources */
     uint16_t *picks;          /* the feed's columns that it wants, in its scan's order; NULL: it scans by itself */
-    uint32_t count;
+    uint32_t count, room;     /* partitions that it has, … */
+    uint32_t exist;           /* … and that the stream has, as far as is known */
     struct run_partition *partitions;
     const struct sql_with *with;
     bool whole; /* a table: it is read from its beginning, whatever is said of streams */
@@ -203,6 +205,14 @@ bool run_dead_stream(struct server_run *run);
 /* Its operators are timed for so long from now on. */
 void run_time(struct server_run *run, mono_t ns);
 void run_divert(void *arg, uint32_t origin, enum sql_fault fault);
+/* server/partition.c */
+/* A stream's partitions, none of which the source has yet. False: no memory, the run has failed. */
+MUST_USE bool run_partitions(struct run_source *s, uint32_t exist);
+/* The trail names it: the source has it from now on, if it had not, from its first record. NULL: there is none, or no memory, the run has failed. */
+struct run_partition *run_partition_named(struct server_run *run, uint32_t source, uint32_t partition);
+/* Whoever reads the stream has found that it has so many. */
+void run_partitions_exist(struct run_source *s, uint32_t exist);
+void run_join(struct server_run *run); /* has those that streams have got */
 /* server/place.c */
 void run_place(struct server_run *run);
 /* Which streams it reads, by their ids. False: no memory. */
@@ -268,8 +278,9 @@ MUST_USE bool snapshot_trail(struct server_run *run, struct trail *ret);
 void snapshot_named(struct server_run *run); /* the step that names it is accepted */
 bool snapshot_load(struct server_run *run);
 /* server/switch.c: how one takes the place of another, see docs/decisions/0015 */
-bool switch_builds(const struct server_run *run);  /* it gives nothing yet, and reads for the time when it will */
-bool switch_hurries(const struct server_run *run); /* the core is to hear at once of what was taken */
+bool switch_builds(const struct server_run *run); /* it gives nothing yet, and reads for the time when it will */
+/* Both versions come to one place: the core is to hear at once of what was taken, and neither has partitions that it had not. */
+bool switch_hurries(const struct server_run *run);
 void switch_turn(struct server_run *run);
 void switch_end(struct server_run *run); /* it ends: the other one is free to go on */
 /* server/step.c */

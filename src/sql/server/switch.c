@@ -44,25 +44,43 @@ static struct run_partition *nth(const struct server_run *run, uint32_t n)
     return NULL;
 }
 
-static bool is_same(const struct run_partition *a, const struct run_partition *b)
+/* The same one, as that source has it; NULL: it has it not. */
+static struct run_partition *same_of(const struct run_source *s, const struct run_partition *p)
 {
-    return a->number == b->number && a->source->stream == b->source->stream;
+    return s->stream == p->source->stream && p->number < s->count ? &s->partitions[p->number] : NULL;
 }
 
 /* ---- where the old one stands ---- */
 
-static void stands_as_it_runs(struct server_run *run, const struct server_run *old)
+/* Who has fewer partitions of what both read hears of the others here, and has them soon: what one of them has read, the other one has to read, too. */
+static bool have_the_same(struct server_run *run, struct server_run *old)
+{
+    bool same = true;
+    for (uint32_t i = 0; i < run->source_count; i++)
+        for (uint32_t k = 0; k < old->source_count; k++) {
+            struct run_source *s = &run->sources[i], *t = &old->sources[k];
+            if (s->stream != t->stream)
+                continue;
+            run_partitions_exist(s, t->count);
+            run_partitions_exist(t, s->count);
+            same = same && s->count == t->count;
+        }
+    return same;
+}
+
+static bool stands_as_it_runs(struct server_run *run, struct server_run *old)
 {
     struct run_partition *p;
     const struct run_partition *q;
     for (uint32_t i = 0; (p = nth(run, i)); i++) {
         p->shared = false;
-        for (uint32_t k = 0; (q = nth(old, k)); k++)
-            if (is_same(p, q)) {
+        for (uint32_t k = 0; k < old->source_count; k++)
+            if ((q = same_of(&old->sources[k], p))) {
                 p->stood = p->shared && p->stood > q->place ? p->stood : q->place;
                 p->shared = true;
             }
     }
+    return have_the_same(run, old);
 }
 
 static bool has_partition(const struct trail_entry *e)
@@ -76,29 +94,42 @@ static bool same_clock(const struct object_clock *a, const struct object_clock *
     return a->of && a->of == b->of && a->arrival == b->arrival;
 }
 
-/* Of one of its sources, as its trail says. False: another source stands elsewhere in the same stream. */
-static bool stands_by_trail(struct server_run *run, struct slice trail, uint32_t source, uint64_t stream)
+/* What its trail says of one of its sources, of the new one's source that reads the same stream. A partition that it does not name it has not begun. */
+static void stood_by_trail(struct run_source *s, struct slice trail, uint32_t source)
 {
     struct trail_reader r;
     struct trail_entry e;
-    struct run_partition *p;
-    bool even = true;
-    for (uint32_t i = 0; (p = nth(run, i)); i++)
-        p->seen = false;
+    for (uint32_t i = 0; i < s->count; i++)
+        s->partitions[i].goal = 0;
     trail_read_begin(&r, trail);
-    while (trail_read(&r, &e))
-        for (uint32_t i = 0; has_partition(&e) && e.source == source && (p = nth(run, i)); i++)
-            if (p->source->stream == stream && p->number == e.partition) {
-                p->seen = true;
-                p->stood_idle = e.kind == TRAIL_IDLE || (p->stood_idle && e.offset == p->goal);
-                p->goal = e.kind == TRAIL_RECORDS ? e.offset : p->goal;
-            }
-    for (uint32_t i = 0; (p = nth(run, i)); i++)
-        if (p->seen) {
+    while (trail_read(&r, &e)) {
+        if (!has_partition(&e) || e.source != source)
+            continue;
+        run_partitions_exist(s, e.partition + 1);
+        if (e.partition >= s->count)
+            continue;
+        struct run_partition *p = &s->partitions[e.partition];
+        p->stood_idle = e.kind == TRAIL_IDLE || (p->stood_idle && e.offset == p->goal);
+        p->goal = e.kind == TRAIL_RECORDS ? e.offset : p->goal;
+    }
+}
+
+/* False: another source stands elsewhere in the same stream. */
+static bool stands_by_trail(struct server_run *run, struct slice trail, uint32_t source, uint64_t stream)
+{
+    bool even = true;
+    for (uint32_t i = 0; i < run->source_count; i++) {
+        struct run_source *s = &run->sources[i];
+        if (s->stream != stream)
+            continue;
+        stood_by_trail(s, trail, source);
+        for (uint32_t k = 0; k < s->count; k++) {
+            struct run_partition *p = &s->partitions[k];
             even = even && (!p->shared || p->stood == p->goal);
             p->shared = true;
             p->stood = p->goal;
         }
+    }
     return even;
 }
 
@@ -109,15 +140,24 @@ static void stood_at(struct server_run *run, const struct object_clock *clock, i
             run->sources[i].stood_at = time;
 }
 
-static void stands_as_it_stopped(struct server_run *run, const struct server_object *old)
+static bool has_all(const struct server_run *run)
+{
+    for (uint32_t i = 0; i < run->source_count; i++)
+        if (run->sources[i].count < run->sources[i].exist)
+            return false;
+    return true;
+}
+
+/* False: it has some partitions not yet. */
+static bool stands_as_it_stopped(struct server_run *run, const struct server_object *old)
 {
     struct slice trail = trail_bytes(&old->trail);
     uint64_t streams[TRAIL_SOURCES_MAX] = {0};
     struct trail_reader r;
     struct trail_entry e;
     struct run_partition *p;
-    if (run->turnover.looked == old->step + 1)
-        return;
+    if (run->turnover.looked == old->step + 1 && has_all(run))
+        return true;
     for (uint32_t i = 0; (p = nth(run, i)); i++)
         p->shared = p->stood_idle = false;
     for (uint32_t i = 0; i < run->source_count; i++)
@@ -140,6 +180,7 @@ static void stands_as_it_stopped(struct server_run *run, const struct server_obj
         run_fail(run, "the query that it is to replace has stopped amid rows that it has to give out: RESUME it, and "
                       "replace it again, or DROP it first");
     run->turnover.looked = old->step + 1;
+    return has_all(run);
 }
 
 /* Its trail has where it began: no snapshot stands in its place. */
@@ -165,15 +206,13 @@ static void check_behind(struct server_run *run)
                      SLICE_ARG(p->source->topic), p->number, (unsigned long long)p->stood);
 }
 
-/* False: it is not known yet, as the old one has not begun. */
+/* False: it is not known yet, as the old one has not begun, or not both have the same partitions. */
 static bool stands(struct server_run *run, const struct server_object *old)
 {
     struct run_partition *p;
     bool any = false, known = !old->run || old->run->state == RUN_GOING;
-    if (known && old->run)
-        stands_as_it_runs(run, old->run);
-    else if (known)
-        stands_as_it_stopped(run, old);
+    if (known)
+        known = old->run ? stands_as_it_runs(run, old->run) : stands_as_it_stopped(run, old);
     for (uint32_t i = 0; (p = nth(run, i)); i++)
         any = any || (known && p->shared);
     for (uint32_t i = 0; (p = nth(run, i)); i++)
@@ -203,8 +242,8 @@ static bool was_idle(const struct run_partition *p, const struct server_object *
     const struct run_partition *q;
     if (!old->run)
         return p->shared && p->stood_idle && p->place >= p->stood;
-    for (uint32_t k = 0; (q = nth(old->run, k)); k++)
-        if (is_same(p, q) && q->idle && p->place >= q->place)
+    for (uint32_t k = 0; k < old->run->source_count; k++)
+        if ((q = same_of(&old->run->sources[k], p)) && q->idle && p->place >= q->place)
             return true;
     return false;
 }
@@ -269,15 +308,15 @@ static void align(struct server_run *run, struct server_run *old)
 {
     struct run_partition *p, *q;
     for (uint32_t i = 0; (p = nth(run, i)); i++)
-        for (uint32_t k = 0; (q = nth(run, k)); k++)
-            if (p->shared && is_same(p, q) && q->limit < p->limit)
+        for (uint32_t k = 0; k < run->source_count; k++)
+            if (p->shared && (q = same_of(&run->sources[k], p)) && q->limit < p->limit)
                 q->limit = p->limit;
     for (uint32_t i = 0; (p = nth(run, i)); i++)
         p->limit = p->shared ? p->limit : p->place;
     for (uint32_t k = 0; old && (q = nth(old, k)); k++) {
         q->limit = q->place;
-        for (uint32_t i = 0; (p = nth(run, i)); i++)
-            if (is_same(p, q))
+        for (uint32_t i = 0; i < run->source_count; i++)
+            if ((p = same_of(&run->sources[i], q)))
                 q->limit = p->limit;
     }
     if (old)
