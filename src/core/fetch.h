@@ -69,8 +69,7 @@ struct fetch_row {
     int32_t wanted;     /* the same */
     uint32_t bytes_max; /* the first batch of an answer is given whole, though it has more */
     uint8_t at;         /* enum fetch_at; of RECORDS: FETCH_AT_TIME while the core looks where a share begins, else 0 */
-    uint32_t
-        known; /* RECORDS, ALONE: partitions of the stream; with more of them the block is answered at once; 0: whatever */
+    uint32_t known; /* RECORDS, ALONE: partitions; when the stream has more it is answered at once; 0: however many */
     /* answered */
     uint8_t result;      /* enum fetch_result */
     uint64_t start, end; /* offsets: of the first record, behind the last that is durable; FETCH_NOWHERE: not known */
