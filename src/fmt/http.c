@@ -221,11 +221,16 @@ unsigned http_field_count(const struct http_request *r, const char *name)
     return count;
 }
 
+struct slice http_part(struct slice *rest, char separator)
+{
+    return trim(cut(rest, separator));
+}
+
 bool http_list_next(const struct http_request *r, struct http_list *list, struct slice *ret)
 {
     for (;;) {
         while (list->rest.len) {
-            *ret = trim(cut(&list->rest, ','));
+            *ret = http_part(&list->rest, ',');
             if (ret->len)
                 return true;
         }

@@ -65,6 +65,8 @@ struct http_list {
     struct slice rest;
 };
 bool http_list_next(const struct http_request *request, struct http_list *list, struct slice *ret);
+/* Takes what stands in front of the first such character, and that character: all, if it is not there. Spaces around it go. */
+struct slice http_part(struct slice *rest, char separator);
 /* Is that word among them? Compared without case. */
 bool http_list_has(const struct http_request *request, const char *name, const char *word);
 /* The same, but for case? */

@@ -319,6 +319,7 @@ static enum exit_code set_http_around(struct protocols *p, struct http_options *
                                      .wall_arg = p->options.os,
                                      .websocket = {.message_bytes_max = c->message_bytes_max + WEBSOCKET_MORE,
                                                    .ping_ms = (uint32_t)c->websocket_ping_ms,
+                                                   .packs = (enum websocket_packs)c->websocket_compression,
                                                    .close_ms = WEBSOCKET_CLOSE_MS}};
     *ret = (struct engine_factory){.make = make_http, .arg = options};
     return END_OK;

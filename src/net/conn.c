@@ -111,6 +111,7 @@ static void engine_adopt(struct conn *conn, struct engine *engine)
     conn->engine = engine;
     engine->conn = conn;
     engine->dirty = &conn->loop->dirty;
+    engine->deflate = &conn->loop->deflate;
     engine->now = conn->loop->now;
 }
 

@@ -17,6 +17,7 @@
 
 struct engine;
 struct conn;
+struct websocket_deflate;
 
 struct engine_ops {
     const char *name;
@@ -47,8 +48,10 @@ struct engine {
     struct list dirty_link;
     struct list *dirty; /* the loop's list of engines with something to flush or to be re-fed; may be NULL in tests */
     struct conn *conn;  /* NULL in tests, and after closed */
-    mono_t now;         /* time of the current tick, set by the loop before every call */
-    char peer[64];      /* printable address of the peer, for logs and listings */
+    struct websocket_deflate *
+        *deflate;  /* the loop's, made for the first WebSocket that packs; NULL in tests: none may */
+    mono_t now;    /* time of the current tick, set by the loop before every call */
+    char peer[64]; /* printable address of the peer, for logs and listings */
     bool peer_loopback;
     bool visiting;    /* it speaks another protocol than the port's own; set before the first feed */
     bool turned_away; /* set by the engine: it is nobody because it is visiting, and was refused; the log hears of it */

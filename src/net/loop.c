@@ -14,6 +14,7 @@
 #include "base/mem.h"
 #include "net/net_int.h"
 #include "net/tls.h"
+#include "net/websocket_deflate.h"
 
 #include <errno.h>
 
@@ -70,6 +71,7 @@ void loop_free(struct loop **loop)
     ring_fini(&l->handed);
     mem_free_as(MEM_CONNECTIONS, l->scratch);
     tls_buffers_free(&l->tls_buffers);
+    websocket_deflate_free(&l->deflate);
     mem_free(l);
 }
 

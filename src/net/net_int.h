@@ -32,7 +32,8 @@ struct loop {
     struct ring handed;    /* of struct handed: connections that another loop accepted */
     uint8_t
         *scratch; /* TAIL_COPY_MAX + READ_GULP: everything is read into it first; and files that sendfile cannot send */
-    struct tls_buffers *tls_buffers; /* with the first connection that speaks TLS */
+    struct tls_buffers *tls_buffers;   /* with the first connection that speaks TLS */
+    struct websocket_deflate *deflate; /* with the first WebSocket that packs */
     mono_t tls_complained_at, visitor_complained_at;
     mono_t now;
     mono_t due; /* when turn wants to be called */

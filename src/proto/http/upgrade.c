@@ -7,7 +7,7 @@
 
 #include "net/websocket_upgrade.h"
 
-#define ANSWER_MAX 400u
+#define ANSWER_MAX 600u
 
 static const struct http_protocol *protocol_find(const struct http *h, struct slice name)
 {
@@ -35,14 +35,34 @@ static const struct http_protocol *choose(const struct http *h, const struct htt
     return *ret_offered || !otherwise ? NULL : protocol_find(h, slice_str(otherwise));
 }
 
+/* TLS may end at a proxy, which says so. */
+static bool within_tls(const struct http *h, const struct http_request *request)
+{
+    return h->engine.tls || http_list_has(request, "x-forwarded-proto", "https");
+}
+
+/* Zeroed: nothing is packed, because it was not offered, is not wanted, or there is no memory for it. */
+static struct websocket_terms agree(struct http *h, const struct http_request *request)
+{
+    struct websocket_deflate **shared = h->engine.deflate;
+    enum websocket_packs packs = h->options->websocket.packs;
+    struct websocket_terms none = {0}, terms;
+    if (!shared || packs == WEBSOCKET_PACKS_NEVER || (packs != WEBSOCKET_PACKS_ALWAYS && within_tls(h, request)) ||
+        !websocket_packing_offered(request, &terms))
+        return none;
+    if (!*shared)
+        *shared = websocket_deflate_new();
+    return *shared ? terms : none;
+}
+
 /* The answer stands in front of whatever the inner engine says. */
-static void answer_yes(struct http *h, const char *accept, struct slice protocol)
+static void answer_yes(struct http *h, const char *accept, struct slice protocol, const struct websocket_terms *terms)
 {
     uint8_t *room = outq_room(&h->engine.out, ANSWER_MAX);
     if (!room)
         return;
     struct writer w = writer_of(room, ANSWER_MAX);
-    websocket_put_answer(&w, accept, protocol);
+    websocket_put_answer(&w, accept, protocol, terms);
     outq_commit(&h->engine.out, w.len);
     h->engine.out.failed |= !writer_ok(&w);
     engine_dirty(&h->engine);
@@ -55,7 +75,8 @@ static bool is_visiting(const struct http *h, const struct http_protocol *protoc
     return h->engine.visiting || (!h->options->trusts_visitors && (!own || own->factory != protocol->factory));
 }
 
-static void begin(struct http *h, const struct http_protocol *protocol, const char *accept, bool offered)
+static void begin(struct http *h, const struct http_request *request, const struct http_protocol *protocol,
+                  const char *accept, bool offered)
 {
     const struct engine_factory *factory = protocol->factory;
     struct engine *inner = factory->make(h->loop_owner, factory->arg, &h->peer, h->engine.now);
@@ -64,8 +85,9 @@ static void begin(struct http *h, const struct http_protocol *protocol, const ch
         return;
     }
     inner->visiting = is_visiting(h, protocol);
-    answer_yes(h, accept, slice_str(offered ? protocol->name : ""));
-    h->websocket = websocket_open(&h->options->websocket, &h->engine, &inner, protocol->text, h->engine.now);
+    struct websocket_terms terms = agree(h, request);
+    answer_yes(h, accept, slice_str(offered ? protocol->name : ""), &terms);
+    h->websocket = websocket_open(&h->options->websocket, &h->engine, &inner, protocol->text, &terms, h->engine.now);
     if (!h->websocket) {
         h->engine.out.failed = true;
         inner->ops->closed(inner);
@@ -98,5 +120,5 @@ void http_upgrade(struct http *h, const struct http_request *request, const char
                           offered ? "none of these WebSocket subprotocols is spoken here"
                                   : "a WebSocket subprotocol has to be offered here");
     else
-        begin(h, protocol, accept, offered);
+        begin(h, request, protocol, accept, offered);
 }
