@@ -1,13 +1,14 @@
 /* Fuzz target of the HTTP listener's engine and of WebSockets, with an engine in them that sends back what it hears.
  * fuzz: -max_len=6000
- * covers: src/net/websocket.c src/net/websocket_upgrade.c src/net/outq.c
+ * covers: src/net/websocket.c src/net/websocket_in.c src/net/websocket_deflate.c src/net/websocket_upgrade.c src/net/outq.c
  * covers: src/proto/http/engine.c src/proto/http/routes.c src/proto/http/upgrade.c
  *
  * Input: one byte of modes, then what a client sends. Mode bits: 1 raw bytes instead of framed ones (framed: the frame's first
  * byte, a length u16, payload, which the target masks and gives a head, so that mutations reach past the head); 2 fed in small
  * pieces; 4 what leaves leaves slowly; 8 the inner engine takes some bytes at a time only, and pauses now and then; 16 a text
- * protocol; 32 no handshake: the input begins with a request.
- * Whatever comes: frames that leave are well-formed, text in them is UTF-8, nothing follows a close frame; the inner engine hears
+ * protocol; 32 no handshake: the input begins with a request; 64 packing is agreed: messages whose first frame has RSV1 are packed by
+ * the target, so that mutations reach what is in them, but for frames with RSV2 too, whose payload is what the input says.
+ * Whatever comes: frames that leave are well-formed and, where they are packed, can be unpacked, text in them is UTF-8, nothing follows a close frame; the inner engine hears
  * the payload and nothing else, and what it says leaves whole and in order; nothing is leaked. */
 #include "base/check.h"
 #include "base/mem.h"
@@ -16,12 +17,14 @@
 #include "proto/http/engine.h"
 
 #include <stdio.h>
+#include <zlib.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);
 
-enum { RAW = 1, PIECES = 2, SLOW = 4, TOUGH = 8, TEXT = 16, EARLY = 32 };
+enum { RAW = 1, PIECES = 2, SLOW = 4, TOUGH = 8, TEXT = 16, EARLY = 32, PACKS = 64 };
 
 #define STREAM_MAX (1u << 16)
+#define PACKED_MAX 8000u /* of a frame that the target packs */
 
 struct stream {
     uint8_t bytes[STREAM_MAX];
@@ -37,6 +40,9 @@ struct world {
     struct engine_factory factory;
     uint8_t mode;
     bool upgraded, close_seen;
+    bool packing; /* the message that is being sent is packed by the target */
+    bool guessed; /* it was packed by the input: nobody knows what is in it */
+    struct websocket_deflate *shared;
     unsigned inners, turns;
     unsigned lent;       /* and not given back */
     struct stream in;    /* sent by the peer and not consumed */
@@ -137,9 +143,26 @@ static struct engine *echo_make(void *owner, void *arg, const struct os_peer *pe
 
 /* ---- what leaves ---- */
 
-static void check_frame(struct world *w, uint8_t opcode, struct slice payload)
+static struct slice unpacked(struct slice payload, uint8_t *to, size_t room)
 {
-    CHECK(!w->close_seen);
+    z_stream z = {.next_in = (Bytef *)(uintptr_t)payload.ptr, .avail_in = (uInt)payload.len};
+    z.next_out = to;
+    z.avail_out = (uInt)room;
+    CHECK(inflateInit2(&z, -(int)WEBSOCKET_BITS_OUT) == Z_OK);
+    CHECK(inflate(&z, Z_SYNC_FLUSH) == Z_OK && z.avail_in == 0);
+    z.next_in = (Bytef *)(uintptr_t)WEBSOCKET_TAIL;
+    z.avail_in = WEBSOCKET_TAIL_LEN;
+    CHECK(inflate(&z, Z_SYNC_FLUSH) == Z_OK && z.data_type == 128);
+    (void)inflateEnd(&z);
+    return slice_of(to, room - z.avail_out);
+}
+
+static void check_frame(struct world *w, uint8_t opcode, bool packed, struct slice payload)
+{
+    uint8_t plain[WEBSOCKET_MESSAGE_OUT_MAX + 1];
+    CHECK(!w->close_seen && (!packed || (w->mode & (PACKS | EARLY) && opcode < 8)));
+    if (packed)
+        payload = unpacked(payload, plain, sizeof plain);
     CHECK(opcode == 1 || opcode == 2 || (opcode >= 8 && opcode <= 10));
     if (opcode >= 8) {
         CHECK(payload.len <= 125);
@@ -163,9 +186,9 @@ static void parse_frames(struct world *w)
         struct slice payload = reader_take(&r, len);
         if (!reader_ok(&r))
             return;
-        CHECK((first & 0xf0) == 0x80 && second < 128);
+        CHECK((first & 0xb0) == 0x80 && second < 128);
         CHECK(second < 126 || (second == 126 && len > 125) || (second == 127 && len > 65535));
-        check_frame(w, first & 0x0f, payload);
+        check_frame(w, first & 0x0f, first & 0x40, payload);
         drop(&w->out, w->out.len - r.left);
     }
 }
@@ -276,11 +299,36 @@ static void give(struct world *w, const uint8_t *bytes, size_t len)
     }
 }
 
+/* Streams that end at a byte stand behind one another: so do frames of a message, the last without its end. */
+static struct slice pack(struct slice plain, bool last, uint8_t *to, size_t room)
+{
+    z_stream z = {.next_in = (Bytef *)(uintptr_t)plain.ptr, .avail_in = (uInt)plain.len};
+    z.next_out = to;
+    z.avail_out = (uInt)room;
+    CHECK(deflateInit2(&z, 1, Z_DEFLATED, -(int)WEBSOCKET_BITS_IN, 8, Z_DEFAULT_STRATEGY) == Z_OK);
+    CHECK(deflate(&z, Z_SYNC_FLUSH) == Z_OK && z.avail_out);
+    (void)deflateEnd(&z);
+    return slice_of(to, room - z.avail_out - (last ? WEBSOCKET_TAIL_LEN : 0));
+}
+
 /* A masked frame of data or control. */
 static void give_frame(struct world *w, uint8_t first, struct slice payload)
 {
+    uint8_t packed[PACKED_MAX + 100];
     static const uint8_t mask[4] = {0x11, 0x22, 0x44, 0x88};
     uint8_t frame[8 + 65536];
+    if (w->mode & PACKS && payload.len > PACKED_MAX)
+        payload.len = PACKED_MAX;
+    bool data = (first & 0x0f) < 3, begins = data && (first & 0x0f), guess = (first & 0x60) == 0x60 && w->mode & PACKS;
+    if (data)
+        put(&w->plain, payload.ptr, payload.len);
+    if (begins)
+        w->packing = (first & 0x40) && w->mode & PACKS;
+    if (guess)
+        first &= (uint8_t)~0x20;
+    w->guessed |= guess;
+    if (data && w->packing && !guess)
+        payload = pack(payload, first & 0x80, packed, sizeof packed);
     size_t head = payload.len < 126 ? 2 : 4;
     frame[0] = first;
     frame[1] = (uint8_t)(0x80 | (head == 2 ? payload.len : 126));
@@ -289,8 +337,6 @@ static void give_frame(struct world *w, uint8_t first, struct slice payload)
     memcpy(frame + head, mask, 4);
     for (size_t i = 0; i < payload.len; i++)
         frame[head + 4 + i] = payload.ptr[i] ^ mask[i % 4];
-    if ((first & 0x0f) < 3)
-        put(&w->plain, payload.ptr, payload.len);
     give(w, frame, head + 4 + payload.len);
 }
 
@@ -306,7 +352,8 @@ static void play(struct world *w, struct slice bytes)
         size_t n = reader_u16(&r);
         give_frame(w, first, reader_take(&r, n < r.left ? n : r.left));
     }
-    CHECK(w->heard.len <= w->plain.len && memcmp(w->heard.bytes, w->plain.bytes, w->heard.len) == 0);
+    if (!w->guessed)
+        CHECK(w->heard.len <= w->plain.len && memcmp(w->heard.bytes, w->plain.bytes, w->heard.len) == 0);
 }
 
 static struct world *world_new(uint8_t mode)
@@ -318,16 +365,18 @@ static struct world *world_new(uint8_t mode)
     list_init(&w->dirty);
     w->factory = (struct engine_factory){.make = echo_make};
     w->protocol = (struct http_protocol){.name = "echo", .factory = &w->factory, .text = mode & TEXT};
-    w->options = (struct http_options){.protocols = &w->protocol,
-                                       .protocol_count = 1,
-                                       .protocol = "echo",
-                                       .origins = "",
-                                       .handshake_ms = 1000,
-                                       .idle_ms = 1000,
-                                       .websocket = {.message_bytes_max = 4000, .ping_ms = 500, .close_ms = 300}};
+    w->options = (struct http_options){
+        .protocols = &w->protocol,
+        .protocol_count = 1,
+        .protocol = "echo",
+        .origins = "",
+        .handshake_ms = 1000,
+        .idle_ms = 1000,
+        .websocket = {.message_bytes_max = 4000, .ping_ms = 500, .close_ms = 300, .packs = WEBSOCKET_PACKS_ALWAYS}};
     w->engine = http_new(&w->options, w, &peer, NS_PER_S);
     CHECK(w->engine);
     w->engine->dirty = &w->dirty;
+    w->engine->deflate = &w->shared;
     w->engine->now = NS_PER_S;
     w->engine->ops->tick(w->engine, NS_PER_S);
     return w;
@@ -349,13 +398,17 @@ static void let_time_pass(struct world *w)
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
 {
     static const char hello[] = "GET /ws HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-                                "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+                                "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n",
+                      offer[] = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n";
     if (len == 0)
         return 0;
     size_t before = mem_in_use();
     struct world *w = world_new(bytes[0]);
     if (!(w->mode & EARLY)) {
         give(w, (const uint8_t *)hello, sizeof hello - 1);
+        if (w->mode & PACKS)
+            give(w, (const uint8_t *)offer, sizeof offer - 1);
+        give(w, (const uint8_t *)"\r\n", 2);
         settle(w);
         CHECK(w->inner && w->upgraded);
     }
@@ -363,6 +416,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
     settle(w);
     let_time_pass(w);
     close_engine(w);
+    websocket_deflate_free(&w->shared);
     CHECK(w->lent == 0);
     mem_free(w);
     CHECK(mem_in_use() == before);
