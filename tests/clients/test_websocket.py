@@ -5,10 +5,14 @@ import email.utils
 import http.client
 import json
 import os
+import re
+import select
 import socket
 import ssl
 import struct
+import threading
 import time
+import zlib
 
 import paho.mqtt.client as mqtt
 import pytest
@@ -237,15 +241,201 @@ def test_origins_that_are_allowed():
         broker.remove()
 
 
+# ---- permessage-deflate (RFC 7692) ---------------------------------------------------------------
+
+def records(n):
+    return b''.join(b'{"device":%d,"temperature":%d.%d,"state":"%s"}\n' % (i * 7919 % 211, i * 31 % 40, i % 10, b'on' if i % 3 else b'off')
+                    for i in range(n))
+
+
+CUTS = [0, 1, 3]
+RELEASE = os.environ.get('MILLRACE_FLAVOUR', 'release') == 'release'      # sanitizers keep what was freed
+PACKS = {}                                                  # as the library offers it, and Chromium: client_max_window_bits
+
+
+@pytest.mark.parametrize('packs, fragment', [
+    (PACKS, 0), (PACKS, 1), (PACKS, 1000), ({'server_max_window_bits': 9, 'client_max_window_bits': 9}, 0),
+    ({'client_max_window_bits': None, 'server_no_context_takeover': True}, 0),
+])
+def test_packed_messages(millrace, packs, fragment):
+    w = open_web(millrace, packs=packs, fragment=fragment)
+    assert len(w.sock.packed) == 1
+    bodies = [b'', b'x', records(40)] if fragment == 1 else [b'', b'x', records(40), os.urandom(100000), records(10000), bytes(1000000)]
+    publish_and_get(w, 'ws-packed-%d' % fragment, bodies)
+    assert fragment == 1 or w.sock.came < sum(map(len, bodies)) / 4
+    w.close()
+
+
+def test_packed_stomp(millrace):
+    s = Stomp(15674 + millrace.offset, subprotocols=['v12.stomp'], packs=PACKS)
+    destination = '/queue/ws-packed-%s' % os.urandom(4).hex()
+    s.send('SUBSCRIBE', id='0', destination=destination)
+    for body in (b'hello', 'κόσμε 🐘'.encode() * 20000, records(3000)):
+        s.send('SEND', body, destination=destination, content_length=len(body))
+        assert s.next()[2] == body
+    assert set(s.kinds) == {Opcode.TEXT} and s.ws.came < 60000
+    s.ws.close()
+
+
+class Tunnel(threading.Thread):
+    """For clients that know no compression: a TCP port behind which bytes go through a WebSocket that packs."""
+
+    def __init__(self, port, **kw):
+        super().__init__(daemon=True)
+        self.ws = WebSocket(port, packs=PACKS, **kw)
+        self.listener = socket.create_server(('127.0.0.1', 0))
+        self.listener.settimeout(10)
+        self.port, self.sent = self.listener.getsockname()[1], 0
+        self.start()
+
+    def run(self):
+        peer, _ = self.listener.accept()
+        with self.listener, peer, self.ws:
+            while True:
+                for ready in select.select([peer, self.ws.sock], [], [])[0]:
+                    if ready is peer:
+                        data = peer.recv(65536)
+                        self.ws.send(data) if data else None
+                    else:
+                        data = self.ws.recv(0)
+                        peer.sendall(data)
+                        self.sent += len(data)
+                    if not data:
+                        return
+
+
+def test_packed_mqtt(millrace):
+    """paho's MQTT through a WebSocket that packs both ways."""
+    tunnel = Tunnel(15675 + millrace.offset, subprotocols=['mqtt'])
+    got, ready = [], []
+    client = mqtt.Client('ws-packed-%s' % os.urandom(4).hex())
+    client.username_pw_set('guest', 'guest')
+    client.on_message = lambda _c, _u, m: got.append(m.payload)
+    client.on_subscribe = lambda *_: ready.append(1)
+    client.connect('127.0.0.1', tunnel.port)
+    client.loop_start()
+    try:
+        topic = 'ws/packed/%s' % os.urandom(4).hex()
+        client.subscribe(topic, 2)
+        brokers.wait_until(lambda: ready, 10, 'subscribed')
+        sent = [b'm' * n for n in (0, 10, 600)] + [records(n) for n in (20, 2000, 20000)]
+        for i, payload in enumerate(sent):
+            client.publish(topic, payload, i % 3)
+        brokers.wait_until(lambda: len(got) == len(sent), 20, 'all messages')
+        assert sorted(got) == sorted(sent)
+        assert tunnel.ws.came < tunnel.sent / 2
+    finally:
+        client.disconnect()
+        client.loop_stop()
+        tunnel.join(10)
+
+
+@pytest.mark.parametrize('setting, tls, packed', [
+    ('never', False, False), ('without_tls', True, False), ('always', True, True),
+])
+def test_who_may_pack(setting, tls, packed):
+    broker = brokers.Millrace(args=('--dev-tls', '--set', 'websocket.compression=' + setting))
+    try:
+        broker.start()
+        trust = ssl.create_default_context(cafile=os.path.join(broker.data, 'dev-tls', 'ca.pem')) if tls else None
+        w = open_web(broker, tls=trust, packs=PACKS)
+        assert bool(w.sock.packed) == packed
+        publish_and_get(w, 'ws-who', [b'', records(1000)])
+        w.close()
+    finally:
+        broker.remove()
+
+
+def deflated(data, before=b''):
+    z = zlib.compressobj(9, zlib.DEFLATED, -12, zdict=before)
+    return (z.compress(data) + z.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+BEGIN = deflated(wire.PROTOCOL_HEADER)
+LOOKS_BACK = deflated(wire.PROTOCOL_HEADER, wire.PROTOCOL_HEADER)            # at the message before
+
+
+@pytest.mark.parametrize('cut', CUTS)
+@pytest.mark.parametrize('data, code', [
+    (raw_frame(0xe2, BEGIN), 1002), (raw_frame(0xd2, BEGIN), 1002), (raw_frame(0xc9), 1002), (raw_frame(0xc8), 1002),
+    (raw_frame(0x42, BEGIN[:3]) + raw_frame(0xc0, BEGIN[3:]), 1002), (raw_frame(0x02, b'AM') + raw_frame(0xc0, b'QP'), 1002),
+    (raw_frame(0xc2, b'\xff'), 1002), (raw_frame(0xc2, b'\0\x10'), 1002), (raw_frame(0xc2, LOOKS_BACK), 1002),
+    (raw_frame(0xc2, BEGIN, mask=None), 1002), (raw_frame(0xc1, BEGIN), 1003), (raw_frame(0xc2, b'', length=1 << 62), 1009),
+])
+def test_rules_of_packing(millrace, data, code, cut):
+    w = WebSocket(millrace.http_port, packs=PACKS)
+    w.sock.sendall(raw_frame(0xc2, b'\0'))                  # a message of nothing
+    for i in range(0, len(data), cut or len(data)):
+        w.sock.sendall(data[i:i + (cut or len(data))])
+    assert w.closed_with() == code
+    w.close()
+    assert get(millrace, '/health')[0] == 200
+
+
+def test_every_byte_a_packed_frame(millrace):
+    """The same message in frames of a byte each, with pings between."""
+    w = WebSocket(millrace.http_port, packs=PACKS)
+    data = deflated(wire.PROTOCOL_HEADER)
+    w.sock.sendall(raw_frame(0x42))
+    for i in range(len(data)):
+        w.sock.sendall(raw_frame(0x00, data[i:i + 1]) + raw_frame(0x89, b'%d' % i))
+    w.sock.sendall(raw_frame(0x80))
+    frames = [w.frame() for _ in range(len(data) + 1)]
+    assert [f.data for f in frames if f.opcode == Opcode.PONG] == [b'%d' % i for i in range(len(data))]
+    assert [f.data[7:11] for f in frames if f.opcode == Opcode.BINARY] == [struct.pack('>HH', 10, 10)]
+    w.close()
+
+
+def peak_bytes(broker):
+    with open('/proc/%d/status' % broker.process.pid) as f:
+        return int(re.search(r'VmHWM:\s+(\d+) kB', f.read())[1]) * 1024
+
+
+@pytest.mark.parametrize('megabytes, code', [(8, None), (24, 1009)])
+def test_a_bomb(fresh_millrace, megabytes, code):
+    """Some kilobytes that become megabytes of heartbeats: unpacked as far as they are read, up to the limit of a message."""
+    z = zlib.compressobj(9, zlib.DEFLATED, -12)
+    beats = b'\x08\0\0\0\0\0\0\xce' * (1 << 17)
+    bomb = b''.join(z.compress(beats) for _ in range(megabytes)) + z.flush(zlib.Z_SYNC_FLUSH)[:-4]
+    clients = [open_web(fresh_millrace, packs=PACKS) for _ in range(3)]
+    before = peak_bytes(fresh_millrace)
+    for w in clients:
+        w.sock.sock.sendall(raw_frame(0xc2, bomb))
+    for w in clients:
+        if code:
+            assert w.sock.closed_with() == code
+        else:
+            w.call(1, 'queue.declare', exclusive=True)
+        w.sock.close()
+    assert get(fresh_millrace, '/health')[0] == 200
+    assert not RELEASE or peak_bytes(fresh_millrace) < before + (8 << 20)
+
+
+def test_packing_costs_the_silent_nothing(fresh_millrace):
+    """What a connection that has packed and unpacked holds afterwards is what one holds that never did."""
+    def held():
+        return fresh_millrace.status()['memory_connections']
+
+    def grown(packs):
+        brokers.wait_until(lambda: fresh_millrace.cli('list', 'connections', '--json').strip() == '[]', 10, 'closed')
+        before = held()
+        clients = [open_web(fresh_millrace, packs=packs) for _ in range(30)]
+        for i, w in enumerate(clients):
+            publish_and_get(w, 'ws-silent-%d' % i, [records(100)])
+        after = held()
+        for w in clients:
+            w.close()
+        return (after - before) / len(clients)
+    grown(PACKS)                                            # what the loop keeps for all
+    assert grown(PACKS) < grown(None) + 300
+
+
 # ---- what RFC 6455 and Autobahn ask of a server --------------------------------------------------
 
 def end_of(w, data):
     """Sends raw bytes; what the server's close frame said."""
     w.sock.sendall(data)
     return w.closed_with()
-
-
-CUTS = [0, 1, 3]
 
 
 @pytest.mark.parametrize('cut', CUTS)

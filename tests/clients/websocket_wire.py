@@ -9,6 +9,7 @@ import struct
 
 import wire
 from websockets.client import ClientConnection
+from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 from websockets.frames import Opcode
 from websockets.uri import parse_uri
 
@@ -22,15 +23,17 @@ class Refused(Exception):
 
 
 class WebSocket:
-    def __init__(self, port, path='/ws', subprotocols=None, origin=None, timeout=10, host='127.0.0.1', fragment=0, tls=None):
+    def __init__(self, port, path='/ws', subprotocols=None, origin=None, timeout=10, host='127.0.0.1', fragment=0, tls=None, packs=None):
         self.sock = socket.create_connection((host, port), timeout=timeout)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if tls:                             # an SSLContext
             self.sock = tls.wrap_socket(self.sock, server_hostname='localhost')
         self.fragment = fragment            # bytes of each frame of a message; 0: one frame
         self.events = []                    # frames that came and nobody took
+        self.came = 0                       # bytes, as they come
+        offers = [ClientPerMessageDeflateFactory(**packs)] if packs is not None else None
         self.conn = ClientConnection(parse_uri('ws://%s:%d%s' % (host, port, path)), origin=origin, subprotocols=subprotocols,
-                                     max_size=None)
+                                     extensions=offers, max_size=None)
         self.conn.send_request(self.conn.connect())
         self.flush()
         while not self.events:
@@ -40,6 +43,7 @@ class WebSocket:
             self.sock.close()
             raise Refused(response) if response.status_code != 101 else self.conn.handshake_exc
         self.protocol = self.conn.subprotocol
+        self.packed = [str(e) for e in self.conn.extensions]
 
     # -- frames
 
@@ -51,6 +55,7 @@ class WebSocket:
     def receive(self):
         """One recv; False: the server has closed."""
         data = self.sock.recv(262144)
+        self.came += len(data)
         if data:
             self.conn.receive_data(data)
         else:
