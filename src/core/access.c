@@ -232,6 +232,7 @@ static bool put(struct broker *b, struct user *user, struct vhost *vhost, const 
         p->topic = exchange != NULL;
         p->exchange = kept;
         list_insert(&user->permissions, &p->user_link);
+        list_insert(&vhost->permissions, &p->vhost_link);
         object_add(b, &p->object, exchange ? OBJ_TOPIC_PERMISSION : OBJ_PERMISSION, true);
     }
     for (int v = 0; v < VERB_COUNT; v++) {
@@ -263,6 +264,7 @@ bool topic_permission_put(struct broker *b, struct user *user, struct vhost *vho
 void permission_delete(struct broker *b, struct permission *p)
 {
     list_remove(&p->user_link);
+    list_remove(&p->vhost_link);
     object_remove(b, &p->object);
     for (int v = 0; v < VERB_COUNT; v++)
         pattern_drop(&p->patterns[v]);

@@ -197,6 +197,11 @@ static void vhost_put_op(struct broker *b, struct peer *peer, const struct comma
 {
     if (!name_fits(b, peer, c, c->ask->name))
         return;
+    if (vhost_is_dying(b, c->ask->name)) {
+        refuse(b, peer, c, ERR_RESOURCE_LOCKED, "vhost '%.*s' is being deleted; it can be made again when that is done",
+               SLICE_ARG(c->ask->name));
+        return;
+    }
     struct vhost *vhost = log_reserve(b, 2048, 1) ? vhost_put(b, c->ask->name, c->ask->other) : NULL;
     if (!vhost)
         refuse(b, peer, c, ERR_RESOURCE_ERROR, "out of memory");
@@ -209,9 +214,11 @@ static void vhost_delete_op(struct broker *b, struct peer *peer, const struct co
     struct vhost *vhost = need_vhost(b, peer, c, c->ask->name);
     if (!vhost)
         return;
-    lsn_t lsn = log_object_gone(b, &vhost->object);
-    vhost_delete(b, vhost);
-    done(b, peer, c, lsn);
+    lsn_t lsn = log_object_reserve(b, &vhost->object) ? log_object_gone(b, &vhost->object) : 0;
+    if (!lsn)
+        refuse(b, peer, c, ERR_RESOURCE_ERROR, "out of memory");
+    else
+        vhost_delete_begin(b, vhost, peer, c->origin, lsn);
 }
 
 static void vhost_list_op(struct broker *b, struct peer *peer, const struct command *c)
@@ -293,7 +300,7 @@ static void list_permissions(struct broker *b, struct peer *peer, const struct c
     LIST_EACH(&user->permissions, node, after)
     {
         struct permission *p = CONTAINER_OF(node, struct permission, user_link);
-        if (p->topic != topic || (c->ask->name.len && !slice_equal(c->ask->name, user->name)) ||
+        if (p->topic != topic || p->vhost->deleting || (c->ask->name.len && !slice_equal(c->ask->name, user->name)) ||
             (c->ask->other.len && !slice_equal(c->ask->other, p->vhost->name)))
             continue;
         row_begin(&row);

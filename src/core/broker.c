@@ -119,7 +119,8 @@ struct broker *broker_new(const struct broker_options *options)
     groups_init(b);
     mqtt_init(b);
     sql_init(b);
-    struct list *lists[] = {&b->catalogue, &b->peers, &b->pump, &b->await, &b->removals, &b->dead, &b->delayed};
+    struct list *lists[] = {&b->catalogue, &b->peers,    &b->leaving, &b->dying,  &b->pump,
+                            &b->await,     &b->removals, &b->dead,    &b->delayed};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         list_init(lists[i]);
     struct map *maps[] = {&b->vhosts, &b->users, &b->reply_tokens};
@@ -144,14 +145,15 @@ struct broker *broker_new(const struct broker_options *options)
     return b;
 }
 
-static void free_peers(struct broker *b)
+static void free_peers(struct broker *b, struct list *peers)
 {
-    while (!list_empty(&b->peers)) {
-        struct peer *peer = CONTAINER_OF(b->peers.next, struct peer, link);
+    while (!list_empty(peers)) {
+        struct peer *peer = CONTAINER_OF(peers->next, struct peer, link);
         peer_release(b, peer);
         groups_forget_peer(b, peer);
         shares_forget_peer(b, peer);
         list_remove(&peer->link);
+        list_remove(&peer->vhost_link);
         slice_drop(&peer->address);
         slice_drop(&peer->protocol);
         mem_free(peer->channels);
@@ -207,8 +209,10 @@ void broker_free(struct broker **broker)
     b->recovering = true; /* nothing is journalled any more */
     b->options.log = (struct core_log){0};
     mqtt_fini(b);
-    free_peers(b);
+    free_peers(b, &b->peers);
+    free_peers(b, &b->leaving);
     groups_fini(b);
+    vhosts_end(b);
     free_catalogue(b);
     sql_fini(b);
     replay_fini(b);
@@ -272,7 +276,12 @@ struct channel *channel_of(struct peer *peer, uint16_t number)
     return number < peer->channel_max ? peer->channels[number] : NULL;
 }
 
-/* A failed peer or channel is deaf until it is closed. */
+/* A failed peer or channel is deaf until it is closed, and so is who has not been told yet that its vhost goes. */
+static bool is_deaf(const struct peer *peer)
+{
+    return peer->state == PEER_FAILED || (peer->vhost && peer->vhost->deleting);
+}
+
 static void dispatch(struct broker *b, struct port_side *side, struct command *c)
 {
     CHECK(c->type > CMD_NONE && c->type < CMD_COUNT);
@@ -286,7 +295,7 @@ static void dispatch(struct broker *b, struct port_side *side, struct command *c
         do_session_open(b, NULL, NULL, &open);
         peer = peer_of(b, side, c->session);
     }
-    bool deaf = peer && peer->state == PEER_FAILED && c->type != CMD_SESSION_CLOSE;
+    bool deaf = peer && is_deaf(peer) && c->type != CMD_SESSION_CLOSE;
     if (!peer && c->type != CMD_SESSION_OPEN && c->type != CMD_VERIFIED && c->type != CMD_ALARM &&
         c->type != CMD_PAGED && c->type != CMD_STREAMED)
         deaf = true;
@@ -386,6 +395,8 @@ bool broker_step(struct broker *b, mono_t now, wall_t wall, lsn_t durable)
     more |= !list_empty(&b->pump);
     more |= dead_letter_run(b, DEAD_LETTERS_PER_TICK);
     backlog_flush_removals(b);
+    more |= vhosts_turn(b);
+    more |= peers_turn(b);
     more |= streams_turn(b);
     more |= compact_turn(b);
     more |= paging_turn(b);

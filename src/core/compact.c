@@ -307,7 +307,7 @@ static bool catalogue_slice(struct broker *b)
             txn_forget(b, object);
             continue;
         }
-        if (object->journalled && !log_object(b, object))
+        if (object->journalled && !object_is_dying(object) && !log_object(b, object))
             return false;
         if (object->kind == OBJ_TXN && !txn_staged_snapshot(b, CONTAINER_OF(object, struct txn, object)))
             return false;
@@ -453,7 +453,7 @@ static bool messages_slice(struct broker *b)
             struct object *object = CONTAINER_OF(k->cursor, struct object, link);
             k->cursor = k->cursor->next;
             bytes += 16;
-            if (object->kind != OBJ_QUEUE || !object->journalled)
+            if (object->kind != OBJ_QUEUE || !object->journalled || object_is_dying(object))
                 continue;
             struct queue *q = CONTAINER_OF(object, struct queue, object);
             if (q->stream) {

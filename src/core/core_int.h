@@ -15,6 +15,10 @@ void buffer_put(struct buffer *buffer, const void *bytes, size_t len); /* room i
 void buffer_fini(struct buffer *buffer);
 void object_add(struct broker *b, struct object *object, enum object_kind kind, bool journalled);
 void object_remove(struct broker *b, struct object *object);
+static inline void budget_spend(unsigned *budget, uint64_t cost) /* of a slice of work */
+{
+    *budget -= cost < *budget ? (unsigned)cost : *budget;
+}
 MUST_USE bool slice_keep(struct slice *ret, struct slice from); /* owned copy; empty needs no memory */
 void slice_drop(struct slice *owned);
 struct peer *peer_of(struct broker *b, struct port_side *side, uint32_t number);
@@ -64,7 +68,6 @@ MUST_USE bool pattern_decides(const struct pattern *pattern, struct slice subjec
 /* vhost.c (with policies) */
 struct vhost *vhost_find(struct broker *b, struct slice name);
 MUST_USE struct vhost *vhost_put(struct broker *b, struct slice name, struct slice default_queue_type);
-void vhost_delete(struct broker *b, struct vhost *vhost);
 MUST_USE bool policy_put(struct broker *b, struct vhost *vhost, struct slice name, struct slice pattern,
                          enum apply_to apply_to, int64_t priority, struct slice definition, bool operator_policy,
                          char *text, size_t text_len);
@@ -75,6 +78,17 @@ void policy_apply_queue(struct broker *b, struct queue *q);
 void policy_apply_exchange(struct broker *b, struct exchange *x);
 bool apply_to_parse(struct slice text, enum apply_to *ret);
 const char *apply_to_name(enum apply_to apply_to);
+
+/* vhost_end.c */
+/* Nobody finds it any more, and its end is in the journal; the rest goes in slices. by hears of the end of that; NULL: nobody. */
+void vhost_delete_begin(struct broker *b, struct vhost *vhost, struct peer *by, uint32_t origin, lsn_t lsn);
+void vhost_delete(struct broker *b, struct vhost *vhost); /* all of it now, and unsaid */
+bool vhosts_turn(struct broker *b);                       /* once a tick; true: more to do */
+bool vhost_is_dying(const struct broker *b, struct slice name);
+void vhosts_forget_peer(struct broker *b, const struct peer *peer);
+void vhosts_end(struct broker *b); /* those that are dying: at once */
+/* It goes with its vhost, and the journal says no more of it. */
+bool object_is_dying(const struct object *object);
 
 /* args.c */
 bool queue_type_has(enum queue_type type, const char *key); /* an argument that it takes */
@@ -125,6 +139,7 @@ MUST_USE struct queue *queue_make(struct broker *b, struct vhost *vhost, struct 
 MUST_USE struct queue *queue_create(struct broker *b, struct vhost *vhost, struct slice name, uint32_t flags,
                                     struct slice args, struct peer *owner, lsn_t *ret_lsn);
 void queue_delete(struct broker *b, struct queue *q);
+uint64_t queue_work(const struct queue *q); /* about how many µs that takes */
 /* The same in two halves, for an answer between them. log_object_reserve has said yes. */
 lsn_t queue_end_begin(struct broker *b, struct queue *q);
 void queue_end_finish(struct broker *b, struct queue *q);
@@ -355,9 +370,9 @@ void shares_forget_peer(struct broker *b, struct peer *peer); /* what it has acq
 void shares_stream_gone(struct broker *b, struct stream *s);
 MUST_USE bool replay_share(struct broker *b, struct reader *r);
 MUST_USE bool replay_group_config(struct broker *b, struct reader *r);
-void groups_vhost_gone(struct broker *b, struct vhost *vhost);
-void groups_stream_gone(struct broker *b, struct stream *s);                    /* nobody's offsets are left in it */
-MUST_USE bool groups_snapshot(struct broker *b, size_t *bytes, bool *ret_done); /* a slice; false: no memory */
+bool groups_vhost_gone(struct broker *b, struct vhost *vhost, unsigned *budget); /* true: none is left */
+void groups_stream_gone(struct broker *b, struct stream *s);                     /* nobody's offsets are left in it */
+MUST_USE bool groups_snapshot(struct broker *b, size_t *bytes, bool *ret_done);  /* a slice; false: no memory */
 void groups_check(struct broker *b);
 MUST_USE bool replay_group(struct broker *b, struct reader *r);
 MUST_USE bool replay_offsets(struct broker *b, struct reader *r);
@@ -374,7 +389,8 @@ void sql_turn(struct broker *b);                          /* tells the engine wh
 void relays_release(struct broker *b, struct peer *peer); /* nobody listens any more */
 size_t query_step_bytes(const struct query_step *step);   /* of its messages and its trail */
 void sql_vhost_init(struct broker *b, struct vhost *vhost);
-void sql_vhost_gone(struct broker *b, struct vhost *vhost);         /* its objects go with it */
+bool sql_vhost_gone(struct broker *b, struct vhost *vhost,
+                    unsigned *budget);                              /* its objects go with it; true: all have */
 lsn_t log_sql_object(struct broker *b, const struct sql_object *o); /* all of it; 0: no memory, or no room */
 lsn_t log_sql_snapshot(struct broker *b, const struct object *object);
 void sql_check(struct broker *b);
@@ -476,6 +492,8 @@ void nobodys_keys(struct broker *b, enum scram_hash hash, struct slice name, str
 MUST_USE bool login_init(struct broker *b);
 void login_fini(struct broker *b);
 void peer_release(struct broker *b, struct peer *peer); /* channels, owned queues; the peer stays */
+bool peers_turn(struct broker *b);                      /* once a tick, those that leave; true: more to do */
+void peer_expel(struct broker *b, struct peer *peer);   /* its vhost goes, and takes its owned queues: out of it */
 void alarms_apply(struct broker *b, struct peer *peer);
 void drain_answer(struct broker *b); /* to the CMD_DRAIN that waits for the last compaction, if any */
 

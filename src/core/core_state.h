@@ -77,7 +77,7 @@ struct user {
 
 struct permission {
     struct object object;
-    struct list user_link;
+    struct list user_link, vhost_link;
     struct user *user;
     struct vhost *vhost;
     struct slice exchange; /* topic permissions only */
@@ -95,9 +95,16 @@ struct vhost {
     struct map mqtt_clients;
     struct map sql_objects; /* by name */
     struct list policies;
-    struct list streams;  /* by id */
+    struct list streams;            /* by id */
+    struct list peers, permissions; /* that have entered it; to it */
+    struct list groups, group_rules;
     struct queue *delays; /* hidden queue that holds delayed messages; NULL until needed */
-    bool deleting;
+    bool deleting;        /* vhost_end.c: */
+    struct list dying_link;
+    uint32_t cursor;         /* of the map that is being emptied */
+    struct peer *deleted_by; /* hears of the end; NULL: nobody */
+    uint32_t deleted_origin;
+    lsn_t deleted_lsn;
 };
 
 enum apply_to { APPLY_ALL = 0, APPLY_QUEUES, APPLY_CLASSIC, APPLY_QUORUM, APPLY_STREAMS, APPLY_EXCHANGES };
@@ -504,7 +511,8 @@ struct peer {
     struct list held;                    /* struct held: requests that wait for a group */
     struct list relays;                  /* struct relay: what it asked of SQL */
     uint32_t relay_count;
-    struct list link;       /* b->peers */
+    struct list link;       /* b->peers, or b->leaving */
+    struct list vhost_link; /* vhost->peers, once it has entered */
     uint64_t removal_epoch; /* == b->removal_epoch: has acks that are not journalled yet */
     uint64_t login_ticket;
     uint32_t login_origin;
@@ -654,6 +662,8 @@ struct broker {
     struct list catalogue;
     struct map vhosts, users, queues_by_id;
     struct list peers;
+    struct list leaving;     /* peers that have closed and own queues still */
+    struct list dying;       /* vhosts that nobody finds any more, until nothing is left in them */
     struct map reply_tokens; /* token → consumer */
     uint64_t topology_gen;   /* grows whenever a name may resolve or be allowed differently */
     uint64_t route_gen;

@@ -136,6 +136,7 @@ struct group *group_make(struct broker *b, struct vhost *vhost, struct slice nam
     timer_init(&g->timer, round_late);
     timer_init(&g->retention, retention_over);
     list_insert(&b->group_list, &g->link);
+    list_insert(&vhost->groups, &g->vhost_link);
     g->empty_since = b->wall;
     group_rest(b, g);
     return g;
@@ -159,6 +160,7 @@ void group_free(struct broker *b, struct group *g)
     wheel_cancel(&b->wheel, &g->retention);
     compact_group_removed(b, &g->link);
     list_remove(&g->link);
+    list_remove(&g->vhost_link);
     struct slice *owned[] = {&g->key, &g->type, &g->protocol};
     for (size_t i = 0; i < ARRAY_LEN(owned); i++)
         group_drop(b, owned[i]);
@@ -248,12 +250,18 @@ void groups_fini(struct broker *b)
     map_fini(&b->groups);
 }
 
-void groups_vhost_gone(struct broker *b, struct vhost *vhost)
+bool groups_vhost_gone(struct broker *b, struct vhost *vhost, unsigned *budget)
 {
-    LIST_EACH(&b->group_list, node, after)
-    if (CONTAINER_OF(node, struct group, link)->vhost == vhost)
-        group_free(b, CONTAINER_OF(node, struct group, link));
-    groups_rules_vhost_gone(b, vhost);
+    while (*budget && !list_empty(&vhost->groups)) {
+        struct group *g = CONTAINER_OF(vhost->groups.next, struct group, vhost_link);
+        for (; *budget && !list_empty(&g->offset_list); budget_spend(budget, 1))
+            committed_free(b, CONTAINER_OF(g->offset_list.next, struct committed, link));
+        if (!list_empty(&g->offset_list))
+            return false;
+        budget_spend(budget, 2 + g->member_count + g->assignee_count + g->share_map.count);
+        group_free(b, g);
+    }
+    return list_empty(&vhost->groups) && groups_rules_vhost_gone(b, vhost, budget);
 }
 
 /* Members have their whole time again, since nobody could hear them. A group that was between two generations when the snapshot was

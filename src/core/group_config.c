@@ -103,6 +103,7 @@ static void rules_free(struct broker *b, struct group_rules *rules)
         g->config = NULL;
     (void)map_take(&b->group_rules, rules->key);
     list_remove(&rules->link);
+    list_remove(&rules->vhost_link);
     object_remove(b, &rules->object);
     b->group_bytes -= sizeof *rules;
     group_drop(b, &rules->rows);
@@ -117,11 +118,11 @@ void groups_rules_fini(struct broker *b)
     map_fini(&b->group_rules);
 }
 
-void groups_rules_vhost_gone(struct broker *b, const struct vhost *vhost)
+bool groups_rules_vhost_gone(struct broker *b, struct vhost *vhost, unsigned *budget)
 {
-    LIST_EACH(&b->group_rules_list, node, after)
-    if (CONTAINER_OF(node, struct group_rules, link)->vhost == vhost)
-        rules_free(b, CONTAINER_OF(node, struct group_rules, link));
+    for (; *budget && !list_empty(&vhost->group_rules); budget_spend(budget, 1))
+        rules_free(b, CONTAINER_OF(vhost->group_rules.next, struct group_rules, vhost_link));
+    return list_empty(&vhost->group_rules);
 }
 
 const struct group_config *group_config_for(const struct broker *b, struct slice key)
@@ -148,6 +149,7 @@ static struct group_rules *rules_make(struct broker *b, struct vhost *vhost, str
     rules->vhost = vhost;
     rules->name = slice_of(rules->key.ptr + 1 + vhost->name.len, name.len);
     list_insert(&b->group_rules_list, &rules->link);
+    list_insert(&vhost->group_rules, &rules->vhost_link);
     object_add(b, &rules->object, OBJ_GROUP_RULES, true);
     b->group_bytes += sizeof *rules;
     return rules;

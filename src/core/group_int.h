@@ -67,6 +67,7 @@ struct committed {
 
 struct group {
     struct list link; /* b->group_list */
+    struct list vhost_link;
     struct vhost *vhost;
     struct slice key;  /* owned: u8 length, vhost, name */
     struct slice name; /* in it */
@@ -102,6 +103,7 @@ struct group {
 struct group_rules { /* what is set of a group's name */
     struct object object;
     struct list link; /* b->group_rules_list */
+    struct list vhost_link;
     struct vhost *vhost;
     struct slice key, name; /* as struct group's */
     struct slice rows;      /* owned: u8 enum group_setting, u64 number, s8 text …; never none but while it is made */
@@ -226,7 +228,7 @@ uint64_t shares_check(const struct broker *b, const struct group *g);    /* byte
 const struct group_config *group_config_of(const struct group *g);
 void groups_rules_init(struct broker *b);
 void groups_rules_fini(struct broker *b);
-void groups_rules_vhost_gone(struct broker *b, const struct vhost *vhost);
+bool groups_rules_vhost_gone(struct broker *b, struct vhost *vhost, unsigned *budget);
 const struct group_config *group_config_for(const struct broker *b, struct slice key); /* NULL: nothing is set */
 uint64_t groups_rules_check(const struct broker *b);                                   /* bytes */
 void group_rules_put(struct writer *w, const struct group_rules *rules);               /* into a record */

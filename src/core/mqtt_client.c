@@ -247,14 +247,21 @@ void mqtt_peer_gone(struct broker *b, struct peer *peer)
 
 /* ---- what it stands on goes ---- */
 
-void mqtt_vhost_gone(struct broker *b, struct vhost *vhost)
+void mqtt_client_gone(struct broker *b, struct mqtt_client *client)
 {
-    uint32_t cursor = 0;
-    for (struct mqtt_client *client; (client = map_any(&vhost->mqtt_clients, &cursor));) {
-        unplug(b, client);
-        strip(b, client);
-        mqtt_client_free(b, client);
+    unplug(b, client);
+    strip(b, client);
+    mqtt_client_free(b, client);
+}
+
+bool mqtt_vhost_gone(struct broker *b, struct vhost *vhost, unsigned *budget)
+{
+    struct mqtt_client *client;
+    while (*budget && (client = map_any(&vhost->mqtt_clients, &vhost->cursor))) {
+        budget_spend(budget, 4 + client->sub_count);
+        mqtt_client_gone(b, client);
     }
+    return !vhost->mqtt_clients.count;
 }
 
 void mqtt_exchange_gone(struct broker *b, struct exchange *x)
@@ -598,17 +605,26 @@ static void check_client(struct broker *b, const struct mqtt_client *client)
         CHECK(client->received.at[i - 1] < client->received.at[i]);
 }
 
+static uint64_t check_audiences(const struct broker *b, const struct vhost *vhost)
+{
+    uint64_t taps = 0;
+    MAP_EACH(&vhost->bindings, struct binding, binding)
+    if (binding->audience) {
+        audience_check(b, binding);
+        taps += binding->audience->members;
+    }
+    return taps;
+}
+
 void mqtt_check(struct broker *b)
 {
     uint64_t taps = 0;
     LIST_EACH(&b->mqtt.clients, node, after)
     check_client(b, CONTAINER_OF(node, struct mqtt_client, link));
     MAP_EACH(&b->vhosts, struct vhost, vhost)
-    MAP_EACH(&vhost->bindings, struct binding, binding)
-    if (binding->audience) {
-        audience_check(b, binding);
-        taps += binding->audience->members;
-    }
+    taps += check_audiences(b, vhost);
+    LIST_EACH(&b->dying, node, after)
+    taps += check_audiences(b, CONTAINER_OF(node, struct vhost, dying_link));
     CHECK(taps == b->mqtt.taps);
     MAP_EACH(&b->mqtt.shares, struct mqtt_share, share)
     CHECK(!list_empty(&share->members) && share->queue && share->queue->id == share->queue_id);

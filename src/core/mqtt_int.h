@@ -117,7 +117,8 @@ void mqtt_fini(struct broker *b);
 void mqtt_check(struct broker *b);
 bool mqtt_turn(struct broker *b);                         /* once a tick: walks of retained values; true: more to do */
 void mqtt_peer_gone(struct broker *b, struct peer *peer); /* its client loses its connection */
-void mqtt_vhost_gone(struct broker *b, struct vhost *vhost);
+void mqtt_client_gone(struct broker *b, struct mqtt_client *client);           /* its vhost goes: the journal knows */
+bool mqtt_vhost_gone(struct broker *b, struct vhost *vhost, unsigned *budget); /* true: no client is left */
 void mqtt_exchange_gone(struct broker *b, struct exchange *x);
 void mqtt_queue_gone(struct broker *b, struct queue *q);           /* somebody deletes a queue of MQTT's */
 void mqtt_may_go_on(struct broker *b, struct mqtt_client *client); /* there is credit, or room in its queue */

@@ -222,10 +222,9 @@ static void object_free(struct broker *b, struct sql_object *o)
 }
 
 /* The engine runs them and has to hear of it: what is left of each waits for room in its port, so that needs no memory. */
-void sql_vhost_gone(struct broker *b, struct vhost *vhost)
+bool sql_vhost_gone(struct broker *b, struct vhost *vhost, unsigned *budget)
 {
-    uint32_t cursor = 0;
-    for (struct sql_object *o; (o = map_any(&vhost->sql_objects, &cursor));) {
+    for (struct sql_object *o; *budget && (o = map_any(&vhost->sql_objects, &vhost->cursor)); budget_spend(budget, 2)) {
         if (b->recovering || !b->options.sql) {
             object_free(b, o);
             continue;
@@ -234,6 +233,7 @@ void sql_vhost_gone(struct broker *b, struct vhost *vhost)
         object_empty(o);
         list_insert(&b->sql.gone, &o->link);
     }
+    return !vhost->sql_objects.count;
 }
 
 bool sql_next_gone(struct broker *b, uint64_t *ret_id)
@@ -755,7 +755,8 @@ void sql_check(struct broker *b)
     {
         const struct sql_object *o = CONTAINER_OF(node, struct sql_object, link);
         CHECK(o->id > last && o->id < b->next_queue_id && sql_object_find(b, o->id) == o);
-        CHECK(map_get(&o->vhost->sql_objects, o->name) == o && vhost_find(b, o->vhost->name) == o->vhost);
+        CHECK(map_get(&o->vhost->sql_objects, o->name) == o &&
+              (o->vhost->deleting || vhost_find(b, o->vhost->name) == o->vhost));
         CHECK(o->trail.len <= SQL_TRAIL_MAX && o->state < SQL_OBJECT_STATES);
         bytes += kept_bytes(o);
         last = o->id;

@@ -253,7 +253,8 @@ lsn_t queue_end_begin(struct broker *b, struct queue *q)
     q->deleting = true;
     (void)dead_letter_run(b, UINT32_MAX);
     lsn_t lsn = log_object_reserve(b, &q->object) ? log_object_gone(b, &q->object) : 0;
-    if (!lsn && q->object.journalled && !b->recovering) /* a replay has the record before it */
+    if (!lsn && q->object.journalled && !b->recovering &&
+        !q->vhost->deleting) /* a replay has the record before it, or the vhost's */
         b->removal_lost = true;
     return lsn;
 }
@@ -280,6 +281,13 @@ void queue_end_finish(struct broker *b, struct queue *q)
     object_remove(b, &q->object);
     b->totals.queues -= !q->hidden;
     queue_free(b, q);
+}
+
+/* By what it holds in memory, which is freed with it. */
+uint64_t queue_work(const struct queue *q)
+{
+    return 2 + q->busy->memory / 4096 + q->busy->unacked_count / 8 +
+           (q->stream ? 4 * (uint64_t)q->rules->partitions : 0);
 }
 
 void queue_delete(struct broker *b, struct queue *q)

@@ -359,7 +359,7 @@ lsn_t log_object(struct broker *b, const struct object *object)
 
 lsn_t log_object_gone(struct broker *b, const struct object *object)
 {
-    if (!object->journalled || b->recovering || !log_object_reserve(b, object))
+    if (!object->journalled || object_is_dying(object) || b->recovering || !log_object_reserve(b, object))
         return 0;
     struct writer w;
     switch (object->kind) {

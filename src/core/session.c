@@ -15,6 +15,7 @@
 
 #define VERIFIED_MAX 512u
 #define PEERS_MAX (1u << 20)
+#define LEAVE_WORK 256u /* of queue_work, a turn */
 
 static const char decoy_verifier[] =
     "SCRAM-SHA-256$32768:AAAAAAAAAAAAAAAAAAAAAA==$"
@@ -127,14 +128,15 @@ void do_session_open(struct broker *b, struct peer *old, struct channel *ch, str
     list_init(&peer->held);
     list_init(&peer->sharers);
     list_init(&peer->relays);
+    list_init(&peer->vhost_link);
     list_insert(&b->peers, &peer->link);
     side->peers[c->session] = peer;
     b->totals.sessions++;
     b->totals.connections += !peer_is_own(peer);
 }
 
-/* Channels go first, in order, so that their messages are back before exclusive queues die. */
-void peer_release(struct broker *b, struct peer *peer)
+/* Of everything but the queues that it owns. */
+static void let_go(struct broker *b, struct peer *peer)
 {
     if (peer->mqtt)
         mqtt_peer_gone(b, peer);
@@ -143,10 +145,7 @@ void peer_release(struct broker *b, struct peer *peer)
             channel_free(b, peer->channels[i]);
     fetches_release(b, peer);
     relays_release(b, peer);
-    while (!list_empty(&peer->owned)) {
-        struct queue *q = CONTAINER_OF(peer->owned.next, struct busy, owner_link)->queue;
-        queue_delete(b, q);
-    }
+    vhosts_forget_peer(b, peer);
     LIST_EACH(&b->login->pending, node, after)
     {
         struct pending *p = CONTAINER_OF(node, struct pending, link);
@@ -158,13 +157,31 @@ void peer_release(struct broker *b, struct peer *peer)
     peer->user = NULL;
 }
 
-void do_session_close(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
+/* Channels go first, in order, so that their messages are back before exclusive queues die. */
+void peer_release(struct broker *b, struct peer *peer)
 {
-    (void)ch;
-    (void)c;
-    peer_release(b, peer);
-    groups_forget_peer(b, peer);
-    shares_forget_peer(b, peer);
+    let_go(b, peer);
+    while (!list_empty(&peer->owned))
+        queue_delete(b, CONTAINER_OF(peer->owned.next, struct busy, owner_link)->queue);
+}
+
+void peer_expel(struct broker *b, struct peer *peer)
+{
+    let_go(b, peer);
+    peer->vhost = NULL;
+    list_remove(&peer->vhost_link);
+}
+
+/* Some of the queues that it owned, and then the peer. True: it has gone. */
+static bool leave(struct broker *b, struct peer *peer, unsigned *budget)
+{
+    while (*budget && !list_empty(&peer->owned)) {
+        struct queue *q = CONTAINER_OF(peer->owned.next, struct busy, owner_link)->queue;
+        budget_spend(budget, queue_work(q));
+        queue_delete(b, q);
+    }
+    if (!list_empty(&peer->owned))
+        return false;
     list_remove(&peer->link);
     peer->side->peers[peer->number] = NULL;
     effect_push(b, peer, EFF_SESSION_CLOSED, 0);
@@ -174,6 +191,34 @@ void do_session_close(struct broker *b, struct peer *peer, struct channel *ch, s
     mem_free(peer->channels);
     mem_free_as(MEM_CONNECTIONS, peer);
     b->totals.sessions--;
+    return true;
+}
+
+/* Whoever closes its connection hears of it when its queues have gone, so who has many waits, and nobody else. */
+void do_session_close(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
+{
+    (void)ch;
+    (void)c;
+    let_go(b, peer);
+    groups_forget_peer(b, peer);
+    shares_forget_peer(b, peer);
+    peer->state = PEER_FAILED;
+    peer->kicked = true;
+    list_remove(&peer->vhost_link);
+    peer->vhost = NULL;
+    list_remove(&peer->link);
+    list_insert(&b->leaving, &peer->link);
+    unsigned budget = LEAVE_WORK;
+    (void)leave(b, peer, &budget);
+}
+
+bool peers_turn(struct broker *b)
+{
+    unsigned budget = LEAVE_WORK;
+    while (budget && !list_empty(&b->leaving))
+        if (!leave(b, CONTAINER_OF(b->leaving.next, struct peer, link), &budget))
+            break;
+    return !list_empty(&b->leaving);
 }
 
 void do_credit(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
@@ -379,6 +424,8 @@ void do_enter(struct broker *b, struct peer *peer, struct channel *ch, struct co
         return;
     }
     peer->vhost = vhost;
+    list_remove(&peer->vhost_link);
+    list_insert(&vhost->peers, &peer->vhost_link);
     peer->state = PEER_ENTERED;
     answer_ok(b, peer, c, 0, (struct slice){0}, 0, 0);
 }

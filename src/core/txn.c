@@ -111,11 +111,12 @@ void txn_free(struct broker *b, struct txn *t)
     mem_free_as(MEM_TXNS, t);
 }
 
-void txns_free(struct broker *b, struct vhost *vhost)
+bool txns_vhost_gone(struct broker *b, struct vhost *vhost, unsigned *budget)
 {
-    uint32_t cursor = 0;
-    for (struct txn *t; (t = map_any(&vhost->txns, &cursor));)
+    struct txn *t;
+    for (; *budget && (t = map_any(&vhost->txns, &vhost->cursor)); budget_spend(budget, 1))
         txn_free(b, t);
+    return !vhost->txns.count;
 }
 
 static wall_t expires_at(const struct broker *b, const struct txn *t)

@@ -51,7 +51,7 @@ MUST_USE struct msg *txn_marker_new(struct broker *b, uint64_t producer, bool co
 MUST_USE bool txn_marker_read(struct slice batch, bool *ret_commit);
 
 void txn_free(struct broker *b, struct txn *t);
-void txns_free(struct broker *b, struct vhost *vhost);
+bool txns_vhost_gone(struct broker *b, struct vhost *vhost, unsigned *budget); /* true: none is left */
 /* After a replay: what is ongoing has as much time as is left, and so have ids that nobody uses. */
 void txns_recovered(struct broker *b);
 MUST_USE bool replay_txn(struct broker *b, struct reader *r);

@@ -1,11 +1,10 @@
-/* Vhosts and their policies.
+/* Vhosts and their policies. How a vhost ends is in vhost_end.c.
  *
  * A policy applies to every queue or exchange whose name its pattern matches; of several the highest priority wins, and
  * an operator policy of its own kind limits on top. Effective settings are recomputed when a policy changes and when an
  * object is made, never on the hot path.
  */
 #include "core/core_int.h"
-#include "core/txn_int.h"
 
 #include <stdio.h>
 
@@ -51,8 +50,10 @@ struct vhost *vhost_put(struct broker *b, struct slice name, struct slice defaul
     map_init(&vhost->txns, b->seed + 14);
     map_init_keyed(&vhost->mqtt_clients, b->seed + 15, client_id_of);
     sql_vhost_init(b, vhost);
-    list_init(&vhost->policies);
-    list_init(&vhost->streams);
+    struct list *lists[] = {&vhost->policies, &vhost->streams,     &vhost->peers,     &vhost->permissions,
+                            &vhost->groups,   &vhost->group_rules, &vhost->dying_link};
+    for (size_t i = 0; i < ARRAY_LEN(lists); i++)
+        list_init(lists[i]);
     object_add(b, &vhost->object, OBJ_VHOST, true);
     b->totals.vhosts++;
     if (!exchange_make_defaults(b, vhost)) {
@@ -60,58 +61,6 @@ struct vhost *vhost_put(struct broker *b, struct slice name, struct slice defaul
         return NULL;
     }
     return vhost;
-}
-
-static void kick_peers_of(struct broker *b, struct vhost *vhost)
-{
-    char text[NAME_MAX_BYTES + 32];
-    snprintf(text, sizeof text, "vhost '%.*s' is deleted", SLICE_ARG(vhost->name));
-    LIST_EACH(&b->peers, node, after)
-    {
-        struct peer *peer = CONTAINER_OF(node, struct peer, link);
-        if (peer->vhost != vhost)
-            continue;
-        kick(b, peer, text);
-        peer_release(b, peer);
-        peer->vhost = NULL;
-    }
-}
-
-/* Everything inside goes too. The journal needs only the vhost's own record: replay does the same. */
-void vhost_delete(struct broker *b, struct vhost *vhost)
-{
-    vhost->deleting = true;
-    mqtt_vhost_gone(b, vhost);
-    kick_peers_of(b, vhost);
-    groups_vhost_gone(b, vhost);
-    uint32_t cursor = 0;
-    for (struct queue *q; (q = map_any(&vhost->queues, &cursor));)
-        queue_delete(b, q);
-    if (vhost->delays)
-        queue_delete(b, vhost->delays);
-    cursor = 0;
-    for (struct exchange *x; (x = map_any(&vhost->exchanges, &cursor));)
-        exchange_delete(b, x);
-    txns_free(b, vhost);
-    sql_vhost_gone(b, vhost);
-    while (!list_empty(&vhost->policies))
-        policy_delete(b, CONTAINER_OF(vhost->policies.next, struct policy, vhost_link));
-    MAP_EACH(&b->users, struct user, user)
-    LIST_EACH(&user->permissions, node, after)
-    if (CONTAINER_OF(node, struct permission, user_link)->vhost == vhost)
-        permission_delete(b, CONTAINER_OF(node, struct permission, user_link));
-    map_take(&b->vhosts, vhost->name);
-    object_remove(b, &vhost->object);
-    map_fini(&vhost->exchanges);
-    map_fini(&vhost->queues);
-    map_fini(&vhost->bindings);
-    map_fini(&vhost->txns);
-    map_fini(&vhost->mqtt_clients);
-    map_fini(&vhost->sql_objects);
-    slice_drop(&vhost->name);
-    slice_drop(&vhost->default_queue_type);
-    mem_free(vhost);
-    b->totals.vhosts--;
 }
 
 /* ---- policies ---- */
