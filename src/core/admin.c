@@ -502,7 +502,7 @@ static void exchange_list_op(struct broker *b, struct peer *peer, const struct c
     MAP_EACH(&b->vhosts, struct vhost, vhost)
     MAP_EACH(&vhost->exchanges, struct exchange, x)
     {
-        if (!vhost_wanted(c, vhost))
+        if (!vhost_wanted(c, vhost) || x->dying)
             continue;
         row_begin(&row);
         row_slice(&row, "vhost", vhost->name);
@@ -562,7 +562,7 @@ static void binding_list_op(struct broker *b, struct peer *peer, const struct co
     MAP_EACH(&b->vhosts, struct vhost, vhost)
     MAP_EACH(&vhost->bindings, struct binding, binding)
     {
-        if (!vhost_wanted(c, vhost) || binding->audience)
+        if (!vhost_wanted(c, vhost) || binding->audience || binding->source->dying)
             continue;
         row_begin(&row);
         row_slice(&row, "vhost", vhost->name);

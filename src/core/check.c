@@ -94,7 +94,7 @@ static uint64_t check_queue(struct broker *b, const struct queue *q, uint64_t *m
 static void check_binding(const struct binding *binding)
 {
     struct vhost *vhost = binding->source->vhost;
-    CHECK(exchange_find(vhost, binding->source->name) == binding->source);
+    CHECK(map_get(&vhost->exchanges, binding->source->name) == binding->source);
     CHECK(map_get(&vhost->bindings, binding->identity) == binding);
     CHECK((binding->queue != NULL) != (binding->exchange != NULL) && !binding->audience);
 }

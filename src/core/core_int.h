@@ -114,7 +114,14 @@ const struct exchange_type *exchange_type_for_clients(struct slice name); /* tha
 MUST_USE struct exchange *exchange_make(struct broker *b, struct vhost *vhost, struct slice name,
                                         const struct exchange_type *type, bool delayed, bool durable, bool auto_delete,
                                         bool internal, struct slice args);
-void exchange_delete(struct broker *b, struct exchange *x);
+/* exchange_end.c */
+void exchange_delete_begin(struct broker *b,
+                           struct exchange *x);              /* its end is in the journal; the rest goes in slices */
+void exchange_delete(struct broker *b, struct exchange *x);  /* all of it, or what is left, now */
+void exchange_unbound(struct broker *b, struct exchange *x); /* it lost its last binding, and goes with it */
+bool exchanges_turn(struct broker *b);                       /* once a tick; true: more to do */
+
+/* exchange.c again */
 MUST_USE bool binding_make(struct broker *b, struct exchange *source, struct queue *queue, struct exchange *exchange,
                            struct slice key, struct slice args, struct binding **ret_new); /* NULL: it was there */
 /* False: no memory to look for it. NULL: it is not there. */

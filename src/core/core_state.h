@@ -142,9 +142,11 @@ struct exchange {
     struct slice alternate_own;         /* copy when it comes from a policy */
     const struct exchange_type *type;
     bool durable, auto_delete, internal, delayed, was_bound;
-    struct list sources; /* bindings whose source this is */
-    struct list targets; /* bindings whose destination this is */
-    struct map keys;     /* direct: key → struct key_bucket */
+    bool dying;             /* exchange_end.c */
+    struct list dying_link; /* b->dying_exchanges, or b->unbound */
+    struct list sources;    /* bindings whose source this is */
+    struct list targets;    /* bindings whose destination this is */
+    struct map keys;        /* direct: key → struct key_bucket */
     struct topic *topic;
     struct hashring *hashring;
     struct policy *policy, *operator_policy;
@@ -662,7 +664,10 @@ struct broker {
     struct list catalogue;
     struct map vhosts, users, queues_by_id;
     struct list peers;
-    struct list leaving;     /* peers that have closed and own queues still */
+    struct list leaving; /* peers that have closed and own queues still */
+    struct list dying_exchanges;
+    struct list unbound;     /* auto-delete exchanges that are about to go … */
+    bool unbinding;          /* … one after the other */
     struct list dying;       /* vhosts that nobody finds any more, until nothing is left in them */
     struct map reply_tokens; /* token → consumer */
     uint64_t topology_gen;   /* grows whenever a name may resolve or be allowed differently */

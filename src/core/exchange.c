@@ -1,4 +1,4 @@
-/* Exchanges and bindings: making, finding, deleting; the index that each exchange type keeps; their four commands.
+/* Exchanges and bindings: making, finding, deleting (an exchange: exchange_end.c); the index that each exchange type keeps; their four commands.
  *
  * A binding is known by its identity (source, destination, key, arguments) in the vhost's table, stands in its source's
  * and destination's lists, and in its source's index. Adding needs memory in all of them and changes nothing when one is
@@ -187,7 +187,7 @@ static bool hash_add(struct exchange *x, struct binding *binding)
 static void hash_remove(struct exchange *x, struct binding *binding)
 {
     unsigned weight = 1;
-    if (weight_parse(binding->key, &weight))
+    if (x->hashring && weight_parse(binding->key, &weight)) /* not while the exchange goes */
         hashring_remove(x->hashring, stable_id(binding), weight, binding);
 }
 
@@ -312,16 +312,19 @@ static const char *type_name(const struct exchange *x)
 
 struct exchange *exchange_find(struct vhost *vhost, struct slice name)
 {
-    return map_get(&vhost->exchanges, name);
+    struct exchange *x = map_get(&vhost->exchanges, name);
+    return x && !x->dying ? x : NULL;
 }
 
 struct exchange *exchange_make(struct broker *b, struct vhost *vhost, struct slice name,
                                const struct exchange_type *type, bool delayed, bool durable, bool auto_delete,
                                bool internal, struct slice args)
 {
-    struct exchange *x = mem_zalloc(sizeof *x);
+    struct exchange *old = map_get(&vhost->exchanges, name), *x = mem_zalloc(sizeof *x);
     if (!x)
         return NULL;
+    if (old)
+        exchange_delete(b, old); /* what is left of it */
     if (!slice_keep(&x->name, name) || !slice_keep(&x->args, args) || !map_put(&vhost->exchanges, x->name, x)) {
         slice_drop(&x->name);
         slice_drop(&x->args);
@@ -337,6 +340,7 @@ struct exchange *exchange_make(struct broker *b, struct vhost *vhost, struct sli
     list_init(&x->sources);
     list_init(&x->targets);
     list_init(&x->mqtt_clients);
+    list_init(&x->dying_link);
     map_init(&x->keys, vhost->exchanges.seed + 1);
     object_add(b, &x->object, OBJ_EXCHANGE, durable);
     b->totals.exchanges++;
@@ -368,25 +372,6 @@ bool exchange_make_defaults(struct broker *b, struct vhost *vhost)
         x->object.journalled = false; /* they come with the vhost */
     }
     return true;
-}
-
-void exchange_delete(struct broker *b, struct exchange *x)
-{
-    mqtt_exchange_gone(b, x);
-    while (!list_empty(&x->sources))
-        binding_delete(b, CONTAINER_OF(x->sources.next, struct binding, source_link), false);
-    while (!list_empty(&x->targets))
-        binding_delete(b, CONTAINER_OF(x->targets.next, struct binding, target_link), true);
-    stream_source_gone(x);
-    map_take(&x->vhost->exchanges, x->name);
-    object_remove(b, &x->object);
-    map_fini(&x->keys);
-    topic_free(&x->topic);
-    hashring_free(&x->hashring);
-    slice_drop(&x->name);
-    slice_drop(&x->args);
-    mem_free(x);
-    b->totals.exchanges--;
 }
 
 /* ---- bindings ---- */
@@ -491,10 +476,8 @@ void binding_delete(struct broker *b, struct binding *binding, bool may_delete)
     selector_free(&binding->selector);
     mem_free(binding);
     b->totals.bindings--;
-    if (may_delete && source->auto_delete && list_empty(&source->sources)) {
-        (void)log_object_gone(b, &source->object);
-        exchange_delete(b, source);
-    }
+    if (may_delete && source->auto_delete && list_empty(&source->sources))
+        exchange_unbound(b, source);
 }
 
 /* ---- commands ---- */
@@ -677,7 +660,7 @@ void do_exchange_delete(struct broker *b, struct peer *peer, struct channel *ch,
             return;
         }
         lsn = log_object_gone(b, &x->object);
-        exchange_delete(b, x);
+        exchange_delete_begin(b, x);
     }
     answer_ok(b, peer, c, lsn, (struct slice){0}, 0, 0);
 }

@@ -12,6 +12,7 @@
  * streams of their offsets; bindings before their queues and exchanges, so that each of these is little by itself.
  */
 #include "core/group_int.h"
+#include "core/hashring.h"
 #include "core/query_int.h"
 #include "core/txn_int.h"
 
@@ -19,15 +20,20 @@
 
 #define SLICE_WORK 256u /* about so many µs */
 
+static bool exchange_is_dying(const struct exchange *x)
+{
+    return x->dying || x->vhost->deleting;
+}
+
 bool object_is_dying(const struct object *object)
 {
     switch (object->kind) {
     case OBJ_PERMISSION:
     case OBJ_TOPIC_PERMISSION: return CONTAINER_OF(object, struct permission, object)->vhost->deleting;
     case OBJ_POLICY: return CONTAINER_OF(object, struct policy, object)->vhost->deleting;
-    case OBJ_EXCHANGE: return CONTAINER_OF(object, struct exchange, object)->vhost->deleting;
+    case OBJ_EXCHANGE: return exchange_is_dying(CONTAINER_OF(object, struct exchange, object));
     case OBJ_QUEUE: return CONTAINER_OF(object, struct queue, object)->vhost->deleting;
-    case OBJ_BINDING: return CONTAINER_OF(object, struct binding, object)->source->vhost->deleting;
+    case OBJ_BINDING: return exchange_is_dying(CONTAINER_OF(object, struct binding, object)->source);
     case OBJ_TXN: return CONTAINER_OF(object, struct txn, object)->vhost->deleting;
     case OBJ_GROUP_RULES: return CONTAINER_OF(object, struct group_rules, object)->vhost->deleting;
     case OBJ_SQL: return CONTAINER_OF(object, struct sql_object, object)->vhost->deleting;
@@ -75,8 +81,10 @@ static bool peers_gone(struct broker *b, struct vhost *vhost, unsigned *budget)
 static bool bindings_gone(struct broker *b, struct vhost *vhost, unsigned *budget)
 {
     struct binding *binding;
-    for (; *budget && (binding = map_any(&vhost->bindings, &vhost->cursor)); budget_spend(budget, 1))
+    for (; *budget && (binding = map_any(&vhost->bindings, &vhost->cursor)); budget_spend(budget, 1)) {
+        hashring_free(&binding->source->hashring); /* as a whole: to take one out is a walk of all */
         binding_delete(b, binding, false);
+    }
     return !vhost->bindings.count;
 }
 
