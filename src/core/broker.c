@@ -119,8 +119,9 @@ struct broker *broker_new(const struct broker_options *options)
     groups_init(b);
     mqtt_init(b);
     sql_init(b);
-    struct list *lists[] = {&b->catalogue, &b->peers, &b->leaving,  &b->dying, &b->dying_exchanges, &b->unbound,
-                            &b->pump,      &b->await, &b->removals, &b->dead,  &b->delayed};
+    struct list *lists[] = {&b->catalogue, &b->peers,        &b->leaving,      &b->dying,    &b->dying_exchanges,
+                            &b->unbound,   &b->pump,         &b->await,        &b->removals, &b->dead,
+                            &b->delays,    &b->fresh_delays, &b->adrift_writes};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         list_init(lists[i]);
     struct map *maps[] = {&b->vhosts, &b->users, &b->reply_tokens};
@@ -386,6 +387,7 @@ bool broker_step(struct broker *b, mono_t now, wall_t wall, lsn_t durable)
     if (b->stalled)
         durable_advanced(b);
     b->stalled = false;
+    delays_durable(b);
     pump_all(b, (unsigned)b->options.port_slots / 4);
     bool more = wheel_turn(&b->wheel, now, b, TIMERS_PER_TICK) == TIMERS_PER_TICK;
     more |= take_commands(b);

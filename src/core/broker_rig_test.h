@@ -706,6 +706,9 @@ RIG_FN char *rig_dump_queue(const struct queue *q, struct rig_store *store, bool
     if (delayed)
         LIST_EACH(retry_list(q), node, after)
     entries[count++] = CONTAINER_OF(node, struct entry, link);
+    if (delay_loaded(q))
+        LIST_EACH(delay_loaded(q), node, after)
+    entries[count++] = CONTAINER_OF(node, struct entry, link);
     qsort(entries, count, sizeof *entries, rig_by_position);
     for (size_t i = 0; i < count; i++)
         if (entries[i]->flags & ENTRY_JOURNALLED)

@@ -353,7 +353,6 @@ void tx_drop(struct broker *b, struct channel *ch, bool restore)
         msg_unref(&b->heap, p->msg);
         mem_free(p->queue_ids);
         mem_free(p->unroutable);
-        mem_free(p->delayed);
         mem_free(p);
     }
     for (uint32_t i = 0; i < ch->tx_ack_count; i++)

@@ -260,6 +260,10 @@ bool paging_is_damaged(const struct queue *q);                     /* its next m
 wall_t paging_deadline(const struct lane *lane); /* of the first message, when that is not in memory; WALL_NEVER */
 struct page *page_new(struct queue *q, unsigned lane); /* replay.c makes them too */
 void page_free(struct broker *b, struct page *page);
+void page_dropped(struct broker *b, struct page *page); /* one on disk, or being read: its messages are gone */
+bool page_fits(const struct page *page, const struct page_job *job); /* is this the page that the journal tells of? */
+MUST_USE struct page_job *page_job_to_read(const struct page *page); /* without its ticket; NULL: no memory */
+size_t page_job_memory(const struct page_job *job);                  /* what its messages take */
 
 /* holes.c */
 MUST_USE bool page_hole(struct page *page, uint64_t position, uint64_t count);
@@ -276,8 +280,10 @@ MUST_USE bool page_settle(struct broker *b,
 /* between paging.c and thin.c */
 void front_grows(struct broker *b, struct lane *lane, struct entry *e);   /* the entry stands in the front */
 void front_shrinks(struct broker *b, struct lane *lane, struct entry *e); /* it leaves */
-bool paging_may_write(struct broker *b);
-bool paging_has_room(struct broker *b);                   /* for a job */
+bool paging_may_write(struct broker *b);                                  /* there is too much in memory, and … */
+bool paging_can_write(struct broker *b);                                  /* … room for a job that writes */
+bool paging_may_read(struct broker *b);                                   /* for one that reads */
+bool paging_has_room(struct broker *b);                                   /* for a job */
 bool paging_send(struct broker *b, struct page_job *job); /* false: no room, the job stays the caller's */
 void paging_pause(struct broker *b, bool *what);          /* a job failed: b->reading_paused or writing_paused */
 size_t paging_page_bytes(const struct broker *b);
@@ -444,14 +450,26 @@ void dead_letter_discard(struct broker *b, struct dead_letter **d);
 
 /* delay.c */
 bool delay_publish(struct broker *b, struct exchange *x, struct msg *msg, int64_t delay_ms, lsn_t *ret_lsn);
-/* The same in steps, for a transaction. Prepared: the vhost's delays are there and a struct delayed is made. */
-MUST_USE struct delayed *delay_prepare(struct broker *b, struct vhost *vhost);
-struct entry *delay_prepared(struct broker *b, struct exchange *x, struct msg *msg, int64_t delay_ms,
-                             struct delayed **d);
+/* The same in steps, for a transaction. Prepared: the vhost's hidden queue is there and has room for so many. */
+MUST_USE bool delay_prepare(struct broker *b, struct vhost *vhost, uint32_t count);
+struct entry *delay_prepared(struct broker *b, struct exchange *x, struct msg *msg, int64_t delay_ms);
 bool delay_of(const struct msg *msg, int64_t *ret_ms);
 bool delay_queue_make(struct broker *b, struct vhost *vhost, uint64_t id);
-void delay_entry_recovered(struct broker *b, struct queue *q, struct entry *entry);
+struct queue *delay_queue(const struct vhost *vhost); /* the hidden queue; NULL: none yet */
+const struct list *delay_loaded(
+    const struct queue *q);            /* its entries that were read from pages; NULL: it is not hidden */
+void delays_durable(struct broker *b); /* the durable lsn may have moved */
+MUST_USE bool delay_entry_recovered(struct broker *b, struct entry *entry);
 void delay_drop_all(struct broker *b, struct queue *q);
+void delay_free(struct vhost *vhost); /* with the hidden queue */
+
+/* delay_page.c */
+bool delays_write(struct broker *b); /* to pages, when there is too much; true: work is left */
+bool delay_is_ticket(uint64_t ticket);
+void delay_answered(struct broker *b, struct page_job *job); /* the job stays the caller's */
+MUST_USE bool delay_page_recovered(struct broker *b, struct page *page);
+void delays_fini(struct broker *b);
+uint64_t delay_check(const struct queue *q, uint64_t *ret_bytes, uint64_t *ret_memory); /* how many messages; sums */
 
 /* deliver.c */
 void queue_schedule(struct broker *b, struct queue *q);
@@ -537,6 +555,8 @@ lsn_t log_enqueue(struct broker *b, const struct msg *msg, const struct target *
                   const struct entry *from, bool snapshot, bool body);
 lsn_t log_remove(struct broker *b, const struct queue *q, const struct ranges *ranges);
 lsn_t log_page(struct broker *b, const struct page *page);
+size_t log_remove_bytes(const struct ranges *ranges); /* what these reserve */
+size_t log_page_bytes(const struct page *page);
 lsn_t log_stream_trim(struct broker *b, const struct queue *q, uint32_t partition, uint64_t start);
 lsn_t log_return(struct broker *b, const struct queue *q, uint64_t position, uint32_t returns);
 lsn_t log_retry(struct broker *b, const struct queue *q, uint64_t position, uint32_t returns, wall_t due);

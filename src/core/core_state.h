@@ -98,8 +98,8 @@ struct vhost {
     struct list streams;            /* by id */
     struct list peers, permissions; /* that have entered it; to it */
     struct list groups, group_rules;
-    struct queue *delays; /* hidden queue that holds delayed messages; NULL until needed */
-    bool deleting;        /* vhost_end.c: */
+    struct delay *delay; /* delayed messages, in a hidden queue; NULL until needed */
+    bool deleting;       /* vhost_end.c: */
     struct list dying_link;
     uint32_t cursor;         /* of the map that is being emptied */
     struct peer *deleted_by; /* hears of the end; NULL: nobody */
@@ -123,6 +123,7 @@ struct policy {
 struct audience;
 struct stream;
 struct follower;
+struct delay;
 
 struct exchange_type {
     const char *name;
@@ -296,6 +297,7 @@ struct page {
     uint16_t snap_gen;
     uint32_t count, live; /* messages written; of them alive */
     uint32_t return_count;
+    uint32_t arrival;     /* of the first message, when it is delayed: delay_int.h */
     lsn_t lsn;            /* of its last PAGE record */
     uint64_t first, last; /* positions */
     uint64_t body_bytes;  /* of what is alive; after a restart about, until it is read */
@@ -442,8 +444,7 @@ struct tx_publish {
     /* prepared by the commit */
     size_t need;               /* bytes of its step, log_captured_bytes */
     struct answer *unroutable; /* of its return */
-    struct delayed *delayed;
-    struct entry *entry; /* of the delays */
+    struct entry *entry;       /* of the delays */
 };
 
 enum tx_fate { FATE_BACK, FATE_GONE, FATE_DEAD };
@@ -464,6 +465,7 @@ struct tx_needs { /* of a commit, before it changes anything */
     uint32_t keys;
     unsigned records;          /* most of one step */
     uint32_t entries, targets; /* sum; most of one step */
+    uint32_t delays;           /* messages that wait for their time */
 };
 
 struct channel {
@@ -682,9 +684,8 @@ struct broker {
     uint64_t removal_epoch;
     struct list resting; /* queues that may have nothing to do any more */
     struct timer rest_timer, rules_timer;
-    struct map rules;    /* struct shared_rules, by content */
-    struct list delayed; /* struct delayed: messages that wait for their time */
-    struct list dead;    /* struct dead_letter waiting to be routed */
+    struct map rules; /* struct shared_rules, by content */
+    struct list dead; /* struct dead_letter waiting to be routed */
     uint64_t dead_count;
 
     uint64_t next_queue_id, next_msg_id, next_ticket;
@@ -749,6 +750,14 @@ struct broker {
         removal_lost; /* a removal could not be journalled: no segment goes until a compaction has written what is true */
     bool removal_lost_before; /* the same, before the compaction that is running began */
     struct timer paging_timer;
+
+    /* delay.c, delay_page.c */
+    struct list delays, fresh_delays; /* struct delay: some in the heap; some that are not durable */
+    struct list adrift_writes;        /* struct delay_write whose vhost went */
+    uint64_t delay_memory;            /* of ready_memory: what a round of writing may free */
+    uint64_t delay_reading;           /* and what that of pages being read will be, at most */
+    uint32_t delay_round;
+    bool delay_writing; /* a round is going on */
 
     struct stream_state streams;
 

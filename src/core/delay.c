@@ -1,19 +1,16 @@
 /* Delayed messages of x-delayed-message exchanges.
  *
- * They wait in a hidden queue of their vhost (name empty, never bound, never consumed), as entries whose deadline is
- * when they are due, each with a timer. Such a message is journalled when it is persistent and its exchange durable, and
- * confirmed then; when due it is routed by the exchange's x-delayed-type and moved (one MOVE record) into its queues.
+ * They wait in a hidden queue of their vhost (name empty, never bound, never consumed), as entries whose deadline is when
+ * they are due. Such a message is journalled when it is persistent and its exchange durable, and confirmed then; when due
+ * it is routed by the exchange's x-delayed-type and moved (one MOVE record) into its queues. Those in memory that are durable
+ * stand in a heap; the first of them, and the first of what is on disk (delay_page.c), set the vhost's one timer.
  */
-#include "core/core_int.h"
+#include "core/delay_int.h"
 
 #define DELAY_MAX_MS (INT64_MAX / 4 / NS_PER_MS)
 #define TIMER_MAX_MS (180LL * 86400 * 1000)
-
-struct delayed {
-    struct timer timer;
-    struct list link; /* b->delayed */
-    struct entry *entry;
-};
+#define RELEASE_PER_SLICE 512u
+#define READ_RETRY_MS 20
 
 bool delay_of(const struct msg *msg, int64_t *ret_ms)
 {
@@ -24,14 +21,7 @@ bool delay_of(const struct msg *msg, int64_t *ret_ms)
     return true;
 }
 
-bool delay_queue_make(struct broker *b, struct vhost *vhost, uint64_t id)
-{
-    if (!vhost->delays)
-        vhost->delays = queue_make(b, vhost, (struct slice){0}, true, false, false, (struct slice){0}, NULL, id);
-    return vhost->delays != NULL;
-}
-
-static void arm(struct broker *b, struct delayed *d);
+/* ---- when something is due ---- */
 
 /* Routes what is due; without targets or exchange it is dropped, as an unroutable message is. False: no memory. */
 static bool release(struct broker *b, struct entry *e)
@@ -49,102 +39,211 @@ static bool release(struct broker *b, struct entry *e)
     return true;
 }
 
+static void leave(struct broker *b, struct delay *d, const struct entry *e)
+{
+    size_t bytes = entry_memory(e);
+    d->memory -= bytes;
+    b->delay_memory -= bytes;
+}
+
+void delay_put(struct broker *b, struct delay *d, struct entry *e)
+{
+    size_t bytes = entry_memory(e);
+    delay_heap_put(&d->messages, delay_item_of(e));
+    d->memory += bytes;
+    b->delay_memory += bytes;
+    if (list_empty(&d->link))
+        list_insert(&b->delays, &d->link);
+}
+
+/* True: one was released, and the next may be due too. */
+static bool release_first(struct broker *b, struct delay *d, const struct delay_item *barrier)
+{
+    const struct delay_item *first = delay_heap_first(&d->messages);
+    if (!first || first->due > b->wall || !delay_before(first, barrier) || !b->options.log.room(b->options.log.self))
+        return false;
+    struct entry *e = delay_heap_take_first(&d->messages).what;
+    leave(b, d, e);
+    if (!release(b, e)) {
+        delay_put(b, d, e);
+        return false;
+    }
+    d->entries--;
+    return true;
+}
+
+static mono_t timer_due(const struct broker *b, wall_t at)
+{
+    int64_t wait = at - b->wall;
+    return b->now + (wait < 1 ? 1 : wait > TIMER_MAX_MS ? TIMER_MAX_MS : wait) * NS_PER_MS;
+}
+
+void delay_wake_by(struct broker *b, struct delay *d, wall_t at)
+{
+    mono_t due = timer_due(b, at);
+    if (!timer_is_set(&d->timer) || due < d->timer.due)
+        wheel_set(&b->wheel, &d->timer, due);
+}
+
+/* What is due but behind a page that is on its way is looked at when that has come. */
+static void arm(struct broker *b, struct delay *d, bool retry)
+{
+    struct delay_item barrier = delay_barrier(d);
+    const struct delay_item *first = delay_heap_first(&d->messages), *page = delay_heap_first(&d->pages);
+    wall_t at = retry ? b->wall + READ_RETRY_MS : WALL_NEVER;
+    if (first && first->due < at && delay_before(first, &barrier))
+        at = first->due;
+    if (page && page->due - DELAY_NEAR_MS > b->wall && page->due - DELAY_NEAR_MS < at)
+        at = page->due - DELAY_NEAR_MS;
+    if (at == WALL_NEVER)
+        wheel_cancel(&b->wheel, &d->timer);
+    else
+        wheel_set(&b->wheel, &d->timer, timer_due(b, at));
+}
+
+void delay_go_on(struct broker *b, struct delay *d)
+{
+    struct delay_item barrier = delay_barrier(d);
+    for (unsigned n = 0; n < RELEASE_PER_SLICE && release_first(b, d, &barrier);)
+        n++;
+    bool retry = !delay_read(b, d);
+    arm(b, d, retry);
+    if (d->entries == 0)
+        delay_heap_fini(&d->messages);
+}
+
 static void fired(void *arg, struct timer *timer)
 {
-    struct broker *b = arg;
-    struct delayed *d = CONTAINER_OF(timer, struct delayed, timer);
-    if (d->entry->deadline > b->wall || d->entry->lsn > b->durable || !b->options.log.room(b->options.log.self)) {
-        arm(b, d);
-        return;
-    }
-    if (!release(b, d->entry)) {
-        arm(b, d);
-        return;
-    }
-    list_remove(&d->link);
-    mem_free(d);
+    delay_go_on(arg, CONTAINER_OF(timer, struct delay, timer));
 }
 
-static void arm(struct broker *b, struct delayed *d)
-{
-    if (list_empty(&d->link))
-        list_insert(&b->delayed, &d->link);
-    int64_t wait = d->entry->deadline - b->wall;
-    wait = wait < 1 ? 1 : wait > TIMER_MAX_MS ? TIMER_MAX_MS : wait;
-    wheel_set(&b->wheel, &d->timer, b->now + wait * NS_PER_MS);
-}
+/* ---- publishing ---- */
 
-static struct delayed *delayed_new(struct entry *e)
+bool delay_queue_make(struct broker *b, struct vhost *vhost, uint64_t id)
 {
-    struct delayed *d = mem_alloc(sizeof *d);
+    if (vhost->delay)
+        return true;
+    struct delay *d = mem_zalloc(sizeof *d);
     if (!d)
-        return NULL;
+        return false;
+    struct list *lists[] = {&d->link, &d->fresh_link, &d->loaded, &d->reads, &d->writes};
+    for (size_t i = 0; i < ARRAY_LEN(lists); i++)
+        list_init(lists[i]);
     timer_init(&d->timer, fired);
-    list_init(&d->link);
-    d->entry = e;
-    return d;
+    vhost->delay = d;
+    d->queue = queue_make(b, vhost, (struct slice){0}, true, false, false, (struct slice){0}, NULL, id);
+    if (d->queue)
+        return true;
+    vhost->delay = NULL;
+    mem_free(d);
+    return false;
 }
 
-struct delayed *delay_prepare(struct broker *b, struct vhost *vhost)
+struct queue *delay_queue(const struct vhost *vhost)
 {
-    if (!vhost->delays) {
+    return vhost->delay ? vhost->delay->queue : NULL;
+}
+
+const struct list *delay_loaded(const struct queue *q)
+{
+    return q->hidden ? &q->vhost->delay->loaded : NULL;
+}
+
+bool delay_prepare(struct broker *b, struct vhost *vhost, uint32_t count)
+{
+    if (!vhost->delay) {
         if (!log_reserve(b, 1024, 1) || !delay_queue_make(b, vhost, 0))
-            return NULL;
-        (void)log_object(b, &vhost->delays->object);
+            return false;
+        (void)log_object(b, &vhost->delay->queue->object);
     }
-    return queue_rouse(b, vhost->delays) ? delayed_new(NULL) : NULL;
+    struct delay *d = vhost->delay;
+    return queue_rouse(b, d->queue) && delay_heap_reserve(&d->messages, (uint64_t)d->entries + count);
 }
 
 /* An entry and log_enqueue_bytes for one target are reserved. */
-struct entry *delay_prepared(struct broker *b, struct exchange *x, struct msg *msg, int64_t delay_ms,
-                             struct delayed **d)
+struct entry *delay_prepared(struct broker *b, struct exchange *x, struct msg *msg, int64_t delay_ms)
 {
-    struct queue *q = x->vhost->delays;
+    struct delay *d = x->vhost->delay;
+    struct queue *q = d->queue;
     bool journalled = x->durable && (msg->flags & MSG_PERSISTENT);
     struct target t = {.queue = q, .position = q->next_position++, .deadline = b->wall + delay_ms};
     lsn_t lsn = journalled ? log_enqueue(b, msg, &t, 1, NULL, false, true) : 0;
     struct entry *e = backlog_append(b, q, msg_ref(msg), t.position, lsn, WALL_NEVER, journalled);
     CHECK(e);
     e->deadline = t.deadline;
-    (*d)->entry = e;
-    arm(b, *d);
-    *d = NULL;
+    d->entries++;
+    if (!d->fresh && e->lsn <= b->durable) {
+        delay_put(b, d, e);
+        delay_wake_by(b, d, e->deadline);
+        return e;
+    }
+    if (!d->fresh)
+        d->fresh = &e->link;
+    if (list_empty(&d->fresh_link))
+        list_insert(&b->fresh_delays, &d->fresh_link);
     return e;
 }
 
 bool delay_publish(struct broker *b, struct exchange *x, struct msg *msg, int64_t delay_ms, lsn_t *ret_lsn)
 {
-    struct delayed *d = delay_prepare(b, x->vhost);
-    if (!d || !pool_reserve(&b->entries) || !log_reserve(b, log_enqueue_bytes(msg, 1), 1)) {
-        mem_free(d);
+    if (!delay_prepare(b, x->vhost, 1) || !pool_reserve(&b->entries) || !log_reserve(b, log_enqueue_bytes(msg, 1), 1))
         return false;
-    }
-    *ret_lsn = delay_prepared(b, x, msg, delay_ms, &d)->lsn;
+    *ret_lsn = delay_prepared(b, x, msg, delay_ms)->lsn;
     return true;
 }
 
-/* After replay: the entry of a delay queue gets its timer. */
-void delay_entry_recovered(struct broker *b, struct queue *q, struct entry *e)
+/* Lsns of fresh ones ascend, but for those that are in no journal. */
+void delays_durable(struct broker *b)
 {
-    struct delayed *d = delayed_new(e);
-    (void)q;
-    if (!d) {
-        backlog_remove(b, e, REASON_EXPIRED);
-        return;
+    LIST_EACH(&b->fresh_delays, node, after)
+    {
+        struct delay *d = CONTAINER_OF(node, struct delay, fresh_link);
+        const struct list *end = &d->queue->busy->lane.entries;
+        struct list *at = d->fresh;
+        for (; at != end && CONTAINER_OF(at, struct entry, link)->lsn <= b->durable; at = at->next)
+            delay_put(b, d, CONTAINER_OF(at, struct entry, link));
+        if (at == d->fresh)
+            continue;
+        d->fresh = at == end ? NULL : at;
+        if (!d->fresh)
+            list_remove(&d->fresh_link);
+        delay_go_on(b, d);
     }
-    arm(b, d);
 }
 
-/* The vhost goes: nothing of it fires any more. The entries are the queue's to free. */
+/* ---- a start, and the end ---- */
+
+bool delay_entry_recovered(struct broker *b, struct entry *e)
+{
+    struct delay *d = e->queue->vhost->delay;
+    if (!delay_heap_reserve(&d->messages, (uint64_t)d->entries + 1))
+        return false;
+    d->entries++;
+    delay_put(b, d, e);
+    delay_wake_by(b, d, e->deadline);
+    return true;
+}
+
+/* The vhost goes: nothing of it fires any more. The entries that were not read from pages are the queue's to free. */
 void delay_drop_all(struct broker *b, struct queue *q)
 {
-    LIST_EACH(&b->delayed, node, after)
-    {
-        struct delayed *d = CONTAINER_OF(node, struct delayed, link);
-        if (d->entry->queue != q)
-            continue;
-        wheel_cancel(&b->wheel, &d->timer);
-        list_remove(&d->link);
-        mem_free(d);
-    }
+    struct delay *d = q->vhost->delay;
+    wheel_cancel(&b->wheel, &d->timer);
+    list_remove(&d->link);
+    list_remove(&d->fresh_link);
+    d->fresh = NULL;
+    b->delay_memory -= d->memory;
+    d->memory = 0;
+    d->entries = 0;
+    delay_heap_fini(&d->messages);
+    delay_pages_drop(b, d);
+    while (!list_empty(&d->loaded))
+        backlog_free(b, CONTAINER_OF(d->loaded.next, struct entry, link));
+}
+
+void delay_free(struct vhost *vhost)
+{
+    CHECK(list_empty(&vhost->delay->reads) && list_empty(&vhost->delay->writes));
+    mem_free(vhost->delay);
+    vhost->delay = NULL;
 }

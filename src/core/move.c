@@ -96,16 +96,10 @@ static bool is_moving(const struct broker *b, const struct page *page)
 
 static bool send_read(struct broker *b, struct move *m)
 {
-    struct page *page = m->pages[m->read];
-    struct page_job *job = page_job_new(PAGE_READ, page->count);
+    struct page_job *job = page_job_to_read(m->pages[m->read]);
     if (!job)
         return false;
     job->ticket = ticket_of(m);
-    job->queue = page->queue->id;
-    job->lane = page->lane;
-    job->where = page->where;
-    job->items[0].position = page->first;
-    job->items[job->count - 1].position = page->last;
     if (paging_send(b, job))
         return true;
     page_job_free(&b->heap, &job);
@@ -327,8 +321,10 @@ static bool describe(const struct move *m, const struct page_job *job, struct pa
             continue;
         if (position > next && !page_hole(fresh, next, position - next))
             return false;
-        if (fresh->live++ == 0)
+        if (fresh->live++ == 0) {
             fresh->deadline = job->items[i].deadline;
+            fresh->arrival = job->items[i].returns; /* of what is delayed; else nobody asks */
+        }
         fresh->body_bytes += job->items[i].msg->body_len;
         next = position + 1;
     }
@@ -386,6 +382,7 @@ static void exchange(struct page *page, struct page *fresh)
         to->live = was.live;
         to->journalled = was.journalled;
         to->deadline = was.deadline;
+        to->arrival = was.arrival;
         to->body_bytes = was.body_bytes;
         to->holes = was.holes;
         to->transient = was.transient;

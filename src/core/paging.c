@@ -23,8 +23,8 @@
  *
  * Queues that hold too little for that are thin.c's: their pages are small, and no message stays behind in a front.
  *
- * Without a journal (transient messages) pages are the same but for the record: they are garbage after a restart. The hidden
- * queue of delayed messages is not paged.
+ * Without a journal (transient messages) pages are the same but for the record: they are garbage after a restart. Those of the hidden
+ * queue of delayed messages are delay_page.c's.
  */
 #include "core/core_int.h"
 
@@ -323,7 +323,7 @@ static void page_fill(struct page *page, struct page_job *job, const struct lane
     job->sync = page->journalled;
 }
 
-static size_t job_memory(const struct page_job *job)
+size_t page_job_memory(const struct page_job *job)
 {
     size_t bytes = 0;
     for (uint32_t i = 0; i < job->count; i++)
@@ -365,7 +365,7 @@ bool page_write(struct broker *b, struct queue *q, unsigned number, bool thin)
         return false;
     }
     page_claim(page, lane);
-    b->writing_memory += job_memory(job);
+    b->writing_memory += page_job_memory(job);
     CHECK(paging_send(b, job));
     b->page_writes++;
     return true;
@@ -400,11 +400,15 @@ void paging_listed(struct broker *b, struct queue *q)
         list_insert(q->fat ? &b->fat : &b->thin, &q->busy->fat_link);
 }
 
+bool paging_can_write(struct broker *b)
+{
+    return !b->writing_paused && b->page_writes < WRITES_MAX &&
+           b->writing_memory < WRITING_PAGES * paging_page_bytes(b) && paging_has_room(b);
+}
+
 bool paging_may_write(struct broker *b)
 {
-    return b->ready_memory > b->options.paging_bytes + b->writing_memory && !b->writing_paused &&
-           b->page_writes < WRITES_MAX && b->writing_memory < WRITING_PAGES * paging_page_bytes(b) &&
-           paging_has_room(b);
+    return b->ready_memory > b->options.paging_bytes + b->writing_memory && paging_can_write(b);
 }
 
 bool paging_overloaded(const struct broker *b)
@@ -415,6 +419,7 @@ bool paging_overloaded(const struct broker *b)
 bool paging_turn(struct broker *b)
 {
     const struct queue *idle = NULL; /* the first of those that had nothing to write: once around is enough */
+    bool more = b->options.paging_bytes && delays_write(b);
     for (unsigned tries = 64; tries && !list_empty(&b->fat) && paging_may_write(b); tries--) {
         struct queue *q = CONTAINER_OF(b->fat.next, struct busy, fat_link)->queue;
         if (q == idle)
@@ -428,7 +433,7 @@ bool paging_turn(struct broker *b)
     if (!list_empty(&b->dead_segments))
         dead_segments_drop(b);
     moves_turn(b);
-    return thin_turn(b);
+    return thin_turn(b) || more;
 }
 
 /* ---- what the store says ---- */
@@ -589,10 +594,15 @@ static void written(struct broker *b, struct page *page, struct page_job *job)
 
 /* ---- reading ---- */
 
+bool paging_may_read(struct broker *b)
+{
+    return b->page_reads < READS_MAX && paging_has_room(b);
+}
+
 /* While queues wait for a place, those that would go on reading stand behind them. */
 static bool may_read(struct broker *b)
 {
-    return b->page_reads < READS_MAX && paging_has_room(b) && (b->feeding || list_empty(&b->hungry));
+    return paging_may_read(b) && (b->feeding || list_empty(&b->hungry));
 }
 
 /* A read has come back. Whoever waits has his turn until the places are taken: those that want nothing any more take none,
@@ -606,6 +616,19 @@ static void feed_hungry(struct broker *b)
         backlog_want(b, q);
     }
     b->feeding = false;
+}
+
+struct page_job *page_job_to_read(const struct page *page)
+{
+    struct page_job *job = page_job_new(PAGE_READ, page->count);
+    if (!job)
+        return NULL;
+    job->queue = page->queue->id;
+    job->lane = page->lane;
+    job->where = page->where;
+    job->items[0].position = page->first;
+    job->items[job->count - 1].position = page->last;
+    return job;
 }
 
 void paging_want(struct broker *b, struct queue *q, struct lane *lane)
@@ -632,19 +655,12 @@ void paging_want(struct broker *b, struct queue *q, struct lane *lane)
             list_insert(&b->hungry, &q->busy->hungry_link);
             break;
         }
-        struct page_job *job = page_job_new(PAGE_READ, page->count);
-        if (job) {
-            job->ticket = (uint64_t)(uintptr_t)page;
-            job->queue = q->id;
-            job->lane = page->lane;
-            job->where = page->where;
-            job->items[0].position = page->first;
-            job->items[job->count - 1].position = page->last;
-        }
+        struct page_job *job = page_job_to_read(page);
         if (!job) {
             paging_pause(b, &b->reading_paused);
             return;
         }
+        job->ticket = (uint64_t)(uintptr_t)page;
         CHECK(paging_send(b, job));
         page->state = PAGE_READING;
         coming += bytes;
@@ -734,8 +750,8 @@ static void load(struct broker *b, struct queue *q, struct lane *lane, struct pa
 
 static void serve_getters(struct broker *b, struct queue *q);
 
-/* Is this the page that the journal tells of? Its checksum was right. */
-static bool page_fits(const struct page *page, const struct page_job *job)
+/* Its checksum was right. */
+bool page_fits(const struct page *page, const struct page_job *job)
 {
     uint32_t alive = 0;
     if (job->count != page->count || job->items[0].position != page->first ||
@@ -783,9 +799,15 @@ void do_paged(struct broker *b, struct peer *peer, struct channel *ch, struct co
         move_answered(b, job);
         return;
     }
+    if (delay_is_ticket(job->ticket)) {
+        delay_answered(b, job);
+        page_job_free(&b->heap, &job);
+        feed_hungry(b);
+        return;
+    }
     if (job->type == PAGE_WRITE) {
         b->page_writes--;
-        b->writing_memory -= job_memory(job);
+        b->writing_memory -= page_job_memory(job);
     } else
         b->page_reads--;
     if (!page->queue) {
@@ -811,6 +833,18 @@ static void journal_drop(struct broker *b, struct queue *q, struct page *page)
         backlog_removed(b, q, at, last);
 }
 
+void page_dropped(struct broker *b, struct page *page)
+{
+    struct busy *w = page->queue->busy;
+    w->lanes[page->lane].count -= page->live;
+    w->ready_count -= page->live;
+    w->ready_bytes -= page->body_bytes;
+    b->totals.messages -= page->live;
+    b->totals.message_bytes -= page->body_bytes;
+    b->paged -= page->live;
+    page_adrift(b, page);
+}
+
 static void drop_page(struct broker *b, struct queue *q, struct page *page, bool journal)
 {
     if (page->state == PAGE_WRITING) {
@@ -819,15 +853,9 @@ static void drop_page(struct broker *b, struct queue *q, struct page *page, bool
         page_adrift(b, page);
         return;
     }
-    q->busy->lanes[page->lane].count -= page->live;
-    q->busy->ready_count -= page->live;
-    q->busy->ready_bytes -= page->body_bytes;
-    b->totals.messages -= page->live;
-    b->totals.message_bytes -= page->body_bytes;
-    b->paged -= page->live;
     if (journal && page->journalled)
         journal_drop(b, q, page);
-    page_adrift(b, page);
+    page_dropped(b, page);
 }
 
 /* Pages that are not loaded, in slices of nothing: a page is a few dozen bytes of memory, whatever it holds. */
@@ -930,6 +958,19 @@ void paging_settle_entry(struct broker *b, struct lane *lane, struct entry *e)
     front_grows(b, lane, e);
 }
 
+static bool lane_settle(struct lane *lane)
+{
+    if (lane->paging)
+        return true;
+    lane->paging = mem_zalloc(sizeof *lane->paging);
+    if (!lane->paging)
+        return false;
+    list_init(&lane->paging->front);
+    list_init(&lane->paging->pages);
+    lane->paging->unwritten = &lane->entries;
+    return true;
+}
+
 bool page_settle(struct broker *b, struct page *page)
 {
     struct queue *q = page->queue;
@@ -939,17 +980,10 @@ bool page_settle(struct broker *b, struct page *page)
         page_free(b, page);
         return true;
     }
-    if (!lane->paging) {
-        lane->paging = mem_zalloc(sizeof *lane->paging);
-        if (!lane->paging)
-            return false;
-        list_init(&lane->paging->front);
-        list_init(&lane->paging->pages);
-        lane->paging->unwritten = &lane->entries;
-    }
-    if (!segment_join(b, page))
+    if (!(q->hidden ? delay_page_recovered(b, page) : lane_settle(lane)) || !segment_join(b, page))
         return false;
-    list_insert(&lane->paging->pages, &page->lane_link);
+    if (!q->hidden)
+        list_insert(&lane->paging->pages, &page->lane_link);
     list_insert(&q->busy->pages, &page->queue_link);
     page->state = PAGE_ON_DISK;
     page_pack(page);
@@ -1034,6 +1068,7 @@ void paging_fini(struct broker *b)
         struct page *page = CONTAINER_OF(node, struct page, lane_link);
         page_free(b, page);
     }
+    delays_fini(b);
     moves_fini(b);
     segment_lists_fini(b);
 }

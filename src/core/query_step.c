@@ -23,7 +23,6 @@
 struct planned {                 /* one output */
     struct exchange *delaying;   /* it waits in its vhost's delays first, … */
     int64_t delay_ms;            /* … so long … */
-    struct delayed *delayed;     /* … by this … */
     struct entry *entry;         /* … as this */
     struct partition *partition; /* a batch goes there */
     uint32_t first, count;       /* of b->sql.targets: its queues */
@@ -37,7 +36,6 @@ struct look {
     struct query_step *step;
     struct sql_object *object;
     struct tx_needs needs;
-    uint32_t planned;          /* outputs in b->sql.plan */
     struct channel *channel;   /* of the acknowledgements; NULL: there are none */
     struct exchange *exchange; /* that the output before went to, whose name … */
     struct slice name;         /* … is this */
@@ -157,9 +155,8 @@ static enum query_result plan_publish(struct look *l, struct planned *p, const s
     struct exchange *x = l->exchange;
     if ((x->delayed || msg->flags & MSG_DELAYED) && delay_of(msg, &p->delay_ms) && p->delay_ms > 0) {
         p->delaying = x;
-        p->delayed = delay_prepare(b, x->vhost);
         tx_need(&l->needs, msg, 1, &p->need);
-        return p->delayed ? QUERY_DONE : QUERY_NO_ROOM;
+        return delay_prepare(b, x->vhost, ++l->needs.delays) ? QUERY_DONE : QUERY_NO_ROOM;
     }
     return route_message(b, x, msg, msg_headers(msg), &b->route) ? plan_queues(l, p, msg) : QUERY_NO_ROOM;
 }
@@ -224,7 +221,6 @@ static enum query_result plan_outputs(struct look *l)
         struct planned *p = &b->sql.plan[i];
         step->failed = i;
         *p = (struct planned){0};
-        l->planned++;
         if (!out->msg || out->msg->body_len > b->options.message_bytes_max)
             result = out->msg ? QUERY_TOO_MANY : QUERY_NO_TARGET;
         else
@@ -273,13 +269,6 @@ static enum query_result prepare(struct look *l)
     return ok ? QUERY_DONE : QUERY_NO_ROOM;
 }
 
-static void give_up(struct look *l)
-{
-    for (uint32_t i = 0; i < l->planned; i++)
-        mem_free(l->b->sql.plan[i].delayed);
-    forget_plan(l);
-}
-
 /* ---- second half: nothing fails ---- */
 
 static void commit_batch(struct broker *b, struct planned *p, struct msg *msg)
@@ -304,7 +293,7 @@ static void commit_output(struct broker *b, struct planned *p, struct msg *msg)
     }
     b->totals.published++;
     if (p->delaying)
-        p->entry = delay_prepared(b, p->delaying, msg, p->delay_ms, &p->delayed);
+        p->entry = delay_prepared(b, p->delaying, msg, p->delay_ms);
     else if (p->count) {
         struct route route = route_planned(b, p);
         CHECK(enqueue_routed(b, msg, &route, NULL, &lsn) == ENQUEUE_OK);
@@ -382,7 +371,7 @@ void do_query_step(struct broker *b, struct peer *peer, struct channel *ch, stru
     l.step->failed = 0;
     enum query_result result = look_at_step(&l);
     if (result == QUERY_DONE && (result = prepare(&l)) != QUERY_DONE)
-        give_up(&l);
+        forget_plan(&l);
     else if (result == QUERY_DONE)
         lsn = commit(&l);
     else if (result == QUERY_STALE)

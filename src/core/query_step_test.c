@@ -159,7 +159,7 @@ static uint64_t end_of(struct rig *rig, const char *stream, unsigned partition)
 /* Whether all of it is there after so many steps; less, or half of it, is wrong. */
 static void assert_whole(struct rig *rig, uint64_t id, uint64_t steps, const char *when)
 {
-    struct queue *delays = vhost_find(rig->b, slice_str("/"))->delays;
+    struct queue *delays = delay_queue(vhost_find(rig->b, slice_str("/")));
     const struct sql_object *o = sql_object_find(rig->b, id);
     uint64_t in_short = steps ? 1 : 0, dead = steps ? steps - 1 : 0;
     const struct {

@@ -274,7 +274,7 @@ void queue_end_finish(struct broker *b, struct queue *q)
     replay_queue_drop(b, q);
     compact_queue_removed(b, q);
     if (q->hidden)
-        q->vhost->delays = NULL;
+        delay_free(q->vhost);
     else
         map_take(&q->vhost->queues, q->name);
     map_take(&b->queues_by_id, map_key_u64(&q->id));

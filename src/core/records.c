@@ -487,10 +487,15 @@ lsn_t log_enqueue(struct broker *b, const struct msg *msg, const struct target *
     return log_record(b, parts, 2);
 }
 
+size_t log_remove_bytes(const struct ranges *ranges)
+{
+    return 64 + 20 * (size_t)ranges->count;
+}
+
 lsn_t log_remove(struct broker *b, const struct queue *q, const struct ranges *ranges)
 {
-    if (!log_reserve(b, 64 + 20 * (size_t)ranges->count, 1) ||
-        !buffer_reserve(&b->scratch, 64 + 20 * (size_t)ranges->count))
+    size_t bytes = log_remove_bytes(ranges);
+    if (!log_reserve(b, bytes, 1) || !buffer_reserve(&b->scratch, bytes))
         return 0; /* after a crash they come back as redelivered: at-least-once still holds */
     struct writer w = head(b, REC_REMOVE);
     writer_varint(&w, q->id);
@@ -510,10 +515,15 @@ static void put_runs(struct writer *w, const struct ranges *ranges)
     }
 }
 
+size_t log_page_bytes(const struct page *page)
+{
+    return 128 + 20 * ((size_t)page->holes.count + page->transient.count);
+}
+
 /* 0: no memory, or no room. Messages that the journal does not know are not alive in what it says. */
 lsn_t log_page(struct broker *b, const struct page *page)
 {
-    size_t bytes = 128 + 20 * ((size_t)page->holes.count + page->transient.count);
+    size_t bytes = log_page_bytes(page);
     if (!log_reserve(b, bytes, 1) || !buffer_reserve(&b->scratch, bytes))
         return 0;
     struct writer w = head(b, REC_PAGE);
@@ -530,6 +540,8 @@ lsn_t log_page(struct broker *b, const struct page *page)
     writer_varint(&w, (uint64_t)page->holes.count + page->transient.count);
     page_holes_put(&w, page);
     put_runs(&w, &page->transient);
+    if (page->queue->hidden)
+        writer_varint(&w, page->arrival);
     return write_head(b, &w);
 }
 

@@ -370,7 +370,7 @@ static bool replay_queue_put(struct broker *b, struct reader *r)
     if (!q && (flags & 4)) {
         if (!delay_queue_make(b, vhost, id))
             return false;
-        q = vhost->delays;
+        q = delay_queue(vhost);
     } else if (!q) {
         struct queue *old = queue_find(vhost, name);
         if (old)
@@ -715,7 +715,9 @@ static bool page_read(struct reader *r, struct page *page)
             return false;
     }
     page->body_bytes = body_bytes;
-    return reader_done(r) && page->live <= page->count;
+    uint64_t arrival = page->queue->hidden ? reader_varint(r) : 0;
+    page->arrival = (uint32_t)arrival;
+    return arrival <= UINT32_MAX && reader_done(r) && page->live <= page->count;
 }
 
 static bool replay_page(struct broker *b, struct reader *r)
@@ -927,7 +929,7 @@ static bool settle_one(struct broker *b, struct queue *q, struct held *item)
         e->flags |= ENTRY_REDELIVERED;
     if (q->hidden) {
         e->deadline = item->deadline;
-        delay_entry_recovered(b, q, e);
+        return delay_entry_recovered(b, e);
     }
     return item->due <= b->wall || e->deadline <= b->wall || retry_park(b, e, item->due);
 }
@@ -956,7 +958,7 @@ static bool settle_messages(struct broker *b, struct queue *q)
             ok = settle_one(b, q, item);
     }
     replay_queue_drop(b, q);
-    if (!list_empty(&q->busy->pages))
+    if (!list_empty(&q->busy->pages) && !q->hidden)
         backlog_arm(b, q);
     return ok;
 }

@@ -121,9 +121,8 @@ static bool prepare_publish(struct broker *b, struct channel *ch, struct tx_publ
         struct exchange *x = delaying(ch, p);
         if (!x)
             return true;
-        p->delayed = delay_prepare(b, x->vhost);
         tx_need(needs, p->msg, 1, &p->need);
-        return p->delayed != NULL;
+        return delay_prepare(b, x->vhost, ++needs->delays);
     }
     if (!route_again(b, p) || !queues_rouse(b, &b->route))
         return false;
@@ -207,8 +206,9 @@ static void commit_publish(struct broker *b, struct channel *ch, struct tx_publi
     lsn_t lsn;
     b->promised -= p->need;
     if (p->delay_ms) {
-        if (p->delayed)
-            p->entry = delay_prepared(b, delaying(ch, p), p->msg, p->delay_ms, &p->delayed);
+        struct exchange *x = delaying(ch, p);
+        if (x)
+            p->entry = delay_prepared(b, x, p->msg, p->delay_ms);
         return;
     }
     CHECK(route_again(b, p));

@@ -113,7 +113,7 @@ static bool has(const struct list *list, const char *name)
 static bool in_queue(struct broker *b, const char *queue, const char *name)
 {
     struct vhost *vhost = vhost_find(b, slice_str("/"));
-    struct queue *q = *queue ? queue_find(vhost, slice_str(queue)) : vhost->delays;
+    struct queue *q = *queue ? queue_find(vhost, slice_str(queue)) : delay_queue(vhost);
     return q && (has(&q->busy->lanes[0].entries, name) || has(&q->busy->unacked, name));
 }
 

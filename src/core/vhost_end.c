@@ -97,8 +97,8 @@ static bool queues_gone(struct broker *b, struct vhost *vhost, unsigned *budget)
     }
     if (vhost->queues.count)
         return false;
-    if (vhost->delays)
-        queue_delete(b, vhost->delays);
+    if (vhost->delay)
+        queue_delete(b, delay_queue(vhost));
     return true;
 }
 

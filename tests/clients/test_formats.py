@@ -14,6 +14,7 @@ import pytest
 
 import brokers
 from conftest import TARGET
+from test_durability import ok, open_channel, publish
 from test_golden import GOLDEN, STORES, make
 
 pytestmark = pytest.mark.skipif(TARGET == 'rabbitmq', reason='files of Millrace')
@@ -188,6 +189,8 @@ def page(c):
     names = ('queue', 'lane', 'segment', 'offset', 'length', 'first', 'span', 'messages', 'bytes', 'deadline')
     r = {name: c.v() for name in names}
     r['dead'] = runs(c)
+    if c.left():
+        r['arrival'] = c.v()                                    # of the hidden queue
     return r
 
 
@@ -559,6 +562,36 @@ def test_what_this_broker_writes_by_the_documents():
         with open(os.path.join(GOLDEN, STORES[-1] + '.json'), encoding='utf-8') as f:
             kinds = must_hold(broker.data, json.load(f))
         assert {'ENQUEUE', 'PAGE', 'TX', 'PIECE', 'COMMIT', 'RETURN', 'MARK', 'REMOVE', 'QUEUE_PUT', 'USER_DELETE'} <= kinds
+    finally:
+        broker.remove()
+
+
+def test_delayed_messages_in_pages_by_the_documents():
+    """One TX per page: new positions as they are due, the old ones gone; returns say in which order they came."""
+    bodies = ['%4d %s' % (i, '.' * 2000) for i in range(100)]
+    broker = brokers.Millrace(args=('--set', 'paging.bytes=64K', '--set', 'paging.page_bytes=16K'))
+    try:
+        broker.start()
+        w = open_channel(broker)
+        ok(w.call(1, 'exchange.declare', exchange='late', type='x-delayed-message', durable=True,
+                  arguments={'x-delayed-type': 'direct'}))
+        for i, body in enumerate(bodies):
+            publish(w, 'late', 'nobody', body, headers={'x-delay': 3600000 + 60000 * (i % 3)})
+        brokers.wait_until(lambda: any(s.st_size > 16384 for _, s in brokers.stats(os.path.join(broker.data, 'seg'))), 10, 'a page')
+        w.close()
+        broker.kill9()
+        uuid, found = read_journal(broker.data)
+        written = [r['records'] for r in put_together(found) if r['record'] == 'TX' and r['records'][0]['record'] == 'PAGE']
+        assert written
+        for put, gone in written:
+            assert gone['record'] == 'REMOVE' and gone['queue'] == put['queue'] and put['dead'] == []
+            assert sum(count for _, count in gone['runs']) == put['messages'] == put['span'] + 1
+            inside = [m for _, m in sorted(read_page(broker.data, uuid, put).items())]
+            order = [(m['deadline'], m['returns']) for m in inside]
+            assert order == sorted(order) and all(m['returns'] % 2 == 0 for m in inside)
+            assert (put['deadline'], put['arrival'] * 2) == order[0]
+        _, queues = read_store(broker.data)
+        assert sorted(body.decode() for body in queues[''].values()) == bodies
     finally:
         broker.remove()
 

@@ -64,6 +64,7 @@ enum kind {
     KEYED,    /* updates of a keyed stream, which is compacted meanwhile */
     STREAMS,  /* stores.h: on what an earlier life had not synced, and a file that nobody names */
     PAGES,    /* stores.h */
+    DELAYS,   /* stores.h */
     KAFKA,    /* kafka_world.h */
     KEYS,     /* stores.h: a start in the middle of a compaction, and on */
     GROUPS,   /* group_world.h */
@@ -287,6 +288,7 @@ static void play(struct world *w, const struct script *script, bool must_say)
     case MQTT: world_mqtt_play(w, (enum mqtt_script)script->ops, faultless); break;
     case QUERIES: world_queries_play(w, faultless); break;
     case PAGES: stores_pages(w); break;
+    case DELAYS: stores_delays(w); break;
     case KEYS: stores_keys(w, 5); break;
     case GROUPS: play_groups(w); break;
     case RECOVERY:
@@ -535,7 +537,7 @@ static const struct script scripts[] = {
     {26, RECOVERY, 90}, {31, CREATION, 0},  {32, FEATURES, 0},  {33, BIG, 1},       {34, RETURNED, 40},
     {35, DRAIN, 40},    {36, LARGE, 0},     {37, SCRUB, 120},   {38, STREAMS, 0},   {39, PAGES, 0},
     {40, KEYS, 80},     {41, KEYED, 24},    {42, GROUPS, 0},    {43, KAFKA, 0},     {44, READERS, 0},
-    {45, STOMP, 0},     {46, MQTT, 0},      {47, MQTT, 1},      {48, QUERIES, 0}};
+    {45, STOMP, 0},     {46, MQTT, 0},      {47, MQTT, 1},      {48, QUERIES, 0},   {49, DELAYS, 0}};
 
 /* --sites FILE, --only SEED, --first N */
 static const char *option(int argc, char **argv, const char *name)

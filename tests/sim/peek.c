@@ -53,7 +53,7 @@ bool peek_queue(struct broker *broker, const char *name, const struct peek_reade
                 void (*each)(void *arg, struct slice body), void *arg)
 {
     struct vhost *vhost = vhost_find(broker, slice_str("/"));
-    struct queue *q = !vhost ? NULL : *name ? queue_find(vhost, slice_str(name)) : vhost->delays;
+    struct queue *q = !vhost ? NULL : *name ? queue_find(vhost, slice_str(name)) : delay_queue(vhost);
     if (!q)
         return false;
     size_t count = 0, jobs = 0, pages = 0;
@@ -72,6 +72,8 @@ bool peek_queue(struct broker *broker, const char *name, const struct peek_reade
     count += see_list(&q->busy->unacked, seen + count);
     if (retry_list(q))
         count += see_list(retry_list(q), seen + count);
+    if (delay_loaded(q))
+        count += see_list(delay_loaded(q), seen + count);
     LIST_EACH(&q->busy->pages, node, after)
     {
         const struct page *page = CONTAINER_OF(node, struct page, queue_link);

@@ -284,6 +284,7 @@ static bool run_chain(uint64_t seed, const struct limits *limits, struct totals 
     w.with_streams = true;
     w.keyed_every_ms = 10 + world_pick(&w, 100);
     w.stream_sync_bytes = world_pick(&w, 2) ? 1 + world_pick(&w, 20000) : 0;
+    w.long_delays = true;
     w.paging_bytes = world_pick(&w, 3) ? 400 + world_pick(&w, 4000) : 0;
     w.model = malloc(sizeof *w.model);
     if (!w.model)

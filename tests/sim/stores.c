@@ -172,6 +172,25 @@ void stores_pages(struct world *w)
     take_between(w, PLACE_QUORUM, 90, 8);
 }
 
+/* ---- delays ---- */
+
+void stores_delays(struct world *w)
+{
+    uint8_t body[80];
+    for (unsigned i = 0; i < 30 && well(w); i++) {
+        bool persistent = i % 4 != 0;
+        uint64_t id = model_published(w->model, 1u << PLACE_DELAYED, persistent, sizeof body, false);
+        model_body(id, sizeof body, body);
+        client_publish(&w->client, CH_CONFIRM, "late", place_names[PLACE_DELAYED], slice_of(body, sizeof body),
+                       persistent, 0, 60 + (int)(i * 7 % 40), -1, -1);
+        world_sent(w, id);
+        if (i % 8 == 7)
+            world_turn(w);
+    }
+    world_confirmed(w);
+    world_turns(w, 120); /* to pages, back, to newer pages, and out of them */
+}
+
 /* ---- keys ---- */
 
 /* A key is new now and then, so that some come while a snapshot is being written: before the keys that it writes, but behind their queue. */

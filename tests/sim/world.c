@@ -628,6 +628,11 @@ static uint32_t body_len(struct world *w)
     return kind == 0 ? 600000 : kind < 20 ? 12 + world_pick(w, 9000) : 12 + world_pick(w, 150);
 }
 
+static int delay_ms(struct world *w)
+{
+    return (int)(1 + world_pick(w, w->long_delays && world_pick(w, 3) == 0 ? 400 : 30));
+}
+
 static void op_publish(struct world *w, uint16_t channel)
 {
     static uint8_t body[1 << 20];
@@ -657,7 +662,7 @@ static void op_publish(struct world *w, uint16_t channel)
     model_body(id, len, body);
     const char *exchange = to == PLACE_COUNT ? "amq.fanout" : to == PLACE_DELAYED ? "late" : "";
     client_publish(&w->client, channel, exchange, to == PLACE_COUNT ? "" : place_names[to], slice_of(body, len),
-                   persistent, (int)world_pick(w, 5), to == PLACE_DELAYED ? (int)(1 + world_pick(w, 30)) : -1, -1,
+                   persistent, (int)world_pick(w, 5), to == PLACE_DELAYED ? delay_ms(w) : -1, -1,
                    to == PLACE_ONCE ? (int)key : -1);
     if (in_tx)
         return;
