@@ -5,6 +5,7 @@ About Millrace alone: paging.bytes is set so low that a few thousand messages ar
 
 import os
 import struct
+import time
 import zlib
 
 import pytest
@@ -20,6 +21,7 @@ if TARGET == 'rabbitmq':
 SIZE = 4096
 COUNT = 12000
 BATCH = 500
+DELAYED = int(os.environ.get('MILLRACE_DELAYED', COUNT))        # how many are delayed: by hand also some 200,000
 
 
 @pytest.fixture
@@ -44,12 +46,12 @@ def number_of(text):
     return struct.unpack('>Q', text[:8])[0]
 
 
-def publish(w, queue, first, count):
+def publish(w, queue, first, count, exchange='', properties=lambda number: {}):
     """With confirms, a batch at a time."""
     for start in range(first, first + count, BATCH):
         n = min(BATCH, first + count - start)
         for number in range(start, start + n):
-            w.publish(1, '', queue, body(number), delivery_mode=2)
+            w.publish(1, exchange, queue, body(number), delivery_mode=2, **properties(number))
         w.published = getattr(w, 'published', 0) + n
         while w.take(1, ('basic.ack',)).delivery_tag < w.published:
             pass
@@ -104,6 +106,51 @@ def test_a_backlog_beyond_memory(small):
     assert consume(w, 'q', left + 100) == list(range(first, COUNT + 100))
     assert depth(w, 'q') == 0
     # what is empty has no files, but for the one that is being written
+    brokers.wait_until(lambda: len(segments(small)) <= 1, 10, 'the segments to go')
+    w.close()
+
+
+def delay_of(number):
+    """In ms: forty different ones, neighbours far apart."""
+    return 3000 + 50 * (number * 7919 % 40)
+
+
+def assert_due_order(numbers, publishing_ms):
+    """Of two that were published one after the other the second comes first only if it was due earlier; and what was surely due
+    earlier has come."""
+    last, left = {}, {}
+    for number in numbers:
+        left[delay_of(number)] = left.get(delay_of(number), 0) + 1
+    for number in numbers:
+        delay = delay_of(number)
+        assert all(last[d] < number for d in last if d >= delay), 'out of order: %d' % number
+        assert not any(left[d] for d in left if d < delay - publishing_ms), 'too early: %d' % number
+        last[delay] = max(number, last.get(delay, -1))
+        left[delay] -= 1
+
+
+def test_delayed_messages_beyond_memory(small):
+    """They come when they are due, then as they came, and once; also when the broker dies while they do."""
+    w = open_channel(small)
+    ok(w.call(1, 'exchange.declare', exchange='late', type='x-delayed-message', durable=True,
+              arguments={'x-delayed-type': 'direct'}))
+    ok(w.call(1, 'queue.declare', queue='q', durable=True))
+    ok(w.call(1, 'queue.bind', queue='q', exchange='late', routing_key='q'))
+    begin = time.monotonic()
+    publish(w, 'q', 0, DELAYED, 'late', lambda number: {'headers': {'x-delay': delay_of(number)}})
+    publishing = time.monotonic() - begin
+    assert sum(lengths(small)) > DELAYED * SIZE * 0.8
+    if os.environ.get('MILLRACE_FLAVOUR', 'release') == 'release':
+        assert small.rss_bytes() < 40 << 20                     # as of any backlog
+    brokers.wait_until(lambda: depth(w, 'q') > DELAYED // 4, 60, 'a quarter of them')
+    small.kill9()
+    w.abort()
+    small.start()
+    w = open_channel(small)
+    brokers.wait_until(lambda: depth(w, 'q') == DELAYED, 120, 'all of them')
+    got = consume(w, 'q', DELAYED)
+    assert sorted(got) == list(range(DELAYED))
+    assert_due_order(got, publishing * 1000 + 1000)
     brokers.wait_until(lambda: len(segments(small)) <= 1, 10, 'the segments to go')
     w.close()
 
