@@ -286,7 +286,7 @@ static void fill_with_everything(struct rig *rig)
     amqp_put_long(&table(&t)->w, "x-delay", 100000);
     struct amqp_props props = {.present = AMQP_HEADERS, .headers = writer_slice(&t.w)};
     assert_true(rig_publish_with(rig, 2, 1, "late", "", slice_str("later"), &props, 0));
-    assert_non_null(v->delays);
+    assert_non_null(delay_queue(v));
     struct group *g = group_make(rig->b, v, slice_str("group"));
     assert_true(g && group_log(rig->b, g));
     command(rig, CMD_TXN_INIT, 2, 0, "txn", NULL, 60000);
