@@ -89,7 +89,7 @@ static size_t echo_feed(struct engine *engine, struct slice bytes)
         const uint8_t *at = bytes.ptr + used;
         put(&w->heard, at, unit);
         put(&w->said, at, unit);
-        if (*at % 5 == 0) { /* lent bytes, which stay where they are in this target */
+        if (*at % (w->mode & PACKS ? 97 : 5) == 0) { /* lent bytes, which stay where they are in this target */
             w->lent++;
             outq_lend(&engine->out, slice_of(w->said.bytes + w->said.len - unit, unit), on_release, w, NULL);
         } else {
