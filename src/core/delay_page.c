@@ -15,8 +15,9 @@
  *       is durable, and before the messages leave memory (P3). Until then they are where they were, for journal and compaction.
  *   D3  nothing is released before what comes before it (due, then arrival), wherever that is, but what is fresh: pages on disk, being
  *       written and being read hold back what comes after their first message.
- *   D4  the first message in memory is never written. A page is read over the limit only when it comes before that one. So each such read
- *       brings the first nearer, and memory is bounded whatever is due at once.
+ *   D4  the first message in memory is never written. A page is read over the limit only when it comes before that one, and not while the
+ *       queues that it goes to are written more slowly than that. So each such read brings the first nearer, and memory is bounded whatever
+ *       is due at once.
  *
  * A damaged page stays where it is, and holds back nothing. Moves (move.c) treat pages here as those of any queue.
  */
@@ -331,7 +332,7 @@ bool delay_read(struct broker *b, struct delay *d)
     const struct delay_item *item;
     while (d->read_count < READ_AHEAD && (item = delay_heap_first(&d->pages)) && wanted(b, d, item->what)) {
         struct page *page = item->what;
-        if (b->reading_paused || !paging_may_read(b))
+        if (b->reading_paused || paging_overloaded(b) || !paging_may_read(b))
             return false;
         struct page_job *job = page_job_to_read(page);
         if (!job) {

