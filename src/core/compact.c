@@ -19,7 +19,7 @@
  *   K6  every key of a journalled message that a queue deduplicates by stands in a WINDOW, written here, or in its own KEYED,
  *       younger than that.
  *   K8  an id of a queue, or of a statement of SQL, is given out once: QUEUE_IDS stands before the checkpoint when the last one is no
- *       queue's that is there.
+ *       queue's that has a record here.
  *   K9  of open and aborted transactions an ISOLATION says what was known at its moment, and younger BATCHes the rest; one
  *       that nothing is open or aborted in needs none. A transactional id that has expired is not written, and forgotten.
  *   K7  of numbered producers a PRODUCERS says what was known at its moment, and younger BATCHes the rest; PRODUCER_IDS
@@ -430,8 +430,9 @@ static bool close_snapshot(struct broker *b)
         return false;
     if (b->has_secret)
         (void)log_secret(b);
-    uint64_t last = b->next_queue_id - 1; /* its own record says that it was given out, if it is there */
-    if (last && !map_get(&b->queues_by_id, map_key_u64(&last)))
+    uint64_t last = b->next_queue_id - 1; /* its own record says that it was given out, if there is one */
+    const struct queue *q = map_get(&b->queues_by_id, map_key_u64(&last));
+    if (last && (!q || !q->object.journalled || object_is_dying(&q->object)))
         (void)log_queue_ids(b, b->next_queue_id);
     if (b->producer_ids_end > 1)
         (void)log_producer_ids(b, b->producer_ids_end);
