@@ -464,15 +464,17 @@ void fetch_back(struct broker *b, struct stream_job *job)
         share_take(b, f, &more);
         share_leave(b, f);
     }
+    bool grown = false; /* park would look again at once, and so on */
     for (uint32_t i = 0; i < f->count; i++) {
         good = good && f->rows[i].result == FETCH_OK;
+        grown = grown || is_outgrown(&f->rows[i], f->rows[i].partitions);
         f->found += f->rows[i].piece.len;
     }
     if (more && good && !f->found) { /* there was nothing where it looked; behind that there may be */
         look(b, f);
         return;
     }
-    if (!good || f->late || f->kind != FETCH_RECORDS || f->found >= f->bytes_min) {
+    if (!good || grown || f->late || f->kind != FETCH_RECORDS || f->found >= f->bytes_min) {
         fetch_answer(b, f);
         return;
     }

@@ -1014,6 +1014,24 @@ static void a_stream_that_gets_partitions(void **state)
     end(rig);
 }
 
+/* Also who would wait for more bytes: it is given what there is, and does not ask the store again and again. */
+static void partitions_are_said_with_what_there_is(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    declare_stream(rig, "s", 1);
+    put_numbers(rig, "s", 0, 2);
+    struct fetch *f = fetch_of(rig, "s", 0);
+    f->rows[0].known = 1;
+    f->bytes_min = 10000;
+    assert_null(send(rig, f));
+    assert_true(rig_ask_full(rig, CMD_STREAM_GROW, 1, 0, "s", NULL, NULL, (struct slice){0}, 0, 3));
+    assert_int_equal(rig_count(rig, EFF_FETCHED), 1);
+    assert_int_equal(answered(rig)->rows[0].partitions, 3);
+    assert_string_equal(row_text(answered(rig), 0), "0 1 ");
+    end(rig);
+}
+
 static bool storm(struct rig *rig)
 {
     struct table t;
@@ -1077,6 +1095,7 @@ int main(void)
         cmocka_unit_test(a_time_in_what_is_not_written),
         cmocka_unit_test(epochs),
         cmocka_unit_test(a_stream_that_gets_partitions),
+        cmocka_unit_test(partitions_are_said_with_what_there_is),
         cmocka_unit_test(without_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
