@@ -757,7 +757,8 @@ struct broker {
     uint64_t delay_memory;            /* of ready_memory: what a round of writing may free */
     uint64_t delay_reading;           /* and what that of pages being read will be, at most */
     uint32_t delay_round;
-    bool delay_writing; /* a round is going on */
+    uint64_t delay_news; /* goes up with each round and each page that is written */
+    bool delay_writing;  /* a round is going on */
 
     struct stream_state streams;
 

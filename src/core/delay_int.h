@@ -25,6 +25,7 @@ struct delay {
     uint64_t memory;            /* of what is in `messages` */
     uint64_t least;             /* what the round that is going on leaves of it */
     uint32_t round;             /* of which that is */
+    uint64_t idle_since;        /* b->delay_news when it had nothing to write */
     uint32_t entries;           /* in memory */
     uint32_t read_count, write_count;
     struct timer timer; /* something is due, or comes near */

@@ -178,14 +178,16 @@ static bool write_some(struct broker *b, struct delay *d)
 
 bool delays_write(struct broker *b)
 {
-    const struct delay *idle = NULL; /* the first that had nothing to write: once around ends the round */
     if (!b->delay_writing && (!paging_may_write(b) || b->delay_memory <= limit(b)))
         return false;
-    b->delay_round += !b->delay_writing;
+    if (!b->delay_writing) {
+        b->delay_round++;
+        b->delay_news++;
+    }
     b->delay_writing = true;
     for (unsigned tries = TRIES; tries && paging_can_write(b); tries--) {
         struct delay *d = LIST_FIRST(&b->delays, struct delay, link);
-        if (!d || d == idle) {
+        if (!d || d->idle_since == b->delay_news) { /* once around, in however many ticks, nobody wrote anything */
             b->delay_writing = false;
             return false;
         }
@@ -193,9 +195,9 @@ bool delays_write(struct broker *b)
         if (d->messages.count)
             list_insert(&b->delays, &d->link); /* its turn again, after the others */
         if (write_some(b, d))
-            idle = NULL;
-        else if (!idle && d->messages.count)
-            idle = d;
+            b->delay_news++;
+        else
+            d->idle_since = b->delay_news;
     }
     return paging_can_write(b);
 }

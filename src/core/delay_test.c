@@ -5,6 +5,12 @@
 #include "core/delay_int.h"
 
 #define MOST 1000u
+enum {
+#define ADMIN(name, operands) OP_##name,
+#include "core/admin.def"
+#undef ADMIN
+};
+
 #define ROOM(paging, page)                                                                                             \
     &(struct broker_options)                                                                                           \
     {                                                                                                                  \
@@ -336,6 +342,41 @@ static void pages_move(void **state)
     end(rig);
 }
 
+/* A vhost more, of which a few messages of its exchange are late. */
+static void make_late(struct rig *rig, unsigned number, unsigned messages, bool durable)
+{
+    char name[16];
+    snprintf(name, sizeof name, "v%u", number);
+    assert_true(rig_ask_full(rig, CMD_ADMIN, 1, 0, name, "", NULL, (struct slice){0}, 0, OP_VHOST_PUT));
+    struct vhost *vhost = vhost_find(rig->b, slice_str(name));
+    struct exchange *x = exchange_make(rig->b, vhost, slice_str("late"), exchange_type_find(slice_str("fanout")), true,
+                                       durable, false, false, (struct slice){0});
+    assert_true(x && (!durable || log_object(rig->b, &x->object)));
+    for (unsigned i = 0; i < messages; i++) {
+        lsn_t lsn;
+        struct msg *msg = msg_new(broker_heap(rig->b), x->name, (struct slice){0}, (struct slice){0}, 70);
+        memset(msg_body_room(msg), 'x', 70);
+        msg->flags = MSG_PERSISTENT;
+        assert_true(delay_publish(rig->b, x, msg, 5000 + 20 * i, &lsn));
+        msg_unref(broker_heap(rig->b), msg);
+    }
+    rig_step(rig);
+    rig_clear(rig);
+}
+
+/* A round ends also when more vhosts have nothing to write than one tick looks at: the core comes to rest. */
+static void many_vhosts(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_late(ROOM(20000, 1000));
+    for (unsigned i = 0; i < 150; i++)
+        make_late(rig, i, 3, true);
+    assert_true(rig->b->paged > 200 && !rig->b->delay_writing);
+    rig_pass(rig, 5100);
+    assert_int_equal(rig->b->totals.messages, 0);
+    end(rig);
+}
+
 static void random_histories(void **state)
 {
     (void)state;
@@ -378,7 +419,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(written_once),       cmocka_unit_test(what_is_on_its_way_holds_back),
         cmocka_unit_test(transient_messages), cmocka_unit_test(every_prefix),
         cmocka_unit_test(failures),           cmocka_unit_test(vhost_goes),
-        cmocka_unit_test(pages_move),         cmocka_unit_test(random_histories),
+        cmocka_unit_test(pages_move),         cmocka_unit_test(many_vhosts),
+
+        cmocka_unit_test(random_histories),
     };
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
