@@ -390,7 +390,7 @@ static void load(struct broker *b, struct delay *d, struct page *page, struct pa
         if (page_is_hole(page, item->position))
             continue;
         body_bytes += item->msg->body_len;
-        load_item(b, d, page, item, is_journalled(page, item->position, &transient));
+        load_item(b, d, page, item, page->journalled && is_journalled(page, item->position, &transient));
     }
     d->entries += page->live;
     d->queue->busy->ready_bytes += body_bytes - page->body_bytes;

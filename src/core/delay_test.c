@@ -377,6 +377,21 @@ static void many_vhosts(void **state)
     end(rig);
 }
 
+/* What is in no journal, though it is persistent, is in none either when it was read from a page and is written again. */
+static void exchange_that_is_not_durable(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_late(ROOM(2000, 500));
+    make_late(rig, 0, 40, false);
+    assert_true(rig->b->paged > 30);
+    struct delay *d = vhost_find(rig->b, slice_str("v0"))->delay;
+    while (list_empty(&d->loaded))
+        rig_pass(rig, 5);
+    for (struct list *at = d->loaded.next; at != &d->loaded; at = at->next)
+        assert_false(CONTAINER_OF(at, struct entry, link)->flags & ENTRY_JOURNALLED);
+    end(rig);
+}
+
 static void random_histories(void **state)
 {
     (void)state;
@@ -415,12 +430,17 @@ static void random_histories(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(order_is_kept),      cmocka_unit_test(all_due_at_once),
-        cmocka_unit_test(written_once),       cmocka_unit_test(what_is_on_its_way_holds_back),
-        cmocka_unit_test(transient_messages), cmocka_unit_test(every_prefix),
-        cmocka_unit_test(failures),           cmocka_unit_test(vhost_goes),
-        cmocka_unit_test(pages_move),         cmocka_unit_test(many_vhosts),
-
+        cmocka_unit_test(order_is_kept),
+        cmocka_unit_test(all_due_at_once),
+        cmocka_unit_test(written_once),
+        cmocka_unit_test(what_is_on_its_way_holds_back),
+        cmocka_unit_test(transient_messages),
+        cmocka_unit_test(every_prefix),
+        cmocka_unit_test(failures),
+        cmocka_unit_test(vhost_goes),
+        cmocka_unit_test(pages_move),
+        cmocka_unit_test(many_vhosts),
+        cmocka_unit_test(exchange_that_is_not_durable),
         cmocka_unit_test(random_histories),
     };
     if (argc > 1)
