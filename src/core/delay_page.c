@@ -26,7 +26,8 @@
 #include <errno.h>
 
 #define TICKET 2u /* in the lower bits: of this file */
-#define TRIES 64u /* of one tick */
+#define TRIES 64u /* of one tick … */
+#define WRITES 4u /* … and pages: one of small messages takes a ms or two */
 #define READ_AHEAD 4u
 #define PAGES_LEAST 4u /* in memory, however small paging_bytes is */
 
@@ -185,7 +186,7 @@ bool delays_write(struct broker *b)
         b->delay_news++;
     }
     b->delay_writing = true;
-    for (unsigned tries = TRIES; tries && paging_can_write(b); tries--) {
+    for (unsigned tries = TRIES, writes = WRITES; tries && writes && paging_can_write(b); tries--) {
         struct delay *d = LIST_FIRST(&b->delays, struct delay, link);
         if (!d || d->idle_since == b->delay_news) { /* once around, in however many ticks, nobody wrote anything */
             b->delay_writing = false;
@@ -194,9 +195,10 @@ bool delays_write(struct broker *b)
         list_remove(&d->link);
         if (d->messages.count)
             list_insert(&b->delays, &d->link); /* its turn again, after the others */
-        if (write_some(b, d))
+        if (write_some(b, d)) {
             b->delay_news++;
-        else
+            writes--;
+        } else
             d->idle_since = b->delay_news;
     }
     return paging_can_write(b);

@@ -377,6 +377,33 @@ static void many_vhosts(void **state)
     end(rig);
 }
 
+/* A round is written a little a tick, however much there is. */
+static void rounds_go_in_slices(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_late(ROOM(20000, 500));
+    struct exchange *x = exchange_find(vhost_find(rig->b, slice_str("/")), slice_str("late"));
+    rig->slow_store = true;
+    rig->chance = 0;
+    for (unsigned i = 0; i < 400; i++) {
+        lsn_t lsn;
+        struct msg *msg = msg_new(broker_heap(rig->b), x->name, (struct slice){0}, (struct slice){0}, 0);
+        assert_true(delay_publish(rig->b, x, msg, 5000, &lsn));
+        msg_unref(broker_heap(rig->b), msg);
+    }
+    for (unsigned writes = 0, steps = 0; writes < 20 || steps < 5; steps++) {
+        assert_true(broker_step(rig->b, rig->now, rig->wall, rig->durable));
+        assert_true(rig->b->page_writes > writes && rig->b->page_writes <= writes + 4);
+        writes = rig->b->page_writes;
+    }
+    rig->slow_store = false;
+    rig_step(rig);
+    assert_true(!rig->b->delay_writing && rig->b->paged > 200);
+    rig_pass(rig, 5020);
+    assert_int_equal(rig->b->totals.messages, 400); /* in q */
+    end(rig);
+}
+
 /* What is in no journal, though it is persistent, is in none either when it was read from a page and is written again. */
 static void exchange_that_is_not_durable(void **state)
 {
@@ -440,6 +467,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(vhost_goes),
         cmocka_unit_test(pages_move),
         cmocka_unit_test(many_vhosts),
+        cmocka_unit_test(rounds_go_in_slices),
         cmocka_unit_test(exchange_that_is_not_durable),
         cmocka_unit_test(random_histories),
     };
