@@ -1032,6 +1032,26 @@ static void partitions_are_said_with_what_there_is(void **state)
     end(rig);
 }
 
+/* Also when its records are gone: compaction leaves nothing of them, or took them while they were looked for. */
+static void partitions_where_no_records_are(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    declare_stream(rig, "s", 1);
+    put_numbers(rig, "s", 0, 2);
+    struct fetch *f = knowing(rig, 1);
+    f->rows[0].offset = 0;
+    rig->log->streams->blind = 100;
+    assert_null(send(rig, f));
+    assert_int_equal(rig->log->streams->fetches, 1);
+    assert_true(rig_ask_full(rig, CMD_STREAM_GROW, 1, 0, "s", NULL, NULL, (struct slice){0}, 0, 3));
+    assert_int_equal(rig_count(rig, EFF_FETCHED), 1);
+    assert_int_equal(answered(rig)->rows[0].partitions, 3);
+    assert_int_equal(rig->log->streams->fetches, 2); /* it was not asked again and again */
+    rig->log->streams->blind = 0;
+    end(rig);
+}
+
 static bool storm(struct rig *rig)
 {
     struct table t;
@@ -1096,6 +1116,7 @@ int main(void)
         cmocka_unit_test(epochs),
         cmocka_unit_test(a_stream_that_gets_partitions),
         cmocka_unit_test(partitions_are_said_with_what_there_is),
+        cmocka_unit_test(partitions_where_no_records_are),
         cmocka_unit_test(without_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
