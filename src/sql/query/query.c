@@ -271,6 +271,12 @@ bool query_untimed(const struct query *query, uint32_t source)
     return true;
 }
 
+bool query_by_arrival(const struct query *query, uint32_t source)
+{
+    const struct source *s = &query->plan.sources[source];
+    return clock_told(s) == s->arrival;
+}
+
 int64_t query_watermark(const struct query *query, uint32_t source)
 {
     const struct clock *c = clock_told(&query->plan.sources[source]);

@@ -62,6 +62,8 @@ MUST_USE bool query_partitions(struct query *query, uint32_t source, uint32_t co
 int64_t query_watermark(const struct query *query, uint32_t source);
 /* No row has brought the source's clocks a time yet: what they say, if anything, query_advance has told them. */
 bool query_untimed(const struct query *query, uint32_t source);
+/* Its time is that at which rows arrive: it says nothing of when the events of others were. */
+bool query_by_arrival(const struct query *query, uint32_t source);
 /* The latest time to which query_advance moves nothing: the earlier of the source's clocks, which it moves all; TIME_NEVER: there is none. */
 int64_t query_reached(const struct query *query, uint32_t source);
 /* The watermark at which something comes out, though nothing comes in; INT64_MAX: none waits for time. */

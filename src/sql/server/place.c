@@ -269,12 +269,15 @@ bool run_go(struct server_run *run, const struct trail_entry *entry)
     return false;
 }
 
-/* Where time has come to in the other sources, the least far of them; TIME_NEVER: nowhere. */
+/* Where time has come to in the other sources, the least far of them; TIME_NEVER: nowhere. When rows arrive somewhere is no time of events: whatever comes
+ * here would be late by it. */
 static int64_t time_elsewhere(const struct server_run *run, const struct run_source *s)
 {
     int64_t least = TIME_NEVER;
+    bool arrives = query_by_arrival(run->query, s->number);
     for (uint32_t i = 0; i < run->source_count; i++) {
-        bool counts = i != s->number && run->sources[i].timed && !query_untimed(run->query, i);
+        bool counts = i != s->number && run->sources[i].timed && !query_untimed(run->query, i) &&
+                      (arrives || !query_by_arrival(run->query, i));
         int64_t own = counts ? query_watermark(run->query, i) : TIME_NEVER;
         least = own != TIME_NEVER && (least == TIME_NEVER || own < least) ? own : least;
     }

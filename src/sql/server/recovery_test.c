@@ -402,6 +402,29 @@ static void test_nothing_waits_for_a_source_without_rows(void **state)
     world_free(w);
 }
 
+/* The time at which rows of one stream arrive says nothing of when the events of another one were: its first ones are not late by that. */
+static void test_arrival_is_no_time_of_events(void **state)
+{
+    struct world *w = world_new();
+    (void)state;
+    say(w, "CREATE STREAM l (k TEXT) WITH (topic = 'left', partitions = 1);"
+           "CREATE STREAM r (k TEXT, ts TIMESTAMP, WATERMARK FOR ts AS ts) WITH (topic = 'right', partitions = 1);"
+           "CREATE STREAM out WITH (partitions = 1) AS SELECT l.k, w.n FROM l JOIN (SELECT k, window_end, COUNT(*) AS "
+           "n FROM TUMBLE(r, ts, INTERVAL '5' SECOND) GROUP BY k, window_start, window_end) w ON l.k = w.k WITH "
+           "(state_ttl = '1 hour')");
+    if (strstr(w->said, "error"))
+        rig_fail("%s", w->said);
+    put(w->rig, "left", "{\"k\":\"a\"}");
+    rest(w);
+    rig_pass(w->rig, 3000);
+    put(w->rig, "right", "{\"k\":\"a\",\"ts\":\"2020-01-01 00:00:01\"}");
+    put(w->rig, "right", "{\"k\":\"a\",\"ts\":\"2020-01-01 00:00:02\"}");
+    rest(w);
+    rig_pass(w->rig, 6000);
+    assert_string_equal(records_of(w, "out"), "{\"k\":\"a\",\"n\":2}\n");
+    world_free(w);
+}
+
 /* A clock that is wrong by centuries: what is due then is waited for, and not asked for in one turn after the other. */
 static void test_time_that_is_centuries_off(void **state)
 {
@@ -788,6 +811,7 @@ int main(void)
         cmocka_unit_test(test_time_waits_for_the_other_input),
         cmocka_unit_test(test_time_of_a_source_without_rows),
         cmocka_unit_test(test_nothing_waits_for_a_source_without_rows),
+        cmocka_unit_test(test_arrival_is_no_time_of_events),
         cmocka_unit_test(test_time_that_is_centuries_off),
         cmocka_unit_test(test_snapshots),
         cmocka_unit_test(test_time_goes_on),
