@@ -44,6 +44,13 @@ static bool check_call(struct planner *p, const struct ast_call *c)
                                                  : "a value and a row's number");
 }
 
+/* A NULL that is written so has no type of its own, and is what there is without a default. */
+static bool has_default(const struct ast_call *c)
+{
+    const struct ast *node = c->args.count > 2 ? c->args.at[2] : NULL;
+    return node && !(node->kind == AST_LITERAL && AST_AS(literal, node)->what == LITERAL_NULL);
+}
+
 /* The value, and what it is when there is no such row, as one type. */
 static bool values_of(struct planner *p, const struct ast_call *c, struct stage *s, struct expr *ret[2])
 {
@@ -51,7 +58,7 @@ static bool values_of(struct planner *p, const struct ast_call *c, struct stage 
     struct sql_type type;
     ret[0] = stage_bind(p, s, c->args.at[0]);
     ret[1] = NULL;
-    if (!ret[0] || c->args.count < 3)
+    if (!ret[0] || !has_default(c))
         return ret[0] != NULL;
     ret[1] = stage_bind(p, s, c->args.at[2]);
     return ret[1] && coerce_all(&b, ret, 2, 1, "the value and the default", &type);

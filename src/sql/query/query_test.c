@@ -288,6 +288,7 @@ static void test_frames(void **state)
           "INTERVAL '1' "
           "SECOND) GROUP BY window_end) x",
           1, 2, "1767225602000000,NULL\n1767225603000000,2\n1767225604000000,2\n");
+    check("SELECT v, lag(v, 1, NULL) OVER (ORDER BY ts) FROM s", 1, 2, "5,NULL\n7,5\n50,7\n");
     /* as they come: what a row changes is taken back */
     check("SELECT v, sum(v) OVER (PARTITION BY k ORDER BY v ROWS 1 PRECEDING) FROM s", 0, 1,
           "5,5\n50,50\n7,12\n20,27\n1,1\n-50,50\n50,51\n1,2\n");
