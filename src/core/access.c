@@ -12,6 +12,7 @@
 #include <pcre2.h>
 
 #define MATCH_LIMIT 20000u
+#define QUICK_LIMIT 1000u /* a name costs some µs */
 #define DEPTH_LIMIT 500u
 #define HEAP_LIMIT_KIB 256u
 
@@ -57,7 +58,7 @@ void pattern_drop(struct pattern *pattern)
     slice_drop(&pattern->text);
 }
 
-bool pattern_decides(const struct pattern *pattern, struct slice subject, bool *ret_matches)
+static bool decides(const struct pattern *pattern, struct slice subject, uint32_t limit, bool *ret_matches)
 {
     *ret_matches = false;
     if (!pattern->code)
@@ -70,7 +71,7 @@ bool pattern_decides(const struct pattern *pattern, struct slice subject, bool *
     pcre2_match_context *limits = pcre2_match_context_create(NULL);
     int code = PCRE2_ERROR_NOMEMORY;
     if (match && limits) {
-        pcre2_set_match_limit(limits, MATCH_LIMIT);
+        pcre2_set_match_limit(limits, limit);
         pcre2_set_depth_limit(limits, DEPTH_LIMIT);
         pcre2_set_heap_limit(limits, HEAP_LIMIT_KIB);
         code =
@@ -80,6 +81,21 @@ bool pattern_decides(const struct pattern *pattern, struct slice subject, bool *
     pcre2_match_data_free(match);
     *ret_matches = code >= 0;
     return code >= 0 || code == PCRE2_ERROR_NOMATCH;
+}
+
+bool pattern_decides(const struct pattern *pattern, struct slice subject, bool *ret_matches)
+{
+    return decides(pattern, subject, MATCH_LIMIT, ret_matches);
+}
+
+bool pattern_decides_within(const struct pattern *pattern, struct slice subject, unsigned *patience, bool *ret_matches)
+{
+    if (decides(pattern, subject, QUICK_LIMIT, ret_matches))
+        return true;
+    if (!*patience)
+        return false;
+    --*patience;
+    return pattern_decides(pattern, subject, ret_matches);
 }
 
 bool pattern_matches(const struct pattern *pattern, struct slice subject)

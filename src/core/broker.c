@@ -119,9 +119,9 @@ struct broker *broker_new(const struct broker_options *options)
     groups_init(b);
     mqtt_init(b);
     sql_init(b);
-    struct list *lists[] = {&b->catalogue, &b->peers,        &b->leaving,      &b->dying,    &b->dying_exchanges,
-                            &b->unbound,   &b->pump,         &b->await,        &b->removals, &b->dead,
-                            &b->delays,    &b->fresh_delays, &b->adrift_writes};
+    struct list *lists[] = {&b->catalogue, &b->peers,        &b->leaving,      &b->dying,        &b->dying_exchanges,
+                            &b->unbound,   &b->txn_listings, &b->pump,         &b->await,        &b->removals,
+                            &b->dead,      &b->delays,       &b->fresh_delays, &b->adrift_writes};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         list_init(lists[i]);
     struct map *maps[] = {&b->vhosts, &b->users, &b->reply_tokens};
@@ -397,6 +397,7 @@ bool broker_step(struct broker *b, mono_t now, wall_t wall, lsn_t durable)
     more |= !list_empty(&b->pump);
     more |= dead_letter_run(b, DEAD_LETTERS_PER_TICK);
     backlog_flush_removals(b);
+    more |= txn_listings_turn(b);
     more |= vhosts_turn(b);
     more |= exchanges_turn(b);
     more |= peers_turn(b);

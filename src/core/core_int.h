@@ -64,6 +64,9 @@ void pattern_drop(struct pattern *pattern);
 bool pattern_matches(const struct pattern *pattern, struct slice subject);
 /* The same for who must know. False: nobody knows, it would take too long or too much memory. */
 MUST_USE bool pattern_decides(const struct pattern *pattern, struct slice subject, bool *ret_matches);
+/* The same for many subjects: one that takes long (up to 0.3 ms) costs one of *patience; without it nobody knows. */
+MUST_USE bool pattern_decides_within(const struct pattern *pattern, struct slice subject, unsigned *patience,
+                                     bool *ret_matches);
 
 /* vhost.c (with policies) */
 struct vhost *vhost_find(struct broker *b, struct slice name);
@@ -356,6 +359,8 @@ MUST_USE bool producer_ids_reserve(struct broker *b); /* there is one to give ou
 void txns_init(struct broker *b);
 void txns_fini(struct broker *b);
 void txns_check(const struct broker *b);
+bool txn_listings_turn(struct broker *b); /* once a tick; true: more to do */
+void txn_listings_forget_peer(struct broker *b, const struct peer *peer);
 bool txn_expired(const struct broker *b, const struct object *object); /* nobody has used it for a week */
 void txn_forget(struct broker *b, struct object *object);
 MUST_USE bool replay_queue_args(struct broker *b, struct reader *r);

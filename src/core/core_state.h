@@ -91,7 +91,8 @@ struct vhost {
     struct object object;
     struct slice name, default_queue_type;
     struct map exchanges, queues, bindings;
-    struct map txns; /* transactional id → struct txn */
+    struct map txns;      /* transactional id → struct txn */
+    struct list txn_list; /* the same, oldest first */
     struct map mqtt_clients;
     struct map sql_objects; /* by name */
     struct list policies;
@@ -601,6 +602,7 @@ struct keyed_pass { /* stream_keyed.c: the compaction that is under way */
 };
 
 struct stream_state {                    /* stream.c */
+    uint64_t topics_gen;                 /* grows when a stream is made, goes, or has more partitions */
     struct list gathering;               /* partitions that got records in this tick */
     struct list writable;                /* partitions with a chunk to be written and none on its way */
     struct list held;                    /* the same, but it may grow first */
@@ -692,6 +694,7 @@ struct broker {
     uint64_t next_producer_id, producer_ids_end; /* the journal knows that those below the end are taken … */
     lsn_t producer_ids_lsn;                      /* … with this record */
     struct map txns;                             /* producer id → struct txn */
+    struct list txn_listings;                    /* txn_list.c */
     struct map staging;                          /* groups that have offsets in ongoing transactions: txn_offsets.c */
     unsigned alarms;
     bool recovering, stopping, store_was_new;

@@ -240,13 +240,13 @@ static bool reconcile(struct broker *b, struct assignee *c, const struct portion
 /* Topics that were made, deleted, or have grown are a change as well; targets follow the epoch. */
 bool group_look_around(struct broker *b, struct group *g)
 {
-    if (g->topology_gen != b->topology_gen) {
+    if (g->topics_gen != b->streams.topics_gen) {
         if (!topics_match_again(b, g))
             return false;
         uint64_t hash = topics_hash(g);
         g->generation += g->topics_hash != hash;
         g->topics_hash = hash;
-        g->topology_gen = b->topology_gen;
+        g->topics_gen = b->streams.topics_gen;
     }
     if (g->generation == g->target_epoch)
         return true;

@@ -280,6 +280,33 @@ static void patterns(void **state)
     end(rig);
 }
 
+/* A name for which an expression takes long costs a third of a millisecond, in one step of the core: with too many it is refused. */
+static void a_pattern_that_takes_long(void **state)
+{
+    (void)state;
+    char name[120];
+    struct rig *rig = begin();
+    struct taker a = taker("a", NULL), c = taker("c", NULL), d = taker("d", NULL);
+    memset(name, 's', 100);
+    for (unsigned i = 0; i < 33; i++) {
+        if (i == 32) {
+            a.pattern = c.pattern = ".*.*[xy]|s+0";
+            assert_int_equal(ask_share(rig, &a), GROUP_OK);
+            assert_int_equal(ask_share(rig, &c), GROUP_OK);
+            assert_string_equal(has(&a), "0");
+        }
+        snprintf(name + 100, sizeof name - 100, "%u", i);
+        (void)declare_stream(rig, name, 1);
+    }
+    d.pattern = a.pattern;
+    assert_int_equal(ask_share(rig, &d), GROUP_ERR_INVALID); /* 33 now */
+    a.pattern = c.pattern = NULL;
+    assert_int_equal(ask_share(rig, &a), GROUP_OK); /* who is there stays, and has what the others find */
+    assert_int_equal(ask_share(rig, &c), GROUP_OK);
+    assert_int_equal(the_group(rig, "g")->assignee_count, 2);
+    end(rig);
+}
+
 static void assignors(void **state)
 {
     (void)state;
@@ -558,6 +585,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(two_share),
         cmocka_unit_test(patterns),
+        cmocka_unit_test(a_pattern_that_takes_long),
         cmocka_unit_test(shares_are_evened_out),
         cmocka_unit_test(no_topics_at_first),
         cmocka_unit_test(who_is_refused),

@@ -83,7 +83,8 @@ struct group {
     mono_t initial_end;
     struct list assignees; /* of GROUP_CONSUMERS: struct assignee, by id; the generation is then the group's epoch */
     uint32_t assignee_count, target_epoch;
-    uint64_t topology_gen, topics_hash; /* when the topics were looked at last, and what they were */
+    uint64_t topics_gen,
+        topics_hash; /* b->streams.topics_gen when the topics were looked at last, and what they were */
     enum group_assignor assignor;
     struct list shares;                /* struct share: share_int.h */
     struct map share_map;              /* the same by stream and partition */

@@ -6,7 +6,8 @@
 
 #include <stdio.h>
 
-#define TOPICS_MAX 1000u /* that a member names */
+#define TOPICS_MAX 1000u   /* that a member names */
+#define SLOW_NAMES_MAX 32u /* that an expression may take long for, 0.3 ms each: all of it is one step of the core */
 
 bool topics_next(struct reader *r, struct slice *ret)
 {
@@ -39,10 +40,12 @@ uint64_t topics_hash(const struct group *g)
     return hash;
 }
 
-/* The names, and behind them those that match. False: no memory. */
+/* The names, and behind them those that match; not those for which the expression takes too long, of which *ret_slow tells.
+ * False: no memory. */
 static bool match(struct broker *b, const struct group *g, struct slice named, const struct pattern *pattern,
-                  struct slice *ret)
+                  struct slice *ret, bool *ret_slow)
 {
+    unsigned patience = SLOW_NAMES_MAX;
     size_t len = named.len;
     LIST_EACH(&g->vhost->streams, node, after)
     len += 1 + CONTAINER_OF(node, struct stream, vhost_link)->queue->name.len;
@@ -54,7 +57,10 @@ static bool match(struct broker *b, const struct group *g, struct slice named, c
     LIST_EACH(&g->vhost->streams, node, after)
     {
         struct slice name = CONTAINER_OF(node, struct stream, vhost_link)->queue->name;
-        if (pattern->code && pattern_matches(pattern, name))
+        bool matches = false;
+        if (pattern->code && !pattern_decides_within(pattern, name, &patience, &matches))
+            *ret_slow = true;
+        if (matches)
             writer_str8(&w, name);
     }
     bool good = group_keep(b, ret, writer_slice(&w));
@@ -76,12 +82,15 @@ enum group_error topics_subscribe(struct broker *b, struct assignee *c, const st
     if (pattern && (pattern->len > NAME_MAX_BYTES || !pattern_make_whole(&fresh, *pattern)))
         return GROUP_ERR_INVALID;
     const struct pattern *as = pattern ? &fresh : &c->pattern;
-    bool kept = group_keep(b, &named, names ? *names : c->named);
-    if (!kept || !match(b, c->group, named, as, &topics)) {
+    bool slow = false, kept = group_keep(b, &named, names ? *names : c->named);
+    bool matched = kept && match(b, c->group, named, as, &topics, &slow);
+    if (matched && slow && pattern)
+        group_drop(b, &topics);
+    if (!matched || (slow && pattern)) {
         if (kept)
             group_drop(b, &named);
         pattern_drop(&fresh);
-        return GROUP_ERR_NO_MEMORY;
+        return matched ? GROUP_ERR_INVALID : GROUP_ERR_NO_MEMORY;
     }
     *ret_changed = !slice_equal(topics, c->topics);
     set(b, &c->named, named);
@@ -93,17 +102,27 @@ enum group_error topics_subscribe(struct broker *b, struct assignee *c, const st
     return GROUP_OK;
 }
 
+static bool asks_the_same(const struct assignee *a, const struct assignee *c)
+{
+    return a && slice_equal(a->pattern.text, c->pattern.text) && slice_equal(a->named, c->named);
+}
+
+/* Most groups' members ask for the same: it is looked for once. */
 bool topics_match_again(struct broker *b, struct group *g)
 {
+    const struct assignee *before = NULL;
     LIST_EACH(&g->assignees, node, after)
     {
         struct assignee *c = CONTAINER_OF(node, struct assignee, link);
         struct slice topics;
+        bool slow = false;
         if (!c->pattern.code)
             continue;
-        if (!match(b, g, c->named, &c->pattern, &topics))
+        if (asks_the_same(before, c) ? !group_keep(b, &topics, before->topics)
+                                     : !match(b, g, c->named, &c->pattern, &topics, &slow))
             return false;
         set(b, &c->topics, topics);
+        before = c;
     }
     return true;
 }

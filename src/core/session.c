@@ -146,6 +146,7 @@ static void let_go(struct broker *b, struct peer *peer)
     fetches_release(b, peer);
     relays_release(b, peer);
     vhosts_forget_peer(b, peer);
+    txn_listings_forget_peer(b, peer);
     LIST_EACH(&b->login->pending, node, after)
     {
         struct pending *p = CONTAINER_OF(node, struct pending, link);

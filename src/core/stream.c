@@ -309,6 +309,7 @@ bool stream_make(struct broker *b, struct queue *q)
     s->partition_count = count;
     q->stream = s;
     enlist(s);
+    b->streams.topics_gen++;
     arm_retention(b, s);
     return true;
 }
@@ -340,6 +341,7 @@ void stream_free(struct broker *b, struct queue *q)
     if (!s)
         return;
     q->stream = NULL;
+    b->streams.topics_gen++;
     groups_stream_gone(b, s);
     shares_stream_gone(b, s);
     if (s->source)

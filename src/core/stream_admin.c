@@ -440,7 +440,8 @@ static void change(struct broker *b, struct queue *q, struct slice *args, uint32
 {
     if (q->stream)
         stream_grow(b, q->stream, partitions);
-    b->topology_gen++; /* groups that read it look at their topics again */
+    b->topology_gen++;
+    b->streams.topics_gen++; /* groups that read it look at their topics again */
     streams_changed(b);
     queue_args_replace(b, q, args);
 }

@@ -64,6 +64,7 @@ void streams_init(struct broker *b)
         list_init(lists[i]);
     timer_init(&all->timer, pause_over);
     timer_init(&all->held_timer, held_over);
+    all->topics_gen = 1;
     all->token.flags = ENTRY_STREAM;
     list_init(&all->token.link);
     keyed_init(b);

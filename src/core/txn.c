@@ -92,6 +92,7 @@ static struct txn *txn_make(struct broker *b, struct vhost *vhost, struct slice 
     list_init(&t->staged);
     timer_init(&t->timer, time_over);
     (void)map_put(&vhost->txns, t->name, t);
+    list_insert(&vhost->txn_list, &t->vhost_link);
     (void)map_put(&b->txns, producer_of(t), t);
     object_add(b, &t->object, OBJ_TXN, true);
     b->txn_bytes += txn_bytes(t);
@@ -103,6 +104,8 @@ void txn_free(struct broker *b, struct txn *t)
     wheel_cancel(&b->wheel, &t->timer);
     txn_staged_free(b, t);
     b->txn_bytes -= txn_bytes(t);
+    txn_listings_pass(b, t);
+    list_remove(&t->vhost_link);
     (void)map_take(&t->vhost->txns, t->name);
     (void)map_take(&b->txns, producer_of(t));
     object_remove(b, &t->object);

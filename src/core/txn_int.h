@@ -15,7 +15,8 @@ struct txn_part {
 struct txn {
     struct object object; /* OBJ_TXN */
     struct vhost *vhost;
-    struct slice name; /* owned */
+    struct list vhost_link; /* vhost->txn_list */
+    struct slice name;      /* owned */
     uint64_t producer;
     uint64_t last_producer; /* of the request that led to this epoch, when it was the producer's own … */
     uint16_t last_epoch;    /* … so that it may come again; TXN_EPOCH_NONE */
@@ -51,6 +52,7 @@ MUST_USE struct msg *txn_marker_new(struct broker *b, uint64_t producer, bool co
 MUST_USE bool txn_marker_read(struct slice batch, bool *ret_commit);
 
 void txn_free(struct broker *b, struct txn *t);
+void txn_listings_pass(struct broker *b, const struct txn *t); /* it goes: no listing stands at it any more */
 bool txns_vhost_gone(struct broker *b, struct vhost *vhost, unsigned *budget); /* true: none is left */
 /* After a replay: what is ongoing has as much time as is left, and so have ids that nobody uses. */
 void txns_recovered(struct broker *b);

@@ -268,6 +268,13 @@ bool kafka_play_transaction(struct guest *g)
     return begin_instance(g, &p) && add_partition(g, &p) && produce_in_it(g, &p) && end_it(g, &p, true);
 }
 
+static bool list_transactions(struct guest *g)
+{
+    const struct kafka_list_transactions_response *said = ANSWER(g, list_transactions, 1, .duration_filter = -1);
+    return said && !said->error_code && said->transaction_states.count == 1 &&
+           slice_equal(said->transaction_states.at[0].transactional_id, TX_ID);
+}
+
 static bool play_transactions(struct guest *g)
 {
     struct instance p;
@@ -278,7 +285,7 @@ static bool play_transactions(struct guest *g)
         if (!add_partition(g, &p) || !produce_in_it(g, &p) || (n == 0 && !commit_offset(g, &p)) ||
             !end_it(g, &p, n != 1))
             return false;
-    return read_committed(g) && begin_instance(g, &p); /* a younger instance */
+    return read_committed(g) && begin_instance(g, &p) /* a younger instance */ && list_transactions(g);
 }
 
 /* True: everything was answered, and well. */
