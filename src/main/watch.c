@@ -8,6 +8,8 @@
 #define TRIM_EVERY_NS (10 * NS_PER_S)
 #define TRIM_BLOCKED_NS (NS_PER_S / 4)
 #define TRIM_IDLE_BYTES (16 * MIB) /* less is not worth it; also what program and stacks take beyond our account */
+#define JUMP_MS 1000               /* who sets a clock right slowly moves it by half a millisecond a second */
+#define CLOCKS_NEAR_NS (NS_PER_S / 10)
 #define PAUSE_FAR_NS NS_PER_S
 #define PAUSE_NEAR_NS (NS_PER_S / 10)
 
@@ -64,6 +66,17 @@ unsigned watch_measure(struct watch *watch, uint64_t memory_used, uint64_t disk_
                     (below(was & ALARM_DISK_HARD, disk_free, watch_disk_hard(watch)) ? ALARM_DISK_HARD : 0u);
     watch->near = memory_used > watch->memory_soft / 2 || disk_free / 4 < soft;
     return watch->raised;
+}
+
+int64_t watch_clock(struct watch *watch, mono_t before, wall_t wall, mono_t after)
+{
+    if (after - before > CLOCKS_NEAR_NS)
+        return 0;
+    int64_t apart = (int64_t)wall - after / NS_PER_MS;
+    int64_t jump = watch->clocks_seen ? apart - watch->clocks_apart : 0;
+    watch->clocks_apart = apart;
+    watch->clocks_seen = true;
+    return jump >= JUMP_MS || jump <= -JUMP_MS ? jump : 0;
 }
 
 mono_t watch_pause(const struct watch *watch)

@@ -1,4 +1,4 @@
-/* watch: when memory and disk are too full: pure arithmetic over measurements, with hysteresis. One thread.
+/* watch: when memory and disk are too full, and whether the wall clock jumps: pure arithmetic over measurements. One thread.
  *
  * Two marks each. Soft: publishers wait. Hard: publishes, and for memory new connections too, are refused. A memory mark is
  * raised above it and ends below 95 % of it; a disk mark is raised below it and ends above 105 % of it.
@@ -14,6 +14,8 @@ struct watch {
     uint64_t owed;   /* bytes of disk that emptying the journal needs: beyond that there is nothing for publishers */
     unsigned raised; /* enum alarm */
     bool near;       /* a limit may be reached before long: look more often */
+    int64_t clocks_apart; /* ms, the wall clock's from the monotonic one's; when clocks_seen */
+    bool clocks_seen;
 };
 
 /* level: a share of total up to 1, or bytes above it. */
@@ -28,6 +30,10 @@ uint64_t watch_disk_hard(const struct watch *watch);
 bool watch_trim_due(const struct watch *watch, uint64_t counted, uint64_t resident, mono_t since, bool idle);
 /* Returns the alarms that hold now. */
 unsigned watch_measure(struct watch *watch, uint64_t memory_used, uint64_t disk_free);
+
+/* By how many ms the wall clock has jumped since the last time, forward or back; 0: it has not. It was read between these two times: when
+ * they are far apart nothing is known. */
+int64_t watch_clock(struct watch *watch, mono_t before, wall_t wall, mono_t after);
 
 /* Until the next measurement: publishers can take hundreds of megabytes in the second that is enough far from a limit. */
 mono_t watch_pause(const struct watch *watch);

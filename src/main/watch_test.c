@@ -103,12 +103,35 @@ static void disk_sways(void **state)
     assert_int_equal(watch_measure(&watch, 0, 106), 0);
 }
 
+/* Forward and back, each once; not what a slow hand does to it, nor what cannot be told. */
+static void the_clock_jumps(void **state)
+{
+    (void)state;
+    struct watch watch = {0};
+    mono_t now = 5 * NS_PER_S;
+    assert_int_equal(watch_clock(&watch, now, 1700000000000, now), 0); /* the first time */
+    now += NS_PER_S;
+    assert_int_equal(watch_clock(&watch, now, 1700000001000, now), 0);
+    assert_int_equal(watch_clock(&watch, now, 1700000001999, now), 0);
+    assert_int_equal(watch_clock(&watch, now, 1700000002998, now), 0);
+    now += NS_PER_S;
+    assert_int_equal(watch_clock(&watch, now, 1700000004998, now), 1000);
+    assert_int_equal(watch_clock(&watch, now, 1700000004998, now), 0);
+    assert_int_equal(watch_clock(&watch, now, 1600000004998, now), -100000000000);
+    assert_int_equal(watch_clock(&watch, now, 1700000004998, now + NS_PER_S), 0); /* it was read at some time between */
+    assert_int_equal(watch_clock(&watch, now, 1600000004998, now + NS_PER_S / 10), 0);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(marks),       cmocka_unit_test(memory_sways),
-        cmocka_unit_test(freed_pages), cmocka_unit_test(looks_often_near_a_limit),
-        cmocka_unit_test(disk_sways),  cmocka_unit_test(freed_pages_when_idle),
-        cmocka_unit_test(hard_marks),  cmocka_unit_test(what_is_owed_moves_the_disk_marks)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(marks),
+                                       cmocka_unit_test(memory_sways),
+                                       cmocka_unit_test(freed_pages),
+                                       cmocka_unit_test(looks_often_near_a_limit),
+                                       cmocka_unit_test(disk_sways),
+                                       cmocka_unit_test(freed_pages_when_idle),
+                                       cmocka_unit_test(the_clock_jumps),
+                                       cmocka_unit_test(hard_marks),
+                                       cmocka_unit_test(what_is_owed_moves_the_disk_marks)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -148,6 +148,17 @@ static void say_whether_stalled(struct worker *worker)
     worker->stalled = stalled;
 }
 
+/* Times of messages and records are what it said; whoever wonders about them finds it here. */
+static void look_at_clock(struct worker *worker)
+{
+    struct os *os = worker->options.os;
+    mono_t before = os->now_mono(os);
+    wall_t wall = os->now_wall(os);
+    int64_t jump = watch_clock(&worker->watch, before, wall, os->now_mono(os));
+    if (jump)
+        log_event(worker->options.log, LOG_clock_jumped, log_num("ms", jump));
+}
+
 static void measure(struct worker *worker, mono_t now)
 {
     struct os *os = worker->options.os;
@@ -165,6 +176,7 @@ static void measure(struct worker *worker, mono_t now)
     publish_figures(worker, used, disk_free);
     journal_scarce(worker->options.journal, worker->watch.raised & ALARM_DISK, disk_free);
     say_whether_stalled(worker);
+    look_at_clock(worker);
 }
 
 static void worker_run(void *arg)
