@@ -15,6 +15,7 @@
 #include "base/mem.h"
 #include "journal/recover.h"
 #include "journal/stage.h"
+#include "journal/sync_times.h"
 #include "journal/wal.h"
 
 #include <errno.h>
@@ -75,6 +76,7 @@ struct journal {
     _Atomic lsn_t durable;
     _Atomic int failure;
     _Atomic uint64_t figures[FIGURE_COUNT];
+    struct sync_times sync_times;
     /* published by the writer */
     _Atomic lsn_t trim;
     _Atomic lsn_t fresh; /* a group that begins here, or behind it, may have a new file */
@@ -299,6 +301,11 @@ uint64_t journal_written(const struct journal *journal)
     return figure(journal, FIGURE_WRITTEN);
 }
 
+const struct sync_times *journal_sync_times(const struct journal *journal)
+{
+    return &journal->sync_times;
+}
+
 const uint8_t *journal_uuid(const struct journal *journal)
 {
     return journal->uuid;
@@ -460,6 +467,7 @@ static int commit(struct journal *journal)
     uint64_t took = (uint64_t)(journal->last_commit - began);
     figure_add(journal, FIGURE_SYNCS, 1);
     figure_set(journal, FIGURE_SYNC_LAST, took);
+    sync_times_add(&journal->sync_times, took);
     if (took > figure(journal, FIGURE_SYNC_MAX))
         figure_set(journal, FIGURE_SYNC_MAX, took);
     publish_files(journal);

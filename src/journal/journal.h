@@ -115,6 +115,8 @@ uint64_t journal_capacity(const struct journal *journal, bool fresh);
 /* Bytes written to journal files in this run. Any thread. */
 uint64_t journal_written(const struct journal *journal);
 
+/* How long commits (write and sync of what is one group, or several) took in this run; a loan for its life. Any thread. */
+const struct sync_times *journal_sync_times(const struct journal *journal);
 /* 16 bytes that name this journal; a loan for its life. Any thread. */
 const uint8_t *journal_uuid(const struct journal *journal);
 /* The token of this claim (the epoch): grows with every open. Any thread. */

@@ -7,6 +7,7 @@
 #include "main/status.h"
 
 #include "base/mem.h"
+#include "journal/sync_times.h"
 #include "os/os_process.h"
 
 #include <stdio.h>
@@ -67,6 +68,15 @@ static void put_scrub(json_t *object, const struct scrubber *scrubber)
     number(object, "scrub_damaged", stats.damaged);
 }
 
+/* How long clients wait for the disk. */
+static void put_syncs(json_t *object, const struct sync_times *times)
+{
+    number(object, "journal_syncs", sync_times_count(times));
+    number(object, "journal_sync_p50_us", sync_times_within(times, 500) / 1000);
+    number(object, "journal_sync_p99_us", sync_times_within(times, 990) / 1000);
+    number(object, "journal_sync_max_us", sync_times_within(times, 1000) / 1000);
+}
+
 json_t *status_json(struct worker *worker, const struct journal *journal, const struct scrubber *scrubber)
 {
     json_t *object = json_object();
@@ -76,6 +86,7 @@ json_t *status_json(struct worker *worker, const struct journal *journal, const 
     put_memory(object);
     put_marks(object, worker);
     number(object, "journal_bytes", journal_live_bytes(journal));
+    put_syncs(object, journal_sync_times(journal));
     if (scrubber)
         put_scrub(object, scrubber);
     if (journal_ready(journal) != UINT64_MAX)

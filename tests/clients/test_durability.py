@@ -574,3 +574,14 @@ def test_requeue_count_survives_a_kill(settings):
         w.close()
     finally:
         broker.remove()
+
+
+def test_the_status_tells_how_long_syncs_take(fresh_millrace):
+    before = fresh_millrace.status()['journal_syncs']
+    w = open_channel(fresh_millrace)
+    ok(w.call(1, 'queue.declare', queue='q', durable=True))
+    for i in range(5):
+        publish(w, '', 'q', str(i))
+    status = fresh_millrace.status()
+    assert status['journal_syncs'] >= before + 6
+    assert 0 < status['journal_sync_p50_us'] <= status['journal_sync_p99_us'] <= status['journal_sync_max_us']
