@@ -56,6 +56,46 @@ static void test_select(void **state)
     world_free(w);
 }
 
+#define NO_SIGHT "{\"error\":{\"code\":\"42501\",\"message\":\"the user may not read in\",\"line\":1,\"column\":1}}\n"
+
+/* Nor is said which columns there are, by whatever name; of what is his own, and of what he may read, all is. */
+static void test_columns(void **state)
+{
+    static const char *const texts[] = {"DESCRIBE s",
+                                        "DESCRIBE v",
+                                        "SHOW COLUMNS FROM s",
+                                        "SHOW CREATE s",
+                                        "SHOW CREATE v",
+                                        "DESCRIBE q",
+                                        "EXPLAIN SELECT id FROM s",
+                                        "EXPLAIN SELECT id FROM r UNION ALL SELECT id FROM v"};
+    struct world *w = world_new();
+    (void)state;
+    say(w,
+        STREAM "; CREATE STREAM r (id BIGINT); CREATE VIEW v AS SELECT id FROM s; CREATE SINK q WITH (queue = 'q') AS "
+               "SELECT id FROM s; CREATE STREAM rs AS SELECT id FROM s; CREATE STREAM j (id BIGINT) FROM QUEUE 'jobs'");
+    let_in(w, "/", "^r");
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++)
+        says(w, EVE, texts[i], NO_SIGHT);
+    static const char *const columns = "{\"statement\":0,\"columns\":[{\"name\":\"column\",\"type\":\"TEXT\"},{"
+                                       "\"name\":\"type\",\"type\":\"TEXT\"}]}\n"
+                                       "{\"row\":[\"id\",\"BIGINT\"]}\n{\"done\":\"DESCRIBE\",\"rows\":1}\n";
+    says(w, EVE, "DESCRIBE r", columns);
+    says(w, EVE, "DESCRIBE rs", columns); /* of a query the columns are those of what it writes */
+    says(w, 1, "DESCRIBE q", columns);
+    says(w, 1, "DESCRIBE j", columns);
+    say_as(w, EVE, "DESCRIBE j");
+    assert_non_null(strstr(w->said, "the user may not read jobs"));
+    say_as(w, EVE, "SHOW CREATE r");
+    assert_non_null(strstr(w->said, "CREATE STREAM r"));
+    say_as(w, EVE, "EXPLAIN SELECT id FROM r");
+    assert_non_null(strstr(w->said, "\"scan\""));
+    assert_true(rig_ask(w->rig, CMD_STREAM_DELETE, 1, 0, "in", NULL, NULL, (struct slice){0}, 0));
+    says(w, EVE, "DESCRIBE s", NO_SIGHT);
+    says(w, 1, "DESCRIBE s", columns);
+    world_free(w);
+}
+
 /* Queries that stand at the same place are fetched for together only when they have the rights of one user. */
 static void test_fetched_by_right(void **state)
 {
@@ -186,11 +226,9 @@ static void test_owner_goes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_select),
-        cmocka_unit_test(test_fetched_by_right),
-        cmocka_unit_test(test_owners_and_administrators),
-        cmocka_unit_test(test_vhost_goes),
-        cmocka_unit_test(test_vhost_goes_early),
+        cmocka_unit_test(test_select),           cmocka_unit_test(test_columns),
+        cmocka_unit_test(test_fetched_by_right), cmocka_unit_test(test_owners_and_administrators),
+        cmocka_unit_test(test_vhost_goes),       cmocka_unit_test(test_vhost_goes_early),
         cmocka_unit_test(test_owner_goes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

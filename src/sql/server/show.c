@@ -1,4 +1,5 @@
 /* SHOW, DESCRIBE and EXPLAIN, see server_int.h: what is there, as rows. */
+#include "core/stream_admin.h"
 #include "sql/server/run.h"
 
 #include <stdio.h>
@@ -222,20 +223,6 @@ static const struct server_object *find(struct request *r, struct ast_names name
     return o;
 }
 
-static enum verdict show_create(struct request *r, struct ast_names names)
-{
-    static const char *const column[] = {"statement"};
-    enum verdict v = VERDICT_FAILED;
-    const struct server_object *o = find(r, names, &v);
-    if (!o)
-        return v;
-    head(r, column, texts, 1);
-    struct shown s = row_begin(r);
-    put_text(&s, slice_str(o->text));
-    row_end(&s);
-    return end(r, "SHOW CREATE");
-}
-
 void server_put_columns(struct request *r, const struct plan *plan)
 {
     static const char *const names[] = {"column", "type"};
@@ -249,19 +236,100 @@ void server_put_columns(struct request *r, const struct plan *plan)
     }
 }
 
+/* ---- what the user may see ---- */
+
+static struct slice read_topic(const struct request *r, const struct source *s)
+{
+    LIST_EACH(&r->server->objects, node, after)
+    {
+        const struct server_object *o = CONTAINER_OF(node, struct server_object, link);
+        if (o->relation == &s->stream->ast)
+            return server_object_is_queue(o) ? o->with.queue : topic_of(o);
+    }
+    return catalog_name(&s->stream->ast);
+}
+
+static enum verdict ask_rights(struct request *r, const struct plan *plan)
+{
+    uint8_t room[PLAN_SOURCES_MAX * 256];
+    struct writer w = writer_of(room, sizeof room);
+    struct slice none = {0};
+    for (uint32_t i = 0; i < plan->source_count; i++)
+        writer_str8(&w, read_topic(r, &plan->sources[i]));
+    r->step = 1;
+    return request_ask(r, CMD_STREAM_LIST, ask_new(writer_slice(&w), none, none, none), 0, 0);
+}
+
+/* As of a SELECT: what a query reads the user may read, whether it is there or not. DONE, FAILED and said, or WAIT: it is planned once more. */
+static enum verdict may_read(struct request *r, const struct plan *plan)
+{
+    struct slice none = {0};
+    struct reader fields = reader_of(r->answer.answer ? r->answer.answer->fields : none);
+    struct stream_row row;
+    if (plan->source_count && !r->step)
+        return ask_rights(r, plan);
+    for (uint32_t i = 0; i < plan->source_count; i++) {
+        struct slice topic = read_topic(r, &plan->sources[i]);
+        if (!stream_row_next(&fields, &row))
+            return request_refuse(r, "53200", "what it reads cannot be looked for now");
+        if (!slice_equal(row.name, topic))
+            return request_refuse(r, "55006", "what it reads has just become another one: say it again");
+        if (!(row.verbs & STREAM_MAY_READ))
+            return request_refuse(r, "42501", "the user may not read %.*s", SLICE_ARG(topic));
+    }
+    return VERDICT_DONE;
+}
+
+/* The query that has an object's columns, if the user may see them. */
+static enum verdict plan_shown(struct request *r, const struct server_object *o, struct query **ret)
+{
+    struct sql_error error = {0};
+    struct query *q = o->relation ? server_plan_all(r->server, r->vhost, slice_str(o->name), &r->arena, &error)
+                      : o->bound  ? server_object_plan((struct server_object *)o, NULL, &error)
+                                  : NULL;
+    enum verdict v =
+        q ? may_read(r, query_plan(q))
+          : request_refuse(r, "55000", "%s has no columns: %s", o->name, o->bound ? error.message : o->reason);
+    if (v != VERDICT_DONE)
+        query_free(&q);
+    *ret = q;
+    return v;
+}
+
+static bool is_own(const struct request *r, const struct server_object *o)
+{
+    return strcmp(o->owner, r->user) == 0 || r->administers;
+}
+
+static enum verdict show_create(struct request *r, struct ast_names names)
+{
+    static const char *const column[] = {"statement"};
+    enum verdict v = VERDICT_FAILED;
+    struct query *q = NULL;
+    const struct server_object *o = find(r, names, &v);
+    if (!o)
+        return v;
+    v = is_own(r, o) ? VERDICT_DONE : plan_shown(r, o, &q);
+    query_free(&q);
+    if (v != VERDICT_DONE)
+        return v;
+    head(r, column, texts, 1);
+    struct shown s = row_begin(r);
+    put_text(&s, slice_str(o->text));
+    row_end(&s);
+    return end(r, "SHOW CREATE");
+}
+
 /* What SELECT * would give of it. */
 static enum verdict show_columns(struct request *r, struct ast_names names, const char *done)
 {
     enum verdict v = VERDICT_FAILED;
-    struct sql_error error = {0};
+    struct query *q;
     const struct server_object *o = find(r, names, &v);
-    if (!o)
+    if (o)
+        v = plan_shown(r, o, &q);
+    if (v != VERDICT_DONE)
         return v;
-    struct query *q = o->relation ? server_plan_all(r->server, r->vhost, slice_str(o->name), &r->arena, &error)
-                      : o->bound  ? server_object_plan((struct server_object *)o, NULL, &error)
-                                  : NULL;
-    if (!q)
-        return request_refuse(r, "55000", "%s has no columns: %s", o->name, o->bound ? error.message : o->reason);
     server_put_columns(r, query_plan(q));
     query_free(&q);
     return end(r, done);
@@ -393,7 +461,8 @@ enum verdict statement_explain(struct request *r, const struct ast *s)
     struct query *q = server_plan(r->server, r->vhost, NULL, &run, 0, &r->arena, NULL, &error);
     if (!q)
         return request_error(r, &error, r->text, 0);
-    enum verdict v = explain(r, query_plan(q));
+    enum verdict v = may_read(r, query_plan(q));
+    v = v == VERDICT_DONE ? explain(r, query_plan(q)) : v;
     query_free(&q);
     return v;
 }
