@@ -71,8 +71,9 @@ struct query_step {
     uint64_t number; /* of the step: that of the last one + 1 */
     bool restart;    /* `trail` is the whole trail from now on (after a snapshot); else it is added */
     struct slice trail;
-    uint8_t result;   /* answered: enum query_result; the effect's lsn is to be waited for */
-    uint32_t failed;  /* answered: index of the output, or of the acknowledgement, that is the reason */
+    uint8_t result; /* answered: enum query_result; the effect's lsn is to be waited for */
+    uint32_t
+        failed; /* answered: index of the output, or of the acknowledgement, that is the reason; count: none of them is */
     uint16_t channel; /* of the session: … */
     uint32_t ack_count;
     uint64_t *acks; /* … deliveries that are acknowledged with the step, by their tags, ascending; the block's */

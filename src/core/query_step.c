@@ -193,7 +193,7 @@ static enum query_result plan_queue(struct look *l, struct planned *p, const str
 static enum query_result look_at_step(struct look *l)
 {
     struct broker *b = l->b;
-    const struct query_step *step = l->step;
+    struct query_step *step = l->step;
     if (!sql_is_engine(b, l->peer) || l->peer->state != PEER_ENTERED || (!l->peer->user && !b->stopping))
         return QUERY_NO_RIGHT;
     l->object = sql_object_find(b, step->query);
@@ -204,8 +204,10 @@ static enum query_result look_at_step(struct look *l)
     size_t kept = step->restart ? 0 : l->object->trail.len, bytes = query_step_bytes(step) - step->trail.len;
     uint64_t all = b->sql.bytes - l->object->trail.len + kept + step->trail.len;
     if (step->count > QUERY_OUTPUTS_MAX || kept + step->trail.len > SQL_TRAIL_MAX || all > SQL_BYTES_MAX ||
-        (step->count > 1 && bytes > QUERY_STEP_BYTES_MAX))
+        (step->count > 1 && bytes > QUERY_STEP_BYTES_MAX)) {
+        step->failed = step->count;
         return QUERY_TOO_MANY;
+    }
     bool alarm = b->alarms & (ALARM_MEMORY_HARD | ALARM_DISK_HARD);
     b->totals.refused += alarm;
     return alarm || b->stopping ? QUERY_NO_ROOM : QUERY_DONE;

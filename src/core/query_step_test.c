@@ -49,6 +49,7 @@ static void limits(void **state)
     uint64_t id = (uint64_t)put_statement(rig, "q", "x");
     assert_int_equal(step_now(rig, step_of(rig, id, 1, trail, 0)), QUERY_DONE);
     assert_int_equal(step_one(rig, id, 2, "u", "", "out", "x"), QUERY_TOO_MANY);
+    assert_int_equal(rig_nth(rig, EFF_QUERY_STEPPED, 0)->query_step->failed, 1); /* not for the output */
     struct query_step *step = step_of(rig, id, 2, trail, 0);
     step->restart = true;
     assert_int_equal(step_now(rig, step), QUERY_DONE);

@@ -1,4 +1,4 @@
-/* CREATE, INSERT INTO … SELECT, DROP, PAUSE and RESUME, see server_int.h.
+/* CREATE and INSERT INTO … SELECT, see server_int.h.
  *
  * What is created is parsed and planned first, so that nothing is made in the broker for a statement that is wrong. Then come, one after another,
  * what it stands on (a stream, its bindings, a queue; all of which may be there already), and the entry in the catalogue, by which it exists. A query that
@@ -68,20 +68,6 @@ static struct slice name_for(struct request *r, const struct ast *s, char room[S
     for (unsigned i = 2; server_object_find(r->server, r->vhost, slice_of(room, (size_t)len)); i++)
         len = snprintf(room, SQL_NAME_MAX + 1, "insert_%.*s_%u", (int)(name.len < 200 ? name.len : 200), name.ptr, i);
     return slice_of(room, (size_t)len);
-}
-
-static enum verdict no_such(struct request *r, struct slice name, const char *what)
-{
-    struct nearest nearest = nearest_of(name);
-    LIST_EACH(&r->server->objects, node, after)
-    {
-        const struct server_object *o = CONTAINER_OF(node, struct server_object, link);
-        if (strcmp(o->vhost, r->vhost) == 0)
-            nearest_try(&nearest, slice_str(o->name));
-    }
-    return nearest_found(&nearest) ? request_refuse(r, "42P01", "there is no %s %.*s; did you mean %.*s?", what,
-                                                    SLICE_ARG(name), SLICE_ARG(nearest.best))
-                                   : request_refuse(r, "42P01", "there is no %s %.*s", what, SLICE_ARG(name));
 }
 
 static bool infers(const struct ast *s)
@@ -343,29 +329,6 @@ static enum verdict declare(struct request *r)
     return request_ask(r, CMD_QUEUE_DECLARE, ask_new(r->object->with.queue, none, none, none), 0, ASK_DURABLE);
 }
 
-/* What it remembered goes with a query; there may be none, and nobody waits for it. */
-static void forget_snapshots(struct request *r, const struct server_object *o)
-{
-    char name[SQL_NAME_MAX + sizeof SQL_INTERNAL];
-    struct slice none = {0};
-    if (server_object_runs(o))
-        (void)server_ask(r->session, NULL, CMD_STREAM_DELETE,
-                         ask_new(server_object_snapshots(o, name), none, none, none), 0, 0, false);
-}
-
-/* What was to take its place goes first: nothing is left of it when there is nothing any more whose place it could take. */
-static bool drop_next(struct request *r, const struct server_object *o)
-{
-    struct server_object *next = server_object_next(o);
-    struct command *c = next ? server_command(r->session, NULL, CMD_SQL_DROP, false) : NULL;
-    if (c) {
-        c->number = next->id;
-        forget_snapshots(r, next);
-        server_object_remove(next);
-    }
-    return c || !next;
-}
-
 /* It is built beside the old one. What one of them has taken from a queue goes back to it, and to the other: then there is nothing to build from. */
 static bool is_built(const struct server_object *o, const struct server_object *old)
 {
@@ -379,6 +342,9 @@ static enum verdict put(struct request *r, const struct ast *s)
     struct server_object *o = r->object, *old = server_object_find(r->server, r->vhost, slice_str(o->name));
     char name[SQL_NAME_MAX + sizeof SERVER_NEXT];
     struct slice none = {0};
+    enum verdict v = request_next_dropped(r);
+    if (v != VERDICT_DONE)
+        return v;
     if (old && server_object_switching(old))
         return VERDICT_WAIT;
     if (old && check_replaced(r, s, old) != VERDICT_DONE)
@@ -386,56 +352,18 @@ static enum verdict put(struct request *r, const struct ast *s)
     if (is_built(o, old) && !become_next(o, old))
         return request_refuse(r, "54000", "%s: its name is too long for a query that is to be replaced, or no memory",
                               old->name);
-    if (!o->next && old && !drop_next(r, old))
-        return request_refuse(r, "53000", "the broker has too much to do");
+    v = !o->next && old ? request_drop_next(r, old) : VERDICT_DONE;
+    if (v != VERDICT_DONE)
+        return v;
     old = o->next ? server_object_next(old) : old; /* whose name it gets in the catalogue; NULL: nobody has it */
     r->channel = 0;
     r->step = CREATE_ENTERED;
     snprintf(name, sizeof name, "%s%s", o->next ? SERVER_NEXT : "", o->name);
     struct ask *ask = ask_new(slice_str(name), slice_str(o->text), none, server_text(o->snapshots));
-    enum verdict v = request_ask(r, CMD_SQL_PUT, ask, old ? old->id : 0, old && server_object_runs(old) ? ASK_ANEW : 0);
+    v = request_ask(r, CMD_SQL_PUT, ask, old ? old->id : 0, old && server_object_runs(old) ? ASK_ANEW : 0);
     if (v == VERDICT_WAIT) /* not published yet */
         ask->number = o->kind;
     return v;
-}
-
-static enum verdict request_state(struct request *r, const struct server_object *o, enum sql_object_state state)
-{
-    struct slice none = {0};
-    struct ask *ask = ask_new(none, none, none, none);
-    enum verdict v = request_ask(r, CMD_SQL_STATE, ask, o->id, 0);
-    if (v == VERDICT_WAIT)
-        ask->number = state;
-    return v;
-}
-
-static const char *query_result_text(uint64_t result)
-{
-    static const char *const texts[] = {
-        [QUERY_DONE] = "nothing",
-        [QUERY_UNKNOWN] = "it is not there any more",
-        [QUERY_EXISTS] = "there is something of that name already",
-        [QUERY_BAD_NAME] = "a name has 1 to 255 bytes of UTF-8",
-        [QUERY_STALE] = "it has been changed meanwhile",
-        [QUERY_NO_TARGET] = "there is nothing of that name to write to",
-        [QUERY_NO_RIGHT] = "the user may not do it",
-        [QUERY_FULL] = "a queue is full",
-        [QUERY_NO_ROOM] = "the broker has no room now",
-        [QUERY_TOO_MANY] = "there are too many statements, or it is too long",
-    };
-    return result < ARRAY_LEN(texts) ? texts[result] : "no memory";
-}
-
-static uint64_t result_of(const struct request *r)
-{
-    return r->answer.answer && r->answer.type == EFF_ANSWER ? r->answer.answer->number : QUERY_NO_ROOM;
-}
-
-static void forget_rows(struct request *r, const struct server_object *o)
-{
-    struct slice none = {0};
-    if (o->kind == KIND_MATERIALIZED && !o->next)
-        (void)server_ask(r->session, NULL, CMD_STREAM_DELETE, ask_new(topic_of(o), none, none, none), 0, 0, false);
 }
 
 static enum verdict entered(struct request *r, const struct ast *s)
@@ -443,11 +371,11 @@ static enum verdict entered(struct request *r, const struct ast *s)
     struct server_object *o = r->object, *old = server_object_find(r->server, r->vhost, slice_str(o->name));
     if (o->next && old)
         old = server_object_next(old);
-    if (result_of(r) != QUERY_DONE)
-        return request_refuse(r, result_of(r) == QUERY_EXISTS ? "42P07" : "53000", "%s cannot be made: %s",
-                              r->object->name, query_result_text(result_of(r)));
+    if (request_result(r) != QUERY_DONE)
+        return request_refuse(r, request_result(r) == QUERY_EXISTS ? "42P07" : "53000", "%s cannot be made: %s",
+                              r->object->name, server_result_text(request_result(r)));
     if (old) {
-        forget_snapshots(r, old);
+        request_forget_snapshots(r, old);
         server_object_remove(old);
     }
     server_object_add(r->object, r->answer.answer->number2);
@@ -498,123 +426,4 @@ enum verdict statement_create(struct request *r, const struct ast *s)
     case CREATE_BUILDING: return built(r, s);
     }
     return VERDICT_FAILED;
-}
-
-/* ---- DROP, PAUSE, RESUME ---- */
-
-static enum verdict find_own(struct request *r, struct ast_names names, const char *what, struct server_object **ret)
-{
-    struct slice name = names.at[names.count - 1];
-    struct server_object *o = server_object_called(r->server, r->vhost, name);
-    if (!o)
-        return no_such(r, name, what);
-    if (strcmp(o->owner, r->user) != 0 && !r->administers)
-        return request_refuse(r, "42501", "%s belongs to %s", o->name, o->owner);
-    *ret = o;
-    return VERDICT_DONE;
-}
-
-static bool is_a(const struct server_object *o, int64_t what)
-{
-    switch ((enum ast_object)what) {
-    case OBJECT_STREAM: return (o->kind == KIND_STREAM && !server_object_is_table(o)) || o->kind == KIND_STREAM_QUERY;
-    case OBJECT_TABLE: return o->kind == KIND_STREAM && server_object_is_table(o);
-    case OBJECT_VIEW: return o->kind == KIND_VIEW;
-    case OBJECT_MATERIALIZED_VIEW: return o->kind == KIND_MATERIALIZED;
-    case OBJECT_SINK: return o->kind == KIND_SINK;
-    default: return server_object_runs(o);
-    }
-}
-
-/* The statement goes; the stream with its records stays, but for that of a materialized view, which is nothing but its rows. */
-enum verdict statement_drop(struct request *r, const struct ast *s)
-{
-    static const char *const words[OBJECTS] = {"STREAM", "TABLE", "VIEW", "MATERIALIZED VIEW", "SINK", "QUERY"};
-    const struct ast_drop *drop = AST_AS(drop, s);
-    struct slice name = drop->name.at[drop->name.count - 1];
-    struct server_object *o = server_object_called(r->server, r->vhost, name);
-    char done[40];
-    snprintf(done, sizeof done, "DROP %s", words[drop->what]);
-    if (drop->cascade)
-        return request_refuse(r, "0A000", "CASCADE cannot be run yet: drop what is made of it first");
-    if (r->step && o != r->object) /* it went with its vhost while it was asked, or another one has its name */
-        o = NULL;
-    if (!o && (drop->if_exists || r->step)) {
-        request_done(r, done, name);
-        return VERDICT_DONE;
-    }
-    if (r->step && result_of(r) != QUERY_DONE && result_of(r) != QUERY_UNKNOWN)
-        return request_refuse(r, "53000", "%s cannot be dropped: %s", o->name, query_result_text(result_of(r)));
-    if (r->step) {
-        forget_snapshots(r, o);
-        forget_rows(r, o);
-        server_object_remove(o);
-        request_done(r, done, name);
-        return VERDICT_DONE;
-    }
-    enum verdict v = find_own(r, drop->name, "statement", &o);
-    if (v != VERDICT_DONE)
-        return v;
-    if (!is_a(o, drop->what))
-        return request_refuse(r, "42809", "%s is no %s", o->name, words[drop->what]);
-    const struct server_object *user = o->next ? NULL : server_object_user(o);
-    if (user)
-        return request_refuse(r, "2BP01", "%s is needed by %s", o->name, user->name);
-    if (server_object_switching(o))
-        return VERDICT_WAIT;
-    if (!drop_next(r, o))
-        return request_refuse(r, "53000", "the broker has too much to do");
-    r->object = o;
-    o->refs++;
-    r->step = 1;
-    return request_command(r, CMD_SQL_DROP, o->id);
-}
-
-/* A paused query keeps its trail and nothing else; resumed, it goes on as after a start. */
-static enum verdict pause_end(struct request *r, struct server_object *o, bool resume)
-{
-    struct sql_error error = {0};
-    if (result_of(r) != QUERY_DONE)
-        return request_refuse(r, "53000", "%s: %s", o->name, query_result_text(result_of(r)));
-    o->state = resume ? SQL_RUNNING : SQL_PAUSED;
-    o->reason[0] = '\0';
-    if (resume && !o->bound && !(o->bound = o->statement && server_object_bind(o, &error)))
-        server_object_state(o, SQL_FAILED, error.message);
-    else if (resume && !o->run && !server_run_start(o))
-        server_object_state(o, SQL_FAILED, "no memory to start it");
-    if (o->state == SQL_FAILED)
-        return request_refuse(r, "55000", "%s: %s", o->name, o->reason);
-    request_done(r, resume ? "RESUME" : "PAUSE", slice_str(o->name));
-    return VERDICT_DONE;
-}
-
-/* A version that has the name now, and had not when the core was asked, is asked for by itself. */
-enum verdict statement_pause(struct request *r, const struct ast *s)
-{
-    const struct ast_pause *pause = AST_AS(pause, s);
-    struct server_object *o;
-    enum verdict v = find_own(r, pause->name, "query", &o);
-    if (v != VERDICT_DONE)
-        return v;
-    if (r->step == 1 && (o != r->object || (!pause->resume && o->run))) /* RESUME was asked for before this */
-        r->step = 0;
-    if (!server_object_runs(o))
-        return request_refuse(r, "42809", "%s is no query", o->name);
-    if (o->damaged)
-        return request_refuse(r, "55000", "%s: %s", o->name, o->reason);
-    if (r->step == 1)
-        return pause_end(r, o, pause->resume);
-    if (server_object_switching(o))
-        return VERDICT_WAIT;
-    if (!pause->resume && o->run) { /* what it has under way ends first */
-        server_run_pause(o->run, true);
-        return VERDICT_WAIT;
-    }
-    if (o->run)
-        server_run_pause(o->run, false);
-    server_object_unref(&r->object);
-    r->object = o;
-    o->refs++;
-    r->step = 1;
-    return request_state(r, o, pause->resume ? SQL_RUNNING : SQL_PAUSED);
 }

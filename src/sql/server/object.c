@@ -502,6 +502,7 @@ void server_object_state(struct server_object *o, enum sql_object_state state, c
 {
     struct slice none = {0};
     o->state = (uint8_t)state;
+    o->state_known = ++o->states_asked;
     if (why != o->reason)
         snprintf(o->reason, sizeof o->reason, "%s", why);
     struct ask *ask = ask_new(slice_str(o->reason), none, none, none);

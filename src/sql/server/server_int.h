@@ -74,8 +74,9 @@ struct server_object {
     struct sql_server *server;
     uint32_t refs;
     uint64_t id;
-    uint8_t kind;  /* enum statement_kind */
-    uint8_t state; /* enum sql_object_state */
+    uint8_t kind;                       /* enum statement_kind */
+    uint8_t state;                      /* enum sql_object_state */
+    uint32_t states_asked, state_known; /* so many have been asked of the core; `state` is that one of them */
     char *vhost, *name, *owner, *text;
     char reason[SERVER_REASON_MAX];
     struct arena arena;    /* of the trees */
@@ -266,6 +267,7 @@ struct request {
     struct effect answer; /* of the call; EFF_NONE: none */
     bool lost;            /* its session has ended instead */
     uint16_t channel;
+    uint64_t dropping;            /* id of what is to take another one's place, and is not to any more; 0: none */
     mono_t until;                 /* EXPLAIN ANALYZE looks then */
     struct server_object *object; /* that is being made */
     struct server_run *run;       /* of SELECT */
@@ -292,8 +294,17 @@ void request_answered(struct request *r); /* the answer has been looked at */
 
 /* server/create.c */
 enum verdict statement_create(struct request *r, const struct ast *s);
+/* server/life.c */
 enum verdict statement_drop(struct request *r, const struct ast *s);
 enum verdict statement_pause(struct request *r, const struct ast *s);
+uint64_t request_result(const struct request *r); /* enum query_result, which the core has answered */
+const char *server_result_text(uint64_t result);
+/* What it remembered goes with a query; there may be none, and nobody waits for it. */
+void request_forget_snapshots(struct request *r, const struct server_object *o);
+/* What was to take its place goes first: nothing is left of it when there is nothing any more whose place it could take. DONE: there is nothing; WAIT: not
+ * yet, or the core is asked, which has answered when the statement is called again: that it does first (request_next_dropped). */
+enum verdict request_drop_next(struct request *r, const struct server_object *o);
+enum verdict request_next_dropped(struct request *r); /* DONE: nothing was asked, or it is gone */
 /* server/infer.c */
 /* DONE: *ret_text is the statement with the columns that were found, in the request's arena. */
 enum verdict server_infer(struct request *r, const struct ast_create_stream *s, struct slice *ret_text);

@@ -37,14 +37,23 @@ bool run_steps_idle(const struct server_run *run)
 
 /* ---- what came back ---- */
 
-static const char *reason_of(const struct query_step *step)
+static const char *too_many(const struct server_run *run, const struct query_step *step)
+{
+    size_t kept = step->restart ? 0 : run->object->core_trail;
+    if (kept + step->trail.len > SQL_TRAIL_MAX)
+        return "its trail is too long";
+    return step->failed < step->count ? "a row is longer than a message may be, or goes to too many queues"
+                                      : "the statements and trails of all queries are too long together";
+}
+
+static const char *reason_of(const struct server_run *run, const struct query_step *step)
 {
     switch ((enum query_result)step->result) {
     case QUERY_UNKNOWN: return "it is not in the catalogue any more";
     case QUERY_STALE: return "another engine has gone on with it";
     case QUERY_NO_TARGET: return "what it writes to is not there any more";
     case QUERY_NO_RIGHT: return "its owner may not write there";
-    case QUERY_TOO_MANY: return "its trail is too long";
+    case QUERY_TOO_MANY: return too_many(run, step);
     case QUERY_NO_ACK: return "a message that it has used was given to somebody else";
     default: return "the core refuses its step";
     }
@@ -135,7 +144,7 @@ static void on_stepped(struct server_call *call, struct effect *e)
     if (step->result == QUERY_DONE)
         step_done(run, step);
     else if (step->result != QUERY_FULL)
-        run_fail(run, "%s", reason_of(step));
+        run_fail(run, "%s", reason_of(run, step));
     query_step_free(run->server->heap, &step);
 }
 

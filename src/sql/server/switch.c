@@ -192,6 +192,17 @@ static bool beginning_is_known(const struct server_run *run)
     return !trail_read(&r, &e) || e.kind != TRAIL_SNAPSHOT;
 }
 
+/* It has read for the time behind the old version, of which nothing is left: what it has read nobody has given out. */
+static void check_begun(struct server_run *run, const struct server_object *old)
+{
+    const struct run_partition *p;
+    bool moved = !beginning_is_known(run);
+    for (uint32_t i = 0; (p = nth(run, i)); i++)
+        moved = moved || p->place > p->kept;
+    if (moved && !old->step)
+        run_fail(run, "the query that it is to replace has ended before anything of it was there: replace it again");
+}
+
 /* What lies between them nobody would give out; but for who was told to begin behind it. */
 static void check_behind(struct server_run *run)
 {
@@ -218,6 +229,8 @@ static bool stands(struct server_run *run, const struct server_object *old)
     for (uint32_t i = 0; (p = nth(run, i)); i++)
         p->limit = !any ? p->place : !p->shared ? UINT64_MAX : p->stood > p->place ? p->stood : p->place;
     run->turnover.looked = old->run ? 0 : run->turnover.looked;
+    if (!old->run)
+        check_begun(run, old);
     if (!old->run)
         check_behind(run);
     return known && !run->failed;
