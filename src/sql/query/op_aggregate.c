@@ -437,7 +437,8 @@ static bool load_group(struct aggregation *g, struct table *t, struct state_read
     struct slice key;
     bool ok = key_load(&g->scratch, g->types, g->keys, r, &key);
     uint64_t hash = ok ? table_hash(t, key) : 0;
-    struct entry *e = ok && !table_find(t, key, hash) ? table_add(t, key, hash) : NULL;
+    r->failed |= ok && table_find(t, key, hash); /* no key stands there twice */
+    struct entry *e = ok && !r->failed ? table_add(t, key, hash) : NULL;
     arena_recycle(&g->scratch);
     return e && group_load(&g->op, e, r);
 }
@@ -445,7 +446,7 @@ static bool load_group(struct aggregation *g, struct table *t, struct state_read
 static bool aggregation_load(struct op *op, struct state_reader *r)
 {
     struct aggregation *g = CONTAINER_OF(op, struct aggregation, op);
-    if (state_get_varint(r) != AGGREGATION_VERSION)
+    if (!state_get_version(r, AGGREGATION_VERSION))
         return false;
     g->closed = state_get_signed(r);
     uint64_t spans = state_get_varint(r);
@@ -454,9 +455,8 @@ static bool aggregation_load(struct op *op, struct state_reader *r)
     for (uint64_t i = 0; i < spans && !r->failed; i++) {
         int64_t begin = state_get_signed(r), end = state_get_signed(r);
         uint64_t groups = state_get_varint(r);
-        if (r->failed || begin < before || end <= begin)
-            return false;
-        struct span *s = span_add(g, g->span_count, begin, end);
+        r->failed |= begin < before || end <= begin;
+        struct span *s = r->failed ? NULL : span_add(g, g->span_count, begin, end);
         if (!s)
             return false;
         before = end;

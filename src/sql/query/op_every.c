@@ -134,7 +134,7 @@ static bool every_load(struct op *op, struct state_reader *r)
     struct every *v = CONTAINER_OF(op, struct every, op);
     struct step step = {.rows = 1};
     struct slice row;
-    r->failed |= state_get_varint(r) != EVERY_VERSION;
+    (void)state_get_version(r, EVERY_VERSION);
     v->next = state_get_signed(r);
     uint64_t count = state_get_varint(r);
     for (uint64_t i = 0; i < count && !r->failed; i++) {

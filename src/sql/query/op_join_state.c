@@ -70,17 +70,19 @@ static bool load_entry(struct join *j, struct state_reader *r)
     state_get(r, bytes, len);
     struct slice key = slice_of(bytes, len);
     uint64_t hash = table_hash(&j->table, key);
-    struct entry *e = r->failed || table_find(&j->table, key, hash) ? NULL : table_add(&j->table, key, hash);
+    r->failed |= table_find(&j->table, key, hash) != NULL; /* no key stands there twice */
+    struct entry *e = r->failed ? NULL : table_add(&j->table, key, hash);
     if (!e || !load_rows(j, 0, e, TIME_NEVER, r) || !load_rows(j, 1, e, TIME_NEVER, r))
         return false;
     arena_recycle(&j->step);
-    return chains_of(e)->of[0].first || chains_of(e)->of[1].first;
+    r->failed |= !chains_of(e)->of[0].first && !chains_of(e)->of[1].first; /* nor one without rows */
+    return !r->failed;
 }
 
 bool join_load(struct op *op, struct state_reader *r)
 {
     struct join *j = CONTAINER_OF(op, struct join, op);
-    if (state_get_varint(r) != VERSION)
+    if (!state_get_version(r, VERSION))
         return false;
     j->number = state_get_varint(r);
     enum sql_fault fault;

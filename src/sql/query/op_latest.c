@@ -150,7 +150,8 @@ static bool load_entry(struct latest *t, struct state_reader *r)
     state_get(r, bytes, len);
     struct slice key = slice_of(bytes, len);
     uint64_t hash = table_hash(&t->table, key);
-    if (r->failed || table_find(&t->table, key, hash) || !kept_load(&t->layout, &t->pieces, r, &row))
+    r->failed |= table_find(&t->table, key, hash) != NULL; /* no key stands there twice */
+    if (r->failed || !kept_load(&t->layout, &t->pieces, r, &row))
         return false;
     struct entry *e = table_add(&t->table, key, hash);
     arena_recycle(&t->scratch);
@@ -162,7 +163,7 @@ static bool load_entry(struct latest *t, struct state_reader *r)
 static bool latest_load(struct op *op, struct state_reader *r)
 {
     struct latest *t = CONTAINER_OF(op, struct latest, op);
-    if (state_get_varint(r) != VERSION)
+    if (!state_get_version(r, VERSION))
         return false;
     for (uint64_t count = state_get_varint(r); count; count--)
         if (!load_entry(t, r))

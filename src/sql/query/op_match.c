@@ -433,8 +433,7 @@ static bool load_waiting(struct match *m, struct state_reader *r)
 static bool match_load(struct op *op, struct state_reader *r)
 {
     struct match *m = CONTAINER_OF(op, struct match, op);
-    uint64_t version = state_get_varint(r);
-    r->failed |= !version || version > MATCH_VERSION;
+    uint64_t version = state_get_version(r, MATCH_VERSION);
     m->number = state_get_varint(r);
     m->used = state_get_varint(r);
     uint64_t credit = state_get_varint(r);

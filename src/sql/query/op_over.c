@@ -341,7 +341,7 @@ static bool load_list(struct over *o, struct state_reader *r)
 static bool over_load(struct op *op, struct state_reader *r)
 {
     struct over *o = CONTAINER_OF(op, struct over, op);
-    r->failed |= state_get_varint(r) != OVER_VERSION;
+    (void)state_get_version(r, OVER_VERSION);
     o->number = state_get_varint(r);
     if (o->rule.clock)
         return over_time_load(o, r);

@@ -319,7 +319,7 @@ static bool load_entry(struct sessions *s, struct state_reader *r)
 static bool session_load(struct op *op, struct state_reader *r)
 {
     struct sessions *s = CONTAINER_OF(op, struct sessions, op);
-    r->failed |= state_get_varint(r) != SESSION_VERSION;
+    (void)state_get_version(r, SESSION_VERSION);
     s->number = state_get_varint(r);
     uint64_t entries = state_get_varint(r);
     for (uint64_t i = 0; i < entries && !r->failed; i++)

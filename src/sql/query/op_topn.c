@@ -425,17 +425,16 @@ static bool load_part(struct topn *t, struct frame *f, struct state_reader *r)
     enum sql_fault fault;
     bool ok = key_load(&t->scratch, t->key_types, t->keys, r, &key);
     uint64_t hash = ok ? table_hash(&f->parts, key) : 0;
-    struct entry *e = ok && !table_find(&f->parts, key, hash) ? table_add(&f->parts, key, hash) : NULL;
+    r->failed |= ok && table_find(&f->parts, key, hash); /* no key stands there twice */
+    struct entry *e = ok && !r->failed ? table_add(&f->parts, key, hash) : NULL;
     return e && part_load(&t->op, e, r) && spill_relieve(t->op.account.budget, &fault);
 }
 
 static bool topn_load(struct op *op, struct state_reader *r)
 {
     struct topn *t = CONTAINER_OF(op, struct topn, op);
-    if (state_get_varint(r) != TOPN_VERSION) {
-        r->failed = true;
+    if (!state_get_version(r, TOPN_VERSION))
         return false;
-    }
     t->number = state_get_varint(r);
     uint64_t frames = state_get_varint(r);
     for (uint64_t i = 0; i < frames && !r->failed; i++) {

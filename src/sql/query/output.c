@@ -277,7 +277,7 @@ static void output_save(const struct op *op, struct state_writer *w)
 static bool output_load(struct op *op, struct state_reader *r)
 {
     struct output *o = CONTAINER_OF(op, struct output, op);
-    r->failed |= state_get_varint(r) != OUTPUT_VERSION;
+    (void)state_get_version(r, OUTPUT_VERSION);
     o->place = state_get_varint(r);
     o->last_us = state_get_signed(r);
     return !r->failed;

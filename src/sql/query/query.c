@@ -527,6 +527,12 @@ static bool load_fail(const struct query *q, struct sql_error *error, struct sta
                       sql_fault_text(q->beyond.fault));
         return false;
     }
+    if (r->strange) {
+        sql_error_set(error, SQL_FAULT_VALUE, 0, 0,
+                      "%s %.*s: its snapshot is of version %llu, which this broker does not know", what,
+                      SLICE_ARG(name), (unsigned long long)r->strange);
+        return false;
+    }
     sql_error_set(error, r->failed ? SQL_FAULT_VALUE : SQL_FAULT_MEMORY, 0, 0, "%s %.*s%s", what, SLICE_ARG(name),
                   r->failed ? ": its snapshot is damaged" : ": no memory for its snapshot");
     return false;

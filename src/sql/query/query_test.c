@@ -640,6 +640,84 @@ static void test_damaged_snapshot(void **state)
     assert_int_equal(mem_in_use(), before);
 }
 
+/* One query of each operator that keeps something. */
+static const struct {
+    const char *name, *query;
+} keepers[] = {
+    {"aggregate", "SELECT k, count(*) FROM s GROUP BY k"},
+    {"aggregate", "SELECT k, count(*) FROM TUMBLE(s, ts, INTERVAL '10' SECOND) GROUP BY k, window_end"},
+    {"join", "SELECT x.k FROM s x JOIN s y ON x.k = y.k WITH (state_ttl = 'none')"},
+    {"top", "SELECT DISTINCT ON (k) k, v FROM s"},
+    {"latest", "CREATE TABLE t (k TEXT PRIMARY KEY, v BIGINT); SELECT s.k, t.v FROM s JOIN t FOR SYSTEM_TIME AS OF "
+               "s._ts ON s.k = t.k"},
+    {"session", "SELECT k, count(*) FROM s GROUP BY k, SESSION(ts, INTERVAL '5' SECOND)"},
+    {"over", "SELECT k, count(v) OVER (PARTITION BY k ORDER BY ts) FROM s"},
+    {"every", "SELECT k, count(*) FROM s GROUP BY k EMIT EVERY INTERVAL '5' SECOND"},
+    {"match", "SELECT * FROM s MATCH_RECOGNIZE (PARTITION BY k ORDER BY ts MEASURES A.v AS v PATTERN (A B) DEFINE A AS "
+              "A.v > 0)"},
+};
+
+static void keeper_init(struct rig *r, size_t i)
+{
+    enum sql_fault fault;
+    if (!rig_init(r, keepers[i].query, STATE_MAX) || !feed(r, rows, 3, 1, &fault) || !rig_save(r))
+        fail_msg("%s: %s", keepers[i].query, r->error.message);
+}
+
+/* The operator's own bytes begin behind its name, the plan's hash and two counters. */
+static uint8_t *version_of(struct rig *r, const char *name)
+{
+    for (size_t at = 0, len = strlen(name); at + len < r->saved.len; at++)
+        if (r->saved.at[at] == len && memcmp(r->saved.at + at + 1, name, len) == 0)
+            return r->saved.at + at + 1 + len + 8 + 2;
+    fail_msg("no %s is there", name);
+    return NULL;
+}
+
+static void test_a_version_that_is_not_known(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(keepers); i++) {
+        struct rig r;
+        char expected[200];
+        keeper_init(&r, i);
+        uint8_t *version = version_of(&r, keepers[i].name);
+        assert_in_range(*version, 1, 2);
+        *version = 9;
+        snprintf(expected, sizeof expected,
+                 "operator %s: its snapshot is of version 9, which this broker does not know", keepers[i].name);
+        assert_false(rig_load(&r));
+        assert_string_equal(r.error.message, expected);
+        rig_fini(&r);
+    }
+}
+
+/* A key that stands there twice is damage, and no want of memory. */
+static void test_a_key_that_is_there_twice(void **state)
+{
+    unsigned refused = 0;
+    (void)state;
+    for (size_t i = 0; i < 5; i++) {
+        struct rig r;
+        keeper_init(&r, i);
+        for (size_t at = (size_t)(version_of(&r, keepers[i].name) - r.saved.at); at < r.saved.len; at++) {
+            if (r.saved.at[at] != 'b')
+                continue;
+            r.saved.at[at] = 'a';
+            r.error = (struct sql_error){0};
+            bool ok = rig_load(&r);
+            r.saved.at[at] = 'b';
+            if (ok)
+                continue;
+            refused++;
+            if (!strstr(r.error.message, "its snapshot is damaged"))
+                fail_msg("%s: %s", keepers[i].query, r.error.message);
+        }
+        rig_fini(&r);
+    }
+    assert_true(refused >= 4);
+}
+
 static void test_no_memory(void **state)
 {
     (void)state;
@@ -712,6 +790,8 @@ int main(void)
         cmocka_unit_test(test_state_has_a_limit),
         cmocka_unit_test(test_snapshot_of_another),
         cmocka_unit_test(test_damaged_snapshot),
+        cmocka_unit_test(test_a_version_that_is_not_known),
+        cmocka_unit_test(test_a_key_that_is_there_twice),
         cmocka_unit_test(test_no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -109,6 +109,17 @@ int64_t state_get_signed(struct state_reader *r)
     return (int64_t)(v >> 1 ^ (0 - (v & 1)));
 }
 
+uint64_t state_get_version(struct state_reader *r, uint64_t newest)
+{
+    uint64_t version = state_get_varint(r);
+    if (version && version <= newest)
+        return version;
+    if (!r->failed)
+        r->strange = version;
+    r->failed = true;
+    return 0;
+}
+
 size_t state_get_len(struct state_reader *r, size_t max)
 {
     uint64_t len = state_get_varint(r);

@@ -2,7 +2,8 @@
  *
  * An operator's op_kind has save and load. save writes everything that the operator's later rows depend on; load is called once, on a fresh operator
  * of the same plan, and reads exactly what save wrote. The order in which a hash table gives its entries must not change what comes out later.
- * Numbers are varints; the bytes are a format of people's stores: a change of an operator's fields raises its version (the first varint it writes).
+ * Numbers are varints; the bytes are a format of people's stores: a change of an operator's fields raises its version (the first varint it writes, read
+ * with state_get_version).
  *
  * Writing fails for good when memory or the taker fails; reading, when the bytes are not what was expected. Check once at the end. One thread.
  */
@@ -41,12 +42,15 @@ struct state_reader {
     void *arg;
     struct slice left;
     bool failed;
+    uint64_t strange; /* a version that this program does not know: then it has failed, too; 0: none was met */
 };
 
 void state_reader_init(struct state_reader *r, state_give give, void *arg);
 void state_get(struct state_reader *r, void *ret, size_t len); /* zeroes after a failure */
 uint64_t state_get_varint(struct state_reader *r);
 int64_t state_get_signed(struct state_reader *r);
+/* 1 to newest; 0: it has failed. */
+uint64_t state_get_version(struct state_reader *r, uint64_t newest);
 /* A length that the caller makes room for; at most max, else the reader fails and 0 is given. */
 size_t state_get_len(struct state_reader *r, size_t max);
 /* False: it failed, or something is left. */
