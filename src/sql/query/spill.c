@@ -163,6 +163,9 @@ static bool merge_into(struct spill *s, struct run_writer *w, struct run_cursor 
             return false;
         there[c - cursors] = cursor_next(c);
     }
+    for (uint32_t i = 0; i < count; i++)
+        if (cursors[i].no_memory)
+            return scratch_fail(scratch_of(s), SQL_FAULT_MEMORY);
     return scratch_of(s)->fault == SQL_FAULT_NONE;
 }
 
@@ -177,6 +180,8 @@ static bool merge(struct spill *s, struct spill_run **runs, uint32_t count, unsi
         live += runs[i]->live;
         ok = cursor_init(&cursors[i], runs[i], true) && ok;
     }
+    if (!ok)
+        (void)scratch_fail(scratch_of(s), SQL_FAULT_MEMORY);
     if (live > UINT32_MAX)
         ok = scratch_fail(scratch_of(s), SQL_FAULT_LIMIT);
     ok = ok && run_begin(&w, &s->op->account, scratch_of(s), (uint32_t)live);
@@ -387,6 +392,6 @@ void spill_save(struct spill *s, struct state_writer *w)
             state_put(w, c.bytes.ptr, c.bytes.len);
         }
         cursor_fini(&c);
-        w->failed |= scratch_of(s)->fault != SQL_FAULT_NONE;
+        w->failed |= c.no_memory || scratch_of(s)->fault != SQL_FAULT_NONE;
     }
 }

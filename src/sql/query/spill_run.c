@@ -60,7 +60,7 @@ void run_free(struct spill_run **ret)
 }
 
 /* Room for an entry of so many bytes; twice what there was, so that it seldom grows. */
-static uint8_t *room_for(struct run_room *room, size_t len, struct scratch_file *scratch)
+static uint8_t *room_for(struct run_room *room, size_t len)
 {
     if (len > room->len || !room->bytes) {
         size_t wanted = len > 2 * room->len ? len : 2 * room->len;
@@ -68,10 +68,8 @@ static uint8_t *room_for(struct run_room *room, size_t len, struct scratch_file 
         mem_free(room->bytes);
         room->len = 0;
         room->bytes = mem_alloc(wanted);
-        if (!room->bytes) {
-            (void)scratch_fail(scratch, SQL_FAULT_MEMORY);
+        if (!room->bytes)
             return NULL;
-        }
         room->len = wanted;
     }
     return room->bytes;
@@ -259,7 +257,9 @@ bool run_find(struct spill_run *run, struct slice key, uint64_t hash, struct run
             struct slice own;
             if (run->marks[i] != mark)
                 continue;
-            if (!there && (!room_for(room, len, run->scratch) || !read_bytes(run, run->pages[p].at, room->bytes, len)))
+            if (!there && !room_for(room, len))
+                return scratch_fail(run->scratch, SQL_FAULT_MEMORY);
+            if (!there && !read_bytes(run, run->pages[p].at, room->bytes, len))
                 return false;
             there = true;
             if (!entry_at(room->bytes, len, i - run->pages[p].first, mark, &head, &own, ret_bytes))
@@ -285,7 +285,8 @@ void run_drop(struct spill_run *run, uint32_t number)
 bool cursor_init(struct run_cursor *c, struct spill_run *run, bool eats)
 {
     *c = (struct run_cursor){.run = run, .eats = eats, .block = mem_alloc(SCRATCH_BLOCK), .block_idx = UINT32_MAX};
-    return c->block || scratch_fail(run->scratch, SQL_FAULT_MEMORY);
+    c->no_memory = !c->block;
+    return c->block;
 }
 
 void cursor_fini(struct run_cursor *c)
@@ -329,7 +330,8 @@ bool cursor_next(struct run_cursor *c)
             c->at += len;
             continue;
         }
-        uint8_t *bytes = room_for(&c->room, len, c->run->scratch);
+        uint8_t *bytes = room_for(&c->room, len);
+        c->no_memory = !bytes;
         if (!bytes || !cursor_read(c, bytes, len))
             return false;
         return parts_of(&c->head, mark, bytes, len, &c->key, &c->bytes) ||

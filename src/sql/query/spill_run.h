@@ -82,11 +82,13 @@ struct run_cursor {
     struct run_entry head; /* of the current one */
     struct slice key, bytes;
     struct run_room room;
+    bool
+        no_memory; /* it has ended before the run's end, which is as it was: who goes through it says what that means */
 };
 
 /* False: no memory. cursor_fini must follow. */
 MUST_USE bool cursor_init(struct run_cursor *c, struct spill_run *run, bool eats);
-/* The next one: head, key and bytes are set until the next call. False: there is none, or it failed. */
+/* The next one: head, key and bytes are set until the next call. False: there is none, it failed, or no_memory. */
 MUST_USE bool cursor_next(struct run_cursor *c);
 void cursor_fini(struct run_cursor *c);
 

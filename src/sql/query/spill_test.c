@@ -313,6 +313,39 @@ static void test_all_of_it_is_saved(void **state)
     rig_fini(&r);
 }
 
+static bool save_all(struct rig *r, size_t *ret_len)
+{
+    struct state_writer w;
+    *ret_len = 0;
+    if (!state_writer_init(&w, take_bytes, ret_len))
+        return false;
+    spill_save(&r->spill, &w);
+    return state_writer_end(&w);
+}
+
+/* Memory that is not there for a moment fails what is saved, and nothing else. */
+static void test_no_memory_for_a_moment_while_it_is_saved(void **state)
+{
+    static struct rig r;
+    size_t whole, len;
+    unsigned failed = 0;
+    (void)state;
+    rig_init(&r, UINT64_MAX);
+    assert_true(run_changes(&r, 6000) && save_all(&r, &whole));
+    for (uint64_t n = 1, hit = 1; hit; n++) {
+        mem_fail_at(n, false);
+        bool ok = save_all(&r, &len);
+        hit = mem_failures_hit();
+        mem_fail_at(0, false);
+        assert_true(ok == !hit);
+        assert_int_equal(r.scratch.fault, SQL_FAULT_NONE);
+        failed += !ok;
+    }
+    assert_true(failed > 4 && len == whole);
+    assert_true(run_changes(&r, 3000) && all_right(&r));
+    rig_fini(&r);
+}
+
 static void test_a_disk_that_fails(void **state)
 {
     static struct rig r;
@@ -449,6 +482,7 @@ int main(void)
         cmocka_unit_test(test_what_is_used_stays),
         cmocka_unit_test(test_what_is_over_goes),
         cmocka_unit_test(test_all_of_it_is_saved),
+        cmocka_unit_test(test_no_memory_for_a_moment_while_it_is_saved),
         cmocka_unit_test(test_a_disk_that_fails),
         cmocka_unit_test(test_memory_that_fails),
         cmocka_unit_test(test_a_file_that_may_not_grow),
