@@ -40,7 +40,8 @@ struct rig_streams {
     bool dead;          /* the first record of what a share group is given is nothing for its members */
     uint64_t keys_room; /* keys of so many offsets have room; 0: all */
     bool nothing_won;
-    bool batches; /* pieces are record batches, as in files, and not texts */
+    bool batches;           /* pieces are record batches, as in files, and not texts; … */
+    struct compress *packs; /* … packed by it; NULL: not packed */
 };
 
 RIG_STREAM_FN struct rig_stream_part *rig_stream_part(struct rig_streams *all, uint64_t stream, uint32_t partition)
@@ -307,6 +308,15 @@ RIG_STREAM_FN void rig_stream_fetch_batch(const struct rig_streams *all, struct 
         return;
     }
     size_t len = record_batch_finish(&b, -1).len;
+    if (all->packs) {
+        uint8_t *plain = malloc(len);
+        memcpy(plain, file->bytes, len);
+        w = writer_of(file->bytes, room);
+        CHECK(record_batch_repack(slice_of(plain, len), COMPRESS_GZIP, COMPRESS_LEVEL_DEFAULT, all->packs, room, &w) ==
+              RECORD_OK);
+        len = writer_slice(&w).len;
+        free(plain);
+    }
     file->handle = (struct counted_file){.refs = 1, .fd = -1, .read = rig_file_read, .close = rig_file_close};
     row->piece = (struct file_piece){.file = &file->handle, .len = len};
 }

@@ -279,10 +279,8 @@ static bool open_alone(struct server_run *run, struct run_partition *p, uint64_t
 {
     struct sql_server *server = run->server;
     const struct run_block *b = p->got;
-    if (!run_input(server)) {
-        p->again_at = server->now + TROUBLE_NS;
+    if (!run_input(server))
         return false;
-    }
     bool valueless = query_deletes(run->query, p->source->number);
     if (!valueless && server->input_block == b->number && server->input_until == until &&
         input_place(server->input) == p->place)
@@ -306,11 +304,11 @@ static enum input_verdict take_alone(struct server_run *run, struct run_partitio
                                      uint64_t *ret_place)
 {
     struct query_input in;
-    enum input_verdict v = INPUT_NO_MEMORY;
+    enum input_verdict v = INPUT_ROWS;
     uint32_t rows = query_rows(run->query, RUN_ROWS);
     *ret_place = p->place;
     if (!open_alone(run, p, until))
-        return v;
+        return INPUT_NO_MEMORY;
     while (!is_full(run) && (v = input_next(run->server->input, rows, &in)) == INPUT_ROWS)
         if (!step_records(run, p, &in) || !note(run, p, input_place(run->server->input)))
             break;
@@ -360,7 +358,9 @@ bool run_take(struct server_run *run, struct run_partition *p, uint64_t until)
         next_block(p);
         next = p->got;
     }
-    if (p->place == before && v == INPUT_END && !p->got)
+    if (v == INPUT_NO_MEMORY)
+        p->again_at = run->server->now + TROUBLE_NS; /* nothing else may come that would wake it */
+    else if (p->place == before && v == INPUT_END && !p->got)
         p->again_at = run->server->now + NS_PER_MS; /* only a part of it was there: not at once again */
     return p->place > before || next;
 }

@@ -1,5 +1,7 @@
 /* Recovery of queries: whatever the journal has when the process dies, what a query has written in the end is what it would have written. */
 #include "sql/server/rig_test.h"
+
+#include "fmt/compress.h"
 #include "sql/server/server_int.h"
 
 /* Times go up by a second; values are not the same twice in a window. */
@@ -584,6 +586,33 @@ static void test_no_memory_for_a_trail(void **state)
             continue;
 }
 
+/* What there is no memory for to unpack it is read a little later, though nothing else comes. */
+static void test_no_memory_to_unpack(void **state)
+{
+    const char *expected = "{\"v\":7}\n";
+    struct compress *z = compress_new();
+    unsigned hits = 0;
+    (void)state;
+    for (unsigned turn = 1; turn < 8; turn++)
+        for (uint64_t n = 1, hit = 1; hit; n++) {
+            struct world *w = world_new();
+            say(w, "CREATE STREAM s (v BIGINT) WITH (topic = 'in'); CREATE STREAM out AS SELECT v FROM s");
+            rig_pass(w->rig, 1000);
+            w->rig->log->streams->packs = z;
+            w->fail_turn = w->turn + turn;
+            w->fail_at = n;
+            put(w->rig, "in", "{\"v\":7}");
+            rig_pass(w->rig, 1000);
+            hit = w->hit;
+            hits += w->hit;
+            if (only_query(w)->state == SQL_RUNNING && strcmp(records_of(w, "out"), expected) != 0)
+                rig_fail("allocation %llu of turn %u: wrote\n%s", (unsigned long long)n, turn, records_of(w, "out"));
+            world_free(w);
+        }
+    assert_true(hits > 5);
+    compress_free(&z);
+}
+
 /* A full queue took a part of much that was taken bit by bit; a start takes it again in other bits, and what is left comes. */
 #define FEW 20u
 #define MANY 32u /* that many records are a run of a query of so little memory */
@@ -805,6 +834,7 @@ int main(void)
         cmocka_unit_test(test_any_cut_of_partitions),
         cmocka_unit_test(test_no_memory_and_a_cut),
         cmocka_unit_test(test_no_memory_for_a_trail),
+        cmocka_unit_test(test_no_memory_to_unpack),
         cmocka_unit_test(test_much_waits_for_a_full_queue),
         cmocka_unit_test(test_replaced_under_load),
         cmocka_unit_test(test_time_that_went_on_before_the_switch),
