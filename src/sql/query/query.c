@@ -422,6 +422,11 @@ uint64_t query_spilled_bytes(const struct query *query)
     return scratch_bytes(&query->beyond);
 }
 
+enum sql_fault query_spill_fault(const struct query *query)
+{
+    return query->beyond.fault;
+}
+
 uint64_t query_late(const struct query *query)
 {
     uint64_t sum = 0;

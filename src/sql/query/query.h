@@ -83,6 +83,8 @@ bool query_stateless(const struct query *query);
 void query_time(struct query *query, struct op_timer *timer);
 size_t query_state_bytes(const struct query *query);     /* in memory */
 uint64_t query_spilled_bytes(const struct query *query); /* of its file */
+/* What has become of its file: NONE, or why the query will end. */
+enum sql_fault query_spill_fault(const struct query *query);
 /* Late rows, and rows with faults, of all operators; faults of the sink, too. */
 uint64_t query_late(const struct query *query);
 uint64_t query_faults(const struct query *query);

@@ -128,6 +128,7 @@ void feed_block_unref(struct run_block **at)
         reading_give_back(server, &b->reading);
     list_remove(&b->link);
     server->block_bytes -= b->len;
+    file_piece_fini(&b->piece);
     mem_free(b->bytes);
     mem_free(b->aborted);
     mem_free(b);
@@ -152,7 +153,7 @@ static const struct source *shareable(const struct run_source *s)
 {
     const struct query *query = s->run->query;
     const struct source *source = query ? &query_plan(query)->sources[s->number] : NULL;
-    bool ok = source && s != &s->run->snapshot.source && source->rule.format == SCAN_JSON && !source->deletes;
+    bool ok = source && !s->pieces && source->rule.format == SCAN_JSON && !source->deletes;
     return ok && query_rows(query, RUN_ROWS) == RUN_ROWS ? source : NULL;
 }
 

@@ -89,6 +89,9 @@ static bool read_block(struct run_block *b, struct fetch_row *row)
     b->aborted_count = row->aborted_count;
     row->aborted = NULL;
     row->aborted_count = 0;
+    if (b->keeps_place)
+        b->piece =
+            (struct file_piece){.file = counted_file_ref(piece->file), .position = piece->position, .len = piece->len};
     return true;
 }
 
@@ -190,6 +193,7 @@ static struct run_block *ask_block(struct run_partition *p, uint64_t from, uint3
     f->rows[0].bytes_max = bytes;
     c->fetch = f;
     b->call.on_done = on_fetched;
+    b->keeps_place = p->source->pieces;
     return b;
 }
 
@@ -200,7 +204,8 @@ void run_fetch_one(struct server_run *run, struct run_partition *p, uint32_t byt
         return;
     struct run_block *b = NULL;
     if (p->source->feed || feed_join(p->source)) {
-        b = feed_find(p->source->feed, p->number, from);
+        b = p->source->pieces ? NULL
+                              : feed_find(p->source->feed, p->number, from); /* which may not know where it is from */
         b = b ? b : ask_block(p, from, bytes);
     }
     if (!b) {

@@ -15,6 +15,8 @@ struct world {
     size_t said_len;
     bool ended;
     uint64_t snapshot_rows, seed;
+    const struct scratch_disk *disk; /* NULL: none */
+    size_t snapshot_memory;
     mono_t clock;
     unsigned turn, fail_turn; /* in that turn … */
     uint64_t fail_at;         /* … that allocation fails; 0: none */
@@ -83,7 +85,10 @@ RIG_FN void serve(struct world *w)
                                          .seed = w->seed,
                                          .clock = rig_clock,
                                          .clock_arg = w,
-                                         .snapshot_rows = w->snapshot_rows};
+                                         .snapshot_rows = w->snapshot_rows,
+                                         .disk = w->disk,
+                                         .scratch_max = UINT64_MAX,
+                                         .snapshot_memory = w->snapshot_memory};
     slab_heap_init(&w->heap);
     w->server = sql_server_new(&options);
     assert_non_null(w->server);
@@ -99,6 +104,18 @@ RIG_FN struct world *world_of(uint64_t snapshot_rows, uint64_t seed)
     struct world *w = calloc(1, sizeof *w);
     w->snapshot_rows = snapshot_rows;
     w->seed = seed;
+    w->rig = begin();
+    serve(w);
+    return w;
+}
+
+/* Snapshots have so many bytes in memory, and the rest there. */
+RIG_FN struct world *world_on(uint64_t snapshot_rows, const struct scratch_disk *disk, size_t snapshot_memory)
+{
+    struct world *w = calloc(1, sizeof *w);
+    w->snapshot_rows = snapshot_rows;
+    w->disk = disk;
+    w->snapshot_memory = snapshot_memory;
     w->rig = begin();
     serve(w);
     return w;
@@ -133,6 +150,8 @@ RIG_FN struct world *world_cut(const struct world *from, size_t count)
 {
     struct world *w = calloc(1, sizeof *w);
     w->snapshot_rows = from->snapshot_rows;
+    w->disk = from->disk;
+    w->snapshot_memory = from->snapshot_memory;
     w->rig = rig_new(rig_log_copy(from->rig->log, count), &from->rig->options, from->rig->wall);
     sweep(w->rig);
     assert_true(begin_with(w->rig));

@@ -14,6 +14,7 @@
 #include "sql/query/input.h"
 #include "sql/query/trail.h"
 #include "sql/server/server_int.h"
+#include "sql/server/stash.h"
 
 #define RUN_ROWS 1024u /* of one run of records */
 #define RUN_WAITS_MAX                                                                                                  \
@@ -46,10 +47,12 @@ struct run_block {
     struct list waiting;     /* … partitions whose `asked` it is */
     uint8_t *bytes;
     size_t len;
-    uint64_t until;  /* where the next fetch begins; UINT64_MAX: not known before all of it is taken */
-    uint64_t stable; /* nothing behind it is read */
-    uint64_t end;    /* of the partition then */
-    uint32_t known;  /* so many partitions who asked knew of, or then the stream had */
+    bool keeps_place;
+    struct file_piece piece; /* … that is: where they are in their file */
+    uint64_t until;          /* where the next fetch begins; UINT64_MAX: not known before all of it is taken */
+    uint64_t stable;         /* nothing behind it is read */
+    uint64_t end;            /* of the partition then */
+    uint32_t known;          /* so many partitions who asked knew of, or then the stream had */
     struct aborted *aborted;
     uint32_t aborted_count;
     struct shared_reading *reading; /* NULL: nobody has begun to read it for several */
@@ -91,8 +94,9 @@ struct run_source {
     uint32_t exist;           /* … and that the stream has, as far as is known */
     struct run_partition *partitions;
     const struct sql_with *with;
-    bool whole; /* a table: it is read from its beginning, whatever is said of streams */
-    bool queue; /* `topic` is one: what is below it of partitions and time means nothing */
+    bool whole;  /* a table: it is read from its beginning, whatever is said of streams */
+    bool pieces; /* it is a snapshot's: blocks keep where they are from */
+    bool queue;  /* `topic` is one: what is below it of partitions and time means nothing */
     int64_t idle_ns;
     bool timed;         /* some operator asks its clock */
     int64_t stood_at;   /* time of the old version that has stopped, of the same clock; TIME_NEVER: not known */
@@ -110,24 +114,38 @@ enum snapshot_state {
     SNAPSHOT_READING,
 };
 
-struct run_piece {
-    uint8_t *bytes;
-    size_t len;
+/* Some of a snapshot's records: where they are. */
+struct run_part {
+    struct file_piece piece;
+    uint64_t from; /* the first of them that counts */
+};
+
+/* What a start does with one, see server/snapshot_load.c. */
+struct run_loading {
+    struct run_source source;
+    struct run_partition partition;
+    struct run_part *parts;
+    uint32_t count, room, at; /* at: that are read */
+    uint8_t *bytes;           /* of the one that is read */
+    size_t bytes_room;
+    struct query_input in; /* records of it, … */
+    uint32_t row;          /* … and the next of them */
+    const char *why;       /* it ends too early; NULL: it does not, or is damaged */
 };
 
 struct run_snapshot {
     uint8_t state;   /* enum snapshot_state */
     uint64_t stream; /* id; 0: not known */
     struct server_call call;
-    struct run_piece *pieces;
-    uint32_t count, room, at; /* at: that are written, or loaded */
-    size_t bytes;
+    struct stash stash;    /* its pieces, while it is made, or loaded */
+    struct slice piece;    /* the one that is written; empty: none is */
+    uint32_t count, at;    /* of all pieces; that are written */
     uint64_t first, until; /* offsets */
     mono_t made_at;
     uint64_t rows;         /* run->rows_in then */
-    mono_t again_at, wait; /* the last one could not be made: not before; so long after it */
-    struct run_source source;
-    struct run_partition partition; /* while it is read */
+    const char *why;       /* the last one could not be made: so; NULL: it could */
+    mono_t again_at, wait; /* then: not before; so long after it */
+    struct run_loading loading;
 };
 
 struct server_run {
@@ -273,10 +291,14 @@ MUST_USE bool run_queue_tell_half(struct query_step *step, const uint64_t *tags,
 /* server/snapshot.c */
 bool snapshot_busy(const struct server_run *run); /* nothing is taken meanwhile */
 void snapshot_turn(struct server_run *run);
+void snapshot_find(struct server_run *run); /* its stream */
+void snapshot_done(struct server_run *run); /* it is made, or loaded */
 void snapshot_fini(struct server_run *run);
 MUST_USE bool snapshot_trail(struct server_run *run, struct trail *ret);
 void snapshot_named(struct server_run *run); /* the step that names it is accepted */
+/* server/snapshot_load.c */
 bool snapshot_load(struct server_run *run);
+void snapshot_load_fini(struct server_run *run);
 /* server/switch.c: how one takes the place of another, see docs/decisions/0015 */
 bool switch_builds(const struct server_run *run); /* it gives nothing yet, and reads for the time when it will */
 /* Both versions come to one place: the core is to hear at once of what was taken, and neither has partitions that it had not. */

@@ -17,6 +17,7 @@ struct sql_server *sql_server_new(const struct sql_server_options *options)
         return NULL;
     server->options = *options;
     server->options.state_memory = options->state_memory ? options->state_memory : STATE_MEMORY;
+    server->options.snapshot_memory = options->snapshot_memory ? options->snapshot_memory : STASH_MEMORY;
     server->options.queries_max = options->queries_max ? options->queries_max : QUERIES_MAX;
     server->options.requests_max = options->requests_max ? options->requests_max : REQUESTS_MAX;
     server->port = options->port;

@@ -26,15 +26,17 @@ struct sql_server;
 struct sql_server_options {
     struct port *port; /* a loan, as the heap of the calling thread */
     struct slab_heap *heap;
-    size_t state_memory;             /* of one query that says nothing else; 0: 64 MiB */
-    const struct scratch_disk *disk; /* a loan: where queries keep what is beyond it; NULL: nowhere, they fail */
-    uint64_t scratch_max;            /* bytes of it, of one query */
-    uint32_t queries_max;            /* running at a time, SELECTs included; 0: 1,000 */
-    uint32_t requests_max;           /* 0: 64 */
-    mono_t (*clock)(void *arg);      /* for EXPLAIN ANALYZE, which times operators; NULL: they take no time */
+    size_t state_memory; /* of one query that says nothing else; 0: 64 MiB */
+    const struct scratch_disk
+        *disk;             /* a loan: where queries keep what is beyond it, and snapshots are gathered; NULL: nowhere */
+    uint64_t scratch_max;  /* bytes of what is beyond it, of one query */
+    uint32_t queries_max;  /* running at a time, SELECTs included; 0: 1,000 */
+    uint32_t requests_max; /* 0: 64 */
+    mono_t (*clock)(void *arg); /* for EXPLAIN ANALYZE, which times operators; NULL: they take no time */
     void *clock_arg;
     uint64_t seed;          /* of the queries' hash tables: what strangers cannot guess; answers do not depend on it */
     uint64_t snapshot_rows; /* tests: a snapshot after so many records; 0: when it is worth while */
+    size_t snapshot_memory; /* tests: bytes of one that are in memory at once, the others are on that disk; 0: 4 MiB */
 };
 
 /* NULL: no memory. Asks for the catalogue in its first turn. */

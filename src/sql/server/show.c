@@ -117,11 +117,22 @@ static struct slice topic_of(const struct server_object *o)
     return o->with.topic.len ? o->with.topic : slice_str(o->name);
 }
 
+/* Why it does not go on, or what troubles it while it does. */
+static struct slice reason_of(const struct server_object *o, char room[SERVER_REASON_MAX])
+{
+    const struct server_run *run = o->run;
+    if (o->reason[0] || !run || !run->snapshot.why)
+        return slice_str(o->reason);
+    snprintf(room, SERVER_REASON_MAX, "its last snapshot could not be made: %s", run->snapshot.why);
+    return slice_str(room);
+}
+
 static void show_query(struct request *r, const struct server_object *o)
 {
     const struct server_run *run = o->run;
     struct shown s = row_begin(r);
-    char name[SQL_NAME_MAX + sizeof SERVER_NEXT];
+    char name[SQL_NAME_MAX + sizeof SERVER_NEXT], room[SERVER_REASON_MAX];
+    struct slice reason = reason_of(o, room);
     snprintf(name, sizeof name, "%s%s", o->next ? SERVER_NEXT : "", o->name);
     put_text(&s, slice_str(name));
     put_text(&s, slice_str(state_of(o)));
@@ -133,7 +144,7 @@ static void show_query(struct request *r, const struct server_object *o)
     put_number(&s, run && run->query ? query_state_bytes(run->query) : 0);
     put_number(&s, run && run->query ? query_spilled_bytes(run->query) : 0);
     put_text(&s, slice_str(o->owner));
-    put_text(&s, o->reason[0] ? slice_str(o->reason) : (struct slice){0});
+    put_text(&s, reason.len ? reason : (struct slice){0});
     row_end(&s);
 }
 
