@@ -159,6 +159,14 @@ static void query_make(struct run *r)
     r->printer.plan = query_plan(r->q);
 }
 
+/* What it gives of nothing. */
+static void begin(struct run *r)
+{
+    enum sql_fault fault;
+    if (!query_begin(r->q, &fault))
+        die(sql_fault_text(fault));
+}
+
 static bool take(void *arg, struct slice piece)
 {
     struct run *r = arg;
@@ -314,6 +322,7 @@ static void run_begin(struct run *r, struct slice text, uint64_t seed, size_t st
             fail(&error, text);
     r->statement = list.at[list.count - 1];
     query_make(r);
+    begin(r);
 }
 
 static void run_end(struct run *r)

@@ -187,8 +187,6 @@ class Queries(Maker):
         items, having = self.grouped(keys, outermost)
         self.changes = False
         ours, theirs = self.list_of(items)
-        if not keys:  # no row of nothing, as a stream has not ended; but one when all has been taken back
-            having = tuple(text + (" AND" if text else " HAVING") + " count(*) > 0" for text in having)
         texts = [", ".join(key[side] for key in keys.values()) for side in (0, 1)]
         by = [f" GROUP BY {text}" if text else "" for text in texts]
         if keys and q.time and self.kind != "late" and self.chance.random() < 0.3:  # once, when the watermark has passed it

@@ -110,6 +110,8 @@ struct op_kind {
     /* Snapshots, see sql/query/state.h. Both NULL: it remembers nothing. load, of a fresh operator: false is a fault, of memory or damage. */
     void (*save)(const struct op *op, struct state_writer *w);
     bool (*load)(struct op *op, struct state_reader *r);
+    /* Pushes what it gives of no rows at all, before its first one. NULL: nothing. */
+    bool (*begin)(struct op *op, struct step *step);
     /* The watermark at which it pushes rows though nothing comes; INT64_MAX: none. NULL: it never does. */
     int64_t (*due)(const struct op *op);
 };

@@ -319,6 +319,21 @@ static bool update(struct aggregation *g, struct step *step, const struct batch 
     return true;
 }
 
+/* Without keys there is one row for ever, also of nothing. */
+static bool aggregation_begin(struct op *op, struct step *step)
+{
+    struct aggregation *g = CONTAINER_OF(op, struct aggregation, op);
+    struct slice key = slice_of((const uint8_t *)"", 0);
+    struct span *s = span_at(g, 0);
+    uint64_t hash = s ? table_hash(&s->groups, key) : 0;
+    if (s && table_find(&s->groups, key, hash))
+        return true; /* it has had a row: what is before it has begun, too */
+    struct entry *e = s ? table_add(&s->groups, key, hash) : NULL;
+    if (!e)
+        return op_fail(step, SQL_FAULT_MEMORY);
+    return emit_group(g, step, 0, 1, e, s->begin, s->end) && emit_end(&g->m, step);
+}
+
 static bool aggregation_push(struct op *op, struct step *step, const struct batch *b)
 {
     struct aggregation *g = CONTAINER_OF(op, struct aggregation, op);
@@ -489,12 +504,19 @@ struct op *op_aggregate_new(struct budget *budget, const struct span_rule *rule,
                                         .due = aggregation_due,
                                         .save = aggregation_save,
                                         .load = aggregation_load};
+    static const struct op_kind of_all = {.name = "aggregate",
+                                          .push = aggregation_push,
+                                          .flush = aggregation_flush,
+                                          .fini = aggregation_fini,
+                                          .begin = aggregation_begin,
+                                          .save = aggregation_save,
+                                          .load = aggregation_load};
     static const struct spill_kind spilling = {.save = group_save, .load = group_load, .drop = group_drop};
     CHECK(changes || rule->kind != SPAN_NONE);
     struct aggregation *g = mem_zalloc(sizeof *g);
     if (!g)
         return NULL;
-    g->op.kind = &kind;
+    g->op.kind = rule->kind == SPAN_NONE && !keys ? &of_all : &kind;
     g->op.account.budget = budget;
     g->rule = *rule;
     g->changes = changes;

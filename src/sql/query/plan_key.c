@@ -39,6 +39,15 @@ static bool of_first(struct plan *plan, const struct node *n, struct expr *const
     return all;
 }
 
+/* There is one row. What counts is never NULL, as all else is of nothing; without it no column is a key of every row. */
+static void of_all(struct plan *plan, const struct node *n, struct expr *const *items, uint32_t count)
+{
+    for (uint32_t k = 0; k < n->aggregate_count && plan->key_count < PLAN_KEYS_MAX; k++)
+        if (n->aggregates[k].kind == AGG_COUNT || n->aggregates[k].kind == AGG_COUNT_ALL)
+            (void)add_key(plan, items, count, k);
+    plan->keyed = true;
+}
+
 void plan_key(struct plan *plan, const struct node *n, struct expr *const *items, uint32_t count)
 {
     plan->key_count = 0;
@@ -53,6 +62,10 @@ void plan_key(struct plan *plan, const struct node *n, struct expr *const *items
         return;
     }
     bool windowed = n->rule.kind >= SPAN_TUMBLE;
+    if (!n->keys && !windowed) {
+        of_all(plan, n, items, count);
+        return;
+    }
     bool all = n->keys + windowed <= PLAN_KEYS_MAX;
     for (uint32_t k = 0; all && k < n->keys; k++)
         all = add_key(plan, items, count, k);

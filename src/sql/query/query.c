@@ -200,14 +200,16 @@ static bool joint_run(struct query *q)
     return true;
 }
 
+/* s: whose clocks have moved; NULL: none have. */
 static bool flush(struct query *q, struct source *s, enum sql_fault *ret_fault)
 {
     bool ok = true;
     for (uint32_t i = 0; ok && i < q->plan.source_count; i++)
         ok = op_flush(q->plan.sources[i].op, &q->step);
-    if (s->clock)
+    if (s && s->clock)
         s->clock->at = NULL;
-    s->arrival->at = NULL;
+    if (s)
+        s->arrival->at = NULL;
     for (uint32_t i = 0; i < q->plan.joint_count; i++)
         q->plan.joint[i]->at = NULL;
     if (ok && !spill_relieve(&q->plan.budget, ret_fault))
@@ -311,6 +313,29 @@ int64_t query_due_after(const struct query *query, int64_t watermark)
 int64_t query_due(const struct query *query)
 {
     return query_due_after(query, TIME_NEVER);
+}
+
+bool query_begins(const struct query *query)
+{
+    for (uint32_t i = 0; i < query->plan.op_count; i++)
+        if (query->plan.ops[i]->kind->begin)
+            return true;
+    return false;
+}
+
+bool query_begin(struct query *query, enum sql_fault *ret_fault)
+{
+    bool ok = true;
+    query->step.rows = 1;
+    query->step.ts_us = NULL;
+    for (uint32_t i = 0; ok && i < query->plan.op_count; i++) {
+        struct op *op = query->plan.ops[i];
+        ok = !op->kind->begin || op->kind->begin(op, &query->step);
+    }
+    *ret_fault = query->step.fault;
+    ok = ok && flush(query, NULL, ret_fault);
+    arena_recycle(query->scratch);
+    return ok;
 }
 
 bool query_idle(struct query *query, uint32_t source, uint32_t partition, enum sql_fault *ret_fault)

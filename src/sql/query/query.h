@@ -1,6 +1,6 @@
 /* query: a plan that runs: steps of records go in, rows come out of its last operator.
  *
- *   query_new ▸ [ query_load ] ▸ { query_step | query_idle | query_advance | query_save }* ▸ query_free
+ *   query_new ▸ query_begin | query_load ▸ { query_step | query_idle | query_advance | query_save }* ▸ query_free
  *
  * After a call that answers false the query has ended, and only query_free may be called (query_save changes nothing). One thread.
  */
@@ -49,6 +49,9 @@ void query_divert(struct query *query, void (*divert)(void *arg, uint32_t origin
 /* How many records a step should have at most, of so many: what they leave behind is a small part of its memory then, which is only made free between
  * steps. */
 uint32_t query_rows(const struct query *query, uint32_t rows);
+/* Whether it has rows before anything has come, as COUNT(*) of nothing is 0; query_begin gives them, of a fresh query. */
+bool query_begins(const struct query *query);
+MUST_USE bool query_begin(struct query *query, enum sql_fault *ret_fault);
 /* False: *ret_fault says why the query has ended. */
 MUST_USE bool query_step(struct query *query, const struct query_input *input, enum sql_fault *ret_fault);
 /* The partition holds back no watermark until it has a row again. */

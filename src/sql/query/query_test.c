@@ -60,7 +60,12 @@ static void test_rows_and_groups(void **state)
     check("SELECT m, count(*) FROM (SELECT k, max(v) AS m FROM s GROUP BY k) x GROUP BY m", 0, 1,
           "5,1\n50,1\n-5,1\n7,1\n-7,1\n20,1\n");
     check("SELECT max(m), min(m) FROM (SELECT k, max(v) AS m FROM s GROUP BY k) x", 0, 1,
-          "5,5\n-5,5\n50,5\n-50,5\n50,50\n-50,50\n50,7\n-50,7\n50,50\n-50,50\n50,20\n");
+          "NULL,NULL\n-NULL,NULL\n5,5\n-5,5\n50,5\n-50,5\n50,50\n-50,50\n50,7\n-50,7\n50,50\n-50,50\n50,20\n");
+    check("SELECT count(*), sum(v) FROM s WHERE v > 1000", 0, 1, "0,NULL\n");
+    check("SELECT n, count(*), min(n) FROM (SELECT count(*) AS n FROM s WHERE v > 1000) x GROUP BY n", 0, 1, "0,1,0\n");
+    check("SELECT count(*) FROM (SELECT count(*) AS n FROM s WHERE v > 1000) x", 0, 1, "0\n-0\n1\n");
+    check("SELECT count(*) FROM s WHERE v > 1000 HAVING count(*) > 0", 0, 1, "");
+    check("SELECT count(*) FROM s WHERE v > 1000 GROUP BY k", 0, 1, "");
     check("SELECT DISTINCT k FROM s", 0, 1, "a\nb\n");
     check("SELECT k, count(DISTINCT v), avg(v) FROM TUMBLE(s, ts, INTERVAL '10' SECOND) WHERE v < 50 GROUP BY k, "
           "window_start EMIT CHANGES",
@@ -131,7 +136,7 @@ static void test_unions(void **state)
     check("SELECT k AS name, v FROM s WHERE v > 6 UNION SELECT k, v FROM s WHERE v < 20", 0, 1,
           "a,5\nb,50\na,7\na,20\nb,1\n");
     check("SELECT max(x) FROM (SELECT v AS x FROM s WHERE v > 6 UNION ALL SELECT 8 FROM s UNION ALL SELECT n FROM s) u",
-          0, 1, "8\n-8\n50\n");
+          0, 1, "NULL\n-NULL\n8\n-8\n50\n");
     check("SELECT k, v FROM s WHERE v = 50 UNION ALL (SELECT k, max(v) FROM s GROUP BY k)", 0, 1,
           "a,5\nb,50\nb,50\n-a,5\na,7\n-a,7\na,20\n");
     check("SELECT k, count(*) FROM TUMBLE((SELECT k, ts FROM s WHERE v > 5 UNION ALL SELECT k, ts FROM s), ts, "

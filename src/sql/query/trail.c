@@ -34,7 +34,8 @@ void trail_clear(struct trail *t)
 
 static bool has_offset(enum trail_kind kind)
 {
-    return kind == TRAIL_RECORDS || kind == TRAIL_PLACE || kind == TRAIL_SNAPSHOT || kind == TRAIL_STREAM;
+    return kind == TRAIL_RECORDS || kind == TRAIL_PLACE || kind == TRAIL_SNAPSHOT || kind == TRAIL_STREAM ||
+           kind == TRAIL_BEGIN;
 }
 
 static size_t encode(const struct trail_entry *e, uint8_t *out)

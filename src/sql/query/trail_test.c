@@ -41,6 +41,7 @@ static const char *text(struct slice bytes)
         case TRAIL_IDLE: n = snprintf(out + len, left, "%sI%u/%u", blank, e.source, e.partition); break;
         case TRAIL_ADVANCE: n = snprintf(out + len, left, "%sA%u:%lld", blank, e.source, (long long)e.time); break;
         case TRAIL_STREAM: n = snprintf(out + len, left, "%s#%u:%llu", blank, e.source, offset); break;
+        case TRAIL_BEGIN: n = snprintf(out + len, left, "%sB", blank); break;
         case TRAIL_PLACE: n = snprintf(out + len, left, "%sP%llu", blank, offset); break;
         default: n = snprintf(out + len, left, "%sS%llu-%llu", blank, offset, until); break;
         }

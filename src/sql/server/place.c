@@ -58,6 +58,8 @@ static void on_placed(struct server_call *call, struct effect *e)
         run_fail(run, "no memory for its trail");
     if (!run->failed)
         run->state = RUN_GOING;
+    if (run->state == RUN_GOING && run->object) /* a SELECT has to say its columns first */
+        (void)run_give_first(run);
     if (e)
         server_effect_drop(run->server, e);
 }
@@ -177,8 +179,9 @@ void run_place(struct server_run *run)
 static bool tick(struct server_run *run, const struct trail_entry *entry)
 {
     enum sql_fault fault;
-    bool ok = entry->kind == TRAIL_IDLE ? query_idle(run->query, entry->source, entry->partition, &fault)
-                                        : query_advance(run->query, entry->source, entry->time, &fault);
+    bool ok = entry->kind == TRAIL_IDLE    ? query_idle(run->query, entry->source, entry->partition, &fault)
+              : entry->kind == TRAIL_BEGIN ? query_begin(run->query, &fault)
+                                           : query_advance(run->query, entry->source, entry->time, &fault);
     if (!ok)
         run_fail(run, "%s", sql_fault_text(fault));
     return ok;
@@ -221,7 +224,8 @@ bool run_replay(struct server_run *run)
             return more;
     } else if (run->entry.kind == TRAIL_STREAM && !is_same_stream(run, &run->entry)) {
         return false;
-    } else if ((run->entry.kind == TRAIL_IDLE || run->entry.kind == TRAIL_ADVANCE) && !tick(run, &run->entry)) {
+    } else if ((run->entry.kind == TRAIL_IDLE || run->entry.kind == TRAIL_ADVANCE || run->entry.kind == TRAIL_BEGIN) &&
+               !tick(run, &run->entry)) {
         return false;
     }
     if (run->entry.kind == TRAIL_IDLE)
@@ -267,6 +271,12 @@ bool run_go(struct server_run *run, const struct trail_entry *entry)
         return tick(run, entry);
     run_fail(run, "no memory for its trail");
     return false;
+}
+
+bool run_give_first(struct server_run *run)
+{
+    struct trail_entry entry = {.kind = TRAIL_BEGIN};
+    return !query_begins(run->query) || run_go(run, &entry);
 }
 
 /* Where time has come to in the other sources, the least far of them; TIME_NEVER: nowhere. When rows arrive somewhere is no time of events: whatever comes

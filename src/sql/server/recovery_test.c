@@ -139,6 +139,8 @@ static void check_cuts(const char *query, uint64_t snapshot_rows, unsigned parti
     "SELECT k, window_end, COUNT(*) AS n, SUM(v) AS sum FROM TUMBLE(s, ts, INTERVAL '5' SECOND) "                      \
     "GROUP BY k, window_start, window_end EMIT ON WINDOW CLOSE"
 
+#define TOTAL "SELECT COUNT(*) AS n, SUM(v) AS sum FROM s"
+
 #define EVERY                                                                                                          \
     "SELECT k, window_end, COUNT(*) AS n FROM TUMBLE(s, ts, INTERVAL '5' SECOND) GROUP BY k, window_start, "           \
     "window_end "                                                                                                      \
@@ -163,6 +165,7 @@ static void test_any_cut(void **state)
     check_cuts("SELECT k, v FROM s WHERE v <> 3", 0, 1);
     check_cuts(WINDOWS, 0, 1);
     check_cuts("SELECT k, COUNT(*) AS n FROM s GROUP BY k EMIT CHANGES", 0, 1);
+    check_cuts(TOTAL, 0, 1);
     check_cuts(JOIN, 0, 1);
     check_cuts(EVERY, 0, 1);
     check_cuts(UNION, 0, 1);
@@ -183,6 +186,7 @@ static void test_snapshots(void **state)
     (void)state;
     check_cuts(WINDOWS, 7, 1);
     check_cuts("SELECT k, COUNT(*) AS n, MAX(v) AS most FROM s GROUP BY k EMIT CHANGES", 3, 1);
+    check_cuts(TOTAL, 3, 1);
     check_cuts(JOIN, 3, 1);
     check_cuts(EVERY, 3, 1);
     check_cuts(UNION, 3, 1);

@@ -243,6 +243,8 @@ uint64_t run_given_until(struct slice trail);
 MUST_USE bool run_tell_time(const struct server_run *run, struct trail *trail);
 /* It is GOING, and to be paused: when it owes the core nothing any more, the last that its trail says. */
 void run_tell_last(struct server_run *run);
+/* What it gives before anything has come. False: the run has failed. */
+bool run_give_first(struct server_run *run);
 /* Into the trail, and what comes of it. False: the run has failed. */
 bool run_go(struct server_run *run, const struct trail_entry *entry);
 /* Partitions that have nothing, and time that goes on without rows. */

@@ -23,7 +23,8 @@ struct server_select {
     struct request *r;
     struct server_run *run;
     const struct plan *plan;
-    bool begun; /* the columns are said */
+    bool begun; /* the columns are said … */
+    bool going; /* … and what there is of nothing */
     bool folds; /* rows are kept until the end */
     uint64_t limit;
     struct map map; /* struct kept, by text */
@@ -194,6 +195,14 @@ static enum verdict begin(struct request *r, const struct ast_run *statement)
     return VERDICT_WAIT;
 }
 
+static void go(struct server_run *run)
+{
+    if (run->state != RUN_GOING || run->select->going || run->failed)
+        return;
+    run->select->going = true;
+    (void)run_give_first(run);
+}
+
 static enum verdict run_ends(struct request *r)
 {
     return request_refuse(r, r->run->code ? r->run->code : "58000", "%s", r->run->why);
@@ -246,6 +255,7 @@ enum verdict statement_select(struct request *r, const struct ast *s)
         return run_ends(r);
     if (r->step == 1)
         return open_table(r);
+    go(r->run);
     if (!r->run->over && !finish(r->run))
         return r->run->failed ? run_ends(r) : VERDICT_WAIT;
     lines_text(&r->out, "{\"done\":\"SELECT\",\"rows\":");

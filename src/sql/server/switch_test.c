@@ -428,7 +428,8 @@ static void test_a_version_that_fails_amid_a_step(void **state)
         must(w, texts[i]);
         feed(w, 1, 2);
         rig_pass(w->rig, 300);
-        expect_rows(w, "{\"_op\":\"+\",\"n\":1}\n{\"_op\":\"-\",\"n\":1}\n{\"_op\":\"+\",\"n\":2}\n");
+        expect_rows(w, "{\"_op\":\"+\",\"n\":0}\n{\"_op\":\"-\",\"n\":0}\n{\"_op\":\"+\",\"n\":1}\n"
+                       "{\"_op\":\"-\",\"n\":1}\n{\"_op\":\"+\",\"n\":2}\n");
         world_free(w);
     }
 }
