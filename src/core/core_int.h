@@ -431,6 +431,8 @@ MUST_USE bool enqueue_reserve(struct broker *b, struct msg *msg, const struct ro
 void publish_refused(struct broker *b, struct channel *ch, uint64_t seq, uint64_t bytes, enum nack_why why);
 void publish_confirmed(struct broker *b, struct channel *ch, uint64_t seq, uint64_t bytes, lsn_t lsn);
 struct slice msg_headers(const struct msg *msg); /* content of the header table, or empty */
+/* A copy without the header BCC, which the properties, its own, have. NULL: no memory. */
+MUST_USE struct msg *msg_without_bcc(struct broker *b, const struct msg *msg, struct amqp_props *props);
 /* The same message with other properties; refs 1. NULL: no memory. */
 MUST_USE struct msg *msg_with_props(struct broker *b, const struct msg *msg, const struct amqp_props *props);
 MUST_USE struct answer *return_answer(void);
@@ -531,7 +533,8 @@ void drain_answer(struct broker *b); /* to the CMD_DRAIN that waits for the last
 #define REPLY_TO "amq.rabbitmq.reply-to"
 bool reply_is_name(struct slice name);
 bool reply_alive(struct broker *b, struct slice name);
-bool reply_publish(struct broker *b, struct channel *ch, struct msg *msg, bool *ret_delivered);
+/* Somebody listens there; he gets it when that lsn is durable. */
+bool reply_publish(struct broker *b, struct msg *msg, lsn_t lsn);
 struct msg *reply_rewrite(struct broker *b, struct channel *ch, struct msg *msg); /* NULL: failed and reported */
 void reply_consume(struct broker *b, struct channel *ch, const struct command *c);
 void reply_forget(struct broker *b, struct channel *ch);

@@ -345,7 +345,7 @@ static bool routes_right(struct broker *b, struct channel *ch, struct slice head
     return true;
 }
 
-static struct msg *without_bcc(struct broker *b, struct msg *msg, struct amqp_props *props)
+struct msg *msg_without_bcc(struct broker *b, const struct msg *msg, struct amqp_props *props)
 {
     uint8_t *raw = mem_alloc(props->headers.len);
     if (!raw)
@@ -390,7 +390,7 @@ static bool properties_right(struct broker *b, struct channel *ch, const struct 
     *ret_headers = props.headers;
     if (!bcc)
         return true;
-    struct msg *copy = without_bcc(b, *msg, &props);
+    struct msg *copy = msg_without_bcc(b, *msg, &props);
     if (!copy) {
         no_memory(b, ch->peer, c->channel, c->origin);
         return false;
@@ -437,7 +437,7 @@ static void publish_checked(struct broker *b, struct channel *ch, struct exchang
     }
     bool delivered = false;
     if (x->name.len == 0 && slice_starts(msg_key(msg), REPLY_TO "."))
-        (void)reply_publish(b, ch, msg, &delivered);
+        delivered = reply_publish(b, msg, 0);
     b->route.from = ch->peer->mqtt;
     if (!route_message(b, x, msg, headers, &b->route)) {
         no_memory(b, ch->peer, c->channel, c->origin);

@@ -6,7 +6,7 @@
  * so recovery finds the outputs and the trail that says what they came from, or neither; what goes into the queues waits for that record to be
  * durable, as any message does.
  *
- * Outputs go as publishes go (exchange and key, alternates, delays), or straight to a queue, or as a batch to a stream's partition, where they get
+ * Outputs go as publishes go (exchange and key, alternates, delays, without BCC; replies when the step is durable), or straight to a queue, or as a batch to a stream's partition, where they get
  * their offsets. What differs: nobody is told that a message went nowhere, and a queue that refuses what is beyond its limit refuses the whole
  * step, for which outputs to one queue are counted together (planned_count). A duplicate in a queue that deduplicates is counted there, too,
  * though it will not come in: at the worst the step waits for a message more to leave.
@@ -25,6 +25,7 @@ struct planned {                 /* one output */
     int64_t delay_ms;            /* … so long … */
     struct entry *entry;         /* … as this */
     struct partition *partition; /* a batch goes there */
+    struct msg *shown;           /* without what is not for those who get it: BCC; NULL: as it is */
     uint32_t first, count;       /* of b->sql.targets: its queues */
     size_t need;                 /* log_captured_bytes of it */
 };
@@ -36,6 +37,7 @@ struct look {
     struct query_step *step;
     struct sql_object *object;
     struct tx_needs needs;
+    uint32_t planned;          /* outputs in b->sql.plan */
     struct channel *channel;   /* of the acknowledgements; NULL: there are none */
     struct exchange *exchange; /* that the output before went to, whose name … */
     struct slice name;         /* … is this */
@@ -82,6 +84,10 @@ static struct route route_planned(struct broker *b, const struct planned *p)
 static void forget_plan(struct look *l)
 {
     struct broker *b = l->b;
+    for (uint32_t i = 0; i < l->planned; i++)
+        if (b->sql.plan[i].shown)
+            msg_unref(&b->heap, b->sql.plan[i].shown);
+    l->planned = 0;
     for (uint32_t i = 0; i < b->sql.target_count; i++)
         if (queue_is_busy(b->sql.targets[i]))
             b->sql.targets[i]->busy->planned_count = b->sql.targets[i]->busy->planned_bytes = 0;
@@ -146,6 +152,18 @@ static enum query_result plan_queues(struct look *l, struct planned *p, const st
     return QUERY_DONE;
 }
 
+/* False: no memory. */
+static bool plan_shown(struct look *l, struct planned *p, const struct msg *msg)
+{
+    struct amqp_props props;
+    struct amqp_value v;
+    if (!(msg->flags & MSG_HAS_HEADERS) || !amqp_props_parse(msg_props(msg), &props) ||
+        !amqp_table_find(props.headers, "BCC", &v))
+        return true;
+    p->shown = msg_without_bcc(l->b, msg, &props);
+    return p->shown;
+}
+
 static enum query_result plan_publish(struct look *l, struct planned *p, const struct msg *msg)
 {
     struct broker *b = l->b;
@@ -153,6 +171,8 @@ static enum query_result plan_publish(struct look *l, struct planned *p, const s
     if (result != QUERY_DONE)
         return result;
     struct exchange *x = l->exchange;
+    if (!plan_shown(l, p, msg))
+        return QUERY_NO_ROOM;
     if ((x->delayed || msg->flags & MSG_DELAYED) && delay_of(msg, &p->delay_ms) && p->delay_ms > 0) {
         p->delaying = x;
         tx_need(&l->needs, msg, 1, &p->need);
@@ -223,6 +243,7 @@ static enum query_result plan_outputs(struct look *l)
         struct planned *p = &b->sql.plan[i];
         step->failed = i;
         *p = (struct planned){0};
+        l->planned++;
         if (!out->msg || out->msg->body_len > b->options.message_bytes_max)
             result = out->msg ? QUERY_TOO_MANY : QUERY_NO_TARGET;
         else
@@ -285,8 +306,9 @@ static void commit_batch(struct broker *b, struct planned *p, struct msg *msg)
     b->totals.published += msg_offsets(msg);
 }
 
-static void commit_output(struct broker *b, struct planned *p, struct msg *msg)
+static void commit_output(struct broker *b, struct planned *p, struct msg *whole)
 {
+    struct msg *msg = p->shown ? p->shown : whole;
     lsn_t lsn;
     b->promised -= p->need;
     if (p->partition) {
@@ -310,8 +332,21 @@ static void tell_taps(struct look *l)
         const struct query_output *out = &l->step->outputs[i];
         struct exchange *x =
             out->queue || b->sql.plan[i].entry ? NULL : exchange_find(l->peer->vhost, msg_exchange(out->msg));
+        struct msg *shown = b->sql.plan[i].shown ? b->sql.plan[i].shown : out->msg;
         if (x && route_message(b, x, out->msg, msg_headers(out->msg), &b->route))
-            audiences_tell(b, &b->route, out->msg, l->peer);
+            audiences_tell(b, &b->route, shown, l->peer);
+    }
+}
+
+/* To those who wait for a reply, when the step is durable. */
+static void send_replies(struct look *l, lsn_t lsn)
+{
+    struct broker *b = l->b;
+    for (uint32_t i = 0; i < l->step->count; i++) {
+        const struct query_output *out = &l->step->outputs[i];
+        const struct planned *p = &b->sql.plan[i];
+        if (!out->queue && !p->entry && !msg_exchange(out->msg).len && slice_starts(msg_key(out->msg), REPLY_TO "."))
+            (void)reply_publish(b, p->shown ? p->shown : out->msg, lsn);
     }
 }
 
@@ -349,6 +384,7 @@ static lsn_t commit(struct look *l)
     object_stepped(b, l->object, step->number, step->restart, step->trail);
     if (b->mqtt.taps)
         tell_taps(l);
+    send_replies(l, lsn);
     pool_unpin(&b->entries);
     pool_unpin(&b->keys);
     for (uint32_t i = 0; i < step->count; i++) {

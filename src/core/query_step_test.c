@@ -128,6 +128,19 @@ static struct msg *later(struct rig *rig, size_t len)
     return row_with(rig, "late", "a", "later", len, &props);
 }
 
+/* With another place to go to, which nobody shall see. */
+static struct msg *secretly(struct rig *rig, const char *exchange, const char *key, const char *bcc)
+{
+    struct table t;
+    struct amqp_props props = {.present = AMQP_DELIVERY_MODE | AMQP_HEADERS, .delivery_mode = 2};
+    amqp_put_str(&table(&t)->w, "seen", slice_str("yes"));
+    size_t mark = amqp_open(&t.w, "BCC", 'A');
+    amqp_put_element_str(&t.w, slice_str(bcc));
+    amqp_close(&t.w, mark);
+    props.headers = writer_slice(&t.w);
+    return row_with(rig, exchange, key, "secret", 6, &props);
+}
+
 #define EVERYTHING 10u
 
 /* The trail's last byte says that it is there. */
@@ -146,7 +159,7 @@ static struct query_step *everything(struct rig *rig, uint64_t id, uint64_t numb
         {.queue = queue_id(rig, "s"), .partition = 1, .msg = batch(rig, one, 1)},
         {.msg = row(rig, "", "short", "5")},
         {.msg = later(rig, 10)},
-        {.msg = row(rig, "amq.topic", "nobody", "lost")},
+        {.msg = secretly(rig, "amq.topic", "nobody", "nobody-else")},
     };
     memcpy(step->outputs, outputs, sizeof outputs);
     return step;
@@ -252,6 +265,71 @@ static void visible_when_durable(void **state)
     assert_true(rig_ask(rig, CMD_CONSUME, 1, 1, "s", "d", NULL, writer_slice(&t.w), 0));
     assert_int_equal(rig_count(rig, EFF_DELIVER), 4);
     assert_non_null(strstr(rig_delivered(rig), "s0 s1 s2"));
+    end_sql(rig);
+}
+
+/* ---- as publishes do it ---- */
+
+/* Who gets a message does not see who else does, also when the step was refused before. */
+static void without_bcc(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_sql();
+    struct table t;
+    amqp_put_long(&table(&t)->w, "x-max-length", 1);
+    amqp_put_str(&t.w, "x-overflow", slice_str("reject-publish"));
+    declare(rig, "full", writer_slice(&t.w));
+    declare(rig, "shown", ARGS(0));
+    declare(rig, "hidden", ARGS(0));
+    put(rig, "full", "m");
+    uint64_t id = (uint64_t)put_statement(rig, "q", "x");
+    struct query_step *step = step_of(rig, id, 1, "t", 2);
+    step->outputs[0].msg = secretly(rig, "", "shown", "hidden");
+    step->outputs[1].msg = row(rig, "", "full", "m");
+    assert_int_equal(step_now(rig, step), QUERY_FULL);
+    step = rig_nth(rig, EFF_QUERY_STEPPED, 0)->query_step;
+    rig_nth(rig, EFF_QUERY_STEPPED, 0)->query_step = NULL;
+    assert_true(rig_ask(rig, CMD_QUEUE_PURGE, 1, 1, "full", NULL, NULL, (struct slice){0}, 0));
+    assert_int_equal(step_now(rig, step), QUERY_DONE);
+    static const char *const queues[] = {"shown", "hidden"};
+    for (size_t i = 0; i < ARRAY_LEN(queues); i++) {
+        struct amqp_value v;
+        rig_clear(rig);
+        ASK(GET, queues[i], NULL, NULL, ASK_NO_ACK);
+        const struct effect *got = rig_nth(rig, EFF_GET_OK, 0);
+        assert_non_null(got);
+        assert_true(amqp_table_find(msg_headers(got->msg), "seen", &v));
+        assert_false(amqp_table_find(msg_headers(got->msg), "BCC", &v));
+        assert_int_equal(rig_ready(rig, queues[i]), 0);
+    }
+    end_sql(rig);
+}
+
+/* To who waits for it, once, and not before the step is durable. */
+static void replies(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_sql();
+    struct amqp_props props = {.present = AMQP_REPLY_TO, .reply_to = slice_str("amq.rabbitmq.reply-to")};
+    char address[128];
+    declare(rig, "rpc", ARGS(0));
+    consume(rig, "amq.rabbitmq.reply-to", "r", ASK_NO_ACK);
+    rig_publish_with(rig, 1, 1, "", "rpc", slice_str("ask"), &props, 0);
+    ASK(GET, "rpc", NULL, NULL, ASK_NO_ACK);
+    assert_true(amqp_props_parse(msg_props(rig_nth(rig, EFF_GET_OK, 0)->msg), &props));
+    snprintf(address, sizeof address, "%.*s", SLICE_ARG(props.reply_to));
+    uint64_t id = (uint64_t)put_statement(rig, "q", "x");
+    rig->hold = true;
+    assert_int_equal(step_one(rig, id, 1, "t", "", address, "answer"), QUERY_DONE);
+    assert_int_equal(rig_count(rig, EFF_DELIVER), 1);
+    assert_string_equal(rig_body(rig_nth(rig, EFF_DELIVER, 0)), "answer");
+    assert_true(rig_nth(rig, EFF_DELIVER, 0)->lsn > rig->durable);
+    assert_true(rig_nth(rig, EFF_DELIVER, 0)->lsn == rig_nth(rig, EFF_QUERY_STEPPED, 0)->lsn);
+    rig->hold = false;
+    assert_int_equal(step_one(rig, id, 1, "t", "", address, "answer"), QUERY_STALE);
+    assert_int_equal(rig_count(rig, EFF_DELIVER), 0);
+    assert_int_equal(step_one(rig, id, 2, "t", "", "amq.rabbitmq.reply-to.nobody", "answer"), QUERY_DONE);
+    assert_int_equal(rig_count(rig, EFF_DELIVER), 0);
     end_sql(rig);
 }
 
@@ -711,6 +789,8 @@ int main(void)
         cmocka_unit_test(limits),
         cmocka_unit_test(all_or_nothing),
         cmocka_unit_test(visible_when_durable),
+        cmocka_unit_test(without_bcc),
+        cmocka_unit_test(replies),
         cmocka_unit_test(nothing_when_one_has_nowhere_to_go),
         cmocka_unit_test(nothing_when_the_user_may_not),
         cmocka_unit_test(nothing_into_a_locked_queue),

@@ -2,7 +2,7 @@
  *
  * A message published with reply-to amq.rabbitmq.reply-to gets the channel's token appended; publishing to
  * amq.rabbitmq.reply-to.<token> on the default exchange goes straight to that channel's pseudo consumer. The token is
- * random and known only to whom the message was sent. Messages are class `memory`: no journal, no wait.
+ * random and known only to whom the message was sent. Messages are class `memory`: no journal, and no wait but for what they came from.
  */
 #include "core/core_int.h"
 
@@ -27,16 +27,15 @@ bool reply_alive(struct broker *b, struct slice name)
     return consumer_of_token(b, name) != NULL;
 }
 
-bool reply_publish(struct broker *b, struct channel *from, struct msg *msg, bool *ret_delivered)
+bool reply_publish(struct broker *b, struct msg *msg, lsn_t lsn)
 {
-    (void)from;
     struct consumer *consumer = consumer_of_token(b, msg_key(msg));
-    *ret_delivered = consumer != NULL;
     if (!consumer || !port_has_room(consumer->channel->peer->side))
-        return true;
+        return consumer;
     struct channel *ch = consumer->channel;
     struct effect *e = effect_push(b, ch->peer, EFF_DELIVER, ch->number);
     e->msg = msg_ref(msg);
+    e->lsn = lsn;
     e->consumer = consumer->id;
     e->number = 1; /* every reply has tag 1, as in RabbitMQ: there is nothing to acknowledge */
     e->flags = EFFECT_NO_ACK;
