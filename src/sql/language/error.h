@@ -1,13 +1,13 @@
-/* error: what is wrong with a statement: where it is, what was expected, and which name may have been meant.
+/* error: what is wrong with a statement: where it is, and what was expected; which name may have been meant base/nearest.h finds out.
  *
  *   sql_error_set (the first one stays) ▸ sql_error_print
- *   nearest_of ▸ nearest_try … ▸ nearest_found
  *
  * Any one thread; nothing is allocated.
  */
 #ifndef MILLRACE_SQL_LANGUAGE_ERROR_H
 #define MILLRACE_SQL_LANGUAGE_ERROR_H
 
+#include "base/nearest.h"
 #include "base/types.h"
 #include "base/writer.h"
 
@@ -36,16 +36,6 @@ void sql_error_set(struct sql_error *error, enum sql_fault fault, uint32_t at, u
 void sql_error_hint(struct sql_error *error, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* Three or four lines: the message, the line of the text with a caret below the place, the hint. */
 void sql_error_print(const struct sql_error *error, struct slice text, struct writer *out);
-
-/* The name nearest to a mistyped one, regardless of case, among those that are tried. */
-struct nearest {
-    struct slice wanted, best;
-    unsigned distance; /* of best; what is further away is no help */
-};
-struct nearest nearest_of(struct slice wanted);
-void nearest_try(struct nearest *nearest, struct slice name);
-/* False: nothing is near. */
-bool nearest_found(const struct nearest *nearest);
 
 /* Equal but for the case of ASCII letters. */
 bool name_equal(struct slice a, struct slice b);
