@@ -345,6 +345,10 @@ static void policy_put_op(struct broker *b, struct peer *peer, const struct comm
                SLICE_ARG(apply));
         return;
     }
+    if (!policy_keys_check(table_arg(c, "definition"), text, sizeof text)) {
+        refuse(b, peer, c, ERR_PRECONDITION_FAILED, "%s", text);
+        return;
+    }
     int64_t priority = amqp_table_find(c->ask->args, "priority", &v) && amqp_value_is_int(&v) ? v.i : 0;
     if (!log_reserve(b, 8192 + c->ask->args.len, 1) ||
         !policy_put(b, vhost, c->ask->name, text_arg(c, "pattern"), apply_to, priority, table_arg(c, "definition"),

@@ -6,6 +6,8 @@
  */
 #include "core/core_int.h"
 
+#include "base/nearest.h"
+
 #include <stdio.h>
 
 enum arg_check {
@@ -353,6 +355,64 @@ bool queue_args_check(struct slice args, struct slice queue, struct slice vhost,
                      SLICE_ARG(queue), SLICE_ARG(vhost), queue_type_module(ret->type));
             return false;
         }
+    return true;
+}
+
+/* What RabbitMQ knows, and what means nothing here: definitions that come from there have it. */
+static const char *const policy_keys_ignored[] = {"ha-mode",
+                                                  "ha-params",
+                                                  "ha-sync-mode",
+                                                  "ha-sync-batch-size",
+                                                  "ha-promote-on-shutdown",
+                                                  "ha-promote-on-failure",
+                                                  "queue-mode",
+                                                  "queue-version",
+                                                  "queue-master-locator",
+                                                  "queue-leader-locator",
+                                                  "initial-cluster-size",
+                                                  "target-group-size",
+                                                  "max-in-memory-length",
+                                                  "max-in-memory-bytes",
+                                                  "stream-filter-size-bytes",
+                                                  "federation-upstream",
+                                                  "federation-upstream-set",
+                                                  "federation-upstream-pattern",
+                                                  "shards-per-node",
+                                                  "routing-key"};
+
+/* Whether a policy may have it; the keys that it was not are tried. */
+static bool policy_key_known(struct slice key, struct nearest *nearest)
+{
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        if (rows[i].policy_key && slice_is(key, rows[i].policy_key))
+            return true;
+        if (rows[i].policy_key)
+            nearest_try(nearest, slice_str(rows[i].policy_key));
+    }
+    for (const char *const *known = exchange_arg_keys; *known; known++) {
+        if (slice_is(key, *known))
+            return true;
+        nearest_try(nearest, slice_str(*known));
+    }
+    for (size_t i = 0; i < ARRAY_LEN(policy_keys_ignored); i++)
+        if (slice_is(key, policy_keys_ignored[i]))
+            return true;
+    return false;
+}
+
+bool policy_keys_check(struct slice definition, char *text, size_t text_len)
+{
+    struct reader r = reader_of(definition);
+    struct amqp_field field;
+    while (amqp_table_next(&r, &field)) {
+        struct nearest nearest = nearest_of(field.name);
+        if (policy_key_known(field.name, &nearest))
+            continue;
+        bool meant = nearest_found(&nearest);
+        snprintf(text, text_len, "'%.*s' is not a recognised policy setting%s%.*s%s", SLICE_ARG(field.name),
+                 meant ? "; did you mean '" : "", SLICE_ARG(nearest.best), meant ? "'?" : "");
+        return false;
+    }
     return true;
 }
 

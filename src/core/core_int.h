@@ -98,6 +98,8 @@ bool queue_type_has(enum queue_type type, const char *key); /* an argument that 
 const char *queue_type_module(enum queue_type type);        /* what RabbitMQ calls it in error texts */
 MUST_USE bool queue_args_check(struct slice args, struct slice queue, struct slice vhost, struct queue_rules *ret,
                                char *text, size_t text_len);
+/* Whether policies have settings of these names. False: `text` says which one they have not, and what was meant. */
+bool policy_keys_check(struct slice definition, char *text, size_t text_len);
 void queue_rules_resolve(const struct queue *q, struct queue_rules *ret); /* lends of its arguments and policies */
 MUST_USE bool args_equivalent(const char *what, struct slice name, struct slice vhost, struct slice asked,
                               struct slice current, const char *const *keys, char *text, size_t text_len);
