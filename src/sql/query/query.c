@@ -264,6 +264,16 @@ static const struct clock *clock_told(const struct source *s)
     return s->clock && s->clock->expr ? s->clock : s->arrival->expr ? s->arrival : NULL;
 }
 
+int64_t query_heard(const struct query *query, uint32_t source)
+{
+    const struct clock *c = clock_told(&query->plan.sources[source]);
+    int64_t least = TIME_NEVER;
+    for (uint32_t i = 0; c && i < c->partition_count; i++)
+        if (c->partitions[i] != TIME_NEVER && (least == TIME_NEVER || c->partitions[i] < least))
+            least = c->partitions[i];
+    return least != TIME_NEVER ? least + c->delay : TIME_NEVER;
+}
+
 bool query_untimed(const struct query *query, uint32_t source)
 {
     const struct clock *c = clock_told(&query->plan.sources[source]);

@@ -216,6 +216,37 @@ static void test_one_that_stays_silent(void **state)
     world_free(w);
 }
 
+/* All fall silent in one moment, and the last of them never had a row: it holds the others back no longer than any does. */
+static void test_all_fall_silent_at_once(void **state)
+{
+    static const char *const given = "{\"window_end\":\"2026-01-01T00:00:05Z\",\"n\":1}\n";
+    struct world *w = world_new();
+    (void)state;
+    make(w, 0, "SELECT v FROM s");
+    make_more(w, 2);
+    must(w, "CREATE STREAM windows WITH (partitions = 1) AS " WINDOWS);
+    put_at(w, 1, 0);
+    put_at(w, 6, 0);
+    assert_string_equal(records_of(w, "windows"), "");
+    struct world *other = world_cut(w, w->rig->log->count), *both[] = {w, other};
+    for (size_t i = 0; i < ARRAY_LEN(both); i++) {
+        rest(both[i]);
+        rig_pass(both[i]->rig, 1200);
+        assert_string_equal(records_of(both[i], "windows"), given);
+    }
+    world_free(other);
+    other = world_cut(w, w->rig->log->count);
+    put_at(other, 7, 0);
+    put_at(other, 8, 1);
+    put_at(other, 12, 0);
+    put_at(other, 12, 1);
+    assert_string_equal(
+        records_of(other, "windows"),
+        "{\"window_end\":\"2026-01-01T00:00:05Z\",\"n\":1}\n{\"window_end\":\"2026-01-01T00:00:10Z\",\"n\":3}\n");
+    world_free(other);
+    world_free(w);
+}
+
 /* ---- a query that is replaced meanwhile ---- */
 
 static unsigned grown_turn; /* from the statement on; then the stream grows, and its new partition gets records */
@@ -461,13 +492,10 @@ static void test_any_order_and_any_cut(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_read_while_it_runs),
-        cmocka_unit_test(test_selects),
-        cmocka_unit_test(test_time_of_one_that_appears),
-        cmocka_unit_test(test_one_that_stays_silent),
-        cmocka_unit_test(test_grown_while_it_is_replaced),
-        cmocka_unit_test(test_grown_after_it_was_paused),
-        cmocka_unit_test(test_grown_while_the_old_one_waits),
+        cmocka_unit_test(test_read_while_it_runs),        cmocka_unit_test(test_selects),
+        cmocka_unit_test(test_time_of_one_that_appears),  cmocka_unit_test(test_one_that_stays_silent),
+        cmocka_unit_test(test_all_fall_silent_at_once),   cmocka_unit_test(test_grown_while_it_is_replaced),
+        cmocka_unit_test(test_grown_after_it_was_paused), cmocka_unit_test(test_grown_while_the_old_one_waits),
         cmocka_unit_test(test_any_order_and_any_cut),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -310,6 +310,17 @@ static bool follow(struct server_run *run, struct run_source *s)
     return true;
 }
 
+/* All partitions fell silent at once, and one that never had a row was the last to be called so: it has held back all that the others have brought. */
+static void catch_up(struct server_run *run, struct run_source *s)
+{
+    struct trail_entry entry = {.kind = TRAIL_ADVANCE, .source = s->number};
+    if (query_watermark(run->query, s->number) != TIME_NEVER)
+        return;
+    entry.time = query_heard(run->query, s->number);
+    if (entry.time != TIME_NEVER)
+        (void)run_go(run, &entry);
+}
+
 /* All partitions are silent: event time goes on as fast as the broker's does, so that windows end though nothing comes. What is due already waits for
  * another source: going on by itself brings it no nearer. */
 static void advance(struct server_run *run, struct run_source *s)
@@ -342,6 +353,8 @@ void run_idle(struct server_run *run)
             if (silent && !p->idle && s->count > 1 && run_go(run, &entry))
                 p->idle = true;
         }
+        if (all && !run->failed)
+            catch_up(run, s);
         if (all && !run->failed && !follow(run, s))
             advance(run, s);
     }
