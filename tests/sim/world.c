@@ -633,14 +633,11 @@ static int delay_ms(struct world *w)
     return (int)(1 + world_pick(w, w->long_delays && world_pick(w, 3) == 0 ? 400 : 30));
 }
 
-static void op_publish(struct world *w, uint16_t channel)
+/* PLACE_COUNT: to a fanout. */
+static void publish_to(struct world *w, uint16_t channel, enum place to, bool persistent)
 {
     static uint8_t body[1 << 20];
-    static const enum place targets[] = {PLACE_PLAIN, PLACE_PLAIN,   PLACE_FAN,      PLACE_SHORT,
-                                         PLACE_TTL,   PLACE_DELAYED, PLACE_PRIORITY, PLACE_QUORUM,
-                                         PLACE_ONCE,  PLACE_ONCE,    PLACE_RETRY,    PLACE_COUNT};
-    bool in_tx = channel == CH_TX, persistent = world_pick(w, 5) != 0;
-    enum place to = targets[world_pick(w, ARRAY_LEN(targets))];
+    bool in_tx = channel == CH_TX;
     if (w->published_count + 1 >= ARRAY_LEN(w->published) || w->model->count + 1 >= MODEL_MESSAGES)
         return;
     if (in_tx &&
@@ -668,6 +665,19 @@ static void op_publish(struct world *w, uint16_t channel)
         return;
     w->published[++w->published_count] = id;
     w->published_at[w->published_count] = w->at;
+}
+
+static void op_publish(struct world *w, uint16_t channel)
+{
+    static const enum place targets[] = {PLACE_PLAIN, PLACE_PLAIN,   PLACE_FAN,      PLACE_SHORT,
+                                         PLACE_TTL,   PLACE_DELAYED, PLACE_PRIORITY, PLACE_QUORUM,
+                                         PLACE_ONCE,  PLACE_ONCE,    PLACE_RETRY,    PLACE_COUNT};
+    bool persistent = world_pick(w, 5) != 0;
+    enum place to = targets[world_pick(w, ARRAY_LEN(targets))];
+    publish_to(w, channel, to, persistent);
+    for (unsigned more = w->long_delays && to == PLACE_DELAYED && channel != CH_TX ? world_pick(w, 12) : 0; more;
+         more--)
+        publish_to(w, channel, to, world_pick(w, 5) != 0);
 }
 
 static bool has_partner(enum place place)

@@ -51,7 +51,7 @@ struct world {
     bool with_sql;     /* somebody is there for SQL */
     bool runs_sql;     /* it is the SQL server (query_chain.c) */
     bool mostly_tx;    /* most operations are those of transactions */
-    bool long_delays;  /* some messages are delayed for long enough to go to pages */
+    bool long_delays;  /* delayed messages come many at a time, some for long enough to go to pages */
     bool stomp_told;   /* stomp_world.c: a commit has its receipt */
     unsigned talk;
     uint64_t compact_every, compact_slice_bytes;
