@@ -217,6 +217,7 @@ class Channel:
         self.consumers = {}         # tag -> no_ack, oldest first
         self.queue = None           # what they consume
         self.whose = {}             # delivery tag -> consumer tag, None of basic.get
+        self.limited = False        # as a whole, by basic.qos
         self.confirm = self.tx = False
         self.sent = self.confirmed = 0
         self.txed = []              # unacked tags as they were when the transaction began
@@ -614,6 +615,10 @@ class Sequencer:
             w.heartbeat()
             w.send_frame(wire.FRAME_BODY, ch, body[i:i + step])
 
+    def competes(self, c):
+        """Another channel consumes what it does."""
+        return any(o is not c and o.consumers and o.queue == c.queue for o in self.channels.values())
+
     def acking(self, op, conn, ch, c, w, method, **fields):
         if op['which'] == 1000:
             tag = 1000
@@ -624,6 +629,8 @@ class Sequencer:
             gone = [t for t in c.unacked if t <= tag] if fields.get('multiple') else [tag]
             if method == 'basic.nack' and len({c.whose[t] for t in gone}) > 1:
                 fields['multiple'], gone = False, [tag]     # RabbitMQ goes consumer by consumer: cases/delivery.py
+            if c.limited and fields.get('requeue') and self.competes(c):
+                fields['requeue'] = False                       # who gets it: cases/delivery.py
             c.unacked = [t for t in c.unacked if t not in gone]
             c.txed += gone if c.tx else []
             if c.tx and fields.get('requeue'):
@@ -668,12 +675,15 @@ class Sequencer:
         if op.get('everyone') and any(c.whose[t] is None for t in c.unacked):
             return ['RabbitMQ counts what was got for ever']      # cases/delivery.py
         answer = self.call(conn, ch, 'basic.qos', prefetch_count=op['count'], **{'global': op.get('everyone', False)})
+        c.limited = c.limited or op.get('everyone', False)
         self.settle(conn, ch)
         return answer
 
     def do_recover(self, op, conn, ch, c, w):
         if len({c.whose[t] for t in c.unacked}) > 1:
             return ['of several consumers']                 # as above
+        if c.limited and self.competes(c):
+            return ['to whom is not promised']              # cases/delivery.py
         c.unacked = []
         if not op.get('sync', True):
             answer = self.nowait(conn, ch, 'basic.recover-async', requeue=True)
