@@ -10,6 +10,7 @@ import json
 import os
 import random
 import subprocess
+import threading
 import time
 
 from load import Gone, brokers, connect, must      # first: it makes tests/clients importable
@@ -51,6 +52,9 @@ HALF = "INTERVAL '0.5' SECOND"
 ALARMS = "SELECT auction, bidder, price, _offset AS event FROM bid WHERE price > 8000000"
 BEATS = ("SELECT window_end, count(*) AS n FROM TUMBLE(ticks, ts, INTERVAL '%g' SECOND) GROUP BY window_start, window_end"
          % (sql_model.BEAT_MS / 1000))
+# One that is replaced in place, by versions without and with state: each gives every auction's event once.
+AUCTIONS = ("SELECT _offset AS event, %d AS version FROM nexmark WHERE event_type = 1",
+            "SELECT MAX(_offset) AS event, %d AS version FROM nexmark WHERE event_type = 1 GROUP BY _offset")
 # Nexmark's, with windows that fit ten thousand events a second.
 QUERIES = {
     "q4": "SELECT Q.category, AVG(Q.final) AS average FROM (SELECT MAX(B.price) AS final, A.category FROM auction A, bid B WHERE A.id = B.auction "
@@ -86,8 +90,10 @@ def report_of(chain):
             "partitions; with a snapshot every 200 or 1,000 events or none. *confirmed*: events and ticks; *audited*: rows of results, each compared with the "
             "one that an uninterrupted run has at its offset, the whole at the end; *acks*: of the queue, sealed by a later confirm. Each query was "
             "killed %d times, %d of them while it took again what it had taken. %d events, and of them: %s; %d windows by the clock; %d times all that an uninterrupted run gives was "
-            "waited for." % (chain.name, ", ".join(QUERIES), chain.cycles + chain.extra, c["replaying"], seen[EVENTS, 0],
-                             ", ".join("%d rows of %s" % (seen[name], name) for name in QUERIES), seen["beats"], c["caught"])]
+            "waited for. Beside them a query was replaced in place %d times while it ran, %d of them answered, the others cut off by a death: %d rows, each once, in order, %d versions among them."
+            % (chain.name, ", ".join(QUERIES), chain.cycles + chain.extra, c["replaying"], seen[EVENTS, 0],
+               ", ".join("%d rows of %s" % (seen[name], name) for name in QUERIES), seen["beats"], c["caught"], c["versions"], c["replaced"], seen["newest"],
+               len({version for _, version in chain.model.newest}))]
 
 
 # ---- asking
@@ -149,7 +155,8 @@ def topology(port):
     must(w.call(1, "queue.declare", queue=SEAL, durable=True, arguments={"x-max-length": 5}))
     w.close()
     declare(port)
-    sql(port, "CREATE SINK %s WITH (queue = '%s') AS %s; CREATE STREAM beats WITH (partitions = 1) AS %s" % (QUEUE, QUEUE, ALARMS, BEATS))
+    sql(port, "CREATE SINK %s WITH (queue = '%s') AS %s; CREATE STREAM beats WITH (partitions = 1) AS %s; CREATE STREAM newest WITH (partitions = 1) AS %s"
+        % (QUEUE, QUEUE, ALARMS, BEATS, AUCTIONS[0] % 0))
 
 
 # ---- what should be there
@@ -159,7 +166,7 @@ class Reference:
 
     def __init__(self):
         self.generator = subprocess.Popen([PROGRAM, "--events", str(1 << 21), str(GROUP)], stdout=subprocess.PIPE)
-        self.events = []
+        self.events, self.auctions = [], []
         self.rows = {name: [] for name in (*QUERIES, QUEUE)}
         self.broker = brokers.Millrace()
         self.broker.binary = os.path.abspath(BINARY or os.path.join(brokers.ROOT, "build", "millrace"))
@@ -182,6 +189,7 @@ class Reference:
                 some = [line.rstrip(b"\n") for line in itertools.islice(self.generator.stdout, min(500, count - len(self.events)))]
                 if errors_of(kafka_wire.produce(w, EVENTS, kafka_wire.batch(some))):
                     raise Trouble("the uninterrupted run takes no events")
+                self.auctions += [len(self.events) + i for i, event in enumerate(some) if json.loads(event)["event_type"] == 1]
                 self.events += some
             wanted = [(name, 0) for name in self.rows]
             brokers.wait_until(lambda: self.written(ends(w, wanted)), PATIENCE, "the uninterrupted run has read all")
@@ -258,7 +266,7 @@ class Follower(Actor):
     def turn(self):
         if not self.asked and self.random.random() < 0.2:
             self.asked = True
-            name = self.random.choice((*QUERIES, "beats"))
+            name = self.random.choice((*QUERIES, "beats", "newest"))
             at = self.model.seen[name]
             self.ask(self.on_answer, "fetch", 11, name, at, max_wait_ms=self.random.choice((0, 20)), min_bytes=1, max_bytes=1 << 20, isolation_level=1, topics=[
                 {"topic": name, "partitions": [{"partition": 0, "fetch_offset": at, "partition_max_bytes": 1 << 20}]}])
@@ -272,6 +280,37 @@ class Follower(Actor):
         self.model.looked(name, at, values)
 
 
+class Replacer:
+    """Puts another version in the place of a query, and another; what has no answer when the broker dies has happened or goes on by itself, or not."""
+
+    def __init__(self, load):
+        self.load, self.model, self.random = load, load.model, load.random
+        self.thread = threading.Thread()
+
+    def turn(self):
+        if self.thread.ident and self.thread.is_alive() or self.random.random() > 0.02:
+            return
+        self.thread = threading.Thread(target=self.replace)
+        self.thread.start()
+
+    def replace(self):
+        try:
+            if any(q["state"] == "BUILDING" for q in queries(self.load.port).values()):
+                return                          # one that was cut off goes on
+            self.model.counts["versions"] += 1
+            version = self.model.counts["versions"]
+            sql(self.load.port, "CREATE OR REPLACE STREAM newest WITH (partitions = 1) AS " + AUCTIONS[version % 2] % version)
+            self.model.counts["replaced"] += 1
+        except Trouble as trouble:
+            self.model.verdict("refused", str(trouble))
+        except (*ERRORS, ValueError, IndexError):
+            pass                                # the broker is gone
+
+    def finish(self):
+        if self.thread.ident:
+            self.thread.join()
+
+
 class Load:
     """Runs until `ended(load)` says so or the broker is gone; `confirmed` counts events that were acknowledged."""
 
@@ -282,6 +321,7 @@ class Load:
         self.reference = reference()
         self.reference.upto(facts.seen[EVENTS, 0] + CONFIRMS[1] + SLACK)
         self.actors = [Producer(self, "producer"), Follower(self, "follower")]
+        self.replacer = Replacer(self)
 
     def run(self, ended):
         """Returns None when `ended` said so, else how the broker went away."""
@@ -292,6 +332,7 @@ class Load:
                     actor.turn()
                     actor.flush()
                     actor.receive()
+                self.replacer.turn()
                 if self.model.found["refused"]:
                     return None
                 time.sleep(0.0005)          # answers come by themselves: what is waited for is `ended`
@@ -315,6 +356,7 @@ class Load:
             except Gone:
                 pass
             actor.wire.close()
+        self.replacer.finish()
 
 
 # ---- the audit
@@ -325,13 +367,13 @@ class Audit:
     def __init__(self, port, facts, patience):
         self.port, self.model, self.patience = port, facts, patience
         self.facts = reference()
-        self.model.rows = self.facts.rows
+        self.model.rows, self.model.auctions = self.facts.rows, self.facts.auctions
         self.tag = 0
 
     def queries(self):
         """{name: row of SHOW QUERIES}; one that has stopped is a finding."""
         shown = queries(self.port)
-        for name in (*QUERIES, QUEUE, "beats"):
+        for name in (*QUERIES, QUEUE, "beats", "newest"):
             if name not in shown:
                 self.model.verdict("lost", "the query %s is not there" % name)
             elif shown[name]["state"] not in ("RUNNING", "RECOVERING", "STARTING"):
@@ -355,7 +397,7 @@ class Audit:
         return there
 
     def results(self, w, whole=False):
-        for (name, _), end in ends(w, [(name, 0) for name in (*QUERIES, "beats")]).items():
+        for (name, _), end in ends(w, [(name, 0) for name in (*QUERIES, "beats", "newest")]).items():
             self.model.end_of(name, end)
             first = 0 if whole else self.model.seen[name]
             if first < end:
@@ -415,6 +457,7 @@ class Audit:
             missing = {name: len(self.facts.rows[name]) - self.model.seen[name] for name in QUERIES}
             shown = self.queries()
             missing["beats"] = ticks - self.model.counts["ticks"] - shown.get("beats", {"late": 0})["late"]
+            missing["newest"] = len(self.facts.auctions) - self.model.seen["newest"]
             if not any(missing.values()):
                 break
             if missing != last:             # they come: a slow machine is no finding

@@ -5,6 +5,8 @@ same events writes: row for row, each at its offset. `rows` has the latter (sql_
 
 What follows a clock has no such answer: `beats` counts ticks of two partitions, one of which is silent for long, in windows that end though nothing
 comes. Each window is there once, in order, with no tick that is not its own; with the ticks that came late they are all.
+
+`newest` is a query that is replaced in place while it runs: each row is there once, in order, whichever version gave it, and none behind a later version's.
 """
 import bisect
 import collections
@@ -46,6 +48,7 @@ class Model:
         self.acked = collections.Counter()          # (topic, partition) -> behind the last event that was acknowledged
         self.seen = collections.Counter()           # stream, or (topic, partition): behind the last record that was looked at
         self.beats, self.last_beat = [], 0
+        self.auctions, self.newest = [], []         # events that give a row; (event, version) of the rows that were seen
         self.gone = [0, 0]                          # rows of the queue that are surely gone, may be gone
 
     def verdict(self, name, text):
@@ -84,6 +87,8 @@ class Model:
         """Rows of a query, by their offset; from the beginning, or behind what was seen."""
         if name == "beats":
             self.look_at_beats(offset, values)
+        elif name == "newest":
+            self.look_at_newest(offset, values)
         elif values != self.rows[name][offset:offset + len(values)]:
             self.differs(name, offset, values)
         self.counts["audited"] += len(values)
@@ -113,6 +118,21 @@ class Model:
                 self.verdict("phantom", "%d ticks in the window that ends at %d ms, of %d" % (row["n"], end, most))
             self.counts["ticks"] += row["n"]
             self.beats.append(value)
+
+    def look_at_newest(self, offset, values):
+        rows = [(row["event"], row["version"]) for row in map(json.loads, values)]
+        known = self.newest[offset:offset + len(rows)]
+        if known != rows[:len(known)]:
+            self.verdict("torn", "row %d or later of newest is another one than before" % offset)
+        for event, version in rows[len(known):]:
+            at, before = len(self.newest), self.newest[-1] if self.newest else (-1, 0)
+            wanted = self.auctions[at] if at < len(self.auctions) else None
+            if event != wanted:
+                self.verdict("duplicate" if event <= before[0] else "lost", "row %d of newest is of event %d by version %d, not of %s; before it: %s" % (
+                    at, event, version, wanted, before))
+            if not before[1] <= version <= self.counts["versions"]:
+                self.verdict("order", "row %d of newest is by version %d, behind one by version %d" % (at, version, before[1]))
+            self.newest.append((event, version))
 
     def ticks_before(self, part, ms):
         """Of those that are in the log, or on their way."""
