@@ -50,6 +50,7 @@ struct step {
     uint32_t rows;
     struct op_timer *timer; /* NULL: nothing is timed */
     const int64_t *ts_us;   /* when each was appended; NULL: it is not known, or no row came */
+    bool begins;            /* no row has come yet, so nobody knows the time that anything waits for */
     enum sql_fault fault;
     /* A row that cannot be computed, with the origin it came from. */
     void (*divert)(void *arg, uint32_t origin, enum sql_fault fault);

@@ -108,6 +108,8 @@ static bool every_push(struct op *op, struct step *step, const struct batch *b)
 static bool every_flush(struct op *op, struct step *step)
 {
     struct every *v = CONTAINER_OF(op, struct every, op);
+    if (step->begins)
+        return emit_all(v, step, 0);
     return settle(v, step, v->clock->at ? v->clock->at[step->rows] : v->clock->now);
 }
 

@@ -135,17 +135,20 @@ bool query_begins(const struct query *query)
     return false;
 }
 
-bool query_begin(struct query *query, enum sql_fault *ret_fault)
+bool query_begin(struct query *query, int64_t us, enum sql_fault *ret_fault)
 {
     bool ok = true;
     query->step.rows = 1;
-    query->step.ts_us = NULL;
+    query->step.ts_us = &us;
+    query->step.begins = true;
     for (uint32_t i = 0; ok && i < query->plan.op_count; i++) {
         struct op *op = query->plan.ops[i];
         ok = !op->kind->begin || op->kind->begin(op, &query->step);
     }
     *ret_fault = query->step.fault;
     ok = ok && query_flush(query, NULL, ret_fault);
+    query->step.begins = false;
+    query->step.ts_us = NULL;
     arena_recycle(query->scratch);
     return ok;
 }

@@ -49,9 +49,9 @@ void query_divert(struct query *query, void (*divert)(void *arg, uint32_t origin
 /* How many records a step should have at most, of so many: what they leave behind is a small part of its memory then, which is only made free between
  * steps. */
 uint32_t query_rows(const struct query *query, uint32_t rows);
-/* Whether it has rows before anything has come, as COUNT(*) of nothing is 0; query_begin gives them, of a fresh query. */
+/* Whether it has rows before anything has come, as COUNT(*) of nothing is 0; query_begin gives them, of a fresh query, at that time. */
 bool query_begins(const struct query *query);
-MUST_USE bool query_begin(struct query *query, enum sql_fault *ret_fault);
+MUST_USE bool query_begin(struct query *query, int64_t us, enum sql_fault *ret_fault);
 /* False: *ret_fault says why the query has ended. */
 MUST_USE bool query_step(struct query *query, const struct query_input *input, enum sql_fault *ret_fault);
 /* The partition holds back no watermark until it has a row again. */

@@ -125,7 +125,7 @@ RIG_FN bool rig_init(struct rig *r, const char *query, size_t state_max)
             return false;
     r->statement = list.at[list.count - 1];
     r->state_max = state_max;
-    return rig_query(r) && query_begin(r->q, &r->error.fault);
+    return rig_query(r) && query_begin(r->q, 0, &r->error.fault);
 }
 
 RIG_FN bool rig_save(struct rig *r)

@@ -6,7 +6,7 @@
  *
  * Format: a version (1 byte: 0x80 | 1), which also stands wherever a trail was put behind another; then entries: a byte kind << 4 | source,
  * then varints: RECORDS partition, next offset; IDLE partition; ADVANCE time, zigzag; PLACE rows; SNAPSHOT first offset, offset behind the last; STREAM id;
- * BEGIN 0.
+ * BEGIN ms since 1970.
  *
  * One thread.
  */
@@ -25,7 +25,7 @@ enum trail_kind {
     TRAIL_PLACE,   /* so many rows (`offset`) of the sink have been given out, see output_open */
     TRAIL_SNAPSHOT, /* what was before is in the records [offset, until) of the query's internal stream: the first entry, if at all */
     TRAIL_STREAM, /* what the source reads is the stream with that id (`offset`), and no other one of its name */
-    TRAIL_BEGIN,  /* query_begin */
+    TRAIL_BEGIN,  /* query_begin, at that time (`offset`) */
     TRAIL_KINDS
 };
 

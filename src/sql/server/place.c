@@ -58,8 +58,7 @@ static void on_placed(struct server_call *call, struct effect *e)
         run_fail(run, "no memory for its trail");
     if (!run->failed)
         run->state = RUN_GOING;
-    if (run->state == RUN_GOING && run->object) /* a SELECT has to say its columns first */
-        (void)run_give_first(run);
+    run->owes_first = query_begins(run->query);
     if (e)
         server_effect_drop(run->server, e);
 }
@@ -180,11 +179,21 @@ static bool tick(struct server_run *run, const struct trail_entry *entry)
 {
     enum sql_fault fault;
     bool ok = entry->kind == TRAIL_IDLE    ? query_idle(run->query, entry->source, entry->partition, &fault)
-              : entry->kind == TRAIL_BEGIN ? query_begin(run->query, &fault)
+              : entry->kind == TRAIL_BEGIN ? query_begin(run->query, (int64_t)entry->offset * 1000, &fault)
                                            : query_advance(run->query, entry->source, entry->time, &fault);
     if (!ok)
         run_fail(run, "%s", sql_fault_text(fault));
     return ok;
+}
+
+/* Of a trail that says nothing of its first rows they are to be given, unless it has read something: it is from before there were any. */
+static bool owes_first(const struct server_run *run)
+{
+    bool owes = query_begins(run->query) && !run->begun && !run->snapshot.until;
+    for (uint32_t i = 0; i < run->source_count; i++)
+        for (uint32_t k = 0; k < run->sources[i].count; k++)
+            owes = owes && run->sources[i].partitions[k].place == run->sources[i].partitions[k].kept;
+    return owes;
 }
 
 static void replay_end(struct server_run *run)
@@ -204,6 +213,7 @@ static void replay_end(struct server_run *run)
         run->given = run->replay_open; /* the rows behind it wait to be given */
     for (uint32_t i = 0; i < run->source_count; i++)
         run->sources[i].row_at = run->server->now;
+    run->owes_first = owes_first(run);
     run->state = RUN_GOING;
 }
 
@@ -230,6 +240,7 @@ bool run_replay(struct server_run *run)
     }
     if (run->entry.kind == TRAIL_IDLE)
         p->idle = true;
+    run->begun = run->begun || run->entry.kind == TRAIL_BEGIN;
     run->entry_there = false;
     return true;
 }
@@ -273,10 +284,22 @@ bool run_go(struct server_run *run, const struct trail_entry *entry)
     return false;
 }
 
-bool run_give_first(struct server_run *run)
+/* Not before the core has where the query begins, which must not wait for their room, nor before who asked knows the columns. A version that is built gives
+ * them when the old one has, and else when it has taken its place. */
+static bool may_give_first(const struct server_run *run)
 {
-    struct trail_entry entry = {.kind = TRAIL_BEGIN};
-    return !query_begins(run->query) || run_go(run, &entry);
+    if (!run->owes_first || run->failed || run->pausing)
+        return false;
+    if (!run->object)
+        return !run_select_full(run);
+    return run->object->step && (!switch_builds(run) || run->turnover.shares);
+}
+
+void run_give_first(struct server_run *run)
+{
+    struct trail_entry entry = {.kind = TRAIL_BEGIN, .offset = run->server->wall > 0 ? (uint64_t)run->server->wall : 0};
+    if (may_give_first(run) && run_go(run, &entry))
+        run->owes_first = false;
 }
 
 /* Where time has come to in the other sources, the least far of them; TIME_NEVER: nowhere. When rows arrive somewhere is no time of events: whatever comes

@@ -392,7 +392,7 @@ static bool take_next(struct server_run *run)
 
 bool run_has_room(const struct server_run *run)
 {
-    return !run->failed && !run->over && !run->pausing && !snapshot_busy(run) &&
+    return !run->failed && !run->over && !run->pausing && !run->owes_first && !snapshot_busy(run) &&
            (!run->request || !run_select_full(run)) &&
            (!run->output || (output_bytes(run->output) < RUN_WAITS_MAX && run->dead.w.len < RUN_WAITS_MAX &&
                              run->taken.len < TAKEN_MAX / 2));
@@ -414,6 +414,8 @@ static bool run_turn(struct server_run *run)
         run_join(run);
     if (run->state == RUN_GOING && switch_builds(run))
         switch_turn(run);
+    if (run->state == RUN_GOING)
+        run_give_first(run);
     if (run->state == RUN_GOING && run_has_room(run)) {
         more = run->queue ? run_queue_take(run) : take_next(run);
         if (!more && !run->queue)

@@ -158,6 +158,7 @@ struct server_run {
     uint32_t use_count;
     uint8_t state; /* enum run_state */
     bool failed, pausing, bounded, over;
+    bool owes_first;  /* what it has of nothing (query_begin) is to be given before anything is taken */
     const char *code; /* SQLSTATE of the failure; NULL: 58000 */
     char why[SERVER_REASON_MAX];
     struct query *query;
@@ -171,8 +172,8 @@ struct server_run {
     /* replaying */
     struct trail_reader replay;
     struct trail_entry entry;
-    bool entry_there, named; /* named: the trail says which streams it is about */
-    uint64_t replay_open;    /* rows from there on were not given out */
+    bool entry_there, named, begun; /* named: the trail says which streams it is about; begun: it has BEGIN */
+    uint64_t replay_open;           /* rows from there on were not given out */
     /* steps */
     struct trail taken; /* since the last step was made */
     uint64_t given;     /* place of the sink up to which steps have been made */
@@ -197,6 +198,7 @@ struct server_run {
     bool last_told; /* pausing: its trail says that all is given out, and what time it was */
     struct {
         uint8_t state;           /* enum switch_state */
+        bool shares;             /* it is known that both read some partition */
         uint32_t rounds;         /* in each it comes to where the old one was when it began */
         struct server_call call; /* SQL_SWITCH */
         mono_t again_at;
@@ -243,8 +245,8 @@ uint64_t run_given_until(struct slice trail);
 MUST_USE bool run_tell_time(const struct server_run *run, struct trail *trail);
 /* It is GOING, and to be paused: when it owes the core nothing any more, the last that its trail says. */
 void run_tell_last(struct server_run *run);
-/* What it gives before anything has come. False: the run has failed. */
-bool run_give_first(struct server_run *run);
+/* What it gives before anything has come, if it owes that, and when it may; before that it takes nothing. */
+void run_give_first(struct server_run *run);
 /* Into the trail, and what comes of it. False: the run has failed. */
 bool run_go(struct server_run *run, const struct trail_entry *entry);
 /* Partitions that have nothing, and time that goes on without rows. */

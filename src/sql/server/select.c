@@ -23,8 +23,7 @@ struct server_select {
     struct request *r;
     struct server_run *run;
     const struct plan *plan;
-    bool begun; /* the columns are said … */
-    bool going; /* … and what there is of nothing */
+    bool begun; /* the columns are said */
     bool folds; /* rows are kept until the end */
     uint64_t limit;
     struct map map; /* struct kept, by text */
@@ -195,14 +194,6 @@ static enum verdict begin(struct request *r, const struct ast_run *statement)
     return VERDICT_WAIT;
 }
 
-static void go(struct server_run *run)
-{
-    if (run->state != RUN_GOING || run->select->going || run->failed)
-        return;
-    run->select->going = true;
-    (void)run_give_first(run);
-}
-
 static enum verdict run_ends(struct request *r)
 {
     return request_refuse(r, r->run->code ? r->run->code : "58000", "%s", r->run->why);
@@ -223,7 +214,7 @@ static enum verdict open_table(struct request *r)
 static bool finish(struct server_run *run)
 {
     enum sql_fault fault;
-    if (run->state != RUN_GOING || !run->bounded)
+    if (run->state != RUN_GOING || !run->bounded || run->owes_first)
         return false;
     for (uint32_t i = 0; i < run->source_count; i++)
         for (uint32_t k = 0; k < run->sources[i].count; k++)
@@ -255,7 +246,6 @@ enum verdict statement_select(struct request *r, const struct ast *s)
         return run_ends(r);
     if (r->step == 1)
         return open_table(r);
-    go(r->run);
     if (!r->run->over && !finish(r->run))
         return r->run->failed ? run_ends(r) : VERDICT_WAIT;
     lines_text(&r->out, "{\"done\":\"SELECT\",\"rows\":");

@@ -196,7 +196,7 @@ static bool beginning_is_known(const struct server_run *run)
 static void check_begun(struct server_run *run, const struct server_object *old)
 {
     const struct run_partition *p;
-    bool moved = !beginning_is_known(run);
+    bool moved = !beginning_is_known(run) || (query_begins(run->query) && !run->owes_first);
     for (uint32_t i = 0; (p = nth(run, i)); i++)
         moved = moved || p->place > p->kept;
     if (moved && !old->step)
@@ -221,13 +221,14 @@ static void check_behind(struct server_run *run)
 static bool stands(struct server_run *run, const struct server_object *old)
 {
     struct run_partition *p;
-    bool any = false, known = !old->run || old->run->state == RUN_GOING;
+    bool any = false, known = !old->run || (old->run->state == RUN_GOING && !old->run->owes_first);
     if (known)
         known = old->run ? stands_as_it_runs(run, old->run) : stands_as_it_stopped(run, old);
     for (uint32_t i = 0; (p = nth(run, i)); i++)
         any = any || (known && p->shared);
     for (uint32_t i = 0; (p = nth(run, i)); i++)
         p->limit = !any ? p->place : !p->shared ? UINT64_MAX : p->stood > p->place ? p->stood : p->place;
+    run->turnover.shares = any;
     run->turnover.looked = old->run ? 0 : run->turnover.looked;
     if (!old->run)
         check_begun(run, old);
@@ -418,7 +419,8 @@ void switch_turn(struct server_run *run)
         follow_time(run, old, false);
     if (building && known && !run->failed && is_near(run))
         align(run, old->run);
-    if (run->turnover.state != SWITCH_ALIGNING || run->failed || saved || !has_come(run) ||
+    bool owes = run->owes_first && run->turnover.shares; /* the old one has given it */
+    if (run->turnover.state != SWITCH_ALIGNING || run->failed || saved || owes || !has_come(run) ||
         (old->run && !has_come(old->run)))
         return;
     follow_time(run, old, true);
