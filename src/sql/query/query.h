@@ -65,7 +65,7 @@ MUST_USE bool query_partitions(struct query *query, uint32_t source, uint32_t co
 int64_t query_watermark(const struct query *query, uint32_t source);
 /* No row has brought the source's clocks a time yet: what they say, if anything, query_advance has told them. */
 bool query_untimed(const struct query *query, uint32_t source);
-/* The earliest of what the newest rows of its partitions have brought, as query_advance takes it; TIME_NEVER: none has. */
+/* The latest of what the newest rows of its partitions have brought, as query_advance takes it; TIME_NEVER: none has. */
 int64_t query_heard(const struct query *query, uint32_t source);
 /* Its time is that at which rows arrive: it says nothing of when the events of others were. */
 bool query_by_arrival(const struct query *query, uint32_t source);

@@ -138,11 +138,10 @@ static const struct clock *clock_told(const struct source *s)
 int64_t query_heard(const struct query *query, uint32_t source)
 {
     const struct clock *c = clock_told(&query->plan.sources[source]);
-    int64_t least = TIME_NEVER;
+    int64_t latest = TIME_NEVER;
     for (uint32_t i = 0; c && i < c->partition_count; i++)
-        if (c->partitions[i] != TIME_NEVER && (least == TIME_NEVER || c->partitions[i] < least))
-            least = c->partitions[i];
-    return least != TIME_NEVER ? least + c->delay : TIME_NEVER;
+        latest = c->partitions[i] > latest ? c->partitions[i] : latest;
+    return latest != TIME_NEVER ? latest + c->delay : TIME_NEVER;
 }
 
 bool query_untimed(const struct query *query, uint32_t source)

@@ -247,6 +247,33 @@ static void test_all_fall_silent_at_once(void **state)
     world_free(w);
 }
 
+/* Which of them has the earlier time, and so who is the last to be called silent in that moment, makes no difference. */
+static void test_all_fall_silent_at_different_times(void **state)
+{
+    static const char *const given = "{\"window_end\":\"2026-01-01T00:00:05Z\",\"n\":1}\n"
+                                     "{\"window_end\":\"2026-01-01T00:00:10Z\",\"n\":2}\n";
+    (void)state;
+    for (uint32_t late = 0; late < 2; late++) {
+        struct world *w = world_new();
+        make(w, 0, "SELECT v FROM s");
+        make_more(w, 2);
+        must(w, "CREATE STREAM windows WITH (partitions = 1) AS " WINDOWS);
+        put_at(w, 1, !late);
+        put_at(w, 6, late);
+        put_at(w, 7, !late);
+        put_at(w, 500, !late);
+        struct world *other = world_cut(w, w->rig->log->count), *both[] = {w, other};
+        for (size_t i = 0; i < ARRAY_LEN(both); i++) {
+            rest(both[i]);
+            rig_pass(both[i]->rig, 1200);
+            if (strcmp(records_of(both[i], "windows"), given) != 0)
+                rig_fail("partition %u is behind: %s", late, records_of(both[i], "windows"));
+        }
+        world_free(other);
+        world_free(w);
+    }
+}
+
 /* ---- a query that is replaced meanwhile ---- */
 
 static unsigned grown_turn; /* from the statement on; then the stream grows, and its new partition gets records */
@@ -492,10 +519,15 @@ static void test_any_order_and_any_cut(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_read_while_it_runs),        cmocka_unit_test(test_selects),
-        cmocka_unit_test(test_time_of_one_that_appears),  cmocka_unit_test(test_one_that_stays_silent),
-        cmocka_unit_test(test_all_fall_silent_at_once),   cmocka_unit_test(test_grown_while_it_is_replaced),
-        cmocka_unit_test(test_grown_after_it_was_paused), cmocka_unit_test(test_grown_while_the_old_one_waits),
+        cmocka_unit_test(test_read_while_it_runs),
+        cmocka_unit_test(test_selects),
+        cmocka_unit_test(test_time_of_one_that_appears),
+        cmocka_unit_test(test_one_that_stays_silent),
+        cmocka_unit_test(test_all_fall_silent_at_once),
+        cmocka_unit_test(test_all_fall_silent_at_different_times),
+        cmocka_unit_test(test_grown_while_it_is_replaced),
+        cmocka_unit_test(test_grown_after_it_was_paused),
+        cmocka_unit_test(test_grown_while_the_old_one_waits),
         cmocka_unit_test(test_any_order_and_any_cut),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -333,14 +333,12 @@ static bool follow(struct server_run *run, struct run_source *s)
     return true;
 }
 
-/* All partitions fell silent at once, and one that never had a row was the last to be called so: it has held back all that the others have brought. */
+/* All partitions are silent, and none of them holds back what another one has brought: whichever was the last to be called so, maybe in the same moment, and
+ * whether it ever had a row. */
 static void catch_up(struct server_run *run, struct run_source *s)
 {
-    struct trail_entry entry = {.kind = TRAIL_ADVANCE, .source = s->number};
-    if (query_watermark(run->query, s->number) != TIME_NEVER)
-        return;
-    entry.time = query_heard(run->query, s->number);
-    if (entry.time != TIME_NEVER)
+    struct trail_entry entry = {.kind = TRAIL_ADVANCE, .source = s->number, .time = query_heard(run->query, s->number)};
+    if (entry.time > query_watermark(run->query, s->number))
         (void)run_go(run, &entry);
 }
 
