@@ -433,8 +433,8 @@ MUST_USE bool enqueue_reserve(struct broker *b, struct msg *msg, const struct ro
 void publish_refused(struct broker *b, struct channel *ch, uint64_t seq, uint64_t bytes, enum nack_why why);
 void publish_confirmed(struct broker *b, struct channel *ch, uint64_t seq, uint64_t bytes, lsn_t lsn);
 struct slice msg_headers(const struct msg *msg); /* content of the header table, or empty */
-/* A copy without the header BCC, which the properties, its own, have. NULL: no memory. */
-MUST_USE struct msg *msg_without_bcc(struct broker *b, const struct msg *msg, struct amqp_props *props);
+/* What those get who get it: a copy without the header BCC, yours, or NULL: it has none. False: no memory. */
+MUST_USE bool msg_hide_bcc(struct broker *b, const struct msg *msg, struct msg **ret_copy);
 /* The same message with other properties; refs 1. NULL: no memory. */
 MUST_USE struct msg *msg_with_props(struct broker *b, const struct msg *msg, const struct amqp_props *props);
 MUST_USE struct answer *return_answer(void);
@@ -462,7 +462,7 @@ bool delay_publish(struct broker *b, struct exchange *x, struct msg *msg, int64_
 /* The same in steps, for a transaction. Prepared: the vhost's hidden queue is there and has room for so many. */
 MUST_USE bool delay_prepare(struct broker *b, struct vhost *vhost, uint32_t count);
 struct entry *delay_prepared(struct broker *b, struct exchange *x, struct msg *msg, int64_t delay_ms);
-bool delay_of(const struct msg *msg, int64_t *ret_ms);
+bool delay_of(const struct exchange *x, const struct msg *msg, int64_t *ret_ms); /* it waits first, so long */
 bool delay_queue_make(struct broker *b, struct vhost *vhost, uint64_t id);
 struct queue *delay_queue(const struct vhost *vhost); /* the hidden queue; NULL: none yet */
 const struct list *delay_loaded(

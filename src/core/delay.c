@@ -12,31 +12,37 @@
 #define RELEASE_PER_SLICE 512u
 #define READ_RETRY_MS 20
 
-bool delay_of(const struct msg *msg, int64_t *ret_ms)
+bool delay_of(const struct exchange *x, const struct msg *msg, int64_t *ret_ms)
 {
     struct amqp_value v;
-    if (!(msg->flags & MSG_HAS_HEADERS) || !amqp_table_find(msg_headers(msg), "x-delay", &v) || !amqp_value_is_int(&v))
+    if ((!x->delayed && !(msg->flags & MSG_DELAYED)) || !(msg->flags & MSG_HAS_HEADERS) ||
+        !amqp_table_find(msg_headers(msg), "x-delay", &v) || !amqp_value_is_int(&v))
         return false;
     *ret_ms = v.i > DELAY_MAX_MS ? DELAY_MAX_MS : v.i;
-    return true;
+    return v.i > 0;
 }
 
 /* ---- when something is due ---- */
 
-/* Routes what is due; without targets or exchange it is dropped, as an unroutable message is. False: no memory. */
+/* Routes what is due, by its BCC too, which was kept for that; without targets or exchange it is dropped, as an unroutable message
+ * is. False: no memory. */
 static bool release(struct broker *b, struct entry *e)
 {
     struct exchange *x = exchange_find(e->queue->vhost, msg_exchange(e->msg));
+    struct msg *copy = NULL;
     lsn_t lsn;
-    if (x && !route_message(b, x, e->msg, msg_headers(e->msg), &b->route))
+    if (x && (!route_message(b, x, e->msg, msg_headers(e->msg), &b->route) || !msg_hide_bcc(b, e->msg, &copy)))
         return false;
+    struct msg *shown = copy ? copy : e->msg;
     bool moved = x && b->route.count;
-    if (moved && enqueue_routed(b, e->msg, &b->route, e, &lsn) == ENQUEUE_NO_MEMORY)
-        return false;
-    if (x)
-        audiences_tell(b, &b->route, e->msg, NULL);
-    backlog_remove(b, e, moved ? REASON_MOVED : REASON_EXPIRED);
-    return true;
+    bool ok = !moved || enqueue_routed(b, shown, &b->route, e, &lsn) != ENQUEUE_NO_MEMORY;
+    if (ok && x)
+        audiences_tell(b, &b->route, shown, NULL);
+    if (copy)
+        msg_unref(&b->heap, copy);
+    if (ok)
+        backlog_remove(b, e, moved ? REASON_MOVED : REASON_EXPIRED);
+    return ok;
 }
 
 static void leave(struct broker *b, struct delay *d, const struct entry *e)

@@ -419,6 +419,50 @@ static void exchange_that_is_not_durable(void **state)
     end(rig);
 }
 
+/* Some go to it besides, which nobody sees who gets the message: not at once, and not in memory or a page before either. */
+static void blind_copies(void **state)
+{
+    (void)state;
+    static const char *const queues[] = {"shown", "hidden"};
+    for (unsigned in_tx = 0; in_tx < 2; in_tx++) {
+        struct rig *rig = begin_options(ROOM(2000, 500));
+        struct table t;
+        amqp_put_str(&table(&t)->w, "x-delayed-type", slice_str("direct"));
+        rig_ask(rig, CMD_EXCHANGE_DECLARE, 1, 1, "late", "x-delayed-message", NULL, writer_slice(&t.w), ASK_DURABLE);
+        for (size_t i = 0; i < ARRAY_LEN(queues); i++) {
+            declare(rig, queues[i], (struct slice){0});
+            ASK(QUEUE_BIND, queues[i], "late", queues[i], 0);
+        }
+        if (in_tx)
+            rig_plain(rig, CMD_TX_SELECT, 1, 1, 0, 0);
+        for (unsigned i = 0; i < 20; i++) {
+            amqp_put_long(&table(&t)->w, "x-delay", 1000 + i);
+            size_t mark = amqp_open(&t.w, "BCC", 'A');
+            amqp_put_element_str(&t.w, slice_str("hidden"));
+            amqp_close(&t.w, mark);
+            struct amqp_props props = {
+                .present = AMQP_DELIVERY_MODE | AMQP_HEADERS, .delivery_mode = 2, .headers = writer_slice(&t.w)};
+            rig_publish_with(rig, 1, 1, "late", "shown", slice_str("secret"), &props, 0);
+        }
+        if (in_tx)
+            rig_plain(rig, CMD_TX_COMMIT, 1, 1, 0, 0);
+        rig_step(rig);
+        assert_true(rig->b->paged > 0);
+        restart(&rig);
+        rig_pass(rig, 1100);
+        for (size_t i = 0; i < ARRAY_LEN(queues); i++) {
+            struct amqp_value v;
+            assert_int_equal(rig_ready(rig, queues[i]), 20);
+            rig_clear(rig);
+            ASK(GET, queues[i], NULL, NULL, ASK_NO_ACK);
+            const struct msg *msg = rig_nth(rig, EFF_GET_OK, 0)->msg;
+            assert_true(amqp_table_find(msg_headers(msg), "x-delay", &v));
+            assert_false(amqp_table_find(msg_headers(msg), "BCC", &v));
+        }
+        end(rig);
+    }
+}
+
 static void random_histories(void **state)
 {
     (void)state;
@@ -469,6 +513,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(many_vhosts),
         cmocka_unit_test(rounds_go_in_slices),
         cmocka_unit_test(exchange_that_is_not_durable),
+        cmocka_unit_test(blind_copies),
         cmocka_unit_test(random_histories),
     };
     if (argc > 1)

@@ -345,7 +345,7 @@ static bool routes_right(struct broker *b, struct channel *ch, struct slice head
     return true;
 }
 
-struct msg *msg_without_bcc(struct broker *b, const struct msg *msg, struct amqp_props *props)
+static struct msg *without_bcc(struct broker *b, const struct msg *msg, struct amqp_props *props)
 {
     uint8_t *raw = mem_alloc(props->headers.len);
     if (!raw)
@@ -362,12 +362,25 @@ struct msg *msg_without_bcc(struct broker *b, const struct msg *msg, struct amqp
     return copy;
 }
 
-/* Property checks of messages that have a user id or headers. May replace the message (BCC is not for consumers); the
- * headers for routing are those that came. False: reported. */
-static bool properties_right(struct broker *b, struct channel *ch, const struct command *c, struct msg **msg,
-                             struct slice *ret_headers, struct msg **ret_original)
+bool msg_hide_bcc(struct broker *b, const struct msg *msg, struct msg **ret_copy)
 {
     struct amqp_props props;
+    struct amqp_value v;
+    *ret_copy = NULL;
+    if (!(msg->flags & MSG_HAS_HEADERS) || !amqp_props_parse(msg_props(msg), &props) ||
+        !amqp_table_find(props.headers, "BCC", &v))
+        return true;
+    *ret_copy = without_bcc(b, msg, &props);
+    return *ret_copy;
+}
+
+/* Property checks of messages that have a user id or headers. May replace the message (BCC is not for consumers, and stays while it
+ * waits for when it is due); the headers for routing are those that came. False: reported. */
+static bool properties_right(struct broker *b, struct channel *ch, const struct exchange *x, const struct command *c,
+                             struct msg **msg, struct slice *ret_headers, struct msg **ret_original)
+{
+    struct amqp_props props;
+    int64_t delay_ms;
     bool bcc = false;
     if (!((*msg)->flags & (MSG_HAS_HEADERS | MSG_HAS_USER_ID | MSG_INVALID)))
         return true;
@@ -388,9 +401,9 @@ static bool properties_right(struct broker *b, struct channel *ch, const struct 
     if (!user_id_right(b, ch, &props, c) || !routes_right(b, ch, props.headers, c, &bcc))
         return false;
     *ret_headers = props.headers;
-    if (!bcc)
+    if (!bcc || delay_of(x, *msg, &delay_ms))
         return true;
-    struct msg *copy = msg_without_bcc(b, *msg, &props);
+    struct msg *copy = without_bcc(b, *msg, &props);
     if (!copy) {
         no_memory(b, ch->peer, c->channel, c->origin);
         return false;
@@ -427,7 +440,7 @@ static void publish_checked(struct broker *b, struct channel *ch, struct exchang
                             struct slice headers, const struct command *c, uint64_t bytes)
 {
     int64_t delay_ms;
-    if ((x->delayed || msg->flags & MSG_DELAYED) && delay_of(msg, &delay_ms) && delay_ms > 0) {
+    if (delay_of(x, msg, &delay_ms)) {
         if (ch->mode == MODE_TX) {
             tx_publish(b, ch, msg, NULL, delay_ms, c->origin);
             publish_confirmed(b, ch, c->number, bytes, 0);
@@ -485,7 +498,7 @@ void do_publish(struct broker *b, struct peer *peer, struct channel *ch, struct 
     }
     b->totals.published++;
     struct exchange *x = exchange_of(b, ch, msg, c);
-    if (x && topic_allowed(b, ch, x, msg, c) && properties_right(b, ch, c, &msg, &headers, &original)) {
+    if (x && topic_allowed(b, ch, x, msg, c) && properties_right(b, ch, x, c, &msg, &headers, &original)) {
         struct msg *rewritten = msg;
         if (msg->flags & MSG_HAS_REPLY_TO)
             rewritten = reply_rewrite(b, ch, msg);

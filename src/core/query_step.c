@@ -152,18 +152,6 @@ static enum query_result plan_queues(struct look *l, struct planned *p, const st
     return QUERY_DONE;
 }
 
-/* False: no memory. */
-static bool plan_shown(struct look *l, struct planned *p, const struct msg *msg)
-{
-    struct amqp_props props;
-    struct amqp_value v;
-    if (!(msg->flags & MSG_HAS_HEADERS) || !amqp_props_parse(msg_props(msg), &props) ||
-        !amqp_table_find(props.headers, "BCC", &v))
-        return true;
-    p->shown = msg_without_bcc(l->b, msg, &props);
-    return p->shown;
-}
-
 static enum query_result plan_publish(struct look *l, struct planned *p, const struct msg *msg)
 {
     struct broker *b = l->b;
@@ -171,14 +159,13 @@ static enum query_result plan_publish(struct look *l, struct planned *p, const s
     if (result != QUERY_DONE)
         return result;
     struct exchange *x = l->exchange;
-    if (!plan_shown(l, p, msg))
-        return QUERY_NO_ROOM;
-    if ((x->delayed || msg->flags & MSG_DELAYED) && delay_of(msg, &p->delay_ms) && p->delay_ms > 0) {
+    if (delay_of(x, msg, &p->delay_ms)) {
         p->delaying = x;
         tx_need(&l->needs, msg, 1, &p->need);
         return delay_prepare(b, x->vhost, ++l->needs.delays) ? QUERY_DONE : QUERY_NO_ROOM;
     }
-    return route_message(b, x, msg, msg_headers(msg), &b->route) ? plan_queues(l, p, msg) : QUERY_NO_ROOM;
+    bool ok = msg_hide_bcc(b, msg, &p->shown) && route_message(b, x, msg, msg_headers(msg), &b->route);
+    return ok ? plan_queues(l, p, msg) : QUERY_NO_ROOM;
 }
 
 static enum query_result plan_queue(struct look *l, struct planned *p, const struct query_output *out)

@@ -305,6 +305,36 @@ static void without_bcc(void **state)
     end_sql(rig);
 }
 
+/* Nor when it comes later. */
+static void without_bcc_when_due(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_sql();
+    furnish(rig);
+    bind(rig, "b", "late", "b");
+    uint64_t id = (uint64_t)put_statement(rig, "q", "x");
+    struct query_step *step = step_of(rig, id, 1, "t", 1);
+    struct table t;
+    struct amqp_props props = {.present = AMQP_DELIVERY_MODE | AMQP_HEADERS, .delivery_mode = 2};
+    amqp_put_long(&table(&t)->w, "x-delay", 1000);
+    size_t mark = amqp_open(&t.w, "BCC", 'A');
+    amqp_put_element_str(&t.w, slice_str("b"));
+    amqp_close(&t.w, mark);
+    props.headers = writer_slice(&t.w);
+    step->outputs[0].msg = row_with(rig, "late", "a", "later", 5, &props);
+    assert_int_equal(step_now(rig, step), QUERY_DONE);
+    restart_sql(&rig);
+    rig_pass(rig, 1100);
+    for (size_t i = 0; i < 2; i++) {
+        struct amqp_value v;
+        rig_clear(rig);
+        ASK(GET, i ? "b" : "a", NULL, NULL, ASK_NO_ACK);
+        assert_int_equal(rig_count(rig, EFF_GET_OK), 1);
+        assert_false(amqp_table_find(msg_headers(rig_nth(rig, EFF_GET_OK, 0)->msg), "BCC", &v));
+    }
+    end_sql(rig);
+}
+
 /* To who waits for it, once, and not before the step is durable. */
 static void replies(void **state)
 {
@@ -790,6 +820,7 @@ int main(void)
         cmocka_unit_test(all_or_nothing),
         cmocka_unit_test(visible_when_durable),
         cmocka_unit_test(without_bcc),
+        cmocka_unit_test(without_bcc_when_due),
         cmocka_unit_test(replies),
         cmocka_unit_test(nothing_when_one_has_nowhere_to_go),
         cmocka_unit_test(nothing_when_the_user_may_not),
