@@ -7,6 +7,7 @@
 #include "admin/definitions.h"
 
 #include "base/mem.h"
+#include "core/broker.h"
 #include "fmt/password.h"
 
 #include <errno.h>
@@ -49,14 +50,23 @@ __attribute__((format(printf, 2, 3))) static json_t *refuse(const struct place *
     return NULL;
 }
 
-static json_t *leave_out(const struct place *place, const char *reason)
+__attribute__((format(printf, 2, 3))) static void remark(const struct place *place, const char *format, ...)
 {
     char text[400];
     const char *name = json_string_value(json_object_get(place->entry, "name"));
-    snprintf(text, sizeof text, "%s[%zu]%s%s left out: %s", place->section, place->index, name ? " " : "",
-             name ? name : "", reason);
+    int len =
+        snprintf(text, sizeof text, "%s[%zu]%s%.200s", place->section, place->index, name ? " " : "", name ? name : "");
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text + len, sizeof text - (size_t)len, format, args);
+    va_end(args);
     if (place->definitions->note)
         place->definitions->note(place->definitions->note_arg, text);
+}
+
+static json_t *leave_out(const struct place *place, const char *reason)
+{
+    remark(place, " left out: %s", reason);
     return json_null();
 }
 
@@ -174,9 +184,15 @@ static json_t *policy_request(const struct place *place, const char *name, const
 {
     const char *pattern = json_string_value(json_object_get(body, "pattern"));
     const char *apply_to = json_string_value(json_object_get(body, "apply-to"));
-    json_t *definition = json_object_get(body, "definition");
+    json_t *definition = json_object_get(body, "definition"), *value;
+    const char *key;
     if (!pattern || !json_is_object(definition))
         return refuse(place, "pattern or definition is missing");
+    json_object_foreach(definition, key, value)
+    {
+        if (policy_key_is_ignored(slice_str(key)))
+            remark(place, ": its setting '%s' has no meaning here", key);
+    }
     return json_pack("{s:s, s:s, s:s, s:[s], s:{s:s, s:s, s:I, s:O}}", "op", "POLICY_PUT", "name", name, "other",
                      text_of(place, "vhost", "/"), "flags", flag, "args", "pattern", pattern, "apply-to",
                      apply_to ? apply_to : "all", "priority",

@@ -11,13 +11,14 @@
 
 #include <cmocka.h>
 
-static char why[600];
+static char why[600], noted[1000];
 static int notes;
 
 static void note(void *arg, const char *text)
 {
     (void)arg;
-    (void)text;
+    size_t len = strlen(noted);
+    snprintf(noted + len, sizeof noted - len, "%s\n", text);
     notes++;
 }
 
@@ -26,6 +27,7 @@ static struct definitions *parse(const char *text)
     json_t *json = json_loads(text, 0, NULL);
     assert_non_null(json);
     notes = 0;
+    noted[0] = '\0';
     struct definitions *definitions = definitions_new(json, note, NULL, why, sizeof why);
     json_decref(json);
     return definitions;
@@ -80,6 +82,24 @@ static void order_and_requests(void **state)
         mem_free(request.ask);
     }
     assert_null(definitions_next(definitions));
+    definitions_free(&definitions);
+}
+
+/* Policies of a RabbitMQ come as they are, and what they do not do here is said. */
+static void settings_without_meaning(void **state)
+{
+    (void)state;
+    struct definitions *definitions =
+        parse("{\"rabbit_version\": \"3.12.13\","
+              " \"policies\": [{\"vhost\": \"/\", \"name\": \"ha\", \"pattern\": \".*\", \"apply-to\": \"queues\","
+              "                 \"definition\": {\"ha-mode\": \"all\", \"max-length\": 5, \"queue-mode\": \"lazy\"}}],"
+              " \"parameters\": [{\"component\": \"operator_policy\", \"name\": \"op\", \"vhost\": \"/\","
+              "                   \"value\": {\"pattern\": \"^q\", \"definition\": {\"max-in-memory-length\": 5}}}]}");
+    assert_non_null(definitions);
+    assert_int_equal(definitions_count(definitions), 2);
+    assert_string_equal(noted, "policies[0] ha: its setting 'ha-mode' has no meaning here\n"
+                               "policies[0] ha: its setting 'queue-mode' has no meaning here\n"
+                               "parameters[0] op: its setting 'max-in-memory-length' has no meaning here\n");
     definitions_free(&definitions);
 }
 
@@ -168,8 +188,9 @@ static void export_is_rabbits(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(order_and_requests), cmocka_unit_test(complaints_name_the_entry),
-        cmocka_unit_test(a_refusal_stops_the_import), cmocka_unit_test(export_is_rabbits)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(order_and_requests), cmocka_unit_test(settings_without_meaning),
+                                       cmocka_unit_test(complaints_name_the_entry),
+                                       cmocka_unit_test(a_refusal_stops_the_import),
+                                       cmocka_unit_test(export_is_rabbits)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -378,7 +378,17 @@ static const char *const policy_keys_ignored[] = {"ha-mode",
                                                   "federation-upstream-set",
                                                   "federation-upstream-pattern",
                                                   "shards-per-node",
-                                                  "routing-key"};
+                                                  "routing-key",
+                                                  "consumer-disconnected-timeout",
+                                                  "member-placement-tag"};
+
+bool policy_key_is_ignored(struct slice key)
+{
+    for (size_t i = 0; i < ARRAY_LEN(policy_keys_ignored); i++)
+        if (slice_is(key, policy_keys_ignored[i]))
+            return true;
+    return false;
+}
 
 /* Whether a policy may have it; the keys that it was not are tried. */
 static bool policy_key_known(struct slice key, struct nearest *nearest)
@@ -394,10 +404,7 @@ static bool policy_key_known(struct slice key, struct nearest *nearest)
             return true;
         nearest_try(nearest, slice_str(*known));
     }
-    for (size_t i = 0; i < ARRAY_LEN(policy_keys_ignored); i++)
-        if (slice_is(key, policy_keys_ignored[i]))
-            return true;
-    return false;
+    return policy_key_is_ignored(key);
 }
 
 bool policy_keys_check(struct slice definition, char *text, size_t text_len)

@@ -420,6 +420,8 @@ static void policies_with_unknown_settings(void **state)
         {"alternate-exchange", ""},
         {"ha-mode", ""},
         {"queue-version", ""},
+        {"consumer-disconnected-timeout", ""},
+        {"member-placement-tag", ""},
         {"max-lenght", "406 'max-lenght' is not a recognised policy setting; did you mean 'max-length'?"},
         {"x-max-length", "406 'x-max-length' is not a recognised policy setting; did you mean 'max-length'?"},
         {"alternate_exchange", "406 'alternate_exchange' is not a recognised policy setting; did you mean "

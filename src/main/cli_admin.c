@@ -9,6 +9,7 @@
 #include "admin/control_client.h"
 #include "admin/definitions.h"
 #include "base/mem.h"
+#include "core/broker.h"
 #include "fmt/password.h"
 #include "os/os_process.h"
 
@@ -188,7 +189,13 @@ static int policy_set(struct admin_call *call, const char *const *words, unsigne
         json_decref(definition);
         return END_USAGE;
     }
-    const char *apply_to = call->line->apply_to ? call->line->apply_to : "all";
+    const char *apply_to = call->line->apply_to ? call->line->apply_to : "all", *key;
+    json_t *value;
+    json_object_foreach(definition, key, value)
+    {
+        if (policy_key_is_ignored(slice_str(key)))
+            cli_complain("its setting '%s' has no meaning here", key);
+    }
     return tell(call, json_pack("{s:s, s:s, s:s, s:[s], s:{s:s, s:s, s:i, s:o}}", "op", "POLICY_PUT", "name", words[0],
                                 "other", vhost_of(call), "flags", *policy_flags(call), "args", "pattern", words[1],
                                 "apply-to", apply_to, "priority", call->line->priority, "definition", definition));
