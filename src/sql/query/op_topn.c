@@ -20,7 +20,8 @@ static struct slice row_key(const struct row *row)
     return slice_of(row->bytes, row->key_len);
 }
 
-struct row *topn_row_new(struct topn *t, struct slice key, struct slice values)
+/* NULL: no memory. */
+static struct row *row_new(struct topn *t, struct slice key, struct slice values)
 {
     uint8_t *piece = pieces_take(&t->pieces, t->node_len + sizeof(struct row) + key.len + values.len);
     if (!piece)
@@ -85,21 +86,30 @@ bool topn_values_of(struct topn *t, struct step *step, const struct batch *b, ui
     return false;
 }
 
+struct row *topn_row_make(struct topn *t, struct step *step, const struct batch *b, uint32_t row, struct slice key,
+                          bool *ret_ok)
+{
+    struct slice values;
+    if (!topn_values_of(t, step, b, row, &values, ret_ok))
+        return NULL;
+    struct row *made = row_new(t, key, values);
+    if (!made)
+        *ret_ok = op_fail(step, SQL_FAULT_MEMORY);
+    return made;
+}
+
 /* ------------------------------------------------------------------------------------------------------ one row only */
 
 static bool add_single(struct topn *t, struct step *step, const struct batch *b, uint32_t at, struct part *part,
                        struct slice key)
 {
     struct row *old = part->one;
-    struct slice values;
     bool ok;
     if (old && ordered_compare(key, row_key(old)) > 0)
         return true;
-    if (!topn_values_of(t, step, b, at, &values, &ok))
-        return ok;
-    struct row *row = topn_row_new(t, key, values);
+    struct row *row = topn_row_make(t, step, b, at, key, &ok);
     if (!row)
-        return op_fail(step, SQL_FAULT_MEMORY);
+        return ok;
     part->one = row;
     if (t->rule.changes) {
         if (!emit_room(&t->m, step, 2) || (old && !topn_emit(t, step, batch_origin(b, at), -1, old, 1)) ||
@@ -386,9 +396,8 @@ static struct row *row_load(struct topn *t, struct state_reader *r)
     if (!key)
         return NULL;
     state_get(r, key, len);
-    return key_load(&t->scratch, t->types + 1, t->type_count - 1, r, &values)
-               ? topn_row_new(t, slice_of(key, len), values)
-               : NULL;
+    return key_load(&t->scratch, t->types + 1, t->type_count - 1, r, &values) ? row_new(t, slice_of(key, len), values)
+                                                                              : NULL;
 }
 
 static bool part_load(struct op *op, struct entry *e, struct state_reader *r)

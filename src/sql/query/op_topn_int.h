@@ -59,13 +59,15 @@ static inline struct slice topn_row_values(const struct row *row)
     return slice_of(row->bytes + row->key_len, row->len);
 }
 
-/* op_topn.c. NULL: no memory. */
-struct row *topn_row_new(struct topn *t, struct slice key, struct slice values);
+/* op_topn.c */
 void topn_row_free(struct topn *t, struct row *row);
 bool topn_emit(struct topn *t, struct step *step, uint32_t origin, int weight, const struct row *row, uint64_t number);
 /* The values that are given out. False: no memory, or the row has been diverted (*ret_ok). */
 bool topn_values_of(struct topn *t, struct step *step, const struct batch *b, uint32_t row, struct slice *ret,
                     bool *ret_ok);
+/* The same as a row with that sort key. NULL: it is of no use, and *ret_ok says whether to go on. */
+struct row *topn_row_make(struct topn *t, struct step *step, const struct batch *b, uint32_t row, struct slice key,
+                          bool *ret_ok);
 
 /* topn_list.c: partitions of several rows. A row of the batch comes, with that sort key, or is taken back. */
 bool topn_list_add(struct topn *t, struct step *step, const struct batch *b, uint32_t at, struct ordered *rows,

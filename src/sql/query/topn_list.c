@@ -186,15 +186,12 @@ static void drop_behind(struct topn *t, struct ordered *rows)
 bool topn_list_add(struct topn *t, struct step *step, const struct batch *b, uint32_t at, struct ordered *rows,
                    struct slice key)
 {
-    struct slice values;
     bool ok;
     if (is_behind(t, rows, key))
         return true;
-    if (!topn_values_of(t, step, b, at, &values, &ok))
-        return ok;
-    struct row *row = topn_row_new(t, key, values);
+    struct row *row = topn_row_make(t, step, b, at, key, &ok);
     if (!row)
-        return op_fail(step, SQL_FAULT_MEMORY);
+        return ok;
     ordered_add(rows, topn_node_of(row));
     if (!change(t, step, batch_origin(b, at), rows, topn_node_of(row), 1))
         return false;
