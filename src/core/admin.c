@@ -491,12 +491,7 @@ static void binding_put_op(struct broker *b, struct peer *peer, const struct com
         refuse(b, peer, c, ERR_RESOURCE_ERROR, "out of memory");
         return;
     }
-    lsn_t lsn = 0;
-    if (fresh) {
-        lsn = log_object(b, &fresh->object);
-        lsn_t cursor = stream_log_cursor(b, fresh);
-        lsn = cursor ? cursor : lsn;
-    }
+    lsn_t lsn = fresh ? binding_log(b, fresh) : 0;
     done(b, peer, c, lsn);
 }
 

@@ -31,6 +31,8 @@ void effect_drop(struct broker *b, struct effect *e);                   /* frees
 void effect_flush(struct port_side *side);
 bool port_has_room(struct port_side *side); /* for deliveries */
 MUST_USE struct answer *answer_new(struct slice text, struct slice name, struct slice fields);
+/* To a command of the session's, not of a channel's; takes the answer. NULL: there was no memory for one. */
+void answer_give(struct broker *b, struct peer *peer, uint32_t origin, struct answer *answer, lsn_t lsn);
 void answer_ok(struct broker *b, struct peer *peer, const struct command *c, lsn_t lsn, struct slice name,
                uint64_t number, uint64_t number2);
 /* Reports and fails the channel (soft codes) or the peer (hard codes). */
@@ -129,6 +131,7 @@ bool exchanges_turn(struct broker *b);                       /* once a tick; tru
 /* exchange.c again */
 MUST_USE bool binding_make(struct broker *b, struct exchange *source, struct queue *queue, struct exchange *exchange,
                            struct slice key, struct slice args, struct binding **ret_new); /* NULL: it was there */
+lsn_t binding_log(struct broker *b, struct binding *fresh); /* and where its stream's cursor stands */
 /* False: no memory to look for it. NULL: it is not there. */
 MUST_USE bool binding_find(struct vhost *vhost, struct exchange *source, struct queue *queue, struct exchange *exchange,
                            struct slice key, struct slice args, struct binding **ret);

@@ -139,12 +139,9 @@ static bool put_rows(struct broker *b, struct slice names, struct buffer *rows)
 static void say(struct broker *b, struct peer *peer, const struct command *c, struct answer *answer,
                 enum scram_result result, lsn_t lsn)
 {
-    struct effect *e = effect_push(b, peer, EFF_ANSWER, 0);
-    e->origin = c->origin;
-    e->lsn = lsn;
-    e->answer = answer;
     if (answer)
         answer->number = result;
+    answer_give(b, peer, c->origin, answer, lsn);
 }
 
 void do_scram_list(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)

@@ -288,6 +288,24 @@ static bool head_expired(struct broker *b, struct queue *q)
     return backlog_head(q) != e;
 }
 
+/* The consumer, which is the first that is ready, gets the entry. False: not now, the queue waits. */
+static bool hand_out(struct broker *b, struct queue *q, struct consumer *consumer, struct entry *e, unsigned *budget)
+{
+    if (e->lsn > b->durable || !mark_covers(b, q, e)) {
+        queue_await(b, q);
+        return false;
+    }
+    if (!deliver(b, consumer, e)) {
+        queue_await(b, q);
+        b->stalled = true;
+        return false;
+    }
+    (*budget)--;
+    if (consumer->ready_link.next != &q->busy->ready) /* alone among equals: its turn again */
+        consumer_enlist(b, consumer);
+    return true;
+}
+
 /* As pump, for queues of which some consumers take only what they select: a message that nobody wants is passed by. */
 static void pump_choosy(struct broker *b, struct queue *q, unsigned *budget)
 {
@@ -300,18 +318,8 @@ static void pump_choosy(struct broker *b, struct queue *q, unsigned *budget)
         consumer = next_choosy(b, q, &looks, &e);
         if (!consumer)
             break;
-        if (e->lsn > b->durable || !mark_covers(b, q, e)) {
-            queue_await(b, q);
+        if (!hand_out(b, q, consumer, e, budget))
             return;
-        }
-        if (!deliver(b, consumer, e)) {
-            queue_await(b, q);
-            b->stalled = true;
-            return;
-        }
-        (*budget)--;
-        if (consumer->ready_link.next != &q->busy->ready)
-            consumer_enlist(b, consumer);
     }
     q->pumping = false;
     list_remove(&q->busy->pump_link);
@@ -341,18 +349,8 @@ static void pump_in_turn(struct broker *b, struct queue *q, unsigned *budget)
         struct consumer *consumer = queue_next_ready(q);
         if (!consumer)
             break;
-        if (e->lsn > b->durable || !mark_covers(b, q, e)) {
-            queue_await(b, q);
+        if (!hand_out(b, q, consumer, e, budget))
             return;
-        }
-        if (!deliver(b, consumer, e)) {
-            queue_await(b, q);
-            b->stalled = true;
-            return;
-        }
-        (*budget)--;
-        if (consumer->ready_link.next != &q->busy->ready) /* alone among equals: its turn again */
-            consumer_enlist(b, consumer);
     }
     q->pumping = false;
     list_remove(&q->busy->pump_link);

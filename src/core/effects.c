@@ -118,6 +118,14 @@ struct answer *answer_new(struct slice text, struct slice name, struct slice fie
     return answer;
 }
 
+void answer_give(struct broker *b, struct peer *peer, uint32_t origin, struct answer *answer, lsn_t lsn)
+{
+    struct effect *e = effect_push(b, peer, EFF_ANSWER, 0);
+    e->origin = origin;
+    e->lsn = lsn;
+    e->answer = answer;
+}
+
 void answer_ok(struct broker *b, struct peer *peer, const struct command *c, lsn_t lsn, struct slice name,
                uint64_t number, uint64_t number2)
 {

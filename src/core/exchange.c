@@ -461,6 +461,12 @@ bool binding_make(struct broker *b, struct exchange *source, struct queue *queue
     return true;
 }
 
+lsn_t binding_log(struct broker *b, struct binding *fresh)
+{
+    lsn_t lsn = log_object(b, &fresh->object), cursor = stream_log_cursor(b, fresh);
+    return cursor ? cursor : lsn;
+}
+
 void binding_delete(struct broker *b, struct binding *binding, bool may_delete)
 {
     struct exchange *source = binding->source;
@@ -816,12 +822,7 @@ static void binding_command(struct broker *b, struct peer *peer, struct channel 
         no_memory(b, peer, c->channel, c->origin);
         return;
     }
-    lsn_t lsn = 0;
-    if (fresh) {
-        lsn = log_object(b, &fresh->object);
-        lsn_t cursor = stream_log_cursor(b, fresh);
-        lsn = cursor ? cursor : lsn;
-    }
+    lsn_t lsn = fresh ? binding_log(b, fresh) : 0;
     if (!add) {
         lsn = log_object_gone(b, &call.binding->object);
         binding_delete(b, call.binding, true);

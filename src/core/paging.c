@@ -997,24 +997,6 @@ bool page_settle(struct broker *b, struct page *page)
     return true;
 }
 
-int broker_segments(struct broker *b, int (*each)(void *arg, uint32_t segment, uint64_t end, struct slice queue),
-                    void *arg)
-{
-    int r = 0;
-    LIST_EACH(&b->catalogue, node, after)
-    {
-        struct object *object = CONTAINER_OF(node, struct object, link);
-        struct queue *q = CONTAINER_OF(object, struct queue, object);
-        if (object->kind != OBJ_QUEUE)
-            continue;
-        for (struct list *at = q->busy->pages.next; at != &q->busy->pages && r == 0; at = at->next) {
-            const struct page *page = CONTAINER_OF(at, struct page, queue_link);
-            r = each(arg, page->where.segment, (uint64_t)page->where.offset + page->where.len, q->name);
-        }
-    }
-    return r;
-}
-
 int broker_pages(struct broker *b, int (*each)(void *arg, const struct broker_page *page), void *arg)
 {
     int r = 0;
@@ -1040,6 +1022,24 @@ int broker_pages(struct broker *b, int (*each)(void *arg, const struct broker_pa
         }
     }
     return r;
+}
+
+struct segments_walk {
+    int (*each)(void *arg, uint32_t segment, uint64_t end, struct slice queue);
+    void *arg;
+};
+
+static int on_page(void *arg, const struct broker_page *page)
+{
+    const struct segments_walk *walk = arg;
+    return walk->each(walk->arg, page->where.segment, (uint64_t)page->where.offset + page->where.len, page->queue);
+}
+
+int broker_segments(struct broker *b, int (*each)(void *arg, uint32_t segment, uint64_t end, struct slice queue),
+                    void *arg)
+{
+    struct segments_walk walk = {each, arg};
+    return broker_pages(b, on_page, &walk);
 }
 
 bool broker_page_alive(const struct broker_page *page, uint64_t *position, uint64_t *ret_last)

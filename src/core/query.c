@@ -354,19 +354,16 @@ static struct answer *answer_begin(struct broker *b, struct peer *peer, const st
     struct slice none = {0};
     struct answer *answer = answer_new(none, none, none);
     if (!answer)
-        effect_push(b, peer, EFF_ANSWER, 0)->origin = c->origin;
+        answer_give(b, peer, c->origin, NULL, 0);
     return answer;
 }
 
 static void answer_end(struct broker *b, struct peer *peer, const struct command *c, struct answer *answer,
                        uint64_t number, uint64_t number2, lsn_t lsn)
 {
-    struct effect *e = effect_push(b, peer, EFF_ANSWER, 0);
-    e->origin = c->origin;
-    e->lsn = lsn;
-    e->answer = answer;
     answer->number = number;
     answer->number2 = number2;
+    answer_give(b, peer, c->origin, answer, lsn);
 }
 
 /* NULL: no memory. */

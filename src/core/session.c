@@ -374,9 +374,7 @@ void do_scram(struct broker *b, struct peer *peer, struct channel *ch, struct co
         login_refused(b, peer, c->origin);
         return;
     }
-    struct effect *e = effect_push(b, peer, EFF_ANSWER, 0);
-    e->origin = c->origin;
-    e->answer = answer;
+    answer_give(b, peer, c->origin, answer, 0);
 }
 
 void do_verified(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)

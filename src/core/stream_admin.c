@@ -24,19 +24,16 @@ static struct answer *answer_begin(struct broker *b, struct peer *peer, const st
     if (answer)
         answer->text.len = 0;
     else
-        effect_push(b, peer, EFF_ANSWER, 0)->origin = c->origin;
+        answer_give(b, peer, c->origin, NULL, 0);
     return answer;
 }
 
 static void answer_end(struct broker *b, struct peer *peer, const struct command *c, struct answer **answer,
                        enum stream_result result, uint64_t number, lsn_t lsn)
 {
-    struct effect *e = effect_push(b, peer, EFF_ANSWER, 0);
     (*answer)->number = result;
     (*answer)->number2 = number;
-    e->origin = c->origin;
-    e->lsn = lsn;
-    e->answer = *answer;
+    answer_give(b, peer, c->origin, *answer, lsn);
     *answer = NULL;
 }
 
@@ -275,9 +272,7 @@ void do_stream_list(struct broker *b, struct peer *peer, struct channel *ch, str
         answer->number = l.more;
         answer->number2 = l.upto;
     }
-    struct effect *e = effect_push(b, peer, EFF_ANSWER, 0);
-    e->origin = c->origin;
-    e->answer = answer;
+    answer_give(b, peer, c->origin, answer, 0);
 }
 
 /* ---- making ---- */

@@ -463,16 +463,13 @@ static struct asked asked_read(const struct ask *ask)
 static void answer(struct broker *b, struct peer *peer, const struct command *c, struct answer *answer,
                    enum txn_result result, const struct txn *t, lsn_t lsn)
 {
-    struct effect *e = effect_push(b, peer, EFF_ANSWER, 0);
-    e->origin = c->origin;
-    e->lsn = lsn;
-    e->answer = answer;
-    if (!answer)
-        return;
-    answer->number = result;
-    answer->number2 = t ? t->producer : 0;
     uint16_t epoch = htobe16(t ? t->epoch : 0);
-    memcpy(answer->bytes, &epoch, sizeof epoch);
+    if (answer) {
+        answer->number = result;
+        answer->number2 = t ? t->producer : 0;
+        memcpy(answer->bytes, &epoch, sizeof epoch);
+    }
+    answer_give(b, peer, c->origin, answer, lsn);
 }
 
 /* Its block is taken before anything changes. NULL: no memory, nothing is to happen. */

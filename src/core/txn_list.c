@@ -141,13 +141,6 @@ static enum progress some_of_all(struct broker *b, struct txn_listing *l, unsign
     return l->at == end ? IS_DONE : GOES_ON;
 }
 
-static void answer(struct broker *b, struct peer *peer, uint32_t origin, struct answer *said)
-{
-    struct effect *e = effect_push(b, peer, EFF_ANSWER, 0);
-    e->origin = origin;
-    e->answer = said;
-}
-
 static void listing_free(struct txn_listing *l)
 {
     list_remove(&l->link);
@@ -167,7 +160,7 @@ static void finish(struct broker *b, struct txn_listing *l, enum progress how)
         said->fields = slice_of(said->bytes, rows);
         l->said.bytes = NULL;
     }
-    answer(b, l->peer, l->origin, said);
+    answer_give(b, l->peer, l->origin, said, 0);
     listing_free(l);
 }
 
@@ -202,7 +195,7 @@ void do_txn_list(struct broker *b, struct peer *peer, struct channel *ch, struct
     (void)ch;
     struct txn_listing *l = peer->state == PEER_ENTERED ? listing_new(b, peer, c, &good) : NULL;
     if (!l)
-        answer(b, peer, c->origin, NULL);
+        answer_give(b, peer, c->origin, NULL, 0);
     else if (!good)
         finish(b, l, IS_REFUSED);
 }

@@ -66,12 +66,9 @@ static struct answer *rows_of(const struct partition *p, wall_t since)
 static void say(struct broker *b, struct peer *peer, const struct command *c, struct answer *answer, uint64_t result,
                 lsn_t lsn)
 {
-    struct effect *e = effect_push(b, peer, EFF_ANSWER, 0);
-    e->origin = c->origin;
-    e->lsn = lsn;
-    e->answer = answer;
     if (answer)
         answer->number = result;
+    answer_give(b, peer, c->origin, answer, lsn);
 }
 
 void do_stream_producers(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
