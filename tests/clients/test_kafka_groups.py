@@ -43,13 +43,9 @@ class Member:
 
 
 @pytest.fixture
-def broker():
-    b = brokers.Millrace().start()
-    try:
-        yield b
-        assert b.process.poll() is None, b.log_tail()
-    finally:
-        b.remove()
+def broker(fresh_millrace):
+    yield fresh_millrace
+    assert fresh_millrace.process.poll() is None, fresh_millrace.log_tail()
 
 
 @pytest.fixture

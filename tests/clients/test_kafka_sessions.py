@@ -9,7 +9,6 @@ import random
 import pytest
 
 import brokers
-import kafka_clients
 import kafka_wire
 from conftest import TARGET
 from kafka_clients import made
@@ -23,11 +22,9 @@ ROUNDS, PARTITIONS = 400, 12
 NOT_FOUND, EPOCH = 70, 71       # FETCH_SESSION_ID_NOT_FOUND, INVALID_FETCH_SESSION_EPOCH
 
 
-@pytest.fixture()
-def broker():
-    started = kafka_clients.start(TARGET)
-    yield started
-    started.remove()
+@pytest.fixture
+def broker(fresh_broker):
+    return fresh_broker
 
 
 class Reader:

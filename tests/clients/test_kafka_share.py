@@ -226,19 +226,15 @@ def test_a_record_that_is_released_too_often_is_given_up(broker, topic, group):
 
 
 @pytest.mark.skipif(TARGET == 'kafka', reason='kills the broker')
-def test_acknowledgements_survive_a_kill(topic, group):
-    broker = kafka_clients.start(TARGET)
-    try:
-        a, p = ready(broker, topic, group, 6)
-        assert a.take(6) == [(0, 5, 1)]
-        assert errors(a.acknowledge({p: [(0, 0, [ACCEPT]), (2, 2, [RELEASE]), (4, 4, [ACCEPT])]})) == [0]
-        broker.kill9()
-        broker.start()
-        with Sharer(broker.kafka_port, group, [topic]).has(1) as b:
-            got = b.take(4)
-            assert sorted((o, d) for f, l, d in got for o in range(f, l + 1)) == [(1, 1), (2, 2), (3, 1), (5, 1)]
-    finally:
-        broker.remove()
+def test_acknowledgements_survive_a_kill(fresh_broker, topic, group):
+    a, p = ready(fresh_broker, topic, group, 6)
+    assert a.take(6) == [(0, 5, 1)]
+    assert errors(a.acknowledge({p: [(0, 0, [ACCEPT]), (2, 2, [RELEASE]), (4, 4, [ACCEPT])]})) == [0]
+    fresh_broker.kill9()
+    fresh_broker.start()
+    with Sharer(fresh_broker.kafka_port, group, [topic]).has(1) as b:
+        got = b.take(4)
+        assert sorted((o, d) for f, l, d in got for o in range(f, l + 1)) == [(1, 1), (2, 2), (3, 1), (5, 1)]
 
 
 def set_group(broker, group, **configs):

@@ -226,82 +226,70 @@ def test_consume_transform_produce(broker, topic):
 
 
 @pytest.mark.skipif(TARGET != 'millrace', reason='kills the broker')
-def test_consume_transform_produce_across_kill9():
-    broker = kafka_clients.start(TARGET)
-    try:
-        source, target = made(broker, 'in', 2), made(broker, 'out', 2)
-        filled(broker, source, 80)
-        turns, over = transform(broker, source, target, 'g', 't', 80, restart=(2, 5, 8))
-        assert turns > 8
-        assert seen(broker, target) == [b'%d' % i for i in range(0, 80, 2)]
-        assert seen(broker, target, partition=1) == [b'%d' % i for i in range(1, 80, 2)]
-        over.set()
-    finally:
-        broker.remove()
+def test_consume_transform_produce_across_kill9(fresh_broker):
+    source, target = made(fresh_broker, 'in', 2), made(fresh_broker, 'out', 2)
+    filled(fresh_broker, source, 80)
+    turns, over = transform(fresh_broker, source, target, 'g', 't', 80, restart=(2, 5, 8))
+    assert turns > 8
+    assert seen(fresh_broker, target) == [b'%d' % i for i in range(0, 80, 2)]
+    assert seen(fresh_broker, target, partition=1) == [b'%d' % i for i in range(1, 80, 2)]
+    over.set()
 
 
 # ------------------------------------------------------------------------------------------------------------------ kill -9
 @pytest.mark.skipif(TARGET != 'millrace', reason='kills the broker')
-def test_kill9_between_writing_and_the_end():
+def test_kill9_between_writing_and_the_end(fresh_broker):
     """A transaction that was open goes on behind a kill -9; one that was ended stays so."""
-    broker = kafka_clients.start(TARGET)
-    try:
-        topic = made(broker, 'killed')
-        p = producer(broker, 't')
-        wanted = []
-        for turn in range(KILLS):
-            p.begin_transaction()
-            values = [b'%d %d' % (turn, i) for i in range(20)]
-            write(p, topic, values)
-            broker.kill9()
-            broker.start()
-            assert seen(broker, topic) == wanted
-            if turn % 2:
-                p.abort_transaction(WAIT)
-            else:
-                p.commit_transaction(WAIT)
-                wanted += values
-            broker.kill9()
-            broker.start()
-            assert seen(broker, topic) == wanted
-    finally:
-        broker.remove()
+    topic = made(fresh_broker, 'killed')
+    p = producer(fresh_broker, 't')
+    wanted = []
+    for turn in range(KILLS):
+        p.begin_transaction()
+        values = [b'%d %d' % (turn, i) for i in range(20)]
+        write(p, topic, values)
+        fresh_broker.kill9()
+        fresh_broker.start()
+        assert seen(fresh_broker, topic) == wanted
+        if turn % 2:
+            p.abort_transaction(WAIT)
+        else:
+            p.commit_transaction(WAIT)
+            wanted += values
+        fresh_broker.kill9()
+        fresh_broker.start()
+        assert seen(fresh_broker, topic) == wanted
 
 
 @pytest.mark.skipif(TARGET != 'millrace', reason='only Millrace has queues')
 @pytest.mark.parametrize('compression', ['none', 'zstd'])
-def test_a_bound_queue_gets_what_is_committed_once(compression):
+def test_a_bound_queue_gets_what_is_committed_once(fresh_broker, compression):
     from test_kafka_amqp import Amqp
-    broker = kafka_clients.start(TARGET)
-    try:
-        topic = made(broker, 'fed')
-        with Amqp(broker) as amqp:
-            queue = amqp.fed(topic)
-        wanted = []
-        p = producer(broker, 't', compression_type=compression)
-        for turn in range(KILLS):
-            p.begin_transaction()
-            write(p, topic, [b'aborted %d %d' % (turn, i) for i in range(30)])
-            p.abort_transaction(WAIT)
-            p.begin_transaction()
-            values = [b'committed %d %d' % (turn, i) for i in range(30)]
-            write(p, topic, values)
-            p.commit_transaction(WAIT)
-            wanted += values
-            broker.kill9()
-            broker.start()
+    topic = made(fresh_broker, 'fed')
+    with Amqp(fresh_broker) as amqp:
+        queue = amqp.fed(topic)
+    wanted = []
+    p = producer(fresh_broker, 't', compression_type=compression)
+    for turn in range(KILLS):
         p.begin_transaction()
-        write(p, topic, [b'open'])
-        with Amqp(broker) as amqp:
-            assert [b for _, _, b in amqp.get(queue, len(wanted))] == wanted
-            p.abort_transaction(WAIT)
-            p.begin_transaction()
-            write(p, topic, [b'last'])
-            p.commit_transaction(WAIT)
-            assert [b for _, _, b in amqp.get(queue, 1)] == [b'last']
-            assert amqp.channel.queue_declare(queue, durable=True, passive=True).method.message_count == 0
-    finally:
-        broker.remove()
+        write(p, topic, [b'aborted %d %d' % (turn, i) for i in range(30)])
+        p.abort_transaction(WAIT)
+        p.begin_transaction()
+        values = [b'committed %d %d' % (turn, i) for i in range(30)]
+        write(p, topic, values)
+        p.commit_transaction(WAIT)
+        wanted += values
+        fresh_broker.kill9()
+        fresh_broker.start()
+    p.begin_transaction()
+    write(p, topic, [b'open'])
+    with Amqp(fresh_broker) as amqp:
+        assert [b for _, _, b in amqp.get(queue, len(wanted))] == wanted
+        p.abort_transaction(WAIT)
+        p.begin_transaction()
+        write(p, topic, [b'last'])
+        p.commit_transaction(WAIT)
+        assert [b for _, _, b in amqp.get(queue, 1)] == [b'last']
+        assert amqp.channel.queue_declare(queue, durable=True, passive=True).method.message_count == 0
 
 
 @pytest.mark.parametrize('compression', ['none', 'zstd'])

@@ -122,11 +122,16 @@ def test_tables_and_materialized_views_over_kill_9(broker):
     wait_until(lambda: len(rows(broker, 'SELECT * FROM sums')) == 5, 30, 'another of the same name begins anew')
 
 
-class Load:
-    """Events by a producer of its own, each acknowledged before the next hundred, until it is stopped or the broker goes."""
+def put(w, first, count):
+    publish(w, '', 'in', *[event(n) for n in range(first, first + count)])
 
-    def __init__(self, broker, first):
+
+class Load:
+    """Events by a producer of its own, each acknowledged before the next ones, until it is stopped or the broker goes."""
+
+    def __init__(self, broker, first, put=put, count=100):
         self.broker, self.next, self.stopped = broker, first, False
+        self.put, self.count = put, count
         self.thread = threading.Thread(target=self.run)
         self.thread.start()
 
@@ -134,11 +139,11 @@ class Load:
         try:
             w = open_channel(self.broker)
             while not self.stopped:
-                publish(w, '', 'in', *[event(n) for n in range(self.next, self.next + 100)])
-                self.next += 100
+                self.put(w, self.next, self.count)
+                self.next += self.count
         except (OSError, AssertionError, wire.WireError):
             pass                                        # it was killed
-        self.next += 100                                # those that were on their way are or are not there
+        self.next += self.count                         # those that were on their way are or are not there
 
     def stop(self):
         self.stopped = True

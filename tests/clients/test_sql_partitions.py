@@ -1,16 +1,14 @@
 """Partitions that a stream gets while queries read it, by Kafka's CreatePartitions, under load and kill -9."""
 
 import random
-import threading
 
 import pytest
 from confluent_kafka import admin as confluent_admin
 
-import wire
 from brokers import wait_until
 from kafka_clients import at
 from test_durability import open_channel, publish
-from test_sql import event, queries, rows, run
+from test_sql import Load, event, queries, rows, run
 
 
 @pytest.fixture
@@ -32,37 +30,13 @@ def put(w, first, count):
         publish(w, '', 'in', *[event(n) for n in range(i, i + 10)], headers={'x-stream-key': 'key %d' % i})
 
 
-class Load:
-    """Events, each acknowledged before the next fifty, until it is stopped or the broker goes."""
-
-    def __init__(self, broker, first):
-        self.broker, self.next, self.stopped = broker, first, False
-        self.thread = threading.Thread(target=self.run)
-        self.thread.start()
-
-    def run(self):
-        try:
-            w = open_channel(self.broker)
-            while not self.stopped:
-                put(w, self.next, 50)
-                self.next += 50
-        except (OSError, AssertionError, wire.WireError):
-            pass                                        # it was killed
-        self.next += 50                                 # those that were on their way are or are not there
-
-    def stop(self):
-        self.stopped = True
-        self.thread.join()
-        return self.next
-
-
 def test_partitions_under_load_and_kill_9(broker):
     """Whatever a query remembers, it reads each record of each partition once, from the first on."""
     run(broker, STREAM + 'CREATE STREAM plain AS SELECT id FROM s;'
                          'CREATE STREAM counted AS SELECT id, COUNT(*) AS n FROM s GROUP BY id EMIT CHANGES')
     chance, upto = random.Random(5), 0
     for count in (2, 3, 7, 8):
-        load = Load(broker, upto)
+        load = Load(broker, upto, put, 50)
         wait_until(lambda: load.next > upto + 100, 30, 'there is some load')
         create_partitions(broker, count)
         seen, more = load.next, chance.randrange(0, 300)

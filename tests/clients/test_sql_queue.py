@@ -13,12 +13,8 @@ from test_sql_http import as_user, ask
 
 
 @pytest.fixture
-def broker():
-    b = brokers.Millrace()
-    try:
-        yield b.start()
-    finally:
-        b.remove()
+def broker(fresh_millrace):
+    return fresh_millrace
 
 
 def channel_to(broker):

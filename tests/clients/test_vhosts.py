@@ -8,7 +8,6 @@ import subprocess
 
 import pytest
 
-import brokers
 import wire
 from brokers import wait_until
 
@@ -16,12 +15,8 @@ QUEUES = 3000
 
 
 @pytest.fixture
-def broker():
-    b = brokers.Millrace()
-    try:
-        yield b.start()
-    finally:
-        b.remove()
+def broker(fresh_millrace):
+    return fresh_millrace
 
 
 def make_vhost(broker):
