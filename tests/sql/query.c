@@ -163,7 +163,7 @@ static void query_make(struct run *r)
 static void begin(struct run *r)
 {
     enum sql_fault fault;
-    if (!query_begin(r->q, &fault))
+    if (!query_begin(r->q, 0, &fault))
         die(sql_fault_text(fault));
 }
 
