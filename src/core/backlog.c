@@ -113,7 +113,7 @@ static void leave_lane(struct broker *b, struct entry *e)
     struct queue *q = e->queue;
     struct busy *w = q->busy;
     struct lane *lane = &w->lanes[e->lane];
-    bool was_head = e->link.prev == lane_list_of(lane, e);
+    bool was_head = e->link.prev == lane_list_of(lane, e), was_first = lane_first(lane) == e;
     lane_forgets(q, e);
     backlog_memory(b, e, false);
     if (lane->paging)
@@ -131,8 +131,10 @@ static void leave_lane(struct broker *b, struct entry *e)
     struct entry *next = lane_first(lane);
     if (next ? next->deadline != WALL_NEVER : lane->count)
         backlog_arm(b, q); /* its time counts from now on */
-    if (lane->paging)
+    if (lane->paging && was_first)
         paging_want(b, q, lane);
+    else if (lane->paging)
+        paging_end(b, q, lane); /* nobody waits for what lies before it because of it */
 }
 
 void backlog_take(struct broker *b, struct entry *e)
@@ -195,8 +197,7 @@ void backlog_requeue(struct broker *b, struct entry *e)
     if (to_front) {
         front_grows(b, lane, e);
     }
-    if (w->selecting)
-        selecting_returned(q, e);
+    scans_returned(q, e);
     backlog_memory(b, e, true);
     w->lanes[e->lane].count++;
     w->ready_count++;

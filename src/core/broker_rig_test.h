@@ -652,7 +652,7 @@ RIG_FN size_t rig_paged(const struct queue *q, struct rig_store *store, struct e
         const struct page_job *kept = page->state == PAGE_LOADED ? NULL : rig_store_page(store, page->where);
         for (uint32_t i = 0; kept && i < kept->count; i++) {
             const struct page_item *item = &kept->items[i];
-            if (!page_has(page, item->position))
+            if (!page_has(page, item->position) || page_lends(page, item->position))
                 continue;
             struct entry *e = calloc(1, sizeof *e);
             *e = (struct entry){.msg = item->msg,

@@ -24,12 +24,15 @@ const struct busy busy_idle = {
     .pages = SELF(pages),
     .consumers = SELF(consumers),
     .ready = SELF(ready),
+    .sieves = SELF(sieves),
+    .scans = SELF(scans),
     .pump_link = SELF(pump_link),
     .removal_link = SELF(removal_link),
     .owner_link = SELF(owner_link),
     .fat_link = SELF(fat_link),
     .hungry_link = SELF(hungry_link),
     .resting_link = SELF(resting_link),
+    .look_link = SELF(look_link),
     .getters = SELF(getters),
     .ttl_timer.link = SELF(ttl_timer.link),
     .expires_timer.link = SELF(expires_timer.link),
@@ -48,8 +51,8 @@ static bool rests(const struct broker *b, const struct queue *q)
             return false;
     return w->unacked_count == 0 && w->consumer_count == 0 && queue_delayed(q) == 0 && list_empty(&w->pages) &&
            list_empty(&w->pump_link) && list_empty(&w->removal_link) && list_empty(&w->hungry_link) &&
-           list_empty(&w->getters) && w->mark_lsn <= b->durable && !timer_is_set(&w->ttl_timer) && !w->owner &&
-           q->rules->expires_ms < 0 && b->compact.queue != q;
+           list_empty(&w->look_link) && list_empty(&w->getters) && w->mark_lsn <= b->durable &&
+           !timer_is_set(&w->ttl_timer) && !w->owner && q->rules->expires_ms < 0 && b->compact.queue != q;
 }
 
 /* Has it nothing to do, but perhaps to wait for the journal? Then it is looked at again. */
@@ -131,9 +134,9 @@ bool queue_rouse_now(struct broker *b, struct queue *q)
     }
     for (unsigned i = 0; i < lanes; i++)
         list_init(&w->lanes[i].entries);
-    struct list *lists[] = {&w->unacked,     &w->pages,        &w->consumers,  &w->ready,
-                            &w->pump_link,   &w->removal_link, &w->owner_link, &w->fat_link,
-                            &w->hungry_link, &w->resting_link, &w->getters};
+    struct list *lists[] = {&w->unacked,     &w->pages,        &w->consumers,    &w->ready,      &w->sieves,
+                            &w->scans,       &w->pump_link,    &w->removal_link, &w->owner_link, &w->fat_link,
+                            &w->hungry_link, &w->resting_link, &w->look_link,    &w->getters};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         list_init(lists[i]);
     backlog_init(w);

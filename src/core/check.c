@@ -2,6 +2,16 @@
  * operator's `check`. */
 #include "core/core_int.h"
 
+/* P2: of a page that is on disk it is lent. */
+static void check_entry_page(const struct queue *q, const struct entry *e)
+{
+    const struct page *page = e->page;
+    if (!page)
+        return;
+    CHECK(page->queue == q && page_has(page, e->position));
+    CHECK(page->state == PAGE_WRITING || page->state == PAGE_LOADED || page_lends(page, e->position));
+}
+
 /* Entries of one list; positions ascend. */
 static uint64_t check_list(const struct queue *q, unsigned lane, const struct list *list, bool front, uint64_t *bytes,
                            uint64_t *memory)
@@ -15,7 +25,7 @@ static uint64_t check_list(const struct queue *q, unsigned lane, const struct li
         CHECK(e->position > last && e->position < q->next_position);
         CHECK(!(e->flags & ENTRY_JOURNALLED) || q->object.journalled);
         CHECK(((e->flags & ENTRY_FRONT) != 0) == front);
-        CHECK(!e->page || (e->page->queue == q && page_has(e->page, e->position)));
+        check_entry_page(q, e);
         last = e->position;
         n++;
         *bytes += e->msg->body_len;
@@ -39,8 +49,8 @@ static void check_pages(const struct lane *lane, uint64_t *count, uint64_t *byte
         CHECK(alive == page->live && page->live <= page->count);
         if (page->state == PAGE_WRITING)
             continue;
-        *count += page->live;
-        *bytes += page->body_bytes;
+        *count += page->live - (page->lent ? page->lent->alive : 0);
+        *bytes += page->body_bytes - (page->lent ? page->lent->bytes : 0);
     }
 }
 
@@ -57,6 +67,19 @@ static void check_lane(const struct queue *q, unsigned number, uint64_t *count, 
     }
     CHECK(n == lane->count && (!lane->paging || !first || first->position > lane->paged_upto));
     *count += n;
+}
+
+/* N1 to N3, as far as they can be seen. */
+static void check_scans(const struct queue *q)
+{
+    LIST_EACH(&q->busy->scans, node, after)
+    {
+        const struct scan *s = CONTAINER_OF(node, struct scan, link);
+        CHECK(s->memory <= s->looked && (!s->page || (s->page->queue == q && s->page->last <= s->looked)));
+        for (unsigned i = 0; i < ARRAY_LEN(s->at); i++)
+            CHECK(!s->at[i] ||
+                  (s->at[i]->queue == q && !(s->at[i]->flags & ENTRY_UNACKED) && s->at[i]->position <= s->looked));
+    }
 }
 
 static uint64_t check_queue(struct broker *b, const struct queue *q, uint64_t *memory)
@@ -77,19 +100,22 @@ static uint64_t check_queue(struct broker *b, const struct queue *q, uint64_t *m
     {
         const struct entry *e = CONTAINER_OF(node, struct entry, link);
         CHECK(e->queue == q && (e->flags & ENTRY_UNACKED) && e->position < q->next_position);
+        check_entry_page(q, e);
         unacked++;
     }
     CHECK(unacked == q->busy->unacked_count);
     dedup_check(b, q);
     retry_check(q);
-    uint32_t consumers = 0;
+    uint32_t consumers = 0, choosy = 0;
     LIST_EACH(&q->busy->consumers, node, after)
     {
         const struct consumer *consumer = CONTAINER_OF(node, struct consumer, queue_link);
         CHECK(consumer->queue == q && !consumer->channel->failed);
         consumers++;
+        choosy += consumer->sieve != NULL;
     }
-    CHECK(consumers == q->busy->consumer_count);
+    CHECK(consumers == q->busy->consumer_count && choosy == q->busy->selecting);
+    check_scans(q);
     CHECK(q->hidden || queue_find(q->vhost, q->name) == q);
     CHECK(map_get(&b->queues_by_id, map_key_u64(&q->id)) == q);
     return count + unacked + (q->extra ? q->extra->retry.count : 0);

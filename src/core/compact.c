@@ -163,7 +163,7 @@ static void write_entry(struct broker *b, const struct entry *e)
 
 static bool is_paged(const struct entry *e)
 {
-    return e->page && e->page->state == PAGE_LOADED;
+    return e->page && e->page->state != PAGE_WRITING;
 }
 
 /* Its PAGE is behind the beginning of the snapshot; else it is written when its queue has its turn. */

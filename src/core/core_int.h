@@ -239,18 +239,22 @@ struct selector;
 enum selector_found { SELECTOR_NONE, SELECTOR_OK, SELECTOR_WRONG, SELECTOR_NO_MEMORY };
 enum selector_found selector_of(struct slice args, struct selector **ret, char *why, size_t why_len);
 void selector_free(struct selector **s);
-bool selector_takes(const struct selector *s, const struct msg *msg);
-/* The next message that the consumer may have; NULL: there is none in memory, or *looks has run out. */
-struct entry *selected_next(struct broker *b, struct consumer *consumer, unsigned *looks);
-void selecting_forget(struct queue *q, const struct entry *e);   /* it is about to leave the lane's memory */
-void selecting_returned(struct queue *q, const struct entry *e); /* it has come into it, perhaps before others */
+bool selector_equal(const struct selector *a, const struct selector *b);
+bool selector_takes(const struct selector *s, const struct msg *msg, unsigned *ret_steps); /* that it took */
+
+/* sieve.c */
+MUST_USE bool sieve_join(struct queue *q, struct consumer *consumer,
+                         struct selector **s); /* takes it; false: no memory */
+void sieve_leave(struct broker *b, struct consumer *consumer);
+/* The next message that such consumers may have; NULL: there is none in memory, or *looks has run out. */
+struct entry *sieve_next(struct broker *b, struct queue *q, struct sieve *sieve, unsigned *looks);
 /* The entry leaves the memory of its lane: nobody may point at it any more. */
 static inline void lane_forgets(struct queue *q, const struct entry *e)
 {
     if (q->busy->requeue_hint == e)
         q->busy->requeue_hint = NULL;
-    if (q->busy->selecting)
-        selecting_forget(q, e);
+    if (!list_empty(&q->busy->scans))
+        scans_forget(q, e);
 }
 
 /* paging.c */
@@ -269,11 +273,19 @@ wall_t paging_deadline(const struct lane *lane); /* of the first message, when t
 struct page *page_new(struct queue *q, unsigned lane); /* replay.c makes them too */
 void page_free(struct broker *b, struct page *page);
 void page_dropped(struct broker *b, struct page *page); /* one on disk, or being read: its messages are gone */
-bool page_fits(const struct page *page, const struct page_job *job); /* is this the page that the journal tells of? */
+/* Is this the page that the journal tells of? Its holes are unpacked, its checksum was right. */
+bool page_fits(const struct page *page, const struct page_job *job);
 MUST_USE struct page_job *page_job_to_read(const struct page *page); /* without its ticket; NULL: no memory */
 size_t page_job_memory(const struct page_job *job);                  /* what its messages take */
+struct entry *entry_of_item(struct broker *b, struct page *page, struct page_item *item); /* takes its message */
+void paging_end(struct broker *b, struct queue *q, struct lane *lane); /* if nothing is in front or pages any more */
 
 /* holes.c */
+/* Sorted runs that do not touch. The positions are in none yet; false: no memory. */
+MUST_USE bool ranges_put(struct ranges *r, uint64_t position, uint64_t count);
+MUST_USE bool ranges_room(struct ranges *r, uint32_t more);      /* runs */
+uint64_t ranges_past(const struct ranges *r, uint64_t position); /* the first from there on that is in none */
+uint64_t ranges_next(const struct ranges *r, uint64_t position); /* … that is in one; UINT64_MAX */
 MUST_USE bool page_hole(struct page *page, uint64_t position, uint64_t count);
 bool page_has(const struct page *page, uint64_t position);
 void page_pack(struct page *page);            /* its holes take little memory from now on */
@@ -288,6 +300,7 @@ MUST_USE bool page_settle(struct broker *b,
 /* between paging.c and thin.c */
 void front_grows(struct broker *b, struct lane *lane, struct entry *e);   /* the entry stands in the front */
 void front_shrinks(struct broker *b, struct lane *lane, struct entry *e); /* it leaves */
+void front_insert(struct broker *b, struct lane *lane, struct entry *e);  /* in its place */
 bool paging_may_write(struct broker *b);                                  /* there is too much in memory, and … */
 bool paging_can_write(struct broker *b);                                  /* … room for a job that writes */
 bool paging_may_read(struct broker *b);                                   /* for one that reads */
@@ -298,7 +311,21 @@ size_t paging_page_bytes(const struct broker *b);
 bool page_is_hole(const struct page *page, uint64_t position);
 MUST_USE bool page_reserve(struct page *page); /* holes have room, whatever goes */
 uint32_t page_returns_of(const struct page *page, const struct page_item *item);
-#define PAGE_JOBS_MAX 400u /* on their way: writes, reads, moves */
+/* The ticket of a page job: who waits for the answer, and in the lower bits what he is. */
+enum ticket_kind { TICKET_PAGE, TICKET_MOVE, TICKET_DELAY, TICKET_LOOK };
+static inline uint64_t page_ticket(enum ticket_kind kind, const void *whose)
+{
+    return (uint64_t)(uintptr_t)whose | kind;
+}
+static inline enum ticket_kind page_ticket_kind(uint64_t ticket)
+{
+    return (enum ticket_kind)(ticket & 3);
+}
+static inline void *page_ticket_whose(uint64_t ticket)
+{
+    return (void *)(uintptr_t)(ticket & ~(uint64_t)3);
+}
+#define PAGE_JOBS_MAX 432u /* on their way: writes, reads, moves, looks */
 
 /* segment.c */
 void segment_lists_init(struct broker *b);
@@ -317,7 +344,6 @@ void moves_fini(struct broker *b);
 void moves_turn(struct broker *b);
 void moves_merge(struct broker *b, const struct lane *lane, struct page *page); /* the page has just been written */
 void moves_forget(struct broker *b, struct page *page);                         /* it goes */
-bool move_is_ticket(uint64_t ticket);
 void move_answered(struct broker *b, struct page_job *job);
 bool page_write(struct broker *b, struct queue *q, unsigned lane,
                 bool thin);                /* false: nothing to write, or no memory */
@@ -476,8 +502,7 @@ void delay_drop_all(struct broker *b, struct queue *q);
 void delay_free(struct vhost *vhost); /* with the hidden queue */
 
 /* delay_page.c */
-bool delays_write(struct broker *b); /* to pages, when there is too much; true: work is left */
-bool delay_is_ticket(uint64_t ticket);
+bool delays_write(struct broker *b);                         /* to pages, when there is too much; true: work is left */
 void delay_answered(struct broker *b, struct page_job *job); /* the job stays the caller's */
 MUST_USE bool delay_page_recovered(struct broker *b, struct page *page);
 void delays_fini(struct broker *b);

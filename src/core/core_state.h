@@ -26,6 +26,7 @@
 #include "core/mqtt_int.h"
 #include "core/page.h"
 #include "core/retry.h"
+#include "core/scan.h"
 #include "fmt/amqp_props.h"
 #include "fmt/amqp_table.h"
 #include "fmt/scram.h"
@@ -279,6 +280,13 @@ struct ranges { /* positions as runs */
 
 enum page_state { PAGE_WRITING, PAGE_ON_DISK, PAGE_READING, PAGE_LOADED, PAGE_DAMAGED };
 
+/* Messages of a page on disk that are entries in memory all the same, as those of a page that was read are: lend.c. */
+struct lent {
+    struct ranges taken; /* positions that were ever lent; of some the entries are gone, and they are holes */
+    uint32_t alive;      /* entries */
+    uint64_t bytes;      /* of their bodies */
+};
+
 struct page_return { /* a message of a page that has come back to its queue */
     uint64_t position;
     uint32_t returns;
@@ -295,6 +303,7 @@ struct page {
     bool journalled; /* holds journalled messages */
     bool doomed;     /* being written, but one before it in the lane has failed: it is not used */
     bool unmovable;  /* it could not be read */
+    bool reading;    /* a job that will load it is on its way, whatever has become of it */
     uint16_t snap_gen;
     uint32_t count, live; /* messages written; of them alive */
     uint32_t return_count;
@@ -307,6 +316,8 @@ struct page {
     struct ranges holes;     /* positions from first to last that are not, or no longer, alive here (holes.c) */
     struct ranges transient; /* positions that the journal does not know: gone after a restart */
     struct page_return *returns;
+    struct lent *lent; /* NULL: nothing is */
+    struct look *look; /* NULL: nobody does */
 };
 
 struct segment {      /* a file with live pages */
@@ -356,8 +367,9 @@ struct busy {
     lsn_t mark_lsn;
     struct list consumers, ready;       /* all; those that can take a message, by priority */
     uint32_t consumer_count, selecting; /* of them have a selector */
+    struct list sieves, scans;          /* of those; all places of who looks */
     struct consumer *exclusive_consumer, *active;
-    struct list pump_link, removal_link, owner_link, fat_link, hungry_link, resting_link;
+    struct list pump_link, removal_link, owner_link, fat_link, hungry_link, resting_link, look_link;
     struct list getters; /* struct getter: basic.get that wait for a page */
     struct ranges removed;
     struct timer ttl_timer, expires_timer;
@@ -412,9 +424,8 @@ struct consumer {
     bool no_ack, exclusive, ready;
     struct follower *follower; /* of a stream */
     const struct mqtt_sub
-        *takes_over;             /* of a share group: messages of QoS 2 move into its client's queue (mqtt_share.c) */
-    struct selector *selector;   /* NULL: takes every message */
-    const struct entry *scanned; /* with a selector: the last that it has not wanted; NULL: none */
+        *takes_over;     /* of a share group: messages of QoS 2 move into its client's queue (mqtt_share.c) */
+    struct sieve *sieve; /* NULL: takes every message */
     struct list queue_link, ready_link /* queue->ready or channel->parked */, channel_link;
     struct timer timeout;
 };
@@ -733,9 +744,10 @@ struct broker {
     struct list fat;         /* queues that hold enough of it for a page */
     struct list thin;        /* the others that hold some, in turn */
     uint32_t thin_count;
-    uint32_t thin_vain;          /* so many of them in a row had nothing to write … */
-    uint64_t thin_memory;        /* … while ready_memory was this */
-    struct list hungry;          /* queues that want to read when there is room for jobs */
+    uint32_t thin_vain;   /* so many of them in a row had nothing to write … */
+    uint64_t thin_memory; /* … while ready_memory was this */
+    struct list hungry;   /* queues that want to read when there is room for jobs */
+    struct looks looks;
     struct list adrift;          /* pages whose queue went while their job was on its way */
     struct map segments;         /* number → struct segment */
     struct list dead_segments;   /* without pages: to be dropped when that is durable */

@@ -25,7 +25,6 @@
 
 #include <errno.h>
 
-#define TICKET 2u /* in the lower bits: of this file */
 #define TRIES 64u /* of one tick … */
 #define WRITES 4u /* … and pages: one of small messages takes a ms or two */
 #define READ_AHEAD 4u
@@ -36,11 +35,6 @@ static size_t limit(const struct broker *b)
 {
     size_t half = b->options.paging_bytes / 2, least = PAGES_LEAST * paging_page_bytes(b);
     return half > least ? half : least;
-}
-
-bool delay_is_ticket(uint64_t ticket)
-{
-    return (ticket & 3) == TICKET;
 }
 
 /* ---- order ---- */
@@ -140,7 +134,7 @@ static void fill(struct delay *d, struct delay_write *w, struct page_job *job)
         page->body_bytes += e->msg->body_len;
         page->journalled |= (e->flags & ENTRY_JOURNALLED) != 0;
     }
-    job->ticket = (uint64_t)(uintptr_t)w | TICKET;
+    job->ticket = page_ticket(TICKET_DELAY, w);
     job->queue = d->queue->id;
     job->sync = page->journalled;
 }
@@ -343,10 +337,11 @@ bool delay_read(struct broker *b, struct delay *d)
             paging_pause(b, &b->reading_paused);
             return false;
         }
-        job->ticket = (uint64_t)(uintptr_t)page | TICKET;
+        job->ticket = page_ticket(TICKET_DELAY, page);
         CHECK(paging_send(b, job));
         (void)delay_heap_take_first(&d->pages);
         page->state = PAGE_READING;
+        page->reading = true;
         list_insert(&d->reads, &page->lane_link);
         d->read_count++;
         b->page_reads++;
@@ -404,6 +399,7 @@ static void load(struct broker *b, struct delay *d, struct page *page, struct pa
 
 static void was_read(struct broker *b, struct page *page, struct page_job *job)
 {
+    page->reading = false;
     b->page_reads--;
     b->delay_reading -= page_memory(b, &job->where, job->count);
     if (!page->queue) {
@@ -429,7 +425,7 @@ static void was_read(struct broker *b, struct page *page, struct page_job *job)
 
 void delay_answered(struct broker *b, struct page_job *job)
 {
-    void *whose = (void *)(uintptr_t)(job->ticket & ~(uint64_t)3);
+    void *whose = page_ticket_whose(job->ticket);
     if (job->type == PAGE_WRITE)
         was_written(b, whose, job);
     else

@@ -114,7 +114,7 @@ static uint64_t appetite(const struct consumer *consumer)
 {
     const struct channel *ch = consumer->channel;
     uint64_t most = UINT64_MAX;
-    if (!may_serve(consumer) || !consumer_can_take(consumer) || consumer->selector)
+    if (!may_serve(consumer) || !consumer_can_take(consumer) || consumer->sieve)
         return 0; /* who is choosy may want nothing of what waits */
     if (!consumer->no_ack && consumer->prefetch)
         most = consumer->prefetch - consumer->unacked;
@@ -269,11 +269,15 @@ static struct consumer *next_choosy(struct broker *b, struct queue *q, unsigned 
             park(consumer);
             continue;
         }
-        *ret = consumer->selector ? selected_next(b, consumer, looks) : backlog_head(q);
+        *ret = consumer->sieve ? sieve_next(b, q, consumer->sieve, looks) : backlog_head(q);
         if (*ret)
             return consumer;
-        if (!consumer->selector && q->busy->ready_count)
+        if (!consumer->sieve && q->busy->ready_count)
             backlog_want(b, q);
+        if (*looks == 0) {
+            consumer_enlist(b, consumer); /* behind its equals: others have their turn while it goes on */
+            break;
+        }
     }
     return NULL;
 }
@@ -430,7 +434,7 @@ void consumer_remove(struct broker *b, struct consumer *consumer)
         forget_in_unacked(ch, consumer);
     if (q) {
         q->busy->consumer_count--;
-        q->busy->selecting -= consumer->selector != NULL;
+        sieve_leave(b, consumer);
         b->totals.consumers--;
         if (q->busy->exclusive_consumer == consumer)
             q->busy->exclusive_consumer = NULL;
@@ -440,7 +444,6 @@ void consumer_remove(struct broker *b, struct consumer *consumer)
     }
     slice_drop(&consumer->tag);
     slice_drop(&consumer->args);
-    selector_free(&consumer->selector);
     pool_give(&b->consumers, consumer);
     if (!q || q->deleting)
         return;
@@ -506,9 +509,10 @@ static struct consumer *consumer_make(struct broker *b, struct channel *ch, stru
     struct consumer *consumer = queue_rouse(b, q) ? pool_take(&b->consumers) : NULL;
     if (!consumer)
         return NULL;
+    struct selector *selector = NULL;
     *consumer = (struct consumer){.channel = ch, .queue = q, .prefetch = ch->prefetch};
     if (!slice_keep(&consumer->tag, tag) || !slice_keep(&consumer->args, args) ||
-        selector_of(args, &consumer->selector, why, sizeof why) > SELECTOR_OK) {
+        selector_of(args, &selector, why, sizeof why) > SELECTOR_OK || !sieve_join(q, consumer, &selector)) {
         slice_drop(&consumer->tag);
         slice_drop(&consumer->args);
         pool_give(&b->consumers, consumer);
@@ -526,7 +530,6 @@ static struct consumer *consumer_make(struct broker *b, struct channel *ch, stru
     list_insert(&ch->consumers, &consumer->channel_link);
     ch->consumer_count++;
     q->busy->consumer_count++;
-    q->busy->selecting += consumer->selector != NULL;
     q->had_consumer = true;
     b->totals.consumers++;
     if (consumer->exclusive)

@@ -43,10 +43,11 @@ static bool walk_next(struct walk *walk)
     return true;
 }
 
+/* What is looked for often, or has to find room, stays as it is. */
 void page_pack(struct page *page)
 {
     struct ranges *holes = &page->holes;
-    if (is_packed(holes))
+    if (is_packed(holes) || page->lent || page->look)
         return;
     struct range *less = NULL;
     if (holes->count >= PACK_LEAST) {
@@ -105,6 +106,7 @@ void page_holes_put(struct writer *w, const struct page *page)
     }
 }
 
+/* Index of the first run that ends at or behind the position. */
 static uint32_t hole_bound(const struct ranges *holes, uint64_t position)
 {
     uint32_t low = 0, high = holes->count;
@@ -154,7 +156,7 @@ bool page_alive_from(const struct page *page, uint64_t *position, uint64_t *ret_
     return *position <= page->last;
 }
 
-static bool holes_room(struct ranges *holes, uint32_t more)
+bool ranges_room(struct ranges *holes, uint32_t more)
 {
     if (holes->count + more <= holes->max)
         return true;
@@ -172,33 +174,47 @@ static bool holes_room(struct ranges *holes, uint32_t more)
 /* Whatever of its messages goes, and in whatever order, finds room: at worst every second one is a run of its own. */
 bool page_reserve(struct page *page)
 {
-    return page_unpack(page) && holes_room(&page->holes, page->live / 2 + 1);
+    return page_unpack(page) && ranges_room(&page->holes, page->live / 2 + 1);
+}
+
+bool ranges_put(struct ranges *r, uint64_t position, uint64_t count)
+{
+    uint64_t last = position + count - 1;
+    uint32_t i = hole_bound(r, position);
+    bool joins_before = i > 0 && r->runs[i - 1].last + 1 == position;
+    bool joins_after = i < r->count && r->runs[i].first == last + 1;
+    if (joins_before && joins_after) {
+        r->runs[i - 1].last = r->runs[i].last;
+        memmove(r->runs + i, r->runs + i + 1, (r->count - i - 1) * sizeof *r->runs);
+        r->count--;
+    } else if (joins_before)
+        r->runs[i - 1].last = last;
+    else if (joins_after)
+        r->runs[i].first = position;
+    else {
+        if (!ranges_room(r, 1))
+            return false;
+        memmove(r->runs + i + 1, r->runs + i, (r->count - i) * sizeof *r->runs);
+        r->runs[i] = (struct range){.first = position, .last = last};
+        r->count++;
+    }
+    return true;
+}
+
+uint64_t ranges_past(const struct ranges *r, uint64_t position)
+{
+    uint32_t i = hole_bound(r, position);
+    return i < r->count && r->runs[i].first <= position ? r->runs[i].last + 1 : position;
+}
+
+uint64_t ranges_next(const struct ranges *r, uint64_t position)
+{
+    uint32_t i = hole_bound(r, position);
+    return i == r->count ? UINT64_MAX : r->runs[i].first > position ? r->runs[i].first : position;
 }
 
 /* The positions are no hole yet. */
 bool page_hole(struct page *page, uint64_t position, uint64_t count)
 {
-    if (!page_unpack(page))
-        return false;
-    struct ranges *holes = &page->holes;
-    uint64_t last = position + count - 1;
-    uint32_t i = hole_bound(holes, position);
-    bool joins_before = i > 0 && holes->runs[i - 1].last + 1 == position;
-    bool joins_after = i < holes->count && holes->runs[i].first == last + 1;
-    if (joins_before && joins_after) {
-        holes->runs[i - 1].last = holes->runs[i].last;
-        memmove(holes->runs + i, holes->runs + i + 1, (holes->count - i - 1) * sizeof *holes->runs);
-        holes->count--;
-    } else if (joins_before)
-        holes->runs[i - 1].last = last;
-    else if (joins_after)
-        holes->runs[i].first = position;
-    else {
-        if (!holes_room(holes, 1))
-            return false;
-        memmove(holes->runs + i + 1, holes->runs + i, (holes->count - i) * sizeof *holes->runs);
-        holes->runs[i] = (struct range){.first = position, .last = last};
-        holes->count++;
-    }
-    return true;
+    return page_unpack(page) && ranges_put(&page->holes, position, count);
 }

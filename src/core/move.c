@@ -11,7 +11,8 @@
  *   M1  until the store has said that the new page is durable the old ones are what they were, for consumers, journal and
  *       compaction alike. PAGE of the new one replaces the pages it lies across in one record (replay.c).
  *   M2  a message that died meanwhile is a hole of the new page; its REMOVE may come before or after.
- *   M3  a page that a consumer has begun to read, or that was read, moves only alone: what was read points to it.
+ *   M3  a page that a consumer has begun to read, or that was read, or of which something is lent, moves only alone: what
+ *       was read points to it.
  *   M4  small pages are joined only behind what was ever read of their lane (loaded_upto), so that no page with
  *       unacknowledged messages lies between them.
  */
@@ -35,18 +36,6 @@ struct move {
     struct page_job *job;           /* what will be written; while it is, the store's */
     struct page *pages[MOVE_PAGES]; /* NULL: gone */
 };
-
-/* ---- tickets ---- */
-
-static uint64_t ticket_of(const struct move *m)
-{
-    return (uint64_t)(uintptr_t)m | 1;
-}
-
-bool move_is_ticket(uint64_t ticket)
-{
-    return ticket & 1;
-}
 
 /* ---- end ---- */
 
@@ -99,7 +88,7 @@ static bool send_read(struct broker *b, struct move *m)
     struct page_job *job = page_job_to_read(m->pages[m->read]);
     if (!job)
         return false;
-    job->ticket = ticket_of(m);
+    job->ticket = page_ticket(TICKET_MOVE, m);
     if (paging_send(b, job))
         return true;
     page_job_free(&b->heap, &job);
@@ -263,7 +252,7 @@ static bool fits(const struct page *page, const struct page_job *job)
 
 static void send_write(struct broker *b, struct move *m)
 {
-    m->job->ticket = ticket_of(m);
+    m->job->ticket = page_ticket(TICKET_MOVE, m);
     m->job->sync = m->journalled;
     if (m->job->count == 0 || !paging_send(b, m->job))
         move_free(b, m);
@@ -292,7 +281,8 @@ static void was_read(struct broker *b, struct move *m, struct page_job *job)
 static bool may_use(const struct move *m)
 {
     for (uint32_t i = 0; i < m->count; i++)
-        if (m->lost || (m->pages[i]->state != PAGE_ON_DISK && (m->count > 1 || m->pages[i]->state != PAGE_LOADED)))
+        if (m->lost || (m->count > 1 && m->pages[i]->lent) ||
+            (m->pages[i]->state != PAGE_ON_DISK && (m->count > 1 || m->pages[i]->state != PAGE_LOADED)))
             return false;
     return true;
 }
@@ -411,6 +401,8 @@ static void leave_old(struct broker *b, struct move *m, struct page *old)
     struct queue *q = page->queue;
     bool on_disk = page->state == PAGE_ON_DISK;
     uint64_t live = old->live, body_bytes = old->body_bytes;
+    scans_forget_page(q, page);
+    look_forget(b, page);
     list_remove(&page->segment_link);
     list_insert(&old->segment_link, &page->segment_link);
     list_remove(&old->segment_link);
@@ -436,7 +428,7 @@ static bool use(struct broker *b, struct move *m, const struct page_job *job)
     struct page *page = m->pages[0], fresh = {0};
     list_init(&fresh.segment_link);
     bool ok = describe(m, job, &fresh) && keep_transient(page, &fresh) && keep_returns(m, &fresh) &&
-              (page->state != PAGE_LOADED || page_reserve(&fresh)) && segment_join(b, &fresh);
+              ((page->state == PAGE_ON_DISK && !page->lent) || page_reserve(&fresh)) && segment_join(b, &fresh);
     if (ok && !(ok = journal_move(b, page, &fresh)))
         segment_leave(b, &fresh);
     else if (ok)
@@ -461,7 +453,7 @@ static void was_written(struct broker *b, struct move *m, struct page_job *job)
 
 void move_answered(struct broker *b, struct page_job *job)
 {
-    struct move *m = (struct move *)(uintptr_t)(job->ticket & ~(uint64_t)1);
+    struct move *m = page_ticket_whose(job->ticket);
     if (job->type == PAGE_READ)
         was_read(b, m, job);
     else

@@ -17,6 +17,7 @@
  *   P2  a message is in memory or in a page; it is in a page exactly when its position is from first to last and is no hole.
  *       Pages of different lanes overlap, but share no position.
  *   P3  PAGE is appended only after the store has said that the page is durable, and before its messages leave memory.
+ *       Of a page on disk some may be lent (lend.c): those are in memory, and alive in the page for the journal.
  *   P4  live is the positions from first to last less the holes; at 0 the page is gone, and with its last page a segment, once everything
  *       that made it so is durable.
  *   P5  one job per page at a time; the job's ticket is the page. A page whose queue goes meanwhile drifts until the answer.
@@ -96,12 +97,18 @@ bool paging_send(struct broker *b, struct page_job *job)
 
 /* ---- the end of a page ---- */
 
+static void nobody_points_at(struct broker *b, struct page *page)
+{
+    compact_page_removed(b, page);
+    moves_forget(b, page);
+    scans_forget_page(page->queue, page);
+    look_forget(b, page);
+}
+
 void page_free(struct broker *b, struct page *page)
 {
-    if (page->queue) {
-        compact_page_removed(b, page);
-        moves_forget(b, page);
-    }
+    if (page->queue)
+        nobody_points_at(b, page);
     list_remove(&page->lane_link);
     list_remove(&page->queue_link);
     if (page->state != PAGE_WRITING)
@@ -109,18 +116,18 @@ void page_free(struct broker *b, struct page *page)
     mem_free(page->holes.runs);
     mem_free(page->transient.runs);
     mem_free(page->returns);
+    page_lent_end(page);
     mem_free_as(MEM_PAGES, page);
 }
 
 /* A job is on its way: its answer will free the page. */
 static void page_adrift(struct broker *b, struct page *page)
 {
-    if (page->state != PAGE_WRITING && page->state != PAGE_READING) {
+    if (page->state != PAGE_WRITING && !page->reading) {
         page_free(b, page);
         return;
     }
-    compact_page_removed(b, page);
-    moves_forget(b, page);
+    nobody_points_at(b, page);
     list_remove(&page->lane_link);
     list_remove(&page->queue_link);
     page->queue = NULL;
@@ -138,12 +145,17 @@ void paging_entry_gone(struct broker *b, struct entry *e)
     }
     CHECK(page->live);
     uint64_t weight = page_weight(page);
+    if (page->lent) {
+        page->lent->bytes -= e->msg->body_len;
+        if (--page->lent->alive == 0)
+            page_lent_end(page); /* all of it are holes */
+    }
     page->live--;
     page->body_bytes -= e->msg->body_len;
     if (page->state != PAGE_WRITING && page_weight(page) != weight)
         segment_weighs(b, page, weight);
     if (page->state == PAGE_LOADED && page->live == 0)
-        page_free(b, page);
+        page_adrift(b, page);
 }
 
 /* ---- lanes ---- */
@@ -188,15 +200,13 @@ void front_shrinks(struct broker *b, struct lane *lane, struct entry *e)
 }
 
 /* Into its place in the front: the end, but for what came back or was unacknowledged in a crash. */
-static void front_insert(struct broker *b, struct lane *lane, struct entry *e)
+void front_insert(struct broker *b, struct lane *lane, struct entry *e)
 {
     struct list *at = &lane->paging->front;
     while (at->prev != &lane->paging->front && CONTAINER_OF(at->prev, struct entry, link)->position > e->position)
         at = at->prev;
     list_insert(at, &e->link);
     front_grows(b, lane, e);
-    if (e->queue->busy->selecting)
-        selecting_returned(e->queue, e);
 }
 
 /* The next message cannot be read, now or later. */
@@ -216,7 +226,7 @@ wall_t paging_deadline(const struct lane *lane)
     return page && page->state != PAGE_DAMAGED ? page->deadline : WALL_NEVER;
 }
 
-static void paging_end(struct broker *b, struct queue *q, struct lane *lane)
+void paging_end(struct broker *b, struct queue *q, struct lane *lane)
 {
     if (!lane->paging || !list_empty(&lane->paging->front) || !list_empty(&lane->paging->pages))
         return;
@@ -317,7 +327,7 @@ static void page_fill(struct page *page, struct page_job *job, const struct lane
     page->last = job->items[job->count - 1].position;
     page->deadline = job->items[0].deadline;
     page->count = page->live = job->count;
-    job->ticket = (uint64_t)(uintptr_t)page;
+    job->ticket = page_ticket(TICKET_PAGE, page);
     job->queue = page->queue->id;
     job->lane = page->lane;
     job->sync = page->journalled;
@@ -433,6 +443,7 @@ bool paging_turn(struct broker *b)
     if (!list_empty(&b->dead_segments))
         dead_segments_drop(b);
     moves_turn(b);
+    looks_turn(b);
     return thin_turn(b) || more;
 }
 
@@ -458,6 +469,8 @@ static void resume(void *arg, struct timer *timer)
             backlog_want(b, q);
         else
             backlog_limit(b, q);
+        if (!list_empty(&q->busy->scans))
+            queue_schedule(b, q);
     }
 }
 
@@ -515,6 +528,7 @@ static void entry_paged(struct broker *b, struct lane *lane, struct entry *e)
     compact_entry_removed(b, e);
     backlog_memory(b, e, false);
     lane_forgets(q, e);
+    scans_paged(q, e);
     list_remove(&e->link);
     if (e->flags & ENTRY_JOURNALLED)
         b->journalled_bytes -= msg_size(e->msg);
@@ -535,16 +549,12 @@ static void entry_kept(struct broker *b, struct lane *lane, struct entry *e)
 
 static bool note_transient(struct page *page, struct lane *lane)
 {
-    struct ranges holes = page->holes;
     bool ok = true;
-    page->holes = page->transient; /* the same sorted runs */
     for (struct list *at = lane->entries.next; ok && at != lane->paging->unwritten; at = at->next) {
         struct entry *e = CONTAINER_OF(at, struct entry, link);
         if (e->page == page && !(e->flags & ENTRY_JOURNALLED))
-            ok = page_hole(page, e->position, 1);
+            ok = ranges_put(&page->transient, e->position, 1);
     }
-    page->transient = page->holes;
-    page->holes = holes;
     return ok;
 }
 
@@ -660,9 +670,10 @@ void paging_want(struct broker *b, struct queue *q, struct lane *lane)
             paging_pause(b, &b->reading_paused);
             return;
         }
-        job->ticket = (uint64_t)(uintptr_t)page;
+        job->ticket = page_ticket(TICKET_PAGE, page);
         CHECK(paging_send(b, job));
         page->state = PAGE_READING;
+        page->reading = true;
         coming += bytes;
         p->reading++;
         b->page_reads++;
@@ -679,8 +690,9 @@ uint32_t page_returns_of(const struct page *page, const struct page_item *item)
     return returns;
 }
 
-static struct entry *entry_of_item(struct broker *b, struct queue *q, struct page *page, struct page_item *item)
+struct entry *entry_of_item(struct broker *b, struct page *page, struct page_item *item)
 {
+    struct queue *q = page->queue;
     struct entry *e = pool_take(&b->entries);
     CHECK(e);
     *e = (struct entry){.msg = item->msg,
@@ -719,29 +731,32 @@ static void park_delayed(struct broker *b, struct lane *lane, struct page *page)
     mem_free(returns);
 }
 
-/* All that is alive of the page joins the front. */
+/* All that is alive of the page joins the front, but for what was lent before. */
 static void load(struct broker *b, struct queue *q, struct lane *lane, struct page *page, struct page_job *job)
 {
-    uint64_t body_bytes = 0;
+    uint64_t lent_bytes = page->lent ? page->lent->bytes : 0, body_bytes = lent_bytes;
     uint32_t loaded = 0;
     for (uint32_t i = 0; i < job->count; i++) {
         struct page_item *item = &job->items[i];
         if (i + LOAD_AHEAD < job->count)
             __builtin_prefetch(job->items[i + LOAD_AHEAD].msg); /* another thread has written it */
-        if (page_is_hole(page, item->position))
+        if (page_is_hole(page, item->position) || page_lends(page, item->position))
             continue;
-        struct entry *e = entry_of_item(b, q, page, item);
+        struct entry *e = entry_of_item(b, page, item);
         front_insert(b, lane, e);
         backlog_memory(b, e, true);
         body_bytes += e->msg->body_len;
         loaded++;
     }
-    CHECK(loaded == page->live);
+    CHECK(loaded == page->live - (page->lent ? page->lent->alive : 0));
     q->busy->ready_bytes += body_bytes - page->body_bytes;
     b->totals.message_bytes += body_bytes - page->body_bytes;
     page->body_bytes = body_bytes;
     b->paged -= loaded;
     page->state = PAGE_LOADED;
+    page_lent_end(page);
+    scans_forget_page(q, page);
+    look_forget(b, page);
     list_remove(&page->lane_link);
     if (lane->paging->loaded_upto < page->last)
         lane->paging->loaded_upto = page->last;
@@ -750,7 +765,6 @@ static void load(struct broker *b, struct queue *q, struct lane *lane, struct pa
 
 static void serve_getters(struct broker *b, struct queue *q);
 
-/* Its checksum was right. */
 bool page_fits(const struct page *page, const struct page_job *job)
 {
     uint32_t alive = 0;
@@ -762,16 +776,34 @@ bool page_fits(const struct page *page, const struct page_job *job)
     return alive == page->live;
 }
 
+static void front_has_grown(struct broker *b, struct queue *q, struct lane *lane)
+{
+    backlog_expire(b, q);
+    backlog_limit(b, q);
+    queue_schedule(b, q);
+    paging_want(b, q, lane);
+    serve_getters(b, q); /* last: without memory a channel fails, and an auto-delete queue may go with its consumer */
+}
+
 static void was_read(struct broker *b, struct page *page, struct page_job *job)
 {
     struct queue *q = page->queue;
     struct lane *lane = &q->busy->lanes[page->lane];
+    if (page->state != PAGE_READING)
+        return; /* it was dropped meanwhile, and is here for what was lent of it */
     lane->paging->reading--;
     page->state = PAGE_ON_DISK;
+    if (page_is_lent_whole(page)) { /* meanwhile, or gone */
+        page_as_read(b, page);
+        front_has_grown(b, q, lane);
+        return;
+    }
     if (!job->err && !page_unpack(page))
         job->err = -ENOMEM;
     if (job->err == -EILSEQ || (!job->err && !page_fits(page, job))) { /* S5 */
         page->state = PAGE_DAMAGED;
+        if (!list_empty(&q->busy->scans))
+            queue_schedule(b, q); /* they look behind it */
         serve_getters(b, q);
         return;
     }
@@ -781,35 +813,19 @@ static void was_read(struct broker *b, struct page *page, struct page_job *job)
         return;
     }
     load(b, q, lane, page, job);
-    backlog_expire(b, q);
-    backlog_limit(b, q);
-    queue_schedule(b, q);
-    paging_want(b, q, lane);
-    serve_getters(b, q); /* last: without memory a channel fails, and an auto-delete queue may go with its consumer */
+    front_has_grown(b, q, lane);
 }
 
-void do_paged(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
+static void page_answered(struct broker *b, struct page_job *job)
 {
-    struct page_job *job = c->job;
-    struct page *page = (struct page *)(uintptr_t)job->ticket;
-    (void)peer;
-    (void)ch;
-    c->job = NULL;
-    if (move_is_ticket(job->ticket)) {
-        move_answered(b, job);
-        return;
-    }
-    if (delay_is_ticket(job->ticket)) {
-        delay_answered(b, job);
-        page_job_free(&b->heap, &job);
-        feed_hungry(b);
-        return;
-    }
+    struct page *page = page_ticket_whose(job->ticket);
     if (job->type == PAGE_WRITE) {
         b->page_writes--;
         b->writing_memory -= page_job_memory(job);
-    } else
+    } else {
         b->page_reads--;
+        page->reading = false;
+    }
     if (!page->queue) {
         if (job->type == PAGE_WRITE && !job->err)
             segment_unused(b, &job->where);
@@ -818,6 +834,20 @@ void do_paged(struct broker *b, struct peer *peer, struct channel *ch, struct co
         written(b, page, job);
     else
         was_read(b, page, job);
+}
+
+void do_paged(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
+{
+    struct page_job *job = c->job;
+    (void)peer;
+    (void)ch;
+    c->job = NULL;
+    switch (page_ticket_kind(job->ticket)) {
+    case TICKET_MOVE: move_answered(b, job); return;
+    case TICKET_LOOK: look_answered(b, job); return;
+    case TICKET_DELAY: delay_answered(b, job); break;
+    case TICKET_PAGE: page_answered(b, job);
+    }
     page_job_free(&b->heap, &job);
     feed_hungry(b);
 }
@@ -833,15 +863,21 @@ static void journal_drop(struct broker *b, struct queue *q, struct page *page)
         backlog_removed(b, q, at, last);
 }
 
-void page_dropped(struct broker *b, struct page *page)
+/* So many of a page's messages waited on disk, and are gone. */
+static void uncount(struct broker *b, const struct page *page, uint32_t messages, uint64_t bytes)
 {
     struct busy *w = page->queue->busy;
-    w->lanes[page->lane].count -= page->live;
-    w->ready_count -= page->live;
-    w->ready_bytes -= page->body_bytes;
-    b->totals.messages -= page->live;
-    b->totals.message_bytes -= page->body_bytes;
-    b->paged -= page->live;
+    w->lanes[page->lane].count -= messages;
+    w->ready_count -= messages;
+    w->ready_bytes -= bytes;
+    b->totals.messages -= messages;
+    b->totals.message_bytes -= bytes;
+    b->paged -= messages;
+}
+
+void page_dropped(struct broker *b, struct page *page)
+{
+    uncount(b, page, page->live, page->body_bytes);
     page_adrift(b, page);
 }
 
@@ -851,6 +887,11 @@ static void drop_page(struct broker *b, struct queue *q, struct page *page, bool
         struct lane *lane = &q->busy->lanes[page->lane];
         each_written(b, lane, page, forget_page);
         page_adrift(b, page);
+        return;
+    }
+    if (page->lent && page->lent->alive) {
+        uncount(b, page, page->live - page->lent->alive, page->body_bytes - page->lent->bytes);
+        page_keep_lent(b, page, journal);
         return;
     }
     if (journal && page->journalled)
@@ -1056,6 +1097,7 @@ void paging_init(struct broker *b)
     list_init(&b->thin);
     list_init(&b->hungry);
     list_init(&b->adrift);
+    looks_init(b);
     segment_lists_init(b);
     moves_init(b);
     timer_init(&b->paging_timer, resume);
@@ -1069,6 +1111,7 @@ void paging_fini(struct broker *b)
         page_free(b, page);
     }
     delays_fini(b);
+    looks_fini(b);
     moves_fini(b);
     segment_lists_fini(b);
 }

@@ -85,7 +85,7 @@ static bool passes_by(const struct route *route, const struct binding *binding)
 void route_target(struct broker *b, struct route *route, struct binding *binding)
 {
     if (passes_by(route, binding) || (binding->no_local && binding->no_local == route->from) ||
-        (binding->selector && !selector_takes(binding->selector, route->msg)))
+        (binding->selector && !selector_takes(binding->selector, route->msg, &(unsigned){0})))
         return;
     route->matched++;
     if (binding->queue)

@@ -1,15 +1,8 @@
 /* Selectors: conditions that a consumer, or a binding, puts on messages (argument x-selector, fmt/selector.h).
  *
  * A binding with a selector does not lead to its destination what is not selected: a topic subscription never holds what it
- * would not deliver. A consumer of a queue that has one gets what is selected and leaves the rest to others:
- *
- * - `scanned` is the last waiting message that it has looked at and not wanted; everything before it was looked at too. A
- *   condition does not change and neither does a message, so nothing is looked at twice, whatever the consumer's credit does.
- * - What leaves the memory of a lane takes the mark back by one (selecting_forget); what comes in before it (a message that
- *   came back, a page that was read) takes it back to there (selecting_returned).
- * - It looks at what is in memory: of a queue with pages that is the front, which others empty. Decision 0011.
- *
- * A queue has at most SELECTING_MAX of them, since each message that leaves asks them all.
+ * would not deliver. A consumer of a queue that has one gets what is selected and leaves the rest to others (sieve.c). Decisions
+ * 0011 and 0018.
  */
 #include "core/core_int.h"
 
@@ -17,7 +10,7 @@
 
 #include <stdio.h>
 
-#define LOOK_BYTES 16384u /* of headers, once for each part of the condition: as much as one look */
+#define NAME_BYTES 128u /* of headers that are looked through for a name: a step */
 
 struct selector {
     uint32_t count;
@@ -60,6 +53,11 @@ void selector_free(struct selector **s)
 {
     mem_free(*s);
     *s = NULL;
+}
+
+bool selector_equal(const struct selector *a, const struct selector *b)
+{
+    return slice_equal(a->text, b->text);
 }
 
 /* ---- what names stand for ---- */
@@ -136,73 +134,10 @@ static struct selector_value lookup(const void *message, struct slice name)
     return amqp_value_is_int(&v) || v.type == 'T' ? long_of(v.i) : value;
 }
 
-bool selector_takes(const struct selector *s, const struct msg *msg)
+bool selector_takes(const struct selector *s, const struct msg *msg, unsigned *ret_steps)
 {
     struct amqp_props props;
-    return amqp_props_parse(msg_props(msg), &props) && selector_matches(s->nodes, s->count, lookup, &props);
-}
-
-/* ---- consumers of a queue ---- */
-
-static struct entry *entry_at(struct list *node)
-{
-    return CONTAINER_OF(node, struct entry, link);
-}
-
-/* The one behind `at`, or the first, of what is in memory in a row. */
-static struct entry *scan_next(struct lane *lane, const struct entry *at)
-{
-    struct list *list = at ? lane_list_of(lane, at) : lane->paging ? &lane->paging->front : &lane->entries;
-    struct list *next = at ? at->link.next : list->next;
-    if (next == list && list != &lane->entries && list_empty(&lane->paging->pages)) {
-        list = &lane->entries;
-        next = list->next;
-    }
-    return next == list ? NULL : entry_at(next);
-}
-
-static const struct entry *scan_before(struct lane *lane, const struct entry *at)
-{
-    struct list *list = lane_list_of(lane, at);
-    return at->link.prev == list ? NULL : entry_at(at->link.prev);
-}
-
-/* A name is looked for among all headers, so a look costs what both come to. */
-static unsigned look_cost(const struct selector *s, const struct msg *msg)
-{
-    return 1 + (unsigned)(s->count * msg_props(msg).len / LOOK_BYTES);
-}
-
-struct entry *selected_next(struct broker *b, struct consumer *consumer, unsigned *looks)
-{
-    struct lane *lane = &consumer->queue->busy->lane;
-    struct entry *e;
-    while ((e = scan_next(lane, consumer->scanned)) && *looks) {
-        unsigned cost = look_cost(consumer->selector, e->msg);
-        *looks -= cost < *looks ? cost : *looks;
-        if (e->deadline > b->wall && selector_takes(consumer->selector, e->msg))
-            return e;
-        consumer->scanned = e;
-    }
-    return NULL;
-}
-
-void selecting_forget(struct queue *q, const struct entry *e)
-{
-    LIST_EACH(&q->busy->consumers, node, after)
-    {
-        struct consumer *consumer = CONTAINER_OF(node, struct consumer, queue_link);
-        if (consumer->scanned == e)
-            consumer->scanned = scan_before(&q->busy->lane, e);
-    }
-}
-
-void selecting_returned(struct queue *q, const struct entry *e)
-{
-    LIST_EACH(&q->busy->consumers, node, after)
-    {
-        struct consumer *consumer = CONTAINER_OF(node, struct consumer, queue_link);
-        if (consumer->scanned && consumer->scanned->position > e->position)
-            consumer->scanned = scan_before(&q->busy->lane, e);
-    }
+    *ret_steps = 0;
+    return amqp_props_parse(msg_props(msg), &props) &&
+           selector_matches(s->nodes, s->count, lookup, &props, (unsigned)(props.headers.len / NAME_BYTES), ret_steps);
 }

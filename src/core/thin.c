@@ -54,6 +54,7 @@ static void entry_unloaded(struct broker *b, struct lane *lane, struct entry *e)
     struct queue *q = e->queue;
     compact_moving(b, e);
     lane_forgets(q, e);
+    scans_paged(q, e);
     backlog_memory(b, e, false);
     front_shrinks(b, lane, e);
     list_remove(&e->link);

@@ -39,6 +39,7 @@ enum selector_op {
 };
 
 #define NONE UINT16_MAX
+#define TEXT_BYTES 128u /* that are compared at once: a step */
 
 /* ---- words ---- */
 
@@ -432,10 +433,15 @@ struct evaluation {
     const struct selector_node *nodes;
     selector_lookup *lookup;
     const void *message;
-    unsigned steps;
+    unsigned steps, name_steps;
 };
 
 static struct selector_value evaluate(struct evaluation *e, uint16_t at);
+
+static void spend(struct evaluation *e, size_t steps)
+{
+    e->steps -= steps < e->steps ? (unsigned)steps : e->steps;
+}
 
 static struct selector_value of_truth(enum truth truth)
 {
@@ -494,8 +500,10 @@ static bool texts_equal(struct evaluation *e, struct slice a, bool a_literal, st
 {
     size_t i = 0, j = 0;
     uint8_t x, y;
-    if (!a_literal && !b_literal)
+    if (!a_literal && !b_literal) {
+        spend(e, a.len == b.len ? a.len / TEXT_BYTES : 0);
         return slice_equal(a, b);
+    }
     for (;;) {
         bool more_a = a_literal ? text_at(a, &i, &x) : i < a.len && (x = a.ptr[i++], true);
         bool more_b = b_literal ? text_at(b, &j, &y) : j < b.len && (y = b.ptr[j++], true);
@@ -563,7 +571,7 @@ static enum truth in_truth(struct evaluation *e, const struct selector_node *n)
     struct selector_value v = evaluate(e, n->left);
     if (v.kind != SELECT_TEXT)
         return UNKNOWN;
-    for (uint16_t i = 0; i < n->third && e->steps; i++, e->steps--)
+    for (uint16_t i = 0; i < n->third && e->steps; i++, spend(e, 1))
         if (texts_equal(e, v.s, is_literal(e, n->left), e->nodes[n->right + i].value.s, true))
             return TRUE_;
     return e->steps ? FALSE_ : UNKNOWN;
@@ -660,7 +668,7 @@ static struct selector_value evaluate(struct evaluation *e, uint16_t at)
     e->steps--;
     switch ((enum selector_op)n->op) {
     case OP_LITERAL: return n->value;
-    case OP_NAME: return e->lookup(e->message, n->value.s);
+    case OP_NAME: spend(e, e->name_steps); return e->lookup(e->message, n->value.s);
     case OP_ADD:
     case OP_SUBTRACT:
     case OP_MULTIPLY:
@@ -672,9 +680,12 @@ static struct selector_value evaluate(struct evaluation *e, uint16_t at)
     return of_truth(n->negated ? not(truth) : truth);
 }
 
-bool selector_matches(const struct selector_node *nodes, unsigned count, selector_lookup *lookup, const void *message)
+bool selector_matches(const struct selector_node *nodes, unsigned count, selector_lookup *lookup, const void *message,
+                      unsigned name_steps, unsigned *ret_steps)
 {
-    struct evaluation e = {.nodes = nodes, .lookup = lookup, .message = message, .steps = SELECTOR_STEPS_MAX};
+    struct evaluation e = {
+        .nodes = nodes, .lookup = lookup, .message = message, .steps = SELECTOR_STEPS_MAX, .name_steps = name_steps};
     enum truth truth = truth_of(evaluate(&e, (uint16_t)(count - 1)));
+    *ret_steps = SELECTOR_STEPS_MAX - e.steps;
     return truth == TRUE_ && e.steps; /* what was given up on is not true, negated or not */
 }

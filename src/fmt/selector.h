@@ -17,7 +17,8 @@
 #define SELECTOR_TEXT_MAX 2048u
 #define SELECTOR_NODES_MAX 256u
 #define SELECTOR_DEPTH_MAX 32u
-#define SELECTOR_STEPS_MAX 20000u /* of one evaluation; what takes more is not true */
+#define SELECTOR_STEPS_MAX                                                                                             \
+    20000u /* of one evaluation: parts, octets of patterns, and what texts cost; more is not true */
 
 enum selector_kind { SELECT_NULL, SELECT_BOOL, SELECT_LONG, SELECT_DOUBLE, SELECT_TEXT };
 
@@ -44,6 +45,8 @@ typedef struct selector_value selector_lookup(const void *message, struct slice 
 /* How many nodes were filled, the last of which is the condition; -1: why says what is wrong and where. */
 int selector_parse(struct slice text, struct selector_node *ret, unsigned max, char *why, size_t why_len);
 
-bool selector_matches(const struct selector_node *nodes, unsigned count, selector_lookup *lookup, const void *message);
+/* name_steps: that looking for a name costs beside its own. ret_steps: all that it took, up to the maximum. */
+bool selector_matches(const struct selector_node *nodes, unsigned count, selector_lookup *lookup, const void *message,
+                      unsigned name_steps, unsigned *ret_steps);
 
 #endif

@@ -51,7 +51,7 @@ static bool matches(const char *text)
     int count = selector_parse(slice_str(text), nodes, ARRAY_LEN(nodes), why, sizeof why);
     if (count < 0)
         fail_msg("%s: %s", text, why);
-    return selector_matches(nodes, (unsigned)count, lookup, NULL);
+    return selector_matches(nodes, (unsigned)count, lookup, NULL, 0, &(unsigned){0});
 }
 
 static void selected(void **state)
@@ -215,9 +215,35 @@ static void like_is_given_up(void **state)
         char why[100];
         int count = selector_parse(slice_str(texts[i]), nodes, ARRAY_LEN(nodes), why, sizeof why);
         assert_true(count > 0);
-        assert_false(selector_matches(nodes, (unsigned)count, long_text, &s));
+        unsigned steps;
+        assert_false(selector_matches(nodes, (unsigned)count, long_text, &s, 0, &steps));
+        assert_int_equal(steps, SELECTOR_STEPS_MAX);
     }
     free(subject);
+}
+
+/* What names cost counts, and wherever the steps end nothing is true and nothing goes on. */
+static void names_cost(void **state)
+{
+    (void)state;
+    static const char condition[] =
+        "a IN ('xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxy', 'x') OR a = b OR a LIKE 'x%' OR 1 = 1";
+    struct selector_node nodes[32];
+    char why[100];
+    char text[1000];
+    unsigned free_steps, dear_steps, steps;
+    memset(text, 'x', sizeof text);
+    struct slice s = slice_of(text, sizeof text);
+    int count = selector_parse(slice_str(condition), nodes, ARRAY_LEN(nodes), why, sizeof why);
+    assert_true(count > 0);
+    assert_true(selector_matches(nodes, (unsigned)count, long_text, &s, 0, &free_steps));
+    assert_true(selector_matches(nodes, (unsigned)count, long_text, &s, 100, &dear_steps));
+    assert_int_equal(dear_steps, free_steps + 300); /* up to a = b, which is true */
+    for (unsigned name = 0; name <= SELECTOR_STEPS_MAX + 1; name += name < 6500 || name > 19900 ? 1 : 100) {
+        bool found = selector_matches(nodes, (unsigned)count, long_text, &s, name, &steps);
+        assert_true(steps <= SELECTOR_STEPS_MAX);
+        assert_true(found == (steps < SELECTOR_STEPS_MAX));
+    }
 }
 
 /* Every beginning of a text, and every text with one octet changed, is a condition or is none, and harms nobody. */
@@ -237,7 +263,7 @@ static void torn_texts(void **state)
                 copy[len - 1] = (char)c;
             int count = selector_parse(slice_of(copy, len), nodes, ARRAY_LEN(nodes), why, sizeof why);
             if (count > 0)
-                (void)selector_matches(nodes, (unsigned)count, lookup, NULL);
+                (void)selector_matches(nodes, (unsigned)count, lookup, NULL, 0, &(unsigned){0});
             free(copy);
         }
 }
@@ -246,7 +272,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(selected),         cmocka_unit_test(no_conditions), cmocka_unit_test(bounded),
-        cmocka_unit_test(like_is_given_up), cmocka_unit_test(torn_texts),
+        cmocka_unit_test(like_is_given_up), cmocka_unit_test(torn_texts),    cmocka_unit_test(names_cost),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

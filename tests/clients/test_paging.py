@@ -154,6 +154,41 @@ def test_delayed_messages_beyond_memory(small):
     w.close()
 
 
+def test_a_selector_finds_what_lies_deep(small):
+    """Nobody reads the front; what matches lies in pages behind it, one in each thousand. A broker killed in between finds the rest."""
+    w = open_channel(small)
+    ok(w.call(1, 'queue.declare', queue='q', durable=True))
+    for start in range(0, 6000, BATCH):
+        for number in range(start, start + BATCH):
+            w.publish(1, '', 'q', body(number), delivery_mode=2,
+                      headers={'kind': 'rare' if number % 1000 == 999 else 'usual', 'number': number})
+        while w.take(1, ('basic.ack',)).delivery_tag < start + BATCH:
+            pass
+    ok(w.call(1, 'basic.qos', prefetch_count=1))
+    ok(w.call(1, 'basic.consume', queue='q', arguments={'x-selector': "kind = 'rare'"}))
+    for number in (999, 1999):
+        m = w.take(1, ('basic.deliver',))
+        assert number_of(m.body) == number and not m.redelivered
+        w.send_method(1, 'basic.ack', delivery_tag=m.delivery_tag, multiple=False)
+    assert number_of(w.take(1, ('basic.deliver',)).body) == 2999
+    if os.environ.get('MILLRACE_FLAVOUR', 'release') == 'release':
+        assert small.rss_bytes() < 40 << 20
+    assert depth(w, 'q') == 5997
+    w.close()
+
+    small.kill9()
+    small.start()
+    w = open_channel(small)
+    tag = ok(w.call(1, 'basic.consume', queue='q', arguments={'x-selector': 'number BETWEEN 2500 AND 4000 AND kind LIKE \'r%\''},
+                    no_ack=True)).consumer_tag
+    assert [number_of(w.take(1, ('basic.deliver',)).body) for _ in range(2)] == [2999, 3999]
+    ok(w.call(1, 'basic.cancel', consumer_tag=tag))
+    gone = {999, 1999, 2999, 3999}
+    assert depth(w, 'q') == 6000 - len(gone)
+    assert consume(w, 'q', 6000 - len(gone)) == [n for n in range(6000) if n not in gone]
+    w.close()
+
+
 def test_purge_and_delete_of_a_backlog(small):
     w = open_channel(small)
     for queue in ('purged', 'deleted', 'kept'):

@@ -206,6 +206,25 @@ static bool play_cumulative(struct caller *c)
     return hear(c, "receipt-id:r9");
 }
 
+/* What is selected lies in a page, behind a front that nobody reads. */
+static bool play_behind(struct caller *c)
+{
+    char frame[300];
+    for (int i = 0; i < 16; i++) {
+        int len = snprintf(frame, sizeof frame, "SEND\ndestination:/queue/behind\npersistent:true\nkind:%s%s\n\n%0150d",
+                           i == 11 ? "rare" : "usual", i == 15 ? "\nreceipt:r10" : "", i);
+        say(c, frame, (size_t)len + 1);
+    }
+    if (!hear(c, "receipt-id:r10"))
+        return false;
+    world_turns(c->w, 20); /* the pages are written */
+    SAY(c, "SUBSCRIBE\nid:3\ndestination:/queue/behind\nselector:kind = 'rare'\nreceipt:r11\n\n");
+    if (!hear(c, "receipt-id:r11") || !hear(c, "kind:rare"))
+        return false;
+    SAY(c, "UNSUBSCRIBE\nid:3\nreceipt:r12\n\n");
+    return hear(c, "receipt-id:r12");
+}
+
 /* A selector, a reply queue, and a message whose head alone is longer than a piece of the out-queue. */
 static bool play_topics(struct caller *c)
 {
@@ -301,7 +320,7 @@ void stomp_play(struct world *w, bool (*faultless)(const struct world *w))
                                       .websocket = {.message_bytes_max = 100000, .close_ms = 1000}};
     struct caller c;
     caller_begin(&c, w, stomp_new(&options, w->hub, peer.text, true, w->os->now_mono(w->os)));
-    (void)(play_queue(&c) && play_transaction(&c) && play_cumulative(&c) && play_topics(&c));
+    (void)(play_queue(&c) && play_transaction(&c) && play_cumulative(&c) && play_behind(&c) && play_topics(&c));
     judge(&c, faultless);
     caller_end(&c);
     if (w->dead || w->model->wrong[0])
