@@ -174,6 +174,9 @@ def test_a_selector_finds_what_lies_deep(small):
     if os.environ.get('MILLRACE_FLAVOUR', 'release') == 'release':
         assert small.rss_bytes() < 40 << 20
     assert depth(w, 'q') == 5997
+    ok(w.call(1, 'queue.declare', queue='behind', durable=True))
+    w.publish(1, '', 'behind', b'', delivery_mode=2)
+    w.take(1, ('basic.ack',))                   # what is durable now are the acknowledgements before it, too
     w.close()
 
     small.kill9()
