@@ -96,26 +96,36 @@ static bool is_unsent(const struct entry *e)
     return e->msg->flags & MSG_OF_SHARE && !(e->flags & ENTRY_REDELIVERED);
 }
 
-/* M8. entries: room for AHEAD_MAX of them, or NULL. */
+/* M8. entries: room for AHEAD_MAX of them, or NULL. What the client had before may lie in pages, or in the front of such a queue; what
+ * has moved stands in memory, there or behind it. There is no next one as long as it may be on disk. */
 static struct mqtt_unsent look(struct queue *q, struct entry **entries)
 {
     struct mqtt_unsent ret = {0};
-    struct entry *e = backlog_head(q);
-    if (!e)
-        return ret;
-    const struct list *end = lane_list_of(&q->busy->lanes[e->lane], e), *node = &e->link;
-    for (unsigned n = 0; n < AHEAD_MAX && node != end; n++, node = node->next) {
-        e = CONTAINER_OF(node, struct entry, link);
-        if (is_unsent(e)) {
-            if (entries)
-                entries[ret.count] = e;
-            ret.count++;
-            ret.bytes += e->msg->body_len;
-        } else if (!ret.next)
-            ret.next = e;
+    const struct entry *head = backlog_head(q);
+    struct lane *lane = &q->busy->lanes[head ? head->lane : 0];
+    const struct list *front = lane->paging ? &lane->paging->front : NULL;
+    const struct list *at = front ? front->next : lane->entries.next;
+    bool in_order = false; /* nothing on disk comes before */
+    for (unsigned n = 0;; n++, at = at->next) {
+        if (at == front) {
+            in_order = in_order && list_empty(&lane->paging->pages);
+            at = lane->entries.next;
+        }
+        if (at == &lane->entries)
+            break;
+        struct entry *e = CONTAINER_OF(at, struct entry, link);
+        in_order = in_order || e == head;
+        if (n >= AHEAD_MAX || !is_unsent(e)) {
+            ret.next = ret.next || !in_order ? ret.next : e;
+            if (n >= AHEAD_MAX)
+                break;
+            continue;
+        }
+        if (entries)
+            entries[ret.count] = e;
+        ret.count++;
+        ret.bytes += e->msg->body_len;
     }
-    if (!ret.next && node != end)
-        ret.next = CONTAINER_OF(node, struct entry, link);
     return ret;
 }
 

@@ -486,6 +486,31 @@ static void what_is_refused_goes_on_as_it_was(void **state)
     end(rig);
 }
 
+/* What he had before lies in a page that is not read yet: what has moved behind it goes back all the same. */
+static void behind_a_page(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_with(&(struct broker_options){.paging_bytes = 1, .page_bytes = 150});
+    join(rig, 1, "one", 100, 2);
+    assert_int_equal(subscribe(rig, 1, "own", 1), 0);
+    leave(rig, 1);
+    for (unsigned i = 0; i < 4; i++)
+        publish(rig, 3, "own", "before", 1);
+    assert_true(rig->b->paged > 0);
+    rig->slow_store = true;
+    rig->chance = 0; /* it does nothing */
+    assert_true(attach(rig, 1, "one", 100));
+    publish(rig, 3, "a", "mine", 2);
+    assert_int_equal(rig_ready(rig, SHARE), 0);
+    assert_true(rig_ready(rig, OWN("one")) > 1);
+    rig_clear(rig);
+    rig->slow_store = false; /* its answer is behind what he says now */
+    leave(rig, 1);
+    assert_int_equal(rig_ready(rig, SHARE), 1);
+    join(rig, 2, "two", 100, 2);
+    end(rig);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -507,6 +532,7 @@ int main(void)
         cmocka_unit_test(a_limit_does_not_see_what_has_moved),
         cmocka_unit_test(a_delivery_wakes_nobody_in_vain),
         cmocka_unit_test(what_is_refused_goes_on_as_it_was),
+        cmocka_unit_test(behind_a_page),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
