@@ -264,12 +264,18 @@ static bool died_in(const struct msg *msg, struct slice queue)
     return false;
 }
 
-bool dedup_is_duplicate(struct broker *b, struct queue *q, const struct msg *msg, const struct key_value *value,
-                        const struct entry *from)
+bool dedup_knows(struct broker *b, struct queue *q, const struct msg *msg, const struct key_value *value,
+                 const struct entry *from)
 {
     const struct window *w = window_of(q);
     const struct key *k = value->has && w ? find(b, w, value->hash) : NULL;
-    if (!k || !counts(b, w, k) || (from && !from->queue->hidden && died_in(msg, q->name)))
+    return k && counts(b, w, k) && !(from && !from->queue->hidden && died_in(msg, q->name));
+}
+
+bool dedup_is_duplicate(struct broker *b, struct queue *q, const struct msg *msg, const struct key_value *value,
+                        const struct entry *from)
+{
+    if (!dedup_knows(b, q, msg, value, from))
         return false;
     q->extra->duplicates++;
     b->totals.duplicates++;

@@ -53,6 +53,9 @@ MUST_USE bool dedup_reserve_keys(struct broker *b, uint32_t sum);
 struct key_value dedup_key(const struct queue *q, const struct msg *msg, wall_t at);
 /* from: the message is moved from there (NULL: published). What comes back by a dead-letter exchange to a queue that it died
  * in is no duplicate of itself. */
+bool dedup_knows(struct broker *b, struct queue *q, const struct msg *msg, const struct key_value *value,
+                 const struct entry *from);
+/* The same, and it is counted: the message is dropped. */
 bool dedup_is_duplicate(struct broker *b, struct queue *q, const struct msg *msg, const struct key_value *value,
                         const struct entry *from);
 /* The message is accepted. Room was reserved. */

@@ -13,12 +13,15 @@ static void abandon(struct broker *b, struct mqtt_publish *publish)
     b->mqtt.once = (struct mqtt_once){0};
 }
 
-/* Its publisher is about to hear that it was not taken. A queue that deduplicates may find that it has it. */
+/* Its publisher is about to hear that it was not taken. What a queue knows as a duplicate it takes, whether it is full or not. */
 static bool is_refused(struct broker *b, const struct msg *msg)
 {
     for (uint32_t i = 0; i < b->route.count; i++) {
         struct queue *q = b->route.queues[i];
-        if (!q->stream && !q->rules->dedup && backlog_would_overflow(q, msg))
+        if (q->stream || !backlog_would_overflow(q, msg))
+            continue;
+        struct key_value key = q->rules->dedup ? dedup_key(q, msg, b->wall) : (struct key_value){0};
+        if (!key.has || !dedup_knows(b, q, msg, &key, NULL))
             return true;
     }
     return false;

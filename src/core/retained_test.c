@@ -495,13 +495,13 @@ static void without_memory(void **state)
 }
 
 /* What its publisher hears was not taken is not retained either; with QoS 0 nobody hears anything. */
-static void what_is_refused_is_not_kept(void **state)
+static void refused_by(bool deduplicates)
 {
-    (void)state;
     uint8_t raw[100];
     struct writer w = writer_of(raw, sizeof raw);
     amqp_put_long(&w, "x-max-length", 1);
     amqp_put_str(&w, "x-overflow", slice_str("reject-publish"));
+    amqp_put_bool(&w, "x-message-deduplication", deduplicates);
     struct rig *rig = begin();
     assert_true(rig_ask(rig, CMD_QUEUE_DECLARE, 4, 1, "full", NULL, NULL, writer_slice(&w), ASK_DURABLE));
     assert_true(rig_ask(rig, CMD_QUEUE_BIND, 4, 1, "full", "amq.topic", "a", (struct slice){0}, 0));
@@ -514,6 +514,13 @@ static void what_is_refused_is_not_kept(void **state)
     assert_true(publish_with(rig, 1, "a", "third", 0, ASK_RETAIN, 0, 0));
     assert_string_equal(retained(rig, "a"), "a=third");
     end(rig);
+}
+
+static void what_is_refused_is_not_kept(void **state)
+{
+    (void)state;
+    refused_by(false);
+    refused_by(true);
 }
 
 int main(void)
