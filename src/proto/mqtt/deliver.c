@@ -352,7 +352,7 @@ static void own_found(void *arg, const struct mqtt_subscribed *sub)
 static void match_own(const struct mqtt *m, struct slice key, struct match *match)
 {
     struct own_match own = {.match = match, .version = m->version};
-    mqtt_subs_match(m, key, own_found, &own);
+    mqtt_subs_match(m, key, true, own_found, &own);
     if (!own.any)
         match->qos = 2; /* it was there before its subscription went, and may have been sent so */
 }
@@ -424,15 +424,17 @@ static void deliver(struct mqtt *m, struct effect *e)
 }
 
 /* The subscription that asked has been made anew meanwhile, before its answer was read: any that matches stands for it. */
+static void stands_in(void *arg, const struct mqtt_subscribed *sub)
+{
+    const struct mqtt_subscribed **ret = arg;
+    *ret = sub;
+}
+
 static const struct mqtt_subscribed *sub_instead(const struct mqtt *m, struct slice key)
 {
-    for (uint32_t i = 0; i < m->subs_room; i++) {
-        const struct mqtt_subscribed *sub = m->subs[i];
-        if (sub && !sub->pending && !sub->group_len && !(sub->options & MQTT_OPT_QOS) &&
-            mqtt_pattern_matches(mqtt_sub_pattern(sub), key))
-            return sub;
-    }
-    return NULL;
+    const struct mqtt_subscribed *sub = NULL;
+    mqtt_subs_match(m, key, false, stands_in, &sub);
+    return sub;
 }
 
 static void deliver_retained(struct mqtt *m, struct effect *e)

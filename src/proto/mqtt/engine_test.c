@@ -464,20 +464,21 @@ static void test_many_patterns(void **state)
         snprintf(shared, sizeof shared, "$share/g/%s", filter);
         subscribe(rig, n % 8 ? filter : shared, n % 5 ? 1 + n % 2 : 0, n);
         const struct mqtt *m = rig_mqtt(rig);
-        unsigned times[MANY] = {0};
+        unsigned times[MANY] = {0}, taps[MANY] = {0};
         char topic[32];
         uint8_t key[32];
         any_topic(x * 2654435761u, false, topic);
         struct slice at = slice_of(key, strlen(topic));
         mqtt_topic_swap(key, slice_str(topic));
-        mqtt_subs_match(m, at, found, times);
+        mqtt_subs_match(m, at, true, found, times);
+        mqtt_subs_match(m, at, false, found, taps);
         for (uint32_t slot = 0; slot < m->subs_room; slot++) {
             const struct mqtt_subscribed *sub = m->subs[slot];
             if (!sub)
                 continue;
-            bool wanted =
-                !sub->group_len && sub->options & MQTT_OPT_QOS && mqtt_pattern_matches(mqtt_sub_pattern(sub), at);
-            assert_int_equal(times[sub->identifier], wanted);
+            bool wanted = !sub->group_len && mqtt_pattern_matches(mqtt_sub_pattern(sub), at);
+            assert_int_equal(times[sub->identifier], wanted && sub->options & MQTT_OPT_QOS);
+            assert_int_equal(taps[sub->identifier], wanted && !(sub->options & MQTT_OPT_QOS));
         }
     }
     assert_true(rig_mqtt(rig)->subs_count > 100);

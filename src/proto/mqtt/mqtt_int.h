@@ -217,8 +217,8 @@ void mqtt_job_done(struct mqtt *m, struct mqtt_job *job); /* its packet leaves *
 const struct mqtt_subscribed *mqtt_sub_of(const struct mqtt *m, uint32_t handle);
 /* A shared subscription that the core has, by its group, "/" and pattern. NULL: there is none. */
 const struct mqtt_subscribed *mqtt_sub_shared(const struct mqtt *m, struct slice share);
-/* Those of QoS 1 and 2 without a group, which the core has, that match the key; each once, in any order. */
-void mqtt_subs_match(const struct mqtt *m, struct slice key,
+/* Those without a group, which the core has, that match the key; each once, in any order. queued: of QoS 1 and 2, else of 0. */
+void mqtt_subs_match(const struct mqtt *m, struct slice key, bool queued,
                      void (*found)(void *arg, const struct mqtt_subscribed *sub), void *arg);
 /* From ATTACH's answer. False: it makes no sense, or there is no memory. */
 MUST_USE bool mqtt_subs_restore(struct mqtt *m, struct reader *fields);

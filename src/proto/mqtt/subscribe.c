@@ -112,38 +112,38 @@ static void lead_unlink(struct mqtt *m, const struct mqtt_subscribed *sub)
     *at = *lead_next(m, slot);
 }
 
-static bool may_match(const struct mqtt_subscribed *sub, struct slice key)
+static bool may_match(const struct mqtt_subscribed *sub, struct slice key, bool queued)
 {
-    return sub && !sub->pending && !sub->group_len && sub->options & MQTT_OPT_QOS &&
+    return sub && !sub->pending && !sub->group_len && ((sub->options & MQTT_OPT_QOS) != 0) == queued &&
            mqtt_pattern_matches(mqtt_sub_pattern(sub), key);
 }
 
 /* Those whose lead is the first len bytes of the key. */
-static void match_led(const struct mqtt *m, struct slice key, size_t len, uint32_t hash,
+static void match_led(const struct mqtt *m, struct slice key, bool queued, size_t len, uint32_t hash,
                       void (*found)(void *arg, const struct mqtt_subscribed *sub), void *arg)
 {
     for (uint32_t at = *lead_head(m, hash); at; at = *lead_next(m, at - 1)) {
         const struct mqtt_subscribed *sub = m->subs[at - 1];
-        if (may_match(sub, key) && lead_len(mqtt_sub_pattern(sub)) == len)
+        if (may_match(sub, key, queued) && lead_len(mqtt_sub_pattern(sub)) == len)
             found(arg, sub);
     }
 }
 
-void mqtt_subs_match(const struct mqtt *m, struct slice key,
+void mqtt_subs_match(const struct mqtt *m, struct slice key, bool queued,
                      void (*found)(void *arg, const struct mqtt_subscribed *sub), void *arg)
 {
     for (uint32_t i = 0; !leads_of(m) && i < m->subs_room; i++)
-        if (may_match(m->subs[i], key))
+        if (may_match(m->subs[i], key, queued))
             found(arg, m->subs[i]);
     if (!leads_of(m))
         return;
     uint32_t hash = HASH_SEED;
     for (size_t i = 0; i < key.len; i++) {
         if (i == 0 || key.ptr[i] == '.')
-            match_led(m, key, i, hash, found, arg);
+            match_led(m, key, queued, i, hash, found, arg);
         hash = hash_add(hash, key.ptr[i]);
     }
-    match_led(m, key, key.len, hash, found, arg);
+    match_led(m, key, queued, key.len, hash, found, arg);
 }
 
 /* ---- by name ---- */
