@@ -182,16 +182,17 @@ void backlog_requeue(struct broker *b, struct entry *e)
     struct lane *lane = &w->lanes[e->lane];
     bool to_front = lane->paging != NULL;
     struct list *head = to_front ? &lane->paging->front : &lane->entries;
-    struct list *at = head->next;
+    struct list *at = NULL;
     if (w->requeue_hint && w->requeue_hint->lane == e->lane &&
         to_front == ((w->requeue_hint->flags & ENTRY_FRONT) != 0)) {
         at = &w->requeue_hint->link;
         while (at != head && CONTAINER_OF(at, struct entry, link)->position > e->position)
             at = at->prev;
         at = at->next;
-    }
-    while (at != head && CONTAINER_OF(at, struct entry, link)->position < e->position)
-        at = at->next;
+        while (at != head && CONTAINER_OF(at, struct entry, link)->position < e->position)
+            at = at->next;
+    } else
+        at = entry_place(head, e->position);
     list_insert(at, &e->link);
     w->requeue_hint = e;
     if (to_front) {

@@ -47,6 +47,7 @@ static void check_pages(const struct lane *lane, uint64_t *count, uint64_t *byte
         for (uint64_t at = page->first; page_alive_from(page, &at, &upto); at = upto + 1)
             alive += upto - at + 1;
         CHECK(alive == page->live && page->live <= page->count);
+        CHECK(!page->lent || !page->lent->alive || page->holes.count + page->lent->alive < page->holes.max);
         if (page->state == PAGE_WRITING)
             continue;
         *count += page->live - (page->lent ? page->lent->alive : 0);

@@ -300,11 +300,12 @@ MUST_USE bool page_settle(struct broker *b,
 /* between paging.c and thin.c */
 void front_grows(struct broker *b, struct lane *lane, struct entry *e);   /* the entry stands in the front */
 void front_shrinks(struct broker *b, struct lane *lane, struct entry *e); /* it leaves */
-void front_insert(struct broker *b, struct lane *lane, struct entry *e);  /* in its place */
-bool paging_may_write(struct broker *b);                                  /* there is too much in memory, and … */
-bool paging_can_write(struct broker *b);                                  /* … room for a job that writes */
-bool paging_may_read(struct broker *b);                                   /* for one that reads */
-bool paging_has_room(struct broker *b);                                   /* for a job */
+struct list *entry_place(struct list *list, uint64_t position);          /* of entries: before which a new one stands */
+void front_insert(struct broker *b, struct lane *lane, struct entry *e); /* in its place */
+bool paging_may_write(struct broker *b);                                 /* there is too much in memory, and … */
+bool paging_can_write(struct broker *b);                                 /* … room for a job that writes */
+bool paging_may_read(struct broker *b);                                  /* for one that reads */
+bool paging_has_room(struct broker *b);                                  /* for a job */
 bool paging_send(struct broker *b, struct page_job *job); /* false: no room, the job stays the caller's */
 void paging_pause(struct broker *b, bool *what);          /* a job failed: b->reading_paused or writing_paused */
 size_t paging_page_bytes(const struct broker *b);

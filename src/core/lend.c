@@ -50,12 +50,13 @@ void page_as_read(struct broker *b, struct page *page)
         page_free(b, page);
 }
 
-/* Whatever goes in whatever order finds its place in the holes. */
+/* Whatever of what is lent goes, in whatever order, finds its place in the holes, and so does the rest of the page (page_keep_lent):
+ * at worst each is a run of its own, and what is left of the page one more on one side of them. */
 static bool reserve(struct page *page)
 {
     if (!page->lent && !(page->lent = mem_zalloc(sizeof *page->lent)))
         return false;
-    return page_reserve(page) && ranges_room(&page->lent->taken, 1);
+    return page_unpack(page) && ranges_room(&page->holes, page->lent->alive + 2) && ranges_room(&page->lent->taken, 1);
 }
 
 struct entry *page_lend(struct broker *b, struct page *page, struct page_item *item)

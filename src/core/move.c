@@ -287,6 +287,15 @@ static bool may_use(const struct move *m)
     return true;
 }
 
+/* They may have been packed since they were read. False: no memory. */
+static bool unpack(const struct move *m)
+{
+    for (uint32_t i = 0; i < m->count; i++)
+        if (!page_unpack(m->pages[i]))
+            return false;
+    return true;
+}
+
 static const struct page *source_of(const struct move *m, uint64_t position)
 {
     for (uint32_t i = 0; i < m->count; i++)
@@ -422,13 +431,21 @@ static void leave_old(struct broker *b, struct move *m, struct page *old)
     m->joined = m->count > 1;
 }
 
+/* Room for holes where messages of it are in memory. False: no memory. */
+static bool reserve(const struct page *page, struct page *fresh)
+{
+    if (page->state == PAGE_LOADED)
+        return page_reserve(fresh);
+    return !page->lent || ranges_room(&fresh->holes, page->lent->alive + 1);
+}
+
 /* P3: the record, and then the old pages go. False: no memory, or no room. */
 static bool use(struct broker *b, struct move *m, const struct page_job *job)
 {
     struct page *page = m->pages[0], fresh = {0};
     list_init(&fresh.segment_link);
-    bool ok = describe(m, job, &fresh) && keep_transient(page, &fresh) && keep_returns(m, &fresh) &&
-              ((page->state == PAGE_ON_DISK && !page->lent) || page_reserve(&fresh)) && segment_join(b, &fresh);
+    bool ok = unpack(m) && describe(m, job, &fresh) && keep_transient(page, &fresh) && keep_returns(m, &fresh) &&
+              reserve(page, &fresh) && segment_join(b, &fresh);
     if (ok && !(ok = journal_move(b, page, &fresh)))
         segment_leave(b, &fresh);
     else if (ok)

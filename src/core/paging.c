@@ -152,6 +152,8 @@ void paging_entry_gone(struct broker *b, struct entry *e)
     }
     page->live--;
     page->body_bytes -= e->msg->body_len;
+    if (page->state == PAGE_ON_DISK)
+        page_pack(page);
     if (page->state != PAGE_WRITING && page_weight(page) != weight)
         segment_weighs(b, page, weight);
     if (page->state == PAGE_LOADED && page->live == 0)
@@ -199,14 +201,35 @@ void front_shrinks(struct broker *b, struct lane *lane, struct entry *e)
     b->front_memory -= bytes;
 }
 
-/* Into its place in the front: the end, but for what came back or was unacknowledged in a crash. */
-void front_insert(struct broker *b, struct lane *lane, struct entry *e)
+/* Looked for from both ends at once: what comes back is among the first, what is read among the last, but for what was lent of pages
+ * behind it and has come back. */
+struct list *entry_place(struct list *list, uint64_t position)
 {
-    struct list *at = &lane->paging->front;
-    while (at->prev != &lane->paging->front && CONTAINER_OF(at->prev, struct entry, link)->position > e->position)
-        at = at->prev;
+    struct list *first = list->next, *last = list; /* before the one all are lower, from the other on higher */
+    while (first != last) {
+        if (CONTAINER_OF(first, struct entry, link)->position > position)
+            return first;
+        if (CONTAINER_OF(last->prev, struct entry, link)->position < position)
+            return last;
+        first = first->next;
+        last = last->prev;
+    }
+    return first;
+}
+
+/* The entry behind which it stands may be known. */
+static void front_insert_behind(struct broker *b, struct lane *lane, struct entry *e, struct entry *behind)
+{
+    struct list *front = &lane->paging->front, *at = behind ? behind->link.next : entry_place(front, e->position);
+    while (at != front && CONTAINER_OF(at, struct entry, link)->position < e->position)
+        at = at->next;
     list_insert(at, &e->link);
     front_grows(b, lane, e);
+}
+
+void front_insert(struct broker *b, struct lane *lane, struct entry *e)
+{
+    front_insert_behind(b, lane, e, NULL);
 }
 
 /* The next message cannot be read, now or later. */
@@ -736,14 +759,16 @@ static void load(struct broker *b, struct queue *q, struct lane *lane, struct pa
 {
     uint64_t lent_bytes = page->lent ? page->lent->bytes : 0, body_bytes = lent_bytes;
     uint32_t loaded = 0;
+    struct entry *e = NULL;
     for (uint32_t i = 0; i < job->count; i++) {
         struct page_item *item = &job->items[i];
         if (i + LOAD_AHEAD < job->count)
             __builtin_prefetch(job->items[i + LOAD_AHEAD].msg); /* another thread has written it */
         if (page_is_hole(page, item->position) || page_lends(page, item->position))
             continue;
-        struct entry *e = entry_of_item(b, page, item);
-        front_insert(b, lane, e);
+        struct entry *behind = e;
+        e = entry_of_item(b, page, item);
+        front_insert_behind(b, lane, e, behind);
         backlog_memory(b, e, true);
         body_bytes += e->msg->body_len;
         loaded++;

@@ -141,6 +141,7 @@ static enum found find_in_page(struct broker *b, struct scan *s, struct page *pa
             continue;
         if (page->return_count && is_delayed(b, s, page, item, &failed))
             return failed ? LATER : PASSED; /* it may have been the last of the page, which is not looked at then */
+        look_upto(s, item->position - 1);   /* what was taken before it is not gone over again */
         *ret = (struct scanned){.page = page, .item = item};
         return FOUND;
     }

@@ -250,6 +250,63 @@ static void queues_share_the_room(void **state)
     end(rig);
 }
 
+/* All that is in a page is taken one by one: nobody goes over what was taken before. */
+static void taken_is_behind(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_options(&(struct broker_options){.paging_bytes = 1, .page_bytes = 6000});
+    declare(rig, "q", (struct slice){0});
+    for (unsigned n = 1; n <= 700; n++)
+        assert_true(put_color(rig, n, n < 400 ? "blue" : "red"));
+    const struct page *page = CONTAINER_OF(queue(rig)->busy->pages.next, struct page, queue_link);
+    assert_true(page->count > 20);
+    rig_clear(rig);
+    rig_plain(rig, CMD_QOS, 1, 1, 1, 0);
+    assert_true(choose(rig, "r", "color = 'red'", 0));
+    const struct scan *scan = &CONTAINER_OF(queue(rig)->busy->sieves.next, struct sieve, link)->scan;
+    unsigned inside = 0;
+    for (unsigned n = 1; n <= 250; n++) {
+        const struct entry *e = CONTAINER_OF(queue(rig)->busy->unacked.next, struct entry, link);
+        if (e->page && e->page->look) {
+            assert_int_equal(scan->looked, e->position - 1);
+            inside++;
+        }
+        rig_plain(rig, CMD_ACK, 1, 1, n, 0);
+        rig_clear(rig);
+    }
+    assert_true(inside > 100);
+    end(rig);
+}
+
+/* Pages of which something was lent take as little memory as others when it is gone. */
+static void holes_are_packed(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_options(&(struct broker_options){.paging_bytes = 1, .page_bytes = 4000});
+    declare(rig, "q", (struct slice){0});
+    assert_true(put_colors(rig, 1, 300, 2));
+    rig_clear(rig);
+    rig_plain(rig, CMD_QOS, 1, 1, 40, 0);
+    assert_true(choose(rig, "b", "color = 'blue'", 0));
+    for (unsigned n = 1; n <= 150; n++)
+        rig_plain(rig, CMD_ACK, 1, 1, n, 0);
+    rig_clear(rig);
+    assert_int_equal(rig_ready(rig, "q"), 150);
+    unsigned packed = 0;
+    LIST_EACH(&queue(rig)->busy->pages, node, after)
+    {
+        const struct page *page = CONTAINER_OF(node, struct page, queue_link);
+        if (page->state != PAGE_ON_DISK || page->holes.count < 4)
+            continue;
+        assert_true(!page->lent && page->holes.max == UINT32_MAX);
+        packed++;
+    }
+    assert_true(packed > 2);
+    consume(rig, "q", "all", ASK_NO_ACK);
+    assert_int_equal(rig_count(rig, EFF_DELIVER), 150);
+    end(rig);
+}
+
 /* A page that is damaged is passed by; for those who take everything it is where the queue ends. */
 static void damaged_pages(void **state)
 {
@@ -520,6 +577,8 @@ int main(void)
         cmocka_unit_test(purge_and_delete),
         cmocka_unit_test(beside_others),
         cmocka_unit_test(queues_share_the_room),
+        cmocka_unit_test(taken_is_behind),
+        cmocka_unit_test(holes_are_packed),
         cmocka_unit_test(damaged_pages),
         cmocka_unit_test(delayed_in_pages),
         cmocka_unit_test(whatever_happens),
