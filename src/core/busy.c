@@ -156,8 +156,8 @@ void queue_busy_end(struct broker *b, struct queue *q)
         return;
     wheel_cancel(&b->wheel, &w->ttl_timer);
     wheel_cancel(&b->wheel, &w->expires_timer);
-    struct list *links[] = {&w->pump_link, &w->removal_link, &w->owner_link,
-                            &w->fat_link,  &w->hungry_link,  &w->resting_link};
+    struct list *links[] = {&w->pump_link,   &w->removal_link, &w->owner_link, &w->fat_link,
+                            &w->hungry_link, &w->resting_link, &w->look_link};
     for (size_t i = 0; i < ARRAY_LEN(links); i++)
         list_remove(links[i]);
     b->thin_count -= q->thin;

@@ -124,8 +124,8 @@ static void start(struct broker *b, struct page *page)
     struct queue *q = page->queue;
     if ((!b->looks.feeding && !list_empty(&b->looks.waiting)) || !paging_has_room(b) ||
         !make_room(b, page->where.len)) {
-        list_remove(&q->busy->look_link);
-        list_insert(b->looks.feeding ? b->looks.waiting.next : &b->looks.waiting, &q->busy->look_link);
+        if (list_empty(&q->busy->look_link)) /* else it keeps its place, however often it asks */
+            list_insert(b->looks.feeding ? b->looks.waiting.next : &b->looks.waiting, &q->busy->look_link);
         return;
     }
     struct look *look = mem_zalloc_as(MEM_PAGES, sizeof *look);

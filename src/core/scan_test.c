@@ -307,6 +307,51 @@ static void holes_are_packed(void **state)
     end(rig);
 }
 
+/* How many queues wait for a place; the name of the first. */
+static unsigned line(const struct rig *rig, char *ret_first, size_t max)
+{
+    unsigned n = 0;
+    LIST_EACH(&rig->b->looks.waiting, node, after)
+    {
+        const struct slice name = CONTAINER_OF(node, struct busy, look_link)->queue->name;
+        if (n++ == 0)
+            snprintf(ret_first, max, "%.*s", (int)name.len, (const char *)name.ptr);
+    }
+    return n;
+}
+
+/* Who waits for a place keeps it however often he asks, and leaves the line when his queue goes. */
+static void waiting_in_line(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_options(OPTIONS);
+    static const char *const names[] = {"q0", "q1", "q2"};
+    struct table t;
+    char first[8], now[8];
+    for (unsigned i = 0; i < ARRAY_LEN(names); i++) {
+        declare(rig, names[i], (struct slice){0});
+        for (unsigned n = 0; n < 60; n++)
+            assert_true(rig_publish(rig, 1, 1, "", names[i], "red", true));
+    }
+    rig_clear(rig);
+    rig->b->looks.count = LOOKS_MAX; /* as if others had all places */
+    for (unsigned i = 0; i < ARRAY_LEN(names); i++)
+        assert_true(rig_ask(rig, CMD_CONSUME, 1, 1, names[i], names[i], NULL, selector_args(&t, "color = 'blue'"), 0));
+    assert_int_equal(line(rig, first, sizeof first), 3);
+    assert_true(rig_publish(rig, 1, 1, "", first, "red", true));
+    assert_int_equal(line(rig, now, sizeof now), 3);
+    assert_string_equal(now, first);
+    rig_clear(rig);
+    ASK(QUEUE_DELETE, first, NULL, NULL, 0);
+    assert_int_equal(line(rig, now, sizeof now), 2);
+    assert_string_not_equal(now, first);
+    rig->b->looks.count = 0;
+    rig_step(rig);
+    assert_true(list_empty(&rig->b->looks.waiting));
+    rig_clear(rig);
+    end(rig);
+}
+
 /* A page that is damaged is passed by; for those who take everything it is where the queue ends. */
 static void damaged_pages(void **state)
 {
@@ -579,6 +624,7 @@ int main(void)
         cmocka_unit_test(queues_share_the_room),
         cmocka_unit_test(taken_is_behind),
         cmocka_unit_test(holes_are_packed),
+        cmocka_unit_test(waiting_in_line),
         cmocka_unit_test(damaged_pages),
         cmocka_unit_test(delayed_in_pages),
         cmocka_unit_test(whatever_happens),
