@@ -410,7 +410,6 @@ static void leave_old(struct broker *b, struct move *m, struct page *old)
     struct queue *q = page->queue;
     bool on_disk = page->state == PAGE_ON_DISK;
     uint64_t live = old->live, body_bytes = old->body_bytes;
-    scans_forget_page(q, page);
     look_forget(b, page);
     list_remove(&page->segment_link);
     list_insert(&old->segment_link, &page->segment_link);
@@ -421,6 +420,7 @@ static void leave_old(struct broker *b, struct move *m, struct page *old)
         body_bytes += m->pages[i]->body_bytes;
         page_free(b, m->pages[i]);
     }
+    scans_forget_page(q, page); /* last: who stood at one of those stands at this one now, and it is longer */
     CHECK(live == page->live);
     if (on_disk) { /* after a restart they knew it only about */
         page_pack(page);
