@@ -16,8 +16,8 @@ def reading(celsius, second):
 connection = pika.BlockingConnection(pika.ConnectionParameters('localhost', 5672 + OFFSET))
 channel = connection.channel()
 
-channel.basic_publish(exchange='amq.topic', routing_key='sensors.boiler', body=reading(88, 7))
-subprocess.run(['kcat', '-P', '-b', 'localhost:%d' % (9092 + OFFSET), '-t', 'sensors'], input=reading(95, 8), text=True, check=True)
+channel.basic_publish(exchange='amq.topic', routing_key='sensors.boiler', body=reading(88, 1))
+subprocess.run(['kcat', '-P', '-b', 'localhost:%d' % (9092 + OFFSET), '-t', 'sensors'], input=reading(95, 5), text=True, check=True)
 subprocess.run(['mosquitto_pub', '-p', str(1883 + OFFSET), '-q', '1', '-t', 'sensors/boiler', '-m', reading(99, 9)], check=True)
 
 for method, properties, body in channel.consume('alerts', inactivity_timeout=30):
