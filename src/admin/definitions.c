@@ -186,11 +186,15 @@ static json_t *policy_request(const struct place *place, const char *name, const
     const char *apply_to = json_string_value(json_object_get(body, "apply-to"));
     json_t *definition = json_object_get(body, "definition"), *value;
     const char *key;
+    char text[200];
     if (!pattern || !json_is_object(definition))
         return refuse(place, "pattern or definition is missing");
     json_object_foreach(definition, key, value)
     {
-        if (policy_key_is_ignored(slice_str(key)))
+        enum policy_key is = policy_key_of(slice_str(key), text, sizeof text);
+        if (is == POLICY_KEY_UNKNOWN)
+            return refuse(place, "%s", text);
+        if (is == POLICY_KEY_IGNORED)
             remark(place, ": its setting '%s' has no meaning here", key);
     }
     return json_pack("{s:s, s:s, s:s, s:[s], s:{s:s, s:s, s:I, s:O}}", "op", "POLICY_PUT", "name", name, "other",

@@ -119,6 +119,8 @@ static void complaints_name_the_entry(void **state)
          "definitions: bindings[0]: destination_type x is neither queue nor exchange"},
         {"{\"policies\": [{\"name\": \"p\", \"pattern\": \".*\"}]}",
          "definitions: policies[0] (p): pattern or definition is missing"},
+        {"{\"policies\": [{\"name\": \"p\", \"pattern\": \".*\", \"definition\": {\"max-lenght\": 1}}]}",
+         "definitions: policies[0] (p): 'max-lenght' is not a recognised policy setting; did you mean 'max-length'?"},
     };
     size_t before = mem_in_use();
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {

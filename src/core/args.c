@@ -382,44 +382,40 @@ static const char *const policy_keys_ignored[] = {"ha-mode",
                                                   "consumer-disconnected-timeout",
                                                   "member-placement-tag"};
 
-bool policy_key_is_ignored(struct slice key)
+/* Each of those that policies have; NULL: that was all. */
+static const char *policy_key_next(size_t *at)
 {
-    for (size_t i = 0; i < ARRAY_LEN(policy_keys_ignored); i++)
-        if (slice_is(key, policy_keys_ignored[i]))
-            return true;
-    return false;
+    for (; *at < ARRAY_LEN(rows); ++*at)
+        if (rows[*at].policy_key)
+            return rows[(*at)++].policy_key;
+    return exchange_arg_keys[(*at)++ - ARRAY_LEN(rows)];
 }
 
-/* Whether a policy may have it; the keys that it was not are tried. */
-static bool policy_key_known(struct slice key, struct nearest *nearest)
+enum policy_key policy_key_of(struct slice key, char *text, size_t text_len)
 {
-    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-        if (rows[i].policy_key && slice_is(key, rows[i].policy_key))
-            return true;
-        if (rows[i].policy_key)
-            nearest_try(nearest, slice_str(rows[i].policy_key));
-    }
-    for (const char *const *known = exchange_arg_keys; *known; known++) {
-        if (slice_is(key, *known))
-            return true;
-        nearest_try(nearest, slice_str(*known));
-    }
-    return policy_key_is_ignored(key);
+    struct nearest nearest = nearest_of(key);
+    const char *known;
+    for (size_t at = 0; (known = policy_key_next(&at));)
+        if (slice_is(key, known))
+            return POLICY_KEY_KNOWN;
+    for (size_t i = 0; i < ARRAY_LEN(policy_keys_ignored); i++)
+        if (slice_is(key, policy_keys_ignored[i]))
+            return POLICY_KEY_IGNORED;
+    for (size_t at = 0; (known = policy_key_next(&at));)
+        nearest_try(&nearest, slice_str(known));
+    bool meant = nearest_found(&nearest);
+    snprintf(text, text_len, "'%.*s' is not a recognised policy setting%s%.*s%s", SLICE_ARG(key),
+             meant ? "; did you mean '" : "", SLICE_ARG(nearest.best), meant ? "'?" : "");
+    return POLICY_KEY_UNKNOWN;
 }
 
 bool policy_keys_check(struct slice definition, char *text, size_t text_len)
 {
     struct reader r = reader_of(definition);
     struct amqp_field field;
-    while (amqp_table_next(&r, &field)) {
-        struct nearest nearest = nearest_of(field.name);
-        if (policy_key_known(field.name, &nearest))
-            continue;
-        bool meant = nearest_found(&nearest);
-        snprintf(text, text_len, "'%.*s' is not a recognised policy setting%s%.*s%s", SLICE_ARG(field.name),
-                 meant ? "; did you mean '" : "", SLICE_ARG(nearest.best), meant ? "'?" : "");
-        return false;
-    }
+    while (amqp_table_next(&r, &field))
+        if (policy_key_of(field.name, text, text_len) == POLICY_KEY_UNKNOWN)
+            return false;
     return true;
 }
 

@@ -335,8 +335,9 @@ struct port *broker_port(struct broker *broker, unsigned i);
  * decides deliveries up to durable. Publishes the effects. Returns true when work is left that needs no new input. */
 bool broker_step(struct broker *broker, mono_t now, wall_t wall, lsn_t durable);
 
-/* Whether policies may have a setting of this name that does nothing here, as only RabbitMQ has a use for it. Any thread. */
-bool policy_key_is_ignored(struct slice key);
+enum policy_key { POLICY_KEY_KNOWN, POLICY_KEY_IGNORED /* only RabbitMQ has a use for it */, POLICY_KEY_UNKNOWN };
+/* Whether policies may have a setting of this name. Unknown: `text` says so, and what was meant. Any thread. */
+enum policy_key policy_key_of(struct slice key, char *text, size_t text_len);
 
 /* When broker_step must be called next even if nothing arrives; MONO_NEVER. */
 mono_t broker_next_due(const struct broker *broker);

@@ -190,10 +190,11 @@ static int policy_set(struct admin_call *call, const char *const *words, unsigne
         return END_USAGE;
     }
     const char *apply_to = call->line->apply_to ? call->line->apply_to : "all", *key;
+    char text[200];
     json_t *value;
     json_object_foreach(definition, key, value)
     {
-        if (policy_key_is_ignored(slice_str(key)))
+        if (policy_key_of(slice_str(key), text, sizeof text) == POLICY_KEY_IGNORED)
             cli_complain("its setting '%s' has no meaning here", key);
     }
     return tell(call, json_pack("{s:s, s:s, s:s, s:[s], s:{s:s, s:s, s:i, s:o}}", "op", "POLICY_PUT", "name", words[0],
