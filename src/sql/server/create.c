@@ -13,7 +13,8 @@
 
 enum create_step {
     CREATE_BEGIN,
-    CREATE_LOOK, /* is there such a stream? */
+    CREATE_READS, /* may the user read that? */
+    CREATE_LOOK,  /* is there such a stream? */
     CREATE_LOOKED,
     CREATE_MADE,   /* the stream */
     CREATE_OPENED, /* a channel, for what follows */
@@ -127,6 +128,29 @@ static enum verdict check_replaced(struct request *r, const struct ast *s, const
     return VERDICT_DONE;
 }
 
+/* Behind what it reads comes what it stands on. */
+static enum create_step first_step(const struct server_object *o)
+{
+    if (o->kind == KIND_VIEW || o->kind == KIND_INSERT)
+        return CREATE_PUT;
+    return o->kind == KIND_SINK && (o->with.queue.len || o->with.exchange.len) ? CREATE_MADE : CREATE_LOOK;
+}
+
+/* old: which has its name now, and is not there for it; NULL: nobody has it. */
+static enum verdict ask_reads(struct request *r, struct server_object *old)
+{
+    struct sql_error error = {0};
+    if (old)
+        old->hidden = true;
+    struct query *q = server_object_plan(r->object, NULL, &error);
+    if (old)
+        old->hidden = false;
+    r->step = CREATE_READS;
+    enum verdict v = q ? request_ask_rights(r, query_plan(q)) : request_refuse(r, "53200", "%s", error.message);
+    query_free(&q);
+    return v;
+}
+
 static enum verdict create_begin(struct request *r, const struct ast *s)
 {
     struct sql_error error = {0};
@@ -154,9 +178,24 @@ static enum verdict create_begin(struct request *r, const struct ast *s)
         return request_refuse(r, "55006",
                               "%s is being replaced: wait for that, or give it up by DROP QUERY \"" SERVER_NEXT "%s\"",
                               replaced->name, replaced->name);
-    r->step = r->object->kind == KIND_VIEW || r->object->kind == KIND_INSERT ? CREATE_PUT : CREATE_LOOK;
-    if (r->object->kind == KIND_SINK && (r->object->with.queue.len || r->object->with.exchange.len))
-        r->step = CREATE_MADE;
+    if (server_object_runs(r->object))
+        return ask_reads(r, old);
+    r->step = first_step(r->object);
+    return VERDICT_WAIT;
+}
+
+/* Or who may not read a stream would learn its columns from a query that fails. */
+static enum verdict may_read(struct request *r)
+{
+    struct reader fields = reader_of(r->answer.answer ? r->answer.answer->fields : (struct slice){0});
+    struct stream_row row;
+    if (!fields.left)
+        return request_refuse(r, "53200", "what it reads cannot be looked for now");
+    while (stream_row_next(&fields, &row))
+        if (!(row.verbs & STREAM_MAY_READ))
+            return request_refuse(r, "42501", "the user may not read %.*s", SLICE_ARG(row.name));
+    request_answered(r);
+    r->step = first_step(r->object);
     return VERDICT_WAIT;
 }
 
@@ -412,6 +451,7 @@ enum verdict statement_create(struct request *r, const struct ast *s)
         return statement_insert_values(r, s);
     switch ((enum create_step)r->step) {
     case CREATE_BEGIN: return create_begin(r, s);
+    case CREATE_READS: return may_read(r);
     case CREATE_LOOK: return look(r);
     case CREATE_LOOKED: return looked(r);
     case CREATE_MADE: return made(r);

@@ -96,6 +96,29 @@ static void test_columns(void **state)
     world_free(w);
 }
 
+/* A query is not made for who may not read what it reads: it would fail, and what it was to write would tell the columns. */
+static void test_queries(void **state)
+{
+    static const char *const texts[] = {"CREATE STREAM mine AS SELECT * FROM s",
+                                        "CREATE STREAM mine AS SELECT id FROM r UNION ALL SELECT id FROM v",
+                                        "CREATE SINK mine WITH (queue = 'q') AS SELECT id FROM s",
+                                        "CREATE MATERIALIZED VIEW mine AS SELECT COUNT(*) AS n FROM v",
+                                        "CREATE OR REPLACE STREAM own AS SELECT id FROM s",
+                                        "INSERT INTO r SELECT id FROM s"};
+    struct world *w = world_new();
+    (void)state;
+    say(w, STREAM "; CREATE STREAM r (id BIGINT); CREATE VIEW v AS SELECT id FROM s");
+    let_in(w, "/", "^(r|mine|own)");
+    say_as(w, EVE, "CREATE STREAM own AS SELECT id FROM r");
+    assert_non_null(strstr(w->said, "\"done\""));
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++)
+        says(w, EVE, texts[i], NO_SIGHT);
+    assert_null(server_object_find(w->server, "/", slice_str("mine")));
+    assert_int_equal(queue_id(w->rig, "mine"), 999999); /* nor was a stream made */
+    assert_int_equal(w->server->run_count, 1);
+    world_free(w);
+}
+
 /* Queries that stand at the same place are fetched for together only when they have the rights of one user. */
 static void test_fetched_by_right(void **state)
 {
@@ -226,9 +249,13 @@ static void test_owner_goes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_select),           cmocka_unit_test(test_columns),
-        cmocka_unit_test(test_fetched_by_right), cmocka_unit_test(test_owners_and_administrators),
-        cmocka_unit_test(test_vhost_goes),       cmocka_unit_test(test_vhost_goes_early),
+        cmocka_unit_test(test_select),
+        cmocka_unit_test(test_columns),
+        cmocka_unit_test(test_queries),
+        cmocka_unit_test(test_fetched_by_right),
+        cmocka_unit_test(test_owners_and_administrators),
+        cmocka_unit_test(test_vhost_goes),
+        cmocka_unit_test(test_vhost_goes_early),
         cmocka_unit_test(test_owner_goes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -294,6 +294,9 @@ void request_answered(struct request *r); /* the answer has been looked at */
 
 /* server/create.c */
 enum verdict statement_create(struct request *r, const struct ast *s);
+/* server/show.c */
+/* Asks the core what the user may of the streams and queues that a plan reads: CMD_STREAM_LIST of them, in its order. */
+enum verdict request_ask_rights(struct request *r, const struct plan *plan);
 /* server/life.c */
 enum verdict statement_drop(struct request *r, const struct ast *s);
 enum verdict statement_pause(struct request *r, const struct ast *s);

@@ -260,14 +260,13 @@ static struct slice read_topic(const struct request *r, const struct source *s)
     return catalog_name(&s->stream->ast);
 }
 
-static enum verdict ask_rights(struct request *r, const struct plan *plan)
+enum verdict request_ask_rights(struct request *r, const struct plan *plan)
 {
     uint8_t room[PLAN_SOURCES_MAX * 256];
     struct writer w = writer_of(room, sizeof room);
     struct slice none = {0};
     for (uint32_t i = 0; i < plan->source_count; i++)
         writer_str8(&w, read_topic(r, &plan->sources[i]));
-    r->step = 1;
     return request_ask(r, CMD_STREAM_LIST, ask_new(writer_slice(&w), none, none, none), 0, 0);
 }
 
@@ -277,8 +276,10 @@ static enum verdict may_read(struct request *r, const struct plan *plan)
     struct slice none = {0};
     struct reader fields = reader_of(r->answer.answer ? r->answer.answer->fields : none);
     struct stream_row row;
-    if (plan->source_count && !r->step)
-        return ask_rights(r, plan);
+    if (plan->source_count && !r->step) {
+        r->step = 1;
+        return request_ask_rights(r, plan);
+    }
     for (uint32_t i = 0; i < plan->source_count; i++) {
         struct slice topic = read_topic(r, &plan->sources[i]);
         if (!stream_row_next(&fields, &row))
