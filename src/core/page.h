@@ -38,6 +38,8 @@ struct page_item {
     uint32_t returns;
     bool redelivered;
     struct msg *msg;
+    wall_t due;      /* of a page of retries: not before. And … */
+    uint64_t origin; /* … its place in the queue; 0: it is in another page */
 };
 
 struct page_job {

@@ -24,7 +24,11 @@ enum left_out {
     OUT_DEADLINE = 2, /* that of the message before (of the first: none) */
     OUT_RETURNS = 4,  /* none, not redelivered */
     OUT_WORDS = 8,    /* flags, priority, expiration, exchange, key and properties: those of the message before */
-    OUT_ALL = 15
+    OUT_ALL = 15,
+    /* and of one that waits for its retry: */
+    OUT_DUE = 16,    /* that of the message before (of the first: 0) */
+    OUT_ORIGIN = 32, /* the one behind that of the message before (of the first: 1) */
+    OUT_ALL_RETRY = 63
 };
 
 /* ---------------------------------------------------------------------------------------------------- the file's header */
@@ -107,6 +111,27 @@ static bool same_words(const struct msg *a, const struct msg *b)
            memcmp(a->bytes, b->bytes, (size_t)a->exchange_len + a->key_len + a->props_len) == 0;
 }
 
+static uint8_t form_of(const struct page_job *job)
+{
+    return job->items[0].origin ? PAGE_RETRY : PAGE_SHORT;
+}
+
+static uint64_t due_field(const struct page_item *item)
+{
+    return item->due < 0 ? 0 : (uint64_t)item->due;
+}
+
+/* Of one that waits for its retry. */
+static uint8_t left_out_retry(const struct page_item *item, const struct page_item *before)
+{
+    uint8_t out = 0;
+    if (due_field(item) == (before ? due_field(before) : 0))
+        out |= OUT_DUE;
+    if (item->origin == (before ? before->origin + 1 : 1))
+        out |= OUT_ORIGIN;
+    return out;
+}
+
 static uint8_t left_out(const struct page_item *item, const struct page_item *before)
 {
     uint8_t out = 0;
@@ -118,6 +143,8 @@ static uint8_t left_out(const struct page_item *item, const struct page_item *be
         out |= OUT_RETURNS;
     if (before && same_words(item->msg, before->msg))
         out |= OUT_WORDS;
+    if (item->origin)
+        out |= left_out_retry(item, before);
     return out;
 }
 
@@ -135,6 +162,10 @@ uint64_t page_len(const struct page_job *job)
             len += varint_len(deadline_field(item));
         if (!(out & OUT_RETURNS))
             len += varint_len(returns_field(item));
+        if (item->origin && !(out & OUT_DUE))
+            len += varint_len(due_field(item));
+        if (item->origin && !(out & OUT_ORIGIN))
+            len += varint_len(item->origin);
         if (!(out & OUT_WORDS))
             len +=
                 4 + varint_len(expiration_field(msg)) + varint_len(msg->props_len) + message_bytes(msg) - msg->body_len;
@@ -154,6 +185,10 @@ static size_t put_item_head(struct writer *w, const struct page_item *item, cons
         writer_varint(w, deadline_field(item));
     if (!(out & OUT_RETURNS))
         writer_varint(w, returns_field(item));
+    if (item->origin && !(out & OUT_DUE))
+        writer_varint(w, due_field(item));
+    if (item->origin && !(out & OUT_ORIGIN))
+        writer_varint(w, item->origin);
     if (!(out & OUT_WORDS)) {
         writer_u8(w, msg->flags);
         writer_u8(w, msg->priority);
@@ -173,7 +208,7 @@ static void put_head(const struct page_job *job, uint32_t seed, size_t body_len,
     writer_u32(&w, (uint32_t)body_len);
     writer_u64(&w, job->queue);
     writer_u8(&w, job->lane);
-    writer_u8(&w, PAGE_SHORT);
+    writer_u8(&w, form_of(job));
     writer_u16(&w, 0);
     writer_u32(&w, job->count);
     writer_u64(&w, job->items[0].position);
@@ -202,6 +237,7 @@ void page_encode(const struct page_job *job, uint32_t seed, uint8_t *ret, size_t
     struct writer body = writer_of(ret + PAGE_HEADER, len - PAGE_HEADER);
     for (uint32_t i = 0; i < job->count; i++) {
         CHECK(i == 0 || job->items[i].position > job->items[i - 1].position);
+        CHECK((job->items[i].origin != 0) == (job->items[0].origin != 0));
         const struct msg *msg = job->items[i].msg;
         size_t skip = put_item_head(&body, &job->items[i], item_before(job, i));
         writer_put(&body, msg->bytes + skip, message_bytes(msg) - skip); /* names, properties, body */
@@ -221,7 +257,7 @@ enum layout_verdict page_head_get(const uint8_t *bytes, uint32_t seed, struct pa
     head.queue = reader_u64(&r);
     head.lane = reader_u8(&r);
     head.form = reader_u8(&r);
-    bool zero = reader_u16(&r) == 0 && head.form <= PAGE_SHORT;
+    bool zero = reader_u16(&r) == 0 && head.form <= PAGE_RETRY;
     head.count = reader_u32(&r);
     head.first = reader_u64(&r);
     head.last = reader_u64(&r);
@@ -240,7 +276,8 @@ enum layout_verdict page_head_get(const uint8_t *bytes, uint32_t seed, struct pa
 struct item_head {
     uint64_t position;
     struct slice exchange, key, props, body;
-    uint64_t deadline;  /* as written */
+    uint64_t deadline; /* as written */
+    uint64_t due, origin;
     struct msg lengths; /* and flags; last, for clang has its own mind about where such a struct may be */
 };
 
@@ -259,11 +296,21 @@ static bool words_parse(struct reader *r, struct item_head *ret)
     return reader_ok(r) && expiration <= (uint64_t)INT64_MAX + 1 && props_len <= UINT32_MAX;
 }
 
+static bool retry_parse(struct reader *r, uint8_t out, struct item_head *at)
+{
+    at->origin++;
+    if (!(out & OUT_DUE))
+        at->due = reader_varint(r);
+    if (!(out & OUT_ORIGIN))
+        at->origin = reader_varint(r);
+    return reader_ok(r) && at->due <= INT64_MAX && at->origin;
+}
+
 /* *at: the message before, or zero; then this one, and *ret without its message. False: these are no such bytes. (*ret is where it stays:
  * a copy of what was just written in other widths has to wait for every store before it, among them those of a cold body.) */
 static bool item_parse(struct reader *r, uint8_t form, bool first, struct item_head *at, struct page_item *ret)
 {
-    uint8_t out = form == PAGE_FULL ? 0 : reader_u8(r);
+    uint8_t out = form == PAGE_FULL ? 0 : reader_u8(r), all = form == PAGE_RETRY ? OUT_ALL_RETRY : OUT_ALL;
     bool words_there = !(out & OUT_WORDS), distance_there = !(out & OUT_DISTANCE);
     uint64_t distance = distance_there ? reader_varint(r) : !first;
     uint64_t deadline = at->deadline, returns = 0;
@@ -271,6 +318,8 @@ static bool item_parse(struct reader *r, uint8_t form, bool first, struct item_h
         deadline = reader_varint(r);
     if (!(out & OUT_RETURNS))
         returns = reader_varint(r);
+    if (form == PAGE_RETRY && !retry_parse(r, out, at))
+        return false;
     if (words_there ? !words_parse(r, at) : first)
         return false;
     uint64_t body_len = reader_varint(r);
@@ -283,14 +332,16 @@ static bool item_parse(struct reader *r, uint8_t form, bool first, struct item_h
     at->lengths.body_len = (uint32_t)body_len;
     uint64_t before = at->position;
     bool ascends = first ? distance == 0 : distance > 0 && distance <= UINT64_MAX - before;
-    if (!reader_ok(r) || out & ~OUT_ALL || !ascends || deadline > INT64_MAX || returns >> 1 > UINT32_MAX)
+    if (!reader_ok(r) || out & ~all || !ascends || deadline > INT64_MAX || returns >> 1 > UINT32_MAX)
         return false;
     at->deadline = deadline;
     at->position = before + distance;
     *ret = (struct page_item){.position = at->position,
                               .deadline = deadline ? (wall_t)(deadline - 1) : WALL_NEVER,
                               .returns = (uint32_t)(returns >> 1),
-                              .redelivered = returns & 1};
+                              .redelivered = returns & 1,
+                              .due = (wall_t)at->due,
+                              .origin = at->origin};
     return true;
 }
 

@@ -10,7 +10,7 @@
 #include "journal/layout.h"
 
 #define PAGE_HEADER 48u
-#define PAGE_HEAD_MAX (PAGE_HEADER + 80u) /* with what stands in front of the first message's bytes */
+#define PAGE_HEAD_MAX (PAGE_HEADER + 96u) /* with what stands in front of the first message's bytes */
 #define PAGE_LEN_MAX (1u << 30)           /* of one page; the largest message is far below it */
 
 struct segment_head {
@@ -25,8 +25,9 @@ enum layout_verdict segment_head_get(const uint8_t block[LAYOUT_BLOCK], struct s
 /* Where the CRCs of a page start: what is read from another place, file or store fails. */
 uint32_t page_seed(const uint8_t uuid[LAYOUT_UUID_LEN], uint32_t segment, uint32_t offset);
 
-/* How messages are written: those of older stores in full, others without what the message before has said. */
-enum page_form { PAGE_FULL, PAGE_SHORT };
+/* How messages are written: those of older stores in full, others without what the message before has said; those that wait for
+ * their retry also with when that is and where they belong. */
+enum page_form { PAGE_FULL, PAGE_SHORT, PAGE_RETRY };
 
 struct page_head {
     uint8_t form; /* enum page_form */

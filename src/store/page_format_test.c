@@ -257,6 +257,46 @@ static void golden_short_page(void **state)
     slab_heap_fini(&heap);
 }
 
+/* Three that wait for their retry: what is left out; deadline, returns, due, origin; words, lengths, bytes. The second differs by its
+ * place, the third by when it is due. */
+static const uint8_t golden_retry[] = {
+    0x01, 0x81, 0xd0, 0x95, 0xff, 0xbc, 0x31, 0x07, 0xe8, 0x07, 0x05, 0x01, 0x00,
+    0x00, 0x00, 0x01, 0x00, 0x01, 'k',  'a',  0x1b, 0x05, 0x09, 0x01, 'b', /* returns, place */
+    0x2f, 0xe9, 0x07, 0x01, 'c',                                           /* due */
+};
+
+static void golden_retry_page(void **state)
+{
+    (void)state;
+    static const uint64_t origins[] = {5, 9, 10};
+    struct slab_heap heap;
+    size_t len;
+    slab_heap_init(&heap);
+    struct page_job *job = page_job_new(PAGE_WRITE, 3);
+    for (uint32_t i = 0; i < 3; i++) {
+        struct msg *msg = msg_new(&heap, slice_of(NULL, 0), slice_str("k"), slice_of(NULL, 0), 1);
+        *msg_body_room(msg) = (uint8_t)('a' + i);
+        msg->flags = MSG_PERSISTENT;
+        msg->expiration_ms = -1;
+        job->items[i] = (struct page_item){.position = 100 + i,
+                                           .deadline = 1700000000000,
+                                           .returns = i == 0   ? 3
+                                                      : i == 1 ? 2
+                                                               : 0,
+                                           .redelivered = i < 2,
+                                           .msg = msg,
+                                           .due = i < 2 ? 1000 : 1001,
+                                           .origin = origins[i]};
+    }
+    uint8_t *bytes = encoded(job, &len);
+    assert_int_equal(bytes[17], PAGE_RETRY);
+    assert_int_equal(len, PAGE_HEADER + sizeof golden_retry);
+    assert_memory_equal(bytes + PAGE_HEADER, golden_retry, sizeof golden_retry);
+    reads_back(&heap, job, slice_of(bytes, len));
+    free(bytes);
+    slab_heap_fini(&heap);
+}
+
 static void file_header(void **state)
 {
     (void)state;
@@ -458,7 +498,8 @@ static void nonsense_with_good_checksums(void **state)
         uint8_t value;
         const char *phrase;
     } rows[] = {
-        {17, 2, "header is damaged"},
+        {17, 2, "form"}, /* two messages without a place in their queue */
+        {17, 3, "header is damaged"},
         {19, 1, "header is damaged"},
         {23, 0, "header is damaged"},
         {23, 3, "another number"},
@@ -522,15 +563,11 @@ static void no_memory(void **state)
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(golden_page),
-        cmocka_unit_test(golden_short_page),
-        cmocka_unit_test(file_header),
-        cmocka_unit_test(round_trips),
-        cmocka_unit_test(old_deadline),
-        cmocka_unit_test(every_flipped_bit),
-        cmocka_unit_test(every_truncation),
-        cmocka_unit_test(another_page),
-        cmocka_unit_test(nonsense_with_good_checksums),
+        cmocka_unit_test(golden_page),       cmocka_unit_test(golden_short_page),
+        cmocka_unit_test(golden_retry_page), cmocka_unit_test(file_header),
+        cmocka_unit_test(round_trips),       cmocka_unit_test(old_deadline),
+        cmocka_unit_test(every_flipped_bit), cmocka_unit_test(every_truncation),
+        cmocka_unit_test(another_page),      cmocka_unit_test(nonsense_with_good_checksums),
         cmocka_unit_test(no_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -106,7 +106,8 @@ static inline bool rig_same_message(const struct msg *a, const struct msg *b)
 static inline bool rig_same_item(const struct page_item *a, const struct page_item *b)
 {
     return a->position == b->position && a->deadline == b->deadline && a->returns == b->returns &&
-           a->redelivered == b->redelivered && rig_same_message(a->msg, b->msg);
+           a->redelivered == b->redelivered && a->due == b->due && a->origin == b->origin &&
+           rig_same_message(a->msg, b->msg);
 }
 
 /* Are these the page's items? The heap is the caller's and has memory. */
