@@ -71,6 +71,13 @@ wall_t backlog_deadline(const struct broker *b, const struct queue *q, const str
     return ttl < 0 ? WALL_NEVER : b->wall + ttl;
 }
 
+uint8_t lane_of_msg(const struct queue *q, const struct msg *msg)
+{
+    return q->busy->lanes == &q->busy->lane         ? 0
+           : msg->priority < q->rules->max_priority ? msg->priority
+                                                    : q->rules->max_priority;
+}
+
 /* The queue is busy, and the entry pool must have room (pool_reserve). Takes over one reference of msg. */
 struct entry *backlog_append(struct broker *b, struct queue *q, struct msg *msg, uint64_t position, lsn_t lsn,
                              wall_t deadline, bool journalled)
@@ -79,9 +86,7 @@ struct entry *backlog_append(struct broker *b, struct queue *q, struct msg *msg,
     struct entry *e = pool_take(&b->entries);
     if (!e)
         return NULL;
-    unsigned lane = w->lanes == &w->lane                     ? 0
-                    : msg->priority < q->rules->max_priority ? msg->priority
-                                                             : q->rules->max_priority;
+    unsigned lane = lane_of_msg(q, msg);
     *e = (struct entry){.msg = msg,
                         .queue = q,
                         .position = position,

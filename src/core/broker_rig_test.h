@@ -665,6 +665,10 @@ RIG_FN size_t rig_paged(const struct queue *q, struct rig_store *store, struct e
                     e->returns = page->returns[r].returns;
                     e->lsn = (lsn_t)page->returns[r].due; /* where nothing else is, as it has no queue */
                 }
+            if (page->retry) {
+                e->lsn = (lsn_t)item->due;
+                e->lane = lane_of_msg(q, e->msg);
+            }
             if (page->journalled && backlog_journals(q, e->msg))
                 e->flags = ENTRY_JOURNALLED;
             ret[count++] = e;

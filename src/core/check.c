@@ -88,7 +88,7 @@ static uint64_t check_queue(struct broker *b, const struct queue *q, uint64_t *m
     busy_check(q);
     uint64_t count = 0, bytes = 0, unacked = 0, held = 0;
     if (q->hidden) {
-        count = delay_check(q, &bytes, &held);
+        count = delay_check(q->vhost->delay, &bytes, &held);
         CHECK(count == q->busy->lane.count);
     }
     for (unsigned i = 0; !q->hidden && i < lane_count(q); i++)
@@ -106,7 +106,7 @@ static uint64_t check_queue(struct broker *b, const struct queue *q, uint64_t *m
     }
     CHECK(unacked == q->busy->unacked_count);
     dedup_check(b, q);
-    retry_check(q);
+    *memory += retry_check(q);
     uint32_t consumers = 0, choosy = 0;
     LIST_EACH(&q->busy->consumers, node, after)
     {

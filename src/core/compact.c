@@ -178,8 +178,10 @@ static bool needs_writing(const struct broker *b, const struct entry *e)
     if (!(e->flags & ENTRY_JOURNALLED) || e->snap_gen == b->compact.gen)
         return false;
     if (is_paged(e))
-        return e->returns > 0 && !e->queue->hidden && is_written(b, e->page); /* of what is delayed it is the arrival */
-    return (e->flags & ENTRY_DELAYED) || e->lsn < b->compact.catalogue_end;   /* the lsn of what is delayed is none */
+        return e->returns > 0 && !e->queue->hidden &&
+               !e->page->retry && /* these pages say themselves for what it waits */
+               is_written(b, e->page);
+    return (e->flags & ENTRY_DELAYED) || e->lsn < b->compact.catalogue_end; /* the lsn of what is delayed is none */
 }
 
 /* False: no memory, or no room in the journal. */

@@ -227,6 +227,7 @@ static inline bool backlog_journals(const struct queue *q, const struct msg *msg
 /* The first waiting message of a lane, when it is in memory. */
 struct entry *lane_first(const struct lane *lane);
 unsigned lane_count(const struct queue *q);
+uint8_t lane_of_msg(const struct queue *q, const struct msg *msg);
 struct list *lane_list_of(struct lane *lane, const struct entry *e); /* front or entries */
 /* An entry joins or leaves the memory that paging may free. */
 void backlog_memory(struct broker *b, struct entry *e, bool joins);
@@ -272,13 +273,25 @@ bool paging_is_damaged(const struct queue *q);                     /* its next m
 wall_t paging_deadline(const struct lane *lane); /* of the first message, when that is not in memory; WALL_NEVER */
 struct page *page_new(struct queue *q, unsigned lane); /* replay.c makes them too */
 void page_free(struct broker *b, struct page *page);
-void page_dropped(struct broker *b, struct page *page); /* one on disk, or being read: its messages are gone */
+void page_dropped(struct broker *b, struct page *page);          /* one on disk, or being read: its messages are gone */
+void page_removed(struct broker *b, struct page *page);          /* and this says so in the journal */
+static inline uint64_t *page_body_bytes(const struct page *page) /* the sum of which its messages' bodies are part */
+{
+    return page->retry ? &page->queue->extra->retry.bytes : &page->queue->busy->ready_bytes;
+}
+bool paging_front_is_full(const struct broker *b, const struct lane *lane); /* nothing more should come back to it */
 /* Is this the page that the journal tells of? Its holes are unpacked, its checksum was right. */
 bool page_fits(const struct page *page, const struct page_job *job);
 MUST_USE struct page_job *page_job_to_read(const struct page *page); /* without its ticket; NULL: no memory */
 size_t page_job_memory(const struct page_job *job);                  /* what its messages take */
 struct entry *entry_of_item(struct broker *b, struct page *page, struct page_item *item); /* takes its message */
 void paging_end(struct broker *b, struct queue *q, struct lane *lane); /* if nothing is in front or pages any more */
+
+#define RETRY_LANE 256u /* where the journal has pages of retries: behind all priorities */
+static inline unsigned page_lane(const struct page *page)
+{
+    return page->retry ? RETRY_LANE : page->lane;
+}
 
 /* holes.c */
 /* Sorted runs that do not touch. The positions are in none yet; false: no memory. */
@@ -506,8 +519,9 @@ void delay_free(struct vhost *vhost); /* with the hidden queue */
 bool delays_write(struct broker *b);                         /* to pages, when there is too much; true: work is left */
 void delay_answered(struct broker *b, struct page_job *job); /* the job stays the caller's */
 MUST_USE bool delay_page_recovered(struct broker *b, struct page *page);
+void delay_page_begins(struct page *page, const struct page_item *first); /* when that is due, if it is delayed */
 void delays_fini(struct broker *b);
-uint64_t delay_check(const struct queue *q, uint64_t *ret_bytes, uint64_t *ret_memory); /* how many messages; sums */
+uint64_t delay_check(const struct delay *d, uint64_t *ret_bytes, uint64_t *ret_memory); /* how many messages; sums */
 
 /* deliver.c */
 void queue_schedule(struct broker *b, struct queue *q);

@@ -236,12 +236,12 @@ enum entry_flag {
     ENTRY_TX = 16,       /* acknowledged inside an open transaction */
     ENTRY_FRONT = 32,    /* in the front of a lane with pages */
     ENTRY_STREAM = 64,   /* stands for every record of a stream that is unacknowledged; in no queue */
-    ENTRY_DELAYED = 128, /* waits for its retry; lsn is its index in the heap */
+    ENTRY_DELAYED = 128, /* waits for its retry; lsn is until when */
 };
 
 /* One message in one queue: 72 bytes. */
 struct entry {
-    struct list link; /* lane, queue->unacked or retry.entries */
+    struct list link; /* lane, queue->unacked, or with what waits (delay_int.h) */
     struct msg *msg;
     struct queue *queue; /* NULL: the queue was deleted while the entry was unacked */
     struct page *page;   /* that is being written from it, or that it was read from; NULL: none */
@@ -304,10 +304,11 @@ struct page {
     bool doomed;     /* being written, but one before it in the lane has failed: it is not used */
     bool unmovable;  /* it could not be read */
     bool reading;    /* a job that will load it is on its way, whatever has become of it */
+    bool retry;      /* of messages that wait for their retry; it is in no lane */
     uint16_t snap_gen;
     uint32_t count, live; /* messages written; of them alive */
     uint32_t return_count;
-    uint32_t arrival;     /* of the first message, when it is delayed: delay_int.h */
+    uint32_t arrival;     /* of the first message, when it waits: delay_int.h */
     lsn_t lsn;            /* of its last PAGE record */
     uint64_t first, last; /* positions */
     uint64_t body_bytes;  /* of what is alive; after a restart about, until it is read */
@@ -318,6 +319,7 @@ struct page {
     struct page_return *returns;
     struct lent *lent; /* NULL: nothing is */
     struct look *look; /* NULL: nobody does */
+    uint64_t *origins; /* of a page of retries that was read: where its messages belong (delay_int.h) */
 };
 
 struct segment {      /* a file with live pages */

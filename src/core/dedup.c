@@ -312,6 +312,12 @@ void dedup_left(struct broker *b, const struct entry *e)
         forget(b, w, k);
 }
 
+bool dedup_by_presence(const struct queue *q)
+{
+    const struct window *w = window_of(q);
+    return w && w->present;
+}
+
 static void keep(struct broker *b, struct window *w, const struct entry *e)
 {
     uint64_t hash[2];

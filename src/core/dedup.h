@@ -63,6 +63,7 @@ void dedup_accept(struct broker *b, struct queue *q, const struct key_value *val
 void dedup_left(struct broker *b, const struct entry *e); /* before the entry leaves its queue for good */
 void dedup_purged(struct broker *b, struct queue *q);     /* what waited is gone */
 void dedup_drop(struct broker *b, struct queue *q);       /* the whole window */
+bool dedup_by_presence(const struct queue *q);            /* a key counts because a message lies where it came */
 void dedup_rules_changed(struct broker *b, struct queue *q);
 
 /* Replay: a key that was journalled. False: no memory. */

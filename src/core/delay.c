@@ -3,7 +3,8 @@
  * They wait in a hidden queue of their vhost (name empty, never bound, never consumed), as entries whose deadline is when
  * they are due. Such a message is journalled when it is persistent and its exchange durable, and confirmed then; when due
  * it is routed by the exchange's x-delayed-type and moved (one MOVE record) into its queues. Those in memory that are durable
- * stand in a heap; the first of them, and the first of what is on disk (delay_page.c), set the vhost's one timer.
+ * stand in a heap; the first of them, and the first of what is on disk (delay_page.c), set the vhost's one timer. Messages of a queue that
+ * wait for their retry (retry.c) have a heap, pages and a timer like that.
  */
 #include "core/delay_int.h"
 
@@ -62,15 +63,23 @@ void delay_put(struct broker *b, struct delay *d, struct entry *e)
         list_insert(&b->delays, &d->link);
 }
 
+/* What is due leaves. False: no memory, or no room. */
+static bool let_go(struct broker *b, struct delay *d, struct entry *e)
+{
+    return d->retry ? retry_release(b, e) : release(b, e);
+}
+
 /* True: one was released, and the next may be due too. */
 static bool release_first(struct broker *b, struct delay *d, const struct delay_item *barrier)
 {
     const struct delay_item *first = delay_heap_first(&d->messages);
     if (!first || first->due > b->wall || !delay_before(first, barrier) || !b->options.log.room(b->options.log.self))
         return false;
+    if (d->retry && !retry_has_room(b, d, first->what))
+        return false;
     struct entry *e = delay_heap_take_first(&d->messages).what;
     leave(b, d, e);
-    if (!release(b, e)) {
+    if (!let_go(b, d, e)) {
         delay_put(b, d, e);
         return false;
     }
@@ -92,12 +101,12 @@ void delay_wake_by(struct broker *b, struct delay *d, wall_t at)
 }
 
 /* What is due but behind a page that is on its way is looked at when that has come. */
-static void arm(struct broker *b, struct delay *d, bool retry)
+static void arm(struct broker *b, struct delay *d, bool read_later)
 {
     struct delay_item barrier = delay_barrier(d);
     const struct delay_item *first = delay_heap_first(&d->messages), *page = delay_heap_first(&d->pages);
-    wall_t at = retry ? b->wall + READ_RETRY_MS : WALL_NEVER;
-    if (first && first->due < at && delay_before(first, &barrier))
+    wall_t at = read_later ? b->wall + READ_RETRY_MS : WALL_NEVER;
+    if (first && !d->held && first->due < at && delay_before(first, &barrier))
         at = first->due;
     if (page && page->due - DELAY_NEAR_MS > b->wall && page->due - DELAY_NEAR_MS < at)
         at = page->due - DELAY_NEAR_MS;
@@ -110,12 +119,18 @@ static void arm(struct broker *b, struct delay *d, bool retry)
 void delay_go_on(struct broker *b, struct delay *d)
 {
     struct delay_item barrier = delay_barrier(d);
-    for (unsigned n = 0; n < RELEASE_PER_SLICE && release_first(b, d, &barrier);)
+    unsigned n = 0;
+    d->held = false;
+    while (n < RELEASE_PER_SLICE && release_first(b, d, &barrier))
         n++;
-    bool retry = !delay_read(b, d);
-    arm(b, d, retry);
+    bool later = !delay_read(b, d);
+    arm(b, d, later);
     if (d->entries == 0)
         delay_heap_fini(&d->messages);
+    if (d->retry && n) {
+        backlog_limit(b, d->queue);
+        queue_schedule(b, d->queue);
+    }
 }
 
 static void fired(void *arg, struct timer *timer)
@@ -125,17 +140,25 @@ static void fired(void *arg, struct timer *timer)
 
 /* ---- publishing ---- */
 
-bool delay_queue_make(struct broker *b, struct vhost *vhost, uint64_t id)
+struct delay *delay_new(void)
 {
-    if (vhost->delay)
-        return true;
     struct delay *d = mem_zalloc(sizeof *d);
     if (!d)
-        return false;
+        return NULL;
     struct list *lists[] = {&d->link, &d->fresh_link, &d->loaded, &d->reads, &d->writes};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)
         list_init(lists[i]);
     timer_init(&d->timer, fired);
+    return d;
+}
+
+bool delay_queue_make(struct broker *b, struct vhost *vhost, uint64_t id)
+{
+    if (vhost->delay)
+        return true;
+    struct delay *d = delay_new();
+    if (!d)
+        return false;
     vhost->delay = d;
     d->queue = queue_make(b, vhost, (struct slice){0}, true, false, false, (struct slice){0}, NULL, id);
     if (d->queue)
@@ -230,10 +253,8 @@ bool delay_entry_recovered(struct broker *b, struct entry *e)
     return true;
 }
 
-/* The vhost goes: nothing of it fires any more. The entries that were not read from pages are the queue's to free. */
-void delay_drop_all(struct broker *b, struct queue *q)
+void delay_clear(struct broker *b, struct delay *d, bool journal)
 {
-    struct delay *d = q->vhost->delay;
     wheel_cancel(&b->wheel, &d->timer);
     list_remove(&d->link);
     list_remove(&d->fresh_link);
@@ -241,8 +262,16 @@ void delay_drop_all(struct broker *b, struct queue *q)
     b->delay_memory -= d->memory;
     d->memory = 0;
     d->entries = 0;
+    d->held = false;
     delay_heap_fini(&d->messages);
-    delay_pages_drop(b, d);
+    delay_pages_drop(b, d, journal);
+}
+
+/* The vhost goes: nothing of it fires any more. The entries that were not read from pages are the queue's to free. */
+void delay_drop_all(struct broker *b, struct queue *q)
+{
+    struct delay *d = q->vhost->delay;
+    delay_clear(b, d, false);
     while (!list_empty(&d->loaded))
         backlog_free(b, CONTAINER_OF(d->loaded.next, struct entry, link));
 }

@@ -1,8 +1,9 @@
-/* delay_int: what delay.c and delay_page.c share, the delayed messages of one vhost.
+/* delay_int: what delay.c, delay_page.c and retry.c share: messages that wait for a time, the delayed ones of a vhost or those of a
+ * queue that wait for their retry.
  *
- * Of those in memory, the entries of the hidden queue, each stands in one list: the queue's lane when it was published or
- * came from the journal, `loaded` when it was read from a page. An entry is besides
- *   - fresh, while it is not durable: from `fresh` to the end of the lane's list,
+ * Of delayed ones in memory, the entries of the hidden queue, each stands in one list: the queue's lane when it was published or
+ * came from the journal, `loaded` when it was read from a page. All that wait for a retry are in `loaded`. An entry is besides
+ *   - fresh, while it is not durable: from `fresh` to the end of the lane's list (delayed ones only),
  *   - being written: in a struct delay_write, of which the page comes before what is due later,
  *   - or in the heap `messages`.
  */
@@ -13,7 +14,7 @@
 #include "core/delay_heap.h"
 
 struct delay {
-    struct queue *queue;
+    struct queue *queue;        /* the hidden one, or that to which they come back */
     struct list link;           /* b->delays, while it may have messages in the heap */
     struct list fresh_link;     /* b->fresh_delays, while it has fresh ones */
     struct list loaded;         /* entries that were read from pages */
@@ -29,6 +30,8 @@ struct delay {
     uint32_t entries;           /* in memory */
     uint32_t read_count, write_count;
     struct timer timer; /* something is due, or comes near */
+    bool retry;         /* they wait for their retry */
+    bool held;          /* what is due has no room in its queue: retry_front_shrank */
 };
 
 struct delay_write {
@@ -39,15 +42,25 @@ struct delay_write {
     struct entry *entries[]; /* as they stand in the page */
 };
 
-/* Among messages due in the same millisecond the lower goes first: the position it was given when it came. */
-static inline uint32_t delay_arrival(const struct entry *e)
+/* What a page of retries keeps of its messages while they are in memory: origins[0] is a position, behind it stands where the
+ * message of that position belongs in its queue, then that of the next one … */
+static inline uint64_t retry_origin(const struct entry *e)
 {
-    return e->page ? e->returns : (uint32_t)e->position;
+    return e->page && e->page->retry ? e->page->origins[1 + (e->position - e->page->origins[0])] : e->position;
 }
 
+/* When what waits for a retry is looked at again: its time, or before it its expiry. */
+static inline wall_t retry_wake(wall_t due, wall_t deadline)
+{
+    return deadline < due ? deadline : due;
+}
+
+/* Among messages due in the same millisecond the lower goes first: the position it was given when it came. */
 static inline struct delay_item delay_item_of(struct entry *e)
 {
-    return (struct delay_item){e->deadline, delay_arrival(e), e};
+    if (e->flags & ENTRY_DELAYED)
+        return (struct delay_item){retry_wake((wall_t)e->lsn, e->deadline), (uint32_t)retry_origin(e), e};
+    return (struct delay_item){e->deadline, e->page ? e->returns : (uint32_t)e->position, e};
 }
 
 /* What comes before everything that a page may hold. */
@@ -56,7 +69,15 @@ static inline struct delay_item delay_item_of_page(struct page *page)
     return (struct delay_item){page->deadline, page->arrival, page};
 }
 
+static inline struct delay *delay_of_page(const struct page *page)
+{
+    return page->retry ? page->queue->extra->retry.wait : page->queue->vhost->delay;
+}
+
 /* delay.c */
+MUST_USE struct delay *delay_new(void); /* NULL: no memory */
+void delay_clear(struct broker *b, struct delay *d,
+                 bool journal); /* but for the entries, which are in no heap any more */
 void delay_put(struct broker *b, struct delay *d, struct entry *e); /* into the heap, which has room */
 void delay_wake_by(struct broker *b, struct delay *d, wall_t at);   /* or earlier */
 void delay_go_on(struct broker *b, struct delay *d); /* releases what is due, reads what comes near, sets the timer */
@@ -66,6 +87,12 @@ void delay_go_on(struct broker *b, struct delay *d); /* releases what is due, re
 struct delay_item delay_barrier(
     const struct delay *d);                         /* what comes before it comes before all that is not in memory */
 bool delay_read(struct broker *b, struct delay *d); /* pages that come near; false: later, by the timer */
-void delay_pages_drop(struct broker *b, struct delay *d);
+void delay_pages_drop(struct broker *b, struct delay *d, bool journal);
+
+/* retry.c */
+MUST_USE struct delay *retry_make(struct queue *q); /* where it waits; NULL: no memory */
+/* What is due goes to its place. False: no memory, or no room. */
+MUST_USE bool retry_release(struct broker *b, struct entry *e);
+bool retry_has_room(struct broker *b, struct delay *d, const struct entry *e); /* its lane; d->held: not now */
 
 #endif

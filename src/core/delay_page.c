@@ -1,4 +1,5 @@
-/* Delayed messages beyond memory (decision 0017): what is furthest goes to pages, sorted, and comes back when it is near.
+/* Delayed messages beyond memory (decision 0017): what is furthest goes to pages, sorted, and comes back when it is near. Messages that wait
+ * for their retry do the same (decision 0019); a "vhost" is then a queue that has some.
  *
  *   heap:  first ◀── due next ──────────── written ──▶ last
  *          ◀── read when near: pages, by their first message
@@ -10,7 +11,7 @@
  *
  * Invariants:
  *   D1  a page's positions were nobody's before, and are one after the other as its messages are due. So pages of the hidden
- *       queue ascend and never overlap, as paging.c's P1 has it for lanes.
+ *       queue, and those of a queue's retries, ascend and never overlap, as paging.c's P1 has it for lanes.
  *   D2  PAGE of the new positions and REMOVE of the old ones are one record, appended after the store has said that the page
  *       is durable, and before the messages leave memory (P3). Until then they are where they were, for journal and compaction.
  *   D3  nothing is released before what comes before it (due, then arrival), wherever that is, but what is fresh: pages on disk, being
@@ -30,7 +31,7 @@
 #define READ_AHEAD 4u
 #define PAGES_LEAST 4u /* in memory, however small paging_bytes is */
 
-/* Delayed messages of all vhosts that begin a round. */
+/* Delayed messages of all vhosts, and retries, that begin a round. */
 static size_t limit(const struct broker *b)
 {
     size_t half = b->options.paging_bytes / 2, least = PAGES_LEAST * paging_page_bytes(b);
@@ -76,7 +77,7 @@ static uint32_t gather(struct broker *b, struct delay *d, size_t *ret_memory)
     while (d->messages.count > 1 && count < PAGE_ITEMS_MAX && bytes < paging_page_bytes(b)) {
         const struct delay_item *last = delay_heap_last(&d->messages);
         const struct entry *e = last->what;
-        if (last->due <= b->wall || (count && msg_size(e->msg) >= PAGE_OWN_BYTES))
+        if ((last->due <= b->wall && !d->held) || (count && msg_size(e->msg) >= PAGE_OWN_BYTES))
             break;
         bytes += msg_size(e->msg);
         memory += entry_memory(e);
@@ -115,11 +116,26 @@ static struct delay_write *write_new(struct broker *b, struct delay *d, uint32_t
     return w;
 }
 
+static struct page_item item_of(struct entry *e, const struct delay_item *item, uint64_t position)
+{
+    if (!(e->flags & ENTRY_DELAYED))
+        return (struct page_item){
+            .position = position, .deadline = item->due, .returns = item->arrival, .msg = msg_ref(e->msg)};
+    return (struct page_item){.position = position,
+                              .deadline = e->deadline,
+                              .returns = e->returns,
+                              .redelivered = true,
+                              .msg = msg_ref(e->msg),
+                              .due = (wall_t)e->lsn,
+                              .origin = retry_origin(e)};
+}
+
 /* The messages that are set aside; they get their new positions (D1). */
 static void fill(struct delay *d, struct delay_write *w, struct page_job *job)
 {
     const struct delay_item *items = d->messages.items + d->messages.count;
     struct page *page = w->page;
+    page->retry = d->retry;
     page->first = d->queue->next_position;
     page->last = page->first + w->count - 1;
     d->queue->next_position += w->count;
@@ -129,8 +145,7 @@ static void fill(struct delay *d, struct delay_write *w, struct page_job *job)
     for (uint32_t i = 0; i < w->count; i++) {
         struct entry *e = items[i].what;
         w->entries[i] = e;
-        job->items[i] = (struct page_item){
-            .position = page->first + i, .deadline = items[i].due, .returns = items[i].arrival, .msg = msg_ref(e->msg)};
+        job->items[i] = item_of(e, &items[i], page->first + i);
         page->body_bytes += e->msg->body_len;
         page->journalled |= (e->flags & ENTRY_JOURNALLED) != 0;
     }
@@ -168,7 +183,7 @@ static bool write_some(struct broker *b, struct delay *d)
         d->round = b->delay_round;
         d->least = d->memory / 8;
     }
-    return d->memory > d->least && write_last(b, d);
+    return d->memory > d->least && !(d->retry && dedup_by_presence(d->queue)) && write_last(b, d);
 }
 
 bool delays_write(struct broker *b)
@@ -248,11 +263,22 @@ static bool journal_write(struct broker *b, struct delay_write *w)
     return ok;
 }
 
+/* A message that waits joins or leaves the memory that paging may free. */
+static void memory(struct broker *b, struct entry *e, bool joins)
+{
+    if (!(e->flags & ENTRY_DELAYED))
+        backlog_memory(b, e, joins);
+    else if (joins)
+        b->ready_memory += entry_memory(e);
+    else
+        b->ready_memory -= entry_memory(e);
+}
+
 /* The message is on disk, at its new position: it leaves memory. */
 static void entry_paged(struct broker *b, struct entry *e)
 {
     compact_entry_removed(b, e);
-    backlog_memory(b, e, false);
+    memory(b, e, false);
     list_remove(&e->link);
     if (e->page)
         paging_entry_gone(b, e);
@@ -370,10 +396,16 @@ static void load_item(struct broker *b, struct delay *d, struct page *page, stru
                         .deadline = item->deadline,
                         .returns = item->returns};
     item->msg = NULL; /* its reference went into the entry */
+    if (page->retry) {
+        page->origins[1 + (item->position - page->origins[0])] = item->origin;
+        e->lsn = (lsn_t)item->due;
+        e->lane = lane_of_msg(d->queue, e->msg);
+        e->flags |= ENTRY_DELAYED | ENTRY_REDELIVERED;
+    }
     if (journalled && backlog_journals(d->queue, e->msg))
         e->flags |= ENTRY_JOURNALLED;
     list_insert(&d->loaded, &e->link);
-    backlog_memory(b, e, true);
+    memory(b, e, true);
     delay_put(b, d, e);
 }
 
@@ -390,11 +422,32 @@ static void load(struct broker *b, struct delay *d, struct page *page, struct pa
         load_item(b, d, page, item, page->journalled && is_journalled(page, item->position, &transient));
     }
     d->entries += page->live;
-    d->queue->busy->ready_bytes += body_bytes - page->body_bytes;
+    *page_body_bytes(page) += body_bytes - page->body_bytes;
     b->totals.message_bytes += body_bytes - page->body_bytes;
     page->body_bytes = body_bytes;
     page->state = PAGE_LOADED;
     b->paged -= page->live;
+}
+
+/* Room for where the messages of a page of retries belong. False: no memory. */
+static bool origins_reserve(struct page *page)
+{
+    if (!page->retry)
+        return true;
+    mem_free(page->origins);
+    page->origins = mem_alloc((page->last - page->first + 2) * sizeof page->origins[0]);
+    if (page->origins)
+        page->origins[0] = page->first;
+    return page->origins != NULL;
+}
+
+/* Its checksums were right: is this what the journal tells of? */
+static bool fits(const struct page *page, const struct page_job *job)
+{
+    bool ok = page_fits(page, job);
+    for (uint32_t i = 0; ok && i < job->count; i++)
+        ok = page->retry ? job->items[i].origin && job->items[i].origin < page->first : !job->items[i].origin;
+    return ok;
 }
 
 static void was_read(struct broker *b, struct page *page, struct page_job *job)
@@ -406,15 +459,15 @@ static void was_read(struct broker *b, struct page *page, struct page_job *job)
         page_free(b, page);
         return;
     }
-    struct delay *d = page->queue->vhost->delay;
+    struct delay *d = delay_of_page(page);
     list_remove(&page->lane_link);
     d->read_count--;
     page->state = PAGE_ON_DISK;
     if (!job->err && !page_unpack(page))
         job->err = -ENOMEM;
-    if (job->err == -EILSEQ || (!job->err && !page_fits(page, job)))
+    if (job->err == -EILSEQ || (!job->err && !fits(page, job)))
         page->state = PAGE_DAMAGED; /* S5 */
-    else if (job->err || !pool_reserve_many(&b->entries, page->live) || !page_reserve(page) ||
+    else if (job->err || !pool_reserve_many(&b->entries, page->live) || !page_reserve(page) || !origins_reserve(page) ||
              !delay_heap_reserve(&d->messages, (uint64_t)d->entries + page->live)) {
         delay_heap_put(&d->pages, delay_item_of_page(page));
         paging_pause(b, &b->reading_paused);
@@ -432,12 +485,18 @@ void delay_answered(struct broker *b, struct page_job *job)
         was_read(b, whose, job);
 }
 
+void delay_page_begins(struct page *page, const struct page_item *item)
+{
+    page->deadline = item->origin ? retry_wake(item->due, item->deadline) : item->deadline;
+    page->arrival = item->origin ? (uint32_t)item->origin : item->returns;
+}
+
 /* ---- a start, and the end ---- */
 
 bool delay_page_recovered(struct broker *b, struct page *page)
 {
-    struct delay *d = page->queue->vhost->delay;
-    if (!reserve_page(d))
+    struct delay *d = page->retry ? retry_make(page->queue) : page->queue->vhost->delay;
+    if (!d || !reserve_page(d))
         return false;
     delay_heap_put(&d->pages, delay_item_of_page(page));
     delay_wake_by(b, d, page->deadline - DELAY_NEAR_MS);
@@ -458,14 +517,17 @@ static void drop_writes(struct broker *b, struct delay *d)
     d->write_count = 0;
 }
 
-void delay_pages_drop(struct broker *b, struct delay *d)
+void delay_pages_drop(struct broker *b, struct delay *d, bool journal)
 {
     drop_writes(b, d);
     LIST_EACH(&d->queue->busy->pages, node, after)
     {
         struct page *page = CONTAINER_OF(node, struct page, queue_link);
-        if (page->state != PAGE_LOADED) /* that one goes with its last message */
-            page_dropped(b, page);
+        if (page->retry != d->retry || page->state == PAGE_LOADED) /* that one goes with its last message */
+            continue;
+        if (journal && page->journalled)
+            page_removed(b, page);
+        page_dropped(b, page);
     }
     d->read_count = 0;
     delay_heap_fini(&d->pages);
@@ -488,8 +550,10 @@ static void check_messages(const struct delay *d, const struct list *list, uint6
     {
         const struct entry *e = CONTAINER_OF(node, struct entry, link);
         CHECK(e->queue == d->queue && e->position < d->queue->next_position && atomic_load(&e->msg->refs) > 0);
-        CHECK((list == &d->loaded) == (e->page != NULL) && !(e->flags & (ENTRY_FRONT | ENTRY_UNACKED)));
-        CHECK(!e->page || (e->page->state == PAGE_LOADED && page_has(e->page, e->position)));
+        CHECK(!(e->flags & (ENTRY_FRONT | ENTRY_UNACKED)) && ((e->flags & ENTRY_DELAYED) != 0) == d->retry);
+        CHECK(d->retry || (list == &d->loaded) == (e->page != NULL));
+        CHECK(!e->page || (e->page->queue == d->queue && page_has(e->page, e->position)));
+        CHECK(!e->page || e->page->state == PAGE_LOADED || (d->retry && !e->page->retry));
         *bytes += e->msg->body_len;
         *memory += entry_memory(e);
     }
@@ -503,6 +567,8 @@ static uint64_t check_pages(const struct delay *d, uint64_t *bytes)
     LIST_EACH(&d->queue->busy->pages, node, after)
     {
         const struct page *page = CONTAINER_OF(node, struct page, queue_link);
+        if (page->retry != d->retry)
+            continue;
         alive = 0;
         for (uint64_t at = page->first; page_alive_from(page, &at, &last); at = last + 1)
             alive += last - at + 1;
@@ -518,13 +584,14 @@ static uint64_t check_pages(const struct delay *d, uint64_t *bytes)
     return messages;
 }
 
-uint64_t delay_check(const struct queue *q, uint64_t *ret_bytes, uint64_t *ret_memory)
+uint64_t delay_check(const struct delay *d, uint64_t *ret_bytes, uint64_t *ret_memory)
 {
-    const struct delay *d = q->vhost->delay;
+    const struct queue *q = d->queue;
     uint64_t heap = 0, others = 0;
     delay_heap_check(&d->messages);
     delay_heap_check(&d->pages);
-    check_messages(d, &q->busy->lane.entries, ret_bytes, ret_memory);
+    if (!d->retry)
+        check_messages(d, &q->busy->lane.entries, ret_bytes, ret_memory);
     check_messages(d, &d->loaded, ret_bytes, ret_memory);
     for (uint32_t i = 0; i < d->messages.count; i++)
         heap += entry_memory(d->messages.items[i].what);

@@ -320,10 +320,8 @@ static bool describe(const struct move *m, const struct page_job *job, struct pa
             continue;
         if (position > next && !page_hole(fresh, next, position - next))
             return false;
-        if (fresh->live++ == 0) {
-            fresh->deadline = job->items[i].deadline;
-            fresh->arrival = job->items[i].returns; /* of what is delayed; else nobody asks */
-        }
+        if (fresh->live++ == 0)
+            delay_page_begins(fresh, &job->items[i]);
         fresh->body_bytes += job->items[i].msg->body_len;
         next = position + 1;
     }
@@ -407,7 +405,6 @@ static bool journal_move(struct broker *b, struct page *page, struct page *fresh
 static void leave_old(struct broker *b, struct move *m, struct page *old)
 {
     struct page *page = m->pages[0];
-    struct queue *q = page->queue;
     bool on_disk = page->state == PAGE_ON_DISK;
     uint64_t live = old->live, body_bytes = old->body_bytes;
     look_forget(b, page);
@@ -420,11 +417,11 @@ static void leave_old(struct broker *b, struct move *m, struct page *old)
         body_bytes += m->pages[i]->body_bytes;
         page_free(b, m->pages[i]);
     }
-    scans_forget_page(q, page); /* last: who stood at one of those stands at this one now, and it is longer */
+    scans_forget_page(page->queue, page); /* last: who stood at one of those stands at this one now, and it is longer */
     CHECK(live == page->live);
     if (on_disk) { /* after a restart they knew it only about */
         page_pack(page);
-        q->busy->ready_bytes += page->body_bytes - body_bytes;
+        *page_body_bytes(page) += page->body_bytes - body_bytes;
         b->totals.message_bytes += page->body_bytes - body_bytes;
     }
     b->pages_moved += m->count;

@@ -117,6 +117,7 @@ void page_free(struct broker *b, struct page *page)
     mem_free(page->transient.runs);
     mem_free(page->returns);
     page_lent_end(page);
+    mem_free(page->origins);
     mem_free_as(MEM_PAGES, page);
 }
 
@@ -199,6 +200,16 @@ void front_shrinks(struct broker *b, struct lane *lane, struct entry *e)
     e->flags &= (uint8_t)~ENTRY_FRONT;
     lane->paging->front_bytes -= bytes;
     b->front_memory -= bytes;
+    if (e->queue->extra && !paging_front_is_full(b, lane))
+        retry_front_shrank(b, e->queue);
+}
+
+/* Of what comes back from where it waited, which may all be due at once: well above what is read ahead. */
+bool paging_front_is_full(const struct broker *b, const struct lane *lane)
+{
+    const struct lane_paging *p = lane->paging;
+    return p && p->front_bytes >= front_wanted(b) &&
+           (p->front_bytes >= 4 * front_wanted(b) || b->front_memory >= 3 * fronts_wanted(b));
 }
 
 /* Looked for from both ends at once: what comes back is among the first, what is read among the last, but for what was lent of pages
@@ -880,21 +891,25 @@ void do_paged(struct broker *b, struct peer *peer, struct channel *ch, struct co
 /* ---- a queue is emptied or goes ---- */
 
 /* Everything between the holes: in a hole a message may live that was taken while the page was being written. */
-static void journal_drop(struct broker *b, struct queue *q, struct page *page)
+void page_removed(struct broker *b, struct page *page)
 {
     uint64_t last;
     (void)!page_unpack(page); /* without memory it takes longer */
     for (uint64_t at = page->first; page_alive_from(page, &at, &last); at = last + 1)
-        backlog_removed(b, q, at, last);
+        backlog_removed(b, page->queue, at, last);
 }
 
 /* So many of a page's messages waited on disk, and are gone. */
 static void uncount(struct broker *b, const struct page *page, uint32_t messages, uint64_t bytes)
 {
     struct busy *w = page->queue->busy;
-    w->lanes[page->lane].count -= messages;
-    w->ready_count -= messages;
-    w->ready_bytes -= bytes;
+    if (page->retry)
+        page->queue->extra->retry.count -= messages;
+    else {
+        w->lanes[page->lane].count -= messages;
+        w->ready_count -= messages;
+    }
+    *page_body_bytes(page) -= bytes;
     b->totals.messages -= messages;
     b->totals.message_bytes -= bytes;
     b->paged -= messages;
@@ -920,7 +935,7 @@ static void drop_page(struct broker *b, struct queue *q, struct page *page, bool
         return;
     }
     if (journal && page->journalled)
-        journal_drop(b, q, page);
+        page_removed(b, page);
     page_dropped(b, page);
 }
 
@@ -1046,17 +1061,22 @@ bool page_settle(struct broker *b, struct page *page)
         page_free(b, page);
         return true;
     }
-    if (!(q->hidden ? delay_page_recovered(b, page) : lane_settle(lane)) || !segment_join(b, page))
+    bool in_lane = !q->hidden && !page->retry;
+    if (!(in_lane ? lane_settle(lane) : delay_page_recovered(b, page)) || !segment_join(b, page))
         return false;
-    if (!q->hidden)
+    if (in_lane)
         list_insert(&lane->paging->pages, &page->lane_link);
     list_insert(&q->busy->pages, &page->queue_link);
     page->state = PAGE_ON_DISK;
     page_pack(page);
-    lane->paged_upto = page->last;
-    lane->count += page->live;
-    q->busy->ready_count += page->live;
-    q->busy->ready_bytes += page->body_bytes;
+    if (page->retry)
+        q->extra->retry.count += page->live;
+    else {
+        lane->paged_upto = page->last;
+        lane->count += page->live;
+        q->busy->ready_count += page->live;
+    }
+    *page_body_bytes(page) += page->body_bytes;
     b->totals.messages += page->live;
     b->totals.message_bytes += page->body_bytes;
     b->paged += page->live;

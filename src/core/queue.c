@@ -320,14 +320,12 @@ bool queue_outlive(struct broker *b, struct queue *q, lsn_t *ret_lsn)
 
 uint64_t queue_purge(struct broker *b, struct queue *q)
 {
-    struct list *delayed = retry_list(q);
-    uint64_t purged = q->busy->ready_count + (delayed ? q->extra->retry.count : 0);
+    uint64_t purged = q->busy->ready_count + queue_delayed(q);
     struct entry *e;
     paging_drop(b, q, true);
     while ((e = backlog_head(q)))
         backlog_remove(b, e, REASON_PURGED);
-    while (delayed && !list_empty(delayed))
-        backlog_remove(b, CONTAINER_OF(delayed->next, struct entry, link), REASON_PURGED);
+    retry_purge(b, q);
     dedup_purged(b, q);
     getters_end(b, q);
     if (q->fed)

@@ -528,7 +528,7 @@ lsn_t log_page(struct broker *b, const struct page *page)
         return 0;
     struct writer w = head(b, REC_PAGE);
     writer_varint(&w, page->queue->id);
-    writer_varint(&w, page->lane);
+    writer_varint(&w, page_lane(page));
     writer_varint(&w, page->where.segment);
     writer_varint(&w, page->where.offset);
     writer_varint(&w, page->where.len);
@@ -540,7 +540,7 @@ lsn_t log_page(struct broker *b, const struct page *page)
     writer_varint(&w, (uint64_t)page->holes.count + page->transient.count);
     page_holes_put(&w, page);
     put_runs(&w, &page->transient);
-    if (page->queue->hidden)
+    if (page->queue->hidden || page->retry)
         writer_varint(&w, page->arrival);
     return write_head(b, &w);
 }

@@ -140,12 +140,18 @@ static uint32_t page_bound(const struct replay_queue *held, unsigned lane, uint6
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
         const struct page *page = held->pages[middle];
-        if (page->lane < lane || (page->lane == lane && page->last < position))
+        if (page_lane(page) < lane || (page_lane(page) == lane && page->last < position))
             low = middle + 1;
         else
             high = middle;
     }
     return low;
+}
+
+/* RETRY_LANE comes behind the last one that the queue has. */
+static unsigned lane_behind(const struct queue *q, unsigned lane)
+{
+    return lane == q->rules->max_priority ? RETRY_LANE : lane + 1;
 }
 
 static void page_forget(struct page *page)
@@ -182,9 +188,9 @@ static bool pages_remove(struct queue *q, uint64_t first, uint64_t count)
 {
     struct replay_queue *held = q->replay;
     uint64_t last = first + count - 1;
-    for (unsigned lane = 0; held->page_count && lane <= q->rules->max_priority; lane++)
+    for (unsigned lane = 0; held->page_count && lane <= RETRY_LANE; lane = lane_behind(q, lane))
         for (uint32_t i = page_bound(held, lane, first);
-             i < held->page_count && held->pages[i]->lane == lane && held->pages[i]->first <= last; i++)
+             i < held->page_count && page_lane(held->pages[i]) == lane && held->pages[i]->first <= last; i++)
             if (!page_remove(held->pages[i], first, last))
                 return false;
     return true;
@@ -193,9 +199,9 @@ static bool pages_remove(struct queue *q, uint64_t first, uint64_t count)
 static struct page *page_of_position(struct queue *q, uint64_t position)
 {
     struct replay_queue *held = q->replay;
-    for (unsigned lane = 0; held->page_count && lane <= q->rules->max_priority; lane++) {
+    for (unsigned lane = 0; held->page_count && lane <= RETRY_LANE; lane = lane_behind(q, lane)) {
         uint32_t i = page_bound(held, lane, position);
-        if (i < held->page_count && held->pages[i]->lane == lane && page_has(held->pages[i], position))
+        if (i < held->page_count && page_lane(held->pages[i]) == lane && page_has(held->pages[i], position))
             return held->pages[i];
     }
     return NULL;
@@ -226,7 +232,7 @@ static bool page_replaces(struct replay_queue *held, struct page *page, uint32_t
     bool ok = true;
     for (; i + n < held->page_count; n++) {
         struct page *old = held->pages[i + n];
-        if (old->lane != page->lane || old->first > page->last)
+        if (page_lane(old) != page_lane(page) || old->first > page->last)
             break;
         for (uint32_t r = 0; ok && r < old->return_count; r++)
             if (page_has(page, old->returns[r].position))
@@ -242,7 +248,7 @@ static bool page_replaces(struct replay_queue *held, struct page *page, uint32_t
 /* Takes its place in the list. False: no memory. */
 static bool page_add(struct replay_queue *held, struct page *page)
 {
-    uint32_t i = page_bound(held, page->lane, page->first);
+    uint32_t i = page_bound(held, page_lane(page), page->first);
     if (!page_replaces(held, page, i))
         return false;
     if (held->page_count == held->page_max) {
@@ -715,7 +721,7 @@ static bool page_read(struct reader *r, struct page *page)
             return false;
     }
     page->body_bytes = body_bytes;
-    uint64_t arrival = page->queue->hidden ? reader_varint(r) : 0;
+    uint64_t arrival = page->queue->hidden || page->retry ? reader_varint(r) : 0;
     page->arrival = (uint32_t)arrival;
     return arrival <= UINT32_MAX && reader_done(r) && page->live <= page->count;
 }
@@ -726,9 +732,12 @@ static bool replay_page(struct broker *b, struct reader *r)
     uint64_t lane = reader_varint(r);
     if (!q)
         return reader_ok(r); /* deleted later on */
-    struct page *page = lane <= q->rules->max_priority && replay_of(q) ? page_new(q, (unsigned)lane) : NULL;
+    bool retry = lane == RETRY_LANE;
+    struct page *page =
+        (retry || lane <= q->rules->max_priority) && replay_of(q) ? page_new(q, retry ? 0 : (unsigned)lane) : NULL;
     if (!page)
         return false;
+    page->retry = retry;
     if (!page_read(r, page)) {
         page_forget(page);
         return false;

@@ -1,19 +1,23 @@
-/* Delayed retry, see retry.h.
+/* Delayed retry, see retry.h. Where messages wait, in memory and in pages, is delay_page.c's; this is what becomes of a queue's.
+ *
+ *   lane, unacknowledged ──park──▶ heap ◀──────────── pages of retries
+ *           its place by position ◀──release── heap
  *
  * Invariants:
- *   R1  a delayed entry is in retry.entries and in the heap, and in no lane; it counts as delayed, neither ready nor
- *       unacknowledged, and towards no length limit until it is back.
- *   R2  the heap is ordered by when an entry is looked at again: its time, or before it its expiry (TTL goes on).
- *   R3  a journalled entry's time is in the journal (RETRY), behind what a compaction wrote of the entry. A message that a
- *       page on disk holds is delayed when the page is read, if its time has not come by then.
+ *   R1  a delayed entry is in wait->loaded, and in the heap or being written; it is in no lane. A delayed message counts as
+ *       delayed, neither ready nor unacknowledged, and towards no length limit until it is back.
+ *   R2  order is by when a message is looked at again: its time, or before it its expiry (TTL goes on); then by its place.
+ *   R3  a journalled entry's time is in the journal (RETRY), behind what a compaction wrote of the entry; or in the page of retries
+ *       that it was read from. A message that another page on disk holds is delayed when the page is read, if its time has not
+ *       come by then.
+ *   R4  a message in a page of retries has another position there (delay_page.c, D1), and the page says where its place in the
+ *       queue is. It comes back to that with one record, a MOVE within its queue; nobody else has had the place meanwhile.
+ *   R5  what is due waits while the front of its lane is full, so it may all be due at once.
  *
- * Without memory for the heap a message comes back at once: late is better than never, but early is better than lost.
+ * Without memory for the heap a message comes back at once: late is better than never, but early is better than lost. While keys of
+ * a queue count because their messages are there (dedup.h), its messages keep their positions, and stay in memory.
  */
-#include "core/core_int.h"
-
-#define HEAP_MAX (1u << 27)
-#define DUE_PER_SLICE 512u
-#define TIMER_MAX_MS (180LL * 86400 * 1000)
+#include "core/delay_int.h"
 
 /* ---- how long ---- */
 
@@ -41,171 +45,142 @@ wall_t retry_due(const struct broker *b, const struct queue *q, enum back back, 
     return b->wall + (delay < most ? delay : most);
 }
 
-/* ---- the heap; the index of an entry is in its lsn, which means nothing once it was delivered ---- */
-
-static wall_t wake(const struct retry_item *item)
-{
-    return item->entry->deadline < item->due ? item->entry->deadline : item->due;
-}
-
-static void put(struct retry *r, uint32_t i, struct retry_item item)
-{
-    r->heap[i] = item;
-    item.entry->lsn = i;
-}
-
-static void sift_up(struct retry *r, uint32_t i)
-{
-    struct retry_item item = r->heap[i];
-    while (i && wake(&item) < wake(&r->heap[(i - 1) / 2])) {
-        put(r, i, r->heap[(i - 1) / 2]);
-        i = (i - 1) / 2;
-    }
-    put(r, i, item);
-}
-
-static void sift_down(struct retry *r, uint32_t i)
-{
-    struct retry_item item = r->heap[i];
-    for (;;) {
-        uint32_t child = 2 * i + 1;
-        if (child + 1 < r->count && wake(&r->heap[child + 1]) < wake(&r->heap[child]))
-            child++;
-        if (child >= r->count || wake(&item) <= wake(&r->heap[child]))
-            break;
-        put(r, i, r->heap[child]);
-        i = child;
-    }
-    put(r, i, item);
-}
-
-static bool heap_room(struct retry *r)
-{
-    if (r->count < r->max)
-        return true;
-    uint32_t max = r->max ? r->max * 2 : 8;
-    struct retry_item *grown = max <= HEAP_MAX ? mem_realloc(r->heap, max * sizeof *grown) : NULL;
-    if (!grown)
-        return false;
-    r->heap = grown;
-    r->max = max;
-    return true;
-}
-
 /* ---- waiting ---- */
 
-static void fired(void *arg, struct timer *timer);
-
-static void arm(struct broker *b, struct retry *r)
+struct delay *retry_make(struct queue *q)
 {
-    if (!r->count) {
-        wheel_cancel(&b->wheel, &r->timer);
-        return;
+    if (!queue_extra_make(q))
+        return NULL;
+    struct retry *r = &q->extra->retry;
+    if (!r->wait && (r->wait = delay_new())) {
+        r->wait->queue = q;
+        r->wait->retry = true;
     }
-    int64_t wait = wake(&r->heap[0]) - b->wall;
-    wait = wait < 1 ? 1 : wait > TIMER_MAX_MS ? TIMER_MAX_MS : wait;
-    wheel_set(&b->wheel, &r->timer, b->now + wait * NS_PER_MS);
-}
-
-static struct retry *retry_make(struct queue *q)
-{
-    struct retry *r = queue_extra_make(q) ? &q->extra->retry : NULL;
-    if (r && !r->entries.next) {
-        list_init(&r->entries);
-        timer_init(&r->timer, fired);
-    }
-    return r;
+    return r->wait;
 }
 
 bool retry_park(struct broker *b, struct entry *e, wall_t due)
 {
-    struct retry *r = retry_make(e->queue);
-    if (!r || !heap_room(r))
+    struct queue *q = e->queue;
+    struct delay *d = retry_make(q);
+    if (!d || !delay_heap_reserve(&d->messages, (uint64_t)d->entries + 1))
         return false;
     backlog_leave(b, e);
     e->flags |= ENTRY_DELAYED;
-    list_insert(&r->entries, &e->link);
-    r->bytes += e->msg->body_len;
-    put(r, r->count, (struct retry_item){due, e});
-    sift_up(r, r->count++);
-    if (r->heap[0].entry == e)
-        arm(b, r);
+    e->lsn = (lsn_t)due;
+    list_insert(&d->loaded, &e->link);
+    q->extra->retry.count++;
+    q->extra->retry.bytes += e->msg->body_len;
+    b->ready_memory += entry_memory(e);
+    d->entries++;
+    delay_put(b, d, e);
+    delay_wake_by(b, d, retry_wake(due, e->deadline));
     return true;
 }
 
 void retry_leave(struct broker *b, struct entry *e)
 {
     struct retry *r = &e->queue->extra->retry;
-    uint32_t i = (uint32_t)e->lsn;
-    CHECK(i < r->count && r->heap[i].entry == e);
-    struct retry_item last = r->heap[--r->count];
-    if (last.entry != e) {
-        put(r, i, last);
-        sift_up(r, i);
-        sift_down(r, (uint32_t)last.entry->lsn);
-    }
     list_remove(&e->link);
+    r->count--;
     r->bytes -= e->msg->body_len;
+    b->ready_memory -= entry_memory(e);
     e->flags &= (uint8_t)~ENTRY_DELAYED;
     e->lsn = 0;
-    if (r->count)
-        return;
-    wheel_cancel(&b->wheel, &r->timer);
-    mem_free(r->heap);
-    r->heap = NULL;
-    r->max = 0;
 }
 
-/* Into their places: the oldest of all, often. What has expired meanwhile does so there. */
-static void fired(void *arg, struct timer *timer)
+/* Out of its page, to its place (R4). False: no memory, or no room. */
+static bool take_out(struct broker *b, struct entry *e, lsn_t *ret_lsn)
 {
-    struct broker *b = arg;
-    struct retry *r = CONTAINER_OF(timer, struct retry, timer);
-    struct queue *q = NULL;
-    for (unsigned n = 0; n < DUE_PER_SLICE && r->count && wake(&r->heap[0]) <= b->wall; n++) {
-        q = r->heap[0].entry->queue;
-        backlog_requeue(b, r->heap[0].entry);
+    struct target place = {.queue = e->queue,
+                           .position = retry_origin(e),
+                           .deadline = e->deadline,
+                           .returns = e->returns,
+                           .redelivered = true};
+    if (e->flags & ENTRY_JOURNALLED) {
+        if (!log_reserve(b, log_enqueue_bytes(e->msg, 1), 1))
+            return false;
+        *ret_lsn = log_enqueue(b, e->msg, &place, 1, e, false, true);
+        b->journalled_bytes += msg_size(e->msg);
     }
-    arm(b, r);
-    if (!q)
-        return;
-    backlog_limit(b, q);
-    queue_schedule(b, q);
+    if (b->compact.phase == COMPACT_MESSAGES) /* the record is behind its queue's */
+        e->snap_gen = b->compact.gen;
+    paging_entry_gone(b, e);
+    e->position = place.position;
+    return true;
 }
+
+/* Into its place: the oldest of all, often. What has expired meanwhile does so there. */
+bool retry_release(struct broker *b, struct entry *e)
+{
+    lsn_t lsn = 0;
+    if (e->page && e->page->retry && !take_out(b, e, &lsn))
+        return false;
+    backlog_requeue(b, e);
+    e->lsn = lsn;
+    return true;
+}
+
+/* ---- room ---- */
+
+bool retry_has_room(struct broker *b, struct delay *d, const struct entry *e)
+{
+    d->held = paging_front_is_full(b, &d->queue->busy->lanes[e->lane]);
+    return !d->held;
+}
+
+void retry_front_shrank(struct broker *b, struct queue *q)
+{
+    struct delay *d = q->extra->retry.wait;
+    if (!d || !d->held)
+        return;
+    d->held = false;
+    delay_wake_by(b, d, b->wall);
+}
+
+/* ---- what waits ---- */
 
 wall_t retry_due_of(const struct entry *e)
 {
-    return e->queue->extra->retry.heap[e->lsn].due;
+    return (wall_t)e->lsn;
 }
 
 struct list *retry_list(const struct queue *q)
 {
-    return q->extra && q->extra->retry.entries.next ? &q->extra->retry.entries : NULL;
+    return q->extra && q->extra->retry.wait ? &q->extra->retry.wait->loaded : NULL;
+}
+
+void retry_purge(struct broker *b, struct queue *q)
+{
+    struct list *list = retry_list(q);
+    if (!list)
+        return;
+    delay_clear(b, q->extra->retry.wait, true);
+    while (!list_empty(list))
+        backlog_remove(b, CONTAINER_OF(list->next, struct entry, link), REASON_PURGED);
+    queue_calmed(b, q);
 }
 
 void retry_drop(struct broker *b, struct queue *q)
 {
     struct list *list = retry_list(q);
-    while (list && !list_empty(list))
-        backlog_free(b, CONTAINER_OF(list->next, struct entry, link));
-}
-
-void retry_check(const struct queue *q)
-{
-    const struct list *list = retry_list(q);
-    const struct retry *r = list ? &q->extra->retry : NULL;
-    uint64_t count = 0, bytes = 0;
     if (!list)
         return;
-    LIST_EACH(list, node, after)
-    {
-        const struct entry *e = CONTAINER_OF(node, struct entry, link);
-        CHECK(e->queue == q && (e->flags & (ENTRY_DELAYED | ENTRY_UNACKED | ENTRY_FRONT)) == ENTRY_DELAYED);
-        CHECK(e->lsn < r->count && r->heap[e->lsn].entry == e && e->position < q->next_position);
-        CHECK(e->lsn == 0 || wake(&r->heap[(e->lsn - 1) / 2]) <= wake(&r->heap[e->lsn]));
-        CHECK(!e->page || (e->page->queue == q && page_has(e->page, e->position)));
-        count++;
-        bytes += e->msg->body_len;
+    delay_clear(b, q->extra->retry.wait, false);
+    while (!list_empty(list))
+        backlog_free(b, CONTAINER_OF(list->next, struct entry, link));
+    mem_free(q->extra->retry.wait);
+    q->extra->retry.wait = NULL;
+}
+
+uint64_t retry_check(const struct queue *q)
+{
+    uint64_t bytes = 0, memory = 0;
+    if (!retry_list(q)) {
+        CHECK(queue_delayed(q) == 0);
+        return 0;
     }
-    CHECK(count == r->count && bytes == r->bytes && timer_is_set(&r->timer) == (count > 0));
+    const struct retry *r = &q->extra->retry;
+    CHECK(delay_check(r->wait, &bytes, &memory) == r->count && bytes == r->bytes);
+    return memory;
 }
