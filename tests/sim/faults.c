@@ -65,6 +65,7 @@ enum kind {
     STREAMS,  /* stores.h: on what an earlier life had not synced, and a file that nobody names */
     PAGES,    /* stores.h */
     DELAYS,   /* stores.h */
+    RETRIES,  /* stores.h */
     KAFKA,    /* kafka_world.h */
     KEYS,     /* stores.h: a start in the middle of a compaction, and on */
     GROUPS,   /* group_world.h */
@@ -289,6 +290,7 @@ static void play(struct world *w, const struct script *script, bool must_say)
     case QUERIES: world_queries_play(w, faultless); break;
     case PAGES: stores_pages(w); break;
     case DELAYS: stores_delays(w); break;
+    case RETRIES: stores_retries(w); break;
     case KEYS: stores_keys(w, 5); break;
     case GROUPS: play_groups(w); break;
     case RECOVERY:
@@ -531,13 +533,14 @@ static struct tally sweep_script(const struct before furnished[2], const struct 
     return tally;
 }
 
-static const struct script scripts[] = {
-    {11, RANDOM, 60},   {12, RANDOM, 90},   {13, RANDOM, 40},   {14, TX, 70},       {15, TX, 70},
-    {21, RECOVERY, 90}, {22, RECOVERY, 90}, {23, RECOVERY, 90}, {24, RECOVERY, 90}, {25, RECOVERY, 90},
-    {26, RECOVERY, 90}, {31, CREATION, 0},  {32, FEATURES, 0},  {33, BIG, 1},       {34, RETURNED, 40},
-    {35, DRAIN, 40},    {36, LARGE, 0},     {37, SCRUB, 120},   {38, STREAMS, 0},   {39, PAGES, 0},
-    {40, KEYS, 80},     {41, KEYED, 24},    {42, GROUPS, 0},    {43, KAFKA, 0},     {44, READERS, 0},
-    {45, STOMP, 0},     {46, MQTT, 0},      {47, MQTT, 1},      {48, QUERIES, 0},   {49, DELAYS, 0}};
+static const struct script scripts[] = {{11, RANDOM, 60},   {12, RANDOM, 90},   {13, RANDOM, 40},   {14, TX, 70},
+                                        {15, TX, 70},       {21, RECOVERY, 90}, {22, RECOVERY, 90}, {23, RECOVERY, 90},
+                                        {24, RECOVERY, 90}, {25, RECOVERY, 90}, {26, RECOVERY, 90}, {31, CREATION, 0},
+                                        {32, FEATURES, 0},  {33, BIG, 1},       {34, RETURNED, 40}, {35, DRAIN, 40},
+                                        {36, LARGE, 0},     {37, SCRUB, 120},   {38, STREAMS, 0},   {39, PAGES, 0},
+                                        {40, KEYS, 80},     {41, KEYED, 24},    {42, GROUPS, 0},    {43, KAFKA, 0},
+                                        {44, READERS, 0},   {45, STOMP, 0},     {46, MQTT, 0},      {47, MQTT, 1},
+                                        {48, QUERIES, 0},   {49, DELAYS, 0},    {50, RETRIES, 0}};
 
 /* --sites FILE, --only SEED, --first N */
 static const char *option(int argc, char **argv, const char *name)

@@ -1,7 +1,7 @@
 /* Looking into the core, see peek.h. The only file of the simulator that knows the core's structures. */
 #include "peek.h"
 
-#include "core/core_int.h"
+#include "core/delay_int.h"
 #include "core/stream_int.h"
 
 #include <stdlib.h>
@@ -23,7 +23,7 @@ static size_t see_list(const struct list *list, struct seen *ret)
     LIST_EACH(list, node, after)
     {
         const struct entry *e = CONTAINER_OF(node, struct entry, link);
-        ret[count++] = (struct seen){e->position, e->msg};
+        ret[count++] = (struct seen){retry_origin(e), e->msg}; /* its place in the queue */
     }
     return count;
 }
@@ -44,7 +44,8 @@ static size_t see_page(const struct page *page, const struct peek_reader *reader
     reader->read(reader->self, job);
     for (uint32_t i = 0; !job->err && i < job->count; i++)
         if (page_has(page, job->items[i].position))
-            ret[count++] = (struct seen){job->items[i].position, job->items[i].msg};
+            ret[count++] =
+                (struct seen){page->retry ? job->items[i].origin : job->items[i].position, job->items[i].msg};
     *ret_job = job;
     return count;
 }

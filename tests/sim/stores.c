@@ -191,6 +191,34 @@ void stores_delays(struct world *w)
     world_turns(w, 120); /* to pages, back, to newer pages, and out of them */
 }
 
+/* ---- retries ---- */
+
+static void publish_retries(struct world *w, unsigned count)
+{
+    uint8_t body[80];
+    for (unsigned i = 0; i < count && well(w); i++) {
+        bool persistent = i % 4 != 0;
+        uint64_t id = model_published(w->model, 1u << PLACE_RETRY, persistent, sizeof body, false);
+        model_body(id, sizeof body, body);
+        client_publish(&w->client, CH_CONFIRM, "", place_names[PLACE_RETRY], slice_of(body, sizeof body), persistent, 0,
+                       -1, -1, -1);
+        world_sent(w, id);
+    }
+    world_confirmed(w);
+}
+
+void stores_retries(struct world *w)
+{
+    publish_retries(w, 30);
+    for (unsigned round = 0; round < 3; round++) {
+        take_between(w, PLACE_RETRY, 14, 1); /* all go back */
+        world_turns(w, 4);
+    }
+    world_turns(w, 120); /* to pages, and back */
+    take_between(w, PLACE_RETRY, 12, 3);
+    world_turns(w, 60);
+}
+
 /* ---- keys ---- */
 
 /* A key is new now and then, so that some come while a snapshot is being written: before the keys that it writes, but behind their queue. */

@@ -17,6 +17,7 @@ const char *const place_names[PLACE_COUNT] = {"q0", "q1", "q2", "q3",  "q4", "q5
                                               "q7", "q8", "q9", "q10", "",   "s0", "s1"};
 
 /* Lines for people who look for a bug: --talk 2. */
+#define RETRY_MS 20 /* so long, and longer each time, what comes back to PLACE_RETRY waits */
 #define TELL(w, ...)                                                                                                   \
     do {                                                                                                               \
         if ((w)->talk > 1)                                                                                             \
@@ -562,7 +563,7 @@ static struct slice queue_args(enum place place, uint8_t *room, size_t len)
         amqp_put_long(&out, "x-cache-ttl", 1000LL * 86400 * 1000);
     }
     if (place == PLACE_RETRY)
-        amqp_put_long(&out, "x-delayed-retry-min", 4);
+        amqp_put_long(&out, "x-delayed-retry-min", RETRY_MS);
     if (place == PLACE_QUORUM) {
         amqp_put_str(&out, "x-queue-type", slice_str("quorum"));
         amqp_put_long(&out, "x-delivery-limit", -1);
@@ -675,8 +676,8 @@ static void op_publish(struct world *w, uint16_t channel)
     bool persistent = world_pick(w, 5) != 0;
     enum place to = targets[world_pick(w, ARRAY_LEN(targets))];
     publish_to(w, channel, to, persistent);
-    for (unsigned more = w->long_delays && to == PLACE_DELAYED && channel != CH_TX ? world_pick(w, 12) : 0; more;
-         more--)
+    bool many = w->long_delays && (to == PLACE_DELAYED || to == PLACE_RETRY) && channel != CH_TX;
+    for (unsigned more = many ? world_pick(w, 12) : 0; more; more--)
         publish_to(w, channel, to, world_pick(w, 5) != 0);
 }
 
@@ -710,6 +711,10 @@ static void op_settle(struct world *w, uint16_t channel)
         return;
     unsigned i = world_pick(w, w->held_count[channel]), kind = world_pick(w, 6);
     bool multiple = world_pick(w, 4) == 0 && channel != CH_TX, ack = kind < 4, requeue = kind == 4;
+    if (w->long_delays && w->held[channel][i].place == PLACE_RETRY && channel != CH_TX && world_pick(w, 2)) {
+        ack = false; /* many that wait for their retry */
+        requeue = multiple = true;
+    }
     uint64_t tag = w->held[channel][i].tag;
     if (channel == CH_TX && !ack)
         return;
