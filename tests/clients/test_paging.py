@@ -11,6 +11,7 @@ import zlib
 import pytest
 
 import brokers
+import wire
 from conftest import TARGET
 from test_durability import ok, open_channel
 
@@ -21,6 +22,8 @@ if TARGET == 'rabbitmq':
 SIZE = 4096
 COUNT = 12000
 BATCH = 500
+REFUSED = int(os.environ.get('MILLRACE_REFUSED', 2000))         # how many wait for their retry: by hand also 50,000, then for longer
+RETRY_MS = int(os.environ.get('MILLRACE_RETRY_MS', 8000))
 DELAYED = int(os.environ.get('MILLRACE_DELAYED', COUNT))        # how many are delayed: by hand also some 200,000
 
 
@@ -189,6 +192,47 @@ def test_a_selector_finds_what_lies_deep(small):
     gone = {999, 1999, 2999, 3999}
     assert depth(w, 'q') == 6000 - len(gone)
     assert consume(w, 'q', 6000 - len(gone)) == [n for n in range(6000) if n not in gone]
+    assert depth(w, 'q') == 0
+    w.close()
+
+
+def refuse(w, queue, count):
+    """Takes that many and gives each back, a batch at a time. The numbers as they came, and how often each had been returned; and
+    when the first came."""
+    ok(w.call(1, 'basic.qos', prefetch_count=2 * BATCH))
+    tag = ok(w.call(1, 'basic.consume', queue=queue)).consumer_tag
+    got, first = [], None
+    for i in range(1, count + 1):
+        m = w.take(1, ('basic.deliver',))
+        first = first or time.monotonic()
+        got.append((number_of(m.body), m.properties.get('headers', {}).get('x-delivery-count', wire.V('l', 0)).value))
+        if i % BATCH == 0 or i == count:
+            w.send_method(1, 'basic.nack', delivery_tag=m.delivery_tag, multiple=True, requeue=True)
+    ok(w.call(1, 'basic.cancel', consumer_tag=tag))
+    return got, first
+
+
+def test_refused_messages_beyond_memory(small):
+    """A backlog is refused, all of it: it waits on disk, comes back when it is due, once and in order, though the broker dies meanwhile."""
+    w = open_channel(small)
+    ok(w.call(1, 'queue.declare', queue='q', durable=True,
+              arguments={'x-delayed-retry-min': RETRY_MS, 'x-delayed-retry-multiplier': 1}))
+    ok(w.call(1, 'queue.declare', queue='other', durable=True))
+    publish(w, 'q', 0, REFUSED)
+    begin = time.monotonic()
+    assert refuse(w, 'q', REFUSED)[0] == [(number, 0) for number in range(REFUSED)]
+    publish(w, 'other', 0, 1)                   # what is durable now is what was said before it, too
+    brokers.wait_until(lambda: small.status()['memory_messages'] < REFUSED * SIZE // 2, 20, 'them to go to pages')
+    small.kill9()
+    w.abort()
+    small.start()
+    w = open_channel(small)
+    got, first = refuse(w, 'q', REFUSED)
+    assert first > begin + RETRY_MS / 1000
+    assert got == [(number, 1) for number in range(REFUSED)]
+    assert ok(w.call(1, 'queue.purge', queue='q')).message_count == REFUSED
+    assert ok(w.call(1, 'queue.delete', queue='other')).message_count == 1
+    brokers.wait_until(lambda: len(segments(small)) <= 1, 10, 'the segments to go')
     w.close()
 
 
