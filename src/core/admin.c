@@ -760,6 +760,8 @@ static void totals_op(struct broker *b, struct peer *peer, const struct command 
                 {"users", t->users},
                 {"compactions", t->compactions},
                 {"fetch_sessions_evicted", t->fetch_sessions_evicted},
+                {"transaction_bytes", b->txn_memory.bytes},
+                {"transactions_refused", t->transactions_refused},
                 {"keyed_passes", t->keyed_passes},
                 {"keyed_files", t->keyed_files},
                 {"keyed_bytes_before", t->keyed_bytes_before},

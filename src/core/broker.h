@@ -101,6 +101,7 @@ enum produce_result {
     PRODUCE_NO_TXN,       /* the producer has no transaction that its partition is part of */
     PRODUCE_NO_ROOM,      /* a hard alarm of memory or disk holds */
     PRODUCE_NO_MEMORY,
+    PRODUCE_ABORTED_FULL, /* the stream keeps as many aborted transactions as it may: none begins in it */
 };
 
 struct command {
@@ -148,11 +149,13 @@ enum effect_type {
     EFF_SESSION_CLOSED, /* last effect of the session: the number may be used again */
     EFF_SESSION_KICK,   /* the core wants this session closed: answer code and text (CONNECTION_FORCED) */
     EFF_VERIFY,         /* to the worker's port: number ticket, answer: secret and stored verifier */
-    EFF_ROW,            /* admin listings: answer.fields */
-    EFF_PAGE,           /* to the store's port: job, which passes to the store */
-    EFF_STREAM,         /* to the streams' port: stream_job, which passes to the stream store */
-    EFF_RETAINED,       /* msg, consumer, origin: a retained value, see core/mqtt.h */
-    EFF_FANOUT,         /* to the loop: msg, audience (a reference passes), number: see core/mqtt.h */
+    EFF_TXNS_FULL, /* to the worker's port: no transaction begins for want of memory. answer: name: a vhost, fields: a stream in it that
+                      has too many aborted ones, or nothing; number: bytes it has; number2: the limit of all */
+    EFF_ROW,      /* admin listings: answer.fields */
+    EFF_PAGE,     /* to the store's port: job, which passes to the store */
+    EFF_STREAM,   /* to the streams' port: stream_job, which passes to the stream store */
+    EFF_RETAINED, /* msg, consumer, origin: a retained value, see core/mqtt.h */
+    EFF_FANOUT,   /* to the loop: msg, audience (a reference passes), number: see core/mqtt.h */
     EFF_SQL_ASK,  /* to the SQL port (its session means nothing): number ticket, which never comes again; answer: name
                            user, number bytes granted, text the peer's address, fields: sql_asked_read */
     EFF_SQL_MORE, /* to the SQL port: number ticket, count: so many bytes more may be said */
@@ -269,10 +272,10 @@ struct broker_options {
     int64_t group_consumer_session_ms, group_consumer_beat_ms; /* of members of groups in which the broker assigns */
     int64_t group_retention_ms; /* offsets are kept so long after their group has lost its last member */
     uint32_t group_members_max;
-    uint64_t groups_bytes_max;                 /* of all groups, members and offsets */
-    uint64_t fetch_sessions_bytes_max;         /* of all, at both ends; 0: 256 MiB */
-    int64_t txn_retention_ms;                  /* a transactional id that nobody uses is forgotten then; 0: a week */
-    uint64_t txns_bytes_max;                   /* of transactional ids, and what was aborted; 0: 256 MiB */
+    uint64_t groups_bytes_max;         /* of all groups, members and offsets */
+    uint64_t fetch_sessions_bytes_max; /* of all, at both ends; 0: 256 MiB */
+    int64_t txn_retention_ms;          /* a transactional id that nobody uses is forgotten then; 0: a week */
+    uint64_t txns_bytes_max;           /* of transactional ids, open transactions and what was aborted; 0: 256 MiB */
     uint64_t retained_max, retained_bytes_max; /* retained values, and memory for them; 0: 10 million, 2 GiB */
     uint32_t mqtt_sessions_max;                /* clients of MQTT, connected or not; 0: as many as there may be */
 };
@@ -357,6 +360,7 @@ struct broker_totals {
     uint64_t compactions;
     uint64_t stream_records;         /* that streams keep */
     uint64_t fetch_sessions_evicted; /* to make room for others */
+    uint64_t transactions_refused;   /* for want of memory: txn_room.c */
     uint64_t keyed_passes, keyed_files, keyed_bytes_before,
         keyed_bytes_after; /* compactions of keyed streams: files made, bytes of what they replaced */
 };

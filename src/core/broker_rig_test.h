@@ -415,7 +415,7 @@ RIG_FN struct command *rig_command(struct rig *rig, unsigned port, enum command_
     return c;
 }
 
-/* Answers password checks: everything is right. */
+/* Answers password checks: everything is right. What else the worker is told is kept. */
 RIG_FN void rig_worker(struct rig *rig)
 {
     struct effect *e;
@@ -423,6 +423,11 @@ RIG_FN void rig_worker(struct rig *rig)
     while ((e = ring_peek(&p->effects))) {
         struct effect taken = *e;
         ring_pop(&p->effects);
+        if (taken.type != EFF_VERIFY) {
+            assert_true(rig->effect_count < RIG_EFFECTS_MAX);
+            rig->effects[rig->effect_count++] = taken;
+            continue;
+        }
         mem_free(taken.answer);
         struct command *c = rig_command(rig, 1, CMD_VERIFIED, 0, 0);
         c->number = taken.number;

@@ -401,6 +401,7 @@ MUST_USE bool replay_isolation(struct broker *b, struct reader *r);
 MUST_USE bool producer_ids_reserve(struct broker *b); /* there is one to give out, and the journal knows it */
 
 /* txn.c */
+void txns_vhost_init(struct broker *b, struct vhost *vhost); /* its allowances: txn_room.c */
 void txns_init(struct broker *b);
 void txns_fini(struct broker *b);
 void txns_check(const struct broker *b);

@@ -21,6 +21,7 @@
 #include "base/reader.h"
 #include "base/wheel.h"
 #include "base/writer.h"
+#include "core/allowance.h"
 #include "core/broker.h"
 #include "core/dedup.h"
 #include "core/mqtt_int.h"
@@ -92,8 +93,10 @@ struct vhost {
     struct object object;
     struct slice name, default_queue_type;
     struct map exchanges, queues, bindings;
-    struct map txns;      /* transactional id → struct txn */
-    struct list txn_list; /* the same, oldest first */
+    struct map txns;                    /* transactional id → struct txn */
+    struct list txn_list;               /* the same, oldest first */
+    struct allowance txn_memory;        /* of b->txn_memory: of all its transactions and streams, among it … */
+    struct allowance txn_ids, txn_open; /* … ids, and partitions of those that are open */
     struct map mqtt_clients;
     struct map sql_objects; /* by name */
     struct list policies;
@@ -783,8 +786,9 @@ struct broker {
     struct list group_list;
     struct map group_rules; /* struct group_rules: group_config.c */
     struct list group_rules_list;
-    uint64_t group_bytes; /* of all groups, members and offsets */
-    uint64_t txn_bytes;   /* of transactional ids, open transactions, and what partitions know of aborted ones */
+    uint64_t group_bytes;        /* of all groups, members and offsets */
+    struct allowance txn_memory; /* of transactions: txn_room.c */
+    mono_t txns_told_at;         /* when the log was told that there is no room for one; 0: never */
 
     struct mqtt_state mqtt;
     struct sql_state sql;

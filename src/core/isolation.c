@@ -8,21 +8,21 @@
 
 size_t isolation_bytes(const struct isolation *i)
 {
-    return i->aborted_max * sizeof *i->aborted + i->closing_max * sizeof *i->closing;
+    return i->aborted_count * ABORTED_BYTES;
 }
 
-void isolation_fini(struct isolation *i, uint64_t *account)
+void isolation_fini(struct isolation *i, struct allowance *allowance)
 {
-    *account -= isolation_bytes(i);
+    allowance_give(allowance, isolation_bytes(i));
     mem_free_as(MEM_TXNS, i->aborted);
     mem_free_as(MEM_TXNS, i->closing);
     *i = (struct isolation){0};
 }
 
-/* Twice as large when it is full, half as large when it is almost empty, so that a burst does not hold memory for ever. */
+/* Larger by half when it is full, half as large when it is almost empty, so that a burst does not hold memory for ever. */
 static bool fit(void **list, size_t size, uint32_t count, uint32_t *max)
 {
-    uint32_t wanted = count == *max ? *max * 2 : count < *max / 4 ? *max / 2 : *max;
+    uint32_t wanted = count == *max ? *max + *max / 2 : count < *max / 4 ? *max / 2 : *max;
     wanted = wanted < LEAST ? LEAST : wanted;
     void *moved = wanted == *max ? *list : mem_realloc_as(MEM_TXNS, *list, wanted * size);
     if (!moved)
@@ -32,23 +32,28 @@ static bool fit(void **list, size_t size, uint32_t count, uint32_t *max)
     return true;
 }
 
-bool isolation_reserve(struct isolation *i, lsn_t durable, uint64_t *account)
+static bool fit_aborted(struct isolation *i)
 {
-    (void)isolation_stable(i, durable); /* who reads the partition asks for it, but nobody may */
-    void *aborted = i->aborted, *closing = i->closing;
-    size_t before = isolation_bytes(i);
-    bool ok = fit(&aborted, sizeof *i->aborted, i->aborted_count, &i->aborted_max) &&
-              fit(&closing, sizeof *i->closing, i->closing_count, &i->closing_max);
+    void *aborted = i->aborted;
+    bool ok = fit(&aborted, sizeof *i->aborted, i->aborted_count, &i->aborted_max);
     i->aborted = aborted;
-    i->closing = closing;
-    *account += isolation_bytes(i) - before;
     return ok;
 }
 
-void isolation_abort(struct isolation *i, const struct aborted *aborted)
+bool isolation_reserve(struct isolation *i, lsn_t durable)
+{
+    (void)isolation_stable(i, durable); /* who reads the partition asks for it, but nobody may */
+    void *closing = i->closing;
+    bool ok = fit(&closing, sizeof *i->closing, i->closing_count, &i->closing_max);
+    i->closing = closing;
+    return ok && fit_aborted(i);
+}
+
+void isolation_abort(struct isolation *i, const struct aborted *aborted, struct allowance *allowance)
 {
     CHECK(i->aborted_count < i->aborted_max);
     i->aborted[i->aborted_count++] = *aborted;
+    allowance_take(allowance, ABORTED_BYTES);
 }
 
 void isolation_closing(struct isolation *i, uint64_t first, lsn_t lsn)
@@ -85,14 +90,29 @@ static uint32_t ended_at(const struct isolation *i, uint64_t offset)
     return low;
 }
 
-void isolation_trim(struct isolation *i, uint64_t start)
+/* The oldest of them. */
+static void forget(struct isolation *i, uint32_t gone, struct allowance *allowance)
 {
-    uint32_t gone = ended_at(i, start);
-    i->trimmed = start > i->trimmed ? start : i->trimmed;
     if (!gone)
         return;
     i->aborted_count -= gone;
     memmove(i->aborted, i->aborted + gone, i->aborted_count * sizeof *i->aborted);
+    allowance_give(allowance, gone * ABORTED_BYTES);
+    for (uint32_t before = 0; before != i->aborted_max;) { /* maybe nothing is aborted here again, which would do it */
+        before = i->aborted_max;
+        (void)fit_aborted(i);
+    }
+}
+
+void isolation_trim(struct isolation *i, uint64_t start, struct allowance *allowance)
+{
+    i->trimmed = start > i->trimmed ? start : i->trimmed;
+    forget(i, ended_at(i, start), allowance);
+}
+
+void isolation_forget(struct isolation *i, struct allowance *allowance)
+{
+    forget(i, i->aborted_count, allowance);
 }
 
 uint32_t isolation_overlaps(const struct isolation *i, uint64_t from, uint64_t until, struct aborted *ret, uint32_t max)

@@ -5,18 +5,21 @@
  * of their ends; `stable` is where the partition was stable behind the end, so that whoever looks for those that overlap a
  * range may stop where it is behind the range.
  *
- * Its blocks are MEM_TXNS, and counted in the account that is given with them.
+ * Its blocks are MEM_TXNS. Each aborted transaction takes ABORTED_BYTES of the allowance that is given with it, until it is forgotten;
+ * ends that are not durable yet are few, and are not counted.
  * Life cycle: zero-initialised → { isolation_reserve ▸ isolation_abort | isolation_closing }* → isolation_fini. Core thread.
  */
 #ifndef MILLRACE_CORE_ISOLATION_H
 #define MILLRACE_CORE_ISOLATION_H
 
-#include "base/types.h"
+#include "core/allowance.h"
 
 struct aborted {
     int64_t producer;
     uint64_t first, last, stable;
 };
+
+#define ABORTED_BYTES (sizeof(struct aborted) * 3 / 2) /* with what the list has spare */
 
 struct closing {
     uint64_t first;
@@ -30,17 +33,18 @@ struct isolation {
     uint64_t trimmed; /* what ended below is forgotten */
 };
 
-void isolation_fini(struct isolation *i, uint64_t *account);
-size_t isolation_bytes(const struct isolation *i);
+void isolation_fini(struct isolation *i, struct allowance *allowance);
+size_t isolation_bytes(const struct isolation *i); /* that it has taken */
 /* Room for one more of each; ends that are durable are forgotten. False: no memory. */
-MUST_USE bool isolation_reserve(struct isolation *i, lsn_t durable, uint64_t *account);
-void isolation_abort(struct isolation *i, const struct aborted *aborted);
+MUST_USE bool isolation_reserve(struct isolation *i, lsn_t durable);
+void isolation_abort(struct isolation *i, const struct aborted *aborted, struct allowance *allowance);
 /* A transaction from `first` on is over when lsn is durable. */
 void isolation_closing(struct isolation *i, uint64_t first, lsn_t lsn);
 /* Records from there on may belong to a transaction whose end is not durable; UINT64_MAX: none do. Forgets those that are. */
 uint64_t isolation_stable(struct isolation *i, lsn_t durable);
 /* What ended below start is forgotten. */
-void isolation_trim(struct isolation *i, uint64_t start);
+void isolation_trim(struct isolation *i, uint64_t start, struct allowance *allowance);
+void isolation_forget(struct isolation *i, struct allowance *allowance); /* all that were aborted: they are told anew */
 /* Those that overlap [from, until), by their ends: returns how many, at most max of them in ret (which may be NULL with max 0). */
 uint32_t isolation_overlaps(const struct isolation *i, uint64_t from, uint64_t until, struct aborted *ret,
                             uint32_t max);

@@ -199,7 +199,7 @@ static bool replay_isolated(struct broker *b, struct partition *p, uint64_t base
     bool commit;
     if (!head->control)
         return producers_open(&p->producers, head->producer_id, head->producer_epoch, base);
-    if (!txn_marker_read(bytes, &commit) || !isolation_reserve(&p->isolation, b->durable, &b->txn_bytes))
+    if (!txn_marker_read(bytes, &commit) || !isolation_reserve(&p->isolation, b->durable))
         return false;
     txn_ended(b, p, base, head, commit, 0);
     return true;
@@ -239,7 +239,7 @@ bool replay_isolation(struct broker *b, struct reader *r)
     struct partition *p = partition_of(b, r);
     if (p && reader_u8(r)) {
         producers_close_all(&p->producers);
-        p->isolation.aborted_count = 0;
+        isolation_forget(&p->isolation, &p->stream->txn_aborted);
     }
     while (p && r->left && reader_ok(r)) {
         bool open = reader_u8(r);
@@ -250,11 +250,11 @@ bool replay_isolation(struct broker *b, struct reader *r)
             row.stable = reader_varint(r);
         }
         if (!reader_ok(r) || producer > INT64_MAX || epoch > INT16_MAX ||
-            !isolation_reserve(&p->isolation, b->durable, &b->txn_bytes) ||
+            !isolation_reserve(&p->isolation, b->durable) ||
             (open && !producers_open(&p->producers, row.producer, (int16_t)epoch, row.first)))
             return false;
         if (!open)
-            isolation_abort(&p->isolation, &row);
+            isolation_abort(&p->isolation, &row, &p->stream->txn_aborted);
     }
     return reader_ok(r);
 }

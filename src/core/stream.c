@@ -98,7 +98,7 @@ static void trim(struct broker *b, struct partition *p, uint32_t n)
     if (start > p->start) {
         b->totals.stream_records -= start - p->start;
         p->start = start;
-        isolation_trim(&p->isolation, start);
+        isolation_trim(&p->isolation, start, &p->stream->txn_aborted);
         fetches_trimmed(b, p);
     }
     memmove(p->sealed, p->sealed + n, (p->sealed_count - n) * sizeof *p->sealed);
@@ -121,7 +121,7 @@ enum stream_result stream_trim(struct broker *b, struct partition *p, uint64_t *
     *ret_lsn = log_stream_trim(b, p->stream->queue, p->number, start);
     b->totals.stream_records -= start - p->start;
     *offset = p->start = start;
-    isolation_trim(&p->isolation, start);
+    isolation_trim(&p->isolation, start, &p->stream->txn_aborted);
     followers_trimmed(b, p);
     fetches_trimmed(b, p);
     stream_retention(b, p->stream);
@@ -293,6 +293,7 @@ bool stream_make(struct broker *b, struct queue *q)
     if (!s)
         return false;
     s->queue = q;
+    s->txn_aborted.of = &q->vhost->txn_memory;
     list_init(&s->followers);
     list_init(&s->idle);
     list_init(&s->cursors);
@@ -330,7 +331,7 @@ static void partition_end(struct broker *b, struct partition *p)
     list_remove(&p->fetch_link);
     mem_free(p->sealed);
     producers_fini(&p->producers);
-    isolation_fini(&p->isolation, &b->txn_bytes);
+    isolation_fini(&p->isolation, &p->stream->txn_aborted);
     mem_free(p);
 }
 

@@ -105,8 +105,9 @@ struct stream {
     struct exchange *source; /* NULL: the name is too long for one */
     struct list followers, idle /* consumers waiting for records, by ready_link */, cursors;
     uint32_t partition_count, turn;
-    struct list hungry_link; /* b->streams.hungry */
-    struct list offsets;     /* struct committed: of consumer groups */
+    struct list hungry_link;      /* b->streams.hungry */
+    struct list offsets;          /* struct committed: of consumer groups */
+    struct allowance txn_aborted; /* of vhost->txn_memory: what its partitions know of aborted transactions */
     struct timer retention;
     const struct user
         *reader; /* who asked last; while reader_gen == topology_gen reader_may says whether he may read it */

@@ -153,7 +153,7 @@ static void pass_done(struct broker *b, struct partition *p)
 {
     struct keyed_pass *pass = &b->streams.pass;
     struct stream_job *job = job_of_pass(b, STREAM_KEYS, 0, 0);
-    isolation_trim(&p->isolation, p->dirty_from); /* K1 */
+    isolation_trim(&p->isolation, p->dirty_from, &p->stream->txn_aborted); /* K1 */
     p->dirty_from = pass->until;
     p->keyed_more = pass->until < pass->limit;
     b->totals.keyed_passes++;

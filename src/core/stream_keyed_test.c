@@ -86,9 +86,9 @@ static void open_transactions_hold_it_back(void **state)
     assert_int_equal(store->rewrites, 2);
     assert_int_equal(p->dirty_from, 2);
     assert_int_equal(store->aborted_told, 0);
-    assert_true(producers_close(&p->producers, 7, 0, &first) &&
-                isolation_reserve(&p->isolation, 0, &rig->b->txn_bytes));
-    isolation_abort(&p->isolation, &(struct aborted){.producer = 7, .first = 2, .last = 3, .stable = 4});
+    assert_true(producers_close(&p->producers, 7, 0, &first) && isolation_reserve(&p->isolation, 0));
+    isolation_abort(&p->isolation, &(struct aborted){.producer = 7, .first = 2, .last = 3, .stable = 4},
+                    &p->stream->txn_aborted);
     rig_pass(rig, 1000);
     assert_int_equal(p->dirty_from, 4);
     assert_true(store->rewrites > 2);
@@ -107,8 +107,9 @@ static void what_was_aborted_is_forgotten(void **state)
     put_files(rig, 5);
     struct partition *p = part(rig);
     for (uint64_t i = 0; i < 6; i++) { /* the last one ends behind what is sealed */
-        assert_true(isolation_reserve(&p->isolation, 0, &rig->b->txn_bytes));
-        isolation_abort(&p->isolation, &(struct aborted){.producer = 7, .first = i, .last = i + 1, .stable = i + 2});
+        assert_true(isolation_reserve(&p->isolation, 0));
+        isolation_abort(&p->isolation, &(struct aborted){.producer = 7, .first = i, .last = i + 1, .stable = i + 2},
+                        &p->stream->txn_aborted);
     }
     rig_pass(rig, 1000);
     assert_int_equal(p->dirty_from, 4);
@@ -132,22 +133,23 @@ static void the_index_shrinks(void **state)
 {
     (void)state;
     struct isolation i = {0};
-    uint64_t account = 0;
+    struct allowance allowance = {0};
     for (uint64_t n = 0; n < 1000; n++) {
-        assert_true(isolation_reserve(&i, n, &account));
-        isolation_abort(&i, &(struct aborted){.producer = 7, .first = n, .last = n, .stable = n + 1});
+        assert_true(isolation_reserve(&i, n));
+        isolation_abort(&i, &(struct aborted){.producer = 7, .first = n, .last = n, .stable = n + 1}, &allowance);
         isolation_closing(&i, n, n + 1); /* durable by the next one, and nobody reads */
     }
     assert_true(i.closing_max <= 4);
-    isolation_trim(&i, 990);
+    isolation_trim(&i, 990, &allowance);
+    assert_true(i.aborted_max <= 40); /* at once: maybe none comes any more */
     for (uint32_t n = 0; n < 10; n++)
-        assert_true(isolation_reserve(&i, n, &account)); /* with each that comes */
+        assert_true(isolation_reserve(&i, n)); /* with each that comes */
     assert_int_equal(i.aborted_count, 10);
     assert_true(i.aborted_max <= 40);
     assert_int_equal(i.aborted[0].first, 990);
-    assert_int_equal(account, isolation_bytes(&i));
-    isolation_fini(&i, &account);
-    assert_int_equal(account, 0);
+    assert_int_equal(allowance.bytes, isolation_bytes(&i));
+    isolation_fini(&i, &allowance);
+    assert_int_equal(allowance.bytes, 0);
 }
 
 /* Every prefix of the journal names files that were there, in order; and a snapshot says all of it again. */

@@ -243,7 +243,8 @@ static bool partition_settle(struct broker *b, struct partition *p, char *why, s
     if (p->start >= p->synced.end) /* the open file is given up as a whole, too: the next write begins another */
         p->tail = p->synced = (struct stream_extent){.base = p->synced.end, .end = p->synced.end};
     p->named = p->sealed_count ? p->sealed[p->sealed_count - 1].end : 0;
-    isolation_trim(&p->isolation, p->start > p->dirty_from ? p->start : p->dirty_from); /* K1 of stream_keyed.c */
+    isolation_trim(&p->isolation, p->start > p->dirty_from ? p->start : p->dirty_from,
+                   &p->stream->txn_aborted);              /* K1 of stream_keyed.c */
     b->totals.stream_records += p->synced.end - p->start; /* those behind were counted; start may be among them */
     return true;
 }

@@ -23,9 +23,6 @@
 #define EPOCH_LAST (INT16_MAX - 1u)
 #define RETRY_NS NS_PER_S
 #define EXPIRES_MS (7 * 86400000ll) /* a transactional id that nobody uses: transactional.id.expiration.ms */
-#define BYTES_MAX (256ull << 20)
-/* A partition of an open transaction, with what remains of it when it is aborted. */
-#define PART_BYTES (sizeof(struct txn_part) + sizeof(struct aborted))
 
 static struct slice producer_of(const void *value)
 {
@@ -62,18 +59,6 @@ struct txn *txn_of_producer(const struct broker *b, uint64_t producer)
     return map_get(&b->txns, map_key_u64(&producer));
 }
 
-/* Memory: the limit is looked at where an id or a transaction begins, never where one ends. */
-static bool has_room(const struct broker *b, size_t bytes)
-{
-    uint64_t max = b->options.txns_bytes_max ? b->options.txns_bytes_max : BYTES_MAX;
-    return b->recovering || b->txn_bytes + bytes <= max;
-}
-
-static size_t txn_bytes(const struct txn *t)
-{
-    return sizeof *t + t->name.len + t->part_max * PART_BYTES;
-}
-
 static void time_over(void *arg, struct timer *timer);
 
 /* NULL: no memory. */
@@ -95,7 +80,7 @@ static struct txn *txn_make(struct broker *b, struct vhost *vhost, struct slice 
     list_insert(&vhost->txn_list, &t->vhost_link);
     (void)map_put(&b->txns, producer_of(t), t);
     object_add(b, &t->object, OBJ_TXN, true);
-    b->txn_bytes += txn_bytes(t);
+    allowance_take(&vhost->txn_ids, txn_id_bytes(name));
     return t;
 }
 
@@ -103,7 +88,8 @@ void txn_free(struct broker *b, struct txn *t)
 {
     wheel_cancel(&b->wheel, &t->timer);
     txn_staged_free(b, t);
-    b->txn_bytes -= txn_bytes(t);
+    allowance_give(&t->vhost->txn_ids, txn_id_bytes(t->name));
+    allowance_give(&t->vhost->txn_open, t->part_max * TXN_PART_BYTES);
     txn_listings_pass(b, t);
     list_remove(&t->vhost_link);
     (void)map_take(&t->vhost->txns, t->name);
@@ -208,21 +194,21 @@ static bool parts_reserve(struct broker *b, struct txn *t, uint32_t more)
         return true;
     while (max < t->part_count + more)
         max *= 2;
-    size_t bytes = (max - t->part_max) * PART_BYTES;
-    if (!has_room(b, bytes))
+    size_t bytes = (max - t->part_max) * TXN_PART_BYTES;
+    if (!txn_has_room(b, t->vhost, &t->vhost->txn_open, bytes))
         return false;
     struct txn_part *grown = mem_realloc_as(MEM_TXNS, t->parts, max * sizeof *grown);
     if (!grown)
         return false;
     t->parts = grown;
     t->part_max = max;
-    b->txn_bytes += bytes;
+    allowance_take(&t->vhost->txn_open, bytes);
     return true;
 }
 
-static void parts_drop(struct broker *b, struct txn *t)
+static void parts_drop(struct txn *t)
 {
-    b->txn_bytes -= t->part_max * PART_BYTES;
+    allowance_give(&t->vhost->txn_open, t->part_max * TXN_PART_BYTES);
     t->part_count = 0;
     mem_free_as(MEM_TXNS, t->parts);
     t->parts = NULL;
@@ -251,7 +237,7 @@ static void over(struct broker *b, struct txn *t, enum txn_state state)
     t->state = (uint8_t)state;
     t->touched = b->wall;
     rest(b, t);
-    parts_drop(b, t);
+    parts_drop(t);
 }
 
 /* ---- the end ---- */
@@ -304,10 +290,12 @@ void txn_ended(struct broker *b, struct partition *p, uint64_t offset, const str
         return;
     if (!commit) {
         uint64_t stable = producers_stable(&p->producers);
-        isolation_abort(&p->isolation, &(struct aborted){.producer = head->producer_id,
-                                                         .first = first,
-                                                         .last = offset,
-                                                         .stable = stable < offset ? stable : offset + 1});
+        isolation_abort(&p->isolation,
+                        &(struct aborted){.producer = head->producer_id,
+                                          .first = first,
+                                          .last = offset,
+                                          .stable = stable < offset ? stable : offset + 1},
+                        &p->stream->txn_aborted);
     }
     if (!b->recovering)
         isolation_closing(&p->isolation, first, lsn);
@@ -348,7 +336,7 @@ static struct ending *endings_new(struct broker *b, const struct txn *t, bool co
             continue; /* its stream has been deleted */
         end->marker = txn_marker_new(b, t->producer, commit, epoch);
         ++*ret_count;
-        if (!end->marker || !isolation_reserve(&end->partition->isolation, b->durable, &b->txn_bytes)) {
+        if (!end->marker || !isolation_reserve(&end->partition->isolation, b->durable)) {
             for (uint32_t n = 0; n < *ret_count; n++)
                 if (list[n].marker)
                     msg_unref(&b->heap, list[n].marker);
@@ -519,7 +507,7 @@ static bool producer_draw(struct broker *b, uint64_t *ret, lsn_t *ret_lsn)
 static bool make_new(struct broker *b, struct peer *peer, struct slice name, struct txn **ret, lsn_t *lsn)
 {
     uint64_t producer;
-    if (!has_room(b, sizeof **ret + name.len) || !producer_draw(b, &producer, lsn))
+    if (!txn_has_room(b, peer->vhost, &peer->vhost->txn_ids, txn_id_bytes(name)) || !producer_draw(b, &producer, lsn))
         return false;
     *ret = txn_make(b, peer->vhost, name, producer);
     return *ret != NULL;
@@ -605,18 +593,41 @@ void do_txn_init(struct broker *b, struct peer *peer, struct channel *ch, struct
     answer(b, peer, c, said, result, t, lsn);
 }
 
-static enum txn_result add(struct broker *b, struct txn *t, struct reader *rows, lsn_t *lsn)
+static struct txn_part part_read(struct reader *rows)
 {
-    uint32_t count = (uint32_t)(rows->left / 12);
-    for (struct reader r = *rows; r.left >= 12;) {
-        struct txn_part part = {.stream = reader_u64(&r)};
-        part.number = reader_u32(&r);
+    struct txn_part part = {.stream = reader_u64(rows)};
+    part.number = reader_u32(rows);
+    return part;
+}
+
+/* Before a transaction begins in the partitions of the rows. */
+static enum txn_result may_add(struct broker *b, struct txn *t, struct reader rows, uint32_t count)
+{
+    for (struct reader r = rows; r.left >= 12;) {
+        struct txn_part part = part_read(&r);
         if (!partition_of(b, &part))
             return TXN_BAD_PARTITION;
     }
     if (count > TXN_PARTITIONS_MAX || t->part_count + count > TXN_PARTITIONS_MAX)
         return TXN_TOO_MANY;
-    if (!parts_reserve(b, t, count) || !log_reserve(b, 48 * (size_t)count, count ? count : 1))
+    if (!parts_reserve(b, t, count))
+        return TXN_NO_ROOM;
+    enum txn_result result = TXN_DONE;
+    while (result == TXN_DONE && rows.left >= 12) {
+        struct txn_part part = part_read(&rows);
+        if (!part_known(t, &part))
+            result = txn_room_for_end(b, partition_of(b, &part));
+    }
+    return result;
+}
+
+static enum txn_result add(struct broker *b, struct txn *t, struct reader *rows, lsn_t *lsn)
+{
+    uint32_t count = (uint32_t)(rows->left / 12);
+    enum txn_result result = may_add(b, t, *rows, count);
+    if (result != TXN_DONE)
+        return result;
+    if (!log_reserve(b, 48 * (size_t)count, count ? count : 1))
         return TXN_NO_ROOM;
     bool was_over = t->state != TXN_ONGOING;
     txn_begin(b, t);
@@ -626,10 +637,8 @@ static enum txn_result add(struct broker *b, struct txn *t, struct reader *rows,
     }
     uint32_t known = t->part_count;
     struct txn_part *made = count ? t->parts + known : NULL;
-    for (uint32_t i = 0; rows->left >= 12; i++) {
-        made[i].stream = reader_u64(rows);
-        made[i].number = reader_u32(rows);
-    }
+    for (uint32_t i = 0; rows->left >= 12; i++)
+        made[i] = part_read(rows);
     if (count)
         qsort(made, count, sizeof *made, by_part);
     for (uint32_t i = 0; i < count; i++) {
@@ -725,7 +734,12 @@ enum produce_result txn_admit(struct broker *b, const struct peer *peer, struct 
         return PRODUCE_NO_TXN;
     if (t->state == TXN_ONGOING && t->part_count >= TXN_PARTITIONS_MAX)
         return PRODUCE_NO_ROOM;
-    if (!parts_reserve(b, t, t->state == TXN_ONGOING ? 1 : t->part_count + 1) || !log_reserve(b, 64, 1))
+    if (!parts_reserve(b, t, t->state == TXN_ONGOING ? 1 : t->part_count + 1))
+        return PRODUCE_NO_MEMORY;
+    enum txn_result room = txn_room_for_end(b, p);
+    if (room != TXN_DONE)
+        return room == TXN_ABORTED_FULL ? PRODUCE_ABORTED_FULL : PRODUCE_NO_MEMORY;
+    if (!log_reserve(b, 64, 1))
         return PRODUCE_NO_MEMORY;
     txn_begin(b, t);
     part_put(t, &part);
@@ -737,22 +751,12 @@ enum produce_result txn_admit(struct broker *b, const struct peer *peer, struct 
 
 void txns_check(const struct broker *b)
 {
-    uint64_t bytes = 0;
     MAP_EACH(&b->txns, struct txn, t)
     {
         CHECK(txn_find(t->vhost, t->name) == t && timer_is_set(&t->timer));
         CHECK(t->part_count <= t->part_max && (t->state == TXN_ONGOING || !t->part_count));
-        bytes += txn_bytes(t);
     }
-    LIST_EACH(&b->catalogue, node, after)
-    {
-        const struct object *object = CONTAINER_OF(node, struct object, link);
-        const struct queue *q = CONTAINER_OF(object, struct queue, object);
-        const struct stream *s = object->kind == OBJ_QUEUE ? q->stream : NULL;
-        for (uint32_t i = 0; s && i < s->partition_count; i++)
-            bytes += isolation_bytes(&s->partitions[i]->isolation);
-    }
-    CHECK(bytes == b->txn_bytes);
+    txn_accounts_check(b);
 }
 
 /* ---- recovery ---- */
@@ -803,7 +807,7 @@ bool replay_txn(struct broker *b, struct reader *r)
             part_put(t, &part);
     }
     if (t->state != TXN_ONGOING)
-        parts_drop(b, t);
+        parts_drop(t);
     t->last_epoch = TXN_EPOCH_NONE;
     if (!r->left)
         return reader_ok(r); /* one of before */

@@ -31,6 +31,7 @@ enum txn_result {
     TXN_TOO_MANY,      /* partitions */
     TXN_REFUSED,       /* the user may not */
     TXN_NO_ROOM,       /* in the journal, or in memory: not now */
+    TXN_ABORTED_FULL,  /* the stream keeps as many aborted ones as it may, until some of its records go */
 };
 
 enum txn_state { TXN_EMPTY, TXN_ONGOING, TXN_COMMITTED, TXN_ABORTED };

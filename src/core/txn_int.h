@@ -3,6 +3,7 @@
 #define MILLRACE_CORE_TXN_INT_H
 
 #include "core/core_int.h"
+#include "core/isolation.h"
 #include "core/txn.h"
 
 #define TXN_EPOCH_NONE UINT16_MAX
@@ -29,6 +30,9 @@ struct txn {
     struct list staged; /* offsets of groups that are committed with it: txn_offsets.c */
     struct timer timer;
 };
+
+/* A partition of an open transaction, with what remains of it when it is aborted. */
+#define TXN_PART_BYTES (sizeof(struct txn_part) + ABORTED_BYTES)
 
 struct partition;
 struct record_batch; /* fmt/record_batch.h */
@@ -63,6 +67,15 @@ MUST_USE bool replay_txn_add(struct broker *b, struct reader *r);
 struct txn *txn_find(const struct vhost *vhost, struct slice name); /* NULL: there is none */
 struct txn *txn_of_producer(const struct broker *b, uint64_t producer);
 void txn_begin(struct broker *b, struct txn *t); /* unless it is ongoing */
+
+/* ---- txn_room.c ---- */
+size_t txn_id_bytes(struct slice name);
+/* The vhost's allowance leaves take so many bytes more. False: counted, and said in the log. */
+bool txn_has_room(struct broker *b, const struct vhost *vhost, const struct allowance *allowance, size_t bytes);
+/* A transaction may begin in that partition, since what is left of it if it is aborted will have room: TXN_DONE, TXN_NO_ROOM,
+ * TXN_ABORTED_FULL. */
+MUST_USE enum txn_result txn_room_for_end(struct broker *b, const struct partition *p);
+void txn_accounts_check(const struct broker *b);
 
 /* ---- txn_offsets.c ---- */
 void txn_staged_free(struct broker *b, struct txn *t);

@@ -102,7 +102,7 @@ static enum txn_result mark(struct broker *b, const struct peer *peer, const str
     if ((int16_t)epoch < producers_epoch(&p->producers, (int64_t)producer))
         return TXN_FENCED;
     struct msg *marker = txn_marker_new(b, producer, commit, epoch);
-    if (!marker || !isolation_reserve(&p->isolation, b->durable, &b->txn_bytes) || !pool_reserve(&b->entries) ||
+    if (!marker || !isolation_reserve(&p->isolation, b->durable) || !pool_reserve(&b->entries) ||
         !log_reserve(b, 64 + MARKER_BYTES, 1)) {
         if (marker)
             msg_unref(&b->heap, marker);

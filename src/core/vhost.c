@@ -50,6 +50,7 @@ struct vhost *vhost_put(struct broker *b, struct slice name, struct slice defaul
     map_init(&vhost->txns, b->seed + 14);
     map_init_keyed(&vhost->mqtt_clients, b->seed + 15, client_id_of);
     sql_vhost_init(b, vhost);
+    txns_vhost_init(b, vhost);
     struct list *lists[] = {&vhost->policies, &vhost->streams, &vhost->peers,       &vhost->permissions,
                             &vhost->txn_list, &vhost->groups,  &vhost->group_rules, &vhost->dying_link};
     for (size_t i = 0; i < ARRAY_LEN(lists); i++)

@@ -15,6 +15,7 @@
 #include "os/thread.h"
 
 #include <errno.h>
+#include <stdio.h>
 
 struct worker {
     struct worker_options options;
@@ -61,6 +62,19 @@ static void forget(struct answer *question)
     mem_free(question);
 }
 
+static void say_full(const struct worker *worker, const struct answer *full)
+{
+    char vhost[256], stream[256];
+    snprintf(vhost, sizeof vhost, "%.*s", SLICE_ARG(full->name));
+    snprintf(stream, sizeof stream, "%.*s", SLICE_ARG(full->fields));
+    if (full->fields.len)
+        log_event(worker->options.log, LOG_aborted_full, log_str("vhost", vhost), log_str("stream", stream),
+                  log_num("bytes", (int64_t)full->number), log_num("limit_of_all", (int64_t)full->number2));
+    else
+        log_event(worker->options.log, LOG_transactions_full, log_str("vhost", vhost),
+                  log_num("bytes", (int64_t)full->number), log_num("limit_of_all", (int64_t)full->number2));
+}
+
 /* Answers what is asked; stops when its own ring is full: the rest is answered after the core has taken some. */
 static void answer_questions(struct worker *worker)
 {
@@ -69,6 +83,11 @@ static void answer_questions(struct worker *worker)
     while ((effect = ring_peek(effects)) && ring_room(&worker->options.port->commands) > 0) {
         struct effect taken = *effect;
         ring_pop(effects);
+        if (taken.type == EFF_TXNS_FULL) {
+            say_full(worker, taken.answer);
+            mem_free(taken.answer);
+            continue;
+        }
         CHECK(taken.type == EFF_VERIFY);
         bool ok = verified(taken.answer);
         forget(taken.answer);

@@ -1,7 +1,7 @@
 /* worker: the thread for what must not block a loop or the core: checking passwords, watching memory and disk, errands.
  *
  * Life cycle: worker_start → worker_wake whenever the core has sent something to its port → worker_stop.
- * It is the owner of the worker's port: consumes EFF_VERIFY, produces CMD_VERIFIED and CMD_ALARM.
+ * It is the owner of the worker's port: consumes EFF_VERIFY and EFF_TXNS_FULL, produces CMD_VERIFIED and CMD_ALARM.
  */
 #ifndef MILLRACE_MAIN_WORKER_H
 #define MILLRACE_MAIN_WORKER_H

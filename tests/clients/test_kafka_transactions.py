@@ -1,7 +1,9 @@
 """Transactions with a real client, librdkafka: what readers see of them, who is fenced, and what is left of one that a kill -9 hits."""
 
 import itertools
+import os
 import random
+import re
 import threading
 import time
 
@@ -10,6 +12,7 @@ import pytest
 from confluent_kafka import KafkaException, TopicPartition
 
 import kafka_clients
+import kafka_wire
 from conftest import TARGET
 from kafka_clients import COMPRESSIONS, at, made, until
 
@@ -290,6 +293,65 @@ def test_a_bound_queue_gets_what_is_committed_once(fresh_broker, compression):
         p.commit_transaction(WAIT)
         assert [b for _, _, b in amqp.get(queue, 1)] == [b'last']
         assert amqp.channel.queue_declare(queue, durable=True, passive=True).method.message_count == 0
+
+
+def abort_in_each(w, topic, parts):
+    """Aborts transactions of one record in each partition until one is refused: how many there were, and the error."""
+    x = w.call('init_producer_id', 4, transactional_id='filler', transaction_timeout_ms=60000, producer_id=-1, producer_epoch=-1)
+    who = {'producer_id': x['producer_id'], 'producer_epoch': x['producer_epoch']}
+    for turn in itertools.count():
+        added = w.call('add_partitions_to_txn', 3, v3_and_below_transactional_id='filler', v3_and_below_topics=[{'name': topic, 'partitions': list(range(parts))}],
+                       **{'v3_and_below_' + k: v for k, v in who.items()})
+        errors = {p['partition_error_code'] for p in added['results_by_topic_v3_and_below'][0]['results_by_partition']}
+        if errors != {0}:
+            return turn, errors
+        data = kafka_wire.batch(['x'], pid=x['producer_id'], epoch=x['producer_epoch'], sequence=turn, attributes=0x10)
+        done = w.call('produce', 9, transactional_id='filler', acks=-1, timeout_ms=10000, topic_data=[{
+            'name': topic, 'partition_data': [{'index': i, 'records': data} for i in range(parts)]}])
+        assert all(p['error_code'] == 0 for p in done['responses'][0]['partition_responses']), done
+        assert w.call('end_txn', 3, transactional_id='filler', committed=False, **who)['error_code'] == 0
+
+
+@pytest.mark.skipif(TARGET != 'millrace', reason='Kafka keeps them on disk')
+def test_a_topic_full_of_aborted_ones():
+    """A topic has a share of the memory for aborted transactions: the rest is for others, readers notice nothing, and old records that go make room."""
+    parts = 128
+    broker = kafka_clients.start(TARGET, args=('--set=kafka.transactions_bytes_max=1MiB',))
+    try:
+        full, free = made(broker, 'full', parts), made(broker, 'free')
+        p = producer(broker, 'bad')
+        p.begin_transaction()
+        write(p, full, [b'x'])
+        p.abort_transaction(WAIT)
+        with kafka_wire.Wire(broker.kafka_port) as w:
+            turns, errors = abort_in_each(w, full, parts)
+        assert 30 < turns < 45 and errors == {44}       # 48 bytes each, of a quarter of the limit; POLICY_VIOLATION
+        p.begin_transaction()
+        p.produce(full, b'x', partition=0)
+        with pytest.raises(KafkaException) as error:
+            p.commit_transaction(WAIT)
+        assert error.value.args[0].txn_requires_abort(), error.value
+        p.abort_transaction(WAIT)
+        p.begin_transaction()
+        write(p, free, [b'x'])                          # it goes on elsewhere
+        p.commit_transaction(WAIT)
+        assert seen(broker, free) == [b'x'] and seen(broker, full) == []
+        until(lambda: b'aborted_full' in open(os.path.join(broker.folder, 'log'), 'rb').read())
+        totals = dict(re.findall(r'(\w+) +(\d+)', broker.cli('list', 'totals')))
+        assert int(totals['transactions_refused']) > 0 and 0 < int(totals['transaction_bytes']) < 1048576 / 2
+        broker.kill9()
+        broker.start()
+        with kafka_wire.Wire(broker.kafka_port) as w:
+            assert abort_in_each(w, full, parts) == (0, {44})
+            done = w.call('delete_records', 1, timeout_ms=10000, topics=[{'name': full, 'partitions': [{'partition_index': i, 'offset': -1} for i in range(parts)]}])
+        assert all(r['error_code'] == 0 for r in done['topics'][0]['partitions'])
+        p = producer(broker, 'bad')
+        p.begin_transaction()
+        write(p, full, [b'x'], partition=parts - 1)
+        p.commit_transaction(WAIT)
+        assert seen(broker, full, partition=parts - 1) == [b'x']
+    finally:
+        broker.remove()
 
 
 @pytest.mark.parametrize('compression', ['none', 'zstd'])

@@ -22,7 +22,8 @@ static int64_t begin_txn(struct krig *k, const char *id)
     return said->producer_id;
 }
 
-static int64_t produce_in(struct krig *k, int64_t producer, int16_t epoch, int32_t sequence, int32_t partition)
+static const struct kafka_produce_response_partition *produced_in(struct krig *k, int64_t producer, int16_t epoch,
+                                                                  int32_t sequence, int32_t partition)
 {
     uint8_t bytes[512];
     struct writer w = writer_of(bytes, sizeof bytes);
@@ -39,6 +40,12 @@ static int64_t produce_in(struct krig *k, int64_t producer, int16_t epoch, int32
     krig_settle(k);
     const struct kafka_produce_response_partition *said = krig_take_produced(k);
     assert_non_null(said);
+    return said;
+}
+
+static int64_t produce_in(struct krig *k, int64_t producer, int16_t epoch, int32_t sequence, int32_t partition)
+{
+    const struct kafka_produce_response_partition *said = produced_in(k, producer, epoch, sequence, partition);
     return said->error_code ? -said->error_code : said->base_offset;
 }
 
@@ -76,6 +83,39 @@ static int16_t mark(struct krig *k, int64_t producer, int16_t epoch, const char 
     assert_int_equal(said->markers.count, 1);
     assert_int_equal(said->markers.at[0].producer_id, producer);
     return said->markers.at[0].topics.at[0].partitions.at[0].error_code;
+}
+
+static int16_t add_to(struct krig *k, const char *id, int64_t producer, int32_t partition)
+{
+    struct kafka_add_partitions_to_txn_request_topic topic = {.name = slice_str("t"), .partitions = {&partition, 1}};
+    const struct kafka_add_partitions_to_txn_response *said =
+        KASK(k, add_partitions_to_txn, 3, .v3_and_below_transactional_id = slice_str(id),
+             .v3_and_below_producer_id = producer, .v3_and_below_topics = {&topic, 1});
+    return said->results_by_topic_v3_and_below.at[0].results_by_partition.at[0].partition_error_code;
+}
+
+/* A topic that keeps too many aborted transactions: clients abort at once instead of trying for minutes, and say why. */
+static void a_topic_full_of_aborted_ones(void **state)
+{
+    (void)state;
+    struct krig *k = krig_ready();
+    krig_topic(k, "t", 1, false);
+    int64_t producer = begin_txn(k, "t");
+    struct queue *q = queue_find(vhost_find(k->core->b, slice_str("/")), slice_str("t"));
+    k->core->b->options.txns_bytes_max = 1 << 20;
+    k->core->check = false;
+    allowance_take(&q->stream->txn_aborted, 300000);
+    assert_int_equal(add_to(k, "t", producer, 0), KAFKA_ERR_POLICY_VIOLATION);
+    const struct kafka_produce_response_partition *said = produced_in(k, producer, 0, 0, 0);
+    assert_int_equal(said->error_code, KAFKA_ERR_POLICY_VIOLATION);
+    assert_non_null(memmem(said->error_message.ptr, said->error_message.len, "retention", 9));
+    allowance_give(&q->stream->txn_aborted, 300000);
+    k->core->check = true;
+    assert_int_equal(add_to(k, "t", producer, 0), 0);
+    said = produced_in(k, producer, 0, 0, 0);
+    assert_int_equal(said->error_code, 0);
+    assert_int_equal(said->error_message.len, 0);
+    krig_free(k);
 }
 
 static void a_hanging_transaction_is_found_and_ended(void **state)
@@ -380,6 +420,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_hanging_transaction_is_found_and_ended),
+        cmocka_unit_test(a_topic_full_of_aborted_ones),
         cmocka_unit_test(a_partition_is_told_of_once),
         cmocka_unit_test(what_is_not_there_and_who_may_not),
         cmocka_unit_test(credentials_come_and_go),

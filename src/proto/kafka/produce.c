@@ -58,7 +58,12 @@ static const int16_t core_errors[] = {
     [PRODUCE_NO_TXN] = KAFKA_ERR_INVALID_TXN_STATE,
     [PRODUCE_NO_ROOM] = KAFKA_ERR_KAFKA_STORAGE_ERROR,
     [PRODUCE_NO_MEMORY] = KAFKA_ERR_KAFKA_STORAGE_ERROR,
+    [PRODUCE_ABORTED_FULL] = KAFKA_ERR_POLICY_VIOLATION, /* as of TXN_ABORTED_FULL */
 };
+
+#define ABORTED_FULL                                                                                                   \
+    "the topic keeps so many aborted transactions that none can begin: give it retention or compaction, delete its "   \
+    "old records, or raise kafka.transactions_bytes_max of the broker"
 
 static void row_fail(struct kafka *k, struct produce *p, struct row *row, int16_t error, const char *text)
 {
@@ -381,7 +386,8 @@ static void produced(struct kafka *k, struct kafka_request *r, const struct effe
         if (e->flags == PRODUCE_UNKNOWN)
             kafka_topic_forget_stream(k, row->stream);
         row_fail(k, p, row,
-                 p->by_id && e->flags == PRODUCE_UNKNOWN ? KAFKA_ERR_UNKNOWN_TOPIC_ID : core_errors[e->flags], NULL);
+                 p->by_id && e->flags == PRODUCE_UNKNOWN ? KAFKA_ERR_UNKNOWN_TOPIC_ID : core_errors[e->flags],
+                 e->flags == PRODUCE_ABORTED_FULL ? ABORTED_FULL : NULL);
         row->said->log_append_time_ms = -1;
         return;
     }

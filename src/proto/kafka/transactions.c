@@ -26,6 +26,8 @@ int16_t kafka_txn_error(enum txn_result result, bool fenced_is_known)
         [TXN_TOO_MANY] = KAFKA_ERR_POLICY_VIOLATION,
         [TXN_REFUSED] = KAFKA_ERR_TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
         [TXN_NO_ROOM] = KAFKA_ERR_COORDINATOR_NOT_AVAILABLE,
+        [TXN_ABORTED_FULL] =
+            KAFKA_ERR_POLICY_VIOLATION, /* clients abort at once; what can be tried again they try for minutes */
     };
     if (result == TXN_FENCED && !fenced_is_known)
         return KAFKA_ERR_INVALID_PRODUCER_EPOCH; /* what it was called before KIP-588 */
