@@ -104,6 +104,13 @@ void unacked_settled(struct channel *ch, const struct unacked *item)
         ch->global_unacked--;
 }
 
+/* No memory to say that it came back: then the mark of a clean stop says that it was delivered. */
+static void return_untold(struct entry *e)
+{
+    if ((e->flags & ENTRY_JOURNALLED) && e->queue->delivered_upto <= e->position)
+        e->queue->delivered_upto = e->position + 1;
+}
+
 /* False: it is not to wait, or there is no memory. */
 static bool delayed(struct broker *b, struct entry *e, wall_t due)
 {
@@ -113,8 +120,9 @@ static bool delayed(struct broker *b, struct entry *e, wall_t due)
     if (!retry_park(b, e, due))
         return false;
     if ((e->flags & ENTRY_JOURNALLED) && log_reserve(b, 64, 1))
-        (void)log_retry(b, e->queue, e->position, e->returns,
-                        due); /* without memory a restart brings it back at once */
+        (void)log_retry(b, e->queue, e->position, e->returns, due);
+    else
+        return_untold(e); /* a restart brings it back at once */
     return true;
 }
 
@@ -149,7 +157,9 @@ void settle(struct broker *b, struct channel *ch, struct unacked item, bool ack,
     if (delayed(b, e, retry_due(b, q, back, e->returns)))
         return;
     if ((e->flags & ENTRY_JOURNALLED) && log_reserve(b, 64, 1))
-        (void)log_return(b, q, e->position, e->returns); /* without memory a restart shows one return less */
+        (void)log_return(b, q, e->position, e->returns);
+    else
+        return_untold(e); /* a restart shows one return less */
     backlog_requeue(b, e);
     backlog_limit(b, q); /* as RabbitMQ: what comes back counts before a consumer may take it */
     queue_schedule(b, q);

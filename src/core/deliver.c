@@ -198,7 +198,7 @@ static void hand_over(struct broker *b, struct channel *ch, struct consumer *con
 {
     struct queue *q = e->queue;
     bool no_ack = consumer->no_ack;
-    if (e->position >= q->delivered_upto)
+    if (e->position >= q->delivered_upto && !consumer->sieve) /* what lies before it was not delivered */
         q->delivered_upto = e->position + 1;
     b->totals.delivered++;
     b->totals.redelivered += (e->flags & ENTRY_REDELIVERED) != 0;

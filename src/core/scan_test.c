@@ -397,6 +397,30 @@ static void delayed_in_pages(void **state)
     end(rig);
 }
 
+/* After a clean stop only those are redelivered that were delivered, although they lie behind all others. */
+static void clean_stop(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_with_backlog(300, 50);
+    assert_true(choose(rig, "b", "color = 'blue'", 0));
+    delivered(rig, "50 100 150 200 250 300");
+    rig_plain(rig, CMD_ACK, 1, 1, 2, 0);
+    assert_true(rig_open(rig, 2));
+    rig_plain(rig, CMD_DRAIN, 2, 0, 0, 0);
+    restart(&rig);
+    consume(rig, "q", "all", ASK_NO_ACK);
+    unsigned flagged = 0;
+    for (unsigned i = 0; i < rig->effect_count; i++)
+        if (rig->effects[i].type == EFF_DELIVER && rig->effects[i].flags & EFFECT_REDELIVERED) {
+            assert_int_equal(strtoul(rig_body(&rig->effects[i]), NULL, 10) % 50, 0);
+            flagged++;
+        }
+    assert_int_equal(flagged, 5);
+    assert_int_equal(rig_count(rig, EFF_DELIVER), 299);
+    rig_clear(rig);
+    end(rig);
+}
+
 /* ---- whatever happens ---- */
 
 enum { COLORS = 3, CONSUMERS = 6, NUMBERS = 4000 };
@@ -628,6 +652,7 @@ int main(void)
         cmocka_unit_test(waiting_in_line),
         cmocka_unit_test(damaged_pages),
         cmocka_unit_test(delayed_in_pages),
+        cmocka_unit_test(clean_stop),
         cmocka_unit_test(whatever_happens),
         cmocka_unit_test(memory_fails),
     };

@@ -467,6 +467,19 @@ void do_alarm(struct broker *b, struct peer *peer, struct channel *ch, struct co
     alarms_apply(b, CONTAINER_OF(node, struct peer, link));
 }
 
+/* Below it all may have been delivered. What was selected and came back has a RETURN; there is more than that only with who asks
+ * for the stop. */
+static uint64_t exact_mark(const struct queue *q)
+{
+    uint64_t mark = q->delivered_upto;
+    LIST_EACH(&q->busy->unacked, node, after)
+    {
+        uint64_t position = CONTAINER_OF(node, struct entry, link)->position;
+        mark = position >= mark ? position + 1 : mark;
+    }
+    return mark;
+}
+
 /* After this the marks in the journal are exact, so that a clean restart redelivers as it should. */
 void do_drain(struct broker *b, struct peer *peer, struct channel *ch, struct command *c)
 {
@@ -481,8 +494,11 @@ void do_drain(struct broker *b, struct peer *peer, struct channel *ch, struct co
     {
         struct object *object = CONTAINER_OF(node, struct object, link);
         struct queue *q = CONTAINER_OF(object, struct queue, object);
-        if (object->kind == OBJ_QUEUE && object->journalled && q->mark != q->delivered_upto && log_reserve(b, 64, 1)) {
-            q->mark = q->delivered_upto;
+        if (object->kind != OBJ_QUEUE || !object->journalled)
+            continue;
+        uint64_t mark = exact_mark(q);
+        if (q->mark != mark && log_reserve(b, 64, 1)) {
+            q->mark = mark;
             lsn_t lsn = log_mark(b, q, q->mark);
             if (queue_is_busy(q))
                 q->busy->mark_lsn = lsn;
