@@ -485,7 +485,10 @@ bool paging_turn(struct broker *b)
 
 bool queue_is_awaited(const struct queue *q)
 {
-    return !list_empty(&q->busy->ready) || !list_empty(&q->busy->getters);
+    LIST_EACH(&q->busy->ready, node, after)
+    if (!CONTAINER_OF(node, struct consumer, ready_link)->sieve)
+        return true;
+    return !list_empty(&q->busy->getters);
 }
 
 static void resume(void *arg, struct timer *timer)

@@ -161,7 +161,7 @@ static enum found find_on_disk(struct broker *b, struct queue *q, struct scan *s
             look_upto(s, upto);
             return PASSED;
         }
-        if (lane->paging->pages.next == &page->lane_link)
+        if (lane->paging->pages.next == &page->lane_link && queue_is_awaited(q))
             paging_want(b, q, lane);
         if (page->state == PAGE_READING)
             return LATER;

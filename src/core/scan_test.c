@@ -421,6 +421,27 @@ static void clean_stop(void **state)
     end(rig);
 }
 
+/* Queues that hold little, of which nobody wants anything: their consumers do not keep it in memory. */
+static void unwanted_leaves_memory(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_options(&(struct broker_options){.paging_bytes = 6000, .page_bytes = 8000});
+    struct table t;
+    char name[8];
+    for (unsigned i = 0; i < 40; i++) {
+        snprintf(name, sizeof name, "q%u", i);
+        declare(rig, name, (struct slice){0});
+        assert_true(rig_ask(rig, CMD_CONSUME, 1, 1, name, name, NULL, selector_args(&t, "color = 'blue'"), ASK_NO_ACK));
+        for (unsigned n = 0; n < 5; n++)
+            put(rig, name, "red");
+        rig_clear(rig);
+    }
+    rig_pass(rig, 20);
+    assert_true(rig->b->ready_memory <= 6000);
+    assert_int_equal(rig->b->paged + rig->b->entries.objects, 200);
+    end(rig);
+}
+
 /* ---- whatever happens ---- */
 
 enum { COLORS = 3, CONSUMERS = 6, NUMBERS = 4000 };
@@ -653,6 +674,7 @@ int main(void)
         cmocka_unit_test(damaged_pages),
         cmocka_unit_test(delayed_in_pages),
         cmocka_unit_test(clean_stop),
+        cmocka_unit_test(unwanted_leaves_memory),
         cmocka_unit_test(whatever_happens),
         cmocka_unit_test(memory_fails),
     };
