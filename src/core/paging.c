@@ -491,6 +491,8 @@ bool queue_is_awaited(const struct queue *q)
     return !list_empty(&q->busy->getters);
 }
 
+static void feed_hungry(struct broker *b);
+
 static void resume(void *arg, struct timer *timer)
 {
     struct broker *b = arg;
@@ -500,15 +502,17 @@ static void resume(void *arg, struct timer *timer)
     {
         struct object *object = CONTAINER_OF(node, struct object, link);
         struct queue *q = CONTAINER_OF(object, struct queue, object);
-        if (object->kind != OBJ_QUEUE || list_empty(&q->busy->pages))
+        if (object->kind != OBJ_QUEUE || (list_empty(&q->busy->pages) && list_empty(&q->busy->getters)))
             continue;
-        if (queue_is_awaited(q))
-            backlog_want(b, q);
-        else
+        if (queue_is_awaited(q)) {
+            list_remove(&q->busy->hungry_link);
+            list_insert(&b->hungry, &q->busy->hungry_link);
+        } else
             backlog_limit(b, q);
         if (!list_empty(&q->busy->scans))
             queue_schedule(b, q);
     }
+    feed_hungry(b);
 }
 
 /* Each for itself: when a disk is full, reading is what makes it empty again. */
@@ -652,6 +656,8 @@ static bool may_read(struct broker *b)
     return paging_may_read(b) && (b->feeding || list_empty(&b->hungry));
 }
 
+static void serve_getters(struct broker *b, struct queue *q);
+
 /* A read has come back. Whoever waits has his turn until the places are taken: those that want nothing any more take none,
  * and when the last one is free nobody waits. */
 static void feed_hungry(struct broker *b)
@@ -661,6 +667,7 @@ static void feed_hungry(struct broker *b)
         struct queue *q = CONTAINER_OF(b->hungry.next, struct busy, hungry_link)->queue;
         list_remove(&q->busy->hungry_link);
         backlog_want(b, q);
+        serve_getters(b, q); /* what they wait for may have been lent meanwhile */
     }
     b->feeding = false;
 }
@@ -801,8 +808,6 @@ static void load(struct broker *b, struct queue *q, struct lane *lane, struct pa
         lane->paging->loaded_upto = page->last;
     park_delayed(b, lane, page);
 }
-
-static void serve_getters(struct broker *b, struct queue *q);
 
 bool page_fits(const struct page *page, const struct page_job *job)
 {

@@ -442,6 +442,34 @@ static void unwanted_leaves_memory(void **state)
     end(rig);
 }
 
+/* Who waits for a page hears of it when somebody else has taken all that was in it. */
+static void get_waits_for_what_is_lent(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_options(OPTIONS);
+    declare(rig, "q", (struct slice){0});
+    declare(rig, "other", (struct slice){0});
+    assert_true(put_colors(rig, 1, 40, 1)); /* blue */
+    rig_pass(rig, 20);
+    rig_plain(rig, CMD_QOS, 1, 1, 1, 0);
+    assert_true(choose(rig, "b", "color = 'blue'", 0));
+    rig_clear(rig);
+    while (queue(rig)->busy->lanes[0].paging && !list_empty(&queue(rig)->busy->lanes[0].paging->front))
+        rig_plain(rig, CMD_ACK, 1, 1, rig->b->totals.delivered, 0);
+    rig->b->page_reads += 128; /* as if others had all places */
+    rig_clear(rig);
+    assert_true(rig_ask(rig, CMD_GET, 1, 1, "q", NULL, NULL, (struct slice){0}, 0));
+    assert_int_equal(rig_count(rig, EFF_GET_OK) + rig_count(rig, EFF_GET_EMPTY), 0);
+    while (queue(rig)->busy->ready_count)
+        rig_plain(rig, CMD_ACK, 1, 1, rig->b->totals.delivered, 0);
+    rig->b->page_reads -= 128;
+    for (unsigned n = 0; n < 60; n++)
+        put(rig, "other", "so that the store has answers");
+    assert_int_equal(rig_count(rig, EFF_GET_EMPTY), 1);
+    rig_clear(rig);
+    end(rig);
+}
+
 /* ---- whatever happens ---- */
 
 enum { COLORS = 3, CONSUMERS = 6, NUMBERS = 4000 };
@@ -675,6 +703,7 @@ int main(void)
         cmocka_unit_test(delayed_in_pages),
         cmocka_unit_test(clean_stop),
         cmocka_unit_test(unwanted_leaves_memory),
+        cmocka_unit_test(get_waits_for_what_is_lent),
         cmocka_unit_test(whatever_happens),
         cmocka_unit_test(memory_fails),
     };
