@@ -470,6 +470,47 @@ static void get_waits_for_what_is_lent(void **state)
     end(rig);
 }
 
+/* What was lent of a page that was being read when the queue was purged comes back, and waits on disk again: then it may be read
+ * once more, but not before the first answer has come. */
+static void lent_of_a_page_that_is_read(void **state)
+{
+    (void)state;
+    struct rig *rig = rig_with_backlog(300, 3);
+    rig_plain(rig, CMD_QOS, 1, 1, 10, 0);
+    assert_true(choose(rig, "b", "color = 'blue'", 0));
+    assert_int_equal(rig_count(rig, EFF_DELIVER), 10);
+    rig_clear(rig);
+    rig->slow_store = true;
+    rig->chance = 0;
+    rig_plain(rig, CMD_QOS, 1, 1, 0, 0);
+    consume(rig, "q", "all", ASK_NO_ACK);
+    rig_clear(rig);
+    assert_true(rig->b->page_reads > 0);
+    ASK(QUEUE_PURGE, "q", NULL, NULL, 0);
+    ASK(CANCEL, "all", NULL, NULL, 0);
+    ASK(CANCEL, "b", NULL, NULL, 0);
+    rig_plain(rig, CMD_NACK, 1, 1, 0, ASK_REQUEUE | ASK_MULTIPLE);
+    rig->chance = 0;
+    rig_clear(rig);
+    uint64_t paged = rig->b->paged;
+    assert_true(put_color(rig, 301, "red"));
+    rig->chance = 0;
+    rig_clear(rig);
+    assert_true(rig->b->paged > paged); /* of pages that were read before */
+    consume(rig, "q", "all", ASK_NO_ACK);
+    while (!ring_empty(&broker_port(rig->b, 2)->effects)) {
+        rig->chance = 0;
+        rig_store_serve(rig->b, rig->log, 1);
+        rig_step(rig);
+    }
+    rig->slow_store = false;
+    rig_step(rig);
+    assert_int_equal(rig_ready(rig, "q"), 0);
+    assert_int_equal(rig->b->page_reads, 0);
+    rig_clear(rig);
+    end(rig);
+}
+
 /* ---- whatever happens ---- */
 
 enum { COLORS = 3, CONSUMERS = 6, NUMBERS = 4000 };
@@ -704,6 +745,7 @@ int main(void)
         cmocka_unit_test(clean_stop),
         cmocka_unit_test(unwanted_leaves_memory),
         cmocka_unit_test(get_waits_for_what_is_lent),
+        cmocka_unit_test(lent_of_a_page_that_is_read),
         cmocka_unit_test(whatever_happens),
         cmocka_unit_test(memory_fails),
     };

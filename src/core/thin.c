@@ -86,7 +86,8 @@ static bool unload_pages(struct broker *b, struct lane *lane)
     bool did = false;
     for (struct list *at = lane->paging->front.next; at != &lane->paging->front;) {
         struct page *page = CONTAINER_OF(at, struct entry, link)->page;
-        struct list *end = page && page->state == PAGE_LOADED ? end_of_page(lane, at, page) : NULL;
+        bool loaded = page && page->state == PAGE_LOADED && !page->reading; /* P5: it may be read again at once */
+        struct list *end = loaded ? end_of_page(lane, at, page) : NULL;
         struct list *next = end ? end->next : at->next;
         if (end && keep_returns(page, at, end)) {
             unload(b, lane, page, at, end);
