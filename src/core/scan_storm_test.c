@@ -403,8 +403,7 @@ static void whatever_happens(void **state)
     const char *first = getenv("SCAN_FIRST"), *last = getenv("SCAN_LAST"); /* by hand: many more */
     for (uint64_t seed = first ? strtoull(first, NULL, 10) : 1; seed <= (last ? strtoull(last, NULL, 10) : 24); seed++)
         play(seed, 400);
-    play(1236, 400); /* a get waited for ever */
-    play(1795, 400); /* another */
+    play(30019, 400); /* a get waited for ever */
 }
 
 int main(void)
