@@ -225,7 +225,8 @@ static bool page_return(struct page *page, uint64_t position, uint32_t returns, 
 }
 
 /* A page that lies across others replaces them: it is one of them as it is now, or what they have become when they moved. It
- * knows what they knew of returns. False: no memory. */
+ * knows what they knew of returns, but of messages that had left them: such a one may have come back from a page of retries, and its
+ * returns with it. False: no memory. */
 static bool page_replaces(struct replay_queue *held, struct page *page, uint32_t i)
 {
     uint32_t n = 0;
@@ -235,7 +236,7 @@ static bool page_replaces(struct replay_queue *held, struct page *page, uint32_t
         if (page_lane(old) != page_lane(page) || old->first > page->last)
             break;
         for (uint32_t r = 0; ok && r < old->return_count; r++)
-            if (page_has(page, old->returns[r].position))
+            if (page_has(old, old->returns[r].position) && page_has(page, old->returns[r].position))
                 ok = page_return(page, old->returns[r].position, old->returns[r].returns, &old->returns[r].due);
         page_forget(old);
     }
