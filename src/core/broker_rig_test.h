@@ -731,8 +731,9 @@ RIG_FN char *rig_dump_queue(const struct queue *q, struct rig_store *store, bool
         LIST_EACH(&q->extra->window.keys, node, after)
         {
             const struct key *k = CONTAINER_OF(node, struct key, link);
-            bool counts = k->value.until == WALL_NEVER ? k->position >= q->extra->window.purged_upto || k->kept
-                                                       : k->value.until > wall;
+            const struct window *w = &q->extra->window;
+            bool there = k->position >= w->purged_upto || k->kept == w->purges;
+            bool counts = k->value.until == WALL_NEVER ? there : k->value.until > wall;
             if (k->journalled && counts)
                 at += (size_t)snprintf(text + at, max - at, " key-%llx-%llx:%llu:%lld",
                                        (unsigned long long)k->value.hash[0], (unsigned long long)k->value.hash[1],

@@ -129,7 +129,7 @@ static void forget(struct broker *b, struct window *w, struct key *k)
 static bool counts(const struct broker *b, const struct window *w, const struct key *k)
 {
     if (k->value.until == WALL_NEVER)
-        return k->position >= w->purged_upto || k->kept;
+        return k->position >= w->purged_upto || k->kept == w->purges;
     return k->value.until > b->wall;
 }
 
@@ -325,7 +325,7 @@ static void keep(struct broker *b, struct window *w, const struct entry *e)
         return;
     struct key *k = find(b, w, hash);
     if (k && k->position == e->position)
-        k->kept = true;
+        k->kept = w->purges;
 }
 
 /* Pages were dropped unread, with messages that nobody looked at: their keys are told by their positions. */
@@ -335,6 +335,7 @@ void dedup_purged(struct broker *b, struct queue *q)
     if (!w || !w->present)
         return;
     w->purged_upto = q->next_position;
+    w->purges++;
     LIST_EACH(&q->busy->unacked, node, after)
     keep(b, w, CONTAINER_OF(node, struct entry, link));
 }

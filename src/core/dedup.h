@@ -32,7 +32,7 @@ struct key { /* that a queue has accepted */
     struct key_value value;
     uint64_t position; /* of its message */
     bool journalled;   /* so is its message */
-    bool kept;         /* unacknowledged when the queue was purged */
+    uint32_t kept;     /* the last purge that it outlived, being unacknowledged: window.purges */
 };
 
 struct window {
@@ -41,8 +41,10 @@ struct window {
     uint32_t segment_max, buckets, base; /* base: the power of two at or below buckets */
     uint32_t count, present;             /* present: of them those that count while their message is there */
     uint64_t header;                     /* hash of the header's name that the keys come from */
-    uint64_t purged_upto;                /* what counted by being there, and lay before this, is gone */
-    bool unsorted;                       /* replay: not in the order of positions */
+    uint64_t
+        purged_upto; /* what counted by being there, and lay before this, is gone, but for what the last purge left */
+    uint32_t purges;
+    bool unsorted; /* replay: not in the order of positions */
 };
 
 /* Room for the keys of msg in all queues of the route, and their windows. With sum nothing is reserved but the windows, and

@@ -431,6 +431,33 @@ static void in_pages(void **state)
     end(rig);
 }
 
+/* What a purge left, as it was unacknowledged, came back and is gone with the next one. */
+static void purged_again(void **state)
+{
+    (void)state;
+    struct rig *rig = begin_options(&(struct broker_options){.paging_bytes = 1, .page_bytes = 150});
+    char key[16];
+    declare_ways(rig, "q", (struct ways){0});
+    put_key(rig, "q", "first", "kept");
+    put_key(rig, "q", "second", "gone");
+    ASK(GET, "q", NULL, NULL, 0);
+    ASK(QUEUE_PURGE, "q", NULL, NULL, 0);
+    rig_plain(rig, CMD_NACK, 1, 1, 1, ASK_REQUEUE);
+    for (unsigned i = 0; i < 100; i++) {
+        snprintf(key, sizeof key, "%u", i);
+        put_key(rig, "q", key, key);
+        rig_clear(rig);
+    }
+    assert_true(rig->b->paged > 90);
+    put_key(rig, "q", "first", "again");
+    assert_int_equal(rig_ready(rig, "q"), 101);
+    ASK(QUEUE_PURGE, "q", NULL, NULL, 0);
+    rig_assert_replays(rig);
+    put_key(rig, "q", "first", "new");
+    assert_string_equal(get(rig, "q", 9), "new");
+    end(rig);
+}
+
 /* D1, at every place where the journal may end. */
 static void message_and_key_or_neither(void **state)
 {
@@ -904,6 +931,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(dead_letters_and_delays),
         cmocka_unit_test(one_of_two_queues),
         cmocka_unit_test(in_pages),
+        cmocka_unit_test(purged_again),
         cmocka_unit_test(message_and_key_or_neither),
         cmocka_unit_test(while_compacting),
         cmocka_unit_test(roused_while_compacting),
