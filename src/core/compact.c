@@ -335,11 +335,10 @@ static struct list *list_number(struct queue *q, unsigned number)
     return number % 2 == 0 && lane->paging ? &lane->paging->front : &lane->entries;
 }
 
-/* The page, and what came back of it before it was written or is not read yet. False: no memory, or no room. */
-static bool write_page(struct broker *b, struct page *page)
+/* What came back of the page before it was written or is not read yet. False: no memory, or no room. */
+static bool write_returns(struct broker *b, const struct page *page)
 {
-    lsn_t lsn = log_page(b, page);
-    if (!lsn || !log_reserve(b, 48 * (size_t)page->return_count + 32, page->return_count + 1))
+    if (page->return_count && !log_reserve(b, 48 * (size_t)page->return_count, page->return_count))
         return false;
     for (uint32_t i = 0; i < page->return_count; i++) {
         const struct page_return *back = &page->returns[i];
@@ -348,6 +347,15 @@ static bool write_page(struct broker *b, struct page *page)
         else
             (void)log_return(b, page->queue, back->position, back->returns);
     }
+    return true;
+}
+
+/* A page that has moved since the snapshot began is behind it, but what came back of it before is not. */
+static bool write_page(struct broker *b, struct page *page)
+{
+    lsn_t lsn = is_written(b, page) ? page->lsn : log_page(b, page);
+    if (!lsn || !write_returns(b, page))
+        return false;
     page->lsn = lsn;
     page->snap_gen = b->compact.gen;
     return true;
@@ -361,13 +369,11 @@ static bool pages_slice(struct broker *b, size_t *bytes, bool *starved)
         struct page *page = k->page;
         if (*bytes >= b->options.compact_slice_bytes)
             return false;
-        if (page->journalled && !is_written(b, page)) {
-            if (!write_page(b, page)) {
-                *starved = true;
-                return false;
-            }
+        if (page->journalled && !write_page(b, page)) {
+            *starved = true;
+            return false;
         }
-        *bytes += 64 + 16 * (size_t)page->holes.count;
+        *bytes += 64 + 16 * (size_t)page->holes.count + 16 * (size_t)page->return_count;
         k->page = CONTAINER_OF(page->queue_link.next, struct page, queue_link);
     }
     return true;
