@@ -120,7 +120,8 @@ struct place {     /* of a reader in a partition */
     uint64_t next; /* OFFSET_NONE: it does not read this partition, or not yet */
     struct chunk *chunk;
     uint32_t at;
-    bool sought; /* by its time: a FIND is to be sent */
+    bool sought;     /* by its time: a FIND is to be sent, … */
+    uint64_t before; /* … for what is before this, the end when the reader began; behind it everything is wanted */
 };
 
 struct follower {

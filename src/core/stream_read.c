@@ -232,8 +232,7 @@ static void step_into(struct broker *b, struct place *place, struct partition *p
         read_ahead(b, p, c);
 }
 
-/* The first record of a time is looked for in the files; what is not in one yet is younger than what is. False: no memory,
- * or no room. */
+/* The first record of a time is looked for in the files. False: no memory, or no room. */
 static bool find(struct broker *b, struct follower *f, struct partition *p)
 {
     struct stream_job *job = stream_has_room(b) ? stream_job_new(STREAM_FIND, 0) : NULL;
@@ -243,17 +242,19 @@ static bool find(struct broker *b, struct follower *f, struct partition *p)
     job->stream = p->stream->queue->id;
     job->partition = p->number;
     job->first = p->start;
-    job->until = p->written;
+    job->until = f->places[p->number].before;
     job->timestamp = f->from;
     CHECK(stream_send(b, &job));
     f->finding++;
     return true;
 }
 
-/* A stream may have more partitions than jobs can be on their way. */
+/* What was there when the reader began is in the files first. A stream may have more partitions than jobs can be on their way. */
 static enum sight seek(struct broker *b, struct follower *f, struct partition *p)
 {
-    if (find(b, f, p))
+    if (p->written < f->places[p->number].before)
+        partition_hurry(b, p);
+    else if (find(b, f, p))
         f->places[p->number].sought = false;
     else
         stream_starves(b, f->stream);
@@ -266,7 +267,7 @@ static enum sight look(struct broker *b, struct follower *f, uint32_t number, co
     struct partition *p = f->stream->partitions[number];
     struct place *place = &f->places[number];
     enum sight why;
-    if (place->sought && p->start >= p->written) { /* it was given up meanwhile */
+    if (place->sought && p->start >= place->before) { /* it was given up meanwhile */
         place->sought = false;
         follower_place(b, f, number, p->start);
     }
@@ -465,7 +466,8 @@ static void begin_at(struct broker *b, struct follower *f, struct partition *p, 
     case OFFSET_NUMBER: next = spec->number > p->start ? spec->number : p->start; break; /* also behind the end */
     case OFFSET_TIME:
         f->from = spec->time;
-        f->places[p->number].sought = p->written > p->start;
+        f->places[p->number].before = p->end;
+        f->places[p->number].sought = p->end > p->start;
         if (f->places[p->number].sought)
             return; /* when it is looked at */
         next = p->start;

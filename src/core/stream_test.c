@@ -134,6 +134,29 @@ static void begins_where_it_is_told(void **state)
     end(rig);
 }
 
+/* What was there is older than a time to come, also while it is in no file yet; what comes later is wanted. */
+static void begins_in_the_future(void **state)
+{
+    (void)state;
+    struct rig *rig = begin();
+    struct table t;
+    declare_stream(rig, "s", 1, 0);
+    amqp_put_time(&table(&t)->w, "x-stream-offset", UINT32_MAX);
+    for (unsigned i = 0; i < 4; i += 2) {
+        rig->log->streams->fail_writes = 1;
+        put_numbers(rig, "s", i, 1);
+        assert_int_equal(rig->log->streams->fail_writes, 0);
+        rig_clear(rig);
+        rig_plain(rig, CMD_QOS, 1, 1, 100, 0);
+        rig_ask(rig, CMD_CONSUME, 1, 1, "s", "c", NULL, writer_slice(&t.w), 0);
+        put_numbers(rig, "s", i + 1, 1);
+        rig_pass(rig, 5000);
+        assert_string_equal(rig_delivered(rig), numbers(i + 1, i + 1));
+        cancel(rig, "c");
+    }
+    end(rig);
+}
+
 static void prefetch_is_credit(void **state)
 {
     (void)state;
@@ -855,6 +878,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(read_again_and_again),
         cmocka_unit_test(begins_where_it_is_told),
+        cmocka_unit_test(begins_in_the_future),
         cmocka_unit_test(prefetch_is_credit),
         cmocka_unit_test(survives_restarts_and_compactions),
         cmocka_unit_test(every_prefix_replays),
