@@ -102,7 +102,7 @@ static bool set_picks(struct over *o, struct step *step, const struct over_row *
         if (arg == OVER_NO_ARG)
             continue;
         load_args(o, from ? from : row);
-        if (!o->arg_nulls[arg] && !emit_set_copy(&o->m, step, i, &o->arg_room[arg]))
+        if (!o->arg_nulls[arg] && !emit_set_copy(&o->m, step, o->aggregate_count + i, &o->arg_room[arg]))
             return false;
     }
     return true;
@@ -426,7 +426,7 @@ struct op *op_over_new(struct budget *budget, const struct over_rule *rule, cons
                                         .load = over_load};
     struct over *o = mem_zalloc(sizeof *o);
     CHECK(rule->clock ? !rule->ahead : !rule->unbounded);
-    CHECK(!columns->aggregate_count || !columns->pick_count);
+    CHECK(!rule->clock || !columns->aggregate_count || !columns->pick_count);
     if (!o)
         return NULL;
     o->op.kind = &kind;

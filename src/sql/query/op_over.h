@@ -38,7 +38,7 @@ struct over_pick {
     uint32_t otherwise; /* and that of the row itself which it is when there is no such row; OVER_NO_ARG: NULL */
 };
 
-/* Arguments count from the first one. There are aggregates or picks. */
+/* Arguments count from the first one. There are aggregates or picks, and without a clock both may be: their results come in this order. */
 struct over_columns {
     uint32_t keys, order_count, arg_count;
     const struct sort_item *order;

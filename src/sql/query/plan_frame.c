@@ -119,37 +119,49 @@ static bool set_clock(struct planner *p, struct node *n, const struct ast_window
     return true;
 }
 
+/* So many of the first ones. */
+static uint32_t of_one_class(const struct ast_call *const *calls, uint32_t count)
+{
+    uint32_t n = 1;
+    while (n < count && plan_window_class(calls[n]) == plan_window_class(calls[0]))
+        n++;
+    return n;
+}
+
 bool plan_frame(struct planner *p, const struct ast_window *w, const struct ast_call *const *calls, uint32_t count,
                 struct stage *s)
 {
     struct node *n = plan_node(p, s, &w->ast);
     struct sql_type types[WINDOW_CALLS_MAX];
     struct expr *outs[WINDOW_CALLS_MAX];
-    enum window_class class = plan_window_class(calls[0]);
-    bool near = class == WINDOW_NEAR, picks = class != WINDOW_AGGREGATE;
+    bool near = plan_window_class(calls[0]) == WINDOW_NEAR;
+    uint32_t own = count;
     if (!n || !(n->frame = plan_take(p, &w->ast, sizeof *n->frame)))
         return false;
     if (!set_keys(p, n, w, s) || !set_clock(p, n, w, has_lead(calls, count)))
         return false;
+    if (n->frame->rule.clock) /* one operator for each class: ties stand as they came in all of them */
+        own = of_one_class(calls, count);
     n->frame->rule.rows = near;
     if (near && w->unit != FRAME_NONE)
         return plan_refuse(p, &w->ast, "LAG and LEAD have no frame");
-    for (uint32_t i = 0; i < count; i++) {
+    for (uint32_t i = 0; i < own; i++) {
         if (calls[i]->order.count || calls[i]->nulls)
             return plan_refuse(p, &calls[i]->ast, "ORDER BY and NULLS in a window function's arguments");
-        if (!(picks ? plan_pick : add_aggregate)(p, n, calls[i], s, &types[i]))
+        bool sums = plan_window_class(calls[i]) == WINDOW_AGGREGATE;
+        if (!(sums ? add_aggregate : plan_pick)(p, n, calls[i], s, &types[i]))
             return false;
     }
     if (!near && !set_frame(p, w, n->items[n->keys], n->frame))
         return false;
     n->pass_from = n->item_count = n->keys + n->frame->order_count + n->frame->arg_count;
-    for (uint32_t i = 0; i < count; i++)
+    for (uint32_t i = 0; i < own; i++)
         if (!(outs[i] = plan_out(p, n, types[i], &calls[i]->ast)))
             return false;
     if (!stage_through(p, s, n, &w->ast))
         return false;
-    for (uint32_t i = 0; i < count; i++)
+    for (uint32_t i = 0; i < own; i++)
         if (!plan_add_call(p, s, &calls[i]->ast, outs[i]))
             return false;
-    return true;
+    return own == count || plan_frame(p, w, calls + own, count - own, s);
 }

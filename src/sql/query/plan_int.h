@@ -87,7 +87,7 @@ struct framing {
     struct sort_item order[ORDER_ITEMS_MAX];
     uint32_t order_count, arg_count;
     struct aggregate aggregates[WINDOW_CALLS_MAX];
-    uint32_t aggregate_count; /* 0: there are picks */
+    uint32_t aggregate_count;
     struct over_pick picks[WINDOW_CALLS_MAX];
     uint32_t pick_count;
 };
@@ -311,7 +311,7 @@ enum window_class plan_window_class(const struct ast_call *c);
 bool plan_frame_item(struct planner *p, struct node *n, struct expr *x, const struct ast *place, uint32_t *ret);
 bool plan_whole_number(struct planner *p, const struct ast *node, int64_t least, int64_t most, int64_t *ret);
 bool plan_pick(struct planner *p, struct node *n, const struct ast_call *c, struct stage *s, struct sql_type *ret);
-/* plan_frame.c: what these calls over the same window compute, all of them of one class. */
+/* plan_frame.c: what these calls over the same window compute: LAG and LEAD; or aggregates, and behind them values of rows of the frame. */
 bool plan_frame(struct planner *p, const struct ast_window *w, const struct ast_call *const *calls, uint32_t count,
                 struct stage *s);
 bool plan_distinct_on(struct planner *p, const struct ast_select *select, const struct ast_list *order,

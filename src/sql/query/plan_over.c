@@ -129,19 +129,29 @@ static bool check_call(struct planner *p, const struct ast_call *call)
     return false;
 }
 
-/* That call, and all others that one operator can compute with it. */
+/* Those of a class over that window come to the calls that one operator computes. */
+static uint32_t gather(struct calls *c, uint32_t first, enum window_class class, const struct ast_call **calls,
+                       uint32_t count)
+{
+    for (uint32_t i = first; i < c->count; i++)
+        if (!c->done[i] && plan_window_class(c->at[i]) == class &&
+            ast_equal(&c->windows[i]->ast, &c->windows[first]->ast)) {
+            calls[count++] = c->at[i];
+            c->done[i] = true;
+        }
+    return count;
+}
+
+/* That call, and all others of its window and kind: rows that are equal in the order stand in one order for them. */
 static bool plan_together(struct planner *p, struct calls *c, uint32_t first, struct stage *s)
 {
     const struct ast_call *calls[WINDOW_CALLS_MAX];
-    uint32_t count = 0;
-    for (uint32_t i = first; i < c->count; i++) {
-        bool with = !c->done[i] && plan_window_class(c->at[i]) == plan_window_class(c->at[first]) &&
-                    ast_equal(&c->windows[i]->ast, &c->windows[first]->ast);
-        if (with)
-            calls[count++] = c->at[i];
-        c->done[i] |= with;
-    }
-    return plan_frame(p, c->windows[first], calls, count, s);
+    const struct ast_window *w = c->windows[first];
+    bool near = plan_window_class(c->at[first]) == WINDOW_NEAR;
+    uint32_t count = gather(c, first, near ? WINDOW_NEAR : WINDOW_AGGREGATE, calls, 0);
+    if (!near)
+        count = gather(c, first, WINDOW_FRAME, calls, count);
+    return plan_frame(p, w, calls, count, s);
 }
 
 bool plan_window_calls(struct planner *p, const struct ast_select *select, struct stage *s)

@@ -301,6 +301,10 @@ static void test_frames(void **state)
           "5,1\n7,2\n1,1\n-1,1\n1,2\n1,2\n");
     check("SELECT m, lag(m) OVER (ORDER BY m DESC) FROM (SELECT k, max(v) AS m FROM s GROUP BY k) g", 0, 1,
           "5,NULL\n50,NULL\n-5,NULL\n5,50\n-5,50\n7,50\n-7,50\n20,50\n");
+    /* what is equal in the order stands as it came, for all functions of a window, also when some of it is given anew */
+    check("SELECT v, first_value(v) OVER w, max(v) OVER w FROM s WHERE v > 1 WINDOW w AS (ORDER BY v <> 20 ROWS 1 "
+          "PRECEDING)",
+          0, 1, "5,5,5\n50,5,50\n7,50,50\n20,20,20\n-5,5,5\n5,20,20\n");
 }
 
 static void test_delay_idle_and_keys(void **state)
