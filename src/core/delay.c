@@ -123,7 +123,7 @@ void delay_go_on(struct broker *b, struct delay *d)
     d->held = false;
     while (n < RELEASE_PER_SLICE && release_first(b, d, &barrier))
         n++;
-    bool later = !delay_read(b, d);
+    bool later = !d->held && !delay_read(b, d); /* what has no room would be written again, and read again */
     arm(b, d, later);
     if (d->entries == 0)
         delay_heap_fini(&d->messages);

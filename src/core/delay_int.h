@@ -31,7 +31,7 @@ struct delay {
     uint32_t read_count, write_count;
     struct timer timer; /* something is due, or comes near */
     bool retry;         /* they wait for their retry */
-    bool held;          /* what is due has no room in its queue: retry_front_shrank */
+    bool held;          /* what is due has no room in its queue: retry_goes_on */
 };
 
 struct delay_write {

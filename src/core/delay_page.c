@@ -340,14 +340,14 @@ static size_t page_memory(const struct broker *b, const struct page_where *where
     return paging_page_bytes(b) + where->len + sizeof(struct msg) + count * ENTRY_COST;
 }
 
-/* D4. What is read before it has to be leaves half of the room, so that it begins no round. */
+/* D4. What is read before it has to be leaves half of the room, so that it begins no round; and a round that goes on is not given what it writes. */
 static bool wanted(struct broker *b, const struct delay *d, const struct page *page)
 {
     const struct delay_item *first = delay_heap_first(&d->messages), *own = delay_heap_first(&d->pages);
     size_t bytes = page_memory(b, &page->where, page->count);
     if (own->due > b->wall + DELAY_NEAR_MS)
         return false;
-    return b->delay_memory + b->delay_reading + bytes <= limit(b) / 2 ||
+    return (!b->delay_writing && b->delay_memory + b->delay_reading + bytes <= limit(b) / 2) ||
            (d->read_count == 0 && (!first || delay_before(own, first)));
 }
 

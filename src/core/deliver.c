@@ -540,6 +540,8 @@ static struct consumer *consumer_make(struct broker *b, struct channel *ch, stru
 static void begin(struct broker *b, struct consumer *consumer)
 {
     struct queue *q = consumer->queue;
+    if (consumer->sieve && q->extra)
+        retry_goes_on(b, q);
     if (q->rules->single_active && q->busy->active)
         park(consumer);
     else if (q->rules->single_active)

@@ -201,7 +201,7 @@ void front_shrinks(struct broker *b, struct lane *lane, struct entry *e)
     lane->paging->front_bytes -= bytes;
     b->front_memory -= bytes;
     if (e->queue->extra && !paging_front_is_full(b, lane))
-        retry_front_shrank(b, e->queue);
+        retry_goes_on(b, e->queue);
 }
 
 /* Of what comes back from where it waited, which may all be due at once: well above what is read ahead. */

@@ -12,7 +12,8 @@
  *       come by then.
  *   R4  a message in a page of retries has another position there (delay_page.c, D1), and the page says where its place in the
  *       queue is. It comes back to that with one record, a MOVE within its queue; nobody else has had the place meanwhile.
- *   R5  what is due waits while the front of its lane is full, so it may all be due at once.
+ *   R5  what is due waits while the front of its lane is full, so it may all be due at once; but not while somebody looks through the queue
+ *       (scan.h). While it waits no page of retries is read.
  *
  * Without memory for the heap a message comes back at once: late is better than never, but early is better than lost. While keys of
  * a queue count because their messages are there (dedup.h), its messages keep their positions, and stay in memory.
@@ -123,13 +124,15 @@ bool retry_release(struct broker *b, struct entry *e)
 
 /* ---- room ---- */
 
+/* Who chooses by a selector sees all that is due: the front may be full of what nobody wants. */
 bool retry_has_room(struct broker *b, struct delay *d, const struct entry *e)
 {
-    d->held = paging_front_is_full(b, &d->queue->busy->lanes[e->lane]);
+    const struct busy *w = d->queue->busy;
+    d->held = list_empty(&w->scans) && paging_front_is_full(b, &w->lanes[e->lane]);
     return !d->held;
 }
 
-void retry_front_shrank(struct broker *b, struct queue *q)
+void retry_goes_on(struct broker *b, struct queue *q)
 {
     struct delay *d = q->extra->retry.wait;
     if (!d || !d->held)

@@ -37,12 +37,12 @@ bool retry_enabled(const struct queue_rules *rules);
 wall_t retry_due(const struct broker *b, const struct queue *q, enum back back, uint32_t returns);
 /* The entry leaves where it is and waits. Writes no record. False: no memory, nothing has changed. */
 MUST_USE bool retry_park(struct broker *b, struct entry *e, wall_t due);
-void retry_leave(struct broker *b, struct entry *e);        /* it waits no more, and is in no list */
-wall_t retry_due_of(const struct entry *e);                 /* of one that waits */
-struct list *retry_list(const struct queue *q);             /* those in memory that wait; NULL: none ever did */
-void retry_purge(struct broker *b, struct queue *q);        /* all that waits is removed */
-void retry_drop(struct broker *b, struct queue *q);         /* the queue goes: frees all */
-void retry_front_shrank(struct broker *b, struct queue *q); /* there may be room for what is due */
+void retry_leave(struct broker *b, struct entry *e);   /* it waits no more, and is in no list */
+wall_t retry_due_of(const struct entry *e);            /* of one that waits */
+struct list *retry_list(const struct queue *q);        /* those in memory that wait; NULL: none ever did */
+void retry_purge(struct broker *b, struct queue *q);   /* all that waits is removed */
+void retry_drop(struct broker *b, struct queue *q);    /* the queue goes: frees all */
+void retry_goes_on(struct broker *b, struct queue *q); /* there may be room for what is due */
 
 uint64_t retry_check(const struct queue *q); /* memory of what waits there */
 

@@ -404,6 +404,8 @@ static void whatever_happens(void **state)
     for (uint64_t seed = first ? strtoull(first, NULL, 10) : 1; seed <= (last ? strtoull(last, NULL, 10) : 24); seed++)
         play(seed, 400);
     play(30019, 400); /* a get waited for ever */
+    play(61, 400);    /* a retry waited behind a front that nobody wanted */
+    play(583, 400);   /* retries were written and read again, and again */
 }
 
 int main(void)
