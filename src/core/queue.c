@@ -575,13 +575,13 @@ void do_queue_delete(struct broker *b, struct peer *peer, struct channel *ch, st
              q->stream ? "stream" : "quorum");
         return;
     }
-    if (q && (flags & ASK_IF_UNUSED) && q->busy->consumer_count) {
-        fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "queue '%.*s' in vhost '%.*s' in use",
+    if (q && (flags & ASK_IF_EMPTY) && (q->busy->ready_count || (q->extra && q->extra->retry.count))) {
+        fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "queue '%.*s' in vhost '%.*s' not empty",
              SLICE_ARG(name), SLICE_ARG(peer->vhost->name));
         return;
     }
-    if (q && (flags & ASK_IF_EMPTY) && (q->busy->ready_count || (q->extra && q->extra->retry.count))) {
-        fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "queue '%.*s' in vhost '%.*s' not empty",
+    if (q && (flags & ASK_IF_UNUSED) && q->busy->consumer_count) {
+        fail(b, peer, c->channel, c->origin, ERR_PRECONDITION_FAILED, "queue '%.*s' in vhost '%.*s' in use",
              SLICE_ARG(name), SLICE_ARG(peer->vhost->name));
         return;
     }

@@ -175,6 +175,8 @@ ROWS = [
         call('basic.qos', ch=2), publish('', Q), deliver(),
         call('queue.delete', ch=2, queue=Q, if_unused=True, if_empty=True).err(406)),
     row('queue.delete: nowait', queue(Q), call('queue.delete', queue=Q, nowait=True), queue(Q, passive=True).err(404)),
+    row('queue.delete: both, used and with what waits', queue(Q), call('basic.qos', prefetch_count=1), consume(Q, no_ack=False), publish('', Q), publish('', Q), deliver(), count(Q, 1),
+        call('queue.delete', queue=Q, if_unused=True, if_empty=True).err(406)),
     row('queue.delete: nowait, in use', queue(Q), consume(Q), call('queue.delete', queue=Q, if_unused=True, nowait=True),
         call('queue.declare', queue=Q).err(406)),
     row('queue.delete: redeclare elsewhere afterwards', queue(Q), publish('', Q), call('queue.delete', queue=Q),
