@@ -4,17 +4,6 @@
 
 #define STREAM "CREATE STREAM s (v BIGINT) WITH (topic = 'in');"
 
-static void must(struct world *w, const char *text)
-{
-    say(w, text);
-    for (unsigned i = 0; i < 200 && !w->ended; i++) {
-        rig_pass(w->rig, 5);
-        hear(w);
-    }
-    if (strstr(w->said, "error") || !strstr(w->said, "done") || !w->ended)
-        rig_fail("%s\nsaid:\n%s", text, w->said);
-}
-
 static void feed(struct world *w, const char *stream, unsigned from, unsigned upto)
 {
     char body[40];
@@ -125,7 +114,7 @@ static void test_its_time(void **state)
     must(w, STREAM "CREATE STREAM out WITH (partitions = 1) AS SELECT COUNT(*) AS n FROM s");
     must(w, "CREATE STREAM told (n BIGINT) WITH (topic = 'out')");
     must(w, "SELECT n, _ts FROM told");
-    if (strstr(w->said, "1970"))
+    if (strstr(w->said, "1970") || !strstr(w->said, "\"row\""))
         rig_fail("%s", w->said);
     world_free(w);
 }

@@ -7,17 +7,6 @@
 
 #define SECOND 2u /* a session of somebody else's */
 
-static void must(struct world *w, const char *text)
-{
-    say(w, text);
-    for (unsigned i = 0; i < 200 && !w->ended; i++) {
-        rig_pass(w->rig, 5);
-        hear(w);
-    }
-    if (strstr(w->said, "error") || !strstr(w->said, "done") || !w->ended)
-        rig_fail("%s\nsaid:\n%s", text, w->said);
-}
-
 static void says(struct world *w, const char *part)
 {
     if (!strstr(w->said, part))

@@ -7,17 +7,6 @@
     "CREATE STREAM s (v BIGINT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '%u' SECOND) WITH (topic = 'in', "     \
     "partitions = 1);"
 
-static void must(struct world *w, const char *text)
-{
-    say(w, text);
-    for (unsigned i = 0; i < 200 && !w->ended; i++) {
-        rig_pass(w->rig, 5);
-        hear(w);
-    }
-    if (strstr(w->said, "error") || !strstr(w->said, "done") || !w->ended)
-        rig_fail("%s\nsaid:\n%s", text, w->said);
-}
-
 static struct stream *the_stream(struct world *w)
 {
     return queue_find(vhost_find(w->rig->b, slice_str("/")), slice_str("in"))->stream;

@@ -28,13 +28,6 @@ static void says_error(struct world *w, const char *text, const char *message)
     assert_true(w->ended);
 }
 
-static void must(struct world *w, const char *text)
-{
-    say(w, text);
-    if (strstr(w->said, "error") || !w->ended)
-        rig_fail("%s\nsaid:\n%s", text, w->said);
-}
-
 /* Acknowledgements that nothing waits for take a moment. */
 static void come_to_rest(struct world *w)
 {

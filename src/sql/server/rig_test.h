@@ -242,6 +242,18 @@ RIG_FN void rest_and_hear(struct world *w)
     hear(w);
 }
 
+/* The statements succeed, after some turns and passing time. */
+RIG_FN void must(struct world *w, const char *text)
+{
+    say(w, text);
+    for (unsigned i = 0; i < 200 && !w->ended; i++) {
+        rig_pass(w->rig, 5);
+        hear(w);
+    }
+    if (strstr(w->said, "error") || !strstr(w->said, "done") || !w->ended)
+        rig_fail("%s\nsaid:\n%s", text, w->said);
+}
+
 RIG_FN unsigned lines_of(const char *text)
 {
     unsigned n = 0;

@@ -37,11 +37,6 @@ static void must_as(struct world *w, uint32_t session, const char *text)
         rig_fail("%s\nsaid:\n%s", text, w->said);
 }
 
-static void must(struct world *w, const char *text)
-{
-    must_as(w, 1, text);
-}
-
 static void says_error(struct world *w, const char *text, const char *message)
 {
     say_long_as(w, 1, text);
@@ -62,12 +57,12 @@ static void test_a_version_that_has_no_time(void **state)
 {
     struct world *w = world_new();
     (void)state;
-    must(w, TIMED "CREATE STREAM out AS " WINDOWS("0"));
+    must_as(w, 1, TIMED "CREATE STREAM out AS " WINDOWS("0"));
     feed(w, 0, 10);
     rest(w);
     char *old = strdup(records_of(w, "out"));
     assert_true(lines_of(old) > 0);
-    must(w, "CREATE OR REPLACE STREAM out AS SELECT v FROM s");
+    must_as(w, 1, "CREATE OR REPLACE STREAM out AS SELECT v FROM s");
     feed(w, 10, 12);
     rest(w);
     assert_string_equal(records_of(w, "out") + strlen(old), "{\"v\":10}\n{\"v\":11}\n");
@@ -82,13 +77,13 @@ static void test_time_that_went_on_before_a_pause(void **state)
     (void)state;
     for (unsigned restarts = 0; restarts < 2; restarts++) {
         struct world *w = world_with(restarts), *other = NULL;
-        must(w, TIMED "CREATE STREAM out AS " WINDOWS("0"));
+        must_as(w, 1, TIMED "CREATE STREAM out AS " WINDOWS("0"));
         feed(w, 0, 3);
         rest(w);
         rig_pass(w->rig, 5200);
         expect_rows(w, expected);
-        must(w, "PAUSE out");
-        must(w, "CREATE OR REPLACE STREAM out AS " WINDOWS("1000"));
+        must_as(w, 1, "PAUSE out");
+        must_as(w, 1, "CREATE OR REPLACE STREAM out AS " WINDOWS("1000"));
         struct world *at = restarts ? (other = world_cut(w, w->rig->log->count)) : w;
         rig_pass(at->rig, 60000);
         expect_rows(at, expected);
@@ -137,7 +132,8 @@ static void test_a_silent_partition_while_a_snapshot_is_written(void **state)
 {
     struct world *w = world_with(3000), *other;
     (void)state;
-    must(w, "CREATE STREAM s (k TEXT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '2' SECOND) WITH (topic = 'in', "
+    must_as(w, 1,
+            "CREATE STREAM s (k TEXT, ts TIMESTAMP, WATERMARK FOR ts AS ts - INTERVAL '2' SECOND) WITH (topic = 'in', "
             "partitions = 2); CREATE STREAM out WITH (partitions = 1) AS " WINDOWS("0"));
     const struct queue *q = queue_find(vhost_find(w->rig->b, slice_str("/")), slice_str("in"));
     char silent[] = "a", busy[] = "a";
@@ -202,7 +198,7 @@ static void test_a_pause_amid_rows(void **state)
     bool whole = true;
     for (unsigned turn = 1; whole; turn++) {
         struct world *w = world_new();
-        must(w, TIMED "CREATE STREAM out AS SELECT COUNT(*) AS n FROM s EMIT CHANGES");
+        must_as(w, 1, TIMED "CREATE STREAM out AS SELECT COUNT(*) AS n FROM s EMIT CHANGES");
         assert_true(rig_open(w->rig, SECOND));
         said_at = "PAUSE out";
         said_turn = turn;
@@ -218,7 +214,7 @@ static void test_a_pause_amid_rows(void **state)
         w->rig->hold = false;
         if (whole && !strstr(w->said, "\"PAUSE\""))
             rig_fail("in turn %u: %s", turn, w->said);
-        must(w, "CREATE OR REPLACE STREAM out AS SELECT COUNT(*) + 100 AS n FROM s EMIT CHANGES");
+        must_as(w, 1, "CREATE OR REPLACE STREAM out AS SELECT COUNT(*) + 100 AS n FROM s EMIT CHANGES");
         publish(w, "{\"k\":\"c\"}");
         rest(w);
         if (!strstr(records_of(w, "out"), "103}\n"))
@@ -239,12 +235,12 @@ static void test_events_ahead_of_their_arrival(void **state)
     (void)state;
     for (unsigned pauses = 0; pauses < 2; pauses++) {
         struct world *w = world_with(pauses ? 0 : 2), *other = NULL;
-        must(w, AHEAD);
+        must_as(w, 1, AHEAD);
         for (unsigned i = 0; i < 4; i++)
             put(w->rig, "right", "{\"k\":\"a\",\"v\":1,\"ts\":\"2090-01-01 00:00:00\"}");
         rest(w);
         if (pauses)
-            must(w, "PAUSE out; RESUME out");
+            must_as(w, 1, "PAUSE out; RESUME out");
         other = world_cut(w, w->rig->log->count);
         put(other->rig, "left", "{\"k\":\"a\",\"ts\":\"2090-01-01 00:00:01\"}");
         rig_pass(other->rig, 100);
@@ -299,7 +295,7 @@ static void test_a_version_that_fails_before_all_is_given(void **state)
     (void)state;
     declare_short(w, "short");
     declare_way(w);
-    must(w, TIMED "CREATE SINK out WITH (exchange = 'way') AS SELECT v FROM s");
+    must_as(w, 1, TIMED "CREATE SINK out WITH (exchange = 'way') AS SELECT v FROM s");
     feed(w, 0, 2);
     rig_pass(w->rig, 100);
     feed(w, 2, 8);
@@ -310,7 +306,7 @@ static void test_a_version_that_fails_before_all_is_given(void **state)
     hear(w);
     if (!strstr(w->said, "out is not replaced: ") || !strstr(w->said, "replace it again"))
         rig_fail("said: %s", w->said);
-    must(w, OTHER);
+    must_as(w, 1, OTHER);
     drain(w, "other", got, sizeof got);
     assert_string_equal(got, "{\"v\":20}{\"v\":30}{\"v\":40}{\"v\":50}{\"v\":60}{\"v\":70}");
     world_free(w);
@@ -324,19 +320,19 @@ static void test_a_version_that_fails_in_the_middle(void **state)
     (void)state;
     declare_short(w, "short");
     declare_way(w);
-    must(w, TIMED "CREATE SINK out WITH (exchange = 'way') AS SELECT v FROM s; PAUSE out");
+    must_as(w, 1, TIMED "CREATE SINK out WITH (exchange = 'way') AS SELECT v FROM s; PAUSE out");
     feed(w, 0, 8);
-    must(w, "RESUME out");
+    must_as(w, 1, "RESUME out");
     rig_pass(w->rig, 200);
     assert_int_equal(rig_ready(w->rig, "short"), 2);
     delete_way(w);
     says_error(w, OTHER, "RESUME it");
     assert_int_equal(rig_ready(w->rig, "other"), 0);
     declare_way(w);
-    must(w, "RESUME out");
+    must_as(w, 1, "RESUME out");
     drain(w, "short", got, sizeof got);
     assert_string_equal(got, "{\"v\":0}{\"v\":1}{\"v\":2}{\"v\":3}{\"v\":4}{\"v\":5}{\"v\":6}{\"v\":7}");
-    must(w, OTHER);
+    must_as(w, 1, OTHER);
     feed(w, 8, 9);
     drain(w, "other", got, sizeof got);
     assert_string_equal(got, "{\"v\":80}");
@@ -349,12 +345,12 @@ static void test_a_version_that_begins_behind(void **state)
     struct world *w = world_new();
     char got[400];
     (void)state;
-    must(w, TIMED "CREATE SINK out WITH (queue = 'short') AS SELECT v FROM s");
+    must_as(w, 1, TIMED "CREATE SINK out WITH (queue = 'short') AS SELECT v FROM s");
     feed(w, 0, 2);
     rig_pass(w->rig, 300);
-    must(w, "PAUSE out");
+    must_as(w, 1, "PAUSE out");
     feed(w, 2, 4);
-    must(w, "CREATE OR REPLACE SINK out WITH (queue = 'other', start = 'latest') AS SELECT v * 10 AS v FROM s");
+    must_as(w, 1, "CREATE OR REPLACE SINK out WITH (queue = 'other', start = 'latest') AS SELECT v * 10 AS v FROM s");
     feed(w, 4, 5);
     drain(w, "other", got, sizeof got);
     assert_string_equal(got, "{\"v\":40}");
@@ -379,7 +375,8 @@ static void test_a_version_that_fails_behind_a_snapshot(void **state)
     struct world *w = world_with(1);
     (void)state;
     declare_short(w, "short");
-    must(w, TIMED "CREATE STREAM t (v BIGINT) WITH (topic = 'more');"
+    must_as(w, 1,
+            TIMED "CREATE STREAM t (v BIGINT) WITH (topic = 'more');"
                   "CREATE SINK out WITH (queue = 'short') AS SELECT v FROM s");
     char more[200];
     snprintf(more, sizeof more, "{\"v\":1,\"pad\":\"%0100u\"}", 0u);
@@ -419,13 +416,13 @@ static void test_a_version_that_fails_amid_a_step(void **state)
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
         struct world *w = world_new();
-        must(w, TIMED "CREATE STREAM out AS SELECT COUNT(*) AS n FROM s EMIT CHANGES");
+        must_as(w, 1, TIMED "CREATE STREAM out AS SELECT COUNT(*) AS n FROM s EMIT CHANGES");
         w->count = 0;
         w->meanwhile = fail_amid_a_step;
         feed(w, 0, 1);
         rest(w);
         assert_int_equal(w->count, 1);
-        must(w, texts[i]);
+        must_as(w, 1, texts[i]);
         feed(w, 1, 2);
         rig_pass(w->rig, 300);
         expect_rows(w, "{\"_op\":\"+\",\"n\":0}\n{\"_op\":\"-\",\"n\":0}\n{\"_op\":\"+\",\"n\":1}\n"
@@ -443,7 +440,7 @@ static void test_while_both_wait(void **state)
     char got[400];
     (void)state;
     declare_short(w, "short");
-    must(w, TIMED "CREATE SINK out WITH (queue = 'short') AS " WINDOWS("0"));
+    must_as(w, 1, TIMED "CREATE SINK out WITH (queue = 'short') AS " WINDOWS("0"));
     feed(w, 0, 3);
     feed(w, 20, 22);
     rig_pass(w->rig, 1000);
@@ -468,7 +465,8 @@ static void test_replaced_by_something_else_meanwhile(void **state)
     struct world *w = world_new();
     (void)state;
     declare_short(w, "short");
-    must(w, TIMED "CREATE STREAM jobs (v BIGINT) FROM QUEUE 'jobs';"
+    must_as(w, 1,
+            TIMED "CREATE STREAM jobs (v BIGINT) FROM QUEUE 'jobs';"
                   "CREATE SINK out WITH (queue = 'short') AS SELECT v FROM s");
     feed(w, 0, 8); /* the old one owes them, so the new one waits */
     rig_pass(w->rig, 300);
@@ -519,7 +517,7 @@ static bool said_while_replaced(const char *text, unsigned turn)
     struct world *w = world_new();
     char what[200];
     snprintf(what, sizeof what, "%s, in turn %u", text, turn);
-    must(w, TIMED "CREATE STREAM out AS " WINDOWS("0"));
+    must_as(w, 1, TIMED "CREATE STREAM out AS " WINDOWS("0"));
     feed(w, 0, 3);
     rig_pass(w->rig, 5200);
     assert_true(rig_open(w->rig, SECOND));
@@ -570,8 +568,8 @@ static bool said_beside(const char *before, const char *text, const char *beside
     struct world *w = world_new();
     char what[400];
     snprintf(what, sizeof what, "%s, and in turn %u %s", text, turn, beside);
-    must(w, TIMED);
-    must(w, before);
+    must_as(w, 1, TIMED);
+    must_as(w, 1, before);
     assert_true(rig_open(w->rig, SECOND));
     said_at = beside;
     said_turn = turn;
